@@ -1,0 +1,185 @@
+// Package jwtauth authenticates requests by JSON Web Tokens (RFC 7519): it is the tenantdb.Authenticator for products whose
+// users sign in with an identity provider, or with tokens of their own making.
+//
+// It follows RFC 8725, the best current practices for tokens, without exception: every rule set names its algorithms, its
+// issuer and its audience; a token brings no key along; nothing is verified by trying keys. A token seen before costs a map
+// lookup, within bounds that Config.Cache states.
+package jwtauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// Authenticator verifies tokens. Make one with New; many goroutines may use it at once. It needs no closing: what it fetches,
+// it fetches when asked, and no fetch lasts longer than its timeout.
+type Authenticator struct {
+	// state is behind a pointer so that printing an Authenticator shows an address and no key.
+	state *state
+}
+
+// state is what an Authenticator is made of. Only the cache and the fetched keys ever change.
+type state struct {
+	issuers     map[string]*issuer
+	cookie      string
+	crossOrigin *http.CrossOriginProtection
+	revoked     func(context.Context, *tenantdb.Identity) (bool, error)
+	cache       *tokenCache
+	leeway      time.Duration
+	now         func() time.Time
+	parser      *jwt.Parser
+}
+
+// New checks the configuration and returns its Authenticator. It does no I/O. Its errors name the field and the mend, and
+// show no key.
+func New(c Config) (*Authenticator, error) {
+	if err := c.setDefaults(); err != nil {
+		return nil, fmt.Errorf("jwtauth: Config.%w", err)
+	}
+	s := &state{
+		issuers: make(map[string]*issuer), cookie: c.Cookie, crossOrigin: c.CrossOrigin, revoked: c.Revoked,
+		cache: newTokenCache(c.Cache), leeway: c.Leeway, now: c.Now,
+		parser: jwt.NewParser(jwt.WithStrictDecoding()),
+	}
+	for n, rules := range append([]IssuerConfig{c.first()}, c.Others...) {
+		where := "Config."
+		if n > 0 {
+			where = fmt.Sprintf("Config.Others[%d].", n-1)
+		}
+		i, err := newIssuer(rules, &c)
+		if err == nil && s.issuers[i.name] != nil {
+			err = errors.New("Issuer is that of another issuer: which rules a token must satisfy would be a guess")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("jwtauth: %s%w", where, err)
+		}
+		s.issuers[i.name] = i
+	}
+	return &Authenticator{s}, nil
+}
+
+// setDefaults checks and completes what all issuers share.
+func (c *Config) setDefaults() error {
+	if c.Leeway < 0 || c.Leeway > time.Minute {
+		return errors.New("Leeway must be between 0 and a minute")
+	}
+	if c.Cookie != "" && (&http.Cookie{Name: c.Cookie}).Valid() != nil {
+		return fmt.Errorf("Cookie: %q is no cookie name (RFC 6265, section 4.1.1)", c.Cookie)
+	}
+	if c.CrossOrigin == nil {
+		c.CrossOrigin = http.NewCrossOriginProtection()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if err := c.setRefreshDefaults(); err != nil {
+		return err
+	}
+	return c.Cache.setDefaults()
+}
+
+// Authenticate returns the identity of the caller: that of the token in the Authorization header, or in the cookie of
+// Config.Cookie. It implements tenantdb.Authenticator and returns its errors:
+//
+//   - tenantdb.ErrNoCredential where there is neither,
+//   - tenantdb.ErrSeveralCredentials where there are several,
+//   - tenantdb.ErrCrossOrigin where another origin sends a cookie with an unsafe method,
+//   - tenantdb.ErrInvalidCredential where the token is refused; golang-jwt's errors, such as jwt.ErrTokenExpired, are wrapped,
+//   - tenantdb.ErrAuthUnavailable where the issuer's keys, or Config.Revoked, can't be had.
+//
+// The texts of the errors are fit for logs: nothing of the request is in them.
+func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
+	token, fromCookie, err := credentialOf(r.Header, a.state.cookie)
+	if err != nil {
+		return nil, err
+	}
+	if fromCookie && a.state.crossOrigin.Check(r) != nil {
+		return nil, errCrossOrigin
+	}
+	return a.Verify(r.Context(), token)
+}
+
+// Verify returns the identity of whom a bare token stands for: where it comes in a message, a WebSocket frame or RPC metadata.
+// The errors are those of Authenticate. The identity is shared with other requests of the same token.
+func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Identity, error) {
+	if len(token) > maxTokenBytes {
+		return nil, errTooLong
+	}
+	now := a.state.now()
+	identity := a.state.cache.get(token, now)
+	if identity == nil {
+		var err error
+		if identity, err = a.state.verify(ctx, token, now); err != nil {
+			return nil, err
+		}
+	}
+	if a.state.revoked != nil {
+		if err := a.state.checkRevoked(ctx, identity); err != nil {
+			return nil, err
+		}
+	}
+	return identity, nil
+}
+
+// checkRevoked asks Config.Revoked. The text of its error is dropped: it may be a driver's.
+func (s *state) checkRevoked(ctx context.Context, identity *tenantdb.Identity) error {
+	revoked, err := s.revoked(ctx, identity)
+	switch {
+	case err != nil:
+		return errRevocationUnavailable
+	case revoked:
+		return errRevoked
+	}
+	return nil
+}
+
+// verify judges a token that is not in the cache, and keeps it there if it is good.
+func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenantdb.Identity, error) {
+	h, err := parseHeader(token)
+	if err != nil {
+		return nil, err
+	}
+	claims := new(claimSet)
+	parsed, _, err := s.parser.ParseUnverified(token, claims)
+	if errors.Is(err, jwt.ErrTokenUnverifiable) {
+		return nil, errAlgorithm
+	}
+	if err != nil || claims.members == nil {
+		return nil, errClaims
+	}
+	name, err := claims.GetIssuer()
+	i := s.issuers[name]
+	if err != nil || i == nil {
+		return nil, errIssuer
+	}
+	k, err := i.verify(ctx, h, parsed, claims, now)
+	if err != nil {
+		return nil, err
+	}
+	identity := claims.identity()
+	if !i.keys.trusts(k, now) {
+		return identity, nil
+	}
+	return s.cache.add(token, s.entryFor(identity, claims, i, k, now)), nil
+}
+
+// entryFor makes the cache entry of a verified token.
+func (s *state) entryFor(identity *tenantdb.Identity, claims *claimSet, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
+	e := &cacheEntry{identity: identity, key: k, source: i.keys, added: now, expires: identity.ExpiresAt.Add(s.leeway)}
+	if nbf, err := claims.GetNotBefore(); err == nil && nbf != nil {
+		e.notBefore = nbf.Add(-s.leeway)
+	}
+	e.values = claims.values
+	return e
+}

@@ -1,0 +1,96 @@
+package jwtauth
+
+import (
+	"crypto"
+	"errors"
+	"slices"
+	"sync/atomic"
+)
+
+// verificationKey is a key that may verify signatures, and the algorithms for which.
+type verificationKey struct {
+	// id is the key's kid; empty where it has none.
+	id         string
+	material   crypto.PublicKey
+	algorithms []*algorithm
+	// retired is set when the key has left its issuer's set: no cached token outlives it.
+	retired atomic.Bool
+}
+
+// newKey returns the key for those of the candidate algorithms that fit it, or the reason why none does.
+func newKey(id string, material crypto.PublicKey, candidates []*algorithm) (*verificationKey, error) {
+	k := &verificationKey{id: id, material: material}
+	reason := errKeyType
+	for _, a := range candidates {
+		switch err := a.fits(material); {
+		case err == nil:
+			k.algorithms = append(k.algorithms, a)
+		case !errors.Is(err, errKeyType):
+			reason = err
+		}
+	}
+	if k.algorithms == nil {
+		return nil, reason
+	}
+	return k, nil
+}
+
+// serves reports whether the key may verify signatures of an algorithm.
+func (k *verificationKey) serves(a *algorithm) bool {
+	return slices.Contains(k.algorithms, a)
+}
+
+// sameAs reports whether two keys are one: same name, same material, same algorithms.
+func (k *verificationKey) sameAs(other *verificationKey) bool {
+	if k.id != other.id || !slices.Equal(k.algorithms, other.algorithms) {
+		return false
+	}
+	comparable, ok := k.material.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && comparable.Equal(other.material)
+}
+
+// keySet is an issuer's usable keys at one time. It is never changed.
+type keySet struct {
+	keys  []*verificationKey
+	named map[string]*verificationKey
+}
+
+// newKeySet makes a set of usable keys. Keys that share a kid are all left out, since a token can't say which it means; their
+// kids are returned.
+func newKeySet(keys []*verificationKey) (set *keySet, ambiguous []string) {
+	uses := make(map[string]int)
+	for _, k := range keys {
+		uses[k.id]++
+	}
+	set = &keySet{named: make(map[string]*verificationKey)}
+	for _, k := range keys {
+		if k.id != "" && uses[k.id] > 1 {
+			ambiguous = append(ambiguous, k.id)
+			continue
+		}
+		set.keys = append(set.keys, k)
+		if k.id != "" {
+			set.named[k.id] = k
+		}
+	}
+	return set, ambiguous
+}
+
+// lookup returns the key that a token's header asks for: the one of exactly that kid, or, where the token has no kid, the only
+// one. It never tries one key after the other.
+func (s *keySet) lookup(h header, a *algorithm) (*verificationKey, error) {
+	k := s.named[h.keyID]
+	if !h.hasKeyID {
+		if len(s.keys) != 1 {
+			return nil, errNoKeyID
+		}
+		k = s.keys[0]
+	}
+	if k == nil {
+		return nil, errUnknownKey
+	}
+	if !k.serves(a) {
+		return nil, errKeyAlgorithm
+	}
+	return k, nil
+}

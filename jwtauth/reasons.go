@@ -1,0 +1,70 @@
+package jwtauth
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// Why a token is refused. The texts are fixed: nothing that a sender wrote gets into a log through them.
+var (
+	errTooLong      = invalid(errors.New("the token is longer than 16 KiB"))
+	errForm         = invalid(errors.New("not three segments of base64url"))
+	errHeader       = invalid(errors.New("the header is malformed or has a parameter that is refused"))
+	errType         = invalid(errors.New("the token is of another type"))
+	errClaims       = invalid(errors.New("the claims are malformed"))
+	errIssuer       = invalid(jwt.ErrTokenInvalidIssuer)
+	errAlgorithm    = invalid(errors.New("the issuer does not sign with this algorithm"))
+	errNoKeyID      = invalid(errors.New("the token names no key, and the issuer has not exactly one"))
+	errUnknownKey   = invalid(errors.New("the issuer has no key of this name"))
+	errKeyAlgorithm = invalid(errors.New("the key is not for this algorithm"))
+	errSignature    = invalid(jwt.ErrTokenSignatureInvalid)
+	errParty        = invalid(errors.New("the authorized party is another"))
+	errScope        = invalid(errors.New("a required scope is not granted"))
+	errRevoked      = invalid(errors.New("the credential is revoked"))
+	errScheme       = invalid(errors.New("the Authorization header is not of the form Bearer, space, token"))
+)
+
+// errCrossOrigin and errSeveral are the other answers to a request before any token is looked at.
+var (
+	errCrossOrigin = fmt.Errorf("%w: an unsafe method with the credential in a cookie", tenantdb.ErrCrossOrigin)
+	errSeveral     = fmt.Errorf("%w: more than one Authorization header or cookie", tenantdb.ErrSeveralCredentials)
+)
+
+// Reasons why the claims of a signed token are refused, each with golang-jwt's error, most telling first.
+var claimReasons = []struct{ cause, reason error }{
+	{jwt.ErrTokenExpired, invalid(jwt.ErrTokenExpired)},
+	{jwt.ErrTokenNotValidYet, invalid(jwt.ErrTokenNotValidYet)},
+	{jwt.ErrTokenUsedBeforeIssued, invalid(jwt.ErrTokenUsedBeforeIssued)},
+	{jwt.ErrTokenInvalidAudience, invalid(jwt.ErrTokenInvalidAudience)},
+	{jwt.ErrTokenRequiredClaimMissing, invalid(jwt.ErrTokenRequiredClaimMissing)},
+}
+
+// invalid makes a reason why a credential is not valid.
+func invalid(cause error) error {
+	return fmt.Errorf("%w: %w", tenantdb.ErrInvalidCredential, cause)
+}
+
+// unavailable makes a reason why a credential can't be judged.
+func unavailable(cause error) error {
+	return fmt.Errorf("%w: %w", tenantdb.ErrAuthUnavailable, cause)
+}
+
+// claimReason returns the fixed reason for an error of golang-jwt's validator.
+func claimReason(err error) error {
+	for _, known := range claimReasons {
+		if errors.Is(err, known.cause) {
+			return known.reason
+		}
+	}
+	return errClaims
+}
+
+// Why a credential can't be judged, besides the causes that a fetch gives.
+var (
+	errKeyfuncUnavailable    = unavailable(errors.New("Keyfunc can't have the keys"))
+	errRevocationUnavailable = unavailable(errors.New("Revoked can't be asked"))
+)

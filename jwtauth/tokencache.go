@@ -1,0 +1,150 @@
+package jwtauth
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// cacheEntry is a verified token. It is never changed, so its identity may be handed out outside the lock.
+type cacheEntry struct {
+	identity *tenantdb.Identity
+	// key verified the token, and source had it: the entry dies with either.
+	key    *verificationKey
+	source keySource
+	// added is when the token was verified; notBefore and expires are its own limits, leeway included.
+	added, notBefore, expires time.Time
+	// values counts what the claims hold.
+	values int
+}
+
+// holds reports whether the entry's token would still be good. A clock set back behind added makes it doubtful, which is no.
+func (e *cacheEntry) holds(now time.Time, maxAge time.Duration) bool {
+	age := now.Sub(e.added)
+	return age >= 0 && age < maxAge && now.Before(e.expires) && !now.Before(e.notBefore) && e.source.trusts(e.key, now)
+}
+
+// cost estimates the bytes that an entry takes under its token: the token itself, the payload that the claims' strings share,
+// and for each value its place in a map or slice.
+func (e *cacheEntry) cost(token string) int {
+	const perEntry, perValue = 512, 96
+	return 2*len(token) + perEntry + perValue*e.values
+}
+
+// tokenCache remembers verified tokens by their full text. Nil remembers nothing. One cache belongs to one Authenticator, since an
+// entry stands for that one's whole configuration.
+type tokenCache struct {
+	shards []cacheShard
+	maxAge time.Duration
+}
+
+// cacheShard is a part of the cache. mu guards entries and bytes; nothing slow is done under it.
+type cacheShard struct {
+	mu       sync.Mutex
+	entries  *simplelru.LRU[string, *cacheEntry]
+	bytes    int
+	maxBytes int
+	// The padding keeps two shards off one cache line.
+	_ [88]byte
+}
+
+// shardEntries is how many entries a shard has room for at least.
+const shardEntries = 64
+
+// maxShards is more than the cores that compete for them.
+const maxShards = 64
+
+// setDefaults checks and completes the bounds.
+func (c *CacheConfig) setDefaults() error {
+	if c.Entries < 0 || c.Bytes < 0 {
+		return errors.New("Cache.Entries and Cache.Bytes must not be negative: set Cache.Disabled to verify every token anew")
+	}
+	if c.MaxAge < 0 || c.MaxAge > time.Minute {
+		return errors.New("Cache.MaxAge must be between 0, which stands for a minute, and a minute")
+	}
+	if c.Entries == 0 {
+		c.Entries = 10_000
+	}
+	if c.Bytes == 0 {
+		c.Bytes = 32 << 20
+	}
+	if c.MaxAge == 0 {
+		c.MaxAge = time.Minute
+	}
+	return nil
+}
+
+func newTokenCache(c CacheConfig) *tokenCache {
+	if c.Disabled {
+		return nil
+	}
+	n := 1
+	for n < maxShards && c.Entries/(2*n) >= shardEntries {
+		n *= 2
+	}
+	t := &tokenCache{shards: make([]cacheShard, n), maxAge: c.MaxAge}
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.maxBytes = c.Bytes / n
+		// The size is positive, which is all that NewLRU asks for.
+		s.entries, _ = simplelru.NewLRU(c.Entries/n, func(token string, e *cacheEntry) { s.bytes -= e.cost(token) })
+	}
+	return t
+}
+
+// shard picks a token's shard by the end of its signature, which is as good as random.
+func (t *tokenCache) shard(token string) *cacheShard {
+	h := uint32(2166136261) // FNV-1a over a few bytes
+	for i := max(0, len(token)-9); i < len(token)-1; i++ {
+		h = (h ^ uint32(token[i])) * 16777619
+	}
+	return &t.shards[(h^h>>16)&uint32(len(t.shards)-1)]
+}
+
+// get returns the identity of a token that was verified before and would be good now, or nil.
+func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
+	if t == nil {
+		return nil
+	}
+	s := t.shard(token)
+	s.mu.Lock()
+	e, ok := s.entries.Get(token)
+	s.mu.Unlock()
+	if !ok || !e.holds(now, t.maxAge) {
+		return nil
+	}
+	return e.identity
+}
+
+// add keeps a verified token and returns its identity: that of an entry which another request made meanwhile, if it holds, so
+// that all requests share one.
+func (t *tokenCache) add(token string, e *cacheEntry) *tenantdb.Identity {
+	if t == nil {
+		return e.identity
+	}
+	s := t.shard(token)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.entries.Get(token); ok {
+		if old.holds(e.added, t.maxAge) {
+			return old.identity
+		}
+		s.entries.Remove(token)
+	}
+	cost := e.cost(token)
+	if cost > s.maxBytes {
+		return e.identity
+	}
+	for s.bytes+cost > s.maxBytes {
+		s.entries.RemoveOldest()
+	}
+	s.bytes += cost
+	// A clone, since the request's string keeps all headers of the request in memory.
+	s.entries.Add(strings.Clone(token), e)
+	return e.identity
+}
