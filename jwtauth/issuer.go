@@ -54,6 +54,9 @@ func newIssuer(c IssuerConfig, shared *Config) (*issuer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.AuthorizedParties != nil && len(c.AuthorizedParties) == 0 {
+		return nil, errors.New("AuthorizedParties is empty but not nil: leave it nil to accept every party, or name some")
+	}
 	keys, err := newKeySource(c, allowed, shared)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,9 @@ import (
 	"slices"
 )
 
+// maxKeys bounds a JWK set.
+const maxKeys = 1000
+
 // errNotKeySet is parseJWKS' answer to what is no JWK set at all (RFC 7517, section 5).
 var errNotKeySet = errors.New(`not a JWK set: an object with an array "keys" (RFC 7517, section 5)`)
 
@@ -33,29 +36,45 @@ func parseJWKS(text []byte, candidates []*algorithm) (parsedKeys, error) {
 	if json.Unmarshal(text, &document) != nil || json.Unmarshal(document["keys"], &elements) != nil {
 		return parsedKeys{}, errNotKeySet
 	}
+	if len(elements) > maxKeys {
+		return parsedKeys{}, fmt.Errorf("a JWK set of more than %d keys", maxKeys)
+	}
 	var parsed parsedKeys
-	var keys []*verificationKey
+	keys := make([]*verificationKey, len(elements))
+	claimants := make(map[string]int)
 	for i, element := range elements {
 		members, _, err := decodeObject(string(element))
 		if err == nil {
 			isOct := members["kty"] == "oct"
 			parsed.symmetric = parsed.symmetric || isOct
 			parsed.asymmetric = parsed.asymmetric || !isOct
-			var k *verificationKey
-			if k, err = parseJWK(members, candidates); err == nil {
-				keys = append(keys, k)
+			if kid, ok := members["kid"].(string); ok && checkPurpose(members) == nil {
+				claimants[kid]++
 			}
+			keys[i], err = parseJWK(members, candidates)
 		}
 		if err != nil {
 			parsed.skipped = append(parsed.skipped, fmt.Errorf("keys[%d]: %w", i, err))
 		}
 	}
-	set, ambiguous := newKeySet(keys)
-	parsed.set = set
-	if len(ambiguous) > 0 {
-		parsed.skipped = append(parsed.skipped, fmt.Errorf("%d keys share their kid with another", len(ambiguous)))
-	}
+	parsed.set = newKeySet(parsed.withoutNamesakes(keys, claimants))
 	return parsed, nil
+}
+
+// withoutNamesakes returns the keys that are there, but none of those that share their kid with another signature key, usable
+// or not: a token can't say which it means.
+func (p *parsedKeys) withoutNamesakes(keys []*verificationKey, claimants map[string]int) []*verificationKey {
+	var kept []*verificationKey
+	for i, k := range keys {
+		switch {
+		case k == nil:
+		case k.id != "" && claimants[k.id] > 1:
+			p.skipped = append(p.skipped, fmt.Errorf("keys[%d]: it shares its kid with another key", i))
+		default:
+			kept = append(kept, k)
+		}
+	}
+	return kept
 }
 
 // parseJWK makes a key of one JWK (RFC 7517, section 4), for those of the algorithms that it allows.

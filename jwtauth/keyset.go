@@ -55,25 +55,15 @@ type keySet struct {
 	named map[string]*verificationKey
 }
 
-// newKeySet makes a set of usable keys. Keys that share a kid are all left out, since a token can't say which it means; their
-// kids are returned.
-func newKeySet(keys []*verificationKey) (set *keySet, ambiguous []string) {
-	uses := make(map[string]int)
+// newKeySet makes a set of usable keys. No two may have one name.
+func newKeySet(keys []*verificationKey) *keySet {
+	set := &keySet{keys: keys, named: make(map[string]*verificationKey)}
 	for _, k := range keys {
-		uses[k.id]++
-	}
-	set = &keySet{named: make(map[string]*verificationKey)}
-	for _, k := range keys {
-		if k.id != "" && uses[k.id] > 1 {
-			ambiguous = append(ambiguous, k.id)
-			continue
-		}
-		set.keys = append(set.keys, k)
 		if k.id != "" {
 			set.named[k.id] = k
 		}
 	}
-	return set, ambiguous
+	return set
 }
 
 // lookup returns the key that a token's header asks for: the one of exactly that kid, or, where the token has no kid, the only
@@ -93,4 +83,17 @@ func (s *keySet) lookup(h header, a *algorithm) (*verificationKey, error) {
 		return nil, errKeyAlgorithm
 	}
 	return k, nil
+}
+
+// adopt puts a key of an earlier set in the place of its equal in this one, and reports whether there is one.
+func (s *keySet) adopt(old *verificationKey) bool {
+	i := slices.IndexFunc(s.keys, old.sameAs)
+	if i < 0 {
+		return false
+	}
+	s.keys[i] = old
+	if old.id != "" {
+		s.named[old.id] = old
+	}
+	return true
 }

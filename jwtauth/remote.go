@@ -1,11 +1,210 @@
 package jwtauth
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
-func (c *Config) setRefreshDefaults() error { return nil }
+const (
+	// cooldown is how long no fetch follows another that an unknown kid asks for.
+	cooldown = 30 * time.Second
+	// retryAfter takes its place after a failure while there are no keys: nothing can be verified without.
+	retryAfter = 5 * time.Second
+)
 
+// errKeysTooOld stands where no fetch failed, as when the clock jumped.
+var errKeysTooOld = errors.New("the keys are past their greatest age")
+
+// setRefreshDefaults checks and completes how fetched keys age.
+func (c *Config) setRefreshDefaults() error {
+	if c.KeyRefresh == 0 {
+		c.KeyRefresh = 15 * time.Minute
+	}
+	if c.KeyMaxAge == 0 {
+		c.KeyMaxAge = 24 * time.Hour
+	}
+	if c.KeyRefresh < cooldown {
+		return fmt.Errorf("KeyRefresh must be %v at least, or 0 for the default", cooldown)
+	}
+	if c.KeyMaxAge < c.KeyRefresh {
+		return errors.New("KeyMaxAge must not be below KeyRefresh: keys would end before they are fetched again")
+	}
+	return nil
+}
+
+// remoteKeys are an issuer's keys, fetched over HTTP. Readers see one immutable snapshot. At most one fetch is in flight; it
+// has a goroutine and a timeout of its own, so that no caller's end is the end of it.
+type remoteKeys struct {
+	fetcher    fetcher
+	candidates []*algorithm
+	refresh    time.Duration
+	maxAge     time.Duration
+	now        func() time.Time
+	logger     *slog.Logger
+	snapshot   atomic.Pointer[snapshot]
+
+	// mu guards what follows. No I/O is done under it.
+	mu          sync.Mutex
+	flight      *flight
+	failure     error
+	nextAttempt time.Time
+}
+
+// snapshot is a key set and when its fetch began, which is the time as of which it is true.
+type snapshot struct {
+	*keySet
+	fetched time.Time
+}
+
+// age is how long ago the set was fetched. A clock set back makes a set old, too, rather than young for ever.
+func (s *snapshot) age(now time.Time) time.Duration {
+	return now.Sub(s.fetched).Abs()
+}
+
+// flight is a fetch that goes on. err is set before done is closed.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+// newRemoteKeys checks the addresses; it fetches nothing.
 func newRemoteKeys(c IssuerConfig, allowed []*algorithm, shared *Config) (keySource, error) {
-	return nil, errors.New("JWKSURL is not supported yet")
+	f, err := newFetcher(c, shared.HTTPClient)
+	if err != nil {
+		return nil, err
+	}
+	return &remoteKeys{
+		fetcher: f, candidates: allowed, refresh: shared.KeyRefresh, maxAge: shared.KeyMaxAge, now: shared.Now,
+		logger: shared.Logger.With("issuer", c.Issuer),
+	}, nil
+}
+
+// current returns the snapshot while it may be relied on, or nil. Where it is time, it has the next one fetched meanwhile.
+func (s *remoteKeys) current(now time.Time) *snapshot {
+	latest := s.snapshot.Load()
+	if latest == nil {
+		return nil
+	}
+	age := latest.age(now)
+	if age >= s.refresh {
+		s.startFetch(now)
+	}
+	if age >= s.maxAge {
+		return nil
+	}
+	return latest
+}
+
+func (s *remoteKeys) trusts(k *verificationKey, now time.Time) bool {
+	return s.current(now) != nil && !k.retired.Load()
+}
+
+// find looks in the snapshot first. Only for a kid that is not there, or without a snapshot, does it wait for a fetch, and
+// only for one.
+func (s *remoteKeys) find(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error) {
+	latest := s.current(now)
+	if latest != nil {
+		k, err := latest.lookup(t.header, t.algorithm)
+		if !errors.Is(err, errUnknownKey) {
+			return k, err
+		}
+	}
+	fetch, failure := s.startFetch(now)
+	if fetch != nil {
+		select {
+		case <-fetch.done:
+			failure = fetch.err
+		case <-ctx.Done():
+			return nil, unavailable(ctx.Err())
+		}
+	}
+	latest = s.snapshot.Load()
+	if latest == nil || latest.age(now) >= s.maxAge {
+		return nil, unavailable(cmp.Or(failure, errKeysTooOld))
+	}
+	k, err := latest.lookup(t.header, t.algorithm)
+	if errors.Is(err, errUnknownKey) && failure != nil {
+		// The key may be a new one: who can't ask the issuer can't tell.
+		return nil, unavailable(failure)
+	}
+	return k, err
+}
+
+// startFetch returns the fetch in flight, begun now if there was none. Within the cooldown there may be none: then it returns how
+// the last attempt failed, if it did.
+func (s *remoteKeys) startFetch(now time.Time) (*flight, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flight != nil {
+		return s.flight, nil
+	}
+	if now.Before(s.nextAttempt) && s.nextAttempt.Sub(now) <= cooldown {
+		return nil, s.failure
+	}
+	s.nextAttempt = now.Add(cooldown)
+	s.flight = &flight{done: make(chan struct{})}
+	go s.fetch(s.flight, now)
+	return s.flight, nil
+}
+
+// fetch brings the key set up to date, and ends the flight.
+func (s *remoteKeys) fetch(f *flight, began time.Time) {
+	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+	defer cancel()
+	parsed, err := s.load(ctx)
+	if err != nil {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "jwtauth: keys not fetched", slog.String("cause", err.Error()))
+	}
+	for _, skipped := range parsed.skipped {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "jwtauth: key skipped", slog.String("cause", skipped.Error()))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.err, s.failure, s.flight = err, err, nil
+	if err == nil {
+		s.replace(&snapshot{parsed.set, began})
+	} else if s.snapshot.Load() == nil {
+		s.nextAttempt = began.Add(retryAfter)
+	}
+	close(f.done)
+}
+
+// load fetches and parses the set. A set without one usable key is an error: it would lock everybody out. A panic of the
+// injected client is one too, since nobody else could recover it.
+func (s *remoteKeys) load(ctx context.Context) (parsed parsedKeys, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("the HTTP client panicked")
+		}
+	}()
+	text, err := s.fetcher.fetch(ctx)
+	if err != nil {
+		return parsedKeys{}, err
+	}
+	if parsed, err = parseJWKS(text, s.candidates); err != nil {
+		return parsedKeys{}, err
+	}
+	if len(parsed.set.keys) == 0 {
+		err = errors.New("the JWK set has no usable key")
+	}
+	return parsed, err
+}
+
+// replace publishes the next snapshot. A key that stays remains the same value, so that the tokens it verified stay cached; one
+// that is gone, or changed under its name, is retired.
+func (s *remoteKeys) replace(next *snapshot) {
+	if previous := s.snapshot.Load(); previous != nil {
+		for _, old := range previous.keys {
+			if !next.adopt(old) {
+				old.retired.Store(true)
+			}
+		}
+	}
+	s.snapshot.Store(next)
 }

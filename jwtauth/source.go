@@ -87,8 +87,7 @@ func newSecretKey(secret []byte, allowed []*algorithm) (keySource, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Secret: %w", err)
 	}
-	set, _ := newKeySet([]*verificationKey{k})
-	return staticKeys{set}, nil
+	return staticKeys{newKeySet([]*verificationKey{k})}, nil
 }
 
 func newPublicKeys(public map[string]crypto.PublicKey, allowed []*algorithm) (keySource, error) {
@@ -106,8 +105,7 @@ func newPublicKeys(public map[string]crypto.PublicKey, allowed []*algorithm) (ke
 		}
 		keys = append(keys, k)
 	}
-	set, _ := newKeySet(keys)
-	return staticKeys{set}, nil
+	return staticKeys{newKeySet(keys)}, nil
 }
 
 func newPEMKeys(text []byte, allowed []*algorithm) (keySource, error) {
@@ -130,8 +128,7 @@ func newPEMKeys(text []byte, allowed []*algorithm) (keySource, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("PEM is empty: give a PUBLIC KEY block")
 	}
-	set, _ := newKeySet(keys)
-	return staticKeys{set}, nil
+	return staticKeys{newKeySet(keys)}, nil
 }
 
 // newJWKSKeys reads a set from the configuration. Unlike a fetched one it may hold secrets, but not beside public keys.

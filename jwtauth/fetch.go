@@ -1,0 +1,157 @@
+package jwtauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// fetchTimeout bounds a fetch from the first dial to the last byte, discovery included.
+	fetchTimeout = 5 * time.Second
+	// maxDocumentBytes bounds what a fetch reads, after decompression.
+	maxDocumentBytes = 1 << 20
+	// maxRedirects bounds how often a fetch is sent on.
+	maxRedirects = 3
+)
+
+// fetcher gets an issuer's JWK set.
+type fetcher struct {
+	client *http.Client
+	// address is that of the set or, where issuer is set, of the discovery document.
+	address *url.URL
+	issuer  string
+}
+
+// newFetcher checks the address in JWKSURL, or makes that of the discovery document from Issuer.
+func newFetcher(c IssuerConfig, client *http.Client) (fetcher, error) {
+	field, address, issuer := "JWKSURL", c.JWKSURL, ""
+	if c.Discover {
+		field, address, issuer = "Discover", strings.TrimSuffix(c.Issuer, "/")+"/.well-known/openid-configuration", c.Issuer
+	}
+	u, err := parseAddress(address)
+	if err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		err = errors.New("http is for loopback hosts only: use https")
+	}
+	if err != nil {
+		return fetcher{}, fmt.Errorf("%s: %w", field, err)
+	}
+	own := &http.Client{}
+	if client != nil {
+		*own = *client
+	}
+	own.CheckRedirect = checkRedirect
+	return fetcher{client: own, address: u, issuer: issuer}, nil
+}
+
+// parseAddress parses an absolute address without user, password or fragment. Its errors don't quote it.
+func parseAddress(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, errors.New("not an absolute https address")
+	}
+	if u.User != nil || u.Fragment != "" {
+		return nil, errors.New("an address with a user, a password or a fragment")
+	}
+	return u, nil
+}
+
+// isLoopback reports whether a host is this machine.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// checkRedirect lets a redirect neither leave the host nor fall back to http: the configuration trusts one host, not whom it names.
+func checkRedirect(next *http.Request, via []*http.Request) error {
+	first := via[0].URL
+	switch {
+	case len(via) > maxRedirects:
+		return errors.New("too many redirects")
+	case !strings.EqualFold(next.URL.Host, first.Host):
+		return errors.New("a redirect to another host")
+	case next.URL.Scheme != "https" && next.URL.Scheme != first.Scheme:
+		return errors.New("a redirect away from https")
+	}
+	return nil
+}
+
+// fetch returns the JWK set's text.
+func (f *fetcher) fetch(ctx context.Context) ([]byte, error) {
+	if f.issuer == "" {
+		return f.get(ctx, f.address)
+	}
+	text, err := f.get(ctx, f.address)
+	if err != nil {
+		return nil, fmt.Errorf("discovery: %w", err)
+	}
+	address, err := f.discovered(text)
+	if err != nil {
+		return nil, fmt.Errorf("discovery: %w", err)
+	}
+	return f.get(ctx, address)
+}
+
+// discovered returns the address of the JWK set from a discovery document, which must be that of our issuer (OpenID Connect
+// Discovery 1.0, section 4.3). An issuer on https can't send us to http.
+func (f *fetcher) discovered(text []byte) (*url.URL, error) {
+	document, _, err := decodeObject(string(text))
+	if err != nil {
+		return nil, err
+	}
+	if document["issuer"] != f.issuer {
+		return nil, errors.New("the document is another issuer's")
+	}
+	address, _ := document["jwks_uri"].(string)
+	u, err := parseAddress(address)
+	if err != nil {
+		return nil, fmt.Errorf("jwks_uri: %w", err)
+	}
+	if u.Scheme == "http" && (f.address.Scheme != "http" || !isLoopback(u.Hostname())) {
+		return nil, errors.New("jwks_uri is not https")
+	}
+	return u, nil
+}
+
+// get returns the body of a 200 answer. Its errors name the host, and neither path nor query.
+func (f *fetcher) get(ctx context.Context, address *url.URL) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
+	if err != nil {
+		return nil, errors.New("no request can be made for the address")
+	}
+	r.Header.Set("Accept", "application/jwk-set+json, application/json")
+	r.Close = true // the next fetch is minutes away: no connection idles till then
+	answer, err := f.client.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s can't be asked: %w", address.Host, withoutAddress(err))
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answers with status %d", address.Host, answer.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxDocumentBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s breaks off: %w", address.Host, withoutAddress(err))
+	}
+	if len(body) > maxDocumentBytes {
+		return nil, fmt.Errorf("%s sends more than %d bytes", address.Host, maxDocumentBytes)
+	}
+	return body, nil
+}
+
+// withoutAddress returns the cause in an error of http.Client, which quotes the whole address around it.
+func withoutAddress(err error) error {
+	for {
+		var quoting *url.Error
+		if !errors.As(err, &quoting) {
+			return err
+		}
+		err = quoting.Err
+	}
+}
