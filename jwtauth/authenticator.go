@@ -33,6 +33,7 @@ type state struct {
 	crossOrigin *http.CrossOriginProtection
 	revoked     func(context.Context, *tenantdb.Identity) (bool, error)
 	cache       *tokenCache
+	maxCached   time.Duration
 	leeway      time.Duration
 	now         func() time.Time
 	parser      *jwt.Parser
@@ -46,7 +47,7 @@ func New(c Config) (*Authenticator, error) {
 	}
 	s := &state{
 		issuers: make(map[string]*issuer), cookie: c.Cookie, crossOrigin: c.CrossOrigin, revoked: c.Revoked,
-		cache: newTokenCache(c.Cache), leeway: c.Leeway, now: c.Now,
+		cache: newTokenCache(c.Cache), maxCached: c.Cache.MaxAge, leeway: c.Leeway, now: c.Now,
 		parser: jwt.NewParser(jwt.WithStrictDecoding()),
 	}
 	for n, rules := range append([]IssuerConfig{c.first()}, c.Others...) {
@@ -171,15 +172,15 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 	if !i.keys.trusts(k, now) {
 		return identity, nil
 	}
-	return s.cache.add(token, s.entryFor(identity, claims, i, k, now)), nil
+	return s.cache.add(token, s.entryFor(identity, claims, i, k, now), now), nil
 }
 
-// entryFor makes the cache entry of a verified token.
+// entryFor makes the cache entry of a token verified now, when its nbf had passed.
 func (s *state) entryFor(identity *tenantdb.Identity, claims *claimSet, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
-	e := &cacheEntry{identity: identity, key: k, source: i.keys, added: now, expires: identity.ExpiresAt.Add(s.leeway)}
-	if nbf, err := claims.GetNotBefore(); err == nil && nbf != nil {
-		e.notBefore = nbf.Add(-s.leeway)
+	e := &cacheEntry{identity: identity, key: k, source: i.keys, values: claims.values, from: now.Round(0)}
+	e.until = e.from.Add(s.maxCached)
+	if end := identity.ExpiresAt.Add(s.leeway); end.Before(e.until) {
+		e.until = end
 	}
-	e.values = claims.values
 	return e
 }

@@ -30,11 +30,11 @@ func credentialOf(h http.Header, cookie string) (token string, fromCookie bool, 
 // bearerToken returns the token of an Authorization header (RFC 6750, section 2.1). The scheme is written in any case. Another
 // scheme is an invalid credential rather than none: who sent it did not mean to come without.
 func bearerToken(authorization string) (string, error) {
-	scheme, token, ok := strings.Cut(authorization, " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
+	const scheme = "Bearer"
+	if len(authorization) <= len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) || authorization[len(scheme)] != ' ' {
 		return "", errScheme
 	}
-	token = strings.Trim(token, " ")
+	token := strings.TrimLeft(authorization[len(scheme):], " ")
 	if token == "" {
 		return "", errScheme
 	}

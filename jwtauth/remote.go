@@ -56,7 +56,8 @@ type remoteKeys struct {
 	nextAttempt time.Time
 }
 
-// snapshot is a key set and when its fetch began, which is the time as of which it is true.
+// snapshot is a key set and when its fetch began, which is the time as of which it is true. That is wall time: the monotonic clock
+// may stand still while the machine sleeps.
 type snapshot struct {
 	*keySet
 	fetched time.Time
@@ -147,7 +148,7 @@ func (s *remoteKeys) startFetch(now time.Time) (*flight, error) {
 	if now.Before(s.nextAttempt) && s.nextAttempt.Sub(now) <= cooldown {
 		return nil, s.failure
 	}
-	s.nextAttempt = now.Add(cooldown)
+	s.nextAttempt = now.Round(0).Add(cooldown)
 	s.flight = &flight{done: make(chan struct{})}
 	go s.fetch(s.flight, now)
 	return s.flight, nil
@@ -168,9 +169,9 @@ func (s *remoteKeys) fetch(f *flight, began time.Time) {
 	defer s.mu.Unlock()
 	f.err, s.failure, s.flight = err, err, nil
 	if err == nil {
-		s.replace(&snapshot{parsed.set, began})
+		s.replace(&snapshot{parsed.set, began.Round(0)})
 	} else if s.snapshot.Load() == nil {
-		s.nextAttempt = began.Add(retryAfter)
+		s.nextAttempt = began.Round(0).Add(retryAfter)
 	}
 	close(f.done)
 }

@@ -17,16 +17,17 @@ type cacheEntry struct {
 	// key verified the token, and source had it: the entry dies with either.
 	key    *verificationKey
 	source keySource
-	// added is when the token was verified; notBefore and expires are its own limits, leeway included.
-	added, notBefore, expires time.Time
+	// from is when the token was verified, and until when it ends, or when the entry is too old. Both are wall time: the monotonic
+	// clock may stand still while the machine sleeps.
+	from, until time.Time
 	// values counts what the claims hold.
 	values int
 }
 
-// holds reports whether the entry's token would still be good. A clock set back behind added makes it doubtful, which is no.
-func (e *cacheEntry) holds(now time.Time, maxAge time.Duration) bool {
-	age := now.Sub(e.added)
-	return age >= 0 && age < maxAge && now.Before(e.expires) && !now.Before(e.notBefore) && e.source.trusts(e.key, now)
+// holds reports whether the entry's token would still be good. Before from, its nbf may not have passed: the clock was
+// set back.
+func (e *cacheEntry) holds(now time.Time) bool {
+	return now.Before(e.until) && !now.Before(e.from) && e.source.trusts(e.key, now)
 }
 
 // cost estimates the bytes that an entry takes under its token: the token itself, the payload that the claims' strings share,
@@ -40,7 +41,6 @@ func (e *cacheEntry) cost(token string) int {
 // entry stands for that one's whole configuration.
 type tokenCache struct {
 	shards []cacheShard
-	maxAge time.Duration
 }
 
 // cacheShard is a part of the cache. mu guards entries and bytes; nothing slow is done under it.
@@ -87,7 +87,7 @@ func newTokenCache(c CacheConfig) *tokenCache {
 	for n < maxShards && c.Entries/(2*n) >= shardEntries {
 		n *= 2
 	}
-	t := &tokenCache{shards: make([]cacheShard, n), maxAge: c.MaxAge}
+	t := &tokenCache{shards: make([]cacheShard, n)}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.maxBytes = c.Bytes / n
@@ -115,7 +115,7 @@ func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 	s.mu.Lock()
 	e, ok := s.entries.Get(token)
 	s.mu.Unlock()
-	if !ok || !e.holds(now, t.maxAge) {
+	if !ok || !e.holds(now) {
 		return nil
 	}
 	return e.identity
@@ -123,7 +123,7 @@ func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 
 // add keeps a verified token and returns its identity: that of an entry which another request made meanwhile, if it holds, so
 // that all requests share one.
-func (t *tokenCache) add(token string, e *cacheEntry) *tenantdb.Identity {
+func (t *tokenCache) add(token string, e *cacheEntry, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return e.identity
 	}
@@ -131,7 +131,7 @@ func (t *tokenCache) add(token string, e *cacheEntry) *tenantdb.Identity {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, ok := s.entries.Get(token); ok {
-		if old.holds(e.added, t.maxAge) {
+		if old.holds(now) {
 			return old.identity
 		}
 		s.entries.Remove(token)
