@@ -1,0 +1,123 @@
+package keyedpool
+
+import (
+	"context"
+	"slices"
+	"strings"
+)
+
+// Close ends the pool: new leases are refused at once, those there are may finish their work and acquire for it, and each
+// tenant's connections close with its last lease. It returns nil when no lease, no connection and no goroutine of the pool
+// is left.
+//
+// When its context ends first, Close takes the rest by force: those who wait get ErrClosed, dials are called off, all
+// connections are closed in their holders' hands, by goroutines that Config.Close's own bound ends. It does not wait for
+// these and returns a *HoldersError that names who still held what. Close may be called again, to wait for them.
+func (p *Pool[T, C]) Close(ctx context.Context) error {
+	for _, gone := range p.retireAll() {
+		if !await(ctx, gone) {
+			err := &HoldersError{Holders: p.holders(p.tenants()), Cause: context.Cause(ctx)}
+			p.end()
+			for _, t := range p.tenants() {
+				t.force()
+			}
+			return err
+		}
+	}
+	p.end()
+	p.work.Wait()
+	return nil
+}
+
+// await waits until a channel is closed, and tells whether it was before the context ended.
+func await(ctx context.Context, gone <-chan struct{}) bool {
+	select {
+	case <-gone:
+		return true
+	default:
+	}
+	select {
+	case <-gone:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// retireAll closes the pool to new leases, retires all tenants, and returns the channels that close as each is gone.
+func (p *Pool[T, C]) retireAll() []<-chan struct{} {
+	var gone []<-chan struct{}
+	for i := range p.shards {
+		sh := &p.shards[i]
+		sh.mu.Lock()
+		sh.closed = true
+		for _, t := range sh.tenants {
+			gone = append(gone, t.retire())
+		}
+		sh.mu.Unlock()
+	}
+	for _, t := range p.tenants() {
+		p.settle(t)
+	}
+	return gone
+}
+
+// end ends the sweeper and what the servers start by themselves.
+func (p *Pool[T, C]) end() {
+	p.ended.Do(func() { close(p.stop) })
+	for _, s := range p.all() {
+		s.mu.Lock()
+		s.ended = true
+		if s.alarm != nil {
+			s.alarm.Stop()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// force takes a tenant's connections from their holders and ends all waits for one. Its server has ended.
+func (t *tenant[T, C]) force() {
+	for _, s := range t.pool.all() {
+		s.mu.Lock()
+		for _, c := range s.conns {
+			if c.db.tenant == t && c.state != closing {
+				s.shut(c)
+			}
+		}
+		s.mu.Unlock()
+	}
+	db := t.current.Load()
+	db.server.mu.Lock()
+	defer db.server.mu.Unlock()
+	if db.cancel != nil {
+		db.cancel()
+	}
+	db.server.failAll(db, db.server.refusal(db, ErrClosed, nil, 0))
+	db.leave()
+}
+
+// holders says who holds tenants.
+func (p *Pool[T, C]) holders(tenants []*tenant[T, C]) []Holder {
+	labels := make(map[*tenant[T, C]][]string)
+	for _, s := range p.all() {
+		s.mu.Lock()
+		for _, c := range s.conns {
+			if c.state == leased && c.owner != nil && c.owner.Label != "" {
+				labels[c.db.tenant] = append(labels[c.db.tenant], c.owner.Label)
+			}
+		}
+		s.mu.Unlock()
+	}
+	var list []Holder
+	for _, t := range tenants {
+		sh := p.shard(t.hash)
+		sh.mu.Lock()
+		leases := t.refs
+		sh.mu.Unlock()
+		if conns := int(t.places.Load()); leases+conns > 0 {
+			list = append(list, Holder{Tenant: t.id, Leases: leases, Conns: conns, Labels: labels[t]})
+		}
+	}
+	slices.SortFunc(list, func(a, b Holder) int { return strings.Compare(a.Tenant, b.Tenant) })
+	return list
+}

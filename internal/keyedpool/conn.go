@@ -1,0 +1,188 @@
+package keyedpool
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Verdict is what the holder of a connection says of it when giving it back.
+type Verdict uint8
+
+const (
+	// Healthy: the connection may serve the next one.
+	Healthy Verdict = iota
+	// Destroy: the connection must not be used again.
+	Destroy
+)
+
+// Conn is a connection in the hands of its holder. It is a small value; copies are the same holder.
+type Conn[T comparable, C any] struct {
+	conn *conn[T, C]
+	use  uint32
+}
+
+// connState is where a connection is in its life.
+type connState uint8
+
+const (
+	idle connState = iota
+	leased
+	closing
+)
+
+// conn is an open connection. Its server's mutex guards all but the first two fields, which don't change.
+type conn[T comparable, C any] struct {
+	db    *database[T, C]
+	value C
+
+	state     connState
+	use       uint32 // counts holders, so that one who gave it back is known
+	turns     int32  // acquires served in a row while tenants without any connection waited
+	index     int    // in the server's conns
+	next      *conn[T, C]
+	owner     *Owner
+	idleFor   time.Duration // how long it may lie idle
+	idleUntil time.Duration // on the pool's clock, while it is idle
+	expires   time.Duration // on the pool's clock
+}
+
+// Value returns the connection itself. It must not be used after Release.
+func (h Conn[T, C]) Value() C {
+	return h.conn.value
+}
+
+// Release gives the connection back. Release after the first does nothing: the connection may be somebody else's by then.
+func (h Conn[T, C]) Release(v Verdict) {
+	c := h.conn
+	if c == nil {
+		return
+	}
+	s := c.db.server
+	now := s.pool.now()
+	s.mu.Lock()
+	if c.use == h.use && c.state == leased {
+		s.giveBack(c, v, now)
+	}
+	s.mu.Unlock()
+}
+
+// take hands an idle connection, the top one of its database, to a holder.
+func (s *server[T, C]) take(c *conn[T, C], owner *Owner) Conn[T, C] {
+	db := c.db
+	db.idle = c.next
+	s.victims.place(db)
+	c.turns = 0
+	return s.hand(c, owner)
+}
+
+// hand makes somebody the holder of a connection.
+func (s *server[T, C]) hand(c *conn[T, C], owner *Owner) Conn[T, C] {
+	c.state, c.next, c.owner = leased, nil, owner
+	c.use++
+	s.touch(c.db)
+	return Conn[T, C]{c, c.use}
+}
+
+// giveBack decides what becomes of a connection that its holder has done with.
+func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
+	db := c.db
+	c.owner = nil
+	switch {
+	case v == Destroy || db.stale || now >= c.expires:
+		s.shut(c)
+	case db.waiting.first != nil:
+		s.serveLine(c, now)
+	default:
+		s.park(c, now)
+	}
+	if s.waiting > 0 {
+		s.review(db)
+		s.pump()
+	}
+}
+
+// serveLine gives a connection to the first in its tenant's line, or up, where tenants without any are waiting and the
+// tenant has another or has had its turn.
+func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
+	c.turns++
+	if !s.pressed() {
+		c.turns = 0
+	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn {
+		s.shut(c)
+		return
+	}
+	s.grant(c, c.db.waiting.first, now)
+}
+
+// grant makes a waiter the holder of a connection.
+func (s *server[T, C]) grant(c *conn[T, C], w *waiter[T, C], now time.Duration) {
+	s.waited(w.db, now-w.since)
+	s.wake(w, grant[T, C]{conn: s.hand(c, w.owner)})
+}
+
+// park lays a connection down idle.
+func (s *server[T, C]) park(c *conn[T, C], now time.Duration) {
+	c.state = idle
+	c.idleUntil = now + c.idleFor
+	c.next, c.db.idle = c.db.idle, c
+	s.victims.place(c.db)
+}
+
+// shut begins the close of a connection that nobody holds.
+func (s *server[T, C]) shut(c *conn[T, C]) {
+	db := c.db
+	if c.state == idle {
+		db.unpark(c)
+	}
+	c.state = closing
+	db.live--
+	s.closing++
+	s.victims.place(db)
+	s.pool.work.Go(func() { s.finish(c) })
+}
+
+// unpark takes a connection out of the idle ones.
+func (db *database[T, C]) unpark(c *conn[T, C]) {
+	at := &db.idle
+	for *at != c {
+		at = &(*at).next
+	}
+	*at, c.next = c.next, nil
+}
+
+// finish closes a connection and then, when the close is confirmed or DrainTimeout over, gives its place back.
+func (s *server[T, C]) finish(c *conn[T, C]) {
+	t := c.db.tenant
+	err := s.pool.close(c.value)
+	s.mu.Lock()
+	last := len(s.conns) - 1
+	s.conns[c.index] = s.conns[last]
+	s.conns[c.index].index = c.index
+	s.conns[last] = nil
+	s.conns = s.conns[:last]
+	s.closing--
+	s.used--
+	if err != nil {
+		s.unsure++
+	}
+	left := t.places.Add(-1)
+	s.review(c.db)
+	s.pump()
+	s.mu.Unlock()
+	if left == 0 {
+		s.pool.settle(t)
+	}
+}
+
+// close calls Config.Close. A panic there counts as an end that nobody confirmed.
+func (p *Pool[T, C]) close(value C) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("close panicked: %v", r)
+		}
+	}()
+	return p.cfg.Close(ctx, value)
+}

@@ -1,0 +1,169 @@
+package keyedpool
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// dial starts a dial for a database: its place in the budget is taken from here on.
+func (s *server[T, C]) dial(db *database[T, C]) {
+	db.leave()
+	db.dialing = true
+	db.figures.opens++
+	s.figures.opens++
+	s.dialing++
+	s.used++
+	db.tenant.places.Add(1)
+	probe := s.breaker.start(s.pool.now())
+	ctx, cancel := context.WithTimeout(context.Background(), s.pool.cfg.DialTimeout)
+	db.cancel = cancel
+	s.pool.work.Go(func() {
+		defer cancel()
+		s.open(ctx, db, probe)
+	})
+}
+
+// open dials and hands the connection to the first in line, or lays it down idle where nobody waits any more.
+func (s *server[T, C]) open(ctx context.Context, db *database[T, C], probe bool) {
+	value, fault, err := s.pool.dial(ctx, db)
+	s.mu.Lock()
+	db.dialing, db.cancel = false, nil
+	s.dialing--
+	if err == nil {
+		s.dialed(db, value)
+	} else {
+		s.dialFailed(db, probe, fault, err)
+	}
+	left := db.tenant.places.Load()
+	s.pump()
+	s.mu.Unlock()
+	if left == 0 {
+		s.pool.settle(db.tenant)
+	}
+}
+
+// dial calls Config.Dial and says whose fault a failure is. A panic is the tenant's.
+func (p *Pool[T, C]) dial(ctx context.Context, db *database[T, C]) (value C, fault Fault, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			fault, err = TenantFault, fmt.Errorf("dial panicked: %v", r)
+		}
+	}()
+	value, err = p.cfg.Dial(ctx, db.tenant.id, db.target)
+	if err != nil {
+		fault = p.cfg.Classify(err)
+	}
+	return value, fault, err
+}
+
+// dialed takes in a new connection.
+func (s *server[T, C]) dialed(db *database[T, C], value C) {
+	now := s.pool.now()
+	s.breaker.answered()
+	s.full = backoff{}
+	db.backoff = backoff{}
+	c := &conn[T, C]{
+		db: db, value: value, state: leased, index: len(s.conns),
+		idleFor: shorten(s.pool.cfg.IdleTimeout), expires: now + shorten(s.pool.cfg.MaxLifetime),
+	}
+	s.conns = append(s.conns, c)
+	db.live++
+	switch {
+	case db.stale || s.ended:
+		s.shut(c)
+	case db.waiting.first != nil:
+		s.grant(c, db.waiting.first, now)
+	default:
+		s.park(c, now)
+	}
+	s.review(db)
+}
+
+// dialFailed gives the place back and decides who pauses. Those in the tenant's line fail, unless a connection of the tenant
+// will come to them, or the server was only full.
+func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, err error) {
+	now, cfg := s.pool.now(), &s.pool.cfg
+	s.used--
+	db.tenant.places.Add(-1)
+	s.failures++
+	if db.stale {
+		if probe {
+			s.breaker.probing = false
+		}
+		return
+	}
+	switch fault {
+	case TenantFault:
+		s.breaker.answered()
+		db.backoff.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
+	case Backpressure:
+		s.breaker.answered()
+		s.full.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
+	default:
+		s.breaker.failed(probe, now, cfg.BackoffMin, cfg.BackoffMax, err)
+		if db.live == 0 {
+			s.failAll(db, s.refusal(db, ErrServerUnavailable, err, 0))
+		}
+	}
+	s.review(db)
+	if fault == Backpressure && db.queue == &s.needy {
+		db.leave()
+		s.needy.unshift(db)
+	}
+	if s.breaker.state(now) == BreakerOpen {
+		s.failNeedy()
+	}
+	s.setAlarm(now)
+}
+
+// failNeedy fails those who have nothing and can't be dialed for, since the breaker opened.
+func (s *server[T, C]) failNeedy() {
+	for s.needy.first != nil {
+		s.review(s.needy.first)
+	}
+}
+
+// outage returns why no dial for a database may be waited for, or nil.
+func (s *server[T, C]) outage(db *database[T, C], now time.Duration) *Error {
+	switch {
+	case s.ended:
+		return s.refusal(db, ErrClosed, nil, 0)
+	case db.backoff.waiting(now):
+		return s.refusal(db, ErrTenantUnavailable, db.backoff.cause, db.backoff.until-now)
+	case s.breaker.state(now) == BreakerOpen:
+		return s.refusal(db, ErrServerUnavailable, s.breaker.trips.cause, s.breaker.trips.until-now)
+	}
+	return nil
+}
+
+// setAlarm makes the server look again when a pause of its dials ends.
+func (s *server[T, C]) setAlarm(now time.Duration) {
+	var next time.Duration
+	for _, b := range []*backoff{&s.full, &s.breaker.trips} {
+		if b.waiting(now) && (next == 0 || b.until < next) {
+			next = b.until
+		}
+	}
+	switch {
+	case next == 0 || s.ended:
+	case s.alarm == nil:
+		s.alarm = time.AfterFunc(next-now, s.resume)
+	default:
+		s.alarm.Reset(next - now)
+	}
+}
+
+// resume goes on after a pause.
+func (s *server[T, C]) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setAlarm(s.pool.now())
+	s.pump()
+}
+
+// shorten returns a duration jittered downwards, by a tenth to a fifth.
+func shorten(d time.Duration) time.Duration {
+	return d - d/10 - rand.N(d/10+1)
+}

@@ -1,0 +1,122 @@
+package keyedpool
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The reasons for which the pool refuses. Compare with errors.Is; errors.As with *Error gives the circumstances.
+var (
+	// ErrBusy: the budget, or the tenant's share of it, was used up for longer than the wait.
+	ErrBusy = errors.New("every connection is taken")
+	// ErrTenantUnavailable: this tenant can't be connected to: its last dial failed by its own fault and its backoff has not
+	// lapsed, its target is not valid, or it is being drained.
+	ErrTenantUnavailable = errors.New("the tenant is unavailable")
+	// ErrServerUnavailable: the tenant's server does not answer.
+	ErrServerUnavailable = errors.New("the server is unavailable")
+	// ErrNested: the owner waits for a connection that can't come before it gives back the one it holds.
+	ErrNested = errors.New("nested acquire: the owner holds the connection that it waits for")
+	// ErrClosed: the pool is closed.
+	ErrClosed = errors.New("the pool is closed")
+	// ErrReleased: the lease was released before this use of it. A defect of the caller.
+	ErrReleased = errors.New("the lease was released")
+)
+
+// errDraining is the cause where ErrTenantUnavailable comes from a Drain under way.
+var errDraining = errors.New("it is being drained")
+
+// errNoName is the cause where a lease names no tenant.
+var errNoName = errors.New("the tenant has no name")
+
+// errMoved wakes a waiter whose tenant has a new target: it stands in line there, in its old place. No caller sees it.
+var errMoved = errors.New("the tenant has a new target")
+
+// Error is a refusal with its circumstances. It never holds a target: targets may be secret.
+type Error struct {
+	// Reason is one of the Err values, or the context's error where the caller gave up.
+	Reason error
+	// Tenant is the tenant's id.
+	Tenant string
+	// Server is the server's key; empty where the tenant has none yet.
+	Server string
+	// Waited is how long the Acquire stood in line.
+	Waited time.Duration
+	// RetryAfter is how long it takes until another attempt can do better; 0 where nobody knows.
+	RetryAfter time.Duration
+	// Cause is what Dial, Server or the context said; it may be nil.
+	Cause error
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "keyedpool: tenant %q", e.Tenant)
+	if e.Server != "" {
+		b.WriteString(" on " + e.Server)
+	}
+	b.WriteString(": " + e.Reason.Error())
+	if e.Waited > 0 {
+		fmt.Fprintf(&b, " (waited %v)", e.Waited)
+	}
+	if e.Cause != nil {
+		b.WriteString(": " + e.Cause.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the reason first, then the cause.
+func (e *Error) Unwrap() []error {
+	if e.Cause == nil {
+		return []error{e.Reason}
+	}
+	return []error{e.Reason, e.Cause}
+}
+
+// Holder is a tenant that something still held when a Drain or a Close ran out of time.
+type Holder struct {
+	// Tenant is the tenant's id.
+	Tenant string
+	// Leases is how many leases on it were not released.
+	Leases int
+	// Conns is how many of its connections were still in use, being opened or being closed.
+	Conns int
+	// Labels are those of the owners of the connections in use, where they have one.
+	Labels []string
+}
+
+// HoldersError says who still held leases or connections when the context of a Drain or a Close ended.
+type HoldersError struct {
+	// Holders are sorted by tenant.
+	Holders []Holder
+	// Cause is the context's error.
+	Cause error
+}
+
+// Error implements error. It names the first ten holders.
+func (e *HoldersError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "keyedpool: %v with %d tenants still held:", e.Cause, len(e.Holders))
+	for i, h := range e.Holders {
+		if i == 10 {
+			b.WriteString(" …")
+			break
+		}
+		fmt.Fprintf(&b, " %q (%d leases, %d connections%s)", h.Tenant, h.Leases, h.Conns, labelled(h.Labels))
+	}
+	return b.String()
+}
+
+// labelled lists labels for a message.
+func labelled(labels []string) string {
+	if len(labels) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(labels, ", ")
+}
+
+// Unwrap returns the context's error.
+func (e *HoldersError) Unwrap() error {
+	return e.Cause
+}

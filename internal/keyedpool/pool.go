@@ -1,0 +1,207 @@
+package keyedpool
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+// shardCount is how many mutexes the tenants are spread over. A power of two.
+const shardCount = 32
+
+// Pool holds the connections to the databases of all tenants. It is safe for concurrent use. Make it with New and end it
+// with Close.
+type Pool[T comparable, C any] struct {
+	cfg    Config[T, C]
+	epoch  time.Time // the pool's clock counts from here
+	seed   maphash.Seed
+	shards [shardCount]shard[T, C]
+
+	mu      sync.Mutex // guards servers; nothing else is locked under it
+	servers map[string]*server[T, C]
+
+	work  sync.WaitGroup // dials, closes and the sweeper
+	stop  chan struct{}  // closed to end the sweeper
+	ended sync.Once
+}
+
+// shard is a part of the tenants.
+type shard[T comparable, C any] struct {
+	// mu guards the fields below, and of each tenant refs, knownAt, retired, draining and gone. A server's mutex may be
+	// taken under it, never the other way round.
+	mu      sync.Mutex
+	tenants map[string]*tenant[T, C]
+	closed  bool
+}
+
+// New returns a Pool, or an error where the configuration is not valid. It opens nothing.
+func New[T comparable, C any](cfg Config[T, C]) (*Pool[T, C], error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool[T, C]{
+		cfg:     cfg,
+		epoch:   time.Now(),
+		seed:    maphash.MakeSeed(),
+		servers: make(map[string]*server[T, C]),
+		stop:    make(chan struct{}),
+	}
+	for i := range p.shards {
+		p.shards[i].tenants = make(map[string]*tenant[T, C])
+	}
+	p.work.Go(p.sweep)
+	return p, nil
+}
+
+// now reads the pool's clock: one monotonic reading, cheaper than time.Now.
+func (p *Pool[T, C]) now() time.Duration {
+	return time.Since(p.epoch)
+}
+
+// shard returns the shard for a tenant's hash.
+func (p *Pool[T, C]) shard(hash uint64) *shard[T, C] {
+	return &p.shards[hash%shardCount]
+}
+
+// Lease takes a lease on a tenant. It keeps what the pool knows of the tenant until its Release; it opens nothing. While the
+// tenant has a connection or another lease, and the same target, it costs one short lock and allocates nothing.
+//
+// A target other than before starts a new generation: the connections of the old one finish their use and serve nobody
+// else, those who wait go on waiting in the new one, and its backoff starts afresh. asOf orders what callers know: a lease with another target but an
+// older asOf comes from somebody who has not heard of the change, and gets the newer target. Callers without such an order
+// pass 0.
+//
+// It fails with ErrClosed, or with ErrTenantUnavailable while the tenant is drained or where Config.Server refuses.
+func (p *Pool[T, C]) Lease(id string, target T, asOf uint64) (Lease[T, C], error) {
+	hash := maphash.String(p.seed, id)
+	sh := p.shard(hash)
+	sh.mu.Lock()
+	if t := sh.tenants[id]; t != nil && !sh.closed && t.serves(target, asOf) {
+		t.refs++
+		sh.mu.Unlock()
+		return Lease[T, C]{tenant: t}, nil
+	}
+	sh.mu.Unlock()
+	return p.leaseNew(id, hash, target, asOf)
+}
+
+// leaseNew takes a lease on a tenant that is not known, or has a new target.
+func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T, asOf uint64) (Lease[T, C], error) {
+	if id == "" {
+		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Cause: errNoName}
+	}
+	key, err := p.cfg.Server(id, target)
+	if err != nil {
+		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Tenant: id, Cause: err}
+	}
+	sh := p.shard(hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.closed {
+		return Lease[T, C]{}, &Error{Reason: ErrClosed, Tenant: id, Server: key}
+	}
+	t := sh.tenants[id]
+	switch {
+	case t == nil:
+		t = &tenant[T, C]{id: id, hash: hash, pool: p, knownAt: asOf}
+		t.current.Store(p.server(key).adopt(t, target, 1))
+		sh.tenants[id] = t
+	case t.draining > 0:
+		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Tenant: id, Server: key, Cause: errDraining}
+	case !t.serves(target, asOf):
+		t.renew(p.server(key), target, asOf)
+	}
+	t.refs++
+	return Lease[T, C]{tenant: t}, nil
+}
+
+// server returns the server with a key. Servers are few, and are not forgotten.
+func (p *Pool[T, C]) server(key string) *server[T, C] {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.servers[key]
+	if s == nil {
+		s = newServer(p, key)
+		p.servers[key] = s
+	}
+	return s
+}
+
+// all returns the servers there are.
+func (p *Pool[T, C]) all() []*server[T, C] {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]*server[T, C], 0, len(p.servers))
+	for _, s := range p.servers {
+		list = append(list, s)
+	}
+	return list
+}
+
+// known returns the tenant with an id, or nil.
+func (p *Pool[T, C]) known(id string) *tenant[T, C] {
+	sh := p.shard(maphash.String(p.seed, id))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.tenants[id]
+}
+
+// tenants returns the tenants there are.
+func (p *Pool[T, C]) tenants() []*tenant[T, C] {
+	var list []*tenant[T, C]
+	for i := range p.shards {
+		sh := &p.shards[i]
+		sh.mu.Lock()
+		for _, t := range sh.tenants {
+			list = append(list, t)
+		}
+		sh.mu.Unlock()
+	}
+	return list
+}
+
+// Retire ends what the pool holds of a tenant: its idle connections close with its last lease, the others with their
+// release after that. It returns at once, and refuses nothing: leases there are may still acquire, and a new one starts a
+// new generation.
+func (p *Pool[T, C]) Retire(id string) {
+	sh := p.shard(maphash.String(p.seed, id))
+	sh.mu.Lock()
+	t := sh.tenants[id]
+	if t != nil {
+		t.retired = true
+	}
+	sh.mu.Unlock()
+	if t != nil {
+		p.settle(t)
+	}
+}
+
+// Drain retires a tenant and waits until all its leases are released and all its connections confirmed closed. Until it
+// returns, new leases on the tenant fail with ErrTenantUnavailable. Where its context ends first it returns a *HoldersError;
+// the tenant stays retired, and may be leased again.
+func (p *Pool[T, C]) Drain(ctx context.Context, id string) error {
+	sh := p.shard(maphash.String(p.seed, id))
+	sh.mu.Lock()
+	t := sh.tenants[id]
+	if t == nil {
+		sh.mu.Unlock()
+		return nil
+	}
+	t.draining++
+	gone := t.retire()
+	sh.mu.Unlock()
+	p.settle(t)
+	defer func() {
+		sh.mu.Lock()
+		t.draining--
+		sh.mu.Unlock()
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return &HoldersError{Holders: p.holders([]*tenant[T, C]{t}), Cause: context.Cause(ctx)}
+	}
+}

@@ -1,0 +1,206 @@
+package keyedpool
+
+import (
+	"sync"
+	"time"
+)
+
+// server is a database server: its budget, its connections, and those who wait for one.
+type server[T comparable, C any] struct {
+	pool    *Pool[T, C]
+	key     string
+	budget  int
+	cap     int32 // of one tenant
+	reserve int
+
+	// mu guards the fields below, and every database, connection and waiter of this server. Nothing slow happens under it:
+	// no I/O, no function of the Config, no wait.
+	mu      sync.Mutex
+	conns   []*conn[T, C] // open, those being closed included
+	used    int           // places taken: len(conns) + dialing
+	dialing int
+	closing int
+	waiting int // Acquires in line
+	// Those who wait stand in one of these, or in none while a dial for them is under way or nothing can be done for them.
+	needy     queue[T, C] // have no connection
+	growing   queue[T, C] // have some and are below the cap
+	impatient queue[T, C] // the same, after StealAfter
+	victims   victims[T, C]
+	gauge     gauge
+	breaker   breaker
+	full      backoff // from Backpressure
+	alarm     *time.Timer
+	ended     bool // the pool is closed: no dial starts any more
+	lapsing   map[*tenant[T, C]]struct{}
+	figures   figures
+	failures  uint64 // dials
+	unsure    uint64 // closes that nobody confirmed
+}
+
+// newServer returns a server without connections.
+func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
+	budget := p.cfg.budget(key)
+	return &server[T, C]{
+		pool:    p,
+		key:     key,
+		budget:  budget,
+		cap:     int32(p.cfg.tenantCap(budget)),
+		reserve: p.cfg.reserve(budget),
+		gauge:   newGauge(budget),
+		breaker: breaker{threshold: p.cfg.BreakerThreshold},
+		lapsing: make(map[*tenant[T, C]]struct{}),
+		figures: figures{waits: new(Histogram)},
+	}
+}
+
+// adopt returns a new generation of a tenant on this server.
+func (s *server[T, C]) adopt(t *tenant[T, C], target T, generation uint64) *database[T, C] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &database[T, C]{
+		tenant: t, server: s, target: target, generation: generation,
+		place: -1, worth: s.gauge.recall(t.hash), era: s.gauge.era,
+	}
+}
+
+// supersede ends a database's service: idle connections close, those who wait look for the tenant's next generation, a dial
+// under way is called off.
+func (s *server[T, C]) supersede(db *database[T, C]) {
+	db.stale = true
+	for db.idle != nil {
+		s.shut(db.idle)
+	}
+	if db.cancel != nil {
+		db.cancel()
+	}
+	for db.waiting.first != nil {
+		s.wake(db.waiting.first, grant[T, C]{err: errMoved})
+	}
+	db.leave()
+	s.pump()
+}
+
+// wake takes a waiter out of its line with what it gets.
+func (s *server[T, C]) wake(w *waiter[T, C], g grant[T, C]) {
+	s.unqueue(w)
+	w.ready <- g
+}
+
+// review puts a database into the queue where it belongs now; it runs after any change to its connections or its line. Those
+// in line for a tenant that has nothing and can't be dialed fail.
+func (s *server[T, C]) review(db *database[T, C]) {
+	now := s.pool.now()
+	if db.waiting.n > 0 && db.live == 0 && !db.dialing {
+		if err := s.outage(db, now); err != nil {
+			s.failAll(db, err)
+		}
+	}
+	if want := s.queueFor(db, now); db.queue != want {
+		db.leave()
+		if want != nil {
+			want.push(db)
+		}
+	}
+}
+
+// queueFor returns the queue where a database belongs, or nil.
+func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *queue[T, C] {
+	switch {
+	case db.waiting.n == 0 || db.dialing || db.stale:
+		return nil
+	case db.live == 0:
+		return &s.needy
+	case db.live >= s.cap || db.backoff.waiting(now):
+		return nil
+	case now-db.waiting.first.since >= s.pool.cfg.StealAfter:
+		return &s.impatient
+	}
+	return &s.growing
+}
+
+// pump starts all that can be started for those who wait. It runs after every change that may let somebody go on.
+func (s *server[T, C]) pump() {
+	for s.serveNeedy() || s.serveGrowing() {
+	}
+}
+
+// serveNeedy does the next thing for the tenants without a connection, and tells whether there was one: a dial where there
+// is a place, else the close of a victim, unless enough are being closed already.
+func (s *server[T, C]) serveNeedy() bool {
+	db := s.needy.first
+	if db == nil || !s.mayDial() {
+		return false
+	}
+	if s.used < s.budget {
+		s.dial(db)
+		return true
+	}
+	return s.closing < s.needy.n && s.steal()
+}
+
+// serveGrowing does the next thing for the tenants that want one more, and tells whether there was one. While anybody has
+// nothing, there is not.
+func (s *server[T, C]) serveGrowing() bool {
+	if s.needy.n > 0 || s.growing.n+s.impatient.n == 0 || !s.mayDial() {
+		return false
+	}
+	if db := s.impatient.first; db != nil {
+		if s.used < s.budget {
+			s.dial(db)
+			return true
+		}
+		return s.closing < s.impatient.n && s.steal()
+	}
+	if s.used+s.reserve >= s.budget {
+		return false
+	}
+	s.dial(s.growing.first)
+	return true
+}
+
+// steal closes the least valuable idle connection, if there is one.
+func (s *server[T, C]) steal() bool {
+	victim := s.victims.first()
+	if victim == nil {
+		return false
+	}
+	c := victim.idle
+	for c.next != nil {
+		c = c.next
+	}
+	victim.figures.stolen++
+	s.figures.stolen++
+	s.shut(c)
+	return true
+}
+
+// pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them could be dialed
+// for than places are free or about to be.
+func (s *server[T, C]) pressed() bool {
+	return s.needy.n > s.closing+s.budget-s.used && s.mayDial()
+}
+
+// mayDial tells whether a dial may start, its place in the budget aside.
+func (s *server[T, C]) mayDial() bool {
+	now := s.pool.now()
+	return s.dialing < s.pool.cfg.DialSlots && !s.ended && !s.full.waiting(now) && s.breaker.allows(now)
+}
+
+// touch counts an acquire for a database.
+func (s *server[T, C]) touch(db *database[T, C]) {
+	s.figures.acquires++
+	db.figures.acquires++
+	if s.gauge.tick() {
+		s.rescale()
+	}
+	db.worth = s.gauge.at(db.worth, db.era) + s.gauge.unit
+	db.era = s.gauge.era
+	db.lastUse = s.figures.acquires
+}
+
+// rescale brings those in the heap to the new era; the others follow at their next use. It is rare: eraBits half-lives.
+func (s *server[T, C]) rescale() {
+	for _, db := range s.victims.heap {
+		db.worth, db.era = s.gauge.at(db.worth, db.era), s.gauge.era
+	}
+}

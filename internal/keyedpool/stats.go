@@ -1,0 +1,161 @@
+package keyedpool
+
+import (
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Histogram counts waits by length. Bucket 0 counts those below a millisecond, bucket i those from 2^(i-1) to 2^i ms, the
+// last one all that are longer. Only an Acquire that found no idle connection has a wait, the time of a dial included.
+type Histogram [14]uint64
+
+// add counts a wait.
+func (h *Histogram) add(wait time.Duration) {
+	h[min(bits.Len64(uint64(max(wait, 0)/time.Millisecond)), len(h)-1)]++
+}
+
+// ServerStats are a server's figures at one instant.
+type ServerStats struct {
+	// Server is the server's key.
+	Server string
+	// Budget is how many places there are; Dialing, Idle, Leased and Closing are how they are taken.
+	Budget, Dialing, Idle, Leased, Closing int
+	// Waiting is how many Acquires stand in line, Needy how many tenants do without having any connection.
+	Waiting, Needy int
+	// Acquires counts those that got a connection; Opens the dials begun, DialFailures those that failed.
+	Acquires, Opens, DialFailures uint64
+	// Steals counts idle connections closed for the sake of another tenant, or of another one's place.
+	Steals uint64
+	// Refusals counts the Acquires that failed while or instead of waiting, whatever the reason.
+	Refusals uint64
+	// Unconfirmed counts the closes that ended with an error: the server may not have seen them.
+	Unconfirmed uint64
+	// Waits counts the waits, those refused included.
+	Waits Histogram
+	// Breaker is the state of the breaker, BreakerCause why it is not closed.
+	Breaker      BreakerState
+	BreakerCause error
+}
+
+// TenantStats are a tenant's figures. They are counted from when the pool came to know the tenant until it forgets it.
+type TenantStats struct {
+	// Tenant is the tenant's id, Server the key of its server.
+	Tenant, Server string
+	// Generation counts its targets, from 1.
+	Generation uint64
+	// Leases is how many leases there are on it.
+	Leases int
+	// Dialing, Idle, Leased and Closing are its connections on its present server, old generations' included.
+	Dialing, Idle, Leased, Closing int
+	// Waiting is how many Acquires stand in its line.
+	Waiting int
+	// Acquires counts those that got a connection, Opens the dials begun for it.
+	Acquires, Opens uint64
+	// Stolen counts its idle connections closed for the sake of others, Refusals its Acquires that failed.
+	Stolen, Refusals uint64
+	// Waits counts the waits, those refused included.
+	Waits Histogram
+	// Backoff is how long it will not be dialed, BackoffCause why.
+	Backoff      time.Duration
+	BackoffCause error
+}
+
+// waited counts a wait that ends.
+func (s *server[T, C]) waited(db *database[T, C], wait time.Duration) {
+	if db.figures.waits == nil {
+		db.figures.waits = new(Histogram)
+	}
+	db.figures.waits.add(wait)
+	s.figures.waits.add(wait)
+}
+
+// Servers returns the figures of all servers, sorted by key. Each is exact for its own instant.
+func (p *Pool[T, C]) Servers() []ServerStats {
+	var list []ServerStats
+	for _, s := range p.all() {
+		list = append(list, s.stats())
+	}
+	slices.SortFunc(list, func(a, b ServerStats) int { return strings.Compare(a.Server, b.Server) })
+	return list
+}
+
+// stats returns the server's figures.
+func (s *server[T, C]) stats() ServerStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := ServerStats{
+		Server: s.key, Budget: s.budget, Dialing: s.dialing, Closing: s.closing, Needy: s.needy.n,
+		Acquires: s.figures.acquires, Opens: s.figures.opens, DialFailures: s.failures, Steals: s.figures.stolen,
+		Refusals: s.figures.refusals, Unconfirmed: s.unsure, Waiting: s.waiting, Waits: *s.figures.waits,
+		Breaker: s.breaker.state(s.pool.now()), BreakerCause: s.breaker.trips.cause,
+	}
+	var closings int
+	for _, c := range s.conns {
+		c.state.count(&st.Idle, &st.Leased, &closings)
+	}
+	return st
+}
+
+// count adds a connection to the count of its state.
+func (state connState) count(idleConns, leasedConns, closingConns *int) {
+	switch state {
+	case idle:
+		*idleConns++
+	case leased:
+		*leasedConns++
+	case closing:
+		*closingConns++
+	}
+}
+
+// Tenants returns the figures of all tenants that the pool knows, sorted by id. It looks at one after the other.
+func (p *Pool[T, C]) Tenants() []TenantStats {
+	var list []TenantStats
+	for _, t := range p.tenants() {
+		list = append(list, t.stats())
+	}
+	slices.SortFunc(list, func(a, b TenantStats) int { return strings.Compare(a.Tenant, b.Tenant) })
+	return list
+}
+
+// Tenant returns the figures of one tenant; false where the pool does not know it.
+func (p *Pool[T, C]) Tenant(id string) (TenantStats, bool) {
+	t := p.known(id)
+	if t == nil {
+		return TenantStats{}, false
+	}
+	return t.stats(), true
+}
+
+// stats returns the tenant's figures.
+func (t *tenant[T, C]) stats() TenantStats {
+	sh := t.pool.shard(t.hash)
+	sh.mu.Lock()
+	leases := t.refs
+	sh.mu.Unlock()
+	db := t.current.Load()
+	s := db.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := TenantStats{
+		Tenant: t.id, Server: s.key, Generation: db.generation, Leases: leases, Waiting: db.waiting.n,
+		Acquires: db.figures.acquires, Opens: db.figures.opens, Stolen: db.figures.stolen, Refusals: db.figures.refusals,
+	}
+	if db.dialing {
+		st.Dialing = 1
+	}
+	for _, c := range s.conns {
+		if c.db.tenant == t {
+			c.state.count(&st.Idle, &st.Leased, &st.Closing)
+		}
+	}
+	if db.figures.waits != nil {
+		st.Waits = *db.figures.waits
+	}
+	if now := s.pool.now(); db.backoff.waiting(now) {
+		st.Backoff, st.BackoffCause = db.backoff.until-now, db.backoff.cause
+	}
+	return st
+}

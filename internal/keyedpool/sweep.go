@@ -1,0 +1,66 @@
+package keyedpool
+
+import "time"
+
+// sweepChunk is how many connections a sweep looks at before it lets others have the mutex.
+const sweepChunk = 64
+
+// sweep is the pool's one background goroutine: it closes what has been idle or has lived too long and forgets tenants whose
+// backoff has lapsed.
+func (p *Pool[T, C]) sweep() {
+	ticker := time.NewTicker(p.cfg.sweepInterval())
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-ticker.C:
+		}
+		for _, s := range p.all() {
+			s.sweep()
+		}
+	}
+}
+
+// sweep does so for one server.
+func (s *server[T, C]) sweep() {
+	for i := s.sweepBelow(-1); i > 0; {
+		i = s.sweepBelow(i)
+	}
+	for _, t := range s.lapsed() {
+		s.pool.settle(t)
+	}
+}
+
+// sweepBelow looks at one chunk of connections, from the index downwards, and returns where the next one begins; -1 is the
+// end of the list.
+func (s *server[T, C]) sweepBelow(end int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.pool.now()
+	if end < 0 || end > len(s.conns) {
+		end = len(s.conns)
+	}
+	begin := max(end-sweepChunk, 0)
+	for _, c := range s.conns[begin:end] {
+		if c.state == idle && (now >= c.idleUntil || now >= c.expires) {
+			s.shut(c)
+		}
+	}
+	return begin
+}
+
+// lapsed returns the tenants that are known for their backoff only, and takes those out whose backoff is over.
+func (s *server[T, C]) lapsed() []*tenant[T, C] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.pool.now()
+	var over []*tenant[T, C]
+	for t := range s.lapsing {
+		if !t.current.Load().backoff.waiting(now) {
+			over = append(over, t)
+			delete(s.lapsing, t)
+		}
+	}
+	return over
+}

@@ -1,0 +1,209 @@
+package keyedpool
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// waiter is an Acquire that stands in line. Its links are guarded by the mutex of db's server.
+type waiter[T comparable, C any] struct {
+	db         *database[T, C]
+	owner      *Owner
+	since      time.Duration // when the Acquire began: its place in line, kept when the target changes
+	queued     bool
+	prev, next *waiter[T, C]
+	ready      chan grant[T, C] // takes one grant, without blocking
+}
+
+// grant is what a waiter gets: a connection or an error.
+type grant[T comparable, C any] struct {
+	conn Conn[T, C]
+	err  error
+}
+
+// line is a FIFO of waiters.
+type line[T comparable, C any] struct {
+	first, last *waiter[T, C]
+	n           int
+}
+
+// join puts a waiter behind all that began before it. Only one that changed lines does not end up last.
+func (l *line[T, C]) join(w *waiter[T, C]) {
+	after := l.last
+	for after != nil && after.since > w.since {
+		after = after.prev
+	}
+	w.prev = after
+	if after == nil {
+		w.next, l.first = l.first, w
+	} else {
+		w.next, after.next = after.next, w
+	}
+	if w.next == nil {
+		l.last = w
+	} else {
+		w.next.prev = w
+	}
+	w.queued = true
+	l.n++
+}
+
+// leave takes a waiter out.
+func (l *line[T, C]) leave(w *waiter[T, C]) {
+	if w.prev == nil {
+		l.first = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		l.last = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.prev, w.next, w.queued = nil, nil, false
+	l.n--
+}
+
+// includes tells whether somebody in line has this owner.
+func (l *line[T, C]) includes(owner *Owner) bool {
+	for w := l.first; w != nil; w = w.next {
+		if w.owner == owner {
+			return true
+		}
+	}
+	return false
+}
+
+// enqueue puts a waiter in line and starts what it needs. It tells whether the database still serves; if not, the waiter
+// stands nowhere.
+func (s *server[T, C]) enqueue(w *waiter[T, C]) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	db := w.db
+	switch {
+	case db.stale:
+		return false
+	case db.idle != nil:
+		w.ready <- grant[T, C]{conn: s.take(db.idle, w.owner)}
+		return true
+	}
+	db.waiting.join(w)
+	s.waiting++
+	s.review(db)
+	s.pump()
+	return true
+}
+
+// unqueue takes a waiter out of its line.
+func (s *server[T, C]) unqueue(w *waiter[T, C]) {
+	w.db.waiting.leave(w)
+	s.waiting--
+}
+
+// abandon ends the wait of an Acquire whose context has ended. A connection that came at the same moment goes on to the
+// next in line.
+func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reason := ctx.Err()
+	if errors.Is(reason, context.DeadlineExceeded) {
+		reason = ErrBusy
+	}
+	err := s.refused(w, s.refusal(w.db, reason, context.Cause(ctx), 0))
+	if w.queued {
+		s.unqueue(w)
+		s.review(w.db)
+		s.pump()
+	} else if g := <-w.ready; g.err == nil {
+		s.giveBack(g.conn.conn, Healthy, s.pool.now())
+	}
+	return grant[T, C]{err: err}
+}
+
+// patience returns how long a waiter may wait before it looks again.
+func (s *server[T, C]) patience(waited time.Duration) time.Duration {
+	cfg := &s.pool.cfg
+	next := min(cfg.AcquireTimeout, (waited/cfg.NestedAfter+1)*cfg.NestedAfter)
+	if waited < cfg.StealAfter {
+		next = min(next, cfg.StealAfter)
+	}
+	return max(next-waited, 0)
+}
+
+// lookAgain looks after somebody who has waited for a while, and returns when to look again: the wait may be over, or
+// hopeless, or long enough to steal for.
+func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	waited := s.pool.now() - w.since
+	if !w.queued {
+		return s.patience(waited)
+	}
+	var err *Error
+	switch holds := s.holds(w); {
+	case waited >= s.pool.cfg.AcquireTimeout:
+		err = s.refusal(w.db, ErrBusy, s.full.cause, 0)
+		if holds {
+			err.Cause = ErrNested
+		}
+	case holds && waited >= s.pool.cfg.NestedAfter && s.stuck(w.db):
+		err = s.refusal(w.db, ErrNested, nil, 0)
+	}
+	if err != nil {
+		s.refuse(w, err)
+	}
+	s.review(w.db)
+	s.pump()
+	return s.patience(waited)
+}
+
+// holds tells whether a waiter's owner holds a connection of the tenant.
+func (s *server[T, C]) holds(w *waiter[T, C]) bool {
+	for _, c := range s.conns {
+		if c.db == w.db && c.state == leased && c.owner == w.owner && w.owner != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// stuck tells whether a tenant has all the connections that it may have, and every holder of one is waiting for another.
+func (s *server[T, C]) stuck(db *database[T, C]) bool {
+	if db.live < s.cap {
+		return false
+	}
+	for _, c := range s.conns {
+		if c.db == db && c.state == leased && (c.owner == nil || !db.waiting.includes(c.owner)) {
+			return false
+		}
+	}
+	return true
+}
+
+// failAll fails everybody in a tenant's line.
+func (s *server[T, C]) failAll(db *database[T, C], err *Error) {
+	for db.waiting.first != nil {
+		own := *err
+		s.refuse(db.waiting.first, &own)
+	}
+}
+
+// refuse fails a waiter.
+func (s *server[T, C]) refuse(w *waiter[T, C], err *Error) {
+	s.wake(w, grant[T, C]{err: s.refused(w, err)})
+}
+
+// refused counts the failure of an Acquire and completes its error.
+func (s *server[T, C]) refused(w *waiter[T, C], err *Error) *Error {
+	err.Waited = s.pool.now() - w.since
+	s.waited(w.db, err.Waited)
+	w.db.figures.refusals++
+	s.figures.refusals++
+	return err
+}
+
+// refusal returns an error about a tenant.
+func (s *server[T, C]) refusal(db *database[T, C], reason, cause error, retry time.Duration) *Error {
+	return &Error{Reason: reason, Tenant: db.tenant.id, Server: s.key, RetryAfter: retry, Cause: cause}
+}
