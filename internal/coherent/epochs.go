@@ -1,0 +1,174 @@
+package coherent
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	idStripes   = 1 << 14 // for users and for tenants: 128 KiB each; at most 1 << 16
+	planStripes = 64      // one bit each in a stamp
+)
+
+// epochs numbers the changes. A stripe holds the number of the last change of any id that hashes to it.
+type epochs struct {
+	sequence  atomic.Uint64
+	users     []atomic.Uint64
+	tenants   []atomic.Uint64
+	plans     [planStripes]atomic.Uint64
+	anyUser   atomic.Uint64 // a user came, went or changed
+	anyTenant atomic.Uint64
+	reset     atomic.Uint64 // everything may have changed
+}
+
+// stamp says when an entry was loaded and which stripes end its validity.
+type stamp struct {
+	began        uint64
+	plans        uint64 // a set of plan stripes
+	user, tenant uint16 // stripes
+	has          flags
+}
+
+// flags says which parts of a stamp count.
+type flags uint8
+
+const (
+	hasUser flags = 1 << iota
+	hasTenant
+	hasAny // depends on users and tenants that may yet come to exist
+)
+
+// seed hashes ids to stripes; one for the process is enough, since stripes are never stored.
+var seed = maphash.MakeSeed()
+
+// stripe returns an id's place among n.
+func stripe(id string, n int) uint16 {
+	return uint16(maphash.String(seed, id) % uint64(n))
+}
+
+// now returns the number of the latest change.
+func (p *epochs) now() uint64 {
+	return p.sequence.Load()
+}
+
+// stamp makes the stamp of facts whose load began at that number.
+func (p *epochs) stamp(began uint64, user, tenant string, plans []string, any bool) stamp {
+	s := stamp{began: began}
+	if user != "" {
+		s.user, s.has = stripe(user, len(p.users)), s.has|hasUser
+	}
+	if tenant != "" {
+		s.tenant, s.has = stripe(tenant, len(p.tenants)), s.has|hasTenant
+	}
+	for _, plan := range plans {
+		s.plans |= 1 << stripe(plan, planStripes)
+	}
+	if any {
+		s.has |= hasAny
+	}
+	return s
+}
+
+// valid reports whether nothing that a stamp depends on has changed since its load began.
+func (p *epochs) valid(s *stamp) bool {
+	if p.reset.Load() > s.began ||
+		s.has&hasUser != 0 && p.users[s.user].Load() > s.began ||
+		s.has&hasTenant != 0 && p.tenants[s.tenant].Load() > s.began ||
+		s.has&hasAny != 0 && (p.anyUser.Load() > s.began || p.anyTenant.Load() > s.began) {
+		return false
+	}
+	for set := s.plans; set != 0; set &= set - 1 {
+		if p.plans[bits.TrailingZeros64(set)].Load() > s.began {
+			return false
+		}
+	}
+	return true
+}
+
+// raise gives a stripe the next number. Concurrent raises of one stripe leave the larger.
+func (p *epochs) raise(stripe *atomic.Uint64) {
+	n := p.sequence.Add(1)
+	for {
+		old := stripe.Load()
+		if old >= n || stripe.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// raiseID gives the next number to the stripe of an id.
+func (p *epochs) raiseID(stripes []atomic.Uint64, id string) {
+	p.raise(&stripes[stripe(id, len(stripes))])
+}
+
+// UserChanged tells the cache that a user came, went or changed.
+func (c *Cache[K, V]) UserChanged(id string) {
+	c.epochs.raiseID(c.epochs.users, id)
+	c.epochs.raise(&c.epochs.anyUser)
+}
+
+// TenantChanged tells the cache that a tenant came, went or changed.
+func (c *Cache[K, V]) TenantChanged(id string) {
+	c.epochs.raiseID(c.epochs.tenants, id)
+	c.epochs.raise(&c.epochs.anyTenant)
+}
+
+// MembershipChanged tells the cache that what binds a user and a tenant changed.
+func (c *Cache[K, V]) MembershipChanged(user, tenant string) {
+	c.epochs.raiseID(c.epochs.users, user)
+	c.epochs.raiseID(c.epochs.tenants, tenant)
+}
+
+// SubscriptionChanged tells the cache that what a tenant pays for changed.
+func (c *Cache[K, V]) SubscriptionChanged(tenant string) {
+	c.epochs.raiseID(c.epochs.tenants, tenant)
+}
+
+// PlanChanged tells the cache that a plan came, went or changed.
+func (c *Cache[K, V]) PlanChanged(id string) {
+	c.epochs.raiseID(c.epochs.plans[:], id)
+}
+
+// Reset tells the cache that anything may have changed.
+func (c *Cache[K, V]) Reset() {
+	c.epochs.raise(&c.epochs.reset)
+}
+
+// Polled tells the cache that every change committed before began has been reported to it. Call it after reporting the changes that
+// a look at the database found, with the time at which that look began. Times that go backwards are ignored.
+func (c *Cache[K, V]) Polled(began time.Time) {
+	if mutation == pollTimeAtEnd {
+		began = time.Now()
+	}
+	next := instantOf(began)
+	for {
+		old := c.polled.Load()
+		if old != nil && old.mono >= next.mono || c.polled.CompareAndSwap(old, &next) {
+			return
+		}
+	}
+}
+
+// instant is a time on both clocks: the monotonic one may stand still while a machine sleeps, the wall's may be set back.
+type instant struct {
+	mono time.Duration // since the process began
+	wall int64         // nanoseconds of the Unix epoch
+}
+
+// start is when this process began, for the monotonic clock.
+var start = time.Now()
+
+func instantOf(t time.Time) instant {
+	return instant{mono: t.Sub(start), wall: t.UnixNano()}
+}
+
+func instantNow() instant {
+	return instantOf(time.Now())
+}
+
+// since returns the larger of what the two clocks say has passed.
+func (i instant) since(earlier instant) time.Duration {
+	return max(i.mono-earlier.mono, time.Duration(i.wall-earlier.wall))
+}

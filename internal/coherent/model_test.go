@@ -1,0 +1,238 @@
+package coherent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// key names a user and a tenant as a request does: neither is an id.
+type key struct{ user, slug string }
+
+// fact is what a load returns: which version of each part it saw.
+type fact struct {
+	key     key
+	granted bool
+	parts   map[string]int // part → version
+}
+
+// model is a database with a memory: it knows which version of each part was current when. Versions only grow.
+type model struct {
+	mu       sync.Mutex
+	versions map[string][]time.Time // part → when each version was committed; version 0 is from the beginning
+	applied  map[string][]time.Time // part → when the cache was told of each version; zero: not yet
+	users    map[string]string      // name → id, while the user exists
+	slugs    map[string]string      // slug → tenant id
+	plans    map[string]string      // tenant id → plan
+	members  map[[2]string]bool     // (user id, tenant id) → active
+	pending  []change               // committed, not yet polled
+	next     int
+	down     bool
+	cut      bool // the feed alone can't reach the database
+	fault    string
+	delay    time.Duration // of a load, before and after it reads
+	loading  map[key]int
+	inFlight int
+	broken   []string // what the model itself found wrong
+}
+
+// change is what the feed reports.
+type change struct {
+	tell    func(*Cache[key, fact])
+	part    string
+	version int
+}
+
+func newModel() *model {
+	return &model{versions: map[string][]time.Time{}, applied: map[string][]time.Time{}, users: map[string]string{}, slugs: map[string]string{},
+		plans: map[string]string{}, members: map[[2]string]bool{}, loading: map[key]int{}}
+}
+
+// commit notes a new version of a part and what the feed will say of it.
+func (m *model) commit(part string, tell func(*Cache[key, fact])) {
+	if len(m.versions[part]) == 0 {
+		m.versions[part], m.applied[part] = []time.Time{{}}, []time.Time{{}}
+	}
+	m.versions[part] = append(m.versions[part], time.Now())
+	m.applied[part] = append(m.applied[part], time.Time{})
+	m.pending = append(m.pending, change{tell, part, len(m.versions[part]) - 1})
+}
+
+func (m *model) newID(kind string) string {
+	m.next++
+	return fmt.Sprintf("%s-%d", kind, m.next)
+}
+
+// mutate commits one change of the given kind. Every kind changes what some key's load returns, or only its version.
+func (m *model) mutate(kind int, user, slug string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	uid, tid := m.users[user], m.slugs[slug]
+	switch kind % 6 {
+	case 0: // the user comes or goes
+		if uid == "" {
+			uid = m.newID("user")
+			m.users[user] = uid
+		} else {
+			delete(m.users, user)
+		}
+		m.commit("user "+user, func(c *Cache[key, fact]) { c.UserChanged(uid) })
+	case 1: // the tenant comes, or gives its name up
+		if tid == "" {
+			tid = m.newID("tenant")
+			m.slugs[slug], m.plans[tid] = tid, "plan-"+slug
+		} else {
+			delete(m.slugs, slug)
+		}
+		m.commit("tenant "+slug, func(c *Cache[key, fact]) { c.TenantChanged(tid) })
+	case 2, 3: // the membership is given or taken
+		if uid == "" || tid == "" {
+			return
+		}
+		m.members[[2]string{uid, tid}] = !m.members[[2]string{uid, tid}]
+		m.commit("member "+uid+" "+tid, func(c *Cache[key, fact]) { c.MembershipChanged(uid, tid) })
+	case 4: // the subscription changes
+		if tid == "" {
+			return
+		}
+		m.commit("subscription "+tid, func(c *Cache[key, fact]) { c.SubscriptionChanged(tid) })
+	case 5: // the price list changes
+		if tid == "" {
+			return
+		}
+		plan := m.plans[tid]
+		m.commit("plan "+plan, func(c *Cache[key, fact]) { c.PlanChanged(plan) })
+	}
+}
+
+// read is one snapshot of a key's parts.
+func (m *model) read(k key) Loaded[fact] {
+	uid, tid := m.users[k.user], m.slugs[k.slug]
+	f := fact{key: k, parts: map[string]int{}}
+	see := func(part string) { f.parts[part] = max(0, len(m.versions[part])-1) }
+	see("user " + k.user)
+	see("tenant " + k.slug)
+	l := Loaded[fact]{User: uid, Tenant: tid}
+	if uid != "" && tid != "" {
+		see("member " + uid + " " + tid)
+		f.granted = m.members[[2]string{uid, tid}]
+	}
+	if f.granted {
+		see("subscription " + tid)
+		see("plan " + m.plans[tid])
+		l.Plans = []string{m.plans[tid]}
+	}
+	l.Value, l.Denied = f, !f.granted
+	return l
+}
+
+var errDown = errors.New("the database is down")
+
+// load is the cache's loader: slow, failing and misbehaving on demand.
+func (m *model) load(ctx context.Context, k key) (Loaded[fact], error) {
+	m.mu.Lock()
+	m.loading[k]++
+	m.inFlight++
+	if m.loading[k] > 1 {
+		m.broken = append(m.broken, fmt.Sprintf("two loads of %v at once", k))
+	}
+	if m.inFlight > maxLoads {
+		m.broken = append(m.broken, "more loads at once than MaxLoads")
+	}
+	delay, fault := m.delay, m.fault
+	m.fault = ""
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		m.loading[k]--
+		m.inFlight--
+		m.mu.Unlock()
+	}()
+	if !pause(ctx, delay) {
+		return Loaded[fact]{}, ctx.Err()
+	}
+	switch fault {
+	case "panic":
+		panic("the loader panics")
+	case "exit":
+		runtime.Goexit()
+	case "hang":
+		<-ctx.Done()
+		return Loaded[fact]{}, ctx.Err()
+	}
+	m.mu.Lock()
+	l, down := m.read(k), m.down
+	m.mu.Unlock()
+	if down {
+		return Loaded[fact]{}, errDown
+	}
+	if !pause(ctx, delay) { // the answer travels while the world goes on
+		return Loaded[fact]{}, ctx.Err()
+	}
+	return l, nil
+}
+
+// pause waits; false if ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// poll is one look of the feed. It takes its snapshot, then time passes, then it reports.
+func (m *model) poll(c *Cache[key, fact], travel time.Duration) {
+	began := time.Now()
+	m.mu.Lock()
+	if m.down || m.cut {
+		m.mu.Unlock()
+		return
+	}
+	found := m.pending
+	m.pending = nil
+	m.mu.Unlock()
+	time.Sleep(travel)
+	for _, change := range found {
+		change.tell(c)
+	}
+	m.mu.Lock()
+	for _, change := range found {
+		m.applied[change.part][change.version] = time.Now()
+	}
+	m.mu.Unlock()
+	c.Polled(began)
+}
+
+// judge says what is wrong with an answer that was asked for at one time and given at another.
+func (m *model) judge(k key, f fact, asked, given time.Time, bound time.Duration) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.key != k {
+		return fmt.Sprintf("asked for %v, got the facts of %v", k, f.key)
+	}
+	for part, seen := range f.parts {
+		history := m.versions[part]
+		if seen+1 >= len(history) {
+			continue // still current
+		}
+		if late := given.Sub(history[seen+1]); late > bound {
+			return fmt.Sprintf("%v: version %d of %q served %v after it was replaced; the bound is %v", k, seen, part, late, bound)
+		}
+		for newer := seen + 1; newer < len(history); newer++ {
+			if told := m.applied[part][newer]; !told.IsZero() && told.Before(asked) {
+				return fmt.Sprintf("%v: version %d of %q served to one who asked %v after the cache was told of %d", k, seen, part, asked.Sub(told), newer)
+			}
+		}
+	}
+	return ""
+}

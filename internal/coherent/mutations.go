@@ -1,0 +1,9 @@
+package coherent
+
+// The planted bugs. The property test must fail with each of them (see TestPlantedBugsAreCaught).
+const (
+	stampAfterLoad     = "stamp-after-load"     // the sequence is read after the question was asked
+	flightIgnoresStamp = "flight-ignores-stamp" // who joins a load takes its answer, whatever changed since
+	pollTimeAtEnd      = "poll-time-at-end"     // a look counts from its end
+	ceilingIgnored     = "ceiling-ignored"      // MaxStaleIfDown doesn't bound
+)

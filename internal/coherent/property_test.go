@@ -1,0 +1,250 @@
+package coherent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+const (
+	maxLoads       = 3
+	maxStaleness   = 3 * time.Second
+	maxStaleIfDown = 20 * time.Second
+	loadTimeout    = time.Second
+	scenarios      = 20_000
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// step is one thing that happens in a scenario.
+type step struct {
+	What       string
+	Kind       int
+	User, Slug int
+	Wait       time.Duration
+}
+
+// plan is a scenario, drawn before it is played, so that it can be shrunk.
+type plan struct {
+	Stripes  int
+	Delay    time.Duration
+	PollEach time.Duration
+	Travel   time.Duration
+	Steps    []step
+}
+
+var genStep = rapid.Custom(func(t *rapid.T) step {
+	return step{
+		What: rapid.SampledFrom([]string{"get", "get", "get", "get", "get", "mutate", "mutate", "mutate", "cancelled get", "hint", "down", "up", "cut",
+			"mend", "reset", "panic", "exit", "hang", "invalidate"}).Draw(t, "what"),
+		Kind: rapid.IntRange(0, 5).Draw(t, "kind"),
+		User: rapid.IntRange(0, 1).Draw(t, "user"),
+		Slug: rapid.IntRange(0, 1).Draw(t, "slug"),
+		Wait: rapid.SampledFrom([]time.Duration{0, 0, time.Millisecond, 50 * time.Millisecond, 300 * time.Millisecond, time.Second, 4 * time.Second, 15 * time.Second}).Draw(t, "wait"),
+	}
+})
+
+var genPlan = rapid.Custom(func(t *rapid.T) plan {
+	return plan{
+		Stripes:  rapid.SampledFrom([]int{1, 2, 64}).Draw(t, "stripes"),
+		Delay:    rapid.SampledFrom([]time.Duration{0, time.Millisecond, 40 * time.Millisecond, 300 * time.Millisecond}).Draw(t, "delay"),
+		PollEach: rapid.SampledFrom([]time.Duration{200 * time.Millisecond, time.Second}).Draw(t, "poll"),
+		Travel:   rapid.SampledFrom([]time.Duration{0, 30 * time.Millisecond, 900 * time.Millisecond}).Draw(t, "travel"),
+		Steps:    rapid.SliceOfN(genStep, 5, 30).Draw(t, "steps"),
+	}
+})
+
+func TestWhatIsServedIsNeverStalerThanPromised(t *testing.T) {
+	played := 0
+	for played < scenarios {
+		rapid.Check(t, func(rt *rapid.T) {
+			p := genPlan.Draw(rt, "plan")
+			played++
+			var wrong string
+			synctest.Test(t, func(*testing.T) { wrong = play(p) })
+			if wrong != "" {
+				rt.Fatal(wrong)
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d scenarios", played)
+}
+
+// run is a scenario being played.
+type run struct {
+	m     *model
+	c     *Cache[key, fact]
+	calm  bool // nothing happens that could make a load fail
+	gets  sync.WaitGroup
+	mu    sync.Mutex // guards wrong
+	wrong string
+}
+
+func (r *run) blame(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wrong == "" {
+		r.wrong = text
+	}
+}
+
+// play runs a scenario and returns what went wrong.
+func play(p plan) string {
+	m := newModel()
+	m.delay = p.Delay
+	r := &run{m: m, c: newStriped(Config[key, fact]{Load: m.load, Own: func(k key) key { return k }, Capacity: 3, Denials: 2, MaxStaleness: maxStaleness,
+		MaxStaleIfDown: maxStaleIfDown, MaxAge: 30 * time.Second, DenialAge: 2 * time.Second, LoadTimeout: loadTimeout, MaxLoads: maxLoads}, p.Stripes)}
+	r.calm = p.Delay <= 40*time.Millisecond && !slices.ContainsFunc(p.Steps, func(s step) bool {
+		return slices.Contains([]string{"down", "panic", "exit", "hang"}, s.What)
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	var feed sync.WaitGroup
+	feed.Go(func() {
+		for pause(ctx, p.PollEach) {
+			m.poll(r.c, p.Travel)
+		}
+	})
+	for _, s := range p.Steps {
+		r.step(s)
+		time.Sleep(s.Wait)
+		r.invariants()
+	}
+	r.gets.Wait()
+	stop()
+	feed.Wait()
+	r.c.Close()
+	if _, err := r.c.Get(context.Background(), key{"after", "close"}); !errors.Is(err, ErrClosed) {
+		r.blame(fmt.Sprintf("Get after Close: %v", err))
+	}
+	if len(m.broken) > 0 {
+		r.blame(m.broken[0])
+	}
+	return r.wrong
+}
+
+// step makes one thing happen.
+func (r *run) step(s step) {
+	k := key{fmt.Sprintf("name%d", s.User), fmt.Sprintf("slug%d", s.Slug)}
+	m := r.m
+	set := func(change func()) { m.mu.Lock(); change(); m.mu.Unlock() }
+	switch s.What {
+	case "get":
+		r.gets.Go(func() { r.get(context.Background(), k) })
+	case "cancelled get":
+		r.gets.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), s.Wait/2)
+			defer cancel()
+			r.get(ctx, k)
+		})
+	case "mutate":
+		m.mutate(s.Kind, k.user, k.slug)
+	case "hint":
+		r.gets.Go(func() { m.poll(r.c, 0) })
+	case "down":
+		set(func() { m.down = true })
+	case "up":
+		set(func() { m.down = false })
+	case "cut":
+		set(func() { m.cut = true })
+	case "mend":
+		set(func() { m.cut = false })
+	case "reset":
+		r.c.Reset()
+	case "panic", "exit", "hang":
+		set(func() { m.fault = s.What })
+	case "invalidate":
+		set(func() {
+			r.c.MembershipChanged(m.users[k.user], m.slugs[k.slug])
+		})
+	}
+}
+
+// get asks and judges the answer.
+func (r *run) get(ctx context.Context, k key) {
+	asked := time.Now()
+	before := r.c.Stats()
+	f, err := r.c.Get(ctx, k)
+	given := time.Now()
+	switch {
+	case err == nil:
+		bound := maxStaleIfDown
+		if after := r.c.Stats(); after.Failures == before.Failures && after.StaleServes == before.StaleServes {
+			bound = maxStaleness // which is more than a load may take
+		}
+		if wrong := r.m.judge(k, f, asked, given, bound); wrong != "" {
+			r.blame(wrong)
+		}
+	case ctx.Err() == nil && r.calm:
+		r.blame(fmt.Sprintf("an error without a cause: %v", err))
+	}
+}
+
+// invariants looks inside the cache.
+func (r *run) invariants() {
+	s := r.c.Stats()
+	if s.Entries > 3 || s.Denials > 2 {
+		r.blame(fmt.Sprintf("%d entries and %d denials exceed the capacity", s.Entries, s.Denials))
+	}
+	for u := range 2 {
+		for t := range 2 {
+			k := key{fmt.Sprintf("name%d", u), fmt.Sprintf("slug%d", t)}
+			if r.peek(r.c.grants, k) && r.peek(r.c.denials, k) {
+				r.blame(fmt.Sprintf("%v is both granted and denied", k))
+			}
+		}
+	}
+}
+
+// peek looks without marking as used.
+func (r *run) peek(s *shards[key, entry[fact]], k key) bool {
+	for i := range s.parts {
+		p := &s.parts[i]
+		p.mu.Lock()
+		found := p.lru.Contains(k)
+		p.mu.Unlock()
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+// TestPlantedBugsAreCaught builds this package with each of the planted bugs and wants the property test to fail.
+func TestPlantedBugsAreCaught(t *testing.T) {
+	if mutation != "" {
+		t.Skip("this is the build with a planted bug")
+	}
+	binary := t.TempDir() + "/mutated.test"
+	if out, err := exec.Command("go", "test", "-c", "-tags", "mutations", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, bug := range []string{stampAfterLoad, flightIgnoresStamp, pollTimeAtEnd, ceilingIgnored} {
+		t.Run(bug, func(t *testing.T) {
+			cmd := exec.Command(binary, "-test.run", "^TestWhatIsServedIsNeverStalerThanPromised$", "-rapid.nofailfile", "-rapid.shrinktime", "1ms")
+			cmd.Env = append(os.Environ(), "TENANTDB_MUTATION="+bug)
+			out, err := cmd.CombinedOutput()
+			if err == nil {
+				t.Fatalf("the property test passed with the bug planted:\n%s", out)
+			}
+			if !strings.Contains(string(out), "served") {
+				t.Fatalf("it failed for another reason:\n%s", out)
+			}
+		})
+	}
+}

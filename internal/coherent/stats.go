@@ -1,0 +1,42 @@
+package coherent
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// counters are written on misses only; hits are counted in the shards.
+type counters struct {
+	loads, failures, refreshes, staleServes atomic.Uint64
+}
+
+// Stats is a snapshot of a cache.
+type Stats struct {
+	// Entries and Denials are how many grants and denials are held.
+	Entries, Denials int
+	// Hits and DenialHits count the lookups that found one, valid or not.
+	Hits, DenialHits uint64
+	// Loads counts the loads, Failures those that failed, Refreshes those begun early in the background.
+	Loads, Failures, Refreshes uint64
+	// StaleServes counts the answers given past MaxStaleness because loads failed.
+	StaleServes uint64
+	// SincePoll is how long ago the last complete look for changes began; negative before the first.
+	SincePoll time.Duration
+}
+
+// Stats returns a snapshot.
+func (c *Cache[K, V]) Stats() Stats {
+	s := Stats{
+		Loads:       c.stats.loads.Load(),
+		Failures:    c.stats.failures.Load(),
+		Refreshes:   c.stats.refreshes.Load(),
+		StaleServes: c.stats.staleServes.Load(),
+		SincePoll:   -1,
+	}
+	s.Entries, s.Hits = c.grants.totals()
+	s.Denials, s.DenialHits = c.denials.totals()
+	if p := c.polled.Load(); p != nil {
+		s.SincePoll = instantNow().since(*p)
+	}
+	return s
+}
