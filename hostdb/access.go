@@ -1,0 +1,217 @@
+package hostdb
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"sync"
+)
+
+// UserKey names a user by id or by the subject at the identity provider. Exactly one field is set.
+type UserKey struct{ ID, OAuthID string }
+
+// TenantKey names a tenant by id or by slug. Exactly one field is set.
+type TenantKey struct{ ID, Slug string }
+
+// Access is what the host database knows about a user in a tenant. It judges nothing: a tenant may be closed, a membership
+// inactive, a subscription over.
+type Access struct {
+	User       *GlobalUser    // nil: unknown. PasswordHash is left out
+	Tenant     *TenantCatalog // nil: unknown
+	Membership *Membership    // nil: there is none
+	// Subscriptions are the tenant's, 16 at most, the best first: active, trialing, past_due, others; among equals the one
+	// whose period ends last; one-time payments after all others. Without a membership there are none.
+	Subscriptions []Subscribed
+	TenantPlan    *PricingPlan // the plan of the tenant's PlanTier; nil: there is none
+}
+
+// Subscribed is a subscription with its plan.
+type Subscribed struct {
+	Subscription
+	Plan *PricingPlan // nil: there is none
+}
+
+// preparedAccess holds SQLite's statement for each combination of keys. The PostgreSQL driver keeps its own.
+type preparedAccess struct {
+	mu         sync.Mutex
+	statements map[string]*sql.Stmt
+}
+
+// check reports which column the key is about.
+func (k UserKey) check() (column, value string, err error) {
+	switch {
+	case (k.ID == "") == (k.OAuthID == ""):
+		return "", "", invalid("user", "exactly one of ID and OAuthID is needed")
+	case k.ID != "":
+		return "id", k.ID, idRule.text("user_id", k.ID)
+	}
+	return "oauth_id", k.OAuthID, anyText.text("oauth_id", k.OAuthID)
+}
+
+// check reports which column the key is about.
+func (k TenantKey) check() (column, value string, err error) {
+	switch {
+	case (k.ID == "") == (k.Slug == ""):
+		return "", "", invalid("tenant", "exactly one of ID and Slug is needed")
+	case k.ID != "":
+		return "id", k.ID, idRule.text("tenant_id", k.ID)
+	}
+	return "slug", k.Slug, rule{form: ValidSlug}.text("slug", k.Slug)
+}
+
+// The users' columns without the password's hash.
+var accessUser = func() relation[GlobalUser] {
+	r := userRelation
+	r.columns = nil
+	for _, c := range userRelation.columns {
+		if c.name != "password_hash" {
+			r.columns = append(r.columns, c)
+		}
+	}
+	return r
+}()
+
+// accessQueries are the four queries, by the keys' columns. Every join but the subscriptions' finds one row at most, so the
+// limit is theirs; and there is always a row, whatever is unknown.
+var accessQueries = func() map[[2]string]string {
+	queries := map[[2]string]string{}
+	columns := strings.Join([]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
+		planRelation.namesOf("tp"), subscriptionRelation.namesOf("s"), planRelation.namesOf("sp")}, ", ")
+	for _, user := range []string{"id", "oauth_id"} {
+		for _, tenant := range []string{"id", "slug"} {
+			queries[[2]string{user, tenant}] = "SELECT " + columns + ` FROM (SELECT 1) AS one
+				LEFT JOIN core_users u ON u.` + user + ` = $1
+				LEFT JOIN core_tenants t ON t.` + tenant + ` = $2
+				LEFT JOIN core_memberships m ON m.user_id = u.id AND m.tenant_id = t.id
+				LEFT JOIN core_pricing_plans tp ON tp.id = t.plan_tier
+				LEFT JOIN core_subscriptions s ON s.tenant_id = m.tenant_id
+				LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
+				ORDER BY (s.payment_type = 'one_time'),
+					CASE s.status WHEN 'active' THEN 0 WHEN 'trialing' THEN 1 WHEN 'past_due' THEN 2 ELSE 3 END,
+					s.current_period_end DESC NULLS LAST, s.id
+				LIMIT 16`
+		}
+	}
+	return queries
+}()
+
+// Access answers whether a user may reach a tenant, with one indexed query, the same whether they exist or not.
+// Errors: ErrInvalid for a key without exactly one field, or outside its grammar; ErrUnavailable.
+func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Access, error) {
+	userColumn, userValue, err := user.check()
+	if err != nil {
+		return nil, err
+	}
+	tenantColumn, tenantValue, err := tenant.check()
+	if err != nil {
+		return nil, err
+	}
+	text := accessQueries[[2]string{userColumn, tenantColumn}]
+	s := session{db: db}
+	var on asker
+	if on, err = s.reader(); err != nil {
+		return nil, err
+	}
+	if db.engine == embedded {
+		if on, err = db.access.prepare(ctx, db.read, text); err != nil {
+			return nil, s.fail(ctx, err, nothing)
+		}
+	}
+	var found *Access
+	err = s.scan(ctx, on, text, []any{userValue, tenantValue}, func(row scanner) error {
+		read, err := readAccess(row)
+		if err != nil {
+			return err
+		}
+		if found == nil {
+			found = read
+		} else {
+			found.Subscriptions = append(found.Subscriptions, read.Subscriptions...)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// accessRow is a row of the access query.
+type accessRow struct {
+	user         GlobalUser
+	tenant       TenantCatalog
+	membership   Membership
+	tenantPlan   PricingPlan
+	subscription Subscription
+	plan         PricingPlan
+}
+
+// readAccess reads one row: an Access with one subscription at most.
+func readAccess(row scanner) (*Access, error) {
+	r := new(accessRow)
+	cells := accessUser.cells(&r.user, make([]any, 0, 72))
+	cells = tenantRelation.cells(&r.tenant, cells)
+	cells = membershipRelation.cells(&r.membership, cells)
+	cells = planRelation.cells(&r.tenantPlan, cells)
+	cells = subscriptionRelation.cells(&r.subscription, cells)
+	cells = planRelation.cells(&r.plan, cells)
+	if err := row.Scan(cells...); err != nil {
+		return nil, err
+	}
+	found := &Access{User: known(&r.user, r.user.ID), Tenant: known(&r.tenant, r.tenant.ID),
+		Membership: known(&r.membership, r.membership.ID), TenantPlan: known(&r.tenantPlan, r.tenantPlan.ID)}
+	if r.subscription.ID != "" {
+		found.Subscriptions = []Subscribed{{r.subscription, known(&r.plan, r.plan.ID)}}
+	}
+	return found, nil
+}
+
+// known is nil for a row that the join didn't find.
+func known[M any](m *M, id string) *M {
+	if id == "" {
+		return nil
+	}
+	return m
+}
+
+// prepare returns the statement for a query, prepared at first use.
+func (p *preparedAccess) prepare(ctx context.Context, pool *sql.DB, text string) (preparedQuery, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if stmt := p.statements[text]; stmt != nil {
+		return preparedQuery{stmt}, nil
+	}
+	stmt, err := pool.PrepareContext(ctx, text)
+	if err != nil {
+		return preparedQuery{}, err
+	}
+	if p.statements == nil {
+		p.statements = map[string]*sql.Stmt{}
+	}
+	p.statements[text] = stmt
+	return preparedQuery{stmt}, nil
+}
+
+// preparedQuery runs one prepared statement.
+type preparedQuery struct{ stmt *sql.Stmt }
+
+// QueryContext runs the statement; its text is already known.
+func (p preparedQuery) QueryContext(ctx context.Context, _ string, args ...any) (*sql.Rows, error) {
+	return p.stmt.QueryContext(ctx, args...)
+}
+
+// SoleTenants returns the ids of at most two tenants, neither dropped nor being provisioned, in which a user has an active
+// membership: enough to tell whether there is exactly one. Errors: ErrInvalid for a key without exactly one field, or outside
+// its grammar; ErrUnavailable.
+func (db *DB) SoleTenants(ctx context.Context, user UserKey) ([]string, error) {
+	column, value, err := user.check()
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	err = session{db: db}.query(ctx, `SELECT t.id FROM core_users u JOIN core_memberships m ON m.user_id = u.id
+		JOIN core_tenants t ON t.id = m.tenant_id
+		WHERE u.`+column+` = $1 AND m.is_active AND t.status NOT IN ('dropped', 'provisioning') ORDER BY t.id LIMIT 2`,
+		[]any{value}, func(row scanner) error {
+			ids = append(ids, "")
+			return row.Scan(&ids[len(ids)-1])
+		})
+	return ids, err
+}

@@ -1,0 +1,128 @@
+package hostdb
+
+import (
+	"context"
+	"encoding/json"
+	"reflect"
+	"time"
+)
+
+// HostAuditLog is something that happened (sys_audit_logs). Rows are only ever added: Update and Delete fail with
+// ErrImmutable, and triggers refuse every other way, to the owner of the table too.
+//
+// The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans, in the same
+// transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the row's id, Details the columns
+// that were set, or {"column": [before, after]}. Secrets and long texts are named but not shown.
+type HostAuditLog struct {
+	ID          string
+	ActorUserID string // who did it; no foreign key
+	EventType   string // required
+	TargetID    string // what it was done to
+	Details     string // JSON, up to 64 KiB
+	IPAddress   string
+	CreatedAt   time.Time
+}
+
+var auditRelation = relation[HostAuditLog]{
+	table: "sys_audit_logs", refers: "audit_id",
+	columns: []column[HostAuditLog]{
+		{"id", func(a *HostAuditLog) any { return &a.ID }, idRule},
+		{"actor_user_id", func(a *HostAuditLog) any { return &a.ActorUserID }, anyText},
+		{"event_type", func(a *HostAuditLog) any { return &a.EventType }, rule{required: true}},
+		{"target_id", func(a *HostAuditLog) any { return &a.TargetID }, anyText},
+		{"details", func(a *HostAuditLog) any { return &a.Details }, jsonRule},
+		{"ip_address", func(a *HostAuditLog) any { return &a.IPAddress }, anyText},
+		{"created_at", func(a *HostAuditLog) any { return &a.CreatedAt }, anyTime},
+	},
+	fill: func(*HostAuditLog) {},
+	alter: func(*HostAuditLog) error {
+		return &FieldError{Field: "sys_audit_logs", Err: ErrImmutable, Reason: "rows are never changed"}
+	},
+}
+
+// AuditLogs is the audit log.
+type AuditLogs struct{ Table[HostAuditLog] }
+
+// ListForTarget returns what was done to a row, ordered by id, which is the order of time, a page at a time.
+// Errors: ErrInvalid.
+func (t AuditLogs) ListForTarget(ctx context.Context, targetID string, filters ...Filter) ([]*HostAuditLog, error) {
+	return t.List(ctx, append([]Filter{Where("target_id", targetID)}, filters...)...)
+}
+
+// ListForActor returns what a user did, ordered by id, which is the order of time, a page at a time. Errors: ErrInvalid.
+func (t AuditLogs) ListForActor(ctx context.Context, userID string, filters ...Filter) ([]*HostAuditLog, error) {
+	return t.List(ctx, append([]Filter{Where("actor_user_id", userID)}, filters...)...)
+}
+
+// actorKey is the context key of WithActor.
+type actorKey struct{}
+
+// WithActor returns a context whose mutations are written to the audit log in this user's name.
+func WithActor(ctx context.Context, userID string) context.Context {
+	return context.WithValue(ctx, actorKey{}, userID)
+}
+
+// audit writes the audit row of a mutation. before is nil for a new row, after for a deleted one.
+func audit[M any](ctx context.Context, tx *Tx, r *relation[M], what string, before, after *M) error {
+	if r.subject == "" {
+		return nil
+	}
+	target := after
+	if target == nil {
+		target = before
+	}
+	details, err := json.Marshal(r.changes(before, after))
+	if err != nil {
+		return &failure{text: "audit details: " + kindOf(err)}
+	}
+	actor, _ := ctx.Value(actorKey{}).(string)
+	return tx.AuditLogs.Insert(ctx, &HostAuditLog{
+		ActorUserID: actor, EventType: r.subject + "." + what, TargetID: r.id(target), Details: string(details)})
+}
+
+// changes describes a mutation, column by column.
+func (r *relation[M]) changes(before, after *M) map[string]any {
+	changed := map[string]any{}
+	for i := range r.columns {
+		c := &r.columns[i]
+		switch {
+		case before == nil:
+			if !reflect.ValueOf(c.at(after)).Elem().IsZero() {
+				changed[c.name] = c.shown(after)
+			}
+		case after == nil:
+			if !reflect.ValueOf(c.at(before)).Elem().IsZero() {
+				changed[c.name] = c.shown(before)
+			}
+		case !sameField(c.at(before), c.at(after)):
+			changed[c.name] = [2]any{c.shown(before), c.shown(after)}
+		}
+	}
+	return changed
+}
+
+// shown is a column's value in an audit row.
+func (c *column[M]) shown(m *M) any {
+	if c.rule.quiet {
+		return mask
+	}
+	return c.at(m)
+}
+
+// differ reports whether any column differs.
+func (r *relation[M]) differ(a, b *M) bool {
+	for i := range r.columns {
+		if !sameField(r.columns[i].at(a), r.columns[i].at(b)) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameField compares two fields by value; a nil and an empty list are the same.
+func sameField(a, b any) bool {
+	if list, ok := a.(*[]string); ok && len(*list) == 0 {
+		return len(*b.(*[]string)) == 0
+	}
+	return reflect.DeepEqual(a, b)
+}

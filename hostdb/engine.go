@@ -1,0 +1,183 @@
+package hostdb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlitecode "modernc.org/sqlite/lib"
+)
+
+// engine is the kind of database behind a DB. The SQL is the same for both; what differs is here and in the migrations.
+type engine string
+
+const (
+	postgres engine = "postgres"
+	embedded engine = "sqlite"
+)
+
+// time returns t as a parameter of a statement.
+func (e engine) time(t time.Time) any {
+	if e == postgres {
+		return canonical(t)
+	}
+	return formatTime(t)
+}
+
+// forUpdate is the clause that locks selected rows. In SQLite a transaction holds the one write lock from its start.
+func (e engine) forUpdate() string {
+	if e == postgres {
+		return " FOR UPDATE"
+	}
+	return ""
+}
+
+// translate turns a driver's error into one of ours. about names the fields that a foreign key violation can be about: SQLite
+// doesn't say which key it was.
+func translate(ctx context.Context, err error, about func() string) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
+		return &failure{kind: context.Canceled, text: "the caller went away"}
+	}
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
+		return &failure{kind: errors.Join(ErrUnavailable, context.DeadlineExceeded), text: "timed out"}
+	}
+	var own *failure
+	var field *FieldError
+	if errors.As(err, &own) || errors.As(err, &field) || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return translatePostgres(pg)
+	}
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		return translateSQLite(lite, about)
+	}
+	return translateConnection(err)
+}
+
+// translateConnection judges errors that no database sent.
+func translateConnection(err error) error {
+	var network net.Error
+	var connect *pgconn.ConnectError
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrNotFound
+	case errors.As(err, &connect), errors.As(err, &network), errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), pgconn.SafeToRetry(err):
+		return &failure{kind: ErrUnavailable, text: "the connection failed"}
+	case errors.Is(err, sql.ErrTxDone):
+		return &failure{text: "the transaction has ended"}
+	case errors.Is(err, context.Canceled):
+		return &failure{kind: ErrUnavailable, text: "the connection was closed"}
+	}
+	return &failure{text: "the driver failed: " + kindOf(err)}
+}
+
+// kindOf names an unknown error by its innermost type's text without the values it may hold.
+func kindOf(err error) string {
+	text, _, _ := strings.Cut(err.Error(), ":")
+	return text
+}
+
+// translatePostgres maps SQLSTATEs (PostgreSQL documentation, appendix A, and the HD class of our migrations).
+func translatePostgres(err *pgconn.PgError) error {
+	switch err.Code {
+	case "HD001":
+		return &FieldError{Field: err.TableName, Err: ErrImmutable, Reason: "rows are never changed"}
+	case "HD002":
+		return lastOwner()
+	case "23505":
+		return conflict(constraintField(err.ConstraintName), "is taken")
+	case "23503":
+		return conflict(constraintField(err.ConstraintName), "refers to no row, or is still referred to")
+	case "23502":
+		return invalid(err.ColumnName, "is missing")
+	case "23514":
+		return invalid(constraintField(err.ConstraintName), "is not allowed")
+	case "40001", "40P01":
+		return &failure{kind: ErrUnavailable, text: "collided with another transaction", again: true}
+	case "25P02":
+		return &failure{text: "the transaction has failed; roll it back"}
+	case "57014", "55P03", "25006", "3D000", "28000", "28P01", "42501":
+		return &failure{kind: ErrUnavailable, text: err.Message + " (SQLSTATE " + err.Code + ")"}
+	}
+	switch err.Code[:min(2, len(err.Code))] {
+	case "08", "53", "57", "58":
+		return &failure{kind: ErrUnavailable, text: err.Message + " (SQLSTATE " + err.Code + ")"}
+	}
+	return &failure{text: err.Message + " (SQLSTATE " + err.Code + ")"}
+}
+
+// translateSQLite maps result codes (sqlite.org/rescode.html) and the messages of our triggers.
+func translateSQLite(err *sqlite.Error, about func() string) error {
+	detail := err.Error()
+	if i := strings.LastIndex(detail, "constraint failed: "); i >= 0 {
+		detail = detail[i+len("constraint failed: "):]
+	}
+	detail, _, _ = strings.Cut(detail, " (")
+	switch err.Code() {
+	case sqlitecode.SQLITE_CONSTRAINT_UNIQUE, sqlitecode.SQLITE_CONSTRAINT_PRIMARYKEY:
+		return conflict(sqliteFields(detail), "is taken")
+	case sqlitecode.SQLITE_CONSTRAINT_FOREIGNKEY:
+		return conflict(about(), "refers to no row, or is still referred to")
+	case sqlitecode.SQLITE_CONSTRAINT_NOTNULL:
+		return invalid(sqliteFields(detail), "is missing")
+	case sqlitecode.SQLITE_CONSTRAINT_CHECK:
+		return invalid(constraintField(detail), "is not allowed")
+	case sqlitecode.SQLITE_CONSTRAINT_TRIGGER:
+		return translateTrigger(err.Error())
+	}
+	switch err.Code() & 0xff {
+	case sqlitecode.SQLITE_BUSY, sqlitecode.SQLITE_LOCKED:
+		return &failure{kind: ErrUnavailable, text: "the file is busy", again: true}
+	case sqlitecode.SQLITE_IOERR, sqlitecode.SQLITE_FULL, sqlitecode.SQLITE_CANTOPEN, sqlitecode.SQLITE_READONLY,
+		sqlitecode.SQLITE_CORRUPT, sqlitecode.SQLITE_NOTADB, sqlitecode.SQLITE_NOMEM, sqlitecode.SQLITE_PERM,
+		sqlitecode.SQLITE_INTERRUPT, sqlitecode.SQLITE_PROTOCOL:
+		return &failure{kind: ErrUnavailable, text: sqlite.ErrorCodeString[err.Code()&0xff]}
+	}
+	return &failure{text: err.Error()}
+}
+
+// translateTrigger reads what our triggers raise: hostdb:conflict:last_owner.
+func translateTrigger(message string) error {
+	_, rest, _ := strings.Cut(message, "hostdb:")
+	kind, field, _ := strings.Cut(rest, ":")
+	field, _, _ = strings.Cut(field, " ")
+	switch {
+	case field == "last_owner":
+		return lastOwner()
+	case kind == "immutable":
+		return &FieldError{Field: field, Err: ErrImmutable, Reason: "rows are never changed"}
+	case kind == "conflict":
+		return conflict(field, "is taken")
+	}
+	return &failure{text: message}
+}
+
+// sqliteFields reads "core_memberships.user_id, core_memberships.tenant_id" or "index 'core_users__email'".
+func sqliteFields(detail string) string {
+	if index, found := strings.CutPrefix(detail, "index '"); found {
+		return constraintField(strings.TrimSuffix(index, "'"))
+	}
+	columns := strings.Split(detail, ", ")
+	for i, column := range columns {
+		_, columns[i], _ = strings.Cut(column, ".")
+	}
+	return strings.Join(columns, ",")
+}
+
+func lastOwner() error {
+	return conflict("last_owner", "the tenant would lose its last active owner; promote another one first")
+}

@@ -1,0 +1,96 @@
+package hostdb
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+)
+
+// instance guards the process-wide DB of FromEnv. A channel, so that waiting ends with the caller's context.
+var instance = struct {
+	turn chan struct{}
+	db   *DB
+}{turn: make(chan struct{}, 1)}
+
+// FromEnv returns the process-wide DB, opened by the first call from DB_TYPE (POSTGRESQL, the default, or SQLITE), DB_USER
+// (postgres), DB_PASS (required for PostgreSQL), DB_HOST (localhost), DB_PORT (5432) and DB_NAME (app_host; for SQLite the
+// file app_host.db). DB_PASS may hold any character. An error is not remembered: the next call tries again.
+//
+// Errors: as for Open; the *FieldError names the variable.
+func FromEnv(ctx context.Context) (*DB, error) {
+	select {
+	case instance.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, translate(ctx, ctx.Err(), nothing)
+	}
+	defer func() { <-instance.turn }()
+	if instance.db != nil && !instance.db.isClosed() {
+		return instance.db, nil
+	}
+	given, err := envURL(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	db, err := Open(ctx, given)
+	if err != nil {
+		return nil, envError(err)
+	}
+	instance.db = db
+	return db, nil
+}
+
+// ResetInstance closes and forgets the DB of FromEnv, for tests.
+func ResetInstance() error {
+	instance.turn <- struct{}{}
+	defer func() { <-instance.turn }()
+	db := instance.db
+	instance.db = nil
+	if db == nil {
+		return nil
+	}
+	return db.Close()
+}
+
+// envURL makes the URL that the environment describes.
+func envURL(getenv func(string) string) (string, error) {
+	or := func(name, value string) string {
+		if given := getenv(name); given != "" {
+			return given
+		}
+		return value
+	}
+	switch or("DB_TYPE", "POSTGRESQL") {
+	case "SQLITE":
+		return "sqlite:" + or("DB_NAME", "app_host.db"), nil
+	case "POSTGRESQL":
+	default:
+		return "", invalid("DB_TYPE", "must be POSTGRESQL or SQLITE")
+	}
+	if getenv("DB_PASS") == "" {
+		return "", invalid("DB_PASS", "is required for PostgreSQL; set it, or set DB_TYPE=SQLITE")
+	}
+	port := or("DB_PORT", "5432")
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", invalid("DB_PORT", "must be a number from 1 to 65535")
+	}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(or("DB_USER", "postgres"), getenv("DB_PASS")),
+		Host: net.JoinHostPort(or("DB_HOST", "localhost"), port), Path: "/" + or("DB_NAME", "app_host")}
+	return u.String(), nil
+}
+
+// envError names the variable instead of the part of the URL.
+func envError(err error) error {
+	var field *FieldError
+	if !errors.As(err, &field) {
+		return err
+	}
+	name := map[string]string{"url.host": "DB_HOST", "url.password": "DB_PASS", "url.user": "DB_USER", "url.database": "DB_NAME",
+		"url.path": "DB_NAME", "url": "DB_NAME"}[field.Field]
+	if name == "" {
+		return err
+	}
+	return &FieldError{Field: name, Err: field.Err, Reason: field.Reason}
+}

@@ -1,0 +1,68 @@
+package hostdb
+
+import (
+	"context"
+	"time"
+)
+
+// The roles in their default order. A product may use words of its own (a-z, 0-9, "_", a letter first, up to 32).
+const (
+	RoleOwner  = "owner" // a tenant keeps at least one active owner
+	RoleAdmin  = "admin"
+	RoleMember = "member"
+)
+
+// Membership lets a user into a tenant (core_memberships). There is one of a user in a tenant.
+//
+// A tenant never loses its last active owner (RoleOwner and IsActive), unless it is being provisioned or dropped: promote
+// first, then demote. The refusal is ErrConflict on the field "last_owner".
+type Membership struct {
+	ID             string
+	UserID         string // required
+	TenantID       string // required
+	ProfileID      string // the user's row in the tenant's own database
+	MetaAttributes string // JSON of the product's own, up to 64 KiB
+	Role           string // default RoleMember
+	IsActive       bool   // written as given: set it on a new membership
+	CreatedAt      time.Time
+}
+
+var membershipRelation = relation[Membership]{
+	table: "core_memberships", subject: "membership", refers: "membership_id",
+	parents: []parent{{"user_id", "core_users"}, {"tenant_id", "core_tenants"}},
+	columns: []column[Membership]{
+		{"id", func(m *Membership) any { return &m.ID }, idRule},
+		{"user_id", func(m *Membership) any { return &m.UserID }, idRule},
+		{"tenant_id", func(m *Membership) any { return &m.TenantID }, idRule},
+		{"profile_id", func(m *Membership) any { return &m.ProfileID }, anyText},
+		{"meta_attributes", func(m *Membership) any { return &m.MetaAttributes }, jsonRule},
+		{"role", func(m *Membership) any { return &m.Role }, wordRule},
+		{"is_active", func(m *Membership) any { return &m.IsActive }, anyBool},
+		{"created_at", func(m *Membership) any { return &m.CreatedAt }, anyTime},
+	},
+	fill: func(m *Membership) { orDefault(&m.Role, RoleMember) },
+}
+
+// Memberships is the table of memberships.
+type Memberships struct{ Table[Membership] }
+
+// Find returns a user's membership in a tenant, active or not. Errors: ErrNotFound; ErrInvalid.
+func (t Memberships) Find(ctx context.Context, userID, tenantID string) (*Membership, error) {
+	if err := idRule.text("user_id", userID); err != nil {
+		return nil, err
+	}
+	if err := idRule.text("tenant_id", tenantID); err != nil {
+		return nil, err
+	}
+	return t.one(ctx, "WHERE user_id = $1 AND tenant_id = $2", userID, tenantID)
+}
+
+// ListForUser returns a user's memberships, inactive ones too, ordered by id, a page at a time. Errors: ErrInvalid.
+func (t Memberships) ListForUser(ctx context.Context, userID string, filters ...Filter) ([]*Membership, error) {
+	return t.List(ctx, append([]Filter{Where("user_id", userID)}, filters...)...)
+}
+
+// ListForTenant returns a tenant's memberships, inactive ones too, ordered by id, a page at a time. Errors: ErrInvalid.
+func (t Memberships) ListForTenant(ctx context.Context, tenantID string, filters ...Filter) ([]*Membership, error) {
+	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)
+}

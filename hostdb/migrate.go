@@ -1,0 +1,169 @@
+package hostdb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"embed"
+	"errors"
+	"io/fs"
+	"sync/atomic"
+
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+const versionTable = "host_schema_version"
+
+// migrate brings the schema up to date in ONE transaction that holds a lock: an advisory one in PostgreSQL, the write lock in
+// SQLite. Processes that open at once take turns, and one that dies leaves nothing half done.
+func migrate(ctx context.Context, e engine, connector driver.Connector) error {
+	single := &singleConnector{inner: connector, begin: e.beginExclusive()}
+	pool := sql.OpenDB(single)
+	pool.SetMaxOpenConns(1)
+	defer pool.Close()
+	if e == postgres {
+		if err := checkPostgres(ctx, pool); err != nil {
+			return err
+		}
+	}
+	if err := upgrade(ctx, e, pool); err != nil {
+		return err
+	}
+	_, err := pool.ExecContext(ctx, "COMMIT")
+	return err
+}
+
+// beginExclusive begins the transaction in which nobody else migrates.
+func (e engine) beginExclusive() []string {
+	if e == postgres {
+		return []string{"BEGIN", "SELECT pg_advisory_xact_lock(7307206461662301)"} // any number that nobody else uses
+	}
+	return []string{"BEGIN IMMEDIATE"}
+}
+
+// upgrade refuses what isn't ours and what is newer than we are, and runs the pending migrations.
+func upgrade(ctx context.Context, e engine, pool *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations/"+string(e))
+	if err != nil {
+		return err
+	}
+	dialect := goose.DialectPostgres
+	if e == embedded {
+		dialect = goose.DialectSQLite3
+	}
+	provider, err := goose.NewProvider(dialect, pool, files, goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	if err := refuseForeign(ctx, e, pool); err != nil {
+		return err
+	}
+	current, newest, err := provider.GetVersions(ctx)
+	if err != nil {
+		return err
+	}
+	if current > newest {
+		return invalid("url", "the schema was made by a newer version of this library; upgrade the library")
+	}
+	_, err = provider.Up(ctx)
+	return err
+}
+
+// refuseForeign refuses core_ tables without our version table: another program's.
+func refuseForeign(ctx context.Context, e engine, on querier) error {
+	text := `SELECT count(*) FILTER (WHERE c.relname = 'host_schema_version'), count(*) FILTER (WHERE c.relname <> 'host_schema_version')
+		FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+		AND (c.relname LIKE 'core\_%' OR c.relname IN ('sys_audit_logs', 'sys_jobs', 'host_schema_version'))`
+	if e == embedded {
+		text = `SELECT count(*) FILTER (WHERE name = 'host_schema_version'), count(*) FILTER (WHERE name <> 'host_schema_version')
+			FROM sqlite_schema WHERE type IN ('table', 'view')
+			AND (name LIKE 'core\_%' ESCAPE '\' OR name IN ('sys_audit_logs', 'sys_jobs', 'host_schema_version'))`
+	}
+	var versions, others int
+	err := each(ctx, on, text, func(row scanner) error { return row.Scan(&versions, &others) })
+	if err == nil && versions == 0 && others > 0 {
+		return invalid("url", "the database has core_ or sys_ tables that this library didn't make; use another database or schema")
+	}
+	return err
+}
+
+// each runs a query outside of any session.
+func each(ctx context.Context, on querier, text string, read func(scanner) error) error {
+	rows, err := on.QueryContext(ctx, text)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := read(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// singleConnector makes one connection, with a transaction begun on it, in which further transactions are savepoints.
+type singleConnector struct {
+	inner driver.Connector
+	begin []string
+	used  atomic.Bool
+}
+
+// Connect implements driver.Connector.
+func (s *singleConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	if s.used.Swap(true) {
+		return nil, errors.New("the migration's connection was lost")
+	}
+	opened, err := s.inner.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := &nestedConn{opened.(fullConn)}
+	for _, statement := range s.begin {
+		if _, err := conn.ExecContext(ctx, statement, nil); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+	}
+	return conn, nil
+}
+
+// Driver implements driver.Connector.
+func (s *singleConnector) Driver() driver.Driver {
+	return s.inner.Driver()
+}
+
+// fullConn is what both drivers' connections can do.
+type fullConn interface {
+	driver.Conn
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+}
+
+// nestedConn is a connection whose transactions are savepoints of the one that is open on it.
+type nestedConn struct{ fullConn }
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *nestedConn) BeginTx(ctx context.Context, _ driver.TxOptions) (driver.Tx, error) {
+	_, err := c.ExecContext(ctx, "SAVEPOINT migration", nil)
+	return savepoint{c}, err
+}
+
+// savepoint is a driver.Tx.
+type savepoint struct{ conn *nestedConn }
+
+// Commit implements driver.Tx.
+func (s savepoint) Commit() error {
+	_, err := s.conn.ExecContext(context.Background(), "RELEASE SAVEPOINT migration", nil)
+	return err
+}
+
+// Rollback implements driver.Tx.
+func (s savepoint) Rollback() error {
+	_, err := s.conn.ExecContext(context.Background(), "ROLLBACK TO SAVEPOINT migration", nil)
+	return err
+}

@@ -1,0 +1,164 @@
+-- +goose Up
+-- Audit rows are never changed, nor replaced by INSERT OR REPLACE, which fires no DELETE trigger.
+-- +goose StatementBegin
+CREATE TRIGGER sys_audit_logs_update BEFORE UPDATE ON sys_audit_logs BEGIN
+    SELECT RAISE(ABORT, 'hostdb:immutable:sys_audit_logs');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER sys_audit_logs_delete BEFORE DELETE ON sys_audit_logs BEGIN
+    SELECT RAISE(ABORT, 'hostdb:immutable:sys_audit_logs');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER sys_audit_logs_replace BEFORE INSERT ON sys_audit_logs WHEN EXISTS (SELECT 1 FROM sys_audit_logs WHERE id = NEW.id) BEGIN
+    SELECT RAISE(ABORT, 'hostdb:conflict:id');
+END;
+-- +goose StatementEnd
+
+-- A tenant keeps an active owner. There is one writer at a time, so counting is safe here, and right after OR REPLACE too.
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_owners_insert AFTER INSERT ON core_memberships BEGIN
+    UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
+        WHERE tenant_id = NEW.tenant_id AND is_active AND role = 'owner') WHERE id = NEW.tenant_id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_owners_update AFTER UPDATE ON core_memberships
+    WHEN (OLD.is_active AND OLD.role = 'owner') <> (NEW.is_active AND NEW.role = 'owner') OR OLD.tenant_id <> NEW.tenant_id BEGIN
+    UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
+        WHERE tenant_id = NEW.tenant_id AND is_active AND role = 'owner') WHERE id = NEW.tenant_id;
+    UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
+        WHERE tenant_id = OLD.tenant_id AND is_active AND role = 'owner') WHERE id = OLD.tenant_id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_owners_delete AFTER DELETE ON core_memberships WHEN (OLD.is_active AND OLD.role = 'owner') BEGIN
+    UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
+        WHERE tenant_id = OLD.tenant_id AND is_active AND role = 'owner') WHERE id = OLD.tenant_id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners ON core_tenants
+    WHEN OLD.active_owners > 0 AND NEW.active_owners = 0 AND NEW.status NOT IN ('provisioning', 'dropped') BEGIN
+    SELECT RAISE(ABORT, 'hostdb:conflict:last_owner');
+END;
+-- +goose StatementEnd
+
+-- Whoever inserts a job, it takes its tenant's next turn: a tenant with thousands in line delays another's one job by one.
+-- +goose StatementBegin
+CREATE TRIGGER sys_jobs_turn AFTER INSERT ON sys_jobs BEGIN
+    UPDATE sys_jobs SET turn = 1 + max(
+        (SELECT coalesce(max(turn), 0) FROM sys_jobs
+            WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '') AND id <> NEW.id),
+        (SELECT coalesce(min(turn), 1) - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND id <> NEW.id))
+    WHERE id = NEW.id;
+END;
+-- +goose StatementEnd
+
+-- What does not bear on access (last_login, the password's hash, the counter of owners) is no change.
+-- +goose StatementBegin
+CREATE TRIGGER core_users_inserted AFTER INSERT ON core_users BEGIN
+    INSERT INTO host_changes (kind, user_id) VALUES ('user', NEW.id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_users_updated AFTER UPDATE ON core_users
+    WHEN OLD.id IS NOT NEW.id OR OLD.email IS NOT NEW.email OR OLD.oauth_id IS NOT NEW.oauth_id OR OLD.stripe_cust_id IS NOT
+        NEW.stripe_cust_id OR OLD.is_sys_admin IS NOT NEW.is_sys_admin OR OLD.created_at IS NOT NEW.created_at BEGIN
+    INSERT INTO host_changes (kind, user_id) VALUES ('user', OLD.id);
+    INSERT INTO host_changes (kind, user_id) SELECT 'user', NEW.id
+        WHERE OLD.id IS NOT NEW.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_users_deleted AFTER DELETE ON core_users BEGIN
+    INSERT INTO host_changes (kind, user_id) VALUES ('user', OLD.id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_inserted AFTER INSERT ON core_tenants BEGIN
+    INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', NEW.id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_updated AFTER UPDATE ON core_tenants
+    WHEN OLD.id IS NOT NEW.id OR OLD.name IS NOT NEW.name OR OLD.db_url IS NOT NEW.db_url OR OLD.is_active IS NOT
+        NEW.is_active OR OLD.plan_tier IS NOT NEW.plan_tier OR OLD.created_at IS NOT NEW.created_at OR OLD.slug IS
+        NOT NEW.slug OR OLD.status IS NOT NEW.status OR OLD.schema_version IS NOT NEW.schema_version BEGIN
+    INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', OLD.id);
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'tenant', NEW.id
+        WHERE OLD.id IS NOT NEW.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_deleted AFTER DELETE ON core_tenants BEGIN
+    INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', OLD.id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_inserted AFTER INSERT ON core_memberships BEGIN
+    INSERT INTO host_changes (kind, user_id, tenant_id) VALUES ('membership', NEW.user_id, NEW.tenant_id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_updated AFTER UPDATE ON core_memberships
+    WHEN OLD.id IS NOT NEW.id OR OLD.user_id IS NOT NEW.user_id OR OLD.tenant_id IS NOT NEW.tenant_id OR OLD.profile_id IS
+        NOT NEW.profile_id OR OLD.meta_attributes IS NOT NEW.meta_attributes OR OLD.role IS NOT NEW.role OR
+        OLD.is_active IS NOT NEW.is_active OR OLD.created_at IS NOT NEW.created_at BEGIN
+    INSERT INTO host_changes (kind, user_id, tenant_id) VALUES ('membership', OLD.user_id, OLD.tenant_id);
+    INSERT INTO host_changes (kind, user_id, tenant_id) SELECT 'membership', NEW.user_id, NEW.tenant_id
+        WHERE OLD.user_id IS NOT NEW.user_id OR OLD.tenant_id IS NOT NEW.tenant_id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_deleted AFTER DELETE ON core_memberships BEGIN
+    INSERT INTO host_changes (kind, user_id, tenant_id) VALUES ('membership', OLD.user_id, OLD.tenant_id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_subscriptions_inserted AFTER INSERT ON core_subscriptions BEGIN
+    INSERT INTO host_changes (kind, tenant_id) VALUES ('subscription', NEW.tenant_id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_subscriptions_updated AFTER UPDATE ON core_subscriptions
+    WHEN OLD.id IS NOT NEW.id OR OLD.tenant_id IS NOT NEW.tenant_id OR OLD.stripe_sub_id IS NOT NEW.stripe_sub_id OR
+        OLD.stripe_cust_id IS NOT NEW.stripe_cust_id OR OLD.plan_tier IS NOT NEW.plan_tier OR OLD.status IS NOT
+        NEW.status OR OLD.current_period_end IS NOT NEW.current_period_end OR OLD.cancel_at_period_end IS NOT
+        NEW.cancel_at_period_end OR OLD.payment_type IS NOT NEW.payment_type OR OLD.amount_cents IS NOT
+        NEW.amount_cents OR OLD.product_name IS NOT NEW.product_name OR OLD.trial_end IS NOT NEW.trial_end OR
+        OLD.created_at IS NOT NEW.created_at BEGIN
+    INSERT INTO host_changes (kind, tenant_id) VALUES ('subscription', OLD.tenant_id);
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'subscription', NEW.tenant_id
+        WHERE OLD.tenant_id IS NOT NEW.tenant_id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_subscriptions_deleted AFTER DELETE ON core_subscriptions BEGIN
+    INSERT INTO host_changes (kind, tenant_id) VALUES ('subscription', OLD.tenant_id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_pricing_plans_inserted AFTER INSERT ON core_pricing_plans BEGIN
+    INSERT INTO host_changes (kind, plan_id) VALUES ('plan', NEW.id);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_pricing_plans_updated AFTER UPDATE ON core_pricing_plans
+    WHEN OLD.id IS NOT NEW.id OR OLD.name IS NOT NEW.name OR OLD.description IS NOT NEW.description OR
+        OLD.stripe_price_monthly IS NOT NEW.stripe_price_monthly OR OLD.stripe_price_yearly IS NOT
+        NEW.stripe_price_yearly OR OLD.amount_monthly IS NOT NEW.amount_monthly OR OLD.amount_yearly IS NOT
+        NEW.amount_yearly OR OLD.currency IS NOT NEW.currency OR OLD.trial_days IS NOT NEW.trial_days OR
+        OLD.features IS NOT NEW.features OR OLD.tier_level IS NOT NEW.tier_level OR OLD.is_active IS NOT
+        NEW.is_active OR OLD.sort_order IS NOT NEW.sort_order OR OLD.created_at IS NOT NEW.created_at BEGIN
+    INSERT INTO host_changes (kind, plan_id) VALUES ('plan', OLD.id);
+    INSERT INTO host_changes (kind, plan_id) SELECT 'plan', NEW.id
+        WHERE OLD.id IS NOT NEW.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_pricing_plans_deleted AFTER DELETE ON core_pricing_plans BEGIN
+    INSERT INTO host_changes (kind, plan_id) VALUES ('plan', OLD.id);
+END;
+-- +goose StatementEnd

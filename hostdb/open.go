@@ -1,0 +1,89 @@
+package hostdb
+
+import (
+	"context"
+	"time"
+)
+
+// Config says how to open a host database. The zero value of everything but URL is a good choice.
+type Config struct {
+	// URL: "sqlite:path/to/host.db", "sqlite::memory:" (a database of its own, gone at Close), or "postgres://…" with the
+	// parameters that pgx knows (pkg.go.dev/github.com/jackc/pgx/v5/pgconn#ParseConfig).
+	URL Secret
+	// MaxConns bounds the connections. PostgreSQL: default 10, and one more while somebody listens to Changes. SQLite: one
+	// writer and as many readers as this says, default 4.
+	MaxConns int
+	// ConnectTimeout bounds the making of one connection to PostgreSQL, default 5 s. The URL's connect_timeout goes first.
+	ConnectTimeout time.Duration
+	// PollInterval is how often Changes polls, default 1 s.
+	PollInterval time.Duration
+	// NoNotify has Changes rely on polling alone, and spares this process's transactions the cost of NOTIFY, a lock that all
+	// notifying transactions of a PostgreSQL server share. NOTIFY never arrives through PgBouncer's transaction mode.
+	NoNotify bool
+	// Retention is how long changes are kept for processes that can't poll, default 1 h. Who comes later gets a Reset.
+	Retention time.Duration
+	// Now is the clock, default time.Now. Tests set it.
+	Now func() time.Time
+}
+
+// withDefaults returns a checked copy.
+func (c Config) withDefaults() (*Config, error) {
+	switch {
+	case c.MaxConns < 0:
+		return nil, invalid("MaxConns", "is negative")
+	case c.ConnectTimeout < 0:
+		return nil, invalid("ConnectTimeout", "is negative")
+	case c.PollInterval < 0:
+		return nil, invalid("PollInterval", "is negative")
+	case c.Retention < 0:
+		return nil, invalid("Retention", "is negative")
+	}
+	orElse(&c.ConnectTimeout, 5*time.Second)
+	orElse(&c.PollInterval, time.Second)
+	orElse(&c.Retention, time.Hour)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &c, nil
+}
+
+// orElse sets a duration that is zero.
+func orElse(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}
+
+// Open opens a host database and creates or upgrades its schema. Close it in the end.
+//
+// Errors: ErrInvalid (*FieldError "url…") for a malformed URL, a schema that a newer version of this library made, or core_
+// tables that this library didn't make; ErrUnavailable (*FieldError "url…") where the server or the file can't be used. They
+// say how to mend it and never hold the password. Nothing is left behind then.
+func Open(ctx context.Context, url string) (*DB, error) {
+	return OpenConfig(ctx, Config{URL: Secret(url)})
+}
+
+// OpenConfig is Open with more choices. Errors: as for Open; ErrInvalid for a Config out of range.
+func OpenConfig(ctx context.Context, config Config) (*DB, error) {
+	checked, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	from, err := parseURL(config.URL.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{engine: from.engine, origin: from, config: checked, closed: make(chan struct{}), sweep: new(sweeper)}
+	db.Tables = tablesOn(session{db: db})
+	db.feed = newFeed(db)
+	if from.engine == postgres {
+		err = db.openPostgres(ctx)
+	} else {
+		err = db.openSQLite(ctx)
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return db, nil
+}

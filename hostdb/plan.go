@@ -1,0 +1,62 @@
+package hostdb
+
+import (
+	"context"
+	"time"
+)
+
+// PricingPlan is what a tenant can subscribe to (core_pricing_plans). Its ID is the plan tier that tenants and subscriptions
+// name.
+type PricingPlan struct {
+	ID                 string // such as "free" or "pro", up to 64 bytes; default NewID
+	Name               string // required
+	Description        string // up to 4 KiB
+	StripePriceMonthly string
+	StripePriceYearly  string
+	AmountMonthly      int64  // the currency's smallest unit, not negative
+	AmountYearly       int64  // the currency's smallest unit, not negative
+	Currency           string // three lower-case letters; default "usd"
+	TrialDays          int    // stored as given, so 0 is no trial; a row written without it gets 30
+	Features           []string
+	TierLevel          int // greater is more
+	IsActive           bool
+	SortOrder          int
+	CreatedAt          time.Time
+}
+
+var planRelation = relation[PricingPlan]{
+	table: "core_pricing_plans", subject: "plan", refers: "plan_tier",
+	columns: []column[PricingPlan]{
+		{"id", func(p *PricingPlan) any { return &p.ID }, tierRule},
+		{"name", func(p *PricingPlan) any { return &p.Name }, rule{required: true}},
+		{"description", func(p *PricingPlan) any { return &p.Description }, rule{max: maxLong, quiet: true}},
+		{"stripe_price_monthly", func(p *PricingPlan) any { return &p.StripePriceMonthly }, anyText},
+		{"stripe_price_yearly", func(p *PricingPlan) any { return &p.StripePriceYearly }, anyText},
+		{"amount_monthly", func(p *PricingPlan) any { return &p.AmountMonthly }, centsRule},
+		{"amount_yearly", func(p *PricingPlan) any { return &p.AmountYearly }, centsRule},
+		{"currency", func(p *PricingPlan) any { return &p.Currency }, rule{required: true, form: validCurrency}},
+		{"trial_days", func(p *PricingPlan) any { return &p.TrialDays }, rule{most: 3650}},
+		{"features", func(p *PricingPlan) any { return &p.Features }, rule{max: maxJSON}},
+		{"tier_level", func(p *PricingPlan) any { return &p.TierLevel }, rule{most: 1 << 31}},
+		{"is_active", func(p *PricingPlan) any { return &p.IsActive }, anyBool},
+		{"sort_order", func(p *PricingPlan) any { return &p.SortOrder }, rule{least: -1 << 31, most: 1 << 31}},
+		{"created_at", func(p *PricingPlan) any { return &p.CreatedAt }, anyTime},
+	},
+	fill: func(p *PricingPlan) { orDefault(&p.Currency, "usd") },
+}
+
+// Plans is the table of pricing plans.
+type Plans struct{ Table[PricingPlan] }
+
+// ByStripePrice returns the plan with this monthly or yearly Stripe price. Errors: ErrNotFound; ErrInvalid.
+func (t Plans) ByStripePrice(ctx context.Context, price string) (*PricingPlan, error) {
+	if err := (rule{required: true}).text("stripe_price", price); err != nil {
+		return nil, err
+	}
+	return t.one(ctx, "WHERE stripe_price_monthly = $1 OR stripe_price_yearly = $1 ORDER BY id LIMIT 1", price)
+}
+
+// OnSale returns the active plans in the order in which a price list shows them, at most 1,000.
+func (t Plans) OnSale(ctx context.Context) ([]*PricingPlan, error) {
+	return t.many(ctx, "WHERE is_active ORDER BY sort_order, tier_level, id LIMIT 1000")
+}

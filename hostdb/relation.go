@@ -1,0 +1,265 @@
+package hostdb
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// relation says how a model is stored.
+type relation[M any] struct {
+	table   string
+	subject string         // the word for it in audit events; "": mutations write no audit row
+	refers  string         // the column by which other tables refer to it
+	parents []parent       // the rows it refers to
+	columns []column[M]    // the first is the id
+	fill    func(*M)       // sets the defaults of a new row
+	alter   func(*M) error // refuses every Update and Delete, where it is set
+	batch   int            // rows that All holds at a time; 0: maxPage
+}
+
+// column ties a column to a field of the model.
+type column[M any] struct {
+	name string
+	at   func(*M) any // the address of the field
+	rule rule
+}
+
+// parent is a foreign key.
+type parent struct{ column, table string }
+
+// names lists the columns, for a SELECT.
+func (r *relation[M]) names() string {
+	return r.namesOf("")
+}
+
+// namesOf lists the columns of an aliased table.
+func (r *relation[M]) namesOf(alias string) string {
+	var b strings.Builder
+	for i, c := range r.columns {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if alias != "" {
+			b.WriteString(alias + ".")
+		}
+		b.WriteString(c.name)
+	}
+	return b.String()
+}
+
+// selects is the head of a query for whole rows.
+func (r *relation[M]) selects() string {
+	return "SELECT " + r.names() + " FROM " + r.table
+}
+
+// insertion is the INSERT statement.
+func (r *relation[M]) insertion() string {
+	places := make([]string, len(r.columns))
+	for i := range places {
+		places[i] = fmt.Sprintf("$%d", i+1)
+	}
+	return "INSERT INTO " + r.table + " (" + r.names() + ") VALUES (" + strings.Join(places, ", ") + ")"
+}
+
+// updating is the UPDATE statement by id, which writes every column.
+func (r *relation[M]) updating() string {
+	sets := make([]string, 0, len(r.columns)-1)
+	for i, c := range r.columns[1:] {
+		sets = append(sets, fmt.Sprintf("%s = $%d", c.name, i+2))
+	}
+	return "UPDATE " + r.table + " SET " + strings.Join(sets, ", ") + " WHERE " + r.columns[0].name + " = $1"
+}
+
+// values checks a model and returns its columns as parameters. Times in the model become what the database will return.
+func (r *relation[M]) values(e engine, m *M) ([]any, error) {
+	args := make([]any, len(r.columns))
+	for i := range r.columns {
+		c := &r.columns[i]
+		arg, err := c.rule.encode(e, c.name, c.at(m))
+		if err != nil {
+			return nil, err
+		}
+		args[i] = arg
+	}
+	return args, nil
+}
+
+// id returns a model's id.
+func (r *relation[M]) id(m *M) string {
+	return *r.columns[0].at(m).(*string)
+}
+
+// checkID checks an id before it reaches a query.
+func (r *relation[M]) checkID(id string) error {
+	return r.columns[0].rule.text(r.columns[0].name, id)
+}
+
+// read scans a row of all columns.
+func (r *relation[M]) read(row scanner) (*M, error) {
+	m := new(M)
+	return m, row.Scan(r.cells(m, make([]any, 0, len(r.columns)))...)
+}
+
+// cells appends the places into which a row's columns are scanned.
+func (r *relation[M]) cells(m *M, to []any) []any {
+	cells := make([]cell, len(r.columns))
+	for i := range r.columns {
+		cells[i].field = r.columns[i].at(m)
+		to = append(to, &cells[i])
+	}
+	return to
+}
+
+// encode checks the field behind an address and returns it as a parameter.
+func (r rule) encode(e engine, name string, field any) (any, error) {
+	switch f := field.(type) {
+	case *string:
+		return orNull(*f), r.text(name, *f)
+	case *Secret:
+		return orNull(string(*f)), r.text(name, string(*f))
+	case *bool:
+		return *f, nil
+	case *int:
+		return r.sparseNumber(int64(*f)), r.number(name, int64(*f))
+	case *int64:
+		return r.sparseNumber(*f), r.number(name, *f)
+	case *time.Time:
+		*f = canonical(*f)
+		return e.time(*f), moment(name, *f)
+	case **time.Time:
+		if *f == nil {
+			return nil, nil
+		}
+		t := canonical(**f)
+		*f = &t
+		return e.time(t), moment(name, t)
+	case *[]string:
+		return r.list(name, *f)
+	}
+	panic(fmt.Sprintf("hostdb: column %s has the type %T", name, field))
+}
+
+// orNull stores the empty text as NULL.
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// sparseNumber stores 0 as NULL where the rule says so.
+func (r rule) sparseNumber(n int64) any {
+	if r.sparse && n == 0 {
+		return nil
+	}
+	return n
+}
+
+// list checks a list of texts and returns it as a JSON array; the empty list is NULL.
+func (r rule) list(name string, items []string) (any, error) {
+	if len(items) == 0 {
+		return nil, nil
+	}
+	for _, item := range items {
+		if err := (rule{max: maxShort, required: true}).text(name, item); err != nil {
+			return nil, err
+		}
+	}
+	encoded, err := json.Marshal(items)
+	if err != nil {
+		return nil, invalid(name, "is not a list of texts")
+	}
+	return string(encoded), r.text(name, string(encoded))
+}
+
+// cell scans one column into a field. NULL is the field's zero value.
+type cell struct{ field any }
+
+// Scan implements sql.Scanner.
+func (c *cell) Scan(src any) error {
+	if src == nil {
+		return nil
+	}
+	switch f := c.field.(type) {
+	case *string:
+		return scanText(src, f)
+	case *Secret:
+		return f.Scan(src)
+	case *bool:
+		return scanBool(src, f)
+	case *int:
+		n, ok := src.(int64)
+		*f = int(n)
+		return scanned(ok, src)
+	case *int64:
+		n, ok := src.(int64)
+		*f = n
+		return scanned(ok, src)
+	case *time.Time:
+		return scanTime(src, f)
+	case **time.Time:
+		*f = new(time.Time)
+		return scanTime(src, *f)
+	case *[]string:
+		return scanList(src, f)
+	}
+	return scanned(false, src)
+}
+
+func scanned(ok bool, src any) error {
+	if !ok {
+		return &failure{text: fmt.Sprintf("a column holds a value of the type %T that its field can't", src)}
+	}
+	return nil
+}
+
+func scanText(src any, to *string) error {
+	text, ok := src.(string)
+	*to = text
+	return scanned(ok, src)
+}
+
+func scanBool(src any, to *bool) error {
+	switch v := src.(type) {
+	case bool:
+		*to = v
+	case int64:
+		*to = v != 0
+	default:
+		return scanned(false, src)
+	}
+	return nil
+}
+
+func scanList(src any, to *[]string) error {
+	text, ok := src.(string)
+	if !ok {
+		return scanned(false, src)
+	}
+	if json.Unmarshal([]byte(text), to) != nil {
+		return &failure{text: "a column holds no JSON array of texts"}
+	}
+	return nil
+}
+
+// The forms in which other programs write times into SQLite; one without an offset is UTC.
+var timeForms = []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02"}
+
+func scanTime(src any, to *time.Time) error {
+	switch v := src.(type) {
+	case time.Time:
+		*to = canonical(v)
+		return nil
+	case string:
+		for _, form := range timeForms {
+			if t, err := time.Parse(form, v); err == nil {
+				*to = canonical(t)
+				return nil
+			}
+		}
+		return &failure{text: "a column holds a text that is no time"}
+	}
+	return scanned(false, src)
+}

@@ -1,0 +1,109 @@
+package hostdb
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// rule says which values of a column are allowed. The zero rule allows any text of up to maxText bytes, and any number.
+type rule struct {
+	max      int               // bytes; 0: maxText
+	required bool              // "" is refused; otherwise it is NULL
+	words    []string          // the only texts allowed
+	form     func(string) bool // the grammar of a non-empty text
+	least    int64             // the smallest number
+	most     int64             // the largest number; 0: no limit
+	sparse   bool              // the number 0 is NULL
+	quiet    bool              // audit rows name the column but don't show its value
+}
+
+const (
+	maxText  = 512
+	maxShort = 64
+	maxEmail = 320 // RFC 3696 section 3: 64 for the local part, 255 for the domain
+	maxJSON  = 64 << 10
+	maxLong  = 4 << 10
+)
+
+var (
+	anyText   = rule{least: -1 << 31, most: 1<<31 - 1}
+	anyBool   = rule{}
+	anyTime   = rule{}
+	idRule    = rule{required: true, form: ValidID}
+	linkRule  = rule{form: ValidID}
+	wordRule  = rule{required: true, form: validWord}
+	tierRule  = rule{required: true, max: maxShort}
+	jsonRule  = rule{max: maxJSON, form: validJSON, quiet: true}
+	centsRule = rule{most: 1 << 53}
+)
+
+// validWord is the grammar of roles and of Stripe's words: a-z, 0-9 and "_", a letter first, up to 32.
+func validWord(s string) bool {
+	if len(s) > 32 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// validCurrency is the grammar of ISO 4217 codes as Stripe writes them: three lower-case letters.
+func validCurrency(s string) bool {
+	for i := range len(s) {
+		if s[i] < 'a' || s[i] > 'z' {
+			return false
+		}
+	}
+	return len(s) == 3
+}
+
+func validJSON(s string) bool {
+	return json.Valid([]byte(s))
+}
+
+// text checks a text for a column.
+func (r rule) text(field, s string) error {
+	limit := r.max
+	if limit == 0 {
+		limit = maxText
+	}
+	switch {
+	case s == "" && r.required:
+		return invalid(field, "is missing")
+	case s == "":
+		return nil
+	case len(s) > limit:
+		return invalid(field, "is too long")
+	case !utf8.ValidString(s):
+		return invalid(field, "is not valid UTF-8")
+	case strings.ContainsRune(s, 0):
+		return invalid(field, "holds a NUL")
+	case r.words != nil && !slices.Contains(r.words, s):
+		return invalid(field, "must be one of "+strings.Join(r.words, ", "))
+	case r.form != nil && !r.form(s):
+		return invalid(field, "is malformed")
+	}
+	return nil
+}
+
+// number checks a number for a column.
+func (r rule) number(field string, n int64) error {
+	if n < r.least || (r.most != 0 && n > r.most) {
+		return invalid(field, "is out of range")
+	}
+	return nil
+}
+
+// moment checks a time for a column: the years 1 to 9999, without the zero time, which is a forgotten one.
+func moment(field string, t time.Time) error {
+	if year := t.UTC().Year(); t.IsZero() || year < 1 || year > 9999 {
+		return invalid(field, "is out of range")
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package hostdb
+
+import (
+	"context"
+	"database/sql"
+)
+
+// querier is what *sql.DB and *sql.Tx have in common.
+type querier interface {
+	asker
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// asker runs queries.
+type asker interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// scanner reads the columns of one row.
+type scanner interface {
+	Scan(dest ...any) error
+}
+
+// reader returns where a read runs.
+func (s session) reader() (querier, error) {
+	return s.pick(s.db.read)
+}
+
+// writer returns where a single write runs.
+func (s session) writer() (querier, error) {
+	return s.pick(s.db.write)
+}
+
+func (s session) pick(pool *sql.DB) (querier, error) {
+	if s.db.isClosed() {
+		return nil, &failure{kind: ErrUnavailable, text: "the database is closed"}
+	}
+	if s.tx == nil {
+		return pool, nil
+	}
+	return s.tx.sql, s.tx.failed
+}
+
+// fail translates an error of a statement. In PostgreSQL it has ended the transaction, so it does in SQLite.
+func (s session) fail(ctx context.Context, err error, about func() string) error {
+	err = translate(ctx, err, about)
+	if s.tx != nil && err != nil {
+		s.tx.fail(err)
+	}
+	return err
+}
+
+// nothing is the field of statements that can't violate a foreign key.
+func nothing() string { return "" }
+
+// query runs a read and hands each row to each.
+func (s session) query(ctx context.Context, text string, args []any, each func(scanner) error) error {
+	on, err := s.reader()
+	if err != nil {
+		return err
+	}
+	return s.scan(ctx, on, text, args, each)
+}
+
+// returning runs a write that returns rows.
+func (s session) returning(ctx context.Context, text string, args []any, each func(scanner) error) error {
+	on, err := s.writer()
+	if err != nil {
+		return err
+	}
+	if s.tx != nil {
+		return s.scan(ctx, on, text, args, each)
+	}
+	return retry(ctx, func() error { return s.scan(ctx, on, text, args, each) })
+}
+
+func (s session) scan(ctx context.Context, on asker, text string, args []any, each func(scanner) error) error {
+	rows, err := on.QueryContext(ctx, text, args...)
+	if err != nil {
+		return s.fail(ctx, err, nothing)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return s.fail(ctx, err, nothing)
+		}
+	}
+	return s.fail(ctx, rows.Err(), nothing)
+}
+
+// queryRow reads one row. Errors: ErrNotFound.
+func (s session) queryRow(ctx context.Context, text string, args []any, dest ...any) error {
+	found := false
+	err := s.query(ctx, text, args, func(row scanner) error {
+		found = true
+		return row.Scan(dest...)
+	})
+	if err == nil && !found {
+		return ErrNotFound
+	}
+	return err
+}
+
+// exec runs one write and returns how many rows it touched. Outside a transaction it is one of its own and is retried.
+func (s session) exec(ctx context.Context, text string, args []any, about func() string) (int64, error) {
+	on, err := s.writer()
+	if err != nil {
+		return 0, err
+	}
+	var touched int64
+	run := func() error {
+		result, err := on.ExecContext(ctx, text, args...)
+		if err != nil {
+			return s.fail(ctx, err, about)
+		}
+		touched, err = result.RowsAffected()
+		return s.fail(ctx, err, about)
+	}
+	if s.tx != nil {
+		return touched, run()
+	}
+	err = retry(ctx, run)
+	return touched, err
+}
+
+// write runs fn in the session's transaction, or in one of its own.
+func (s session) write(ctx context.Context, fn func(*Tx) error) error {
+	if s.tx != nil {
+		if s.tx.failed != nil {
+			return s.tx.failed
+		}
+		return fn(s.tx)
+	}
+	return s.db.InTx(ctx, fn)
+}

@@ -1,0 +1,123 @@
+package hostdb
+
+import (
+	"context"
+	"time"
+)
+
+// The statuses of a subscription that can admit (Stripe's words; stripe.com/docs/api/subscriptions/object). Every other word
+// is stored and denies.
+const (
+	SubscriptionActive   = "active"
+	SubscriptionTrialing = "trialing"
+	SubscriptionPastDue  = "past_due"
+)
+
+// The statuses of a subscription that never admit.
+const (
+	SubscriptionIncomplete        = "incomplete"
+	SubscriptionIncompleteExpired = "incomplete_expired"
+	SubscriptionCanceled          = "canceled"
+	SubscriptionUnpaid            = "unpaid"
+	SubscriptionPaused            = "paused"
+)
+
+// The kinds of payment.
+const (
+	PaymentSubscription = "subscription"
+	PaymentOneTime      = "one_time"
+)
+
+// DefaultGrace is how long a subscription that is past due still admits after its period's end.
+const DefaultGrace = 3 * 24 * time.Hour
+
+// Subscription is what a tenant pays for (core_subscriptions).
+type Subscription struct {
+	ID                string
+	TenantID          string // required
+	StripeSubID       string // unique where present
+	StripeCustID      string
+	PlanTier          string // a PricingPlan's ID; default TierFree. It may name a plan that isn't there
+	Status            string // default SubscriptionIncomplete
+	CurrentPeriodEnd  *time.Time
+	CancelAtPeriodEnd bool
+	PaymentType       string // default PaymentSubscription
+	AmountCents       int64  // the currency's smallest unit, not negative
+	ProductName       string
+	TrialEnd          *time.Time
+	CreatedAt         time.Time
+}
+
+// ActiveAt reports whether the subscription admits at this time: payment type "subscription" and status "active"; or
+// "trialing" before TrialEnd; or "past_due" before CurrentPeriodEnd and the grace. Without the date, and with any other
+// status, it does not.
+func (s *Subscription) ActiveAt(now time.Time, grace time.Duration) bool {
+	if s.PaymentType != PaymentSubscription {
+		return false
+	}
+	switch s.Status {
+	case SubscriptionActive:
+		return true
+	case SubscriptionTrialing:
+		return s.TrialEnd != nil && now.Before(*s.TrialEnd)
+	case SubscriptionPastDue:
+		return s.CurrentPeriodEnd != nil && now.Before(s.CurrentPeriodEnd.Add(grace))
+	}
+	return false
+}
+
+var subscriptionRelation = relation[Subscription]{
+	table: "core_subscriptions", subject: "subscription", refers: "subscription_id",
+	parents: []parent{{"tenant_id", "core_tenants"}},
+	columns: []column[Subscription]{
+		{"id", func(s *Subscription) any { return &s.ID }, idRule},
+		{"tenant_id", func(s *Subscription) any { return &s.TenantID }, idRule},
+		{"stripe_sub_id", func(s *Subscription) any { return &s.StripeSubID }, anyText},
+		{"stripe_cust_id", func(s *Subscription) any { return &s.StripeCustID }, anyText},
+		{"plan_tier", func(s *Subscription) any { return &s.PlanTier }, tierRule},
+		{"status", func(s *Subscription) any { return &s.Status }, wordRule},
+		{"current_period_end", func(s *Subscription) any { return &s.CurrentPeriodEnd }, anyTime},
+		{"cancel_at_period_end", func(s *Subscription) any { return &s.CancelAtPeriodEnd }, anyBool},
+		{"payment_type", func(s *Subscription) any { return &s.PaymentType },
+			rule{required: true, words: []string{PaymentSubscription, PaymentOneTime}}},
+		{"amount_cents", func(s *Subscription) any { return &s.AmountCents }, centsRule},
+		{"product_name", func(s *Subscription) any { return &s.ProductName }, anyText},
+		{"trial_end", func(s *Subscription) any { return &s.TrialEnd }, anyTime},
+		{"created_at", func(s *Subscription) any { return &s.CreatedAt }, anyTime},
+	},
+	fill: func(s *Subscription) {
+		orDefault(&s.PlanTier, TierFree)
+		orDefault(&s.Status, SubscriptionIncomplete)
+		orDefault(&s.PaymentType, PaymentSubscription)
+	},
+}
+
+// Subscriptions is the table of subscriptions.
+type Subscriptions struct{ Table[Subscription] }
+
+// ByStripeSubID returns the subscription that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.
+func (t Subscriptions) ByStripeSubID(ctx context.Context, id string) (*Subscription, error) {
+	if err := (rule{required: true}).text("stripe_sub_id", id); err != nil {
+		return nil, err
+	}
+	return t.one(ctx, "WHERE stripe_sub_id = $1", id)
+}
+
+// LockByStripeSubID returns the subscription that Stripe knows by this id and keeps others from changing it until the
+// transaction ends. It needs a Tx. Errors: ErrNotFound; ErrInvalid.
+func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subscription, error) {
+	if err := (rule{required: true}).text("stripe_sub_id", id); err != nil {
+		return nil, err
+	}
+	return t.lock(ctx, "stripe_sub_id", id)
+}
+
+// ListForTenant returns a tenant's subscriptions, ordered by id, a page at a time. Errors: ErrInvalid.
+func (t Subscriptions) ListForTenant(ctx context.Context, tenantID string, filters ...Filter) ([]*Subscription, error) {
+	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)
+}
+
+// ListForCustomer returns a Stripe customer's subscriptions, ordered by id, a page at a time. Errors: ErrInvalid.
+func (t Subscriptions) ListForCustomer(ctx context.Context, customer string, filters ...Filter) ([]*Subscription, error) {
+	return t.List(ctx, append([]Filter{Where("stripe_cust_id", customer)}, filters...)...)
+}

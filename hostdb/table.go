@@ -1,0 +1,235 @@
+package hostdb
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// Table is what all tables of the host database have in common. Its errors: ErrInvalid and ErrConflict in a *FieldError,
+// ErrNotFound, ErrUnavailable, and context.Canceled when the caller's context was cancelled.
+type Table[M any] struct {
+	s session
+	r *relation[M]
+}
+
+// Insert stores a new row. It fills in what is empty and has a default, into the model too: ID (NewID), CreatedAt (now),
+// and the defaults that the model's fields name. Times in the model become UTC with microseconds, as they will be read.
+// Errors: ErrInvalid; ErrConflict.
+func (t Table[M]) Insert(ctx context.Context, m *M) error {
+	if m == nil {
+		return invalid(t.r.table, "is nil")
+	}
+	t.fill(m)
+	args, err := t.r.values(t.s.db.engine, m)
+	if err != nil {
+		return err
+	}
+	if t.r.subject == "" {
+		_, err := t.s.exec(ctx, t.r.insertion(), args, nothing)
+		return err
+	}
+	return t.s.write(ctx, func(tx *Tx) error {
+		if err := t.in(tx).put(ctx, t.r.insertion(), args, m); err != nil {
+			return err
+		}
+		return audit(ctx, tx, t.r, "created", nil, m)
+	})
+}
+
+// fill sets what every new row has, and the model's own defaults.
+func (t Table[M]) fill(m *M) {
+	if id := t.r.columns[0].at(m).(*string); *id == "" {
+		*id = NewID()
+	}
+	for i := range t.r.columns {
+		if c := &t.r.columns[i]; c.name == "created_at" {
+			if at := c.at(m).(*time.Time); at.IsZero() {
+				*at = t.s.db.now()
+			}
+		}
+	}
+	t.r.fill(m)
+}
+
+// in is the same table inside a transaction.
+func (t Table[M]) in(tx *Tx) Table[M] {
+	return Table[M]{session{db: t.s.db, tx: tx}, t.r}
+}
+
+// put runs an INSERT or UPDATE of a model.
+func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M) error {
+	_, err := t.s.exec(ctx, statement, args, func() string { return t.orphan(ctx, m) })
+	return err
+}
+
+// orphan finds the foreign key of a model that refers to nothing. The statement failed, but SQLite's transaction can still
+// be asked.
+func (t Table[M]) orphan(ctx context.Context, m *M) string {
+	for _, p := range t.r.parents {
+		for i := range t.r.columns {
+			if t.r.columns[i].name != p.column {
+				continue
+			}
+			var id string
+			key := *t.r.columns[i].at(m).(*string)
+			if t.s.queryRow(ctx, "SELECT id FROM "+p.table+" WHERE id = $1", []any{key}, &id) != nil {
+				return p.column
+			}
+		}
+	}
+	return t.r.refers
+}
+
+// Get returns the row with this id. Errors: ErrNotFound; ErrInvalid.
+func (t Table[M]) Get(ctx context.Context, id string) (*M, error) {
+	if err := t.r.checkID(id); err != nil {
+		return nil, err
+	}
+	return t.one(ctx, "WHERE "+t.r.columns[0].name+" = $1", id)
+}
+
+// Lock returns the row with this id and keeps others from changing it until the transaction ends. It needs a Tx.
+// Errors: ErrNotFound; ErrInvalid.
+func (t Table[M]) Lock(ctx context.Context, id string) (*M, error) {
+	if err := t.r.checkID(id); err != nil {
+		return nil, err
+	}
+	return t.lock(ctx, t.r.columns[0].name, id)
+}
+
+// lock locks the row in which a unique column has this value.
+func (t Table[M]) lock(ctx context.Context, column, value string) (*M, error) {
+	if t.s.tx == nil {
+		return nil, invalid("tx", "a row is locked within a transaction")
+	}
+	return t.one(ctx, "WHERE "+column+" = $1"+t.s.db.engine.forUpdate(), value)
+}
+
+// one returns the row that a condition finds.
+func (t Table[M]) one(ctx context.Context, condition string, args ...any) (*M, error) {
+	found, err := t.many(ctx, condition, args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, ErrNotFound
+	}
+	return found[0], nil
+}
+
+// many returns the rows that a condition finds.
+func (t Table[M]) many(ctx context.Context, condition string, args ...any) ([]*M, error) {
+	var found []*M
+	err := t.s.query(ctx, t.r.selects()+" "+condition, args, func(row scanner) error {
+		m, err := t.r.read(row)
+		found = append(found, m)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// Update writes every column of the row with the model's ID. Where nothing differs from what is stored, nothing is written.
+// Errors: ErrNotFound; ErrInvalid; ErrConflict; ErrImmutable.
+func (t Table[M]) Update(ctx context.Context, m *M) error {
+	if m == nil {
+		return invalid(t.r.table, "is nil")
+	}
+	if t.r.alter != nil {
+		return t.r.alter(m)
+	}
+	args, err := t.r.values(t.s.db.engine, m)
+	if err != nil {
+		return err
+	}
+	return t.s.write(ctx, func(tx *Tx) error {
+		in := t.in(tx)
+		before, err := in.Lock(ctx, t.r.id(m))
+		if err != nil {
+			return err
+		}
+		if !t.r.differ(before, m) {
+			return nil
+		}
+		if err := in.put(ctx, t.r.updating(), args, m); err != nil {
+			return err
+		}
+		return audit(ctx, tx, t.r, "updated", before, m)
+	})
+}
+
+// Delete removes the row with this id. Errors: ErrNotFound; ErrConflict where other rows refer to it; ErrImmutable.
+func (t Table[M]) Delete(ctx context.Context, id string) error {
+	if err := t.r.checkID(id); err != nil {
+		return err
+	}
+	if t.r.alter != nil {
+		return t.r.alter(nil)
+	}
+	return t.s.write(ctx, func(tx *Tx) error {
+		in := t.in(tx)
+		before, err := in.Lock(ctx, id)
+		if err != nil {
+			return err
+		}
+		_, err = in.s.exec(ctx, "DELETE FROM "+t.r.table+" WHERE "+t.r.columns[0].name+" = $1", []any{id},
+			func() string { return t.r.refers })
+		if err != nil {
+			return err
+		}
+		return audit(ctx, tx, t.r, "deleted", before, nil)
+	})
+}
+
+// List returns the rows that pass every filter, ordered by id: at most Limit, at most 1,000. The next page begins After the
+// last id of this one. Errors: ErrInvalid.
+func (t Table[M]) List(ctx context.Context, filters ...Filter) ([]*M, error) {
+	condition, args, err := t.condition(filters, maxPage)
+	if err != nil {
+		return nil, err
+	}
+	return t.many(ctx, condition, args...)
+}
+
+// All iterates over the rows that pass every filter, ordered by id, page by page: memory and locks don't grow with the table.
+// Each page is read when it is needed, so rows written meanwhile may or may not be seen. After an error, which comes with a
+// nil row, it ends. Limit bounds the whole. Errors: as for List.
+func (t Table[M]) All(ctx context.Context, filters ...Filter) iter.Seq2[*M, error] {
+	return func(yield func(*M, error) bool) {
+		left := limitOf(filters)
+		for {
+			page := t.pageSize()
+			if left >= 0 {
+				page = min(page, left)
+			}
+			rows, err := t.List(ctx, append(filters[:len(filters):len(filters)], Limit(page))...)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, m := range rows {
+				if !yield(m, nil) {
+					return
+				}
+			}
+			if left >= 0 {
+				left -= len(rows)
+			}
+			if len(rows) < page || left == 0 {
+				return
+			}
+			filters = append(filters[:len(filters):len(filters)], After(t.r.id(rows[len(rows)-1])))
+		}
+	}
+}
+
+// pageSize is how many rows All reads at a time.
+func (t Table[M]) pageSize() int {
+	if t.r.batch > 0 {
+		return t.r.batch
+	}
+	return maxPage
+}

@@ -1,0 +1,85 @@
+package hostdb
+
+import (
+	"context"
+	"time"
+)
+
+// The statuses of a tenant.
+const (
+	TenantProvisioning = "provisioning" // being set up
+	TenantActive       = "active"
+	TenantSuspended    = "suspended"   // closed to its members
+	TenantMaintenance  = "maintenance" // closed for a moment
+	TenantDropped      = "dropped"     // gone; the row remains
+)
+
+// TierFree is the plan tier of a tenant that has no other.
+const TierFree = "free"
+
+// TenantCatalog is a customer and the address of their database (core_tenants).
+type TenantCatalog struct {
+	ID            string
+	Name          string // required
+	DBURL         Secret // where the tenant's database is, password included
+	IsActive      bool   // written as given: set it on a new tenant
+	PlanTier      string // a PricingPlan's ID; default TierFree. It may name a plan that isn't there
+	CreatedAt     time.Time
+	Slug          string // the tenant's name in URLs (ValidSlug); unique where present
+	Status        string // default TenantActive
+	SchemaVersion int64  // the version of the tenant's own schema; 0: unknown
+}
+
+// Open reports whether members may use the tenant: IsActive, and Status is TenantActive.
+func (t *TenantCatalog) Open() bool {
+	return t.IsActive && t.Status == TenantActive
+}
+
+var tenantStatuses = []string{TenantProvisioning, TenantActive, TenantSuspended, TenantMaintenance, TenantDropped}
+
+var tenantRelation = relation[TenantCatalog]{
+	table: "core_tenants", subject: "tenant", refers: "tenant_id",
+	columns: []column[TenantCatalog]{
+		{"id", func(t *TenantCatalog) any { return &t.ID }, idRule},
+		{"name", func(t *TenantCatalog) any { return &t.Name }, rule{required: true}},
+		{"db_url", func(t *TenantCatalog) any { return &t.DBURL }, rule{max: maxLong, quiet: true}},
+		{"is_active", func(t *TenantCatalog) any { return &t.IsActive }, anyBool},
+		{"plan_tier", func(t *TenantCatalog) any { return &t.PlanTier }, tierRule},
+		{"created_at", func(t *TenantCatalog) any { return &t.CreatedAt }, anyTime},
+		{"slug", func(t *TenantCatalog) any { return &t.Slug }, rule{form: ValidSlug}},
+		{"status", func(t *TenantCatalog) any { return &t.Status }, rule{required: true, words: tenantStatuses}},
+		{"schema_version", func(t *TenantCatalog) any { return &t.SchemaVersion }, rule{sparse: true}},
+	},
+	fill: func(t *TenantCatalog) {
+		orDefault(&t.PlanTier, TierFree)
+		orDefault(&t.Status, TenantActive)
+	},
+}
+
+// orDefault sets an empty text.
+func orDefault(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+// Tenants is the table of tenants.
+type Tenants struct{ Table[TenantCatalog] }
+
+// BySlug returns the tenant with this slug. Errors: ErrNotFound; ErrInvalid.
+func (t Tenants) BySlug(ctx context.Context, slug string) (*TenantCatalog, error) {
+	if !ValidSlug(slug) {
+		return nil, invalid("slug", "is malformed")
+	}
+	return t.one(ctx, "WHERE slug = $1", slug)
+}
+
+// ListForUser returns the tenants in which a user has an active membership, without dropped ones: at most 1,000, ordered by
+// id. Errors: ErrInvalid.
+func (t Tenants) ListForUser(ctx context.Context, userID string) ([]*TenantCatalog, error) {
+	if err := idRule.text("user_id", userID); err != nil {
+		return nil, err
+	}
+	return t.many(ctx, "WHERE id IN (SELECT tenant_id FROM core_memberships WHERE user_id = $1 AND is_active)"+
+		" AND status <> 'dropped' ORDER BY id LIMIT 1000", userID)
+}

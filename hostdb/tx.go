@@ -1,0 +1,168 @@
+package hostdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Tx is a transaction, for one goroutine at a time. Once the database refused a statement, every further call and Commit fail
+// with that error; a nested InTx confines the failure to itself.
+type Tx struct {
+	Tables
+	db     *DB
+	sql    *sql.Tx
+	failed error
+	depth  int  // nested InTx calls under way
+	owned  bool // an InTx of the DB commits it
+}
+
+// Begin starts a transaction. End it with Commit or Rollback; the end of ctx rolls it back. PostgreSQL: at the server's default
+// isolation level. SQLite: with the write lock from the start. Errors: ErrUnavailable.
+func (db *DB) Begin(ctx context.Context) (*Tx, error) {
+	if db.isClosed() {
+		return nil, &failure{kind: ErrUnavailable, text: "the database is closed"}
+	}
+	begun, err := db.write.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, translate(ctx, err, nothing)
+	}
+	tx := &Tx{db: db, sql: begun}
+	tx.Tables = tablesOn(session{db: db, tx: tx})
+	return tx, nil
+}
+
+// Commit makes the transaction's writes permanent. Errors: what failed it before; ErrUnavailable, after which it is unknown
+// whether the transaction took place.
+func (tx *Tx) Commit() error {
+	if tx.owned {
+		return &failure{text: "InTx commits this transaction; return from its function"}
+	}
+	return tx.commit(context.Background())
+}
+
+func (tx *Tx) commit(ctx context.Context) error {
+	if tx.failed != nil {
+		_ = tx.sql.Rollback()
+		return tx.failed
+	}
+	if err := tx.sql.Commit(); err != nil {
+		_ = tx.sql.Rollback()
+		return translate(ctx, err, nothing)
+	}
+	tx.db.feed.committed()
+	return nil
+}
+
+// Rollback undoes the transaction. After Commit or Rollback it does nothing.
+func (tx *Tx) Rollback() error {
+	if tx.owned {
+		return &failure{text: "InTx ends this transaction; return an error from its function"}
+	}
+	if err := tx.sql.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
+		return translate(context.Background(), err, nothing)
+	}
+	return nil
+}
+
+// fail remembers the first error that the database answered with.
+func (tx *Tx) fail(err error) {
+	if tx.failed == nil {
+		tx.failed = err
+	}
+}
+
+// InTx runs fn in a transaction: commits when fn returns nil, rolls back when it returns an error, which is returned as it is,
+// and rolls back when it panics, which goes on as a panic. A transaction that collides with another one (serialization failure,
+// deadlock, SQLite busy) is run again, fn included, up to 10 times with growing pauses: fn must bear that. After that:
+// ErrUnavailable.
+func (db *DB) InTx(ctx context.Context, fn func(*Tx) error) error {
+	return retry(ctx, func() error { return db.once(ctx, fn) })
+}
+
+// once runs fn in one transaction.
+func (db *DB) once(ctx context.Context, fn func(*Tx) error) error {
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	tx.owned = true
+	defer func() { _ = tx.sql.Rollback() }() // does nothing after the commit
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.commit(ctx)
+}
+
+// InTx runs fn in a savepoint of the transaction: what fn did is undone when it returns an error or panics, and the transaction
+// can go on.
+func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
+	if tx.failed != nil {
+		return tx.failed
+	}
+	name := fmt.Sprintf("hostdb_%d", tx.depth)
+	s := session{db: tx.db, tx: tx}
+	if _, err := s.exec(ctx, "SAVEPOINT "+name, nil, nothing); err != nil {
+		return err
+	}
+	owned := tx.owned
+	tx.depth++
+	tx.owned = true
+	kept := false
+	defer func() {
+		tx.depth--
+		tx.owned = owned
+		if !kept {
+			tx.undo(ctx, name)
+		}
+	}()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if tx.failed != nil {
+		return tx.failed
+	}
+	_, err = s.exec(ctx, "RELEASE SAVEPOINT "+name, nil, nothing)
+	kept = err == nil
+	return err
+}
+
+// undo returns to a savepoint. Where that fails, so has the transaction.
+func (tx *Tx) undo(ctx context.Context, savepoint string) {
+	failed := tx.failed
+	if _, err := tx.sql.ExecContext(ctx, "ROLLBACK TO SAVEPOINT "+savepoint); err != nil {
+		tx.fail(translate(ctx, err, nothing))
+		return
+	}
+	if !retryable(failed) { // a serialization failure or a deadlock ends the whole transaction
+		tx.failed = nil
+	}
+}
+
+const (
+	attempts     = 10
+	firstPause   = 2 * time.Millisecond
+	longestPause = 250 * time.Millisecond
+)
+
+// retry runs fn again while it collides with other transactions, with jittered, doubling pauses.
+func retry(ctx context.Context, fn func() error) error {
+	pause := firstPause
+	for attempt := 1; ; attempt++ {
+		err := fn()
+		if !retryable(err) || attempt == attempts {
+			return err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return translate(ctx, err, nothing)
+		}
+		pause = min(2*pause, longestPause)
+	}
+}

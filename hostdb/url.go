@@ -1,0 +1,77 @@
+package hostdb
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// origin is where a database is.
+type origin struct {
+	engine engine
+	url    Secret
+	masked string
+	path   string          // SQLite: the file; "" in memory
+	server *pgx.ConnConfig // PostgreSQL
+}
+
+const urlForms = "write sqlite:path/to/host.db, sqlite::memory: or postgres://user:password@host:5432/database"
+
+// parseURL reads a URL. Errors: ErrInvalid on "url".
+func parseURL(given string) (*origin, error) {
+	scheme, rest, found := strings.Cut(given, ":")
+	switch {
+	case strings.ContainsRune(given, 0):
+		return nil, invalid("url", "holds a NUL")
+	case !found:
+		return nil, invalid("url", urlForms)
+	case scheme == "sqlite":
+		return parseSQLite(given, rest)
+	case scheme == "postgres" || scheme == "postgresql":
+		return parsePostgres(given)
+	}
+	return nil, invalid("url", urlForms)
+}
+
+func parseSQLite(given, path string) (*origin, error) {
+	from := &origin{engine: embedded, url: Secret(given), masked: given}
+	switch {
+	case path == ":memory:":
+		return from, nil
+	case path == "":
+		return nil, invalid("url", "names no file; "+urlForms)
+	case strings.HasPrefix(path, ":"), strings.HasPrefix(path, "//"):
+		return nil, invalid("url", "write sqlite:/absolute/path or sqlite:relative/path")
+	}
+	from.path = path
+	return from, nil
+}
+
+func parsePostgres(given string) (*origin, error) {
+	u, err := url.Parse(given)
+	if err != nil || u.Opaque != "" { // the parser's error repeats the URL
+		return nil, invalid("url", "is malformed; escape special characters of the password (net/url.UserPassword does)")
+	}
+	server, err := pgx.ParseConfig(given)
+	if err != nil {
+		return nil, invalid("url", "has a parameter that is malformed or unknown, or names a file that can't be read")
+	}
+	return &origin{engine: postgres, url: Secret(given), masked: maskURL(u), server: server}, nil
+}
+
+// maskURL hides the password, also where it is a parameter.
+func maskURL(u *url.URL) string {
+	masked := *u
+	if _, has := u.User.Password(); has {
+		masked.User = url.UserPassword(u.User.Username(), "xxxxx")
+	}
+	query := masked.Query()
+	for _, name := range []string{"password", "sslpassword"} {
+		if query.Has(name) {
+			query.Set(name, "xxxxx")
+		}
+	}
+	masked.RawQuery = query.Encode()
+	return masked.String()
+}

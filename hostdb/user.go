@@ -1,0 +1,82 @@
+package hostdb
+
+import (
+	"context"
+	"time"
+)
+
+// GlobalUser is a person who can sign in (core_users). Which tenants they may reach, memberships say.
+type GlobalUser struct {
+	ID           string
+	Email        string     // required; unique without regard to the case of ASCII letters
+	OAuthID      string     // the subject at the identity provider; unique where present
+	PasswordHash Secret     // Access leaves it out
+	StripeCustID string     // the Stripe customer
+	IsSysAdmin   bool       // for the product's own use; it grants nothing in this library
+	CreatedAt    time.Time  // default now
+	LastLogin    *time.Time // a change of it alone is not delivered by Changes
+}
+
+var userRelation = relation[GlobalUser]{
+	table: "core_users", subject: "user", refers: "user_id",
+	columns: []column[GlobalUser]{
+		{"id", func(u *GlobalUser) any { return &u.ID }, idRule},
+		{"email", func(u *GlobalUser) any { return &u.Email }, rule{required: true, max: maxEmail}},
+		{"oauth_id", func(u *GlobalUser) any { return &u.OAuthID }, anyText},
+		{"password_hash", func(u *GlobalUser) any { return &u.PasswordHash }, rule{quiet: true}},
+		{"stripe_cust_id", func(u *GlobalUser) any { return &u.StripeCustID }, anyText},
+		{"is_sys_admin", func(u *GlobalUser) any { return &u.IsSysAdmin }, anyBool},
+		{"created_at", func(u *GlobalUser) any { return &u.CreatedAt }, anyTime},
+		{"last_login", func(u *GlobalUser) any { return &u.LastLogin }, anyTime},
+	},
+	fill: func(*GlobalUser) {},
+}
+
+// Users is the table of users.
+type Users struct{ Table[GlobalUser] }
+
+// ByEmail returns the user with this address, compared without regard to the case of ASCII letters. Errors: ErrNotFound;
+// ErrInvalid.
+func (t Users) ByEmail(ctx context.Context, email string) (*GlobalUser, error) {
+	if err := (rule{required: true, max: maxEmail}).text("email", email); err != nil {
+		return nil, err
+	}
+	return t.one(ctx, "WHERE lower(email) = $1", foldASCII(email))
+}
+
+// ByOAuthID returns the user with this subject at the identity provider. Errors: ErrNotFound; ErrInvalid.
+func (t Users) ByOAuthID(ctx context.Context, oauthID string) (*GlobalUser, error) {
+	if err := (rule{required: true}).text("oauth_id", oauthID); err != nil {
+		return nil, err
+	}
+	return t.one(ctx, "WHERE oauth_id = $1", oauthID)
+}
+
+// ByStripeCustID returns the users of a Stripe customer, at most 1,000, ordered by id. Errors: ErrInvalid.
+func (t Users) ByStripeCustID(ctx context.Context, customer string) ([]*GlobalUser, error) {
+	return t.List(ctx, Where("stripe_cust_id", customer))
+}
+
+// RecordLogin sets LastLogin to now. It writes no audit row. Errors: ErrNotFound; ErrInvalid.
+func (t Users) RecordLogin(ctx context.Context, id string) error {
+	if err := t.r.checkID(id); err != nil {
+		return err
+	}
+	touched, err := t.s.exec(ctx, "UPDATE core_users SET last_login = $1 WHERE id = $2",
+		[]any{t.s.db.engine.time(t.s.db.now()), id}, nothing)
+	if err == nil && touched == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
+// foldASCII lowers the ASCII letters, as both engines' lower does to a text here.
+func foldASCII(s string) string {
+	folded := []byte(s)
+	for i, c := range folded {
+		if 'A' <= c && c <= 'Z' {
+			folded[i] = c + 'a' - 'A'
+		}
+	}
+	return string(folded)
+}
