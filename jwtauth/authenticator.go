@@ -156,8 +156,11 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 	if errors.Is(err, jwt.ErrTokenUnverifiable) {
 		return nil, errAlgorithm
 	}
-	if err != nil || claims.members == nil {
+	if claims.err != nil || err == nil && claims.members == nil {
 		return nil, errClaims
+	}
+	if err != nil {
+		return nil, errForm
 	}
 	name, err := claims.GetIssuer()
 	i := s.issuers[name]

@@ -57,11 +57,11 @@ func checkOneSource(c IssuerConfig) error {
 	}
 	switch len(given) {
 	case 0:
-		return errors.New("no key source is given: set one of Secret, PublicKeys, PEM, JWKS, JWKSURL, Discover and Keyfunc")
+		return errors.New("Secret, PublicKeys, PEM, JWKS, JWKSURL, Discover and Keyfunc are all empty: set exactly one, the key source")
 	case 1:
 		return nil
 	}
-	return fmt.Errorf("%s are all given: keep one key source, and give another issuer its own", strings.Join(given, " and "))
+	return fmt.Errorf("%s are key sources, each of its own: keep one of them", strings.Join(given, " and "))
 }
 
 // staticKeys are keys that never change.

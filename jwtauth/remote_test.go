@@ -1,0 +1,325 @@
+package jwtauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// verifies fails the test unless verifying the token ends in want; nil means that it is accepted.
+func verifies(t *testing.T, a *Authenticator, what, token string, want error) {
+	t.Helper()
+	if _, err := a.Verify(t.Context(), token); !errors.Is(err, want) || (want == nil) != (err == nil) {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+func TestKeysAreFetchedOnce(t *testing.T) {
+	t.Parallel()
+	s := newSigner(t, "ES256")
+	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
+	a := newRemoteFixture(t, server, nil)
+	if n := server.fetches(); n != 0 {
+		t.Errorf("New fetches %d times", n)
+	}
+	var group sync.WaitGroup
+	for range 50 {
+		group.Go(func() { verifies(t, a, "a token among many", s.token(t, nil), nil) })
+	}
+	group.Wait()
+	if n := server.fetches(); n != 1 {
+		t.Errorf("%d fetches for 50 requests at once", n)
+	}
+}
+
+// TestRotation rolls the key over as issuers do: both for a while, then the new one alone.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	first, second := newSigner(t, "ES256"), newSigner(t, "ES256")
+	server := newKeyServer(t, keySetOf(first.jwk(t, "first", nil)))
+	a := newRemoteFixture(t, server, func(c *Config) { c.Now = clock.Now })
+	oldToken, newToken := first.named(t, "first", nil), second.named(t, "second", nil)
+	verifies(t, a, "first key", oldToken, nil)
+
+	server.serve(keySetOf(first.jwk(t, "first", nil), second.jwk(t, "second", nil)))
+	verifies(t, a, "new key within the cooldown", newToken, errUnknownKey)
+	clock.advance(cooldown)
+	verifies(t, a, "new key at first use", newToken, nil)
+	verifies(t, a, "old key beside it", oldToken, nil)
+	if n := server.fetches(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+	identity, err := a.Verify(t.Context(), oldToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	clock.advance(15 * time.Minute)
+	verifies(t, a, "old key, seen by the refresh that is due", oldToken, nil)
+	settle(a)
+	if again, err := a.Verify(t.Context(), oldToken); err != nil || again == identity {
+		t.Errorf("after a minute an entry must be made anew: %v", err)
+	}
+	identity, _ = a.Verify(t.Context(), oldToken)
+	server.serve(keySetOf(second.jwk(t, "second", nil)))
+	clock.advance(cooldown)
+	if again, err := a.Verify(t.Context(), oldToken); err != nil || again != identity {
+		t.Errorf("the token is not cached when its key goes: %v", err)
+	}
+	verifies(t, a, "a third key", second.named(t, "third", nil), errUnknownKey) // makes a fetch
+	verifies(t, a, "cached token of a removed key", oldToken, errUnknownKey)
+	verifies(t, a, "the key that stays", newToken, nil)
+}
+
+// TestRefreshKeepsCachedTokens of keys that stay, and drops those of a key that changes under its name.
+func TestRefreshKeepsCachedTokens(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	s, other := newSigner(t, "ES256"), newSigner(t, "ES256")
+	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
+	a := newRemoteFixture(t, server, func(c *Config) { c.Now, c.KeyRefresh = clock.Now, cooldown })
+	verifies(t, a, "at first", s.token(t, nil), nil)
+	token := s.token(t, map[string]any{"jti": "kept"})
+	identity, err := a.Verify(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refresh := func() {
+		clock.advance(cooldown)
+		if _, err := a.Verify(t.Context(), token); err != nil {
+			t.Error(err)
+		}
+		settle(a)
+	}
+	refresh()
+	if again, _ := a.Verify(t.Context(), token); again != identity || server.fetches() != 2 {
+		t.Errorf("after a refresh (%d fetches) the entry is gone", server.fetches())
+	}
+	server.serve(keySetOf(other.jwk(t, testKeyID, nil)))
+	refresh()
+	verifies(t, a, "token of a key that changed", token, errSignature)
+	verifies(t, a, "token of the key in its place", other.token(t, nil), nil)
+}
+
+// TestRandomKidsCauseOneFetch sends a thousand at once, at a slow issuer: one fetch, and nobody waits much longer than it takes.
+func TestRandomKidsCauseOneFetch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 300 * time.Millisecond
+		s := newSigner(t, "ES256")
+		document := keySetOf(s.jwk(t, testKeyID, nil))
+		var fetches int // by one goroutine at a time, which is what is tested: the race detector watches
+		client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			fetches++
+			time.Sleep(slow)
+			return answerOf(document), nil
+		})}
+		c := testConfig("ES256")
+		c.Now, c.JWKSURL, c.HTTPClient = nil, "https://issuer.example/keys", client
+		a, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lasting := map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800}
+		verifies(t, a, "a good token", s.token(t, lasting), nil)
+		time.Sleep(cooldown)
+		fetches = 0
+		var group sync.WaitGroup
+		began := time.Now()
+		for i := range 1000 {
+			group.Go(func() {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				arrived := time.Now()
+				verifies(t, a, "a random kid", s.named(t, fmt.Sprintf("kid-%d", i), lasting), errUnknownKey)
+				left := max(0, slow-arrived.Sub(began))
+				if waited := time.Since(arrived); waited > left+50*time.Millisecond {
+					t.Errorf("kid %d waited %v, the fetch took %v longer", i, waited, left)
+				}
+			})
+			group.Go(func() {
+				arrived := time.Now()
+				verifies(t, a, "a known kid meanwhile", s.token(t, map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800, "jti": i}), nil)
+				if waited := time.Since(arrived); waited > 0 {
+					t.Errorf("a known kid waited %v", waited)
+				}
+			})
+		}
+		group.Wait()
+		if fetches != 1 {
+			t.Errorf("%d fetches for a thousand random kids in a second", fetches)
+		}
+	})
+}
+
+// TestColdRandomKidsCauseOneFetch is the same where no key was ever fetched, with the issuer up and down.
+func TestColdRandomKidsCauseOneFetch(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]error{http.StatusOK: errUnknownKey, http.StatusBadGateway: tenantdb.ErrAuthUnavailable} {
+		s := newSigner(t, "ES256")
+		server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
+		if status != http.StatusOK {
+			server.fail(status)
+		}
+		a := newRemoteFixture(t, server, nil)
+		var group sync.WaitGroup
+		for i := range 200 {
+			token := s.named(t, fmt.Sprint(i), nil)
+			group.Go(func() { verifies(t, a, "a random kid", token, want) })
+		}
+		group.Wait()
+		if n := server.fetches(); n != 1 {
+			t.Errorf("status %d: %d fetches", status, n)
+		}
+	}
+}
+
+// TestIssuerDown: cached keys serve to their maximum age, then the answer is 503 and not 401, and all is well when it is back.
+func TestIssuerDown(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	s := newSigner(t, "ES256")
+	document := keySetOf(s.jwk(t, testKeyID, nil))
+	server := newKeyServer(t, document)
+	a := newRemoteFixture(t, server, func(c *Config) { c.Now, c.KeyRefresh, c.KeyMaxAge = clock.Now, time.Minute, time.Hour })
+	day := map[string]any{"exp": testNow.Add(24 * time.Hour).Unix()}
+	verifies(t, a, "at first", s.token(t, day), nil)
+	for name, down := range map[string]func(){
+		"status": func() { server.fail(http.StatusInternalServerError) }, "empty object": func() { server.serve(`{}`) },
+		"empty set": func() { server.serve(`{"keys":[]}`) }, "no usable key": func() { server.serve(`{"keys":[{"kty":"oct","k":"AAAA"}]}`) },
+		"not JSON": func() { server.serve(`<html>`) },
+	} {
+		down()
+		clock.advance(5 * time.Minute)
+		verifies(t, a, name+": refresh is due", s.token(t, day), nil)
+		settle(a)
+		verifies(t, a, name+": known key", s.token(t, map[string]any{"exp": day["exp"], "jti": name}), nil)
+		verifies(t, a, name+": unknown key", s.named(t, "new", day), tenantdb.ErrAuthUnavailable)
+	}
+	clock.advance(time.Hour - 25*time.Minute - time.Second)
+	last := s.token(t, map[string]any{"exp": day["exp"], "jti": "last"})
+	verifies(t, a, "a second before the maximum age", last, nil)
+	settle(a)
+	clock.advance(time.Second)
+	verifies(t, a, "cached token at the maximum age", last, tenantdb.ErrAuthUnavailable)
+	verifies(t, a, "other token at the maximum age", s.token(t, day), tenantdb.ErrAuthUnavailable)
+	settle(a)
+	server.serve(document)
+	clock.advance(cooldown)
+	verifies(t, a, "the issuer is back", last, nil)
+}
+
+// TestFailedStartIsRetriedSoon: without keys the next attempt need not wait for the whole cooldown.
+func TestFailedStartIsRetriedSoon(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	s := newSigner(t, "ES256")
+	server := newKeyServer(t, "")
+	server.fail(http.StatusServiceUnavailable)
+	a := newRemoteFixture(t, server, func(c *Config) { c.Now = clock.Now })
+	verifies(t, a, "down", s.token(t, nil), tenantdb.ErrAuthUnavailable)
+	server.serve(keySetOf(s.jwk(t, testKeyID, nil)))
+	clock.advance(retryAfter - time.Second)
+	verifies(t, a, "too early to ask again", s.token(t, nil), tenantdb.ErrAuthUnavailable)
+	clock.advance(time.Second)
+	verifies(t, a, "up", s.token(t, nil), nil)
+	if n := server.fetches(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+}
+
+// TestClockSetBack must not make keys young for ever, nor hold up the next fetch.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	s := newSigner(t, "ES256")
+	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
+	a := newRemoteFixture(t, server, func(c *Config) { c.Now = clock.Now })
+	timeless := map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800}
+	token := s.token(t, timeless)
+	verifies(t, a, "at first", token, nil)
+	server.serve(keySetOf(newSigner(t, "ES256").jwk(t, testKeyID, nil)))
+	clock.advance(-time.Hour)
+	verifies(t, a, "an hour earlier, a refresh is due", token, nil)
+	settle(a)
+	verifies(t, a, "an hour earlier, refreshed", token, errSignature)
+}
+
+// TestFetchHasItsOwnTimeout: a silent issuer holds nobody longer than that, and a caller who leaves takes nobody along.
+func TestFetchHasItsOwnTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSigner(t, "ES256")
+		client := &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})}
+		c := testConfig("ES256")
+		c.JWKSURL, c.HTTPClient = "https://issuer.example/keys", client
+		a, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		var group sync.WaitGroup
+		group.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := a.Verify(ctx, s.token(t, nil)); !errors.Is(err, tenantdb.ErrAuthUnavailable) || time.Since(began) != time.Second {
+				t.Errorf("who leaves after a second: %v after %v", err, time.Since(began))
+			}
+		})
+		group.Go(func() {
+			verifies(t, a, "who stays", s.token(t, nil), tenantdb.ErrAuthUnavailable)
+			if time.Since(began) != fetchTimeout {
+				t.Errorf("who stays waits %v", time.Since(began))
+			}
+		})
+		group.Wait()
+		// synctest fails the test if a goroutine is left.
+	})
+}
+
+// TestClientPanics must not end the process: no handler recovers on the fetch's goroutine.
+func TestClientPanics(t *testing.T) {
+	t.Parallel()
+	s := newSigner(t, "ES256")
+	server := newKeyServer(t, "")
+	a := newRemoteFixture(t, server, func(c *Config) {
+		c.HTTPClient = &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) { panic("transport") })}
+	})
+	verifies(t, a, "panic", s.token(t, nil), tenantdb.ErrAuthUnavailable)
+}
+
+// TestBadKeysAreSkippedOneByOne in a fetched set, and a symmetric one is bad there.
+func TestBadKeysAreSkippedOneByOne(t *testing.T) {
+	t.Parallel()
+	s, twin := newSigner(t, "ES256"), newSigner(t, "ES256")
+	secret := newSigner(t, "HS256")
+	server := newKeyServer(t, keySetOf(`null`, `1`, `{}`, `{"kty":"EC","kty":"EC"}`, secret.jwk(t, "secret", nil),
+		twin.jwk(t, "twin", nil), twin.jwk(t, "twin", nil), twin.jwk(t, "enc", map[string]any{"use": "enc"}), s.jwk(t, testKeyID, nil)))
+	a := newRemoteFixture(t, server, nil)
+	verifies(t, a, "the good one", s.token(t, nil), nil)
+	verifies(t, a, "two of a name", twin.named(t, "twin", nil), errUnknownKey)
+	verifies(t, a, "for encryption", twin.named(t, "enc", nil), errUnknownKey)
+	verifies(t, a, "symmetric", secret.named(t, "secret", nil), errAlgorithm)
+	verifies(t, a, "no kid, one usable key", s.named(t, "", nil), nil)
+}
+
+// transport is an http.RoundTripper in one function.
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func answerOf(document string) *http.Response {
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(document)), Header: http.Header{}}
+}
