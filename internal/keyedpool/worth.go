@@ -11,7 +11,7 @@ import (
 const (
 	// halfLives × the budget acquires make a half-life: long beside a lap through the budget, so that a burst of strangers
 	// does not outweigh a regular; short enough that yesterday's regulars leave.
-	halfLives = 64
+	halfLives = 16
 	// eraBits is how far an acquire's weight grows, in powers of two, before all weights are scaled back.
 	eraBits = 500
 	// ghostsPerConn × the budget is how many forgotten tenants' worth is remembered, 8 bytes each.
