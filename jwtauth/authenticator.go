@@ -180,7 +180,7 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.
 func (s *state) entryFor(identity *tenantdb.Identity, claims *claimSet, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
-	e := &cacheEntry{identity: identity, key: k, source: i.keys, values: claims.values, from: now.Round(0)}
+	e := &cacheEntry{identity: identity, key: k, source: i.keys, size: claims.size, from: now.Round(0)}
 	e.until = e.from.Add(s.maxCached)
 	if end := identity.ExpiresAt.Add(s.leeway); end.Before(e.until) {
 		e.until = end

@@ -24,15 +24,15 @@ const latestDate = 253402300799
 // claimSet is a token's payload as golang-jwt's parser and validator handle it, decoded without regard to what is signed.
 type claimSet struct {
 	members map[string]any
-	// values counts what members holds at every depth.
-	values int
+	// size is what members takes beside the payload's text, in bytes.
+	size int
 	// err says why the payload was refused.
 	err error
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (c *claimSet) UnmarshalJSON(data []byte) error {
-	c.members, c.values, c.err = decodeObject(string(data))
+	c.members, c.size, c.err = decodeObject(string(data))
 	if c.err == nil && ambiguousCase(c.members, registeredClaims) {
 		c.err = errJSONDuplicate
 	}

@@ -19,12 +19,20 @@ var (
 // maxDepth bounds how deep objects and arrays may nest: far beyond what claims or keys need, far below what hurts.
 const maxDepth = 32
 
-// decodeObject decodes a JSON object into maps, slices, strings, json.Numbers, bools and nils, and counts the values in it.
+// What a decoded value takes at most beside the text: its place in a slice or map that grew, and its box. A map has room for eight
+// members from the start.
+const (
+	bytesPerValue  = 96
+	bytesPerObject = 320
+)
+
+// decodeObject decodes a JSON object into maps, slices, strings, json.Numbers, bools and nils, and estimates their size in bytes,
+// the text not counted.
 //
 // It accepts a part of what encoding/json accepts, and decodes that part alike: a name that stands twice in an object, text
 // that is not UTF-8, half a surrogate pair (I-JSON, RFC 7493, sections 2.1 and 2.3) and deep nesting are errors here. Names
 // keep their case. Strings share the memory of text.
-func decodeObject(text string) (members map[string]any, values int, err error) {
+func decodeObject(text string) (members map[string]any, size int, err error) {
 	if !utf8.ValidString(text) {
 		return nil, 0, errJSONSyntax
 	}
@@ -41,15 +49,15 @@ func decodeObject(text string) (members map[string]any, values int, err error) {
 	if d.at != len(text) {
 		return nil, 0, errJSONSyntax
 	}
-	return members, d.values, nil
+	return members, d.size, nil
 }
 
 // jsonDecoder is a position in a JSON text.
 type jsonDecoder struct {
-	text   string
-	at     int
-	depth  int
-	values int
+	text  string
+	at    int
+	depth int
+	size  int
 }
 
 // peek returns the byte at the position; 0, which no JSON text holds outside a string, at the end.
@@ -82,7 +90,7 @@ func (d *jsonDecoder) space() {
 }
 
 func (d *jsonDecoder) value() (any, error) {
-	d.values++
+	d.size += bytesPerValue
 	switch c := d.peek(); {
 	case c == '"':
 		return d.string()
@@ -114,6 +122,7 @@ func (d *jsonDecoder) object() (map[string]any, error) {
 	if d.depth++; d.depth > maxDepth {
 		return nil, errJSONDepth
 	}
+	d.size += bytesPerObject
 	members := make(map[string]any)
 	err := d.list('}', func() error { return d.member(members) })
 	d.depth--

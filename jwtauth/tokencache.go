@@ -20,8 +20,8 @@ type cacheEntry struct {
 	// from is when the token was verified, and until when it ends, or when the entry is too old. Both are wall time: the monotonic
 	// clock may stand still while the machine sleeps.
 	from, until time.Time
-	// values counts what the claims hold.
-	values int
+	// size is what the claims take beside the payload's text.
+	size int
 }
 
 // holds reports whether the entry's token would still be good. Before from, its nbf may not have passed: the clock was
@@ -30,11 +30,10 @@ func (e *cacheEntry) holds(now time.Time) bool {
 	return now.Before(e.until) && !now.Before(e.from) && e.source.trusts(e.key, now)
 }
 
-// cost estimates the bytes that an entry takes under its token: the token itself, the payload that the claims' strings share,
-// and for each value its place in a map or slice.
+// cost estimates the bytes that an entry takes under its token: the token itself, the payload that the claims' strings share, the
+// claims, and what is the same for all.
 func (e *cacheEntry) cost(token string) int {
-	const perEntry, perValue = 512, 96
-	return 2*len(token) + perEntry + perValue*e.values
+	return 2*len(token) + e.size + 512
 }
 
 // tokenCache remembers verified tokens by their full text. Nil remembers nothing. One cache belongs to one Authenticator, since an
@@ -50,7 +49,7 @@ type cacheShard struct {
 	bytes    int
 	maxBytes int
 	// The padding keeps two shards off one cache line.
-	_ [88]byte
+	_ [96]byte
 }
 
 // shardEntries is how many entries a shard has room for at least.

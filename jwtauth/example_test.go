@@ -1,0 +1,269 @@
+package jwtauth_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/jwtauth"
+)
+
+// noon is the time of the examples.
+func noon() time.Time { return time.Date(2030, time.January, 1, 12, 0, 0, 0, time.UTC) }
+
+// sign makes a token as an identity provider would. Products make none themselves, but in development.
+func sign(method jwt.SigningMethod, key any, kid string, claims jwt.MapClaims) string {
+	token := jwt.NewWithClaims(method, claims)
+	if kid != "" {
+		token.Header["kid"] = kid
+	}
+	text, err := token.SignedString(key)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// get is a request with a token.
+func get(token string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/notes", nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	return r
+}
+
+func ExampleNew() {
+	secret := []byte("at least thirty-two random bytes!")
+	auth, err := jwtauth.New(jwtauth.Config{
+		Issuer:     "https://login.example.com",
+		Audience:   "notes",
+		Algorithms: []string{"HS256"},
+		Secret:     secret,
+		Now:        noon,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	token := sign(jwt.SigningMethodHS256, secret, "", jwt.MapClaims{
+		"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix(), "tenant": "acme",
+	})
+	identity, err := auth.Authenticate(get(token))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	tenant, _ := identity.Claim("tenant")
+	fmt.Println(identity.Subject, "of", tenant, "until", identity.ExpiresAt.Format(time.TimeOnly))
+	// Output: ada of acme until 13:00:00
+}
+
+// A configuration that is not safe is refused, with the field and the mend.
+func ExampleNew_weak() {
+	_, err := jwtauth.New(jwtauth.Config{Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"HS256"}, Secret: []byte("hunter2")})
+	fmt.Println(err)
+	_, err = jwtauth.New(jwtauth.Config{Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"RS256"}, JWKSURL: "http://login.example.com/keys"})
+	fmt.Println(err)
+	// Output:
+	// jwtauth: Config.Secret: 7 bytes are too short: HS256 needs 32 (RFC 7518, section 3.2)
+	// jwtauth: Config.JWKSURL: http is for loopback hosts only: use https
+}
+
+// An identity provider's keys come from its JWK set, which its discovery document names. Here it is a server on loopback; in
+// production Issuer is all there is to say.
+func ExampleNew_discovery() {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err)
+	}
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		issuer := "http://" + r.Host
+		if r.URL.Path == "/.well-known/openid-configuration" {
+			json.NewEncoder(w).Encode(map[string]string{"issuer": issuer, "jwks_uri": issuer + "/keys"})
+			return
+		}
+		fmt.Fprintf(w, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"2030","x":%q}]}`, base64.RawURLEncoding.EncodeToString(public))
+	}))
+	defer provider.Close()
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: provider.URL, Audience: "notes", Algorithms: []string{"EdDSA"}, Discover: true, Now: noon})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	token := sign(jwt.SigningMethodEdDSA, private, "2030", jwt.MapClaims{"iss": provider.URL, "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix()})
+	identity, err := auth.Authenticate(get(token))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(identity.Subject)
+	// Output: ada
+}
+
+// Several issuers stand side by side, each with rules of its own: customers sign in by the identity provider, and the nightly
+// jobs have tokens of our own making. No key of one counts for the other.
+func ExampleConfig_others() {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		panic(err)
+	}
+	secret := []byte("at least thirty-two random bytes!")
+	auth, err := jwtauth.New(jwtauth.Config{
+		Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"EdDSA"},
+		PEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
+		Others: []jwtauth.IssuerConfig{
+			{Issuer: "jobs", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret, Scopes: []string{"export"}},
+		},
+		Now: noon,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	claims := jwt.MapClaims{"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix()}
+	job := jwt.MapClaims{"iss": "jobs", "aud": "notes", "sub": "nightly", "scope": "export", "exp": noon().Add(time.Hour).Unix()}
+	for _, token := range []string{
+		sign(jwt.SigningMethodEdDSA, private, "", claims),
+		sign(jwt.SigningMethodHS256, secret, "", job),
+		sign(jwt.SigningMethodHS256, secret, "", claims), // a job that would like to be ada
+	} {
+		identity, err := auth.Authenticate(get(token))
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		fmt.Println(identity.Subject, "of", identity.Issuer)
+	}
+	// Output:
+	// ada of https://login.example.com
+	// nightly of jobs
+	// tenantdb: the credential is not valid: the issuer does not sign with this algorithm
+}
+
+// A token lasts as long as it says, unless somebody is asked on every request whether it still may.
+func ExampleConfig_revoked() {
+	signedOut := map[any]bool{"session-2": true}
+	secret := []byte("at least thirty-two random bytes!")
+	auth, err := jwtauth.New(jwtauth.Config{
+		Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret, Now: noon,
+		Revoked: func(_ context.Context, identity *tenantdb.Identity) (bool, error) {
+			return signedOut[identity.Claims["sid"]], nil
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, session := range []string{"session-1", "session-2"} {
+		token := sign(jwt.SigningMethodHS256, secret, "", jwt.MapClaims{
+			"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "sid": session, "exp": noon().Add(time.Hour).Unix(),
+		})
+		_, err := auth.Authenticate(get(token))
+		fmt.Println(session, tenantdb.StatusCode(err))
+	}
+	// Output:
+	// session-1 200
+	// session-2 401
+}
+
+// The reasons of golang-jwt are kept, so that a client can be told to refresh its token.
+func ExampleAuthenticator_Verify() {
+	secret := []byte("at least thirty-two random bytes!")
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: "jobs", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret, Now: noon})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	token := sign(jwt.SigningMethodHS256, secret, "", jwt.MapClaims{"iss": "jobs", "aud": "notes", "sub": "nightly", "exp": noon().Unix()})
+	_, err = auth.Verify(context.Background(), token)
+	fmt.Println(errors.Is(err, jwt.ErrTokenExpired), err)
+	// Output: true tenantdb: the credential is not valid: token is expired
+}
+
+// sessions is an authenticator without tokens: a cookie names a session on the server.
+type sessions struct {
+	users map[string]string
+	guard *http.CrossOriginProtection
+}
+
+// Authenticate implements tenantdb.Authenticator.
+func (s sessions) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
+	cookies := r.CookiesNamed("__Host-session")
+	switch {
+	case len(cookies) == 0:
+		return nil, tenantdb.ErrNoCredential
+	case len(cookies) > 1:
+		return nil, tenantdb.ErrSeveralCredentials
+	case s.guard.Check(r) != nil:
+		return nil, tenantdb.ErrCrossOrigin
+	}
+	user, ok := s.users[cookies[0].Value]
+	if !ok {
+		return nil, tenantdb.ErrInvalidCredential
+	}
+	return &tenantdb.Identity{Issuer: "sessions", Subject: user}, nil
+}
+
+// Another authenticator is one method away: here, sessions kept on the server.
+func Example_sessionCookie() {
+	var auth tenantdb.Authenticator = sessions{users: map[string]string{"s3cr3t": "ada"}, guard: http.NewCrossOriginProtection()}
+	r := httptest.NewRequest(http.MethodPost, "/notes", nil)
+	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: "s3cr3t"})
+	identity, err := auth.Authenticate(r)
+	fmt.Println(identity.Subject, err)
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	_, err = auth.Authenticate(r)
+	fmt.Println(err)
+	// Output:
+	// ada <nil>
+	// tenantdb: cross-origin request refused
+}
+
+// apiKeys is an authenticator for a table of API keys, which holds digests: who reads it can't use it.
+type apiKeys map[[sha256.Size]byte]string
+
+// Authenticate implements tenantdb.Authenticator.
+func (k apiKeys) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
+	headers := r.Header.Values("Authorization")
+	switch len(headers) {
+	case 0:
+		return nil, tenantdb.ErrNoCredential
+	case 1:
+	default:
+		return nil, tenantdb.ErrSeveralCredentials
+	}
+	key, ok := strings.CutPrefix(headers[0], "Bearer ")
+	program, known := k[sha256.Sum256([]byte(key))]
+	if !ok || !known {
+		return nil, tenantdb.ErrInvalidCredential
+	}
+	return &tenantdb.Identity{Issuer: "api-keys", Subject: program}, nil
+}
+
+// Another authenticator is one method away: here, API keys for programs.
+func Example_apiKeys() {
+	var auth tenantdb.Authenticator = apiKeys{sha256.Sum256([]byte("key_live_1")): "importer"}
+	identity, err := auth.Authenticate(get("key_live_1"))
+	fmt.Println(identity.Subject, err)
+	_, err = auth.Authenticate(get("key_live_2"))
+	fmt.Println(err)
+	// Output:
+	// importer <nil>
+	// tenantdb: the credential is not valid
+}
