@@ -111,7 +111,10 @@ func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T, asOf uint64) (Le
 	case t.draining > 0:
 		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Tenant: id, Server: key, Cause: errDraining}
 	case !t.serves(target, asOf):
-		t.renew(p.server(key), target, asOf)
+		if known := t.current.Load(); asOf < t.knownAt {
+			target, key = known.target, known.server.key
+		}
+		t.renew(p.server(key), target, max(asOf, t.knownAt))
 	}
 	t.refs++
 	return Lease[T, C]{tenant: t}, nil
