@@ -15,7 +15,8 @@ import (
 // Config says whose tokens are accepted, and how requests carry them. Issuer, Audience, Algorithms and exactly one key source
 // are required; the zero value of every other field is the safe choice.
 //
-// Printed or logged in whatever form, a Config shows no key.
+// Printed or logged in whatever form, a Config shows no key; but fmt can't ask it how where it lies in an unexported field of
+// another struct.
 type Config struct {
 	// Issuer is the exact iss claim of accepted tokens (RFC 7519, section 4.1.1).
 	Issuer string
@@ -125,7 +126,8 @@ type CacheConfig struct {
 	Disabled bool
 	// Entries is how many tokens are kept at most. Default: 10,000.
 	Entries int
-	// Bytes is how much memory the entries may take, as estimated from their size. Default: 32 MiB.
+	// Bytes is how much memory the entries may take, as estimated from their size. Default: 32 MiB. The cache has up to 64 parts of
+	// 256 KiB or more; what is larger than a part is not kept.
 	Bytes int
 	// MaxAge is how long an entry serves at most: a minute, which is also the default. An entry ends before that with its token
 	// and with its key.

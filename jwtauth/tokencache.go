@@ -52,11 +52,13 @@ type cacheShard struct {
 	_ [96]byte
 }
 
-// shardEntries is how many entries a shard has room for at least.
-const shardEntries = 64
-
-// maxShards is more than the cores that compete for them.
-const maxShards = 64
+const (
+	// shardEntries and shardBytes are what a shard has room for at least, unless it is the only one.
+	shardEntries = 64
+	shardBytes   = 256 << 10
+	// maxShards is more than the cores that compete for them.
+	maxShards = 64
+)
 
 // setDefaults checks and completes the bounds.
 func (c *CacheConfig) setDefaults() error {
@@ -83,7 +85,7 @@ func newTokenCache(c CacheConfig) *tokenCache {
 		return nil
 	}
 	n := 1
-	for n < maxShards && c.Entries/(2*n) >= shardEntries {
+	for n < maxShards && c.Entries/(2*n) >= shardEntries && c.Bytes/(2*n) >= shardBytes {
 		n *= 2
 	}
 	t := &tokenCache{shards: make([]cacheShard, n)}

@@ -141,7 +141,7 @@ func (t *tokenCache) size() (entries, bytes int) {
 func TestCacheKeepsItsBounds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		c := CacheConfig{Entries: rapid.IntRange(1, 300).Draw(t, "entries"), Bytes: rapid.IntRange(1, 200_000).Draw(t, "bytes")}
+		c := CacheConfig{Entries: rapid.IntRange(1, 300).Draw(t, "entries"), Bytes: rapid.IntRange(1, 2_000_000).Draw(t, "bytes")}
 		cache := newTokenCache(c)
 		source := staticKeys{}
 		now := testNow
@@ -172,13 +172,16 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 // TestCacheShards: room for 64 entries in each, a power of two of them, each a multiple of two cache lines, evenly used.
 func TestCacheShards(t *testing.T) {
 	t.Parallel()
-	for entries, want := range map[int]int{1: 1, 64: 1, 127: 1, 128: 2, 1000: 8, 10_000: 64, 1_000_000: 64} {
-		c := CacheConfig{Entries: entries}
+	for bounds, want := range map[[2]int]int{
+		{1}: 1, {64}: 1, {127}: 1, {128}: 2, {1000}: 8, {}: 64, {1_000_000}: 64,
+		{10_000, 1}: 1, {10_000, 512<<10 - 1}: 1, {10_000, 512 << 10}: 2, {128, 1 << 30}: 2,
+	} {
+		c := CacheConfig{Entries: bounds[0], Bytes: bounds[1]}
 		if err := c.setDefaults(); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(newTokenCache(c).shards); n != want {
-			t.Errorf("%d entries: %d shards, want %d", entries, n, want)
+			t.Errorf("%v: %d shards, want %d", bounds, n, want)
 		}
 	}
 	if size := unsafe.Sizeof(cacheShard{}); size%128 != 0 {

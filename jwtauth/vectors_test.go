@@ -153,8 +153,8 @@ func verifySignature(t *testing.T, i *issuer, token string) error {
 	return a.method.Verify(token[:last], signature, k.material)
 }
 
-// TestForeignFormsAreRefused feeds encrypted tokens, JWS whose payload is no claims object, and the cookbook's other
-// serializations to authenticators that have the very keys.
+// TestForeignFormsAreRefused feeds encrypted tokens, and JWS whose payload is no claims object, to authenticators that have the
+// very keys.
 func TestForeignFormsAreRefused(t *testing.T) {
 	t.Parallel()
 	a, _ := newFixture(t, "ES256", nil)
@@ -232,5 +232,65 @@ func TestKeyDocumentsHaveTheRightVerdict(t *testing.T) {
 	}
 	if fmt.Sprint(seen) != "map[JWKS false:38 JWKS true:12 PEM false:6 PEM true:6 X509-MAP false:6]" {
 		t.Errorf("verdicts: %v", seen)
+	}
+}
+
+// TestCookbookIsRefused: RFC 7520's and RFC 7797's examples sign prose, detached, unencoded and JSON-serialized payloads. Each is
+// tried in every serialization with its own key.
+func TestCookbookIsRefused(t *testing.T) {
+	t.Parallel()
+	files := map[string]int{
+		"jws_4_1.rsa_v15_signature": 0, "jws_4_2.rsa-pss_signature": 0, "jws_4_3.ecdsa_signature": 0, "jws_4_4.hmac-sha2_integrity_protection": 0,
+		"jws_4_5.signature_with_detached_content": 0, "jws_4_6.protecting_specific_header_fields": 0, "jws_4_7.protecting_content_only": 0,
+		"jws_4_8.multiple_signatures": 0, "curve25519_jws": 0, "rfc7797_4.2.hmac-sha2_b64_false": 0, "rfc7797_hmac-sha2_b64_false": 0,
+		"6.nesting_signatures_and_encryption": 0,
+	}
+	for name := range files {
+		var document map[string]any
+		readVectors(t, "rfc/jose-cookbook/"+name+".json", &document)
+		var authenticators []*Authenticator
+		walk(document, func(v map[string]any) {
+			if v["kty"] == nil {
+				return
+			}
+			delete(v, "d")
+			for _, names := range [][]string{asymmetric, {"HS256"}} {
+				a, err := New(Config{Issuer: "i", Audience: "a", Algorithms: names, JWKS: []byte(keySetOf(jsonText(t, v)))})
+				if err == nil {
+					authenticators = append(authenticators, a)
+				}
+			}
+		})
+		output, _ := document["output"].(map[string]any)
+		for form, v := range output {
+			token, ok := v.(string)
+			if !ok {
+				token = jsonText(t, v)
+			}
+			for _, a := range authenticators {
+				files[name]++
+				refuses(t, a, name+" "+form, token, tenantdb.ErrInvalidCredential)
+			}
+		}
+	}
+	for name, n := range files {
+		if n == 0 && name != "6.nesting_signatures_and_encryption" && name != "rfc7797_4.2.hmac-sha2_b64_false" {
+			t.Errorf("%s: no token was tried", name)
+		}
+	}
+}
+
+// walk visits every object in a decoded JSON value.
+func walk(v any, visit func(map[string]any)) {
+	switch v := v.(type) {
+	case map[string]any:
+		visit(v)
+		for _, element := range v {
+			walk(element, visit)
+		}
+	case []any:
+		for _, element := range v {
+			walk(element, visit)
+		}
 	}
 }
