@@ -67,6 +67,7 @@ func audit[M any](ctx context.Context, tx *Tx, r *relation[M], what string, befo
 	if r.subject == "" {
 		return nil
 	}
+	tx.changed = true
 	target := after
 	if target == nil {
 		target = before

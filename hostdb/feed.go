@@ -1,10 +1,205 @@
 package hostdb
 
-// feed is the change feed of a DB.
-type feed struct{ db *DB }
+import (
+	"context"
+	"sync"
+	"time"
+)
 
-func newFeed(db *DB) *feed { return &feed{db: db} }
+// feed is the one poller behind all Changes loops of a DB.
+type feed struct {
+	db      *DB
+	pollers sync.WaitGroup
 
-func (f *feed) committed() {}
+	mu          sync.Mutex // guards what follows; never held across I/O
+	ended       bool
+	subscribers map[*subscriber]bool
+	stop        context.CancelFunc // ends the running poller
+	stopped     chan struct{}      // closed when it has ended
+	woken       bool
+	rouse       context.CancelFunc // ends its wait
+}
 
-func (f *feed) wait() {}
+// cursor is a poller's place in an engine's log of changes.
+type cursor interface {
+	// poll returns what was committed since the last poll; reset: all that is known is that something may have been.
+	poll(ctx context.Context) (changes []Change, reset bool, err error)
+	// wait returns when ctx ends, or earlier when there may be something to poll.
+	wait(ctx context.Context)
+	// close frees what the cursor holds.
+	close()
+}
+
+func newFeed(db *DB) *feed {
+	return &feed{db: db, subscribers: map[*subscriber]bool{}}
+}
+
+// subscribe adds a subscriber and starts the poller for the first one.
+func (f *feed) subscribe() (*subscriber, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		return nil, &failure{kind: ErrUnavailable, text: "the database is closed"}
+	}
+	sub := &subscriber{ready: make(chan struct{}, 1), fresh: true}
+	f.subscribers[sub] = true
+	if len(f.subscribers) == 1 {
+		ctx, stop := context.WithCancel(context.Background())
+		stopped := make(chan struct{})
+		f.stop, f.stopped = stop, stopped
+		f.pollers.Go(func() {
+			defer close(stopped)
+			f.run(ctx)
+		})
+	}
+	f.wakeLocked()
+	return sub, nil
+}
+
+// unsubscribe removes a subscriber; the last one ends the poller and waits for it.
+func (f *feed) unsubscribe(sub *subscriber) {
+	f.mu.Lock()
+	delete(f.subscribers, sub)
+	last, stopped := len(f.subscribers) == 0, f.stopped
+	if last {
+		f.stop()
+	}
+	f.mu.Unlock()
+	if last {
+		<-stopped
+	}
+}
+
+// wait ends the feed for good.
+func (f *feed) wait() {
+	f.mu.Lock()
+	f.ended = true
+	if f.stop != nil {
+		f.stop()
+	}
+	f.mu.Unlock()
+	f.pollers.Wait()
+}
+
+// wake ends the poller's wait, or its next one if it is polling.
+func (f *feed) wake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wakeLocked()
+}
+
+func (f *feed) wakeLocked() {
+	f.woken = true
+	if f.rouse != nil {
+		f.rouse()
+	}
+}
+
+// run polls until ctx ends.
+func (f *feed) run(ctx context.Context) {
+	at := f.db.newCursor()
+	defer at.close()
+	var pruned time.Time
+	for {
+		started := f.db.config.Now()
+		changes, reset, err := f.poll(ctx, at)
+		if ctx.Err() != nil {
+			return
+		}
+		f.deliver(Delivery{PolledAt: started, Changes: changes, Reset: reset}, err)
+		if err == nil && started.Sub(pruned) > f.db.config.Retention/4 {
+			pruned = started
+			if err := f.db.prune(ctx); err != nil && ctx.Err() == nil {
+				f.deliver(Delivery{}, err)
+			}
+		}
+		f.pause(ctx, at)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// pollTimeout bounds one poll, so that a server that hangs is reported.
+const pollTimeout = 5 * time.Second
+
+func (f *feed) poll(ctx context.Context, at cursor) ([]Change, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	changes, reset, err := at.poll(ctx)
+	if len(changes) > maxChanges {
+		return nil, true, err
+	}
+	return changes, reset, translate(ctx, err, nothing)
+}
+
+// pause waits for the interval, for Wake or for a hint of the database's.
+func (f *feed) pause(ctx context.Context, at cursor) {
+	ctx, cancel := context.WithTimeout(ctx, f.db.config.PollInterval)
+	defer cancel()
+	f.mu.Lock()
+	if f.woken {
+		cancel()
+	}
+	f.rouse = cancel
+	f.mu.Unlock()
+	at.wait(ctx)
+	f.mu.Lock()
+	f.woken, f.rouse = false, nil
+	f.mu.Unlock()
+}
+
+// deliver hands a poll's outcome to every subscriber.
+func (f *feed) deliver(found Delivery, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for sub := range f.subscribers {
+		sub.put(found, err)
+	}
+}
+
+// subscriber collects deliveries until its loop takes them.
+type subscriber struct {
+	ready chan struct{}
+
+	mu      sync.Mutex
+	fresh   bool // nothing has been delivered yet
+	pending *Delivery
+	err     error
+}
+
+// put adds a poll's outcome to what is pending.
+func (s *subscriber) put(found Delivery, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+	if err == nil {
+		if s.fresh {
+			found.Reset = true
+			s.fresh = false
+		}
+		if s.pending != nil {
+			found.Reset = found.Reset || s.pending.Reset
+			found.Changes = append(s.pending.Changes, found.Changes...)
+		}
+		if found.Reset = found.Reset || len(found.Changes) > maxChanges; found.Reset {
+			found.Changes = nil
+		} else {
+			found.Changes = found.Changes[:len(found.Changes):len(found.Changes)] // subscribers share the array
+		}
+		s.pending = &found
+	}
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what is pending: a delivery, an error that came after it, or both.
+func (s *subscriber) take() (*Delivery, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pending, err := s.pending, s.err
+	s.pending, s.err = nil, nil
+	return pending, err
+}

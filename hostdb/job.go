@@ -14,7 +14,10 @@ const (
 // DefaultMaxAttempts is how often a job is tried that names no number of its own.
 const DefaultMaxAttempts = 5
 
-const maxPayload = 256 << 10
+const (
+	maxPayload  = 256 << 10
+	maxErrorLog = 8 << 10
+)
 
 // SystemJob is work to be done in the background (sys_jobs). Make one with Jobs.Enqueue.
 type SystemJob struct {
@@ -63,8 +66,3 @@ var jobRelation = relation[SystemJob]{
 
 // Jobs is the queue of jobs. Insert and Update write a row as it is; Enqueue, Claim and the others keep the queue's rules.
 type Jobs struct{ Table[SystemJob] }
-
-const maxErrorLog = 8 << 10
-
-// sweeper remembers when the queue was last swept.
-type sweeper struct{}

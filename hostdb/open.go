@@ -81,6 +81,9 @@ func OpenConfig(ctx context.Context, config Config) (*DB, error) {
 	} else {
 		err = db.openSQLite(ctx)
 	}
+	if err == nil {
+		err = db.prune(ctx) // a process that never listens adds changes too
+	}
 	if err != nil {
 		_ = db.Close()
 		return nil, err

@@ -41,6 +41,7 @@ func (db *DB) openSQLite(ctx context.Context) error {
 
 func (db *DB) startSQLite(ctx context.Context) error {
 	name := db.origin.name()
+	db.origin.dsn = name
 	anchor, err := db.pool(name+everyConn, 1)
 	if err != nil {
 		return err
@@ -66,7 +67,10 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	if readers == 0 {
 		readers = 4
 	}
-	db.read, err = db.pool(name+readerConn, readers)
+	if db.read, err = db.pool(name+readerConn, readers); err != nil || db.origin.path == "" {
+		return err
+	}
+	db.origin.file, err = os.Stat(db.origin.path)
 	return err
 }
 

@@ -13,11 +13,12 @@ import (
 // with that error; a nested InTx confines the failure to itself.
 type Tx struct {
 	Tables
-	db     *DB
-	sql    *sql.Tx
-	failed error
-	depth  int  // nested InTx calls under way
-	owned  bool // an InTx of the DB commits it
+	db      *DB
+	sql     *sql.Tx
+	failed  error
+	depth   int  // nested InTx calls under way
+	owned   bool // InTx ends it
+	changed bool // it has written what Changes delivers
 }
 
 // Begin starts a transaction. End it with Commit or Rollback; the end of ctx rolls it back. PostgreSQL: at the server's default
@@ -53,7 +54,9 @@ func (tx *Tx) commit(ctx context.Context) error {
 		_ = tx.sql.Rollback()
 		return translate(ctx, err, nothing)
 	}
-	tx.db.feed.committed()
+	if tx.changed {
+		tx.db.Wake()
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package hostdb
 
 import (
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -13,6 +14,8 @@ type origin struct {
 	url    Secret
 	masked string
 	path   string          // SQLite: the file; "" in memory
+	file   os.FileInfo     // SQLite: which file that was when it was opened
+	dsn    string          // SQLite: the driver's name of it, up to the parameters
 	server *pgx.ConnConfig // PostgreSQL
 }
 

@@ -1,0 +1,118 @@
+package hostdb
+
+import (
+	"context"
+	"database/sql"
+	"os"
+
+	"modernc.org/sqlite"
+)
+
+// sqliteCursor polls on a connection of its own. Writers take turns, so ids are in the order of the commits.
+type sqliteCursor struct {
+	db      *DB
+	pool    *sql.DB
+	conn    *sql.Conn
+	version int64 // data_version: it changes when another connection has committed
+	last    int64
+	started bool
+}
+
+const pollSQLite = `SELECT f.floor, (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'host_changes'),
+		coalesce(c.id, 0), coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
+	FROM host_feed_floor f LEFT JOIN host_changes c ON c.id > $1 ORDER BY c.id LIMIT 10001`
+
+// connect opens the connection, if there is none.
+func (c *sqliteCursor) connect(ctx context.Context) error {
+	if c.conn != nil {
+		return nil
+	}
+	connector, err := sqlite.NewConnector(c.db.origin.dsn + readerConn)
+	if err != nil {
+		return err
+	}
+	pool := sql.OpenDB(connector)
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		_ = pool.Close()
+		return err
+	}
+	c.pool, c.conn, c.version = pool, conn, -1
+	return nil
+}
+
+// poll implements cursor.
+func (c *sqliteCursor) poll(ctx context.Context) ([]Change, bool, error) {
+	if err := c.db.origin.sameFile(); err != nil {
+		return nil, false, err
+	}
+	if err := c.connect(ctx); err != nil {
+		return nil, false, err
+	}
+	changes, reset, err := c.read(ctx)
+	if err != nil {
+		c.close() // the driver may have given the connection up
+	}
+	return changes, reset, err
+}
+
+// read returns what is new. An unchanged data_version spares the query; in memory there is none.
+func (c *sqliteCursor) read(ctx context.Context) ([]Change, bool, error) {
+	var version int64
+	if err := c.conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
+		return nil, false, err
+	}
+	if c.started && version == c.version && c.db.origin.path != "" {
+		return nil, false, nil
+	}
+	rows, err := c.conn.QueryContext(ctx, pollSQLite, c.last)
+	if err != nil {
+		return nil, false, err
+	}
+	defer rows.Close()
+	var (
+		changes           []Change
+		floor, newest, id int64
+	)
+	for rows.Next() {
+		var change Change
+		if err := rows.Scan(&floor, &newest, &id, &change.Kind, &change.UserID, &change.TenantID, &change.PlanID); err != nil {
+			return nil, false, err
+		}
+		if id != 0 {
+			changes = append(changes, change)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, false, err
+	}
+	reset := !c.started || floor > c.last || newest < c.last
+	c.started, c.version, c.last = true, version, newest
+	return changes, reset, nil
+}
+
+// wait implements cursor. Own commits end ctx.
+func (c *sqliteCursor) wait(ctx context.Context) {
+	<-ctx.Done()
+}
+
+// close implements cursor.
+func (c *sqliteCursor) close() {
+	if c.conn != nil {
+		_ = c.conn.Close()
+		_ = c.pool.Close()
+		c.conn = nil
+	}
+}
+
+// sameFile fails when the file at the path is not the one that was opened: connections still work on the old one.
+func (o *origin) sameFile() error {
+	if o.path == "" {
+		return nil
+	}
+	info, err := os.Stat(o.path)
+	if err != nil || !os.SameFile(info, o.file) {
+		return &failure{kind: ErrUnavailable, text: "the database's file has been replaced or removed; open it again"}
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+package hostdb
+
+import "fmt"
+
+// Format implements fmt.Formatter. It prints the fields with the password hash masked: fmt skips Secret's own methods where a verb
+// doesn't fit, as in %s of a struct.
+func (u GlobalUser) Format(f fmt.State, verb rune) {
+	type plain GlobalUser
+	u.PasswordHash = Secret(u.PasswordHash.String())
+	fmt.Fprintf(f, fmt.FormatString(f, verb), plain(u))
+}
+
+// Format implements fmt.Formatter. It prints the fields with the database URL masked, whatever the verb.
+func (t TenantCatalog) Format(f fmt.State, verb rune) {
+	type plain TenantCatalog
+	t.DBURL = Secret(t.DBURL.String())
+	fmt.Fprintf(f, fmt.FormatString(f, verb), plain(t))
+}

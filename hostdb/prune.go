@@ -1,0 +1,59 @@
+package hostdb
+
+import (
+	"context"
+	"time"
+)
+
+// prune forgets changes that are older than the retention, and says so in the floor.
+func (db *DB) prune(ctx context.Context) error {
+	if db.engine == postgres {
+		return db.InTx(ctx, func(tx *Tx) error { return prunePostgres(ctx, session{db: db, tx: tx}) })
+	}
+	return db.pruneSQLite(ctx)
+}
+
+// prunePostgres deletes what a snapshot of at least the retention ago could see all of. The age of a row itself says nothing:
+// its transaction may have committed long after it was written.
+func prunePostgres(ctx context.Context, s session) error {
+	var mine bool
+	if err := s.queryRow(ctx, "SELECT pg_try_advisory_xact_lock(7307206461662302)", nil, &mine); err != nil || !mine {
+		return err
+	}
+	statements := []struct {
+		text string
+		args []any
+	}{
+		{"INSERT INTO host_feed_marks DEFAULT VALUES", nil},
+		{`UPDATE host_feed_floor SET floor = greatest(floor, pg_snapshot_xmin(old.snapshot))
+			FROM (SELECT snapshot FROM host_feed_marks WHERE taken_at <= clock_timestamp() - make_interval(secs => $1)
+				ORDER BY taken_at DESC LIMIT 1) old`, []any{s.db.config.Retention.Seconds()}},
+		{"DELETE FROM host_changes WHERE xid < (SELECT floor FROM host_feed_floor)", nil},
+		{`DELETE FROM host_feed_marks WHERE taken_at < (SELECT max(taken_at) FROM host_feed_marks
+			WHERE taken_at <= clock_timestamp() - make_interval(secs => $1))`, []any{s.db.config.Retention.Seconds()}},
+	}
+	for _, statement := range statements {
+		if _, err := s.exec(ctx, statement.text, statement.args, nothing); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneSQLite deletes by the rows' age: transactions begin and commit in one order. It writes only if there is something.
+func (db *DB) pruneSQLite(ctx context.Context) error {
+	limit := formatTime(db.config.Now().Add(-db.config.Retention).Add(-time.Millisecond))
+	var newest int64
+	err := session{db: db}.queryRow(ctx, "SELECT coalesce(max(id), 0) FROM host_changes WHERE changed_at < $1", []any{limit}, &newest)
+	if err != nil || newest == 0 {
+		return err
+	}
+	return db.InTx(ctx, func(tx *Tx) error {
+		s := session{db: db, tx: tx}
+		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = max(floor, $1)", []any{newest}, nothing); err != nil {
+			return err
+		}
+		_, err := s.exec(ctx, "DELETE FROM host_changes WHERE id <= $1", []any{newest}, nothing)
+		return err
+	})
+}

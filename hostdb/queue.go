@@ -1,0 +1,281 @@
+package hostdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// sweepInterval is how often Claim looks for jobs whose time or whose lease has come, beyond when it finds nothing else.
+const sweepInterval = 250 * time.Millisecond
+
+// sweeper remembers when the queue was last swept.
+type sweeper struct {
+	mu   sync.Mutex
+	last time.Time
+}
+
+// due reports whether it is time to sweep, and takes the turn.
+func (w *sweeper) due(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if age := now.Sub(w.last); age >= 0 && age < sweepInterval {
+		return false
+	}
+	w.last = now
+	return true
+}
+
+// Enqueue puts a job in line. Of the job it takes JobType, Payload, TenantID, MaxAttempts, RunAfter and DedupeKey, and the ID if
+// there is one; it fills in the rest. Where a pending or running job has the same DedupeKey, nothing is stored, and the model
+// becomes that job. It reports whether the job is new. On a Tx the job exists once the transaction commits.
+// Errors: ErrInvalid; ErrConflict for an ID that is taken.
+func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
+	if j == nil {
+		return false, invalid("job", "is nil")
+	}
+	fresh := SystemJob{ID: j.ID, JobType: j.JobType, Payload: j.Payload, TenantID: j.TenantID, MaxAttempts: j.MaxAttempts,
+		RunAfter: j.RunAfter, DedupeKey: j.DedupeKey}
+	if fresh.RunAfter != nil && !fresh.RunAfter.After(t.s.db.now()) {
+		fresh.RunAfter = nil
+	}
+	t.fill(&fresh)
+	args, err := t.r.values(t.s.db.engine, &fresh)
+	if err != nil {
+		return false, err
+	}
+	for range attempts {
+		stored, err := t.s.exec(ctx, t.r.insertion()+
+			" ON CONFLICT (dedupe_key) WHERE status IN ('pending', 'running') DO NOTHING", args, nothing)
+		if err != nil {
+			return false, err
+		}
+		if stored == 1 {
+			*j = fresh
+			return true, nil
+		}
+		there, err := t.one(ctx, "WHERE dedupe_key = $1 AND status IN ('pending', 'running')", fresh.DedupeKey)
+		if err == nil {
+			*j = *there
+			return false, nil
+		}
+		if !errors.Is(err, ErrNotFound) { // it may have ended between the two statements
+			return false, err
+		}
+	}
+	return false, conflict("dedupe_key", "is taken by jobs that come and go")
+}
+
+// Claim takes the next job of one of these types (of any, if there are none) for a worker and a lease, which Heartbeat extends.
+// Tenants take turns, however many jobs each has in line; within a tenant, jobs run in the order they came. A job whose lease is
+// over goes back in line, or fails for good if it has no attempt left. A job is given to one worker at a time.
+// Errors: ErrNotFound when no job is ready; ErrInvalid.
+func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
+	if err := (rule{required: true}).text("worker", worker); err != nil {
+		return nil, err
+	}
+	if lease < time.Millisecond || lease > 30*24*time.Hour {
+		return nil, invalid("lease", "must be between 1 ms and 30 days")
+	}
+	for _, name := range types {
+		if err := (rule{required: true}).text("job_type", name); err != nil {
+			return nil, err
+		}
+	}
+	if t.s.db.sweep.due(t.s.db.now()) {
+		if _, err := t.sweepQueue(ctx); err != nil {
+			return nil, err
+		}
+	}
+	job, err := t.next(ctx, worker, types, lease)
+	if !errors.Is(err, ErrNotFound) {
+		return job, err
+	}
+	if found, err := t.sweepQueue(ctx); err != nil || found == 0 {
+		return nil, errors.Join(err, ErrNotFound)
+	}
+	return t.next(ctx, worker, types, lease)
+}
+
+// next claims the first job in line, in one statement.
+func (t Jobs) next(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
+	e := t.s.db.engine
+	args := []any{worker, e.time(t.s.db.now().Add(lease))}
+	condition := ""
+	if len(types) > 0 {
+		places := make([]string, len(types))
+		for i, name := range types {
+			args = append(args, name)
+			places[i] = fmt.Sprintf("$%d", len(args))
+		}
+		condition = " AND job_type IN (" + strings.Join(places, ", ") + ")"
+	}
+	skip := ""
+	if e == postgres {
+		skip = " FOR UPDATE SKIP LOCKED"
+	}
+	text := `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1, lease_until = $2
+		WHERE id = (SELECT id FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL` + condition +
+		" ORDER BY turn, id LIMIT 1" + skip + ") RETURNING " + t.r.names()
+	var job *SystemJob
+	err := t.s.returning(ctx, text, args, func(row scanner) (err error) {
+		job, err = t.r.read(row)
+		return err
+	})
+	if err == nil && job == nil {
+		return nil, ErrNotFound
+	}
+	return job, err
+}
+
+// sweepQueue puts jobs in line whose time has come and whose lease is over, and fails those without an attempt left. It returns
+// how many rows it changed.
+func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
+	now := t.s.db.engine.time(t.s.db.now())
+	skip := ""
+	if t.s.db.engine == postgres {
+		skip = " FOR UPDATE SKIP LOCKED"
+	}
+	var swept int64
+	for _, text := range []string{
+		`UPDATE sys_jobs SET run_after = NULL WHERE id IN (SELECT id FROM sys_jobs
+			WHERE status = 'pending' AND run_after <= $1 ORDER BY run_after LIMIT 1000` + skip + ")",
+		`UPDATE sys_jobs SET worker = NULL, lease_until = NULL, error_log = 'the lease ended',
+			completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
+			status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END
+			WHERE id IN (SELECT id FROM sys_jobs WHERE status = 'running' AND lease_until <= $1
+				ORDER BY lease_until LIMIT 1000` + skip + ")",
+	} {
+		touched, err := t.s.exec(ctx, text, []any{now}, nothing)
+		if err != nil {
+			return swept, err
+		}
+		swept += touched
+	}
+	return swept, nil
+}
+
+// Heartbeat extends the lease of a job that Claim returned, to lease from now. Errors: ErrConflict on "lease" where the job
+// is no longer this worker's, which should then stop; ErrInvalid.
+func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) error {
+	if lease < time.Millisecond || lease > 30*24*time.Hour {
+		return invalid("lease", "must be between 1 ms and 30 days")
+	}
+	until := t.s.db.now().Add(lease)
+	err := t.held(ctx, j, "lease_until = $4", t.s.db.engine.time(until))
+	if err == nil {
+		j.LeaseUntil = &until
+	}
+	return err
+}
+
+// Complete ends a job that Claim returned. Errors: ErrConflict on "lease" where the job is no longer this worker's.
+func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
+	now := t.s.db.now()
+	err := t.held(ctx, j, "status = 'completed', completed_at = $4, lease_until = NULL, error_log = NULL", t.s.db.engine.time(now))
+	if err == nil {
+		j.Status, j.CompletedAt, j.LeaseUntil, j.ErrorLog = JobCompleted, &now, nil, ""
+	}
+	return err
+}
+
+// Fail ends an attempt of a job that Claim returned. The job runs again after a pause (Backoff), or becomes a dead letter with
+// the status JobFailed if it has no attempt left. Of the reason, 8 KiB are kept; it must hold no secret.
+// Errors: ErrConflict on "lease" where the job is no longer this worker's.
+func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
+	reason = clean(reason, maxErrorLog)
+	now := t.s.db.now()
+	if j != nil && j.Attempts >= j.MaxAttempts {
+		err := t.held(ctx, j, "status = 'failed', completed_at = $4, lease_until = NULL, error_log = $5",
+			t.s.db.engine.time(now), orNull(reason))
+		if err == nil {
+			j.Status, j.CompletedAt, j.LeaseUntil, j.ErrorLog = JobFailed, &now, nil, reason
+		}
+		return err
+	}
+	var again time.Time
+	if j != nil {
+		again = now.Add(Backoff(j.Attempts))
+	}
+	err := t.held(ctx, j, "status = 'pending', run_after = $4, worker = NULL, lease_until = NULL, error_log = $5",
+		t.s.db.engine.time(again), orNull(reason))
+	if err == nil {
+		j.Status, j.RunAfter, j.Worker, j.LeaseUntil, j.ErrorLog = JobPending, &again, "", nil, reason
+	}
+	return err
+}
+
+// Backoff is the pause after a job's attempt failed: 10 s after the first, twice as long after each further one, 1 h at most.
+func Backoff(attempt int) time.Duration {
+	const first, longest = 10 * time.Second, time.Hour
+	if attempt > 10 {
+		return longest
+	}
+	return min(first<<max(attempt-1, 0), longest)
+}
+
+// held updates a job if this worker still holds this attempt of it.
+func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) error {
+	if j == nil {
+		return invalid("job", "is nil")
+	}
+	if err := t.r.checkID(j.ID); err != nil {
+		return err
+	}
+	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+
+		" WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running'", append([]any{j.ID, j.Worker, j.Attempts}, args...), nothing)
+	if err == nil && touched == 0 {
+		return conflict("lease", "the job is no longer this worker's")
+	}
+	return err
+}
+
+// Cancel ends a pending or running job. Its worker learns of it from the next Heartbeat, Complete or Fail.
+// Errors: ErrNotFound; ErrConflict on "status" where the job has ended.
+func (t Jobs) Cancel(ctx context.Context, id string) error {
+	return t.change(ctx, id, "status = 'cancelled', completed_at = $2, lease_until = NULL",
+		"status IN ('pending', 'running')", t.s.db.engine.time(t.s.db.now()))
+}
+
+// Retry puts a failed or cancelled job in line again, with all its attempts. Errors: ErrNotFound; ErrConflict on "status"
+// where the job has not ended or was completed, and on "dedupe_key" where another one has taken its place.
+func (t Jobs) Retry(ctx context.Context, id string) error {
+	return t.change(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL, worker = NULL,
+		lease_until = NULL`, "status IN ('failed', 'cancelled')")
+}
+
+// change updates a job in one of some statuses.
+func (t Jobs) change(ctx context.Context, id, set, condition string, args ...any) error {
+	if err := t.r.checkID(id); err != nil {
+		return err
+	}
+	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+" WHERE id = $1 AND "+condition, append([]any{id}, args...), nothing)
+	if err != nil || touched == 1 {
+		return err
+	}
+	if _, err := t.Get(ctx, id); err != nil {
+		return err
+	}
+	return conflict("status", "doesn't allow it")
+}
+
+// DeadLetters returns the jobs that failed for good, ordered by id, a page at a time. Errors: ErrInvalid.
+func (t Jobs) DeadLetters(ctx context.Context, filters ...Filter) ([]*SystemJob, error) {
+	return t.List(ctx, append([]Filter{Where("status", JobFailed)}, filters...)...)
+}
+
+// clean makes a text storable: valid UTF-8 without NUL, cut to a number of bytes.
+func clean(s string, limit int) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}
