@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -116,4 +117,25 @@ func refusalOf(err error) *refusal {
 		return r
 	}
 	return unknown
+}
+
+// printable escapes the control characters of a text that goes into a log.
+func printable(text string) string {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] == 0x7f {
+			quoted := strconv.Quote(text)
+			return quoted[1 : len(quoted)-1]
+		}
+	}
+	return text
+}
+
+var (
+	errSchemaTooOld = errors.New("its schema is older than this program needs")
+	errPoolClosed   = errors.New("the pool is closed")
+)
+
+// notOpen is why a tenant with that status can't be entered.
+func notOpen(status string) error {
+	return errors.New("its status is " + strconv.Quote(status))
 }

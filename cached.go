@@ -1,0 +1,59 @@
+package tenantdb
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// cached is one thing kept beside a tenant's database.
+type cached struct {
+	mu    sync.Mutex // held while it is built, so that it is built once
+	built bool
+	gone  bool // the database has closed
+	value any
+	close func()
+}
+
+// Cached returns what build makes of the scope's tenant, made once for each database and key however many requests ask
+// together: a *gorm.DB, an ent client, prepared statements. It is dropped with the database (after its last lease, or when the
+// tenant moves), through the function that build returns; nil where there is nothing to close. An error of build is returned
+// and not kept. Key is any comparable value; use a type of your own, as with context keys. It panics where no middleware ran.
+func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), error)) (T, error) {
+	scope, _ := FromContext(ctx)
+	t := leaseOf(ctx, "Cached").tenant
+	entry, _ := t.cache.LoadOrStore(key, new(cached))
+	c := entry.(*cached)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var none T
+	if c.gone {
+		return none, because(ErrTenantUnavailable, errPoolClosed)
+	}
+	if !c.built {
+		value, closer, err := build(scope)
+		if err != nil {
+			return none, err
+		}
+		c.value, c.close, c.built = value, closer, true
+	}
+	value, ok := c.value.(T)
+	if !ok {
+		return none, fmt.Errorf("tenantdb: Cached: key %v holds a %T, not a %T; use another key", key, c.value, none)
+	}
+	return value, nil
+}
+
+// dropCached closes what is kept beside a database that nobody holds.
+func (t *tenantDB) dropCached() {
+	t.cache.Range(func(_, entry any) bool {
+		c := entry.(*cached)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.built && c.close != nil {
+			c.close()
+		}
+		c.built, c.gone, c.value = false, true, nil
+		return true
+	})
+}

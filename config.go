@@ -1,0 +1,236 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// UserKey names a user of the host database: by ID or by OAuthID, exactly one of them.
+type UserKey = hostdb.UserKey
+
+// Config describes a Middleware. Host, Authenticator and Tenant are needed; the zero value of everything else is safe.
+type Config struct {
+	// Host is the host database. The Middleware never closes it.
+	Host *hostdb.DB
+	// Authenticator tells who sends a request; see package jwtauth.
+	Authenticator Authenticator
+	// UserKey maps a verified identity to a user. Default with one issuer: UserBySubject. With several issuers New fails
+	// without it, since their subjects may collide. An error refuses the request as ErrInvalidCredential. Never map by an
+	// e-mail address that the issuer hasn't verified.
+	UserKey func(Identity) (UserKey, error)
+	// FirstLogin, where set, is called when a verified caller has no user yet, to create one: once at a time for each user,
+	// however many requests arrive together. It may be called again, also by other processes, so a user who exists already
+	// (hostdb.ErrConflict) is not an error. Its context is the library's own and ends after Cache.LoadTimeout.
+	FirstLogin func(context.Context, *Identity) error
+	// Tenant is where a request names its tenant.
+	Tenant Source
+	// Pool holds the tenants' databases. Nil: one is made with the defaults and closed by Close. A Pool that is given may serve
+	// several Middlewares and is closed by whoever made it.
+	Pool *Pool
+	// Cache bounds what is remembered of the host database, and for how long.
+	Cache CacheConfig
+	// Subscription says what paying means. The zero value wants an active subscription of every tenant.
+	Subscription SubscriptionPolicy
+	// Roles are the roles of memberships, highest first. Default: owner, admin, member.
+	Roles []string
+	// Skip are the public routes, as http.ServeMux patterns ("GET /healthz", "/static/"). They are matched only where the
+	// request's path is clean and plainly escaped; anything else authenticates.
+	Skip []string
+	// MinSchemaVersion is the lowest core_tenants.schema_version that this program works with; a tenant below it is answered
+	// ErrTenantUnavailable. Default 0: any, also a tenant that was never migrated.
+	MinSchemaVersion int64
+	// Redirects sends browsers to the login and billing pages.
+	Redirects Redirects
+	// ErrorHandler writes the response to a refused request. Default: problem+json (RFC 9457). The error is an *Error; what it
+	// wraps may be shown to nobody.
+	ErrorHandler func(http.ResponseWriter, *http.Request, error)
+	// Logger receives what goes wrong on the server's side (level Warn) and refused requests (level Debug). Default: none.
+	Logger *slog.Logger
+	// Now is the clock that subscriptions are judged by. Default: time.Now.
+	Now func() time.Time
+}
+
+// CacheConfig bounds the cache of access facts. A change committed to the host database, by whatever program, is felt within
+// MaxStaleness while the host database answers.
+type CacheConfig struct {
+	// Size is how many (user, tenant) pairs are kept. Default 100,000.
+	Size int
+	// Denials is how many refused pairs are kept, apart from the others. Default 4,096.
+	Denials int
+	// MaxStaleness bounds how long after its commit a change may go unnoticed while the host database answers. Default 3 s, at
+	// least 100 ms.
+	MaxStaleness time.Duration
+	// MaxAge bounds how long an entry lives without being loaded anew. Default 5 min.
+	MaxAge time.Duration
+	// DenialAge is MaxAge for refusals. Default 2 s.
+	DenialAge time.Duration
+	// MaxStaleIfDown bounds how long cached facts serve while the host database doesn't answer. Default 2 min; at least
+	// MaxStaleness.
+	MaxStaleIfDown time.Duration
+	// MaxLoads bounds how many lookups run at once. Default 4.
+	MaxLoads int
+	// LoadTimeout bounds one lookup. Default 1 s.
+	LoadTimeout time.Duration
+}
+
+// withDefaults fills in what is zero.
+func (c CacheConfig) withDefaults() CacheConfig {
+	orInt(&c.Size, 100_000)
+	orInt(&c.Denials, 4096)
+	orInt(&c.MaxLoads, 4)
+	orDuration(&c.MaxStaleness, 3*time.Second)
+	orDuration(&c.MaxAge, 5*time.Minute)
+	orDuration(&c.DenialAge, 2*time.Second)
+	orDuration(&c.MaxStaleIfDown, 2*time.Minute)
+	orDuration(&c.LoadTimeout, time.Second)
+	return c
+}
+
+func orInt(field *int, value int) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+func orDuration(field *time.Duration, value time.Duration) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// validate checks a filled-in CacheConfig.
+func (c CacheConfig) validate() error {
+	switch {
+	case c.Size < 0 || c.Denials < 0 || c.MaxLoads < 0:
+		return errors.New("Cache: Size, Denials and MaxLoads can't be negative")
+	case c.MaxStaleness < 100*time.Millisecond:
+		return errors.New("Cache.MaxStaleness: give at least 100ms; changes can't be looked for more often")
+	case c.MaxStaleIfDown < c.MaxStaleness:
+		return errors.New("Cache.MaxStaleIfDown: give at least Cache.MaxStaleness")
+	case c.MaxAge < 0 || c.DenialAge < 0 || c.LoadTimeout < 0:
+		return errors.New("Cache: MaxAge, DenialAge and LoadTimeout can't be negative")
+	}
+	return nil
+}
+
+// validate names what is missing and how to mend it.
+func (c *Config) validate() error {
+	switch {
+	case c.Host == nil:
+		return errors.New("Host: give the host database, from hostdb.Open or hostdb.FromEnv")
+	case c.Authenticator == nil:
+		return errors.New("Authenticator: give one, such as jwtauth.New's")
+	case c.Tenant.err != nil:
+		return fmt.Errorf("Tenant: %w", c.Tenant.err)
+	case len(c.Tenant.finders) == 0 && !c.Tenant.sole:
+		return errors.New("Tenant: give a source, such as FromHeader(\"X-Tenant\")")
+	case c.MinSchemaVersion < 0:
+		return errors.New("MinSchemaVersion: can't be negative")
+	case slices.Contains(c.Subscription.FreePlans, ""):
+		return errors.New("Subscription.FreePlans: a plan has a name")
+	}
+	for i, role := range c.Roles {
+		if role == "" || slices.Contains(c.Roles[:i], role) {
+			return fmt.Errorf("Roles: %q is empty or named twice", role)
+		}
+	}
+	if err := c.Redirects.validate(); err != nil {
+		return err
+	}
+	return c.Cache.withDefaults().validate()
+}
+
+// setDefaults fills in what is zero.
+func (c *Config) setDefaults() {
+	c.Cache = c.Cache.withDefaults()
+	orDuration(&c.Subscription.Grace, hostdb.DefaultGrace)
+	if len(c.Roles) == 0 {
+		c.Roles = []string{hostdb.RoleOwner, hostdb.RoleAdmin, hostdb.RoleMember}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+}
+
+// userKey returns the configured mapping, or the default where it is safe.
+func (c *Config) userKey() (func(Identity) (UserKey, error), error) {
+	if c.UserKey != nil {
+		return c.UserKey, nil
+	}
+	if several, ok := c.Authenticator.(interface{ Issuers() []string }); ok {
+		if n := len(several.Issuers()); n != 1 {
+			return nil, fmt.Errorf("UserKey: needed with %d issuers, since the same subject may be another person there; see UserByPrefixedSubject", n)
+		}
+		return UserBySubject, nil
+	}
+	// An authenticator that doesn't say which issuers it accepts: the first one seen is the only one.
+	var first atomic.Pointer[string]
+	return func(id Identity) (UserKey, error) {
+		if p := first.Load(); p == nil {
+			first.CompareAndSwap(nil, &id.Issuer)
+		}
+		if *first.Load() != id.Issuer {
+			return UserKey{}, errors.New("identities of several issuers need Config.UserKey")
+		}
+		return UserBySubject(id)
+	}, nil
+}
+
+// UserBySubject takes the identity's subject for the user's oauth_id. It is right with a single issuer.
+func UserBySubject(id Identity) (UserKey, error) {
+	return userKeyOf(UserKey{OAuthID: id.Subject})
+}
+
+// UserByID takes the identity's subject for the user's id, as where the program issues its own tokens.
+func UserByID(id Identity) (UserKey, error) {
+	if !hostdb.ValidID(id.Subject) {
+		return UserKey{}, errors.New("the subject is not a user's id")
+	}
+	return UserKey{ID: id.Subject}, nil
+}
+
+// UserByPrefixedSubject takes prefix + subject for the user's oauth_id, with a prefix for each issuer, such as "google_" for
+// https://accounts.google.com. Identities of other issuers are refused. No prefix may begin with another one.
+func UserByPrefixedSubject(prefixes map[string]string) func(Identity) (UserKey, error) {
+	own := make(map[string]string, len(prefixes))
+	for issuer, prefix := range prefixes {
+		for other, longer := range prefixes {
+			if issuer != other && len(prefix) <= len(longer) && longer[:len(prefix)] == prefix {
+				panic(fmt.Sprintf("tenantdb: UserByPrefixedSubject: the prefix %q begins %q, so two people could share a name", prefix, longer))
+			}
+		}
+		own[issuer] = prefix
+	}
+	return func(id Identity) (UserKey, error) {
+		prefix, ok := own[id.Issuer]
+		if !ok {
+			return UserKey{}, errors.New("no prefix for this issuer")
+		}
+		if id.Subject == "" {
+			return UserKey{}, errors.New("the identity has no subject")
+		}
+		return userKeyOf(UserKey{OAuthID: prefix + id.Subject})
+	}
+}
+
+// maxOAuthID bounds the name that an identity gives, in bytes; the host database's bound is the same.
+const maxOAuthID = 255
+
+// userKeyOf checks a key by oauth_id.
+func userKeyOf(key UserKey) (UserKey, error) {
+	if key.OAuthID == "" || len(key.OAuthID) > maxOAuthID {
+		return UserKey{}, errors.New("the subject is empty or too long")
+	}
+	return key, nil
+}

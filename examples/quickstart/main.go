@@ -1,0 +1,96 @@
+// Quickstart serves two tenants from two databases. It needs nothing but Go: go run ./examples/quickstart
+// With -postgres URL the same runs on a PostgreSQL server, with a database for each tenant.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/jwtauth"
+)
+
+func main() {
+	addr := flag.String("addr", "localhost:8080", "address to serve on")
+	postgres := flag.String("postgres", "", "URL of a PostgreSQL database for the host tables, by a role that may create databases")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+
+	secret := []byte(rand.Text() + rand.Text())
+	demo, err := setUp(ctx, *postgres, secret) // the host database, a pool, two tenants, two users
+	check(err)
+	defer demo.close()
+
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: secret})
+	check(err)
+	mw, err := tenantdb.New(tenantdb.Config{
+		Host:          demo.host,
+		Pool:          demo.pool,
+		Authenticator: auth,
+		Tenant:        tenantdb.FromHeader("X-Tenant"),
+		Subscription:  tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}},
+		Skip:          []string{"GET /healthz"},
+	})
+	check(err)
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /notes", listNotes)
+	mux.HandleFunc("POST /notes", addNote)
+	server := &http.Server{Addr: *addr, Handler: mw.Handler(mux)}
+	demo.printCommands(os.Stdout, *addr)
+
+	go func() { <-ctx.Done(); _ = server.Shutdown(context.Background()) }()
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		check(err)
+	}
+	check(mw.Close(context.Background()))
+}
+
+func listNotes(w http.ResponseWriter, r *http.Request) {
+	scope, _ := tenantdb.FromContext(r.Context())
+	rows, err := tenantdb.ReadDB(r.Context()).QueryContext(r.Context(), "SELECT author, body FROM notes")
+	if err != nil {
+		tenantdb.WriteError(w, r, err)
+		return
+	}
+	defer rows.Close()
+	fmt.Fprintf(w, "notes of %s, read by its %s %s:\n", scope.Tenant.Name, scope.Role, scope.User.Email)
+	for rows.Next() {
+		var author, body string
+		if err := rows.Scan(&author, &body); err != nil {
+			return
+		}
+		fmt.Fprintf(w, "- %s (%s)\n", body, author)
+	}
+}
+
+func addNote(w http.ResponseWriter, r *http.Request) {
+	scope, _ := tenantdb.FromContext(r.Context())
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1000))
+	if err != nil {
+		http.Error(w, "at most 1000 bytes", http.StatusRequestEntityTooLarge)
+		return
+	}
+	_, err = tenantdb.DB(r.Context()).ExecContext(r.Context(), "INSERT INTO notes (author, body) VALUES ($1, $2)", scope.User.Email, string(body))
+	if err != nil {
+		tenantdb.WriteError(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusCreated)
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,5 @@
+-- +goose Up
+CREATE TABLE notes (author TEXT NOT NULL, body TEXT NOT NULL);
+
+-- +goose Down
+DROP TABLE notes;

@@ -1,0 +1,4 @@
+package tenantdb
+
+// What tests of package tenantdb_test need from inside.
+var VectorDir = vectorDir

@@ -1,0 +1,65 @@
+// Package fleet creates and removes the tenants' databases.
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// Config describes a Fleet. Host and Pool are needed.
+type Config struct {
+	// Host is the host database, which holds the catalog of tenants.
+	Host *hostdb.DB
+	// Pool is the pool that serves the tenants: the fleet drains it before it removes a database.
+	Pool *tenantdb.Pool
+	// Migrations are the tenants' schema: goose SQL files at the root of the file system. Nil: databases stay empty.
+	Migrations fs.FS
+	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
+	// with a role that may create databases. Default: like Host, on the same server with the same role, or as SQLite files.
+	Server string
+	// Logger receives what happens to tenants. Default: none.
+	Logger *slog.Logger
+}
+
+// Fleet creates and removes tenants. Make one with New; it is safe for use by many goroutines.
+type Fleet struct {
+	host       *hostdb.DB
+	pool       *tenantdb.Pool
+	migrations fs.FS
+	server     server
+	logger     *slog.Logger
+}
+
+// New checks the configuration and makes a Fleet. It connects to nothing.
+func New(cfg Config) (*Fleet, error) {
+	switch {
+	case cfg.Host == nil:
+		return nil, errors.New("fleet: Config.Host: give the host database")
+	case cfg.Pool == nil:
+		return nil, errors.New("fleet: Config.Pool: give the pool that serves the tenants")
+	case cfg.Server == "":
+		cfg.Server = cfg.Host.URI()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &Fleet{host: cfg.Host, pool: cfg.Pool, migrations: cfg.Migrations, logger: cfg.Logger}
+	if strings.HasPrefix(cfg.Server, "sqlite:") {
+		f.server = &sqliteServer{pool: cfg.Pool}
+		return f, nil
+	}
+	base, err := url.Parse(cfg.Server)
+	if err != nil || base.Scheme != "postgres" && base.Scheme != "postgresql" || base.Host == "" {
+		// The parser's error would repeat the URL, and the password in it.
+		return nil, fmt.Errorf("fleet: Config.Server: neither sqlite: nor a URL such as postgres://user:password@host:5432/postgres")
+	}
+	f.server = &postgresServer{base: base}
+	return f, nil
+}

@@ -1,0 +1,187 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(pgtest.Run(m))
+}
+
+var schema = fstest.MapFS{
+	"00001_notes.sql": {Data: []byte("-- +goose Up\nCREATE TABLE notes (body TEXT NOT NULL);\n")},
+	"00002_more.sql":  {Data: []byte("-- +goose Up\nALTER TABLE notes ADD COLUMN author TEXT;\n")},
+}
+
+// world is a product on one engine.
+type world struct {
+	host  *hostdb.DB
+	pool  *tenantdb.Pool
+	dir   string // of SQLite files
+	url   string // of the host database
+	owner *hostdb.GlobalUser
+}
+
+func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			w := &world{dir: filepath.Join(t.TempDir(), "tenants")}
+			w.url = "sqlite:" + filepath.Join(t.TempDir(), "host.db")
+			if engine == "postgres" {
+				w.url = pgtest.Database(t)
+			}
+			var err error
+			w.host, err = hostdb.Open(t.Context(), w.url)
+			must(t, err)
+			t.Cleanup(func() { _ = w.host.Close() })
+			w.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: w.dir})
+			must(t, err)
+			t.Cleanup(func() { must(t, w.pool.Close(context.Background())) })
+			w.owner = &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
+			must(t, w.host.Users.Insert(t.Context(), w.owner))
+			test(t, w)
+		})
+	}
+}
+
+// fleet makes a fleet with that schema.
+func (w *world) fleet(t *testing.T, migrations fstest.MapFS) *fleet.Fleet {
+	t.Helper()
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: migrations})
+	must(t, err)
+	return f
+}
+
+// databases counts the tenants' databases that exist.
+func (w *world) databases(t *testing.T) int {
+	t.Helper()
+	if strings.HasPrefix(w.url, "sqlite:") {
+		files, err := filepath.Glob(filepath.Join(w.dir, "*.db"))
+		must(t, err)
+		return len(files)
+	}
+	conn, err := pgx.Connect(t.Context(), w.url)
+	must(t, err)
+	defer conn.Close(context.Background())
+	tenants, err := w.host.Tenants.List(t.Context())
+	must(t, err)
+	n := 0
+	for _, tenant := range tenants {
+		var found int
+		must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_database WHERE datname = $1", "tenant_"+tenant.ID).Scan(&found))
+		n += found
+	}
+	return n
+}
+
+func TestProvisionMakesAnOpenTenantAndDropRemovesIt(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		f := w.fleet(t, schema)
+		tenant, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", Name: "Acme Inc.", OwnerID: w.owner.ID})
+		must(t, err)
+		row, err := w.host.Tenants.Get(t.Context(), tenant.ID)
+		must(t, err)
+		if !row.Open() || row.Slug != "acme" || row.Name != "Acme Inc." || row.SchemaVersion != 2 || row.PlanTier != "free" {
+			t.Errorf("row = %+v", row)
+		}
+		members, err := w.host.Memberships.List(t.Context(), hostdb.Where("tenant_id", tenant.ID))
+		must(t, err)
+		if len(members) != 1 || members[0].UserID != w.owner.ID || members[0].Role != hostdb.RoleOwner || !members[0].IsActive {
+			t.Errorf("members = %+v", members)
+		}
+		lease, err := w.pool.Lease(row)
+		must(t, err)
+		_, err = lease.DB().ExecContext(t.Context(), "INSERT INTO notes (body, author) VALUES ('x', 'y')")
+		must(t, err)
+		lease.Release()
+		if _, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); !errors.Is(err, hostdb.ErrConflict) {
+			t.Errorf("a slug twice: %v", err)
+		}
+		must(t, f.Drop(t.Context(), tenant.ID))
+		must(t, f.Drop(t.Context(), tenant.ID))
+		row, err = w.host.Tenants.Get(t.Context(), tenant.ID)
+		must(t, err)
+		if row.Status != hostdb.TenantDropped || row.Slug != "" || w.databases(t) != 0 {
+			t.Errorf("after drop: %+v, %d databases", row, w.databases(t))
+		}
+	})
+}
+
+func TestAFailedProvisionGoesOnWhereItStopped(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		broken := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"], "00002_bad.sql": {Data: []byte("-- +goose Up\nNONSENSE;\n")}}
+		if _, err := w.fleet(t, broken).Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
+			t.Fatal("a broken migration passed")
+		}
+		row, err := w.host.Tenants.BySlug(t.Context(), "acme")
+		must(t, err)
+		if row.Open() {
+			t.Fatal("a half-made tenant is open")
+		}
+		tenant, err := w.fleet(t, schema).Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
+		must(t, err)
+		if tenant.ID != row.ID || !tenant.Open() || w.databases(t) != 1 {
+			t.Errorf("resumed as %+v with %d databases", tenant, w.databases(t))
+		}
+		must(t, w.fleet(t, schema).Drop(t.Context(), tenant.ID))
+	})
+}
+
+func TestProvisionRefusesBadSpecsAndLeavesNothing(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		f := w.fleet(t, schema)
+		for field, spec := range map[string]fleet.Spec{
+			"Slug":       {Slug: `"; DROP DATABASE postgres; --`, OwnerID: w.owner.ID},
+			"Spec.Slug":  {Slug: strings.Repeat("0", 32), OwnerID: w.owner.ID},
+			"OwnerID":    {Slug: "acme", OwnerID: hostdb.NewID()},
+			"Spec.Owner": {Slug: "acme"},
+		} {
+			if _, err := f.Provision(t.Context(), spec); err == nil || !strings.Contains(err.Error(), field) {
+				t.Errorf("%+v: %v", spec, err)
+			}
+		}
+		tenants, err := w.host.Tenants.List(t.Context())
+		must(t, err)
+		if len(tenants) != 0 {
+			t.Errorf("%d tenants were left", len(tenants))
+		}
+	})
+}
+
+func TestNewNamesTheFieldAndShowsNoPassword(t *testing.T) {
+	host, err := hostdb.Open(t.Context(), "sqlite::memory:")
+	must(t, err)
+	defer host.Close()
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: t.TempDir()})
+	must(t, err)
+	defer pool.Close(t.Context())
+	for field, cfg := range map[string]fleet.Config{
+		"Host":   {Pool: pool},
+		"Pool":   {Host: host},
+		"Server": {Host: host, Pool: pool, Server: "postgres://user:s3cret@host:notaport/x"},
+	} {
+		if _, err := fleet.New(cfg); err == nil || !strings.Contains(err.Error(), field) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

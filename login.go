@@ -1,0 +1,104 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// logins runs Config.FirstLogin, one call at a time for each user.
+type logins struct {
+	hook    func(context.Context, *Identity) error
+	timeout time.Duration
+
+	mu    sync.Mutex // guards calls; not held while the hook runs
+	calls map[UserKey]*loginCall
+
+	running sync.WaitGroup
+}
+
+// loginCall is one call of the hook.
+type loginCall struct {
+	done chan struct{}
+	err  error // set before done closes
+}
+
+// errLoginGone is a call's error until the hook returns: one that panics leaves it.
+var errLoginGone = errors.New("the first-login hook did not return")
+
+// run calls the hook for a user, or waits for the call under way. The caller's cancel ends its own wait only.
+func (l *logins) run(ctx context.Context, key UserKey, id *Identity) error {
+	l.mu.Lock()
+	call := l.calls[key]
+	if call == nil {
+		call = &loginCall{done: make(chan struct{}), err: errLoginGone}
+		if l.calls == nil {
+			l.calls = make(map[UserKey]*loginCall)
+		}
+		l.calls[key] = call
+		l.running.Add(1)
+		go l.call(context.WithoutCancel(ctx), key, id, call)
+	}
+	l.mu.Unlock()
+	select {
+	case <-call.done:
+		return call.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// call runs the hook on its own goroutine and deadline.
+func (l *logins) call(ctx context.Context, key UserKey, id *Identity, call *loginCall) {
+	defer l.running.Done()
+	defer func() {
+		_ = recover() // errLoginGone tells; a panic on this goroutine would end the process
+		l.mu.Lock()
+		delete(l.calls, key)
+		l.mu.Unlock()
+		close(call.done)
+	}()
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	if err := l.hook(ctx, id); errors.Is(err, hostdb.ErrConflict) {
+		call.err = nil // another process was faster
+	} else {
+		call.err = err
+	}
+}
+
+// access returns the facts about a caller in a tenant, after the first-login hook where they have no user yet.
+func (m *Middleware) access(ctx context.Context, id *Identity, key accessKey) (*hostdb.Access, error) {
+	access, err := m.resolver.access(ctx, key)
+	if err != nil || access.User != nil || m.logins.hook == nil {
+		return access, err
+	}
+	if err := m.firstLogin(ctx, id, key.user); err != nil {
+		return nil, err
+	}
+	return m.resolver.access(ctx, key)
+}
+
+// user is access for a caller alone.
+func (m *Middleware) user(ctx context.Context, id *Identity, key UserKey) (*hostdb.GlobalUser, []string, error) {
+	user, tenants, err := m.resolver.user(ctx, key)
+	if err != nil || user != nil || m.logins.hook == nil {
+		return user, tenants, err
+	}
+	if err := m.firstLogin(ctx, id, key); err != nil {
+		return nil, nil, err
+	}
+	return m.resolver.user(ctx, key)
+}
+
+// firstLogin has the user created and forgets the refusals that say there is none.
+func (m *Middleware) firstLogin(ctx context.Context, id *Identity, key UserKey) error {
+	if err := m.logins.run(ctx, key, id); err != nil {
+		return because(ErrHostUnavailable, err)
+	}
+	m.resolver.cache.UserChanged(key.ID)
+	return nil
+}

@@ -1,0 +1,274 @@
+// Package tenantdb is HTTP middleware for products that give every customer (tenant) a database of their own. It wraps any
+// net/http handler: for each request it authenticates the caller, finds out which tenant the request is for, asks the host database
+// (cached) whether the caller may enter, and puts the tenant's own database into the request's context.
+//
+//	mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: auth, Tenant: tenantdb.FromSubdomain("example.com")})
+//	http.ListenAndServe(addr, mw.Handler(mux))
+//
+// and in a handler
+//
+//	rows, err := tenantdb.DB(r.Context()).QueryContext(r.Context(), "SELECT body FROM notes")
+//
+// No error lets a request through: what can't be decided is refused.
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// Middleware guards handlers. Make one with New; it is safe for use by many goroutines.
+type Middleware struct {
+	auth         Authenticator
+	mapUser      func(Identity) (UserKey, error)
+	source       Source
+	resolver     *resolver
+	policy       policy
+	roles        []string
+	skip         skipper
+	pool         *Pool
+	ownPool      bool
+	logins       logins
+	redirects    Redirects
+	vary         string
+	errorHandler func(http.ResponseWriter, *http.Request, error)
+	logger       *slog.Logger
+	now          func() time.Time
+}
+
+// Handler guards next: it is served with a Scope in the request's context, or the request is refused.
+func (m *Middleware) Handler(next http.Handler) http.Handler {
+	return m.HandlerWith(Rules{}, next)
+}
+
+// HandlerWith is Handler with exceptions for a part of the product, such as the billing page.
+func (m *Middleware) HandlerWith(rules Rules, next http.Handler) http.Handler {
+	return m.guard(next, func(r *http.Request) (*scopeContext, error) { return m.enter(r, rules) })
+}
+
+// Authenticated guards next for callers who are signed in but need no tenant: sign-up, "my workspaces", accepting an
+// invitation. Scope has the Identity, and the User where there is one.
+func (m *Middleware) Authenticated(next http.Handler) http.Handler {
+	return m.guard(next, m.signIn)
+}
+
+// guard is the request path: a scope or a refusal, the handler, the lease given back whatever happened.
+func (m *Middleware) guard(next http.Handler, enter func(*http.Request) (*scopeContext, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m.skip.match(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, err := enter(r)
+		if err != nil {
+			m.refuse(w, r, m.explain(err, ""))
+			return
+		}
+		defer ctx.release()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// enter decides one request: who, which tenant, by which right, into which database.
+func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) {
+	ctx := r.Context()
+	identity, err := m.authenticate(r)
+	if err != nil {
+		if rules.AllowAnonymous && errors.Is(err, ErrNoCredential) {
+			return m.scope(ctx, Scope{rules: rules}), nil
+		}
+		return nil, err
+	}
+	user, err := m.mapUser(*identity)
+	if err != nil {
+		return nil, because(ErrInvalidCredential, err)
+	}
+	tenant, err := m.source.tenant(r, identity)
+	if err == nil && tenant == (hostdb.TenantKey{}) {
+		tenant, err = m.soleTenant(ctx, identity, user)
+	}
+	if err != nil {
+		return nil, err
+	}
+	key := accessKey{user, tenant}
+	access, err := m.access(ctx, identity, key)
+	if err != nil {
+		return nil, m.explain(err, tenant.ID+tenant.Slug)
+	}
+	subscription, plan, err := m.policy.decide(access, m.now(), rules)
+	if err != nil {
+		return nil, m.explain(err, tenant.ID+tenant.Slug)
+	}
+	lease, err := m.pool.Lease(access.Tenant)
+	if err != nil {
+		return nil, m.explain(err, access.Tenant.ID)
+	}
+	scope := m.scope(ctx, Scope{Identity: identity, User: access.User, Tenant: access.Tenant, Membership: access.Membership,
+		Role: access.Membership.Role, key: key, rules: rules, lease: lease})
+	scope.scope.pay(subscription, plan)
+	return scope, nil
+}
+
+// signIn decides a request that needs a caller, and no tenant.
+func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
+	identity, err := m.authenticate(r)
+	if err != nil {
+		return nil, err
+	}
+	key, err := m.mapUser(*identity)
+	if err != nil {
+		return nil, because(ErrInvalidCredential, err)
+	}
+	user, _, err := m.user(r.Context(), identity, key)
+	if err != nil {
+		return nil, err
+	}
+	return m.scope(r.Context(), Scope{Identity: identity, User: user, key: accessKey{user: key}}), nil
+}
+
+// authenticate asks the Authenticator; what it can't tell is refused.
+func (m *Middleware) authenticate(r *http.Request) (*Identity, error) {
+	identity, err := m.auth.Authenticate(r)
+	switch {
+	case err != nil && refusalOf(err) == unknown:
+		return nil, because(ErrAuthUnavailable, err)
+	case err != nil:
+		return nil, err
+	case identity == nil:
+		return nil, because(ErrAuthUnavailable, errors.New("the authenticator returned neither identity nor error"))
+	}
+	return identity, nil
+}
+
+// soleTenant is the tenant of a request that names none, where FromSoleMembership allows that.
+func (m *Middleware) soleTenant(ctx context.Context, identity *Identity, key UserKey) (hostdb.TenantKey, error) {
+	if !m.source.sole {
+		return hostdb.TenantKey{}, ErrNoTenant
+	}
+	_, tenants, err := m.user(ctx, identity, key)
+	if err != nil {
+		return hostdb.TenantKey{}, err
+	}
+	if len(tenants) != 1 {
+		return hostdb.TenantKey{}, fmt.Errorf("%w, and the caller is not a member of exactly one", ErrNoTenant)
+	}
+	return hostdb.TenantKey{ID: tenants[0]}, nil
+}
+
+// Enter is Handler outside HTTP, for jobs and scripts: it checks that the tenant is open and its schema current, asking the host
+// database afresh, and returns a context for DB, ReadDB, PG and Cached. Call the returned function when done. There is no
+// user, no subscription is checked, and RequireRole denies.
+func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Context, func(), error) {
+	tenant, err := m.openTenant(ctx, tenantID)
+	if err != nil {
+		return nil, nil, m.explain(err, "")
+	}
+	lease, err := m.pool.Lease(tenant)
+	if err != nil {
+		return nil, nil, m.explain(err, tenantID)
+	}
+	scope := m.scope(ctx, Scope{Tenant: tenant, lease: lease})
+	return scope, scope.release, nil
+}
+
+// openTenant returns a tenant that may be entered.
+func (m *Middleware) openTenant(ctx context.Context, id string) (*hostdb.TenantCatalog, error) {
+	if !hostdb.ValidID(id) {
+		return nil, ErrInvalidTenant
+	}
+	tenant, err := m.resolver.host.Tenants.Get(ctx, id)
+	switch {
+	case errors.Is(err, hostdb.ErrNotFound), err == nil && tenant.Status == hostdb.TenantDropped:
+		return nil, fmt.Errorf("%w: no such tenant", ErrNotMember)
+	case err != nil:
+		return nil, because(ErrHostUnavailable, err)
+	}
+	return tenant, m.policy.open(tenant)
+}
+
+// scope puts a scope into a context.
+func (m *Middleware) scope(ctx context.Context, s Scope) *scopeContext {
+	c := &scopeContext{Context: ctx, scope: s}
+	c.scope.m, c.scope.parent, c.scope.owner = m, ctx, &c.owner
+	return c
+}
+
+// refuse answers a request that isn't let in, or whose handler failed.
+func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err *Error) {
+	level := slog.LevelDebug
+	f := refusalOf(err)
+	if f.status >= http.StatusInternalServerError {
+		level = slog.LevelWarn
+	}
+	m.logger.LogAttrs(r.Context(), level, "request refused", slog.String("code", err.Code), slog.Int("status", f.status),
+		slog.String("tenant", err.TenantID), slog.String("cause", printable(err.Err.Error())))
+	if m.vary != "" {
+		w.Header().Add("Vary", m.vary)
+	}
+	switch {
+	case m.redirects.redirect(w, r, f):
+	case m.errorHandler != nil:
+		m.errorHandler(w, r, err)
+	default:
+		writeProblem(w, f)
+	}
+}
+
+// explain gives an error its code and tenant.
+func (m *Middleware) explain(err error, tenant string) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Code: refusalOf(err).code, TenantID: tenant, Err: err}
+}
+
+// Close stops listening for changes and forgets what is cached; requests are refused from then on. It closes the pool where New
+// made it, waiting for requests under way until ctx ends, and never closes Config.Host.
+func (m *Middleware) Close(ctx context.Context) error {
+	m.logins.running.Wait()
+	m.resolver.close()
+	if !m.ownPool {
+		return nil
+	}
+	return m.pool.Close(ctx)
+}
+
+// New checks the configuration and makes a Middleware, to be closed by Close. Its errors name the field and the mend.
+func New(cfg Config) (*Middleware, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
+	mapUser, err := cfg.userKey()
+	if err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
+	skip, err := newSkipper(cfg.Skip)
+	if err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
+	cfg.setDefaults()
+	m := &Middleware{
+		auth: cfg.Authenticator, mapUser: mapUser, source: cfg.Tenant, roles: cfg.Roles, skip: skip, pool: cfg.Pool,
+		policy:    policy{cfg.Subscription.FreePlans, max(0, cfg.Subscription.Grace), cfg.MinSchemaVersion},
+		logins:    logins{hook: cfg.FirstLogin, timeout: cfg.Cache.LoadTimeout},
+		redirects: cfg.Redirects, vary: strings.Join(cfg.Tenant.vary(), ", "),
+		errorHandler: cfg.ErrorHandler, logger: cfg.Logger, now: cfg.Now,
+	}
+	if m.pool == nil {
+		if m.pool, err = NewPool(PoolConfig{}); err != nil {
+			return nil, err
+		}
+		m.ownPool = true
+	}
+	m.resolver = newResolver(cfg.Host, cfg.Cache)
+	m.resolver.follow(m.pool, m.logger)
+	return m, nil
+}

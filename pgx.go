@@ -1,0 +1,231 @@
+package tenantdb
+
+import (
+	"context"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// PGX is a tenant's PostgreSQL database in pgx's own shape, that of *pgxpool.Pool: what sqlc calls DBTX. Each method takes a
+// connection from the pool's budget and gives it back when its result is done with: rows when closed or read to the end, a row
+// when scanned, a batch's results when closed, a transaction at Commit or Rollback.
+//
+// A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
+// that the tenant's server can't be reached.
+type PGX struct {
+	tenant *pgTenant
+}
+
+// Conn is a connection taken from the pool by Acquire, for LISTEN, session settings and the like. Release it.
+type Conn struct {
+	held pgConn
+	once sync.Once
+}
+
+// Conn returns pgx's connection, for use until Release.
+func (c *Conn) Conn() *pgx.Conn { return c.held.Value().Conn() }
+
+// Release gives the connection back. Further calls do nothing.
+func (c *Conn) Release() { c.once.Do(func() { giveBack(c.held) }) }
+
+// Acquire takes a connection out of the pool until its Release.
+func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
+	held, err := p.tenant.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{held: held}, nil
+}
+
+// Exec runs a statement that returns no rows.
+func (p *PGX) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	c, err := p.Acquire(ctx)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	defer c.Release()
+	return c.Conn().Exec(ctx, sql, args...)
+}
+
+// Query runs a query. Close the rows, or read them to the end.
+func (p *PGX) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	c, err := p.Acquire(ctx)
+	if err != nil {
+		return failedRows{err: err}, err
+	}
+	inner, err := c.Conn().Query(ctx, sql, args...)
+	if err != nil {
+		c.Release()
+		return inner, err
+	}
+	return &rows{inner, c}, nil
+}
+
+// QueryRow runs a query for one row, whose Scan returns the error, pgx.ErrNoRows among them.
+func (p *PGX) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	c, err := p.Acquire(ctx)
+	if err != nil {
+		return failedRows{err: err}
+	}
+	return row{c.Conn().QueryRow(ctx, sql, args...), c}
+}
+
+// SendBatch runs several statements in one round trip. Close the results.
+func (p *PGX) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	c, err := p.Acquire(ctx)
+	if err != nil {
+		return failedBatch{err}
+	}
+	results := &batchResults{BatchResults: c.Conn().SendBatch(ctx, b), c: c}
+	if inner := results.BatchResults.Tx(); inner != nil { // the batch begins with BEGIN: its transaction keeps the connection
+		results.tx = &tx{inner, c}
+	}
+	return results
+}
+
+// CopyFrom bulk-loads rows with the COPY protocol and returns how many it copied.
+func (p *PGX) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (int64, error) {
+	c, err := p.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Release()
+	return c.Conn().CopyFrom(ctx, table, columns, source)
+}
+
+// Begin starts a transaction with the server's defaults.
+func (p *PGX) Begin(ctx context.Context) (pgx.Tx, error) {
+	return p.BeginTx(ctx, pgx.TxOptions{})
+}
+
+// BeginTx starts a transaction. End it with Commit or Rollback.
+func (p *PGX) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error) {
+	c, err := p.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	inner, err := c.Conn().BeginTx(ctx, options)
+	if err != nil {
+		c.Release()
+		return nil, err
+	}
+	return &tx{inner, c}, nil
+}
+
+// rows gives the connection back once they are done with.
+type rows struct {
+	pgx.Rows
+	c *Conn
+}
+
+// Close implements pgx.Rows.
+func (r *rows) Close() {
+	r.Rows.Close()
+	r.c.Release()
+}
+
+// Next implements pgx.Rows.
+func (r *rows) Next() bool {
+	more := r.Rows.Next()
+	if !more {
+		r.Close()
+	}
+	return more
+}
+
+// Scan implements pgx.Rows; an error closes them, as in pgx.
+func (r *rows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.Close()
+	}
+	return err
+}
+
+// Values implements pgx.Rows; an error closes them, as in pgx.
+func (r *rows) Values() ([]any, error) {
+	values, err := r.Rows.Values()
+	if err != nil {
+		r.Close()
+	}
+	return values, err
+}
+
+// row gives the connection back when scanned.
+type row struct {
+	pgx.Row
+	c *Conn
+}
+
+// Scan implements pgx.Row.
+func (r row) Scan(dest ...any) error {
+	defer r.c.Release() // also where a destination's Scan panics
+	return r.Row.Scan(dest...)
+}
+
+// batchResults gives the connection back when closed, or at the end of the transaction that the batch began.
+type batchResults struct {
+	pgx.BatchResults
+	c  *Conn
+	tx *tx
+}
+
+// Close implements pgx.BatchResults.
+func (b *batchResults) Close() error {
+	if b.tx == nil {
+		defer b.c.Release()
+	}
+	return b.BatchResults.Close()
+}
+
+// Tx implements pgx.BatchResults.
+func (b *batchResults) Tx() pgx.Tx {
+	if b.tx == nil {
+		return nil
+	}
+	return b.tx
+}
+
+// tx gives the connection back at its end.
+type tx struct {
+	pgx.Tx
+	c *Conn
+}
+
+// Commit implements pgx.Tx.
+func (t *tx) Commit(ctx context.Context) error {
+	defer t.c.Release()
+	return t.Tx.Commit(ctx)
+}
+
+// Rollback implements pgx.Tx.
+func (t *tx) Rollback(ctx context.Context) error {
+	defer t.c.Release()
+	return t.Tx.Rollback(ctx)
+}
+
+// failedRows are the rows, or the row, of a query that got no connection.
+type failedRows struct{ err error }
+
+func (failedRows) Close()                                       {}
+func (f failedRows) Err() error                                 { return f.err }
+func (failedRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
+func (failedRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
+func (failedRows) Next() bool                                   { return false }
+func (f failedRows) Scan(...any) error                          { return f.err }
+func (f failedRows) Values() ([]any, error)                     { return nil, f.err }
+func (failedRows) RawValues() [][]byte                          { return nil }
+func (failedRows) Conn() *pgx.Conn                              { return nil }
+func (failedRows) TypeMap() *pgtype.Map                         { return nil }
+
+// failedBatch are the results of a batch that got no connection.
+type failedBatch struct{ err error }
+
+func (f failedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, f.err }
+func (f failedBatch) Query() (pgx.Rows, error)         { return failedRows{f.err}, f.err }
+func (f failedBatch) QueryRow() pgx.Row                { return failedRows{f.err} }
+func (f failedBatch) Close() error                     { return f.err }
+func (failedBatch) Tx() pgx.Tx                         { return nil }

@@ -1,0 +1,308 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/keyedpool"
+)
+
+// The pool of PostgreSQL connections: its target is a tenant's db_url, its connection pgx's for database/sql, which is a native one
+// inside. So DB and PG draw on one budget.
+type (
+	pgPool  = keyedpool.Pool[hostdb.Secret, *stdlib.Conn]
+	pgLease = keyedpool.Lease[hostdb.Secret, *stdlib.Conn]
+	pgConn  = keyedpool.Conn[hostdb.Secret, *stdlib.Conn]
+)
+
+// cancelPatience is how long a cancelled query may take to end on the server before its connection is given up.
+const cancelPatience = 2 * time.Second
+
+// newPGPool makes the pool.
+func newPGPool(cfg PoolConfig) (*pgPool, error) {
+	return keyedpool.New(keyedpool.Config[hostdb.Secret, *stdlib.Conn]{
+		Dial:           dialPG,
+		Close:          closePG,
+		Server:         func(_ string, url hostdb.Secret) (string, error) { return pgServer(url) },
+		Classify:       classifyPG,
+		Budget:         cfg.MaxConns / cfg.Replicas,
+		TenantCap:      cfg.MaxConnsPerTenant,
+		AcquireTimeout: cfg.AcquireTimeout,
+	})
+}
+
+// parsePG reads a db_url. pgx's own errors may repeat parts of it.
+func parsePG(url hostdb.Secret) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(url.Reveal())
+	if err != nil {
+		return nil, errors.New("db_url: not a PostgreSQL URL such as postgres://user:password@host:5432/database")
+	}
+	return cfg, nil
+}
+
+// pgServer names the server of a db_url: its first host and port.
+func pgServer(url hostdb.Secret) (string, error) {
+	cfg, err := parsePG(url)
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), nil
+}
+
+// dialPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.
+func dialPG(ctx context.Context, _ string, url hostdb.Secret) (*stdlib.Conn, error) {
+	cfg, err := parsePG(url)
+	if err != nil {
+		return nil, err
+	}
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &awaitedConn{Conn: conn, closed: make(chan struct{})}, nil
+	}
+	cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelPatience}
+	}
+	conn, err := stdlib.GetConnector(*cfg).Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*stdlib.Conn), nil
+}
+
+// closePG ends a connection and returns once the server has.
+func closePG(ctx context.Context, conn *stdlib.Conn) error {
+	raw := conn.Conn().PgConn().Conn()
+	if secured, ok := raw.(interface{ NetConn() net.Conn }); ok {
+		raw = secured.NetConn()
+	}
+	_ = conn.Conn().Close(ctx) // its error says what the wait below finds out
+	awaited, ok := raw.(*awaitedConn)
+	if !ok {
+		return errors.New("the connection's end can't be seen")
+	}
+	select {
+	case <-awaited.closed:
+		return awaited.unconfirmed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// awaitedConn is a socket whose Close waits until the other side has closed too: a server that hasn't noticed the end yet still
+// counts the connection against its limit.
+type awaitedConn struct {
+	net.Conn
+	once        sync.Once
+	closed      chan struct{}
+	unconfirmed error // set before closed closes
+}
+
+// Close implements net.Conn.
+func (c *awaitedConn) Close() error {
+	var err error
+	c.once.Do(func() {
+		defer close(c.closed)
+		_ = c.Conn.SetDeadline(time.Now().Add(cancelPatience))
+		if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		c.unconfirmed = awaitEnd(c.Conn)
+		err = c.Conn.Close()
+	})
+	return err
+}
+
+// awaitEnd reads what the other side still sends until it ends.
+func awaitEnd(conn net.Conn) error {
+	var scrap [512]byte
+	for {
+		switch _, err := conn.Read(scrap[:]); {
+		case err == nil:
+		case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
+			return errors.New("the server did not close its side")
+		default: // end of file, or a reset: gone either way
+			return nil
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) && netErr.Timeout()
+}
+
+// classifyPG tells whose fault a failed dial is.
+func classifyPG(err error) keyedpool.Fault {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return keyedpool.ServerFault
+	}
+	switch {
+	case pgErr.Code == "53300": // too_many_connections
+		return keyedpool.Backpressure
+	case strings.HasPrefix(pgErr.Code, "57P"): // shutting down, starting up
+		return keyedpool.ServerFault
+	}
+	return keyedpool.TenantFault // no such database, wrong password, no right to connect, …
+}
+
+// pgTenant is one tenant's database on PostgreSQL.
+type pgTenant struct {
+	lease pgLease // kept until close: it remembers the tenant's backoff and connections
+	px    PGX
+
+	mu   sync.Mutex // guards what follows; a *sql.DB owns a goroutine, so it is made when first asked for
+	db   *sql.DB
+	shut bool
+}
+
+// newPGTenant prepares a tenant's database.
+func newPGTenant(pool *pgPool, tenant *hostdb.TenantCatalog) (engine, error) {
+	if _, err := parsePG(tenant.DBURL); err != nil {
+		return nil, err
+	}
+	t := &pgTenant{}
+	t.px.tenant = t
+	var err error
+	if t.lease, err = pool.Lease(tenant.ID, tenant.DBURL, 0); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *pgTenant) native() *PGX    { return &t.px }
+func (t *pgTenant) reader() *sql.DB { return t.writer() }
+
+func (t *pgTenant) writer() *sql.DB {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.db == nil {
+		t.db = sql.OpenDB(pgConnector{t})
+		t.db.SetMaxIdleConns(0) // idle ones belong to the pool
+		if t.shut {
+			_ = t.db.Close()
+		}
+	}
+	return t.db
+}
+
+// close implements engine.
+func (t *pgTenant) close() {
+	t.mu.Lock()
+	db := t.db
+	t.shut = true
+	t.mu.Unlock()
+	if db != nil {
+		_ = db.Close()
+	}
+	t.lease.Release()
+}
+
+// acquire takes a connection that answers out of the pool, on behalf of the context's scope.
+func (t *pgTenant) acquire(ctx context.Context) (pgConn, error) {
+	var owner *keyedpool.Owner
+	if scope, ok := FromContext(ctx); ok {
+		owner = scope.owner
+	}
+	for {
+		conn, err := t.lease.Acquire(ctx, owner)
+		if err != nil {
+			return pgConn{}, explainPG(err)
+		}
+		err = conn.Value().ResetSession(ctx) // pings one that lay idle for a second; a dead one makes way for the next
+		if err == nil {
+			return conn, nil
+		}
+		conn.Release(keyedpool.Destroy)
+		if ctx.Err() != nil {
+			return pgConn{}, ctx.Err()
+		}
+	}
+}
+
+// giveBack ends a borrower's use of a connection. One that is broken, busy, or in a transaction isn't used again.
+func giveBack(conn pgConn) {
+	native := conn.Value().Conn()
+	if native.IsClosed() || native.PgConn().IsBusy() || native.PgConn().TxStatus() != 'I' {
+		conn.Release(keyedpool.Destroy)
+		return
+	}
+	conn.Release(keyedpool.Healthy)
+}
+
+// explainPG turns the pool's reasons into this package's.
+func explainPG(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, keyedpool.ErrBusy), errors.Is(err, keyedpool.ErrNested):
+		return because(ErrBusy, err)
+	}
+	return because(ErrTenantUnavailable, err)
+}
+
+// pgConnector makes a *sql.DB draw on the pool.
+type pgConnector struct{ tenant *pgTenant }
+
+// Connect implements driver.Connector.
+func (c pgConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.tenant.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &borrowedConn{conn.Value(), conn}, nil
+}
+
+// Driver implements driver.Connector.
+func (pgConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
+
+// borrowedConn is a connection in the hands of a *sql.DB, which closes it after each use: that gives it back.
+type borrowedConn struct {
+	*stdlib.Conn
+	held pgConn
+}
+
+// Close implements driver.Conn.
+func (c *borrowedConn) Close() error {
+	giveBack(c.held)
+	return nil
+}
+
+// classifyQuery tells which refusal an error of a handler's query amounts to, where it wraps none: the server may have gone while
+// the query ran.
+func classifyQuery(err error) error {
+	var pgErr *pgconn.PgError
+	switch {
+	case errors.As(err, &pgErr):
+		if strings.HasPrefix(pgErr.Code, "57P") || strings.HasPrefix(pgErr.Code, "08") || pgErr.Code == "3D000" {
+			return because(ErrTenantUnavailable, err)
+		}
+	case pgconn.SafeToRetry(err), isNetwork(err):
+		return because(ErrTenantUnavailable, fmt.Errorf("its server: %w", err))
+	}
+	return err
+}
+
+// isNetwork reports whether a connection broke.
+func isNetwork(err error) bool {
+	var opErr *net.OpError
+	return errors.As(err, &opErr) || errors.Is(err, driver.ErrBadConn)
+}

@@ -1,0 +1,224 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"modernc.org/sqlite"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// sqliteFiles opens the tenants' SQLite files, a bounded number at a time.
+type sqliteFiles struct {
+	dir      string
+	max      int
+	readers  int
+	patience time.Duration
+	evict    func() bool // closes an idle file; false where there is none
+	waiting  atomic.Int32
+
+	mu    sync.Mutex    // guards what follows and every sqliteDB's state; no I/O under it
+	open  int           // files that hold a place, at most max
+	freed chan struct{} // closed, and replaced, when a place may have come free
+}
+
+// newSQLiteFiles makes the opener.
+func newSQLiteFiles(cfg PoolConfig, evict func() bool) *sqliteFiles {
+	return &sqliteFiles{dir: cfg.SQLiteDir, max: cfg.MaxOpenSQLite, readers: cfg.SQLiteReaders, patience: cfg.AcquireTimeout,
+		evict: evict, freed: make(chan struct{})}
+}
+
+// sqliteDB is one tenant's file: one connection that writes, since SQLite has one writer, and a few that read.
+type sqliteDB struct {
+	files      *sqliteFiles
+	path       string
+	relative   bool // path is a name in files.dir
+	write      *sql.DB
+	read       *sql.DB
+	open, shut bool // guarded by files.mu
+}
+
+// tenant prepares a tenant's database. A relative path must be a generated name, an absolute one is taken as it is.
+func (s *sqliteFiles) tenant(path string) (engine, error) {
+	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path)}
+	if name, ok := strings.CutSuffix(path, ".db"); f.relative && (!ok || !hostdb.ValidID(name)) {
+		return nil, errors.New("db_url: a relative SQLite path must be 32 hex digits and .db; give an absolute path for other names")
+	}
+	writer, err := sqlite.NewConnector(f.dsn("_txlock=immediate"))
+	if err != nil {
+		return nil, fmt.Errorf("db_url: %w", err)
+	}
+	reader, err := sqlite.NewConnector(f.dsn("_pragma=query_only(1)"))
+	if err != nil {
+		return nil, fmt.Errorf("db_url: %w", err)
+	}
+	f.write, f.read = sql.OpenDB(sqliteConnector{writer, f}), sql.OpenDB(sqliteConnector{reader, f})
+	f.write.SetMaxOpenConns(1)
+	f.read.SetMaxOpenConns(s.readers)
+	f.read.SetMaxIdleConns(s.readers)
+	return f, nil
+}
+
+// dsn is the driver's name for the file. It never creates one, and nothing in the path is read as a parameter.
+func (f *sqliteDB) dsn(option string) string {
+	return (&url.URL{Scheme: "file", OmitHost: true, Path: f.fullPath()}).String() +
+		"?mode=rw&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_time_format=sqlite&" + option
+}
+
+// fullPath returns the file's absolute path.
+func (f *sqliteDB) fullPath() string {
+	if !f.relative {
+		return f.path
+	}
+	full, err := filepath.Abs(filepath.Join(f.files.dir, f.path))
+	if err != nil { // the working directory is gone; the open will fail
+		return filepath.Join(f.files.dir, f.path)
+	}
+	return full
+}
+
+// check refuses what isn't a regular file: a missing one isn't created, a link isn't followed.
+func (f *sqliteDB) check() error {
+	info, err := os.Lstat(f.fullPath())
+	if err != nil {
+		return fmt.Errorf("its file: %w", errors.Unwrap(err)) // without the path
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("its file is not a regular file")
+	}
+	return nil
+}
+
+// sqliteConnector opens connections once the file has a place among the open ones.
+type sqliteConnector struct {
+	driver.Connector
+	file *sqliteDB
+}
+
+// Connect implements driver.Connector.
+func (c sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	if err := c.file.files.admit(ctx, c.file); err != nil {
+		return nil, err
+	}
+	if err := c.file.check(); err != nil {
+		return nil, because(ErrTenantUnavailable, err)
+	}
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, because(ErrTenantUnavailable, err)
+	}
+	return conn, nil
+}
+
+// admit gives a file a place among the open ones, where need be by closing an idle one, or waits for one.
+func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB) error {
+	if admitted, err := s.tryAdmit(f); admitted || err != nil {
+		return err
+	}
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	patience := time.NewTimer(s.patience)
+	defer patience.Stop()
+	for {
+		s.mu.Lock()
+		freed := s.freed // before looking, so that a place that comes free meanwhile isn't missed
+		s.mu.Unlock()
+		if s.evict(); true {
+			if admitted, err := s.tryAdmit(f); admitted || err != nil {
+				return err
+			}
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-patience.C:
+			return fmt.Errorf("%w: %d SQLite tenants are open and in use (PoolConfig.MaxOpenSQLite)", ErrBusy, s.max)
+		}
+	}
+}
+
+// tryAdmit gives a file a place where there is one.
+func (s *sqliteFiles) tryAdmit(f *sqliteDB) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case f.shut:
+		return false, because(ErrTenantUnavailable, errPoolClosed)
+	case f.open:
+		return true, nil
+	case s.open >= s.max:
+		return false, nil
+	}
+	f.open = true
+	s.open++
+	return true, nil
+}
+
+// isOpen reports whether an engine is a file that holds a place.
+func (s *sqliteFiles) isOpen(e engine) bool {
+	f, ok := e.(*sqliteDB)
+	if !ok {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f.open
+}
+
+// wake has those who wait look again: a lease ended, or a file closed.
+func (s *sqliteFiles) wake() {
+	if s.waiting.Load() == 0 {
+		return
+	}
+	s.mu.Lock()
+	close(s.freed)
+	s.freed = make(chan struct{})
+	s.mu.Unlock()
+}
+
+func (f *sqliteDB) writer() *sql.DB { return f.write }
+func (f *sqliteDB) reader() *sql.DB { return f.read }
+func (f *sqliteDB) native() *PGX    { return nil }
+
+// close closes the file and gives its place back.
+func (f *sqliteDB) close() {
+	s := f.files
+	s.mu.Lock()
+	f.shut = true
+	s.mu.Unlock()
+	_ = f.read.Close() // the writer last: it merges the write-ahead log into the file
+	_ = f.write.Close()
+	s.mu.Lock()
+	if f.open {
+		f.open = false
+		s.open--
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
+// SQLiteRoot returns the folder of the tenants' SQLite files, which it creates where it is missing, for those who create,
+// rename and remove them. The caller closes it.
+func (p *Pool) SQLiteRoot() (*os.Root, error) {
+	if err := os.MkdirAll(p.cfg.SQLiteDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("tenantdb: PoolConfig.SQLiteDir: %w", err)
+	}
+	root, err := os.OpenRoot(p.cfg.SQLiteDir)
+	if err != nil {
+		return nil, fmt.Errorf("tenantdb: PoolConfig.SQLiteDir: %w", err)
+	}
+	return root, nil
+}

@@ -1,0 +1,138 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/coherent"
+)
+
+// accessKey names a user and a tenant as the request did. With a zero tenant it names the user alone.
+type accessKey struct {
+	user   hostdb.UserKey
+	tenant hostdb.TenantKey
+}
+
+// own copies the strings, which may be parts of a request's header block.
+func (k accessKey) own() accessKey {
+	return accessKey{
+		user:   hostdb.UserKey{ID: strings.Clone(k.user.ID), OAuthID: strings.Clone(k.user.OAuthID)},
+		tenant: hostdb.TenantKey{ID: strings.Clone(k.tenant.ID), Slug: strings.Clone(k.tenant.Slug)},
+	}
+}
+
+// facts are what the host database says about a key. They are immutable.
+type facts struct {
+	hostdb.Access
+	// sole are the ids of up to two tenants of the user; loaded only for a key without a tenant.
+	sole []string
+}
+
+// resolver answers what the host database says about a user and a tenant, from a cache that hears of changes.
+type resolver struct {
+	host  *hostdb.DB
+	cache *coherent.Cache[accessKey, *facts]
+	pool  *Pool
+	stop  context.CancelFunc
+	feed  sync.WaitGroup
+}
+
+// newResolver makes the cache. It isn't told of changes before follow.
+func newResolver(host *hostdb.DB, cfg CacheConfig) *resolver {
+	r := &resolver{host: host}
+	r.cache = coherent.New(coherent.Config[accessKey, *facts]{
+		Load:           r.load,
+		Own:            accessKey.own,
+		Capacity:       cfg.Size,
+		Denials:        cfg.Denials,
+		MaxStaleness:   cfg.MaxStaleness,
+		MaxStaleIfDown: cfg.MaxStaleIfDown,
+		MaxAge:         cfg.MaxAge,
+		DenialAge:      cfg.DenialAge,
+		LoadTimeout:    cfg.LoadTimeout,
+		MaxLoads:       cfg.MaxLoads,
+	})
+	return r
+}
+
+// access returns the facts about a user in a tenant. An error means that they can't be had now.
+func (r *resolver) access(ctx context.Context, key accessKey) (*hostdb.Access, error) {
+	f, err := r.cache.Get(ctx, key)
+	if err != nil {
+		return nil, because(ErrHostUnavailable, err)
+	}
+	return &f.Access, nil
+}
+
+// user returns a user, nil where unknown, and the ids of up to two tenants of theirs.
+func (r *resolver) user(ctx context.Context, key hostdb.UserKey) (*hostdb.GlobalUser, []string, error) {
+	f, err := r.cache.Get(ctx, accessKey{user: key})
+	if err != nil {
+		return nil, nil, because(ErrHostUnavailable, err)
+	}
+	return f.User, f.sole, nil
+}
+
+// load asks the host database.
+func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*facts], error) {
+	if key.tenant == (hostdb.TenantKey{}) {
+		return r.loadUser(ctx, key.user)
+	}
+	access, err := r.host.Access(ctx, key.user, key.tenant)
+	if err != nil {
+		return coherent.Loaded[*facts]{}, err
+	}
+	l := coherent.Loaded[*facts]{Value: &facts{Access: *access}, Denied: access.Membership == nil || !access.Membership.IsActive}
+	if access.User != nil {
+		l.User = access.User.ID
+	}
+	if access.Tenant != nil {
+		l.Tenant = access.Tenant.ID
+		l.Plans = append(l.Plans, access.Tenant.PlanTier)
+	}
+	for i := range access.Subscriptions {
+		l.Plans = append(l.Plans, access.Subscriptions[i].PlanTier)
+	}
+	return l, nil
+}
+
+// loadUser asks for a user alone.
+func (r *resolver) loadUser(ctx context.Context, key hostdb.UserKey) (coherent.Loaded[*facts], error) {
+	user, err := r.findUser(ctx, key)
+	if errors.Is(err, hostdb.ErrNotFound) {
+		return coherent.Loaded[*facts]{Value: &facts{}, Denied: true}, nil
+	}
+	if err != nil {
+		return coherent.Loaded[*facts]{}, err
+	}
+	sole, err := r.host.SoleTenants(ctx, key)
+	if err != nil {
+		return coherent.Loaded[*facts]{}, err
+	}
+	user.PasswordHash = ""
+	return coherent.Loaded[*facts]{Value: &facts{Access: hostdb.Access{User: user}, sole: sole}, User: user.ID, Any: true}, nil
+}
+
+// findUser returns a user's row.
+func (r *resolver) findUser(ctx context.Context, key hostdb.UserKey) (*hostdb.GlobalUser, error) {
+	if key.ID != "" {
+		return r.host.Users.Get(ctx, key.ID)
+	}
+	return r.host.Users.ByOAuthID(ctx, key.OAuthID)
+}
+
+// follow has the cache told of changes until close.
+func (r *resolver) follow(pool *Pool, logger *slog.Logger) {}
+
+// close ends the feed and the loads.
+func (r *resolver) close() {
+	if r.stop != nil {
+		r.stop()
+	}
+	r.feed.Wait()
+	r.cache.Close()
+}

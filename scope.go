@@ -1,0 +1,168 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/keyedpool"
+)
+
+// Scope is what the middleware found out about a request: who asks, in which tenant, by which right. What it points to is
+// shared with other requests: read it, never write to it.
+type Scope struct {
+	// Identity is the verified caller; nil in a scope from Enter and for an anonymous visitor.
+	Identity *Identity
+	// User is the caller's row in the host database; nil in a scope from Enter, for an anonymous visitor, and behind
+	// Authenticated for a caller who has none yet. Its PasswordHash is never loaded.
+	User *hostdb.GlobalUser
+	// Tenant is the tenant; nil behind Authenticated and for an anonymous visitor.
+	Tenant *hostdb.TenantCatalog
+	// Membership is the caller's membership in Tenant.
+	Membership *hostdb.Membership
+	// Subscription is the one in force, else (HandlerWith with AllowInactive, free plans) the best one that the tenant had; nil
+	// where it never had one.
+	Subscription *hostdb.Subscription
+	// Plan is the plan in force: the active subscription's, else the tenant's where that is free. Nil where there is none or
+	// it isn't in the price list.
+	Plan *hostdb.PricingPlan
+	// Role is the membership's role; "" without a membership.
+	Role string
+	// Features are those of Plan.
+	Features []string
+
+	m      *Middleware
+	key    accessKey
+	rules  Rules
+	lease  *Lease
+	parent context.Context // the request's own, for Detach
+	owner  *keyedpool.Owner
+}
+
+// scopeContext carries a Scope. It is the context itself, so that entering a request costs one allocation for both.
+type scopeContext struct {
+	context.Context
+	scope Scope
+	owner keyedpool.Owner // for whom the pool counts this scope's connections
+	over  atomic.Bool     // the lease has been given back
+}
+
+// scopeKey is the key of Scope in a context.
+type scopeKey struct{}
+
+// Value implements context.Context.
+func (c *scopeContext) Value(key any) any {
+	if key == (scopeKey{}) {
+		return &c.scope
+	}
+	return c.Context.Value(key)
+}
+
+// Format implements fmt.Formatter: a context is printed by name, not by what it carries.
+func (c *scopeContext) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "%v.WithTenant", c.Context)
+}
+
+// FromContext returns the scope of the request or of Enter; found=false where no middleware ran.
+func FromContext(ctx context.Context) (scope *Scope, found bool) {
+	scope, found = ctx.Value(scopeKey{}).(*Scope)
+	return scope, found
+}
+
+// HasFeature reports whether the plan in force has a feature. An unknown plan has none.
+func (s *Scope) HasFeature(key string) bool {
+	return slices.Contains(s.Features, key)
+}
+
+// Check reports whether the caller may still be here: nil, or the error that a request would be refused with now. Long-lived
+// connections (websockets, event streams) call it from time to time; it costs a cache lookup.
+func (s *Scope) Check(ctx context.Context) error {
+	switch {
+	case s.m == nil || s.Tenant == nil:
+		return nil
+	case s.User == nil:
+		if _, err := s.m.openTenant(ctx, s.Tenant.ID); err != nil {
+			return s.m.explain(err, s.Tenant.ID)
+		}
+		return nil
+	}
+	facts, err := s.m.resolver.access(ctx, s.key)
+	if err != nil {
+		return s.m.explain(err, s.Tenant.ID)
+	}
+	_, _, err = s.m.policy.decide(facts, s.m.now(), s.rules)
+	if ends := s.Identity.ExpiresAt; !ends.IsZero() && !s.m.now().Before(ends) {
+		err = fmt.Errorf("%w: it has expired", ErrInvalidCredential)
+	}
+	if err != nil {
+		return s.m.explain(err, s.Tenant.ID)
+	}
+	return nil
+}
+
+// Detach returns a context for work that outlives the handler: it isn't cancelled with the request, and it keeps the tenant's
+// database until the returned function is called, which must happen once the work is done. Call Detach before the handler
+// returns.
+func (s *Scope) Detach() (context.Context, func()) {
+	parent := context.WithoutCancel(s.parent)
+	held := &scopeContext{Context: parent, scope: *s}
+	held.scope.parent, held.scope.owner = parent, &held.owner
+	if s.lease != nil {
+		held.scope.lease = s.lease.again()
+	}
+	return held, held.release
+}
+
+// pay notes what the tenant pays for.
+func (s *Scope) pay(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) {
+	if subscription != nil {
+		s.Subscription = &subscription.Subscription
+	}
+	if plan != nil {
+		s.Plan, s.Features = plan, plan.Features
+	}
+}
+
+// release gives the lease back, once.
+func (c *scopeContext) release() {
+	if !c.over.Swap(true) && c.scope.lease != nil {
+		c.scope.lease.Release()
+	}
+}
+
+// DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from the pool's budget.
+// It is the tenant's one handle: don't close it. It panics where no middleware ran, which is a mistake in the program.
+func DB(ctx context.Context) *sql.DB {
+	return leaseOf(ctx, "DB").DB()
+}
+
+// ReadDB returns the tenant's database for reading: on SQLite the readers, which refuse writes and don't wait for the writer;
+// on PostgreSQL the same as DB. It panics where no middleware ran.
+func ReadDB(ctx context.Context) *sql.DB {
+	return leaseOf(ctx, "ReadDB").ReadDB()
+}
+
+// PG returns the tenant's PostgreSQL database in pgx's own shape, as sqlc's generated code wants it. It panics where no middleware
+// ran, and for a tenant on SQLite.
+func PG(ctx context.Context) *PGX {
+	pg := leaseOf(ctx, "PG").PG()
+	if pg == nil {
+		panic("tenantdb: PG(ctx): this tenant's database is SQLite; use DB(ctx), which serves both engines")
+	}
+	return pg
+}
+
+// leaseOf returns the lease of the context's scope.
+func leaseOf(ctx context.Context, caller string) *Lease {
+	s, ok := FromContext(ctx)
+	switch {
+	case !ok:
+		panic("tenantdb: " + caller + "(ctx): no scope in this context; wrap the route with Middleware.Handler, or get a context from Middleware.Enter")
+	case s.lease == nil:
+		panic("tenantdb: " + caller + "(ctx): this scope has no tenant; the route is behind Authenticated or AllowAnonymous, so wrap it with Middleware.Handler")
+	}
+	return s.lease
+}

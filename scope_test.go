@@ -1,0 +1,379 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+func TestScopeShowsWhoAsksAndByWhichRight(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		acme := w.tenant("acme", ann)
+		onPlan(3, "export", "sso")(w, acme)
+		h := w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, ok := tenantdb.FromContext(r.Context())
+			if !ok || s.User.ID != ann.ID || s.Tenant.Slug != "acme" || s.Membership.UserID != ann.ID || s.Role != "owner" || s.Plan.TierLevel != 3 ||
+				!s.HasFeature("sso") || s.HasFeature("other") || s.Subscription != nil || s.Identity.Subject != "ann" {
+				t.Errorf("scope = %+v", s)
+			}
+			if s.User.PasswordHash != "" {
+				t.Error("the password hash was loaded")
+			}
+		}))
+		do(h, request("ann", "acme"))
+		do(h, request("ann", acme.ID))
+	})
+}
+
+func TestCheckFollowsWhatHappensMeanwhile(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann, joe := w.user("ann"), w.user("joe")
+		acme := w.tenant("acme", ann)
+		membership := w.member(joe, acme, hostdb.RoleMember)
+		cfg := w.config()
+		cfg.Cache.MaxStaleness = 100 * time.Millisecond
+		h := w.middleware(cfg).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			must(t, s.Check(r.Context()))
+			must(t, w.host.Memberships.Delete(t.Context(), membership.ID))
+			eventually(t, func() bool { return errors.Is(s.Check(r.Context()), tenantdb.ErrNotMember) })
+		}))
+		do(h, request("joe", "acme"))
+		expiring := token("ann", func(c jwt.MapClaims) { c["exp"] = noon.Add(time.Minute).Unix() })
+		r := request("", "acme")
+		r.Header.Set("Authorization", "Bearer "+expiring)
+		do(w.middleware(cfg).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			must(t, s.Check(r.Context()))
+			w.clock.Set(noon.Add(2 * time.Minute))
+			if err := s.Check(r.Context()); !errors.Is(err, tenantdb.ErrInvalidCredential) {
+				t.Errorf("Check after the token's end = %v", err)
+			}
+		})), r)
+	})
+}
+
+func TestDetachKeepsTheDatabaseAndTheContextAlive(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		mw := w.middleware(w.config())
+		var detached context.Context
+		var done func()
+		ctx, cancel := context.WithCancel(t.Context())
+		do(mw.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			detached, done = s.Detach()
+		})), request("ann", "acme").WithContext(ctx))
+		cancel()
+		w.pool.Retire(acme.ID)
+		var name string
+		must(t, tenantdb.DB(detached).QueryRowContext(detached, "SELECT name FROM me").Scan(&name))
+		if s, ok := tenantdb.FromContext(detached); !ok || name != "acme" || s.Tenant.ID != acme.ID {
+			t.Errorf("detached into %q", name)
+		}
+		drain, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer stop()
+		if err := w.pool.Drain(drain, acme.ID); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("drained although a detached scope holds the database: %v", err)
+		}
+		done()
+		done() // twice is harmless
+		must(t, w.pool.Drain(t.Context(), acme.ID))
+	})
+}
+
+func TestEnterChecksTheTenantAlone(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		setTier("pro")(w, acme) // unpaid
+		cfg := w.config()
+		cfg.MinSchemaVersion = 1
+		mw := w.middleware(cfg)
+		ctx, leave, err := mw.Enter(t.Context(), acme.ID)
+		must(t, err)
+		var name string
+		must(t, tenantdb.DB(ctx).QueryRowContext(ctx, "SELECT name FROM me").Scan(&name))
+		s, _ := tenantdb.FromContext(ctx)
+		if name != "acme" || s.User != nil || s.Role != "" {
+			t.Errorf("entered %q as %+v", name, s)
+		}
+		must(t, s.Check(ctx))
+		rec := do(tenantdb.RequireRole("member")(http.NotFoundHandler()), httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+		if rec.Code != 403 {
+			t.Errorf("RequireRole without a user = %d", rec.Code)
+		}
+		setStatus(hostdb.TenantSuspended)(w, acme)
+		if err := s.Check(ctx); !errors.Is(err, tenantdb.ErrTenantSuspended) {
+			t.Errorf("Check of a suspended tenant = %v", err)
+		}
+		leave()
+		for id, want := range map[string]error{acme.ID: tenantdb.ErrTenantSuspended, "acme": tenantdb.ErrInvalidTenant, hostdb.NewID(): tenantdb.ErrNotMember} {
+			if _, _, err := mw.Enter(t.Context(), id); !errors.Is(err, want) {
+				t.Errorf("Enter(%s) = %v; want %v", id, err, want)
+			}
+		}
+		setStatus(hostdb.TenantActive)(w, acme)
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.SchemaVersion = 0 })
+		if _, _, err := mw.Enter(t.Context(), acme.ID); !errors.Is(err, tenantdb.ErrTenantUnavailable) {
+			t.Errorf("Enter below the minimal schema = %v", err)
+		}
+	})
+}
+
+func TestAuthenticatedNeedsNoTenant(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		mw := w.middleware(w.config())
+		var user *hostdb.GlobalUser
+		h := mw.Authenticated(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			user = s.User
+			mustPanic(t, "no tenant", func() { tenantdb.DB(r.Context()) })
+		}))
+		if rec := do(h, request("ann", "")); rec.Code != 200 || user == nil || user.ID != ann.ID {
+			t.Errorf("ann: %d, %v", rec.Code, user)
+		}
+		if rec := do(h, request("newcomer", "")); rec.Code != 200 || user != nil {
+			t.Errorf("a newcomer: %d, %v", rec.Code, user)
+		}
+		if rec := do(h, request("", "")); rec.Code != 401 {
+			t.Errorf("nobody: %d", rec.Code)
+		}
+		guarded := mw.Authenticated(tenantdb.RequireRole("member")(http.NotFoundHandler()))
+		if rec := do(guarded, request("ann", "")); rec.Code != 403 {
+			t.Errorf("RequireRole without a tenant = %d", rec.Code)
+		}
+	})
+}
+
+func TestAnonymousVisitorsGetAnEmptyScope(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	var scope *tenantdb.Scope
+	h := w.middleware(w.config()).HandlerWith(tenantdb.Rules{AllowAnonymous: true}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		scope, _ = tenantdb.FromContext(r.Context())
+	}))
+	if rec := do(h, request("", "acme")); rec.Code != 200 || scope.User != nil || scope.Tenant != nil {
+		t.Errorf("anonymous: %d, %+v", rec.Code, scope)
+	}
+	if rec := do(h, request("ann", "acme")); rec.Code != 200 || scope.Tenant == nil {
+		t.Errorf("ann: %d, %+v", rec.Code, scope)
+	}
+	bad := request("ann", "acme")
+	bad.Header.Set("Authorization", "Bearer nonsense")
+	if rec := do(h, bad); rec.Code != 401 {
+		t.Errorf("a bad credential: %d", rec.Code)
+	}
+}
+
+func TestAccessorsNameTheFixWhereNoMiddlewareRan(t *testing.T) {
+	ctx := t.Context()
+	mustPanic(t, "Middleware.Handler", func() { tenantdb.DB(ctx) })
+	mustPanic(t, "Middleware.Handler", func() { tenantdb.ReadDB(ctx) })
+	mustPanic(t, "Middleware.Handler", func() { tenantdb.PG(ctx) })
+	mustPanic(t, "Middleware.Handler", func() {
+		_, _ = tenantdb.Cached(ctx, "x", func(*tenantdb.Scope) (int, func(), error) { return 0, nil, nil })
+	})
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	entered, leave, err := w.middleware(w.config()).Enter(ctx, acme.ID)
+	must(t, err)
+	defer leave()
+	mustPanic(t, "use DB(ctx)", func() { tenantdb.PG(entered) })
+}
+
+func TestFromContextAllocatesNothing(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), acme.ID)
+	must(t, err)
+	defer leave()
+	if n := testing.AllocsPerRun(100, func() { _ = tenantdb.DB(ctx) }); n != 0 {
+		t.Errorf("DB(ctx) allocates %v times", n)
+	}
+}
+
+func TestSoleMembershipIsAskedOnlyWhereNothingElseNamesATenant(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann, joe := w.user("ann"), w.user("joe")
+		acme, globex := w.tenant("acme", ann), w.tenant("globex", ann)
+		w.member(joe, acme, hostdb.RoleMember)
+		w.user("eve")
+		cfg := w.config()
+		cfg.Tenant = tenantdb.Sources(tenantdb.FromHeader(header), tenantdb.FromSoleMembership())
+		h := w.middleware(cfg).Handler(http.HandlerFunc(whoami))
+		for _, test := range []struct {
+			user, tenant, want string
+			status             int
+		}{{"joe", "", "acme", 200}, {"joe", "globex", "", 403}, {"ann", "", "", 400}, {"ann", "globex", "globex", 200}, {"eve", "", "", 400}} {
+			rec := do(h, request(test.user, test.tenant))
+			if rec.Code != test.status || test.status == 200 && rec.Body.String() != test.want {
+				t.Errorf("%s in %q: %d %s; want %d %s", test.user, test.tenant, rec.Code, rec.Body, test.status, test.want)
+			}
+		}
+		must(t, w.fleet.Drop(t.Context(), globex.ID))
+		eventually(t, func() bool { return do(h, request("ann", "")).Body.String() == "acme" })
+	})
+}
+
+func TestFirstLoginCreatesTheUserOnce(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		cfg := w.config()
+		calls := make(chan struct{}, 100)
+		cfg.FirstLogin = func(ctx context.Context, id *tenantdb.Identity) error {
+			calls <- struct{}{}
+			return w.host.Users.Insert(ctx, &hostdb.GlobalUser{OAuthID: id.Subject, Email: id.Subject + "@example.com"})
+		}
+		h := w.middleware(cfg).Authenticated(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if s, _ := tenantdb.FromContext(r.Context()); s.User == nil || s.User.OAuthID != "newcomer" {
+				t.Errorf("user = %v", s.User)
+			}
+		}))
+		together(20, func(int) {
+			if rec := do(h, request("newcomer", "")); rec.Code != 200 {
+				t.Errorf("status = %d %s", rec.Code, rec.Body)
+			}
+		})
+		if len(calls) == 0 {
+			t.Error("the hook was not called")
+		}
+		users, err := w.host.Users.List(t.Context())
+		must(t, err)
+		if len(users) != 1 {
+			t.Errorf("%d users", len(users))
+		}
+	})
+}
+
+func TestAFailingFirstLoginRefuses(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	for name, hook := range map[string]func(context.Context, *tenantdb.Identity) error{
+		"error": func(context.Context, *tenantdb.Identity) error { return errors.New("no") },
+		"panic": func(context.Context, *tenantdb.Identity) error { panic("no") },
+	} {
+		cfg := w.config()
+		cfg.FirstLogin = hook
+		h := w.middleware(cfg).Handler(http.HandlerFunc(whoami))
+		if rec := do(h, request("newcomer", "acme")); rec.Code != 503 {
+			t.Errorf("%s: %d", name, rec.Code)
+		}
+		if rec := do(h, request("ann", "acme")); rec.Code != 200 {
+			t.Errorf("%s: ann: %d", name, rec.Code)
+		}
+	}
+}
+
+func TestUserKeys(t *testing.T) {
+	google := tenantdb.UserByPrefixedSubject(map[string]string{"https://accounts.google.com": "google_", "https://github.com": "github_"})
+	id := hostdb.NewID()
+	for _, test := range []struct {
+		name  string
+		mapIt func(tenantdb.Identity) (tenantdb.UserKey, error)
+		id    tenantdb.Identity
+		want  tenantdb.UserKey
+	}{
+		{"subject", tenantdb.UserBySubject, tenantdb.Identity{Subject: "ann"}, tenantdb.UserKey{OAuthID: "ann"}},
+		{"no subject", tenantdb.UserBySubject, tenantdb.Identity{}, tenantdb.UserKey{}},
+		{"a long subject", tenantdb.UserBySubject, tenantdb.Identity{Subject: strings.Repeat("x", 256)}, tenantdb.UserKey{}},
+		{"id", tenantdb.UserByID, tenantdb.Identity{Subject: id}, tenantdb.UserKey{ID: id}},
+		{"not an id", tenantdb.UserByID, tenantdb.Identity{Subject: "ann"}, tenantdb.UserKey{}},
+		{"prefix", google, tenantdb.Identity{Issuer: "https://accounts.google.com", Subject: "123"}, tenantdb.UserKey{OAuthID: "google_123"}},
+		{"an issuer without a prefix", google, tenantdb.Identity{Issuer: "https://evil.example", Subject: "123"}, tenantdb.UserKey{}},
+		{"a prefix without a subject", google, tenantdb.Identity{Issuer: "https://github.com"}, tenantdb.UserKey{}},
+	} {
+		got, err := test.mapIt(test.id)
+		if got != test.want || (err == nil) != (test.want != tenantdb.UserKey{}) {
+			t.Errorf("%s: %v, %v; want %v", test.name, got, err, test.want)
+		}
+	}
+	mustPanic(t, "prefix", func() { tenantdb.UserByPrefixedSubject(map[string]string{"a": "g", "b": "github_"}) })
+}
+
+func TestASecondIssuerNeedsAMapping(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	cfg := w.config()
+	from := "https://one.example"
+	cfg.Authenticator = authFunc(func(*http.Request) (*tenantdb.Identity, error) {
+		return &tenantdb.Identity{Issuer: from, Subject: "ann"}, nil
+	})
+	h := w.middleware(cfg).Handler(http.HandlerFunc(whoami))
+	if rec := do(h, request("", "acme")); rec.Code != 200 {
+		t.Fatalf("the first issuer: %d", rec.Code)
+	}
+	from = "https://two.example"
+	if rec := do(h, request("", "acme")); rec.Code != 401 {
+		t.Errorf("another issuer's ann: %d; want 401", rec.Code)
+	}
+}
+
+func TestADroppedSlugIsFreeAgainAndLeadsToTheNewTenantOnly(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		first := w.tenant("acme", ann)
+		h := w.middleware(w.config()).Handler(http.HandlerFunc(whoami))
+		do(h, request("ann", "acme"))
+		must(t, w.fleet.Drop(t.Context(), first.ID))
+		must(t, w.fleet.Drop(t.Context(), first.ID)) // twice is harmless
+		second, err := w.fleet.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: ann.ID})
+		must(t, err)
+		t.Cleanup(func() { must(t, w.fleet.Drop(context.Background(), second.ID)) })
+		eventually(t, func() bool {
+			rec := do(h, request("ann", "acme"))
+			return rec.Code == 500 // the new database's table is empty: sql.ErrNoRows
+		})
+	})
+}
+
+// eventually waits until what a change leads to is seen; the library promises a bound far below this test's.
+func eventually(t *testing.T, seen func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !seen() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it did not happen within 10 s")
+		}
+	}
+}
+
+// together runs n calls at once.
+func together(n int, call func(i int)) {
+	start, done := make(chan struct{}), make(chan struct{})
+	for i := range n {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			<-start
+			call(i)
+		}()
+	}
+	close(start)
+	for range n {
+		<-done
+	}
+}
+
+func mustPanic(t *testing.T, text string, call func()) {
+	t.Helper()
+	defer func() {
+		if p, _ := recover().(string); !strings.Contains(p, text) {
+			t.Errorf("panic = %q; want one that says %q", p, text)
+		}
+	}()
+	call()
+}

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL is
+# missing it installs it with apt. Arguments go to go test, as in: ./test.sh -short
+set -eu
+cd "$(dirname "$0")"
+
+staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+have_postgres() {
+    [ -n "${TENANTDB_TEST_POSTGRES_URL:-}" ] || command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
+install_postgres() {
+    sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo="sudo -n"
+    command -v apt-get >/dev/null 2>&1 || { echo "test.sh: install PostgreSQL 13 or later, or set TENANTDB_TEST_POSTGRES_URL" >&2; exit 1; }
+    # The tests start servers of their own; the package's default cluster isn't wanted.
+    $sudo mkdir -p /etc/postgresql-common
+    [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+    $sudo apt-get update -q
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql
+}
+
+have_postgres || install_postgres
+export TENANTDB_REQUIRE_POSTGRES=1
+
+for module in . contrib/gin examples/routers; do
+    echo "== $module"
+    (
+        cd "$module"
+        test -z "$(gofmt -l . | tee /dev/stderr)"
+        go vet ./...
+        go run "$staticcheck" ./...
+        go test -race -timeout 20m "$@" ./...
+    )
+done
+echo "all modules pass"
