@@ -1,6 +1,7 @@
 package keyedpool
 
 import (
+	"context"
 	"flag"
 	"testing"
 
@@ -18,9 +19,20 @@ func TestInvariantsHoldInEveryScenario(t *testing.T) {
 		}
 		defer flag.Set("rapid.checks", checks.DefValue)
 	}
+	seen := make(map[string]int)
 	rapid.Check(t, func(rt *rapid.T) {
-		if err := play(t, drawPlan(rt)); err != nil {
+		if err := play(t, drawPlan(rt), seen); err != nil {
 			rt.Fatal(err)
 		}
 	})
+	t.Log(seen)
+	for _, what := range []string{
+		"scenarios", "grants", "opens", "steals", "failures", "unconfirmed", "shared waits", "forced closes", "peaceful closes",
+		ErrBusy.Error(), ErrNested.Error(), ErrTenantUnavailable.Error(), ErrServerUnavailable.Error(), ErrClosed.Error(),
+		context.Canceled.Error(),
+	} {
+		if seen[what] < seen["scenarios"]/500 {
+			t.Errorf("%q was seen %d times in %d scenarios: they don't put it to the test", what, seen[what], seen["scenarios"])
+		}
+	}
 }

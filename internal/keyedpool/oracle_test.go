@@ -256,6 +256,7 @@ func (r *run) finish(gentle bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	err := r.pool.Close(ctx)
+	r.forced = err != nil
 	r.checkClosed(err, held)
 	r.abandonAll()
 	if err := r.pool.Close(context.Background()); err != nil {

@@ -37,7 +37,9 @@ func (p *plan) cap() int {
 
 // drawPlan draws a scenario. Times are odd, so that different things seldom happen at the same instant by accident.
 func drawPlan(t *rapid.T) plan {
-	few := func(low, high int, name string) int { return rapid.IntRange(low, high).Draw(t, name) }
+	few := func(low, high int, name string) int {
+		return low + int(spread(rapid.Uint32().Draw(t, name)))%(high-low+1)
+	}
 	ms := func(low, high int, name string) time.Duration {
 		return time.Duration(few(low, high, name))*time.Millisecond + 137*time.Microsecond
 	}
@@ -48,9 +50,16 @@ func drawPlan(t *rapid.T) plan {
 		idleTimeout: ms(60, 300, "idle"), lifetime: ms(60, 300, "lifetime"), backoffMin: 10 * time.Millisecond,
 		acquireTimeout: ms(100, 300, "acquire"), steal: ms(5, 15, "steal"), nested: ms(20, 50, "nested"),
 		dialTimeout: 53*time.Millisecond + 311*time.Microsecond, drainTimeout: 21*time.Millisecond + 77*time.Microsecond,
-		faults: rapid.Bool().Draw(t, "faults"), gentle: rapid.Bool().Draw(t, "gentle"),
-		steps: rapid.SliceOfN(rapid.Uint32Range(0, 1<<24-1), 5, 45).Draw(t, "steps"),
+		faults: few(0, 1, "faults") == 1, gentle: few(0, 1, "gentle") == 1,
+		steps: rapid.SliceOfN(rapid.Uint32Range(0, 1<<24-1), 20, 45).Draw(t, "steps"),
 	}
+}
+
+// spread mixes a number's bits: rapid draws small ones more often than large ones, and most steps would be alike.
+func spread(word uint32) uint32 {
+	word = (word ^ word>>15) * 0x9E3779B1
+	word = (word ^ word>>13) * 0x85EBCA6B
+	return word >> 8
 }
 
 // run is a scenario under way: the driver of clients against a pool and a world.
@@ -63,8 +72,8 @@ type run struct {
 	moved map[string][]target // earlier targets, for those who have not heard of the change
 }
 
-// play runs a scenario in a bubble of its own and returns the first violation.
-func play(t *testing.T, p plan) error {
+// play runs a scenario in a bubble of its own, counts what it saw, and returns the first violation.
+func play(t *testing.T, p plan, seen map[string]int) error {
 	w := newWorld(p)
 	synctest.Test(t, func(*testing.T) {
 		pool, err := New(Config[target, *socket]{
@@ -86,33 +95,59 @@ func play(t *testing.T, p plan) error {
 			}
 		}
 		r.finish(p.gentle)
+		r.tally(seen)
 	})
 	return w.broken
 }
 
+// tally counts what a scenario put to the test.
+func (r *run) tally(seen map[string]int) {
+	seen["scenarios"]++
+	seen[map[bool]string{true: "forced closes", false: "peaceful closes"}[r.forced]]++
+	for _, st := range r.pool.Servers() {
+		seen["opens"] += int(st.Opens)
+		seen["steals"] += int(st.Steals)
+		seen["failures"] += int(st.DialFailures)
+		seen["unconfirmed"] += int(st.Unconfirmed)
+	}
+	for _, c := range r.clients {
+		var e *Error
+		switch {
+		case errors.As(c.err, &e):
+			seen[e.Reason.Error()]++
+		case c.ended.After(c.began.Add(r.plan.dialTime)):
+			seen["shared waits"]++
+			fallthrough
+		default:
+			seen["grants"]++
+		}
+	}
+}
+
 // step does one thing, lets everything settle that needs no time, and checks what must hold then.
 func (r *run) step(word uint32) {
+	word = spread(word)
 	kind, tenant, a, b := word%32, fmt.Sprintf("tenant%d", int(word>>5)%r.plan.tenants), int(word>>10)%64, int(word>>16)%256
 	switch {
-	case kind < 11:
+	case kind < 9:
 		r.start(tenant, a, nil)
-	case kind < 12:
+	case kind < 11:
 		r.nest(a)
-	case kind < 17:
+	case kind < 15:
 		r.release(a, b)
-	case kind < 19:
+	case kind < 16:
 		r.abandon(a)
-	case kind < 20:
-		r.race(a)
-	case kind < 24:
+	case kind < 18:
+		r.race(a, b)
+	case kind < 22:
 		time.Sleep(time.Duration(a%8+1)*time.Millisecond + 11*time.Microsecond)
-	case kind < 25:
-		time.Sleep(time.Duration(b)*time.Millisecond + 11*time.Microsecond)
-	case kind < 27:
+	case kind < 24:
+		time.Sleep(time.Duration(b/2)*time.Millisecond + 11*time.Microsecond)
+	case kind < 26:
 		r.move(tenant, a)
-	case kind < 28:
+	case kind < 27:
 		r.retire(tenant, a)
-	case kind < 29:
+	case kind < 28:
 		r.leaseOnly(tenant, a)
 	case r.plan.faults:
 		r.fault(tenant, a, b)
@@ -279,8 +314,8 @@ func (r *run) abandon(n int) {
 	}
 }
 
-// race cancels the first waiter of a tenant at the very moment a connection comes to it.
-func (r *run) race(n int) {
+// race cancels the first waiter of a tenant at the very moment when a connection comes to it, or the tenant moves.
+func (r *run) race(n, how int) {
 	holder := r.pick(n, func(c *client) bool { return holds(c) && r.waiting(c.tenant) > 0 })
 	if holder == nil {
 		return
@@ -292,6 +327,13 @@ func (r *run) race(n int) {
 	r.mu.Lock()
 	first.canceled = true
 	r.mu.Unlock()
+	if how%4 > 0 {
+		first.cancel()
+	}
+	if how%4 == 3 {
+		r.move(holder.tenant, how/4)
+		return
+	}
 	r.giveConn(holder, 1)
 	first.cancel()
 	r.giveLease(holder)

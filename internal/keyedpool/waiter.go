@@ -106,19 +106,20 @@ func (s *server[T, C]) unqueue(w *waiter[T, C]) {
 func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	reason := ctx.Err()
-	if errors.Is(reason, context.DeadlineExceeded) {
-		reason = ErrBusy
-	}
-	err := s.refused(w, s.refusal(w.db, reason, context.Cause(ctx), 0))
 	if w.queued {
 		s.unqueue(w)
 		s.review(w.db)
 		s.pump()
 	} else if g := <-w.ready; g.err == nil {
 		s.giveBack(g.conn.conn, Healthy, s.pool.now())
+	} else if !errors.Is(g.err, errMoved) {
+		return g
 	}
-	return grant[T, C]{err: err}
+	reason := ctx.Err()
+	if errors.Is(reason, context.DeadlineExceeded) {
+		reason = ErrBusy
+	}
+	return grant[T, C]{err: s.refused(w, s.refusal(w.db, reason, context.Cause(ctx), 0))}
 }
 
 // patience returns how long a waiter may wait before it looks again.

@@ -107,6 +107,7 @@ type world struct {
 	needSince  map[string]time.Time // since when a tenant waits without any connection
 	faulty     bool                 // some fault was ever switched on
 	forceAt    time.Time            // when a Close runs out of time; zero: not yet
+	forced     bool                 // a Close ran out of time
 	broken     error                // the first violation
 }
 
