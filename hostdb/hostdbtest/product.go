@@ -1,0 +1,121 @@
+package hostdbtest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+func jobs(t *testing.T, db *hostdb.DB) {
+	ctx := t.Context()
+	_, err := db.Jobs.Claim(ctx, "w", nil, time.Minute)
+	refused(t, err, hostdb.ErrNotFound, "")
+	first := &hostdb.SystemJob{JobType: "mail", DedupeKey: "k", MaxAttempts: 1}
+	fresh, err := db.Jobs.Enqueue(ctx, first)
+	must(t, err)
+	same(t, "new", fresh, true)
+	again := &hostdb.SystemJob{JobType: "mail", DedupeKey: "k"}
+	fresh, err = db.Jobs.Enqueue(ctx, again)
+	must(t, err)
+	same(t, "new", fresh, false)
+	same(t, "the same job", again.ID, first.ID)
+	_, err = db.Jobs.Claim(ctx, "w", []string{"other"}, time.Minute)
+	refused(t, err, hostdb.ErrNotFound, "")
+	job, err := db.Jobs.Claim(ctx, "w", []string{"other", "mail"}, time.Minute)
+	must(t, err)
+	same(t, "job", job.ID, first.ID)
+	same(t, "attempts", job.Attempts, 1)
+	must(t, db.Jobs.Heartbeat(ctx, job, time.Hour))
+	thief := *job
+	thief.Worker = "thief"
+	refused(t, db.Jobs.Complete(ctx, &thief), hostdb.ErrConflict, "lease")
+	must(t, db.Jobs.Fail(ctx, job, "broken\x00\xff"))
+	same(t, "status", job.Status, hostdb.JobFailed)
+	dead, err := db.Jobs.DeadLetters(ctx)
+	must(t, err)
+	same(t, "dead letters", len(dead), 1)
+	same(t, "reason", dead[0].ErrorLog, "broken\uFFFD\uFFFD")
+	must(t, db.Jobs.Retry(ctx, job.ID))
+	refused(t, db.Jobs.Retry(ctx, job.ID), hostdb.ErrConflict, "status")
+	job, err = db.Jobs.Claim(ctx, "w", nil, time.Minute)
+	must(t, err)
+	must(t, db.Jobs.Complete(ctx, job))
+	refused(t, db.Jobs.Complete(ctx, job), hostdb.ErrConflict, "lease")
+	refused(t, db.Jobs.Cancel(ctx, job.ID), hostdb.ErrConflict, "status")
+	refused(t, db.Jobs.Cancel(ctx, hostdb.NewID()), hostdb.ErrNotFound, "")
+	_, err = db.Jobs.Claim(ctx, "", nil, time.Minute)
+	refused(t, err, hostdb.ErrInvalid, "worker")
+	_, err = db.Jobs.Claim(ctx, "w", nil, 0)
+	refused(t, err, hostdb.ErrInvalid, "lease")
+}
+
+func webhooks(t *testing.T, db *hostdb.DB) {
+	ctx := t.Context()
+	for i := range 2 {
+		fresh, err := db.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "invoice.paid"})
+		must(t, err)
+		same(t, "new", fresh, i == 0)
+	}
+	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // a duplicate doesn't fail the transaction
+		fresh, err := tx.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "invoice.paid"})
+		same(t, "new", fresh, false)
+		must(t, err)
+		_, err = tx.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{EventID: "evt_2", EventType: "x", Status: hostdb.WebhookParked})
+		return err
+	}))
+	parked, err := db.WebhookEvents.ListByStatus(ctx, hostdb.WebhookParked)
+	must(t, err)
+	same(t, "parked", len(parked), 1)
+}
+
+func access(t *testing.T, db *hostdb.DB) {
+	ctx, f := t.Context(), newFixture(t, db)
+	stranger := newFixture(t, db)
+	must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "free", Name: "Free"}))
+	must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro", Features: []string{"x"}}))
+	soon, later := time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+	for _, s := range []hostdb.Subscription{
+		{Status: "active", PaymentType: hostdb.PaymentOneTime, ProductName: "7"}, {Status: "canceled", ProductName: "6"}, {Status: "past_due", ProductName: "5"},
+		{Status: "trialing", ProductName: "4"}, {Status: "active", ProductName: "3"}, {Status: "active", CurrentPeriodEnd: &soon, ProductName: "2"},
+		{Status: "active", CurrentPeriodEnd: &later, PlanTier: "pro", ProductName: "1"},
+	} {
+		s.TenantID = f.tenant.ID
+		must(t, db.Subscriptions.Insert(ctx, &s))
+	}
+	for _, user := range []hostdb.UserKey{{ID: f.user.ID}, {OAuthID: f.user.OAuthID}} {
+		for _, tenant := range []hostdb.TenantKey{{ID: f.tenant.ID}, {Slug: f.tenant.Slug}} {
+			a, err := db.Access(ctx, user, tenant)
+			must(t, err)
+			same(t, "user", *a.User, *f.user)
+			same(t, "tenant", *a.Tenant, *f.tenant)
+			same(t, "membership", *a.Membership, *f.owner)
+			same(t, "tenant's plan", a.TenantPlan.Name, "Free")
+			order := ""
+			for _, s := range a.Subscriptions {
+				order += s.ProductName
+			}
+			same(t, "order", order, "1234567")
+			same(t, "plan", a.Subscriptions[0].Plan.Name, "Pro")
+		}
+	}
+	a, err := db.Access(ctx, hostdb.UserKey{ID: stranger.user.ID}, hostdb.TenantKey{Slug: f.tenant.Slug})
+	must(t, err)
+	same(t, "stranger", a.User != nil && a.Tenant != nil && a.Membership == nil && len(a.Subscriptions) == 0, true)
+	a, err = db.Access(ctx, hostdb.UserKey{OAuthID: "nobody"}, hostdb.TenantKey{ID: hostdb.NewID()})
+	must(t, err)
+	same(t, "nobody", a.User == nil && a.Tenant == nil && a.Membership == nil && a.TenantPlan == nil, true)
+	ids, err := db.SoleTenants(ctx, hostdb.UserKey{OAuthID: f.user.OAuthID})
+	must(t, err)
+	same(t, "sole tenants", len(ids), 1)
+	for field, key := range map[string]hostdb.UserKey{"user": {}, "user_id": {ID: "x"}, "oauth_id": {OAuthID: "\xff"}} {
+		_, err = db.Access(ctx, key, hostdb.TenantKey{ID: f.tenant.ID})
+		refused(t, err, hostdb.ErrInvalid, field)
+		_, err = db.SoleTenants(ctx, key)
+		refused(t, err, hostdb.ErrInvalid, field)
+	}
+	for field, key := range map[string]hostdb.TenantKey{"tenant": {ID: f.tenant.ID, Slug: "x"}, "tenant_id": {ID: "x"}, "slug": {Slug: "_"}} {
+		_, err = db.Access(ctx, hostdb.UserKey{ID: f.user.ID}, key)
+		refused(t, err, hostdb.ErrInvalid, field)
+	}
+}
