@@ -72,24 +72,21 @@ func open(t testing.TB, config hostdb.Config) *hostdb.DB {
 	return db
 }
 
-// raw opens a database past the library, as another program would. SQLite must be in a file.
+// raw opens the file or server of a database past the library, as another program would.
 func raw(t testing.TB, db *hostdb.DB) *sql.DB {
 	t.Helper()
-	var pool *sql.DB
-	if path, found := strings.CutPrefix(db.URI(), "sqlite:"); found {
-		var err error
-		if pool, err = sql.Open("sqlite", "file:"+path+"?_busy_timeout=5000"); err != nil {
-			t.Fatal(err)
-		}
-	} else {
-		config, err := pgx.ParseConfig(db.URI())
-		if err != nil {
-			t.Fatal(err)
-		}
-		pool = stdlib.OpenDB(*config)
+	return rawURL(t, db.URI())
+}
+
+func openRaw(url string) (*sql.DB, error) {
+	if path, found := strings.CutPrefix(url, "sqlite:"); found {
+		return sql.Open("sqlite", "file:"+path+"?_busy_timeout=5000&_foreign_keys=1")
 	}
-	t.Cleanup(func() { pool.Close() })
-	return pool
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	return stdlib.OpenDB(*config), nil
 }
 
 // must ends the test on an error.
