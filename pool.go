@@ -246,6 +246,21 @@ func closeAll(unused []*tenantDB) {
 	}
 }
 
+// holds reports whether the pool has a tenant's database.
+func (p *Pool) holds(tenantID string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tenants[tenantID] != nil
+}
+
+// moved reports whether the pool has a tenant's database by another db_url.
+func (p *Pool) moved(tenant *hostdb.TenantCatalog) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.tenants[tenant.ID]
+	return t != nil && *t.url != tenant.DBURL
+}
+
 // Retire has a tenant's database closed as soon as no lease holds it; whoever comes next opens it anew. It returns at once.
 func (p *Pool) Retire(tenantID string) {
 	p.mu.Lock()

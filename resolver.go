@@ -3,9 +3,7 @@ package tenantdb
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
-	"sync"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/coherent"
@@ -36,9 +34,7 @@ type facts struct {
 type resolver struct {
 	host  *hostdb.DB
 	cache *coherent.Cache[accessKey, *facts]
-	pool  *Pool
-	stop  context.CancelFunc
-	feed  sync.WaitGroup
+	feed  feed
 }
 
 // newResolver makes the cache. It isn't told of changes before follow.
@@ -125,14 +121,8 @@ func (r *resolver) findUser(ctx context.Context, key hostdb.UserKey) (*hostdb.Gl
 	return r.host.Users.ByOAuthID(ctx, key.OAuthID)
 }
 
-// follow has the cache told of changes until close.
-func (r *resolver) follow(pool *Pool, logger *slog.Logger) {}
-
 // close ends the feed and the loads.
 func (r *resolver) close() {
-	if r.stop != nil {
-		r.stop()
-	}
-	r.feed.Wait()
+	r.feed.close()
 	r.cache.Close()
 }

@@ -125,6 +125,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 				return e.value, nil
 			}
 		}
+		c.stats.misses.Add(1)
 		f := c.join(hash, key, false)
 		if f == nil {
 			var none V

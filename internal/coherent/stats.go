@@ -7,7 +7,7 @@ import (
 
 // counters are written on misses only; hits are counted in the shards.
 type counters struct {
-	loads, failures, refreshes, staleServes atomic.Uint64
+	misses, loads, failures, refreshes, staleServes atomic.Uint64
 }
 
 // Stats is a snapshot of a cache.
@@ -16,6 +16,8 @@ type Stats struct {
 	Entries, Denials int
 	// Hits and DenialHits count the lookups that found one, valid or not.
 	Hits, DenialHits uint64
+	// Misses counts the answers that had to wait for a load.
+	Misses uint64
 	// Loads counts the loads, Failures those that failed, Refreshes those begun early in the background.
 	Loads, Failures, Refreshes uint64
 	// StaleServes counts the answers given past MaxStaleness because loads failed.
@@ -27,6 +29,7 @@ type Stats struct {
 // Stats returns a snapshot.
 func (c *Cache[K, V]) Stats() Stats {
 	s := Stats{
+		Misses:      c.stats.misses.Load(),
 		Loads:       c.stats.loads.Load(),
 		Failures:    c.stats.failures.Load(),
 		Refreshes:   c.stats.refreshes.Load(),

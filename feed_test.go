@@ -1,0 +1,118 @@
+package tenantdb_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+func TestARevocationByAnotherProgramEndsAccessInTime(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		joe := w.user("joe")
+		membership := w.member(joe, w.tenant("acme", w.user("ann")), hostdb.RoleMember)
+		h := w.middleware(w.config()).Handler(http.HandlerFunc(whoami))
+		if rec := do(h, request("joe", "acme")); rec.Code != 200 {
+			t.Fatalf("joe is not in: %d", rec.Code)
+		}
+		other, err := hostdb.Open(t.Context(), w.host.URI())
+		must(t, err)
+		defer other.Close()
+		must(t, other.Memberships.Delete(t.Context(), membership.ID))
+		committed := time.Now()
+		eventually(t, func() bool { return do(h, request("joe", "acme")).Code == 403 })
+		if late := time.Since(committed); late > 3*time.Second {
+			t.Errorf("joe was in for %v after the revocation; the bound is 3 s", late)
+		}
+		must(t, other.Memberships.Insert(t.Context(), membership))
+		eventually(t, func() bool { return do(h, request("joe", "acme")).Code == 200 })
+	})
+}
+
+func TestTheDatabaseOfASuspendedTenantClosesWithoutARequest(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		mw := w.middleware(w.config())
+		ctx, leave, err := mw.Enter(t.Context(), acme.ID)
+		must(t, err)
+		lease, err := w.pool.Lease(acme)
+		must(t, err)
+		db := lease.DB()
+		must(t, db.PingContext(ctx))
+		leave()
+		lease.Release()
+		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 }) // the feed is under way
+		setStatus(hostdb.TenantSuspended)(w, acme)
+		eventually(t, func() bool { return db.PingContext(context.Background()) != nil })
+	})
+}
+
+func TestChangesElsewhereLeaveOtherTenantsDatabasesOpen(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		acme, other := w.tenant("acme", ann), w.tenant("other", ann)
+		mw := w.middleware(w.config())
+		h := mw.Handler(http.HandlerFunc(whoami))
+		do(h, request("ann", "acme"))
+		do(h, request("ann", "other"))
+		lease, err := w.pool.Lease(acme)
+		must(t, err)
+		db := lease.DB()
+		lease.Release()
+		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.Name = "Acme Inc." }) // bears on no connection
+		setStatus(hostdb.TenantSuspended)(w, other)
+		eventually(t, func() bool { return do(h, request("ann", "other")).Code == 403 })
+		must(t, db.PingContext(t.Context()))
+	})
+}
+
+func TestStatsAndInvalidate(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		acme := w.tenant("acme", ann)
+		mw := w.middleware(w.config())
+		h := mw.Handler(http.HandlerFunc(whoami))
+		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+		do(h, request("ann", "acme"))
+		do(h, request("ann", "acme"))
+		do(h, request("eve", "acme"))
+		s := mw.Stats()
+		if s.Entries != 1 || s.Denials != 1 || s.Hits == 0 || s.Loads < 2 || s.Misses < 2 || s.LoadFailures != 0 || s.FeedFailing {
+			t.Errorf("stats = %+v", s)
+		}
+		for _, forget := range []func(){func() { mw.Invalidate(ann.ID, "") }, func() { mw.Invalidate("", acme.ID) }} {
+			before := mw.Stats().Loads
+			forget()
+			do(h, request("ann", "acme"))
+			if after := mw.Stats().Loads; after == before {
+				t.Error("an invalidated entry was served")
+			}
+		}
+	})
+}
+
+func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		w.tenant("acme", w.user("ann"))
+		cfg := w.config()
+		cfg.Cache.MaxStaleness = 100 * time.Millisecond
+		cfg.Cache.MaxStaleIfDown = time.Second
+		mw := w.middleware(cfg)
+		h := mw.Handler(http.HandlerFunc(whoami))
+		do(h, request("ann", "acme"))
+		must(t, w.host.Close())
+		down := time.Now()
+		stale := false
+		eventually(t, func() bool {
+			rec := do(h, request("ann", "acme"))
+			stale = stale || rec.Code == 200 && mw.Stats().StaleServes > 0
+			return rec.Code == 503 && code(t, rec) == "host_unavailable"
+		})
+		if took := time.Since(down); !stale || took < 800*time.Millisecond {
+			t.Errorf("refused %v after the database went down (stale facts served: %v); it should serve for 1 s", took, stale)
+		}
+	})
+}
