@@ -108,6 +108,11 @@ func (r *run) check() {
 			r.violated("12: a connection of %s is idle for %v, limit %v", s.tenant, time.Since(s.freed), r.plan.idleTimeout)
 		}
 	}
+	for s := range r.sockets {
+		if s.state == connected && s.holder == nil && s.episode != r.episode[s.tenant] {
+			r.violated("5: a connection of an old generation of %s is left idle", s.tenant)
+		}
+	}
 	r.checkStats()
 	if !r.faulty {
 		for i := range r.plan.servers {

@@ -372,7 +372,8 @@ func (r *run) leaseOnly(tenant string, a int) {
 		r.mu.Unlock()
 		lease.Release()
 	}
-	_, err := r.pool.Lease(tenant, target{}, r.asOf+1)
+	lease, err := r.pool.Lease(tenant, target{}, r.asOf+1)
+	lease.Release()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !errors.Is(err, errInvalid) || !errors.Is(err, ErrTenantUnavailable) {

@@ -1,0 +1,120 @@
+package keyedpool
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// mutation is a defect that the invariants must notice. It is made in a copy of one source file, which `go test -overlay`
+// puts in the original's place: the code itself knows nothing of it.
+type mutation struct {
+	name   string
+	file   string
+	edits  []string // old, new, old, new, …; every old text must occur once
+	caught string   // a pattern of what the invariants say
+}
+
+var mutations = []mutation{
+	{"a place is given back when the close begins", "conn.go", []string{
+		"\ts.closing++\n", "\ts.closing++\n\ts.used--\n",
+		"\ts.used--\n\tif err", "\tif err",
+	}, `1: \d+ sockets`},
+	{"a connection is dropped when its waiter leaves", "waiter.go", []string{
+		"s.giveBack(g.conn.conn, Healthy, s.pool.now())\n", "_ = g\n",
+	}, `14: |6: `},
+	{"a lease with a new target changes nothing", "tenant.go", []string{
+		"t.current.Load().target == target {", "t.current.Load() != nil {",
+	}, `5: |14: |15: `},
+	{"a connection of an old generation goes back to the idle ones", "conn.go", []string{
+		"v == Destroy || db.stale || now", "v == Destroy || now",
+	}, `5: .* left idle`},
+	{"the next generation takes over the connections", "tenant.go", []string{
+		"\tdb.figures = old.figures\n",
+		"\tdb.figures = old.figures\n" +
+			"\tfor c := old.idle; c != nil && old.server == s; c = c.next {\n\t\tc.db = db\n\t\tdb.live++\n\t\told.live--\n\t}\n" +
+			"\tif old.server == s {\n\t\tdb.idle, old.idle = old.idle, nil\n\t\ts.victims.place(old)\n\t\ts.victims.place(db)\n\t}\n",
+	}, `5: `},
+	{"an old target comes back by a late lease", "tenant.go", []string{
+		"return asOf < t.knownAt", "return false && asOf < t.knownAt",
+		"t.knownAt, t.retired = asOf, false", "t.knownAt, t.retired = 0, false",
+	}, `5: |14: `},
+	{"the cap is not kept", "server.go", []string{"case db.live >= s.cap || ", "case "}, `2: `},
+	{"the dial slots are not kept", "server.go", []string{"s.dialing < s.pool.cfg.DialSlots && ", ""}, `9: \d+ dials`},
+	{"the last in line is served first", "conn.go", []string{
+		"s.grant(c, c.db.waiting.first, now)", "s.grant(c, c.db.waiting.last, now)",
+	}, `8: client`},
+	{"a second connection comes before another tenant's first", "server.go", []string{
+		"if s.needy.n > 0 || s.growing.n", "if s.growing.n",
+		"s.serveNeedy() || s.serveGrowing()", "s.serveGrowing() || s.serveNeedy()",
+	}, `8: tenant|6: `},
+	{"nobody is stolen from", "server.go", []string{"victim := s.victims.first()\n\tif victim == nil", "victim := s.victims.first()\n\tif victim == nil || true"}, `6: `},
+	{"the breaker lets every dial through", "breaker.go", []string{"return state == BreakerClosed ||", "return true || state == BreakerClosed ||"}, `9: `},
+	{"a half-open breaker lets several probes through", "breaker.go", []string{"b.probing = b.state(now) == BreakerHalfOpen\n\treturn b.probing", "return b.state(now) == BreakerHalfOpen"}, `9: .* probed twice`},
+	{"a tenant does not back off", "dial.go", []string{"case db.backoff.waiting(now):", "case false && db.backoff.waiting(now):"}, `9: .* in its backoff`},
+	{"idle connections stay", "sweep.go", []string{"now >= c.idleUntil || now >= c.expires", "false && now >= c.idleUntil"}, `12: `},
+	{"a lease counts for nothing", "tenant.go", []string{"if t.refs > 0 || sh", "if sh"}, `14: |11: |5: `},
+	{"who gave a connection back may do so again", "conn.go", []string{"c.use == h.use && c.state", "c.state"}, `4: |14: `},
+	{"a nested acquire is suspected everywhere", "waiter.go", []string{"(c.owner == nil || !db.waiting.includes(c.owner))", "false"}, `7: .*nested`},
+	{"Close does not wait", "close.go", []string{"if !await(ctx, gone) {", "if _ = gone; false {"}, `13: `},
+}
+
+func TestEveryMutationIsCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the package once for each mutation")
+	}
+	for _, m := range mutations {
+		t.Run(strings.ReplaceAll(m.name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			out, err := m.run(t)
+			if err == nil {
+				t.Fatalf("no invariant noticed it:\n%s", out)
+			}
+			if !regexp.MustCompile(m.caught).MatchString(out) {
+				t.Fatalf("it failed, but not by %q: %v\n%s", m.caught, err, out)
+			}
+		})
+	}
+}
+
+// run plays scenarios with the mutation in place.
+func (m mutation) run(t *testing.T) (string, error) {
+	source, err := os.ReadFile(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(source)
+	for i := 0; i < len(m.edits); i += 2 {
+		if n := strings.Count(text, m.edits[i]); n != 1 {
+			t.Fatalf("%s has %d times, not once: %s", m.file, n, m.edits[i])
+		}
+		text = strings.Replace(text, m.edits[i], m.edits[i+1], 1)
+	}
+	dir := t.TempDir()
+	mutant := filepath.Join(dir, m.file)
+	original, err := filepath.Abs(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: mutant}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := filepath.Join(dir, "overlay.json")
+	for name, content := range map[string][]byte{mutant: []byte(text), plan: overlay} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// -vet=off: a mutant may look as wrong as it is.
+	out, err := exec.Command("go", "test", "-overlay="+plan, "-vet=off", "-timeout=60s", "-run=^TestInvariants", ".",
+		"-rapid.checks=20000", "-rapid.shrinktime=0s", "-rapid.nofailfile").CombinedOutput()
+	if strings.Contains(string(out), "[build failed]") {
+		t.Fatalf("the mutant does not compile:\n%s", out)
+	}
+	return string(out), err
+}
