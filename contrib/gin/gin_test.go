@@ -1,0 +1,86 @@
+package tenantgin_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+
+	tenantgin "github.com/tenantdb/tenantdb/contrib/gin"
+)
+
+type key struct{}
+
+// admit is a middleware that lets every path value but "no" in, with a value in the context while the handlers run.
+func admit(log *[]string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.PathValue("tenant") == "no" {
+				http.Error(w, "no", http.StatusForbidden)
+				return
+			}
+			defer func() { *log = append(*log, "released") }()
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), key{}, r.PathValue("tenant"))))
+		})
+	}
+}
+
+func engine(log *[]string) *gin.Engine {
+	gin.SetMode(gin.ReleaseMode)
+	e := gin.New()
+	e.Use(func(c *gin.Context) {
+		c.Next()
+		*log = append(*log, fmt.Sprintf("after: %v, status %d", c.Request.Context().Value(key{}), c.Writer.Status()))
+	})
+	e.Use(gin.CustomRecoveryWithWriter(nil, func(c *gin.Context, _ any) { c.AbortWithStatus(500) }))
+	e.GET("/t/:tenant", tenantgin.Use(admit(log)), func(c *gin.Context) {
+		*log = append(*log, fmt.Sprintf("handler: %v", c.Request.Context().Value(key{})))
+		if c.Param("tenant") == "boom" {
+			panic("boom")
+		}
+		c.Status(http.StatusAccepted)
+	})
+	return e
+}
+
+func TestUseRunsTheHandlersInsideTheMiddlewareOrNotAtAll(t *testing.T) {
+	for tenant, want := range map[string]string{
+		"acme": "[handler: acme released after: <nil>, status 202] 202",
+		"no":   "[after: <nil>, status 403] 403",
+		"boom": "[handler: boom released after: <nil>, status 500] 500",
+	} {
+		var log []string
+		rec := httptest.NewRecorder()
+		engine(&log).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/t/"+tenant, nil))
+		if got := fmt.Sprintf("%v %d", log, rec.Code); got != want {
+			t.Errorf("%s: %s; want %s", tenant, got, want)
+		}
+	}
+}
+
+func ExampleUse() {
+	onlyAcme := func(next http.Handler) http.Handler { // stands for (*tenantdb.Middleware).Handler
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.PathValue("tenant") != "acme" {
+				http.Error(w, "not a member", http.StatusForbidden)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	gin.SetMode(gin.ReleaseMode)
+	router := gin.New()
+	group := router.Group("/t/:tenant", tenantgin.Use(onlyAcme))
+	group.GET("/notes", func(c *gin.Context) { c.String(http.StatusOK, "notes of %s", c.Param("tenant")) })
+	for _, path := range []string{"/t/acme/notes", "/t/globex/notes"} {
+		rec := httptest.NewRecorder()
+		router.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path, nil))
+		fmt.Println(rec.Code)
+	}
+	// Output:
+	// 200
+	// 403
+}
