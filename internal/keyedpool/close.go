@@ -93,7 +93,7 @@ func (t *tenant[T, C]) force() {
 		db.cancel()
 	}
 	db.server.failAll(db, db.server.refusal(db, ErrClosed, nil, 0))
-	db.leave()
+	db.queue.leave()
 }
 
 // holders says who holds tenants.

@@ -91,7 +91,7 @@ func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 	switch {
 	case v == Destroy || db.stale || now >= c.expires:
 		s.shut(c)
-	case db.waiting.first != nil:
+	case db.waiting.n > 0:
 		s.serveLine(c, now)
 	default:
 		s.park(c, now)
@@ -112,7 +112,7 @@ func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
 		s.shut(c)
 		return
 	}
-	s.grant(c, c.db.waiting.first, now)
+	s.grant(c, c.db.waiting.first(), now)
 }
 
 // grant makes a waiter the holder of a connection.

@@ -15,73 +15,22 @@ type database[T comparable, C any] struct {
 	live    int32       // open connections, idle or leased, that are not being closed
 	idle    *conn[T, C] // the one used last on top
 	cancel  context.CancelFunc
-	waiting line[T, C]
+	waiting list[*waiter[T, C]]
 	backoff backoff
 	figures figures
 
 	// Its place in one of the server's queues, and in the heap of victims.
-	queue      *queue[T, C]
-	prev, next *database[T, C]
-	place      int32
-	worth      float64
-	era        int
-	lastUse    uint64
+	queue   node[*database[T, C]]
+	place   int32
+	worth   float64
+	era     int
+	lastUse uint64
 }
 
 // figures are counted over all generations.
 type figures struct {
 	acquires, opens, stolen, refusals uint64
 	waits                             *Histogram // nil until somebody has waited
-}
-
-// queue is a FIFO of databases.
-type queue[T comparable, C any] struct {
-	first, last *database[T, C]
-	n           int
-}
-
-// push puts a database, which is in no queue, at the end.
-func (q *queue[T, C]) push(db *database[T, C]) {
-	db.queue, db.prev = q, q.last
-	if q.last == nil {
-		q.first = db
-	} else {
-		q.last.next = db
-	}
-	q.last = db
-	q.n++
-}
-
-// unshift puts a database, which is in no queue, at the front.
-func (q *queue[T, C]) unshift(db *database[T, C]) {
-	db.queue, db.next = q, q.first
-	if q.first == nil {
-		q.last = db
-	} else {
-		q.first.prev = db
-	}
-	q.first = db
-	q.n++
-}
-
-// leave takes the database out of its queue, if it is in one.
-func (db *database[T, C]) leave() {
-	q := db.queue
-	if q == nil {
-		return
-	}
-	if db.prev == nil {
-		q.first = db.next
-	} else {
-		db.prev.next = db.next
-	}
-	if db.next == nil {
-		q.last = db.prev
-	} else {
-		db.next.prev = db.prev
-	}
-	db.queue, db.prev, db.next = nil, nil, nil
-	q.n--
 }
 
 // settle closes what is idle if the tenant is retired, and tells whether the tenant has no place in any budget any more.

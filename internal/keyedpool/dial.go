@@ -9,7 +9,7 @@ import (
 
 // dial starts a dial for a database: its place in the budget is taken from here on.
 func (s *server[T, C]) dial(db *database[T, C]) {
-	db.leave()
+	db.queue.leave()
 	db.dialing = true
 	db.figures.opens++
 	s.figures.opens++
@@ -73,8 +73,8 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	switch {
 	case db.stale || s.ended:
 		s.shut(c)
-	case db.waiting.first != nil:
-		s.grant(c, db.waiting.first, now)
+	case db.waiting.n > 0:
+		s.grant(c, db.waiting.first(), now)
 	default:
 		s.park(c, now)
 	}
@@ -108,9 +108,9 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 		}
 	}
 	s.review(db)
-	if fault == Backpressure && db.queue == &s.needy {
-		db.leave()
-		s.needy.unshift(db)
+	if fault == Backpressure && db.queue.list == &s.needy {
+		db.queue.leave()
+		s.needy.insert(&db.queue, nil)
 	}
 	if s.breaker.state(now) == BreakerOpen {
 		s.failNeedy()
@@ -120,8 +120,8 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 
 // failNeedy fails those who have nothing and can't be dialed for, since the breaker opened.
 func (s *server[T, C]) failNeedy() {
-	for s.needy.first != nil {
-		s.review(s.needy.first)
+	for s.needy.n > 0 {
+		s.review(s.needy.first())
 	}
 }
 

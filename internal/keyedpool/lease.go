@@ -77,6 +77,7 @@ func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, 
 	for {
 		db := t.current.Load()
 		w := &waiter[T, C]{db: db, owner: owner, since: began, ready: make(chan grant[T, C], 1)}
+		w.place.value = w
 		g := grant[T, C]{err: errMoved}
 		if db.server.enqueue(w) {
 			g = w.wait(ctx)

@@ -46,7 +46,7 @@ var mutations = []mutation{
 	{"the cap is not kept", "server.go", []string{"case db.live >= s.cap || ", "case "}, `2: `},
 	{"the dial slots are not kept", "server.go", []string{"s.dialing < s.pool.cfg.DialSlots && ", ""}, `9: \d+ dials`},
 	{"the last in line is served first", "conn.go", []string{
-		"s.grant(c, c.db.waiting.first, now)", "s.grant(c, c.db.waiting.last, now)",
+		"s.grant(c, c.db.waiting.first(), now)", "s.grant(c, c.db.waiting.back.value, now)",
 	}, `8: client`},
 	{"a second connection comes before another tenant's first", "server.go", []string{
 		"if s.needy.n > 0 || s.growing.n", "if s.growing.n",
@@ -59,7 +59,7 @@ var mutations = []mutation{
 	{"idle connections stay", "sweep.go", []string{"now >= c.idleUntil || now >= c.expires", "false && now >= c.idleUntil"}, `12: `},
 	{"a lease counts for nothing", "tenant.go", []string{"if t.refs > 0 || sh", "if sh"}, `14: |11: |5: `},
 	{"who gave a connection back may do so again", "conn.go", []string{"c.use == h.use && c.state", "c.state"}, `4: |14: `},
-	{"a nested acquire is suspected everywhere", "waiter.go", []string{"(c.owner == nil || !db.waiting.includes(c.owner))", "false"}, `7: .*nested`},
+	{"a nested acquire is suspected everywhere", "waiter.go", []string{"(c.owner == nil || !db.awaitedBy(c.owner))", "false"}, `7: .*nested`},
 	{"Close does not wait", "close.go", []string{"if !await(ctx, gone) {", "if _ = gone; false {"}, `13: `},
 }
 

@@ -22,9 +22,9 @@ type server[T comparable, C any] struct {
 	closing int
 	waiting int // Acquires in line
 	// Those who wait stand in one of these, or in none while a dial for them is under way or nothing can be done for them.
-	needy     queue[T, C] // have no connection
-	growing   queue[T, C] // have some and are below the cap
-	impatient queue[T, C] // the same, after StealAfter
+	needy     list[*database[T, C]] // have no connection
+	growing   list[*database[T, C]] // have some and are below the cap
+	impatient list[*database[T, C]] // the same, after StealAfter
 	victims   victims[T, C]
 	gauge     gauge
 	breaker   breaker
@@ -57,10 +57,12 @@ func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
 func (s *server[T, C]) adopt(t *tenant[T, C], target T, generation uint64) *database[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &database[T, C]{
+	db := &database[T, C]{
 		tenant: t, server: s, target: target, generation: generation,
 		place: -1, worth: s.gauge.recall(t.hash), era: s.gauge.era,
 	}
+	db.queue.value = db
+	return db
 }
 
 // supersede ends a database's service: idle connections close, those who wait look for the tenant's next generation, a dial
@@ -73,10 +75,10 @@ func (s *server[T, C]) supersede(db *database[T, C]) {
 	if db.cancel != nil {
 		db.cancel()
 	}
-	for db.waiting.first != nil {
-		s.wake(db.waiting.first, grant[T, C]{err: errMoved})
+	for db.waiting.n > 0 {
+		s.wake(db.waiting.first(), grant[T, C]{err: errMoved})
 	}
-	db.leave()
+	db.queue.leave()
 	s.pump()
 }
 
@@ -95,16 +97,16 @@ func (s *server[T, C]) review(db *database[T, C]) {
 			s.failAll(db, err)
 		}
 	}
-	if want := s.queueFor(db, now); db.queue != want {
-		db.leave()
+	if want := s.queueFor(db, now); db.queue.list != want {
+		db.queue.leave()
 		if want != nil {
-			want.push(db)
+			want.push(&db.queue)
 		}
 	}
 }
 
 // queueFor returns the queue where a database belongs, or nil.
-func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *queue[T, C] {
+func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *list[*database[T, C]] {
 	switch {
 	case db.waiting.n == 0 || db.dialing || db.stale:
 		return nil
@@ -112,7 +114,7 @@ func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *queue[T,
 		return &s.needy
 	case db.live >= s.cap || db.backoff.waiting(now):
 		return nil
-	case now-db.waiting.first.since >= s.pool.cfg.StealAfter:
+	case now-db.waiting.first().since >= s.pool.cfg.StealAfter:
 		return &s.impatient
 	}
 	return &s.growing
@@ -127,7 +129,7 @@ func (s *server[T, C]) pump() {
 // serveNeedy does the next thing for the tenants without a connection, and tells whether there was one: a dial where there
 // is a place, else the close of a victim, unless enough are being closed already.
 func (s *server[T, C]) serveNeedy() bool {
-	db := s.needy.first
+	db := s.needy.first()
 	if db == nil || !s.mayDial() {
 		return false
 	}
@@ -144,7 +146,7 @@ func (s *server[T, C]) serveGrowing() bool {
 	if s.needy.n > 0 || s.growing.n+s.impatient.n == 0 || !s.mayDial() {
 		return false
 	}
-	if db := s.impatient.first; db != nil {
+	if db := s.impatient.first(); db != nil {
 		if s.used < s.budget {
 			s.dial(db)
 			return true
@@ -154,7 +156,7 @@ func (s *server[T, C]) serveGrowing() bool {
 	if s.used+s.reserve >= s.budget {
 		return false
 	}
-	s.dial(s.growing.first)
+	s.dial(s.growing.first())
 	return true
 }
 

@@ -8,12 +8,11 @@ import (
 
 // waiter is an Acquire that stands in line. Its links are guarded by the mutex of db's server.
 type waiter[T comparable, C any] struct {
-	db         *database[T, C]
-	owner      *Owner
-	since      time.Duration // when the Acquire began: its place in line, kept when the target changes
-	queued     bool
-	prev, next *waiter[T, C]
-	ready      chan grant[T, C] // takes one grant, without blocking
+	db    *database[T, C]
+	owner *Owner
+	since time.Duration       // when the Acquire began: it decides its place, even when the target changes
+	place node[*waiter[T, C]] // in the line of db
+	ready chan grant[T, C]    // takes one grant, without blocking
 }
 
 // grant is what a waiter gets: a connection or an error.
@@ -22,57 +21,15 @@ type grant[T comparable, C any] struct {
 	err  error
 }
 
-// line is a FIFO of waiters.
-type line[T comparable, C any] struct {
-	first, last *waiter[T, C]
-	n           int
-}
-
-// join puts a waiter behind all that began before it. Only one that changed lines does not end up last.
-func (l *line[T, C]) join(w *waiter[T, C]) {
-	after := l.last
-	for after != nil && after.since > w.since {
+// join puts a waiter in its tenant's line, behind all that began before it. Only one whose tenant has moved does not end up
+// last.
+func (w *waiter[T, C]) join() {
+	line := &w.db.waiting
+	after := line.back
+	for after != nil && after.value.since > w.since {
 		after = after.prev
 	}
-	w.prev = after
-	if after == nil {
-		w.next, l.first = l.first, w
-	} else {
-		w.next, after.next = after.next, w
-	}
-	if w.next == nil {
-		l.last = w
-	} else {
-		w.next.prev = w
-	}
-	w.queued = true
-	l.n++
-}
-
-// leave takes a waiter out.
-func (l *line[T, C]) leave(w *waiter[T, C]) {
-	if w.prev == nil {
-		l.first = w.next
-	} else {
-		w.prev.next = w.next
-	}
-	if w.next == nil {
-		l.last = w.prev
-	} else {
-		w.next.prev = w.prev
-	}
-	w.prev, w.next, w.queued = nil, nil, false
-	l.n--
-}
-
-// includes tells whether somebody in line has this owner.
-func (l *line[T, C]) includes(owner *Owner) bool {
-	for w := l.first; w != nil; w = w.next {
-		if w.owner == owner {
-			return true
-		}
-	}
-	return false
+	line.insert(&w.place, after)
 }
 
 // enqueue puts a waiter in line and starts what it needs. It tells whether the database still serves; if not, the waiter
@@ -88,7 +45,7 @@ func (s *server[T, C]) enqueue(w *waiter[T, C]) bool {
 		w.ready <- grant[T, C]{conn: s.take(db.idle, w.owner)}
 		return true
 	}
-	db.waiting.join(w)
+	w.join()
 	s.waiting++
 	s.review(db)
 	s.pump()
@@ -97,7 +54,7 @@ func (s *server[T, C]) enqueue(w *waiter[T, C]) bool {
 
 // unqueue takes a waiter out of its line.
 func (s *server[T, C]) unqueue(w *waiter[T, C]) {
-	w.db.waiting.leave(w)
+	w.place.leave()
 	s.waiting--
 }
 
@@ -106,7 +63,7 @@ func (s *server[T, C]) unqueue(w *waiter[T, C]) {
 func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.queued {
+	if w.place.list != nil {
 		s.unqueue(w)
 		s.review(w.db)
 		s.pump()
@@ -138,7 +95,7 @@ func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	waited := s.pool.now() - w.since
-	if !w.queued {
+	if w.place.list == nil {
 		return s.patience(waited)
 	}
 	var err *Error
@@ -169,13 +126,23 @@ func (s *server[T, C]) holds(w *waiter[T, C]) bool {
 	return false
 }
 
+// awaitedBy tells whether somebody in a tenant's line has this owner.
+func (db *database[T, C]) awaitedBy(owner *Owner) bool {
+	for e := db.waiting.front; e != nil; e = e.next {
+		if e.value.owner == owner {
+			return true
+		}
+	}
+	return false
+}
+
 // stuck tells whether a tenant has all the connections that it may have, and every holder of one is waiting for another.
 func (s *server[T, C]) stuck(db *database[T, C]) bool {
 	if db.live < s.cap {
 		return false
 	}
 	for _, c := range s.conns {
-		if c.db == db && c.state == leased && (c.owner == nil || !db.waiting.includes(c.owner)) {
+		if c.db == db && c.state == leased && (c.owner == nil || !db.awaitedBy(c.owner)) {
 			return false
 		}
 	}
@@ -184,9 +151,9 @@ func (s *server[T, C]) stuck(db *database[T, C]) bool {
 
 // failAll fails everybody in a tenant's line.
 func (s *server[T, C]) failAll(db *database[T, C], err *Error) {
-	for db.waiting.first != nil {
+	for db.waiting.n > 0 {
 		own := *err
-		s.refuse(db.waiting.first, &own)
+		s.refuse(db.waiting.first(), &own)
 	}
 }
 
