@@ -84,7 +84,7 @@ type Config struct {
 	// KeyMaxAge is the age up to which fetched keys serve while the issuer can't be reached. After that requests fail with
 	// tenantdb.ErrAuthUnavailable. Default: 24 hours.
 	KeyMaxAge time.Duration
-	// Logger hears of failed fetches and of keys that are skipped. Default: nobody.
+	// Logger hears of failed fetches (as warnings) and of keys that are skipped (for debugging). Default: nobody.
 	Logger *slog.Logger
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time

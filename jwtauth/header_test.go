@@ -209,7 +209,7 @@ func FuzzParseHeader(f *testing.F) {
 			return
 		}
 		parts := strings.Split(token, ".")
-		if len(parts) != 3 || len(token) > maxTokenBytes {
+		if len(parts) != 3 {
 			t.Fatalf("%q has the wrong form", token)
 		}
 		text, err := base64.RawURLEncoding.DecodeString(parts[0])

@@ -45,7 +45,6 @@ type remoteKeys struct {
 	candidates []*algorithm
 	refresh    time.Duration
 	maxAge     time.Duration
-	now        func() time.Time
 	logger     *slog.Logger
 	snapshot   atomic.Pointer[snapshot]
 
@@ -81,7 +80,7 @@ func newRemoteKeys(c IssuerConfig, allowed []*algorithm, shared *Config) (keySou
 		return nil, err
 	}
 	return &remoteKeys{
-		fetcher: f, candidates: allowed, refresh: shared.KeyRefresh, maxAge: shared.KeyMaxAge, now: shared.Now,
+		fetcher: f, candidates: allowed, refresh: shared.KeyRefresh, maxAge: shared.KeyMaxAge,
 		logger: shared.Logger.With("issuer", c.Issuer),
 	}, nil
 }
@@ -154,22 +153,27 @@ func (s *remoteKeys) startFetch(now time.Time) (*flight, error) {
 	return s.flight, nil
 }
 
-// fetch brings the key set up to date, and ends the flight.
+// fetch brings the key set up to date and ends the flight. It logs after that, so that nobody waits for a slow log.
 func (s *remoteKeys) fetch(f *flight, began time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
 	parsed, err := s.load(ctx)
+	s.land(f, began, parsed.set, err)
 	if err != nil {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "jwtauth: keys not fetched", slog.String("cause", err.Error()))
 	}
-	for _, skipped := range parsed.skipped {
-		s.logger.LogAttrs(ctx, slog.LevelWarn, "jwtauth: key skipped", slog.String("cause", skipped.Error()))
+	if n := len(parsed.skipped); n > 0 {
+		s.logger.LogAttrs(ctx, slog.LevelDebug, "jwtauth: keys skipped", slog.Int("count", n), slog.String("first", parsed.skipped[0].Error()))
 	}
+}
+
+// land ends a flight with its outcome.
+func (s *remoteKeys) land(f *flight, began time.Time, set *keySet, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.err, s.failure, s.flight = err, err, nil
 	if err == nil {
-		s.replace(&snapshot{parsed.set, began.Round(0)})
+		s.replace(&snapshot{set, began.Round(0)})
 	} else if s.snapshot.Load() == nil {
 		s.nextAttempt = began.Round(0).Add(retryAfter)
 	}
