@@ -63,6 +63,7 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	now := s.pool.now()
 	s.breaker.answered()
 	s.full = backoff{}
+	s.ceiling = min(s.ceiling+1, s.budget)
 	db.backoff = backoff{}
 	c := &conn[T, C]{
 		db: db, value: value, state: leased, index: len(s.conns),
@@ -101,6 +102,7 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 	case Backpressure:
 		s.breaker.answered()
 		s.full.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
+		s.ceiling = max(s.used, 1)
 	default:
 		s.breaker.failed(probe, now, cfg.BackoffMin, cfg.BackoffMax, err)
 		if db.live == 0 {
@@ -155,11 +157,15 @@ func (s *server[T, C]) setAlarm(now time.Duration) {
 	}
 }
 
-// resume goes on after a pause.
+// resume goes on after a pause, and tries whether a full server has one more place.
 func (s *server[T, C]) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setAlarm(s.pool.now())
+	now := s.pool.now()
+	s.setAlarm(now)
+	if s.full.failures > 0 && !s.full.waiting(now) {
+		s.ceiling = min(s.ceiling+1, s.budget)
+	}
 	s.pump()
 }
 

@@ -29,6 +29,7 @@ type server[T comparable, C any] struct {
 	gauge     gauge
 	breaker   breaker
 	full      backoff // from Backpressure
+	ceiling   int     // the budget, or less where the server had no place for more
 	alarm     *time.Timer
 	ended     bool // the pool is closed: no dial starts any more
 	lapsing   map[*tenant[T, C]]struct{}
@@ -46,6 +47,7 @@ func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
 		budget:  budget,
 		cap:     int32(p.cfg.tenantCap(budget)),
 		reserve: p.cfg.reserve(budget),
+		ceiling: budget,
 		gauge:   newGauge(budget),
 		breaker: breaker{threshold: p.cfg.BreakerThreshold},
 		lapsing: make(map[*tenant[T, C]]struct{}),
@@ -133,7 +135,7 @@ func (s *server[T, C]) serveNeedy() bool {
 	if db == nil || !s.mayDial() {
 		return false
 	}
-	if s.used < s.budget {
+	if s.used < s.ceiling {
 		s.dial(db)
 		return true
 	}
@@ -147,13 +149,13 @@ func (s *server[T, C]) serveGrowing() bool {
 		return false
 	}
 	if db := s.impatient.first(); db != nil {
-		if s.used < s.budget {
+		if s.used < s.ceiling {
 			s.dial(db)
 			return true
 		}
 		return s.closing < s.impatient.n && s.steal()
 	}
-	if s.used+s.reserve >= s.budget {
+	if s.used+s.reserve >= s.ceiling {
 		return false
 	}
 	s.dial(s.growing.first())
@@ -179,7 +181,7 @@ func (s *server[T, C]) steal() bool {
 // pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them could be dialed
 // for than places are free or about to be.
 func (s *server[T, C]) pressed() bool {
-	return s.needy.n > s.closing+s.budget-s.used && s.mayDial()
+	return s.needy.n > s.closing+s.ceiling-s.used && s.mayDial()
 }
 
 // mayDial tells whether a dial may start, its place in the budget aside.
