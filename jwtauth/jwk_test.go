@@ -1,6 +1,7 @@
 package jwtauth
 
 import (
+	"crypto/ecdsa"
 	"crypto/elliptic"
 	"encoding/json"
 	"errors"
@@ -56,7 +57,7 @@ func TestJWKRules(t *testing.T) {
 		"private RSA":              {"RS256", map[string]any{"d": "AQAB"}, "private key"},
 		"private EC":               {"ES256", map[string]any{"d": "AQAB"}, "private key"},
 		"private OKP":              {"EdDSA", map[string]any{"d": 1}, "private key"},
-		"crv of another algorithm": {"ES256", map[string]any{"crv": "P-384"}, ""}, // see below: not on that curve
+		"crv of another algorithm": {"ES256", map[string]any{"crv": "P-384"}, "not on curve"},
 		"crv unknown":              {"ES256", map[string]any{"crv": "secp256k1"}, "crv is none of"},
 		"crv of 224 bits":          {"ES256", map[string]any{"crv": "P-224"}, "crv is none of"},
 		"crv empty":                {"ES256", map[string]any{"crv": ""}, "crv is none of"},
@@ -66,7 +67,7 @@ func TestJWKRules(t *testing.T) {
 		"x missing":                {"ES256", map[string]any{"x": nil}, "x is missing"},
 		"x a number":               {"ES256", map[string]any{"x": 1}, "x is not a string"},
 		"x padded":                 {"EdDSA", map[string]any{"x": strings.Repeat("A", 43) + "="}, "x is missing or not base64url"},
-		"x short":                  {"EdDSA", map[string]any{"x": strings.Repeat("A", 42)}, ""}, // replaced below
+		"x short":                  {"EdDSA", map[string]any{"x": strings.Repeat("A", 40)}, "x must have 32 bytes"},
 		"x of 33 bytes":            {"EdDSA", map[string]any{"x": strings.Repeat("A", 44)}, "x must have 32 bytes"},
 		"y too long":               {"ES256", map[string]any{"y": strings.Repeat("A", 44)}, "y is too long"},
 		"y of another point":       {"ES256", map[string]any{"y": strings.Repeat("A", 43)}, "not on curve"},
@@ -83,13 +84,6 @@ func TestJWKRules(t *testing.T) {
 		"k empty":                  {"HS256", map[string]any{"k": ""}, "k is missing"},
 		"k not base64url":          {"HS256", map[string]any{"k": strings.Repeat("+", 43)}, "k is missing or not"},
 	} {
-		switch name {
-		case "crv of another algorithm":
-			test.want = "not on curve"
-		case "x short":
-			test.want = "x must have 32 bytes"
-			test.changes["x"] = strings.Repeat("A", 40)
-		}
 		document := keySetOf(newSigner(t, test.algorithm).jwk(t, testKeyID, test.changes))
 		parsed, err := parseJWKS([]byte(document), algorithmsNamed(test.algorithm))
 		if err != nil {
@@ -135,22 +129,25 @@ func TestKeyWithoutAlgServesWhatFits(t *testing.T) {
 // TestLeadingZerosOfCoordinates may be left out, as some encoders do: the point is the same.
 func TestLeadingZerosOfCoordinates(t *testing.T) {
 	t.Parallel()
-	s := newSigner(t, "ES512")
-	for s.public.(interface{ Bytes() ([]byte, error) }) != nil {
-		point, _ := s.public.(interface{ Bytes() ([]byte, error) }).Bytes()
-		if point[1] == 0 {
-			size := (elliptic.P521().Params().BitSize + 7) / 8
-			x := strings.TrimLeft(string(point[1:1+size]), "\x00")
-			c := testConfig("ES512")
-			c.JWKS = []byte(keySetOf(s.jwk(t, testKeyID, map[string]any{"x": encode(x)})))
-			a, err := New(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			verifies(t, a, "shortened x", s.token(t, nil), nil)
-			return
+	size := (elliptic.P521().Params().BitSize + 7) / 8
+	for { // half of all x coordinates of this curve begin with a zero byte
+		s := newSigner(t, "ES512")
+		point, err := s.public.(*ecdsa.PublicKey).Bytes()
+		if err != nil {
+			t.Fatal(err)
 		}
-		s = newSigner(t, "ES512")
+		if point[1] != 0 {
+			continue
+		}
+		x := strings.TrimLeft(string(point[1:1+size]), "\x00")
+		c := testConfig("ES512")
+		c.JWKS = []byte(keySetOf(s.jwk(t, testKeyID, map[string]any{"x": encode(x)})))
+		a, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		verifies(t, a, "shortened x", s.token(t, nil), nil)
+		return
 	}
 }
 
