@@ -63,7 +63,6 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	now := s.pool.now()
 	s.breaker.answered()
 	s.full = backoff{}
-	s.ceiling = min(s.ceiling+1, s.budget)
 	db.backoff = backoff{}
 	c := &conn[T, C]{
 		db: db, value: value, state: leased, index: len(s.conns),
@@ -157,13 +156,13 @@ func (s *server[T, C]) setAlarm(now time.Duration) {
 	}
 }
 
-// resume goes on after a pause, and tries whether a full server has one more place.
+// resume goes on after a pause. Where no connection of ours can make a place on a full server, one more is tried.
 func (s *server[T, C]) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.pool.now()
 	s.setAlarm(now)
-	if s.full.failures > 0 && !s.full.waiting(now) {
+	if s.full.failures > 0 && !s.full.waiting(now) && s.victims.first() == nil {
 		s.ceiling = min(s.ceiling+1, s.budget)
 	}
 	s.pump()

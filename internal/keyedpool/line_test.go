@@ -240,7 +240,7 @@ func TestNestedAcquireAtTheCapIsNamed(t *testing.T) {
 		lease := r.lease("a")
 		conn, err := lease.Acquire(r.t.Context(), &owner)
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		began := time.Now()
 		_, err = lease.Acquire(r.t.Context(), &owner)
@@ -261,7 +261,7 @@ func TestNestedAcquiresOfSeveralOwnersDeadlockTogether(t *testing.T) {
 		for _, owner := range owners {
 			conn, err := lease.Acquire(r.t.Context(), owner)
 			if err != nil {
-				t.Fatal(err)
+				r.t.Fatal(err)
 			}
 			conns = append(conns, conn)
 		}

@@ -1,0 +1,340 @@
+package keyedpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestReleasedLeaseAcquiresNothing(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		lease := r.lease("a")
+		lease.Release()
+		lease.Release()
+		_, err := lease.Acquire(r.t.Context(), nil)
+		r.reason(err, ErrReleased)
+		var zero Lease[string, int]
+		zero.Release()
+		_, err = zero.Acquire(r.t.Context(), nil)
+		r.reason(err, ErrReleased)
+		if len(r.pool.Tenants()) != 0 {
+			t.Errorf("known: %+v", r.pool.Tenants())
+		}
+	})
+}
+
+func TestConnectionReleasedTwiceIsReleasedOnce(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		lease, conn := r.hold("a")
+		conn.Release(Healthy)
+		again := r.acquire(lease)
+		conn.Release(Destroy)
+		if st := r.server(); st.Leased != 1 || again.Value() != conn.Value() {
+			t.Errorf("the former holder took it away: %+v", st)
+		}
+		again.Release(Healthy)
+		var zero Conn[string, int]
+		zero.Release(Healthy)
+		lease.Release()
+	})
+}
+
+func TestConnectionOutlivesItsLease(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		lease, conn := r.hold("a")
+		lease.Release()
+		r.pool.Retire("a")
+		if st, ok := r.pool.Tenant("a"); !ok || st.Leased != 1 || st.Leases != 0 {
+			t.Errorf("%+v, %v", st, ok)
+		}
+		conn.Release(Healthy)
+		time.Sleep(2 * time.Millisecond)
+		if _, ok := r.pool.Tenant("a"); ok {
+			t.Error("a retired tenant is known after its last connection")
+		}
+	})
+}
+
+func TestDestroyedConnectionIsNotUsedAgain(t *testing.T) {
+	inBubble(t, budget(1), func(r *rig) {
+		lease, conn := r.hold("a")
+		conn.Release(Destroy)
+		if again := r.acquire(lease); again.Value() == conn.Value() {
+			t.Error("it is")
+		} else {
+			again.Release(Healthy)
+		}
+		lease.Release()
+	})
+}
+
+func TestPlaceIsHeldUntilTheCloseIsConfirmed(t *testing.T) {
+	inBubble(t, func(c *Config[string, int]) {
+		c.Budget = 1
+		c.Close = func(ctx context.Context, conn int) error {
+			<-ctx.Done() // a cut network: the end is never seen
+			return context.Cause(ctx)
+		}
+	}, func(r *rig) {
+		lease, conn := r.hold("a")
+		conn.Release(Destroy)
+		began := time.Now()
+		conn = r.acquire(lease)
+		if took := time.Since(began); took != 2*time.Second+4*time.Millisecond {
+			t.Errorf("the place was free after %v, want DrainTimeout and a dial", took)
+		}
+		if st := r.server(); st.Unconfirmed != 1 {
+			t.Errorf("%+v", st)
+		}
+		r.mu.Lock()
+		r.open = 0 // this test's Close counts nothing
+		r.mu.Unlock()
+		conn.Release(Healthy)
+		lease.Release()
+	})
+}
+
+func TestNewTargetStartsAGeneration(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		old := r.leaseTo("a", "s/old", 1)
+		first, second := r.acquire(old), r.acquire(old)
+		first.Release(Healthy)
+		renewed := r.leaseTo("a", "s/new", 2)
+		time.Sleep(2 * time.Millisecond)
+		if st, _ := r.pool.Tenant("a"); st.Generation != 2 || st.Idle != 0 || st.Leased != 1 || st.Leases != 2 {
+			t.Errorf("%+v, want generation 2 and the old one's connection in use only", st)
+		}
+		third := r.acquire(old) // the old lease is on the tenant, not on its old target
+		if third.Value() == first.Value() || third.Value() == second.Value() {
+			t.Error("an old connection is handed out")
+		}
+		second.Release(Healthy)
+		third.Release(Healthy)
+		time.Sleep(2 * time.Millisecond)
+		if st, _ := r.pool.Tenant("a"); st.Idle != 1 {
+			t.Errorf("%+v, want only the new connection", st)
+		}
+		old.Release()
+		renewed.Release()
+	})
+}
+
+func TestLateLeaseDoesNotBringAnOldTargetBack(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		lease := r.leaseTo("a", "s/new", 7)
+		r.acquire(lease).Release(Healthy)
+		late := r.leaseTo("a", "s/old", 6)
+		if st, _ := r.pool.Tenant("a"); st.Generation != 1 || st.Idle != 1 {
+			t.Errorf("%+v, want the newer target to stay", st)
+		}
+		r.pool.Retire("a")
+		later := r.leaseTo("a", "old/a", 6)
+		if st, _ := r.pool.Tenant("a"); st.Server != "s" || st.Generation != 2 {
+			t.Errorf("%+v: a retirement made the pool forget what is newer", st)
+		}
+		for _, l := range []*Lease[string, int]{lease, late, later} {
+			l.Release()
+		}
+	})
+}
+
+func TestThoseWhoWaitMoveWithTheTenantInOrder(t *testing.T) {
+	inBubble(t, budget(1), func(r *rig) {
+		lease, conn := r.hold("a")
+		var waiting []*pending
+		for range 3 {
+			waiting = append(waiting, r.start(lease, nil))
+			time.Sleep(time.Microsecond)
+		}
+		moved := r.leaseTo("a", "elsewhere/a", 1)
+		for i, p := range waiting {
+			<-p.done
+			for _, later := range waiting[i+1:] {
+				if later.over() {
+					t.Error("the order was lost")
+				}
+			}
+			if p.err != nil || p.conn.Value() == conn.Value() {
+				t.Errorf("waiter %d got %v", i, p.err)
+			}
+			p.end()
+		}
+		conn.Release(Healthy)
+		lease.Release()
+		moved.Release()
+		if st, _ := r.pool.Tenant("a"); st.Server != "elsewhere" {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+func TestInvalidTenantChangesNothing(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		for _, bad := range [][2]string{{"", "s/a"}, {"a", "no server"}} {
+			lease, err := r.pool.Lease(bad[0], bad[1], 0)
+			r.reason(err, ErrTenantUnavailable)
+			lease.Release()
+		}
+		r.use("a")
+		_, err := r.pool.Lease("a", "no server", 1)
+		if r.reason(err, ErrTenantUnavailable); !errors.Is(err, errInvalid) {
+			t.Errorf("%v does not wrap the cause", err)
+		}
+		if st, _ := r.pool.Tenant("a"); st.Generation != 1 || st.Idle != 1 || len(r.pool.Servers()) != 1 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+func TestRetireClosesWithTheLastLease(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		one, two := r.lease("a"), r.lease("a")
+		r.acquire(one).Release(Healthy)
+		r.pool.Retire("a")
+		r.pool.Retire("unknown")
+		one.Release()
+		r.acquire(two).Release(Healthy)
+		if st := r.server(); st.Idle != 1 || r.dials() != "a" {
+			t.Errorf("%+v after the dials %q: the last lease may go on using what is there", st, r.dials())
+		}
+		two.Release()
+		time.Sleep(2 * time.Millisecond)
+		if len(r.pool.Tenants()) != 0 {
+			t.Errorf("%+v", r.pool.Tenants())
+		}
+	})
+}
+
+func TestDrainWaitsForLeasesAndClosesAndRefusesNewOnes(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		if err := r.pool.Drain(r.t.Context(), "unknown"); err != nil {
+			t.Error(err)
+		}
+		lease, conn := r.hold("a")
+		done := make(chan error)
+		go func() { done <- r.pool.Drain(r.t.Context(), "a") }()
+		synctest.Wait()
+		_, err := r.pool.Lease("a", "s/a", 0)
+		if r.reason(err, ErrTenantUnavailable); !errors.Is(err, errDraining) {
+			t.Errorf("%v does not say why", err)
+		}
+		conn.Release(Healthy)
+		r.acquire(lease).Release(Healthy)
+		lease.Release()
+		began := time.Now()
+		if err := <-done; err != nil || time.Since(began) != time.Millisecond {
+			t.Errorf("Drain returned %v after %v, want nil after the close", err, time.Since(began))
+		}
+		r.use("a")
+	})
+}
+
+func TestDrainOutOfTimeNamesTheHolder(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		lease := r.lease("a")
+		conn, err := lease.Acquire(r.t.Context(), &Owner{Label: "report"})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+		defer cancel()
+		err = r.pool.Drain(ctx, "a")
+		var held *HoldersError
+		if !errors.As(err, &held) || !errors.Is(err, context.DeadlineExceeded) {
+			r.t.Fatalf("got %v", err)
+		}
+		if got := fmt.Sprint(held.Holders); got != "[{a 1 1 [report]}]" {
+			t.Errorf("holders %s", got)
+		}
+		again := r.lease("a") // the time is over: the tenant may be used again
+		if st, _ := r.pool.Tenant("a"); st.Generation != 2 {
+			t.Errorf("%+v", st)
+		}
+		again.Release()
+		conn.Release(Healthy)
+		lease.Release()
+	})
+}
+
+func TestTenantsAreForgotten(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		lease := r.lease("leased")
+		lease.Release()
+		if len(r.pool.Tenants()) != 0 {
+			t.Errorf("known after its lease: %+v", r.pool.Tenants())
+		}
+		r.use("used")
+		if len(r.pool.Tenants()) != 1 {
+			t.Error("forgotten with a connection")
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if len(r.pool.Tenants()) != 0 {
+			t.Errorf("known after its connection: %+v", r.pool.Tenants())
+		}
+		r.failing(always(errTenantBroken))
+		bad := r.lease("bad")
+		_, err := bad.Acquire(r.t.Context(), nil)
+		r.reason(err, ErrTenantUnavailable)
+		bad.Release()
+		if len(r.pool.Tenants()) != 1 {
+			t.Error("forgotten in its backoff")
+		}
+		time.Sleep(6 * time.Second)
+		if len(r.pool.Tenants()) != 0 {
+			t.Errorf("known after its backoff: %+v", r.pool.Tenants())
+		}
+	})
+}
+
+func TestIdleConnectionsAndOldOnesAreClosed(t *testing.T) {
+	inBubble(t, func(c *Config[string, int]) {
+		c.Budget, c.IdleTimeout, c.MaxLifetime = 200, time.Minute, 10*time.Minute
+	}, func(r *rig) {
+		for i := range 150 {
+			r.use(fmt.Sprintf("idle%d", i))
+		}
+		busy := r.use("busy")
+		lease, conn := r.hold("held")
+		ends := make(map[int]bool)
+		for minute := range 12 {
+			for range 6 {
+				time.Sleep(10 * time.Second)
+				ends[r.use("busy")] = true
+			}
+			if st := r.server(); minute == 1 && st.Idle != 1 {
+				t.Errorf("%d idle after two minutes", st.Idle)
+			}
+		}
+		if !ends[busy] || len(ends) != 2 {
+			t.Errorf("a busy connection lived on, or died young: %v", ends)
+		}
+		conn.Release(Healthy)
+		time.Sleep(2 * time.Millisecond)
+		if st, _ := r.pool.Tenant("held"); st.Idle != 0 {
+			t.Errorf("a connection past its lifetime is idle: %+v", st)
+		}
+		lease.Release()
+	})
+}
+
+func TestErrorsNameTenantServerAndCauseAndNoTarget(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.failing(always(errTenantBroken))
+		lease := r.leaseTo("acme", "s/password=hunter2", 0)
+		_, err := lease.Acquire(r.t.Context(), nil)
+		for _, want := range []string{`"acme"`, "on s", "unavailable", "tenant broken", "waited 4ms"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q lacks %q", err, want)
+			}
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q gives the target away", err)
+		}
+		lease.Release()
+	})
+}
