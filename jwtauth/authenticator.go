@@ -1,9 +1,9 @@
 // Package jwtauth authenticates requests by JSON Web Tokens (RFC 7519): it is the tenantdb.Authenticator for products whose
 // users sign in with an identity provider, or with tokens of their own making.
 //
-// It follows RFC 8725, the best current practices for tokens, without exception: every rule set names its algorithms, its
-// issuer and its audience; a token brings no key along; nothing is verified by trying keys. A token seen before costs a map
-// lookup, within bounds that Config.Cache states.
+// It follows RFC 8725, the best current practices for tokens: every rule set names its algorithms, its issuer and its audience; a
+// token brings no key along; nothing is verified by trying keys. A token seen before costs a map lookup, within bounds that
+// Config.Cache states.
 package jwtauth
 
 import (

@@ -48,11 +48,10 @@ func cookieNamed(lines []string, name string) (value string, count int) {
 		for line != "" {
 			var pair string
 			pair, line, _ = strings.Cut(line, ";")
-			key, v, _ := strings.Cut(pair, "=")
+			key, v, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
 			if strings.Trim(key, " \t") != name {
 				continue
 			}
-			v = strings.Trim(v, " \t")
 			if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {
 				v = v[1 : len(v)-1]
 			}

@@ -40,6 +40,7 @@ func TestCredentialOf(t *testing.T) {
 		"cookie quoted":             {nil, []string{`session="abc"`}, "abc", true, nil},
 		"cookie half quoted":        {nil, []string{`session="abc`}, `"abc`, true, nil},
 		"cookie with equals signs":  {nil, []string{"session=a=b="}, "a=b=", true, nil},
+		"cookie with inner spaces":  {nil, []string{"a=1;\tsession = abc "}, " abc", true, nil},
 		"cookie empty":              {nil, []string{"session="}, "", false, tenantdb.ErrNoCredential},
 		"cookie empty, quoted":      {nil, []string{`session=""`}, "", false, tenantdb.ErrNoCredential},
 		"cookie without value":      {nil, []string{"session"}, "", false, tenantdb.ErrNoCredential},
@@ -137,6 +138,7 @@ func FuzzCredentialOf(f *testing.F) {
 	f.Add("", "session=a; session=\"b\"")
 	f.Add("bearer  x", `session="";session= y`)
 	f.Add("Basic eDp5", "session")
+	f.Add("", "session= 0")
 	f.Fuzz(func(t *testing.T, authorization, cookie string) {
 		h := http.Header{}
 		if authorization != "" {

@@ -37,6 +37,13 @@ func TestHitsShareOneIdentity(t *testing.T) {
 	if len(identities) != 1 {
 		t.Errorf("%d identities for one token", len(identities))
 	}
+	cache := newTokenCache(CacheConfig{Entries: 1, Bytes: 1 << 20})
+	entry := func() *cacheEntry {
+		return &cacheEntry{identity: new(tenantdb.Identity), source: staticKeys{}, from: testNow, until: testNow.Add(time.Minute)}
+	}
+	if first := cache.add("t", entry(), testNow); first == nil || cache.add("t", entry(), testNow) != first {
+		t.Error("the second of two verifications at once takes the place of the first")
+	}
 	other, _ := newFixture(t, "HS256", nil)
 	refuses(t, other, "a token cached elsewhere", token, errSignature)
 }
