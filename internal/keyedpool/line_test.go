@@ -225,6 +225,7 @@ func TestTurnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
 			synctest.Wait()
 			conn.Release(Healthy)
 			time.Sleep(time.Second)
+			synctest.Wait()
 			if got := strings.Index(strings.Join(served, " "), "quiet") / len("noisy "); got != turn-1 || len(served) != 13 {
 				t.Errorf("turn %d: %d of noisy's line went before: %v", turn, got, served)
 			}
@@ -265,7 +266,9 @@ func TestNestedAcquiresOfSeveralOwnersDeadlockTogether(t *testing.T) {
 			}
 			conns = append(conns, conn)
 		}
-		first, second := r.start(lease, owners[0]), r.start(lease, owners[1])
+		first := r.start(lease, owners[0])
+		time.Sleep(time.Millisecond)
+		second := r.start(lease, owners[1])
 		<-first.done
 		r.reason(first.err, ErrNested)
 		conns[0].Release(Healthy) // who was told gives up what it holds, and the other goes on
