@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -41,6 +42,11 @@ type Middleware struct {
 	errorHandler func(http.ResponseWriter, *http.Request, error)
 	logger       *slog.Logger
 	now          func() time.Time
+}
+
+// Format implements fmt.Formatter: a middleware is printed by name.
+func (m *Middleware) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "tenantdb.Middleware")
 }
 
 // Handler guards next: it is served with a Scope in the request's context, or the request is refused.

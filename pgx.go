@@ -225,7 +225,7 @@ func (failedRows) TypeMap() *pgtype.Map                         { return nil }
 type failedBatch struct{ err error }
 
 func (f failedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, f.err }
-func (f failedBatch) Query() (pgx.Rows, error)         { return failedRows{f.err}, f.err }
-func (f failedBatch) QueryRow() pgx.Row                { return failedRows{f.err} }
+func (f failedBatch) Query() (pgx.Rows, error)         { return failedRows(f), f.err }
+func (f failedBatch) QueryRow() pgx.Row                { return failedRows(f) }
 func (f failedBatch) Close() error                     { return f.err }
 func (failedBatch) Tx() pgx.Tx                         { return nil }

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -109,6 +110,11 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		return nil, fmt.Errorf("tenantdb: PoolConfig: %w", err)
 	}
 	return p, nil
+}
+
+// Format implements fmt.Formatter: a pool is printed by name, since what it holds is secret and changes.
+func (p *Pool) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "tenantdb.Pool")
 }
 
 // Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries do.

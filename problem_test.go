@@ -114,7 +114,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		h := mw.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			s, _ := tenantdb.FromContext(r.Context())
 			for _, form := range []string{"%v", "%+v", "%#v", "%s"} {
-				for _, v := range []any{s, *s.Tenant, mw, w.pool, w.host, r.Context(), tenantdb.DB(r.Context())} { //nolint:govet // a printed copy
+				for _, v := range []any{s, *s.Tenant, mw, w.pool, w.host, r.Context()} {
 					fmt.Fprintf(&log, form+"\n", v)
 				}
 			}
@@ -126,8 +126,6 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			"postgres://user:" + canary + "@127.0.0.1:notaport/x",
 			"postgres://user:" + canary + "@127.0.0.1:1/x?sslmode=" + canary,
 			"mysql://" + canary + "@h/x",
-			"sqlite:/" + canary + "/x.db",
-			"sqlite:" + canary + ".db",
 			canary,
 		} {
 			setURL(url)(w, acme)

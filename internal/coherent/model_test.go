@@ -108,6 +108,19 @@ func (m *model) mutate(kind int, user, slug string) {
 	}
 }
 
+// settle makes every user a member of every tenant.
+func (m *model) settle() {
+	for _, user := range []string{"name0", "name1"} {
+		m.mutate(0, user, "")
+	}
+	for _, slug := range []string{"slug0", "slug1"} {
+		m.mutate(1, "", slug)
+		for _, user := range []string{"name0", "name1"} {
+			m.mutate(2, user, slug)
+		}
+	}
+}
+
 // read is one snapshot of a key's parts.
 func (m *model) read(k key) Loaded[fact] {
 	uid, tid := m.users[k.user], m.slugs[k.slug]

@@ -39,6 +39,7 @@ type step struct {
 
 // plan is a scenario, drawn before it is played, so that it can be shrunk.
 type plan struct {
+	Settled  bool // begins with every user a member of every tenant
 	Stripes  int
 	Delay    time.Duration
 	PollEach time.Duration
@@ -48,7 +49,7 @@ type plan struct {
 
 var genStep = rapid.Custom(func(t *rapid.T) step {
 	return step{
-		What: rapid.SampledFrom([]string{"get", "get", "get", "get", "get", "mutate", "mutate", "mutate", "cancelled get", "hint", "down", "up", "cut",
+		What: rapid.SampledFrom([]string{"get", "get", "get", "get", "mutate", "mutate", "race", "lag", "cancelled get", "hint", "down", "up", "cut",
 			"mend", "reset", "panic", "exit", "hang", "invalidate"}).Draw(t, "what"),
 		Kind: rapid.IntRange(0, 5).Draw(t, "kind"),
 		User: rapid.IntRange(0, 1).Draw(t, "user"),
@@ -59,6 +60,7 @@ var genStep = rapid.Custom(func(t *rapid.T) step {
 
 var genPlan = rapid.Custom(func(t *rapid.T) plan {
 	return plan{
+		Settled:  rapid.Bool().Draw(t, "settled"),
 		Stripes:  rapid.SampledFrom([]int{1, 2, 64}).Draw(t, "stripes"),
 		Delay:    rapid.SampledFrom([]time.Duration{0, time.Millisecond, 40 * time.Millisecond, 300 * time.Millisecond}).Draw(t, "delay"),
 		PollEach: rapid.SampledFrom([]time.Duration{200 * time.Millisecond, time.Second}).Draw(t, "poll"),
@@ -120,6 +122,9 @@ func play(p plan) string {
 			m.poll(r.c, p.Travel)
 		}
 	})
+	if p.Settled {
+		m.settle()
+	}
 	for _, s := range p.Steps {
 		r.step(s)
 		time.Sleep(s.Wait)
@@ -154,6 +159,21 @@ func (r *run) step(s step) {
 		})
 	case "mutate":
 		m.mutate(s.Kind, k.user, k.slug)
+	case "race": // a change while a load of the old rows is under way, told at once, and one who comes after
+		r.gets.Go(func() { r.get(context.Background(), k) })
+		time.Sleep(m.delay + m.delay/2)
+		m.mutate(s.Kind, k.user, k.slug)
+		m.poll(r.c, 0)
+		r.get(context.Background(), k)
+	case "lag": // a change while a look is under way, which misses it, and no look after that
+		r.get(context.Background(), k)
+		r.gets.Go(func() { m.poll(r.c, 900*time.Millisecond) })
+		time.Sleep(100 * time.Millisecond)
+		m.mutate(s.Kind, k.user, k.slug)
+		set(func() { m.cut = true })
+		time.Sleep(maxStaleness + 300*time.Millisecond)
+		r.get(context.Background(), k)
+		set(func() { m.cut = false })
 	case "hint":
 		r.gets.Go(func() { m.poll(r.c, 0) })
 	case "down":

@@ -1,0 +1,261 @@
+package jobs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+	"github.com/tenantdb/tenantdb/jobs"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(pgtest.Run(m))
+}
+
+// world is a product on one engine with the tenants acme and globex, each of whose databases holds its own name.
+type world struct {
+	host    *hostdb.DB
+	mw      *tenantdb.Middleware
+	tenants map[string]*hostdb.TenantCatalog
+}
+
+func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			ctx, dir := t.Context(), t.TempDir()
+			url := "sqlite:" + filepath.Join(dir, "host.db")
+			if engine == "postgres" {
+				url = pgtest.Database(t)
+			}
+			w := &world{tenants: make(map[string]*hostdb.TenantCatalog)}
+			var err error
+			w.host, err = hostdb.Open(ctx, url)
+			must(t, err)
+			t.Cleanup(func() { _ = w.host.Close() })
+			pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: filepath.Join(dir, "tenants")})
+			must(t, err)
+			t.Cleanup(func() { must(t, pool.Close(context.Background())) })
+			schema := fstest.MapFS{"00001_me.sql": {Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n")}}
+			f, err := fleet.New(fleet.Config{Host: w.host, Pool: pool, Migrations: schema})
+			must(t, err)
+			owner := &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
+			must(t, w.host.Users.Insert(ctx, owner))
+			for _, slug := range []string{"acme", "globex"} {
+				tenant, err := f.Provision(ctx, fleet.Spec{Slug: slug, OwnerID: owner.ID})
+				must(t, err)
+				t.Cleanup(func() { must(t, f.Drop(context.Background(), tenant.ID)) })
+				lease, err := pool.Lease(tenant)
+				must(t, err)
+				_, err = lease.DB().ExecContext(ctx, "INSERT INTO me (name) VALUES ($1)", slug)
+				must(t, err)
+				lease.Release()
+				w.tenants[slug] = tenant
+			}
+			nobody := authFunc{}
+			w.mw, err = tenantdb.New(tenantdb.Config{Host: w.host, Pool: pool, Authenticator: nobody, Tenant: tenantdb.FromHeader("X-Tenant")})
+			must(t, err)
+			t.Cleanup(func() { must(t, w.mw.Close(context.Background())) })
+			test(t, w)
+		})
+	}
+}
+
+// worker starts one that is fast enough for a test.
+func (w *world) worker(t *testing.T, handlers map[string]jobs.Handler) *jobs.Worker {
+	t.Helper()
+	worker, err := jobs.New(jobs.Config{Host: w.host, Middleware: w.mw, Handlers: handlers, PollInterval: 10 * time.Millisecond, Lease: 300 * time.Millisecond})
+	must(t, err)
+	t.Cleanup(func() { _ = worker.Close(context.Background()) })
+	return worker
+}
+
+func (w *world) enqueue(t *testing.T, job hostdb.SystemJob) *hostdb.SystemJob {
+	t.Helper()
+	_, err := w.host.Jobs.Enqueue(t.Context(), &job)
+	must(t, err)
+	return &job
+}
+
+// await waits until a job has that status.
+func (w *world) await(t *testing.T, id, status string) *hostdb.SystemJob {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		job, err := w.host.Jobs.Get(t.Context(), id)
+		must(t, err)
+		if job.Status == status {
+			return job
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("the job is %s after 20 s; want %s", job.Status, status)
+		}
+	}
+}
+
+func TestEachJobRunsOnceInItsOwnTenant(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		var mu sync.Mutex
+		seen := make(map[string]int)
+		worker := w.worker(t, map[string]jobs.Handler{"who": func(ctx context.Context, job *hostdb.SystemJob) error {
+			var name string
+			if err := tenantdb.DB(ctx).QueryRowContext(ctx, "SELECT name FROM me").Scan(&name); err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			seen[job.Payload+" in "+name]++
+			return nil
+		}})
+		var all []*hostdb.SystemJob
+		for i := range 20 {
+			slug := []string{"acme", "globex"}[i%2]
+			all = append(all, w.enqueue(t, hostdb.SystemJob{JobType: "who", TenantID: w.tenants[slug].ID, Payload: fmt.Sprint(slug, i)}))
+		}
+		worker.Wake()
+		for _, job := range all {
+			w.await(t, job.ID, hostdb.JobCompleted)
+		}
+		must(t, worker.Close(t.Context()))
+		for i, job := range all {
+			if key := job.Payload + " in " + []string{"acme", "globex"}[i%2]; seen[key] != 1 {
+				t.Errorf("%q happened %d times", key, seen[key])
+			}
+		}
+		if len(seen) != 20 {
+			t.Errorf("seen: %v", seen)
+		}
+	})
+}
+
+func TestErrorsPanicsAndClosedTenantsFailTheJob(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		w.worker(t, map[string]jobs.Handler{
+			"error": func(context.Context, *hostdb.SystemJob) error { return errors.New("out of paper") },
+			"panic": func(context.Context, *hostdb.SystemJob) error { panic("on fire") },
+			"never": func(context.Context, *hostdb.SystemJob) error { t.Error("ran in a closed tenant"); return nil },
+		})
+		globex := *w.tenants["globex"]
+		globex.Status = hostdb.TenantSuspended
+		must(t, w.host.Tenants.Update(t.Context(), &globex))
+		for kind, want := range map[string]string{"error": "out of paper", "panic": "on fire", "never": "suspended"} {
+			job := hostdb.SystemJob{JobType: kind, MaxAttempts: 1}
+			if kind == "never" {
+				job.TenantID = globex.ID
+			}
+			if ended := w.await(t, w.enqueue(t, job).ID, hostdb.JobFailed); !strings.Contains(ended.ErrorLog, want) {
+				t.Errorf("%s: error log %q; want %q in it", kind, ended.ErrorLog, want)
+			}
+		}
+		must(t, w.host.Tenants.Update(t.Context(), w.tenants["globex"]))
+	})
+}
+
+func TestCloseDrainsAndThenGivesUp(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		started, finish := make(chan struct{}), make(chan struct{})
+		handlers := map[string]jobs.Handler{
+			"slow": func(context.Context, *hostdb.SystemJob) error { close(started); <-finish; return nil },
+			"hung": func(ctx context.Context, _ *hostdb.SystemJob) error { close(started); <-ctx.Done(); return ctx.Err() },
+		}
+		worker := w.worker(t, handlers)
+		slow := w.enqueue(t, hostdb.SystemJob{JobType: "slow"})
+		<-started
+		closed := make(chan error)
+		go func() { closed <- worker.Close(context.Background()) }()
+		close(finish)
+		must(t, <-closed)
+		w.await(t, slow.ID, hostdb.JobCompleted)
+
+		started = make(chan struct{})
+		worker = w.worker(t, handlers)
+		hung := w.enqueue(t, hostdb.SystemJob{JobType: "hung"})
+		<-started
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if err := worker.Close(ctx); err == nil || !strings.Contains(err.Error(), hung.ID) {
+			t.Errorf("Close = %v; want the job's id", err)
+		}
+	})
+}
+
+func TestACancelledJobsHandlerIsToldAndALongOneKeepsItsLease(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		started, told := make(chan struct{}, 10), make(chan struct{})
+		w.worker(t, map[string]jobs.Handler{
+			"long": func(ctx context.Context, _ *hostdb.SystemJob) error {
+				started <- struct{}{}
+				<-ctx.Done()
+				close(told)
+				return ctx.Err()
+			},
+		})
+		job := w.enqueue(t, hostdb.SystemJob{JobType: "long"})
+		<-started
+		first, err := w.host.Jobs.Get(t.Context(), job.ID)
+		must(t, err)
+		deadline := time.After(20 * time.Second)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for { // the lease moves on although the handler says nothing
+			now, err := w.host.Jobs.Get(t.Context(), job.ID)
+			must(t, err)
+			if now.LeaseUntil.Sub(*first.LeaseUntil) > 300*time.Millisecond {
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatal("no sign of life")
+			}
+		}
+		must(t, w.host.Jobs.Cancel(t.Context(), job.ID))
+		<-told
+		if len(started) != 0 {
+			t.Error("the job was begun twice")
+		}
+		w.await(t, job.ID, hostdb.JobCancelled)
+	})
+}
+
+func TestNewNamesTheField(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	host, err := hostdb.Open(t.Context(), "sqlite::memory:")
+	must(t, err)
+	defer host.Close()
+	some := map[string]jobs.Handler{"x": func(context.Context, *hostdb.SystemJob) error { return nil }}
+	for field, cfg := range map[string]jobs.Config{
+		"Host": {Handlers: some}, "Handlers": {Host: host}, "Handlers[\"y\"]": {Host: host, Handlers: map[string]jobs.Handler{"y": nil}},
+		"Parallel": {Host: host, Handlers: some, Parallel: -1}, "Lease": {Host: host, Handlers: some, Lease: time.Millisecond},
+	} {
+		if _, err := jobs.New(cfg); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// authFunc lets nobody in.
+type authFunc struct{ tenantdb.Authenticator }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
