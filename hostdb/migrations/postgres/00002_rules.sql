@@ -68,9 +68,10 @@ ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_keep_owner;
 CREATE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     NEW.turn := 1 + greatest(
-        (SELECT coalesce(max(turn), 0) FROM sys_jobs
-            WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '')),
-        (SELECT coalesce(min(turn), 1) - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL));
+        (SELECT turn FROM sys_jobs WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '')
+            ORDER BY turn DESC LIMIT 1),
+        (SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL ORDER BY turn LIMIT 1),
+        0);
     RETURN NEW;
 END $$;
 -- +goose StatementEnd

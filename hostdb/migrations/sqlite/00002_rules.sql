@@ -49,9 +49,10 @@ END;
 -- +goose StatementBegin
 CREATE TRIGGER sys_jobs_turn AFTER INSERT ON sys_jobs BEGIN
     UPDATE sys_jobs SET turn = 1 + max(
-        (SELECT coalesce(max(turn), 0) FROM sys_jobs
-            WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '') AND id <> NEW.id),
-        (SELECT coalesce(min(turn), 1) - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND id <> NEW.id))
+        coalesce((SELECT turn FROM sys_jobs WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '')
+            ORDER BY turn DESC LIMIT 1), 0),
+        coalesce((SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND turn > 0
+            ORDER BY turn LIMIT 1), 0))
     WHERE id = NEW.id;
 END;
 -- +goose StatementEnd

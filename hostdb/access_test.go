@@ -1,0 +1,216 @@
+package hostdb_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// crowd fills a database with n tenants, 3n users, 5n memberships, n subscriptions and 1,000 plans, by SQL, and has the
+// planner look at them. Ids are numbers in hexadecimal; oauth_id is "o" and the id, slug "s-" and the id.
+func crowd(t testing.TB, db *hostdb.DB, n int) {
+	t.Helper()
+	series, hex := "generate_series(0, %d) AS g(i)", "lpad(to_hex(%s), 32, '0')"
+	if strings.HasPrefix(db.URI(), "sqlite") {
+		series, hex = "(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT i FROM n) AS g", "printf('%%032x', %s)"
+	}
+	id := func(of string) string { return fmt.Sprintf(hex, of) }
+	rows := func(count int) string { return fmt.Sprintf(series, count-1) }
+	statements := []string{
+		"INSERT INTO core_pricing_plans (id, name) SELECT 'plan-' || i, 'Plan' FROM " + rows(1000),
+		"INSERT INTO core_tenants (id, name, slug, plan_tier) SELECT " + id("i") + ", 'T', 's-' || " + id("i") + ", 'plan-' || (i % 1000) FROM " + rows(n),
+		"INSERT INTO core_users (id, email, oauth_id) SELECT " + id("i") + ", i || '@b', 'o' || " + id("i") + " FROM " + rows(3*n),
+		fmt.Sprintf("INSERT INTO core_memberships (id, user_id, tenant_id, role) SELECT %s, %s, %s, 'member' FROM %s", id("i"),
+			id(fmt.Sprintf("i %% %d", 3*n)), id(fmt.Sprintf("(i + i / %d) %% %d", 3*n, n)), rows(5*n)),
+		"INSERT INTO core_subscriptions (id, tenant_id, status, plan_tier) SELECT " + id("i") + ", " + id("i") + ", 'active', 'plan-' || (i % 1000) FROM " + rows(n),
+		"ANALYZE",
+	}
+	pool := db.Bare()
+	if strings.HasPrefix(db.URI(), "sqlite") {
+		pool = raw(t, db)
+	}
+	for _, statement := range statements {
+		if _, err := pool.Exec(statement); err != nil {
+			t.Fatalf("%.60s: %v", statement, err)
+		}
+	}
+}
+
+func hexID(n int) string {
+	return fmt.Sprintf("%032x", n)
+}
+
+func TestTheAccessQueryScansNoTable(t *testing.T) {
+	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
+		t.Run(name, func(t *testing.T) {
+			tenants := 100_000
+			if testing.Short() || underRace && name == "file" { // the detector slows the embedded engine twentyfold
+				tenants = 3_000
+			}
+			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t))})
+			crowd(t, db, tenants)
+			for keys, text := range hostdb.AccessQueries() {
+				user, tenant := hexID(7), hexID(7)
+				if keys[0] == "oauth_id" {
+					user = "o" + user
+				}
+				if keys[1] == "slug" {
+					tenant = "s-" + tenant
+				}
+				plan := explain(t, db, text, user, tenant)
+				if strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "SCAN ") && !strings.Contains(plan, "SCAN one") ||
+					strings.Count(plan, "SCAN ") > 1 || strings.Contains(plan, "AUTOMATIC") || strings.Contains(plan, "Hash Join") {
+					t.Errorf("%v: the plan scans a table:\n%s", keys, plan)
+				}
+			}
+			a, err := db.Access(t.Context(), hostdb.UserKey{OAuthID: "o" + hexID(7)}, hostdb.TenantKey{Slug: "s-" + hexID(7)})
+			must(t, err)
+			if a.Membership == nil || len(a.Subscriptions) != 1 || a.Subscriptions[0].Plan == nil || a.TenantPlan == nil {
+				t.Errorf("access = %+v", a)
+			}
+		})
+	}
+}
+
+// explain returns the plan of a query; PostgreSQL's for the generic form that a prepared statement may get.
+func explain(t testing.TB, db *hostdb.DB, text, user, tenant string) string {
+	t.Helper()
+	var plan strings.Builder
+	if strings.HasPrefix(db.URI(), "sqlite") {
+		rows, err := db.Bare().Query("EXPLAIN QUERY PLAN "+text, user, tenant)
+		must(t, err)
+		defer rows.Close()
+		for rows.Next() {
+			var id, parent, unused int
+			var line string
+			must(t, rows.Scan(&id, &parent, &unused, &line))
+			plan.WriteString(line + "\n")
+		}
+		return plan.String()
+	}
+	tx, err := db.Bare().Begin()
+	must(t, err)
+	defer tx.Rollback()
+	for _, mode := range []string{"force_generic_plan", "force_custom_plan"} {
+		_, err = tx.Exec("SET LOCAL plan_cache_mode = " + mode)
+		must(t, err)
+		rows, err := tx.Query("EXPLAIN "+text, user, tenant)
+		must(t, err)
+		for rows.Next() {
+			var line string
+			must(t, rows.Scan(&line))
+			plan.WriteString(line + "\n")
+		}
+		rows.Close()
+	}
+	return plan.String()
+}
+
+func TestAccessReturnsTheBestSixteenSubscriptions(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		u, tn := newUser(t, db), newTenant(t, db)
+		newMember(t, db, u, tn, hostdb.RoleOwner)
+		for i := range 20 {
+			end := time.Date(2030, 1, 1+i, 0, 0, 0, 0, time.UTC)
+			status := []string{"canceled", "active"}[i%2]
+			must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID, Status: status, CurrentPeriodEnd: &end}))
+		}
+		a, err := db.Access(t.Context(), hostdb.UserKey{ID: u.ID}, hostdb.TenantKey{ID: tn.ID})
+		must(t, err)
+		if len(a.Subscriptions) != 16 || a.Subscriptions[9].Status != "active" || a.Subscriptions[10].Status != "canceled" ||
+			a.Subscriptions[0].CurrentPeriodEnd.Day() != 20 {
+			t.Errorf("%d subscriptions: %+v", len(a.Subscriptions), a.Subscriptions)
+		}
+	})
+}
+
+func TestSoleTenantsLeavesOutWhatCannotBeEntered(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		ctx, u := t.Context(), newUser(t, db)
+		sole := func() int {
+			t.Helper()
+			ids, err := db.SoleTenants(ctx, hostdb.UserKey{ID: u.ID})
+			must(t, err)
+			return len(ids)
+		}
+		if sole() != 0 {
+			t.Error("a stranger has tenants")
+		}
+		first := newTenant(t, db)
+		m := newMember(t, db, u, first, hostdb.RoleMember)
+		for range 3 {
+			newMember(t, db, u, newTenant(t, db), hostdb.RoleMember)
+		}
+		if sole() != 2 {
+			t.Errorf("%d of 4 tenants, want 2", sole())
+		}
+		rows, err := db.Memberships.ListForUser(ctx, u.ID)
+		must(t, err)
+		for _, other := range rows {
+			if other.ID != m.ID {
+				other.IsActive = false
+				must(t, db.Memberships.Update(ctx, other))
+			}
+		}
+		for status, want := range map[string]int{"active": 1, "suspended": 1, "maintenance": 1, "dropped": 0, "provisioning": 0} {
+			first.Status = status
+			must(t, db.Tenants.Update(ctx, first))
+			if sole() != want {
+				t.Errorf("%d tenants with the status %s, want %d", sole(), status, want)
+			}
+		}
+	})
+}
+
+func TestSubscriptionRule(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	before, at, after := now.Add(-1), now, now.Add(1)
+	grace := now.Add(-hostdb.DefaultGrace)
+	lastGrace := grace.Add(1)
+	for i, c := range []struct {
+		s    hostdb.Subscription
+		want bool
+	}{
+		{hostdb.Subscription{}, false},
+		{hostdb.Subscription{Status: "active"}, true},
+		{hostdb.Subscription{Status: "active", CurrentPeriodEnd: &before}, true},
+		{hostdb.Subscription{Status: "active", PaymentType: hostdb.PaymentOneTime}, false},
+		{hostdb.Subscription{Status: "active", PaymentType: "cash"}, false},
+		{hostdb.Subscription{Status: "ACTIVE"}, false},
+		{hostdb.Subscription{Status: "trialing"}, false},
+		{hostdb.Subscription{Status: "trialing", CurrentPeriodEnd: &after}, false},
+		{hostdb.Subscription{Status: "trialing", TrialEnd: &after}, true},
+		{hostdb.Subscription{Status: "trialing", TrialEnd: &at}, false},
+		{hostdb.Subscription{Status: "trialing", TrialEnd: &before}, false},
+		{hostdb.Subscription{Status: "past_due"}, false},
+		{hostdb.Subscription{Status: "past_due", CurrentPeriodEnd: &before}, true},
+		{hostdb.Subscription{Status: "past_due", CurrentPeriodEnd: &lastGrace}, true},
+		{hostdb.Subscription{Status: "past_due", CurrentPeriodEnd: &grace}, false},
+		{hostdb.Subscription{Status: "incomplete", CurrentPeriodEnd: &after, TrialEnd: &after}, false},
+		{hostdb.Subscription{Status: "unpaid", CurrentPeriodEnd: &after, TrialEnd: &after}, false},
+		{hostdb.Subscription{Status: "canceled", CurrentPeriodEnd: &after, TrialEnd: &after}, false},
+		{hostdb.Subscription{Status: "paused", CurrentPeriodEnd: &after, TrialEnd: &after}, false},
+		{hostdb.Subscription{Status: "some_new_word", CurrentPeriodEnd: &after, TrialEnd: &after}, false},
+	} {
+		if c.s.PaymentType == "" {
+			c.s.PaymentType = hostdb.PaymentSubscription
+		}
+		if got := c.s.ActiveAt(now, hostdb.DefaultGrace); got != c.want {
+			t.Errorf("%d: ActiveAt = %v, want %v: %+v", i, got, c.want, c.s)
+		}
+	}
+}
+
+func TestATenantIsOpenOnlyIfActiveInBothRespects(t *testing.T) {
+	for _, status := range []string{"provisioning", "active", "suspended", "maintenance", "dropped", ""} {
+		for _, active := range []bool{true, false} {
+			tenant := hostdb.TenantCatalog{Status: status, IsActive: active}
+			if got, want := tenant.Open(), active && status == "active"; got != want {
+				t.Errorf("Open = %v with %q, %v", got, status, active)
+			}
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package hostdb_test
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+// setEnv sets the seed's variables, and unsets those that are not given.
+func setEnv(t *testing.T, given map[string]string) {
+	t.Helper()
+	for _, name := range []string{"DB_TYPE", "DB_USER", "DB_PASS", "DB_HOST", "DB_PORT", "DB_NAME"} {
+		t.Setenv(name, given[name])
+	}
+	t.Cleanup(func() { must(t, hostdb.ResetInstance()) })
+}
+
+func TestFromEnvOpensOneInstanceHoweverManyAsk(t *testing.T) {
+	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(t.TempDir(), "host.db")})
+	instances := make([]*hostdb.DB, 50)
+	var wg sync.WaitGroup
+	for i := range instances {
+		wg.Go(func() {
+			var err error
+			if instances[i], err = hostdb.FromEnv(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, db := range instances {
+		if db != instances[0] {
+			t.Fatal("two instances")
+		}
+	}
+	must(t, hostdb.ResetInstance())
+	if err := instances[0].Ping(t.Context()); !errors.Is(err, hostdb.ErrUnavailable) {
+		t.Errorf("after a reset: %v", err)
+	}
+	again, err := hostdb.FromEnv(t.Context())
+	must(t, err)
+	if again == instances[0] {
+		t.Error("the same instance after a reset")
+	}
+	must(t, again.Close())
+	third, err := hostdb.FromEnv(t.Context())
+	if err != nil || third == again {
+		t.Errorf("a closed instance was returned, %v", err)
+	}
+}
+
+func TestFromEnvForgetsAnError(t *testing.T) {
+	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(t.TempDir(), "none", "host.db")})
+	_, err := hostdb.FromEnv(t.Context())
+	wantField(t, err, hostdb.ErrUnavailable, "DB_NAME")
+	t.Setenv("DB_NAME", filepath.Join(t.TempDir(), "host.db"))
+	_, err = hostdb.FromEnv(t.Context())
+	must(t, err)
+}
+
+func TestFromEnvNamesTheVariable(t *testing.T) {
+	server, err := url.Parse(pgtest.Database(t))
+	must(t, err)
+	good := map[string]string{"DB_HOST": server.Hostname(), "DB_PORT": server.Port(), "DB_PASS": "pgtest"}
+	for _, c := range []struct {
+		name, value string
+		kind        error
+	}{
+		{"DB_TYPE", "MYSQL", hostdb.ErrInvalid}, {"DB_PASS", "", hostdb.ErrInvalid}, {"DB_PORT", "x", hostdb.ErrInvalid},
+		{"DB_PORT", "70000", hostdb.ErrInvalid}, {"DB_PORT", "0", hostdb.ErrInvalid}, {"DB_PASS", "wr0ng-secret", hostdb.ErrUnavailable},
+		{"DB_NAME", "nothing", hostdb.ErrUnavailable}, {"DB_HOST", "no-such-host.invalid", hostdb.ErrUnavailable},
+	} {
+		given := map[string]string{c.name: c.value}
+		for name, value := range good {
+			if name != c.name {
+				given[name] = value
+			}
+		}
+		setEnv(t, given)
+		_, err := hostdb.FromEnv(t.Context())
+		wantField(t, err, c.kind, c.name)
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("the error holds the password: %v", err)
+		}
+	}
+}
+
+func TestAPasswordMayHoldAnyCharacter(t *testing.T) {
+	s := pgtest.Start(t)
+	database, err := url.Parse(s.Database(t))
+	must(t, err)
+	for _, secret := range []string{`@:/?#%& '"`, `%41%zz`, `\`, "ä ö=;", " x ", `$1`, "+"} {
+		conn, err := pgx.Connect(t.Context(), database.String())
+		must(t, err)
+		_, err = conn.Exec(t.Context(), "DROP ROLE IF EXISTS app; CREATE ROLE app SUPERUSER LOGIN PASSWORD '"+strings.ReplaceAll(secret, "'", "''")+"'")
+		must(t, err)
+		must(t, conn.Close(t.Context()))
+		setEnv(t, map[string]string{"DB_USER": "app", "DB_PASS": secret, "DB_HOST": database.Hostname(), "DB_PORT": database.Port(),
+			"DB_NAME": strings.TrimPrefix(database.Path, "/")})
+		db, err := hostdb.FromEnv(t.Context())
+		if err != nil {
+			t.Errorf("with the password %q: %v", secret, err)
+			continue
+		}
+		must(t, db.Ping(t.Context()))
+		if strings.Contains(db.String(), url.QueryEscape(secret)) || strings.Contains(db.String(), secret) {
+			t.Errorf("String shows the password: %s", db)
+		}
+		must(t, hostdb.ResetInstance())
+	}
+}
+
+func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
+	for want, given := range map[string]map[string]string{
+		"postgres://postgres:p@localhost:5432/app_host": {"DB_PASS": "p"},
+		"postgres://a:p@[::1]:1/b%3Fc":                  {"DB_PASS": "p", "DB_USER": "a", "DB_HOST": "::1", "DB_PORT": "1", "DB_NAME": "b?c", "DB_TYPE": "POSTGRESQL"},
+		"sqlite:app_host.db":                            {"DB_TYPE": "SQLITE"},
+	} {
+		if got, err := hostdb.EnvURL(func(name string) string { return given[name] }); err != nil || got != want {
+			t.Errorf("URL = %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+func TestFromEnvEndsWithTheCallersContext(t *testing.T) {
+	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(t.TempDir(), "host.db")})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := hostdb.FromEnv(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error = %v, want context.Canceled", err)
+	}
+}

@@ -1,0 +1,51 @@
+package hostdb
+
+import (
+	"context"
+	"database/sql"
+)
+
+// AccessQueries are the texts of the access query, for EXPLAIN and for the bare comparison.
+func AccessQueries() map[[2]string]string {
+	return accessQueries
+}
+
+// Bare is the pool that reads run on.
+func (db *DB) Bare() *sql.DB {
+	return db.read
+}
+
+// Prune prunes the log of changes.
+func (db *DB) Prune(ctx context.Context) error {
+	return db.prune(ctx)
+}
+
+// ParseURL parses a URL and returns its masked form and, for SQLite, the file and the driver's name of it.
+func ParseURL(given string) (masked, path, dsn string, err error) {
+	from, err := parseURL(given)
+	if err != nil {
+		return "", "", "", err
+	}
+	if from.engine == embedded {
+		dsn = from.name()
+	}
+	return from.masked, from.path, dsn, nil
+}
+
+// EnvURL makes the URL that an environment describes.
+func EnvURL(getenv func(string) string) (string, error) {
+	return envURL(getenv)
+}
+
+// Collision is an error after which a transaction runs again.
+func Collision() error {
+	return &failure{kind: ErrUnavailable, text: "collided", again: true}
+}
+
+// Retry runs fn as a transaction is run.
+func Retry(ctx context.Context, fn func() error) error {
+	return retry(ctx, fn)
+}
+
+// Attempts is how often a transaction is run.
+const Attempts = attempts

@@ -1,0 +1,524 @@
+package hostdb_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+// often is a feed that polls by itself only, so that nothing depends on a hint.
+func often(url string) hostdb.Config {
+	return hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Millisecond, NoNotify: true}
+}
+
+// seldom is a feed that polls on a hint only.
+func seldom(url string) hostdb.Config {
+	return hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Hour}
+}
+
+// event is what a loop over Changes yields.
+type event struct {
+	delivery hostdb.Delivery
+	err      error
+}
+
+// listen collects the feed for the length of a test, from its first delivery on.
+func listen(t testing.TB, db *hostdb.DB) chan event {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	events := make(chan event)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for d, err := range db.Changes(ctx) {
+			select {
+			case events <- event{d, err}:
+			case <-ctx.Done():
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	if first := next(t, events); first.err != nil || !first.delivery.Reset {
+		t.Fatalf("the first delivery is %+v, want a Reset", first)
+	}
+	return events
+}
+
+// next waits for an event.
+func next(t testing.TB, events chan event) event {
+	t.Helper()
+	select {
+	case e := <-events:
+		return e
+	case <-time.After(20 * time.Second):
+		t.Fatal("the feed delivered nothing for 20 s")
+		return event{}
+	}
+}
+
+// until collects deliveries until done says so of all changes so far.
+func until(t testing.TB, events chan event, done func(all []hostdb.Change, d hostdb.Delivery) bool) {
+	t.Helper()
+	var all []hostdb.Change
+	for {
+		e := next(t, events)
+		if e.err != nil {
+			t.Fatal(e.err)
+		}
+		all = append(all, e.delivery.Changes...)
+		if done(all, e.delivery) {
+			return
+		}
+	}
+}
+
+// wantChanges waits for exactly these changes, in any order.
+func wantChanges(t testing.TB, events chan event, want ...hostdb.Change) {
+	t.Helper()
+	until(t, events, func(all []hostdb.Change, _ hostdb.Delivery) bool {
+		if len(all) < len(want) {
+			return false
+		}
+		missing := map[hostdb.Change]int{}
+		for _, c := range want {
+			missing[c]++
+		}
+		for _, c := range all {
+			missing[c]--
+		}
+		for c, n := range missing {
+			if n != 0 {
+				t.Fatalf("delivered %v, want %v (%v)", all, want, c)
+			}
+		}
+		return true
+	})
+}
+
+func TestEveryKindOfChangeIsDelivered(t *testing.T) {
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := open(t, often(place(t)))
+			events, ctx := listen(t, db), t.Context()
+			u, tn := newUser(t, db), newTenant(t, db)
+			user, tenant := hostdb.Change{Kind: hostdb.ChangeUser, UserID: u.ID}, hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: tn.ID}
+			wantChanges(t, events, user, tenant)
+			m := newMember(t, db, u, tn, hostdb.RoleOwner) // counting the owner is no change of the tenant
+			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeMembership, UserID: u.ID, TenantID: tn.ID})
+			s := &hostdb.Subscription{TenantID: tn.ID}
+			must(t, db.Subscriptions.Insert(ctx, s))
+			must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro"}))
+			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: tn.ID}, hostdb.Change{Kind: hostdb.ChangePlan, PlanID: "pro"})
+			must(t, db.Users.RecordLogin(ctx, u.ID)) // is none
+			u.PasswordHash = "new"
+			must(t, db.Users.Update(ctx, u)) // is none
+			other := newTenant(t, db)
+			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: other.ID})
+			s.TenantID = other.ID
+			must(t, db.Subscriptions.Update(ctx, s))
+			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: tn.ID}, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: other.ID})
+			tn.Status = hostdb.TenantDropped
+			must(t, db.Tenants.Update(ctx, tn))
+			must(t, db.Memberships.Delete(ctx, m.ID))
+			wantChanges(t, events, tenant, hostdb.Change{Kind: hostdb.ChangeMembership, UserID: u.ID, TenantID: tn.ID})
+			must(t, db.Tenants.Delete(ctx, tn.ID))
+			must(t, db.Users.Delete(ctx, u.ID))
+			wantChanges(t, events, user, tenant)
+		})
+	}
+}
+
+func TestAnotherProgramsChangesAreDelivered(t *testing.T) {
+	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, often(url))
+			u := newUser(t, db)
+			events, pool, id := listen(t, db), raw(t, db), hostdb.NewID()
+			_, err := pool.Exec("UPDATE core_users SET id = '" + id + "' WHERE id = '" + u.ID + "'")
+			must(t, err)
+			wantChanges(t, events, hostdb.Change{Kind: "user", UserID: u.ID}, hostdb.Change{Kind: "user", UserID: id})
+			if name != "postgres" {
+				return
+			}
+			tx, err := pool.Begin()
+			must(t, err)
+			defer tx.Rollback()
+			_, err = tx.Exec("SET LOCAL session_replication_role = replica")
+			must(t, err)
+			_, err = tx.Exec("DELETE FROM core_users")
+			must(t, err)
+			must(t, tx.Commit())
+			wantChanges(t, events, hostdb.Change{Kind: "user", UserID: id})
+			_, err = pool.Exec("TRUNCATE core_pricing_plans")
+			must(t, err)
+			until(t, events, func(_ []hostdb.Change, d hostdb.Delivery) bool { return d.Reset })
+		})
+	}
+}
+
+// An own commit in SQLite, and a NOTIFY in PostgreSQL, come long before the next poll is due.
+func TestAHintWakesTheFeed(t *testing.T) {
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := place(t)
+			db := open(t, seldom(url))
+			writer := db
+			if name == "postgres" { // another process
+				writer = open(t, hostdb.Config{URL: hostdb.Secret(url)})
+			}
+			events := listen(t, db)
+			for range 5 {
+				tn := newTenant(t, writer)
+				wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: tn.ID})
+			}
+		})
+	}
+}
+
+func TestWakePollsAtOnceAndEmptyPollsAreDelivered(t *testing.T) {
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := open(t, seldom(place(t)))
+			events := listen(t, db)
+			var last time.Time
+			for range 5 {
+				before := time.Now()
+				db.Wake()
+				until(t, events, func(_ []hostdb.Change, d hostdb.Delivery) bool {
+					if d.PolledAt.Before(last) {
+						t.Fatal("time goes back")
+					}
+					last = d.PolledAt
+					return !d.PolledAt.Before(before)
+				})
+			}
+		})
+	}
+}
+
+// Eight writers commit in an order that has nothing to do with the order in which they took ids.
+func TestWhatIsDeliveredIsWhatIsCommitted(t *testing.T) {
+	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, often(url))
+			events, pool := listen(t, db), raw(t, db)
+			writes := 150
+			if testing.Short() || underRace {
+				writes = 40
+			}
+			var (
+				wg        sync.WaitGroup
+				mu        sync.Mutex
+				committed = map[string]bool{}
+				undone    = map[string]bool{}
+			)
+			for w := range 8 {
+				wg.Go(func() {
+					random := rand.New(rand.NewPCG(uint64(w), 7))
+					for range writes {
+						ids, keep, err := writeAtRandom(pool, random, name == "file")
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						mu.Lock()
+						for _, id := range ids {
+							(map[bool]map[string]bool{true: committed, false: undone})[keep][id] = true
+						}
+						mu.Unlock()
+					}
+				})
+			}
+			finished := make(chan struct{})
+			go func() {
+				wg.Wait()
+				db.Wake()
+				close(finished)
+			}()
+			delivered := map[string]int{}
+			ended := time.Time{}
+			until(t, events, func(_ []hostdb.Change, d hostdb.Delivery) bool {
+				for _, c := range d.Changes {
+					delivered[c.UserID]++
+				}
+				select {
+				case <-finished:
+					if ended.IsZero() {
+						ended = time.Now()
+					}
+				default:
+				}
+				return !ended.IsZero() && d.PolledAt.After(ended)
+			})
+			for id := range committed {
+				if delivered[id] != 1 {
+					t.Errorf("a committed change was delivered %d times", delivered[id])
+				}
+			}
+			for id := range undone {
+				if delivered[id] != 0 {
+					t.Error("a change that was rolled back was delivered")
+				}
+			}
+			if len(delivered) != len(committed) {
+				t.Errorf("%d changes delivered, %d committed", len(delivered), len(committed))
+			}
+		})
+	}
+}
+
+// writeAtRandom writes a few users in one transaction, some inside savepoints, and commits or not.
+func writeAtRandom(pool *sql.DB, random *rand.Rand, immediate bool) (ids []string, keep bool, err error) {
+	conn, err := pool.Conn(context.Background())
+	if err != nil {
+		return nil, false, err
+	}
+	defer conn.Close()
+	run := func(text string) {
+		if err == nil {
+			_, err = conn.ExecContext(context.Background(), text)
+		}
+	}
+	run(map[bool]string{true: "BEGIN IMMEDIATE", false: "BEGIN"}[immediate])
+	for range 1 + random.IntN(3) {
+		id := hostdb.NewID()
+		ids = append(ids, id)
+		run(fmt.Sprintf("INSERT INTO core_users (id, email) VALUES ('%s', '%s')", id, id))
+		if random.IntN(2) == 0 {
+			run("SAVEPOINT a")
+			run(fmt.Sprintf("INSERT INTO core_users (id, email) VALUES ('%s', 'x%s')", hostdb.NewID(), id))
+			run("ROLLBACK TO a")
+		}
+		if !immediate {
+			run(fmt.Sprintf("SELECT pg_sleep(%f)", random.Float64()/200)) // lets others overtake
+		}
+	}
+	keep = random.IntN(4) > 0
+	run(map[bool]string{true: "COMMIT", false: "ROLLBACK"}[keep])
+	return ids, keep, err
+}
+
+func TestAPrunedCursorIsReset(t *testing.T) {
+	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, seldom(url))
+			events, pool := listen(t, db), raw(t, db)
+			id := hostdb.NewID()
+			_, err := pool.Exec("INSERT INTO core_users (id, email) VALUES ('" + id + "', 'a')")
+			must(t, err)
+			if name == "postgres" { // what the pruning of another process does while this one can't poll
+				wantChanges(t, events, hostdb.Change{Kind: "user", UserID: id}) // NOTIFY
+				_, err = pool.Exec("SELECT pg_current_xact_id()") // a transaction that the cursor's snapshot doesn't cover
+				must(t, err)
+				_, err = pool.Exec("UPDATE host_feed_floor SET floor = pg_current_xact_id()")
+				must(t, err)
+			} else {
+				_, err = pool.Exec("UPDATE host_feed_floor SET floor = (SELECT max(id) FROM host_changes)")
+				must(t, err)
+				_, err = pool.Exec("DELETE FROM host_changes")
+				must(t, err)
+			}
+			db.Wake()
+			until(t, events, func(_ []hostdb.Change, d hostdb.Delivery) bool { return d.Reset })
+		})
+	}
+}
+
+func TestPruningKeepsWhatIsYoungerThanTheRetention(t *testing.T) {
+	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) {
+			config := hostdb.Config{URL: hostdb.Secret(url)}
+			db := open(t, config)
+			pool := raw(t, db)
+			rows := func() (n int) {
+				t.Helper()
+				must(t, pool.QueryRow("SELECT count(*) FROM host_changes").Scan(&n))
+				return n
+			}
+			for range 3 {
+				newTenant(t, db)
+			}
+			open(t, config) // prunes
+			if rows() != 3 {
+				t.Fatalf("%d changes are left, want 3", rows())
+			}
+			if name == "postgres" {
+				open(t, config) // leaves a mark behind all three
+				_, err := pool.Exec("UPDATE host_feed_marks SET taken_at = taken_at - interval '2 hours'")
+				must(t, err)
+			} else {
+				_, err := pool.Exec("UPDATE host_changes SET changed_at = '2020-01-01T00:00:00.000000Z'")
+				must(t, err)
+			}
+			newTenant(t, db)
+			open(t, config)
+			if rows() != 1 {
+				t.Fatalf("%d changes are left, want the youngest", rows())
+			}
+		})
+	}
+}
+
+// A transaction that began before the mark and commits after it must not lose its rows to pruning by age.
+func TestPruningSparesALongTransactionsRows(t *testing.T) {
+	config := seldom(postgresURL(t))
+	db := open(t, config)
+	events, pool := listen(t, db), raw(t, db)
+	tx, err := pool.Begin()
+	must(t, err)
+	defer tx.Rollback()
+	id := hostdb.NewID()
+	_, err = tx.Exec("INSERT INTO core_users (id, email) VALUES ('" + id + "', 'a')")
+	must(t, err)
+	open(t, config)
+	_, err = pool.Exec("UPDATE host_feed_marks SET taken_at = taken_at - interval '2 hours'")
+	must(t, err)
+	open(t, config) // prunes by that mark
+	must(t, tx.Commit())
+	wantChanges(t, events, hostdb.Change{Kind: "user", UserID: id})
+}
+
+func TestAFailedPollIsReportedAndNothingIsLost(t *testing.T) {
+	server := pgtest.Start(t)
+	db := open(t, often(server.Database(t)))
+	events := listen(t, db)
+	server.Kill()
+	for {
+		if e := next(t, events); e.err != nil {
+			if !errors.Is(e.err, hostdb.ErrUnavailable) {
+				t.Fatalf("error = %v, want ErrUnavailable", e.err)
+			}
+			break
+		}
+	}
+	must(t, server.Start())
+	id := hostdb.NewID()
+	_, err := raw(t, db).Exec("INSERT INTO core_users (id, email) VALUES ('" + id + "', 'a')")
+	must(t, err)
+	for {
+		e := next(t, events)
+		if e.err == nil && (e.delivery.Reset || len(e.delivery.Changes) == 1) {
+			return
+		}
+	}
+}
+
+func TestAReplacedFileIsReported(t *testing.T) {
+	url := fileURL(t)
+	db := open(t, often(url))
+	events := listen(t, db)
+	path := strings.TrimPrefix(url, "sqlite:")
+	must(t, os.Rename(path, path+".old"))
+	for {
+		if e := next(t, events); e.err != nil {
+			if !errors.Is(e.err, hostdb.ErrUnavailable) {
+				t.Fatalf("error = %v, want ErrUnavailable", e.err)
+			}
+			return
+		}
+	}
+}
+
+func TestManyChangesAtOnceAreAReset(t *testing.T) {
+	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, often(url))
+			events := listen(t, db)
+			text := "INSERT INTO core_pricing_plans (id, name) SELECT 'p' || i, 'x' FROM generate_series(1, 10001) i"
+			if name == "file" {
+				text = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001)
+					INSERT INTO core_pricing_plans (id, name) SELECT 'p' || i, 'x' FROM n`
+			}
+			_, err := raw(t, db).Exec(text)
+			must(t, err)
+			until(t, events, func(all []hostdb.Change, d hostdb.Delivery) bool {
+				if len(all) > 0 {
+					t.Fatalf("%d changes without a Reset", len(all))
+				}
+				return d.Reset
+			})
+		})
+	}
+}
+
+func TestSubscribersShareOnePollerThatEndsWithTheLast(t *testing.T) {
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, often(place(t)))
+			before := goleak.IgnoreCurrent()
+			var wg sync.WaitGroup
+			for i := range 5 {
+				wg.Go(func() {
+					n := 0
+					for _, err := range db.Changes(context.Background()) {
+						if err != nil {
+							t.Error(err)
+						}
+						if n++; n > i {
+							break
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if err := goleak.Find(before, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestCloseEndsTheFeed(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		started, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			first := true
+			for range db.Changes(context.Background()) {
+				if first {
+					close(started)
+					first = false
+				}
+			}
+		}()
+		<-started
+		must(t, db.Close())
+		<-ended
+	})
+}
+
+func TestASlowSubscriberGetsEverythingAtOnce(t *testing.T) {
+	db := open(t, seldom("sqlite::memory:"))
+	want := map[string]bool{}
+	for d, err := range db.Changes(t.Context()) {
+		must(t, err)
+		for _, c := range d.Changes {
+			delete(want, c.TenantID)
+		}
+		if d.Reset {
+			for range 20 { // each commit is polled while this loop is busy
+				want[newTenant(t, db).ID] = true
+			}
+		}
+		if len(want) == 0 {
+			return
+		}
+	}
+}
