@@ -71,7 +71,6 @@ func (h Conn[T, C]) Release(v Verdict) {
 func (s *server[T, C]) take(c *conn[T, C], owner *Owner) Conn[T, C] {
 	db := c.db
 	db.idle = c.next
-	s.victims.place(db)
 	c.turns = 0
 	return s.hand(c, owner)
 }
@@ -126,7 +125,7 @@ func (s *server[T, C]) park(c *conn[T, C], now time.Duration) {
 	c.state = idle
 	c.idleUntil = now + c.idleFor
 	c.next, c.db.idle = c.db.idle, c
-	s.victims.place(c.db)
+	s.victims.add(c.db)
 }
 
 // shut begins the close of a connection that nobody holds.
@@ -138,7 +137,9 @@ func (s *server[T, C]) shut(c *conn[T, C]) {
 	c.state = closing
 	db.live--
 	s.closing++
-	s.victims.place(db)
+	if db.live == 0 {
+		s.victims.remove(db)
+	}
 	s.pool.work.Go(func() { s.finish(c) })
 }
 

@@ -70,6 +70,7 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	}
 	s.conns = append(s.conns, c)
 	db.live++
+	s.victims.sink(db)
 	switch {
 	case db.stale || s.ended:
 		s.shut(c)

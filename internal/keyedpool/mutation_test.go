@@ -37,7 +37,7 @@ var mutations = []mutation{
 		"\tdb.figures = old.figures\n",
 		"\tdb.figures = old.figures\n" +
 			"\tfor c := old.idle; c != nil && old.server == s; c = c.next {\n\t\tc.db = db\n\t\tdb.live++\n\t\told.live--\n\t}\n" +
-			"\tif old.server == s {\n\t\tdb.idle, old.idle = old.idle, nil\n\t\ts.victims.place(old)\n\t\ts.victims.place(db)\n\t}\n",
+			"\tif old.server == s {\n\t\tdb.idle, old.idle = old.idle, nil\n\t\ts.victims.remove(old)\n\t\ts.victims.add(db)\n\t}\n",
 	}, `5: `},
 	{"an old target comes back by a late lease", "tenant.go", []string{
 		"return asOf < t.knownAt", "return false && asOf < t.knownAt",

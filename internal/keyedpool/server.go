@@ -195,16 +195,9 @@ func (s *server[T, C]) touch(db *database[T, C]) {
 	s.figures.acquires++
 	db.figures.acquires++
 	if s.gauge.tick() {
-		s.rescale()
+		s.victims.rescale(&s.gauge)
 	}
 	db.worth = s.gauge.at(db.worth, db.era) + s.gauge.unit
 	db.era = s.gauge.era
 	db.lastUse = s.figures.acquires
-}
-
-// rescale brings those in the heap to the new era; the others follow at their next use. It is rare: eraBits half-lives.
-func (s *server[T, C]) rescale() {
-	for _, db := range s.victims.heap {
-		db.worth, db.era = s.gauge.at(db.worth, db.era), s.gauge.era
-	}
 }

@@ -7,7 +7,7 @@ import (
 
 // Worth is an exponentially decaying count of a tenant's acquires: the halfLife-th acquire on the server back counts half.
 // Instead of shrinking every count as time goes by, newer acquires weigh more: the order is the same, and an idle tenant's
-// number never changes. So the tenants with idle connections stand in a heap that only their own use moves.
+// number never changes.
 const (
 	// halfLives × the budget acquires make a half-life: long beside a lap through the budget, so that a burst of strangers
 	// does not outweigh a regular; short enough that yesterday's regulars leave.
@@ -74,97 +74,4 @@ func (g *gauge) recall(hash uint64) float64 {
 		return math.Exp2(float64(m.level) - float64(eraBits*g.era))
 	}
 	return 0
-}
-
-// victims is a heap of the databases with idle connections, the one that loses its connection first on top.
-type victims[T comparable, C any] struct {
-	heap []*database[T, C]
-}
-
-// before tells whether a loses a connection before b: one that would keep another first, then the one worth less, then
-// the one used longer ago.
-func before[T comparable, C any](a, b *database[T, C]) bool {
-	if spare := a.live > 1; spare != (b.live > 1) {
-		return spare
-	}
-	if a.worth != b.worth {
-		return a.worth < b.worth
-	}
-	return a.lastUse < b.lastUse
-}
-
-// first returns the next victim, or nil.
-func (v *victims[T, C]) first() *database[T, C] {
-	if len(v.heap) == 0 {
-		return nil
-	}
-	return v.heap[0]
-}
-
-// place puts a database where it belongs, after any change: into the heap iff it has an idle connection. A database
-// outside the heap has position -1.
-func (v *victims[T, C]) place(db *database[T, C]) {
-	in := db.place >= 0
-	switch {
-	case db.idle != nil && in:
-		if !v.down(db.place) {
-			v.up(db.place)
-		}
-	case db.idle != nil:
-		db.place = int32(len(v.heap))
-		v.heap = append(v.heap, db)
-		v.up(db.place)
-	case in:
-		v.remove(db)
-	}
-}
-
-// remove takes a database out.
-func (v *victims[T, C]) remove(db *database[T, C]) {
-	i, last := db.place, int32(len(v.heap)-1)
-	v.swap(i, last)
-	v.heap[last] = nil
-	v.heap = v.heap[:last]
-	db.place = -1
-	if i < last && !v.down(i) {
-		v.up(i)
-	}
-}
-
-// up moves the database at i towards the top as far as it goes.
-func (v *victims[T, C]) up(i int32) {
-	for i > 0 {
-		parent := (i - 1) / 2
-		if !before(v.heap[i], v.heap[parent]) {
-			return
-		}
-		v.swap(i, parent)
-		i = parent
-	}
-}
-
-// down moves the database at i away from the top as far as it goes, and tells whether it moved.
-func (v *victims[T, C]) down(i int32) bool {
-	start := i
-	for {
-		child := 2*i + 1
-		if child >= int32(len(v.heap)) {
-			break
-		}
-		if right := child + 1; right < int32(len(v.heap)) && before(v.heap[right], v.heap[child]) {
-			child = right
-		}
-		if !before(v.heap[child], v.heap[i]) {
-			break
-		}
-		v.swap(i, child)
-		i = child
-	}
-	return i > start
-}
-
-// swap exchanges two places.
-func (v *victims[T, C]) swap(i, j int32) {
-	v.heap[i], v.heap[j] = v.heap[j], v.heap[i]
-	v.heap[i].place, v.heap[j].place = i, j
 }

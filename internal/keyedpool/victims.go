@@ -1,0 +1,140 @@
+package keyedpool
+
+import "math"
+
+// victims is a heap of the databases with open connections, the one that loses an idle connection first on top. To keep
+// the warm path out of it, it is put in order only when somebody looks for a victim: until then a database stands where it
+// stood, though it may have been used since, or have nothing idle now. That is sound since use only raises a rank: what a
+// rank in the heap says is never too much. A look costs O(log n) for each database used since the last one.
+type victims[T comparable, C any] struct {
+	heap []victim[T, C]
+}
+
+// victim is a database with its rank at the time when it took its place.
+type victim[T comparable, C any] struct {
+	db   *database[T, C]
+	rank rank
+}
+
+// rank decides who loses a connection first.
+type rank struct {
+	spare   bool // it would keep another
+	worth   float64
+	lastUse uint64
+}
+
+// rank returns the database's present rank.
+func (db *database[T, C]) rank() rank {
+	return rank{db.live > 1, db.worth, db.lastUse}
+}
+
+// below tells whether a loses a connection before b: one that would keep another first, then the one worth less, then the
+// one used longer ago.
+func (a rank) below(b rank) bool {
+	if a.spare != b.spare {
+		return a.spare
+	}
+	if a.worth != b.worth {
+		return a.worth < b.worth
+	}
+	return a.lastUse < b.lastUse
+}
+
+// first returns the next victim, or nil.
+func (v *victims[T, C]) first() *database[T, C] {
+	for len(v.heap) > 0 {
+		top := &v.heap[0]
+		rank := top.db.rank()
+		switch {
+		case top.db.idle == nil:
+			v.remove(top.db)
+		case top.rank != rank:
+			top.rank = rank
+			v.down(0)
+		default:
+			return top.db
+		}
+	}
+	return nil
+}
+
+// add puts a database in, if it is not there. One outside has place -1.
+func (v *victims[T, C]) add(db *database[T, C]) {
+	if db.place < 0 {
+		db.place = int32(len(v.heap))
+		v.heap = append(v.heap, victim[T, C]{db, db.rank()})
+		v.up(db.place)
+	}
+}
+
+// sink takes note of a database's rank that may have fallen, as with one more connection.
+func (v *victims[T, C]) sink(db *database[T, C]) {
+	if db.place >= 0 {
+		v.heap[db.place].rank = db.rank()
+		if !v.down(db.place) {
+			v.up(db.place)
+		}
+	}
+}
+
+// remove takes a database out, if it is there.
+func (v *victims[T, C]) remove(db *database[T, C]) {
+	i, last := db.place, int32(len(v.heap)-1)
+	if i < 0 {
+		return
+	}
+	v.swap(i, last)
+	v.heap[last] = victim[T, C]{}
+	v.heap = v.heap[:last]
+	db.place = -1
+	if i < last && !v.down(i) {
+		v.up(i)
+	}
+}
+
+// rescale brings all to a new era. It is rare: eraBits half-lives.
+func (v *victims[T, C]) rescale(g *gauge) {
+	for i := range v.heap {
+		e := &v.heap[i]
+		e.rank.worth = math.Ldexp(e.rank.worth, -eraBits)
+		e.db.worth, e.db.era = g.at(e.db.worth, e.db.era), g.era
+	}
+}
+
+// up moves the database at i towards the top as far as it goes.
+func (v *victims[T, C]) up(i int32) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !v.heap[i].rank.below(v.heap[parent].rank) {
+			return
+		}
+		v.swap(i, parent)
+		i = parent
+	}
+}
+
+// down moves the database at i away from the top as far as it goes, and tells whether it moved.
+func (v *victims[T, C]) down(i int32) bool {
+	start, n := i, int32(len(v.heap))
+	for {
+		child := 2*i + 1
+		if child >= n {
+			break
+		}
+		if right := child + 1; right < n && v.heap[right].rank.below(v.heap[child].rank) {
+			child = right
+		}
+		if !v.heap[child].rank.below(v.heap[i].rank) {
+			break
+		}
+		v.swap(i, child)
+		i = child
+	}
+	return i > start
+}
+
+// swap exchanges two places.
+func (v *victims[T, C]) swap(i, j int32) {
+	v.heap[i], v.heap[j] = v.heap[j], v.heap[i]
+	v.heap[i].db.place, v.heap[j].db.place = i, j
+}
