@@ -44,12 +44,13 @@ func bearerToken(authorization string) (string, error) {
 // cookieNamed returns the value of a cookie and how often it is sent. An empty value, which is what a signed-out browser may
 // keep, does not count. It reads as net/http does, but allocates nothing.
 func cookieNamed(lines []string, name string) (value string, count int) {
+	const space = " \t\r\n"
 	for _, line := range lines {
 		for line != "" {
 			var pair string
 			pair, line, _ = strings.Cut(line, ";")
-			key, v, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
-			if strings.Trim(key, " \t") != name {
+			key, v, _ := strings.Cut(strings.Trim(pair, space), "=")
+			if strings.Trim(key, space) != name {
 				continue
 			}
 			if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {

@@ -139,6 +139,7 @@ func FuzzCredentialOf(f *testing.F) {
 	f.Add("bearer  x", `session="";session= y`)
 	f.Add("Basic eDp5", "session")
 	f.Add("", "session= 0")
+	f.Add("0", "session\n=0")
 	f.Fuzz(func(t *testing.T, authorization, cookie string) {
 		h := http.Header{}
 		if authorization != "" {

@@ -103,6 +103,18 @@ func TestOnlyTheWholeTokenHits(t *testing.T) {
 	}
 }
 
+// TestCacheDoesNotKeepTheRequest: the token is part of a string that holds all headers.
+func TestCacheDoesNotKeepTheRequest(t *testing.T) {
+	t.Parallel()
+	a, s := newFixture(t, "HS256", nil)
+	token := s.token(t, nil)
+	verifies(t, a, "the token", token, nil)
+	kept := a.state.cache.shard(token).entries.Keys()
+	if len(kept) != 1 || kept[0] != token || unsafe.StringData(kept[0]) == unsafe.StringData(token) {
+		t.Error("the cache holds on to the caller's string")
+	}
+}
+
 // TestRefusedTokensAreNotKept, of whatever kind.
 func TestRefusedTokensAreNotKept(t *testing.T) {
 	t.Parallel()
