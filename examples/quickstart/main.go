@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,12 +24,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 
-	secret := []byte(rand.Text() + rand.Text())
-	demo, err := setUp(ctx, *postgres, secret) // the host database, a pool, two tenants, two users
+	demo, err := setUp(ctx, *postgres) // the host database, a pool, two tenants, two users, an issuer of tokens
 	check(err)
 	defer demo.close()
 
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: secret})
+	auth, err := jwtauth.New(demo.issuer.Config())
 	check(err)
 	mw, err := tenantdb.New(tenantdb.Config{
 		Host:          demo.host,

@@ -11,16 +11,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
-)
-
-const (
-	issuer   = "https://quickstart.example"
-	audience = "quickstart"
+	"github.com/tenantdb/tenantdb/tenantdbtest"
 )
 
 //go:embed migrations/*.sql
@@ -31,12 +25,12 @@ type demo struct {
 	dir    string // SQLite files, removed at the end; "" on PostgreSQL
 	host   *hostdb.DB
 	pool   *tenantdb.Pool
-	tokens map[string]string // by user
+	issuer *tenantdbtest.Issuer
 }
 
 // setUp opens the host database and creates ann, who owns acme, and bob, who owns globex.
-func setUp(ctx context.Context, postgres string, secret []byte) (*demo, error) {
-	d := &demo{tokens: make(map[string]string)}
+func setUp(ctx context.Context, postgres string) (*demo, error) {
+	d := &demo{issuer: tenantdbtest.NewIssuer()}
 	url, err := postgres, error(nil)
 	if postgres == "" {
 		if d.dir, err = os.MkdirTemp("", "tenantdb-quickstart-"); err != nil {
@@ -60,10 +54,6 @@ func setUp(ctx context.Context, postgres string, secret []byte) (*demo, error) {
 	}
 	for user, slug := range map[string]string{"ann": "acme", "bob": "globex"} {
 		if err := d.addTenant(ctx, tenants, user, slug); err != nil {
-			return nil, err
-		}
-		claims := jwt.MapClaims{"iss": issuer, "aud": audience, "sub": user, "exp": time.Now().Add(12 * time.Hour).Unix()}
-		if d.tokens[user], err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(secret); err != nil {
 			return nil, err
 		}
 	}
@@ -91,7 +81,7 @@ func (d *demo) addTenant(ctx context.Context, tenants *fleet.Fleet, user, slug s
 // printCommands prints what to paste into another terminal.
 func (d *demo) printCommands(w io.Writer, addr string) {
 	fmt.Fprintf(w, "Serving two tenants on http://%s. In another terminal:\n\n", addr)
-	fmt.Fprintf(w, "ANN=%s\nBOB=%s\n\n", d.tokens["ann"], d.tokens["bob"])
+	fmt.Fprintf(w, "ANN=%s\nBOB=%s\n\n", d.issuer.Token("ann", 12*time.Hour, nil), d.issuer.Token("bob", 12*time.Hour, nil))
 	for _, line := range []string{
 		`-H "Authorization: Bearer $ANN" -H "X-Tenant: acme" -d "buy milk" `,
 		`-H "Authorization: Bearer $ANN" -H "X-Tenant: acme" `,

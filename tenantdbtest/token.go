@@ -1,0 +1,45 @@
+// Package tenantdbtest helps to test programs that use tenantdb. Nothing in it belongs into production.
+package tenantdbtest
+
+import (
+	"crypto/rand"
+	"maps"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/tenantdb/tenantdb/jwtauth"
+)
+
+// Issuer signs tokens with a random secret of its own, for development and tests.
+type Issuer struct {
+	secret []byte
+}
+
+// The issuer and the audience in the tokens of an Issuer.
+const (
+	IssuerName = "https://issuer.test"
+	Audience   = "tenantdb-test"
+)
+
+// NewIssuer makes an issuer.
+func NewIssuer() *Issuer {
+	return &Issuer{secret: []byte(rand.Text() + rand.Text())}
+}
+
+// Config is the configuration of an authenticator that accepts this issuer's tokens and no others.
+func (i *Issuer) Config() jwtauth.Config {
+	return jwtauth.Config{Issuer: IssuerName, Audience: Audience, Algorithms: []string{"HS256"}, Secret: i.secret}
+}
+
+// Token signs a token of the subject that ends after ttl, with further claims or other ones in place of these.
+func (i *Issuer) Token(subject string, ttl time.Duration, claims map[string]any) string {
+	now := time.Now()
+	all := jwt.MapClaims{"iss": IssuerName, "aud": Audience, "sub": subject, "iat": now.Unix(), "exp": now.Add(ttl).Unix()}
+	maps.Copy(all, claims)
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, all).SignedString(i.secret)
+	if err != nil {
+		panic("tenantdbtest: claims that JSON can't hold: " + err.Error())
+	}
+	return token
+}
