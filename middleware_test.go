@@ -146,6 +146,7 @@ var statusTable = []row{
 func TestStatusTable(t *testing.T) {
 	for _, row := range statusTable {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			onBothEngines(t, func(t *testing.T, w *world) { row.check(t, w) })
 		})
 	}
