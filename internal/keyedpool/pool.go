@@ -33,6 +33,7 @@ type shard[T comparable, C any] struct {
 	mu      sync.Mutex
 	tenants map[string]*tenant[T, C]
 	closed  bool
+	_       [40]byte // a cache line each, so that neighbours don't slow each other down
 }
 
 // New returns a Pool, or an error where the configuration is not valid. It opens nothing.
@@ -69,9 +70,9 @@ func (p *Pool[T, C]) shard(hash uint64) *shard[T, C] {
 // tenant has a connection or another lease, and the same target, it costs one short lock and allocates nothing.
 //
 // A target other than before starts a new generation: the connections of the old one finish their use and serve nobody
-// else, those who wait go on waiting in the new one, and its backoff starts afresh. asOf orders what callers know: a lease with another target but an
-// older asOf comes from somebody who has not heard of the change, and gets the newer target. Callers without such an order
-// pass 0.
+// else, those who wait go on waiting in the new one, and its backoff starts afresh. asOf orders what callers know: a lease
+// with another target but an older asOf comes from somebody who has not heard of the change, and gets the newer target.
+// Callers without such an order pass 0.
 //
 // It fails with ErrClosed, or with ErrTenantUnavailable while the tenant is drained or where Config.Server refuses.
 func (p *Pool[T, C]) Lease(id string, target T, asOf uint64) (Lease[T, C], error) {

@@ -10,7 +10,9 @@ import (
 // number never changes.
 const (
 	// halfLives × the budget acquires make a half-life: long beside a lap through the budget, so that a burst of strangers
-	// does not outweigh a regular; short enough that yesterday's regulars leave.
+	// does not outweigh a regular; short enough that yesterday's regulars leave. On hitratio_test.go's traces 4, 16 and 64
+	// reach 0.95, 0.98 and 0.99 of the static optimum where nothing changes, and 1.08, 1.06 and 0.92 of LRU where all does
+	// every 5,000 requests. (S3-FIFO: 0.96, and 1.09.)
 	halfLives = 16
 	// eraBits is how far an acquire's weight grows, in powers of two, before all weights are scaled back.
 	eraBits = 500
