@@ -1,6 +1,7 @@
 package hostdb_test
 
 import (
+	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,9 +10,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// crowd fills a database with n tenants, 3n users, 5n memberships, n subscriptions and 1,000 plans, by SQL, and has the
-// planner look at them. Ids are numbers in hexadecimal; oauth_id is "o" and the id, slug "s-" and the id.
-func crowd(t testing.TB, db *hostdb.DB, n int) {
+// crowd fills a database with n tenants, users and memberships (a multiple of n each), n subscriptions and 1,000 plans, by SQL,
+// and has the planner look at them. Ids are numbers in hexadecimal; oauth_id is "o" and the id, slug "s-" and the id.
+func crowd(t testing.TB, db *hostdb.DB, n, users, memberships int) {
 	t.Helper()
 	series, hex := "generate_series(0, %d) AS g(i)", "lpad(to_hex(%s), 32, '0')"
 	if strings.HasPrefix(db.URI(), "sqlite") {
@@ -22,9 +23,9 @@ func crowd(t testing.TB, db *hostdb.DB, n int) {
 	statements := []string{
 		"INSERT INTO core_pricing_plans (id, name) SELECT 'plan-' || i, 'Plan' FROM " + rows(1000),
 		"INSERT INTO core_tenants (id, name, slug, plan_tier) SELECT " + id("i") + ", 'T', 's-' || " + id("i") + ", 'plan-' || (i % 1000) FROM " + rows(n),
-		"INSERT INTO core_users (id, email, oauth_id) SELECT " + id("i") + ", i || '@b', 'o' || " + id("i") + " FROM " + rows(3*n),
+		"INSERT INTO core_users (id, email, oauth_id) SELECT " + id("i") + ", i || '@b', 'o' || " + id("i") + " FROM " + rows(users),
 		fmt.Sprintf("INSERT INTO core_memberships (id, user_id, tenant_id, role) SELECT %s, %s, %s, 'member' FROM %s", id("i"),
-			id(fmt.Sprintf("i %% %d", 3*n)), id(fmt.Sprintf("(i + i / %d) %% %d", 3*n, n)), rows(5*n)),
+			id(fmt.Sprintf("i %% %d", users)), id(fmt.Sprintf("(i + i / %d) %% %d", users, n)), rows(memberships)),
 		"INSERT INTO core_subscriptions (id, tenant_id, status, plan_tier) SELECT " + id("i") + ", " + id("i") + ", 'active', 'plan-' || (i % 1000) FROM " + rows(n),
 		"ANALYZE",
 	}
@@ -32,10 +33,34 @@ func crowd(t testing.TB, db *hostdb.DB, n int) {
 	if strings.HasPrefix(db.URI(), "sqlite") {
 		pool = raw(t, db)
 	}
+	dropTriggers(t, pool, db)
 	for _, statement := range statements {
 		if _, err := pool.Exec(statement); err != nil {
 			t.Fatalf("%.60s: %v", statement, err)
 		}
+	}
+}
+
+// dropTriggers makes a bulk load fast. The database is good for reading afterwards.
+func dropTriggers(t testing.TB, pool *sql.DB, db *hostdb.DB) {
+	t.Helper()
+	list := "SELECT 'ALTER TABLE ' || relname || ' DISABLE TRIGGER ALL' FROM pg_class WHERE relname LIKE 'core\\_%' AND relkind = 'r'"
+	if strings.HasPrefix(db.URI(), "sqlite") {
+		list = "SELECT 'DROP TRIGGER ' || name FROM sqlite_schema WHERE type = 'trigger'"
+	}
+	rows, err := pool.Query(list)
+	must(t, err)
+	defer rows.Close()
+	var statements []string
+	for rows.Next() {
+		var statement string
+		must(t, rows.Scan(&statement))
+		statements = append(statements, statement)
+	}
+	must(t, rows.Close())
+	for _, statement := range statements {
+		_, err := pool.Exec(statement)
+		must(t, err)
 	}
 }
 
@@ -51,7 +76,7 @@ func TestTheAccessQueryScansNoTable(t *testing.T) {
 				tenants = 3_000
 			}
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t))})
-			crowd(t, db, tenants)
+			crowd(t, db, tenants, tenants, 2*tenants)
 			for keys, text := range hostdb.AccessQueries() {
 				user, tenant := hexID(7), hexID(7)
 				if keys[0] == "oauth_id" {
@@ -61,9 +86,11 @@ func TestTheAccessQueryScansNoTable(t *testing.T) {
 					tenant = "s-" + tenant
 				}
 				plan := explain(t, db, text, user, tenant)
-				if strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "SCAN ") && !strings.Contains(plan, "SCAN one") ||
-					strings.Count(plan, "SCAN ") > 1 || strings.Contains(plan, "AUTOMATIC") || strings.Contains(plan, "Hash Join") {
-					t.Errorf("%v: the plan scans a table:\n%s", keys, plan)
+				plan = strings.NewReplacer("SCAN CONSTANT ROW", "", "SCAN one", "").Replace(plan) // the one row there always is
+				for _, scan := range []string{"Seq Scan", "SCAN ", "AUTOMATIC", "Hash Join"} {
+					if strings.Contains(plan, scan) {
+						t.Errorf("%v: %q in the plan:\n%s", keys, scan, plan)
+					}
 				}
 			}
 			a, err := db.Access(t.Context(), hostdb.UserKey{OAuthID: "o" + hexID(7)}, hostdb.TenantKey{Slug: "s-" + hexID(7)})

@@ -49,3 +49,22 @@ func Retry(ctx context.Context, fn func() error) error {
 
 // Attempts is how often a transaction is run.
 const Attempts = attempts
+
+// APoller is the poller of a feed without its loop.
+type APoller struct{ at cursor }
+
+// Poller returns a poller.
+func Poller(db *DB) APoller {
+	return APoller{db.newCursor()}
+}
+
+// Poll polls once.
+func (p APoller) Poll(ctx context.Context) error {
+	_, _, err := p.at.poll(ctx)
+	return err
+}
+
+// Close ends the poller.
+func (p APoller) Close() {
+	p.at.close()
+}

@@ -54,7 +54,7 @@ func TestSecretsAreMaskedInEveryForm(t *testing.T) {
 		wantHidden(t, what, shown(t, v))
 	}
 	var out bytes.Buffer
-	must(t, xml.NewEncoder(&out).Encode(struct{ S hostdb.Secret }{s}))
+	must(t, xml.NewEncoder(&out).Encode(s))
 	must(t, gob.NewEncoder(&out).Encode(struct{ S hostdb.Secret }{s}))
 	wantHidden(t, "xml and gob", out.String())
 	if s.Reveal() != password || hostdb.Secret("").String() != "" {

@@ -1,0 +1,150 @@
+package hostdb_test
+
+import (
+	"database/sql"
+	"errors"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+var (
+	slugGrammar = regexp.MustCompile(`\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\z`)
+	idGrammar   = regexp.MustCompile(`\A[0-9a-f]{32}\z`)
+)
+
+func FuzzNames(f *testing.F) {
+	for _, seed := range []string{"", "a", "-", "a-", "-a", "a-b", "A", "a_b", "ä", "a\n", strings.Repeat("a", 32), strings.Repeat("z", 32),
+		strings.Repeat("a", 31), strings.Repeat("b", 63), strings.Repeat("b", 64), hostdb.NewID(), strings.Repeat("A", 32), "a\x00"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		id := idGrammar.MatchString(s)
+		if got := hostdb.ValidID(s); got != id {
+			t.Errorf("ValidID(%q) = %v", s, got)
+		}
+		if got, want := hostdb.ValidSlug(s), slugGrammar.MatchString(s) && !id; got != want {
+			t.Errorf("ValidSlug(%q) = %v", s, got)
+		}
+	})
+}
+
+func FuzzURL(f *testing.F) {
+	for _, seed := range []string{"", "sqlite:", "sqlite::memory:", "sqlite:a?_pragma=x", "sqlite:a#b%41 c", "postgres://u:p@h/d", "postgresql://h?password=x",
+		"postgres://u:p%40@[::1]:5432/d?sslmode=disable", "postgres:u:p@h", "mysql://x", "sqlite:/a\nb", "postgres://u:s3cret@h:x/d"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, given string) {
+		masked, path, dsn, err := hostdb.ParseURL(given)
+		if err != nil {
+			var field *hostdb.FieldError
+			if !errors.Is(err, hostdb.ErrInvalid) || !errors.As(err, &field) {
+				t.Fatalf("ParseURL(%q): %v", given, err)
+			}
+			return
+		}
+		if strings.HasPrefix(given, "sqlite:") {
+			if path == "" {
+				return
+			}
+			name, query, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
+			decoded, err := url.PathUnescape(name)
+			if err != nil || decoded != path || query != "" || strings.ContainsAny(name, "#;&") {
+				t.Fatalf("%q became %q", given, dsn)
+			}
+			return
+		}
+		u, err := url.Parse(given)
+		if err != nil {
+			t.Fatalf("ParseURL took %q", given)
+		}
+		if secret, has := u.User.Password(); has && len(secret) > 7 && strings.Contains(masked, secret) &&
+			strings.Count(given, url.QueryEscape(secret)) < 2 && !strings.Contains(u.Host+u.Path+u.RawQuery+u.User.Username()+u.Fragment, secret) {
+			t.Fatalf("%q is shown as %q", given, masked)
+		}
+	})
+}
+
+// FuzzText: what the library lets through comes back as it was; all else is refused with the field.
+func FuzzText(f *testing.F) {
+	for _, seed := range []string{"", "a", "ä", "\x00", "\xff", "\u2028", strings.Repeat("x", 513), "'; DROP TABLE core_users; --", "\ufeff", "$1", "%s"} {
+		f.Add(seed)
+	}
+	var db *hostdb.DB
+	f.Fuzz(func(t *testing.T, s string) {
+		if db == nil {
+			db = memory()
+		}
+		tenant := &hostdb.TenantCatalog{Name: s}
+		err := db.Tenants.Insert(t.Context(), tenant)
+		if good := s != "" && len(s) <= 512 && utf8.ValidString(s) && !strings.Contains(s, "\x00"); !good {
+			wantField(t, err, hostdb.ErrInvalid, "name")
+			return
+		}
+		must(t, err)
+		got, err := db.Tenants.Get(t.Context(), tenant.ID)
+		must(t, err)
+		if got.Name != s {
+			t.Errorf("%q came back as %q", s, got.Name)
+		}
+	})
+}
+
+// The grammar holds in the database too, for those who write past the library.
+func TestChecksHoldPastTheLibrary(t *testing.T) {
+	for name, place := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, hostdb.Config{URL: hostdb.Secret(place)})
+			pool := raw(t, db)
+			for _, slug := range []string{"-", "a-", "-a", "A", "a_b", "ä", "a b", "", strings.Repeat("a", 32), strings.Repeat("b", 64), "a\nb", "a\n"} {
+				if insertSlug(pool, slug) == nil {
+					t.Errorf("the slug %q was stored", slug)
+				}
+			}
+			for _, slug := range []string{"a", "1", "a-b", strings.Repeat("a", 31), strings.Repeat("z", 32), strings.Repeat("b", 63), "a--b"} {
+				must(t, insertSlug(pool, slug))
+			}
+			id := newTenant(t, db).ID
+			for _, statement := range []string{
+				"INSERT INTO core_tenants (id, name) VALUES ('x', 'n')", "INSERT INTO core_tenants (id, name) VALUES (upper('" + hostdb.NewID() + "'), 'n')",
+				"UPDATE core_tenants SET status = 'open'", "UPDATE core_tenants SET name = NULL", "UPDATE core_tenants SET schema_version = 0",
+				"UPDATE core_tenants SET active_owners = -1", "INSERT INTO core_users (email) VALUES ('')",
+				"INSERT INTO core_subscriptions (tenant_id, amount_cents) VALUES ('" + id + "', -1)",
+				"INSERT INTO core_subscriptions (tenant_id, payment_type) VALUES ('" + id + "', 'cash')",
+				"INSERT INTO core_subscriptions (tenant_id) VALUES ('" + hostdb.NewID() + "')",
+				"INSERT INTO core_memberships (user_id, tenant_id, role) VALUES ('" + id + "', '" + id + "', 'Owner')",
+				"INSERT INTO core_pricing_plans (id, name, currency) VALUES ('p', 'n', 'USD')",
+				"INSERT INTO core_pricing_plans (id, name, amount_yearly) VALUES ('p', 'n', -1)",
+				"INSERT INTO sys_jobs (job_type, status) VALUES ('x', 'done')",
+				"INSERT INTO core_stripe_webhook_events (event_id, event_type, status) VALUES ('e', 'x', 'new')",
+			} {
+				if _, err := pool.Exec(statement); err == nil {
+					t.Errorf("%s succeeded", statement)
+				}
+			}
+		})
+	}
+}
+
+func insertSlug(pool *sql.DB, slug string) error {
+	_, err := pool.Exec("INSERT INTO core_tenants (name, slug) VALUES ('n', $1)", slug)
+	return err
+}
+
+func TestIDsAreNewValidAndInOrder(t *testing.T) {
+	last := ""
+	for range 10_000 {
+		id := hostdb.NewID()
+		if !hostdb.ValidID(id) || id <= last {
+			t.Fatalf("%q after %q", id, last)
+		}
+		last = id
+	}
+	if stamp := hostdb.Timestamp(); len(stamp) != 27 || !strings.HasSuffix(stamp, "Z") {
+		t.Errorf("Timestamp() = %q", stamp)
+	}
+}
