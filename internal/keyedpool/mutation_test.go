@@ -111,7 +111,7 @@ func (m mutation) run(t *testing.T) (string, error) {
 		}
 	}
 	// -vet=off: a mutant may look as wrong as it is.
-	out, err := exec.Command("go", "test", "-overlay="+plan, "-vet=off", "-timeout=60s", "-run=^TestInvariants", ".",
+	out, err := exec.Command("go", "test", "-overlay="+plan, "-vet=off", "-timeout=5m", "-run=^TestInvariants", ".",
 		"-rapid.checks=20000", "-rapid.shrinktime=0s", "-rapid.nofailfile").CombinedOutput()
 	if strings.Contains(string(out), "[build failed]") {
 		t.Fatalf("the mutant does not compile:\n%s", out)
