@@ -155,7 +155,8 @@ func (p *Pool) Lease(tenant *hostdb.TenantCatalog) (*Lease, error) {
 	if t != nil {
 		old = p.retire(t)
 	}
-	fresh := &tenantDB{pool: p, id: tenant.ID, url: &tenant.DBURL, engine: engine, refs: 1, gone: make(chan struct{})}
+	url := tenant.DBURL // the caller may change its own
+	fresh := &tenantDB{pool: p, id: tenant.ID, url: &url, engine: engine, refs: 1, gone: make(chan struct{})}
 	p.tenants[fresh.id] = fresh
 	p.mu.Unlock()
 	closeAll(old)
