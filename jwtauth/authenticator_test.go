@@ -208,15 +208,6 @@ func TestKeyfunc(t *testing.T) {
 	}
 }
 
-// TestGoroutinesEnd: a fetch leaves nothing behind. TestMain watches.
-func TestGoroutinesEnd(t *testing.T) {
-	t.Parallel()
-	s := newSigner(t, "ES256")
-	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
-	a := newRemoteFixture(t, server, func(c *Config) { c.HTTPClient = &http.Client{Transport: &http.Transport{}} })
-	verifies(t, a, "a token", s.token(t, nil), nil)
-}
-
 // TestErrorsAreTenantdbs: whatever the reason, the root package finds a status.
 func TestErrorsAreTenantdbs(t *testing.T) {
 	t.Parallel()

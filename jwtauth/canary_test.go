@@ -108,8 +108,8 @@ func TestConfigurationKeepsSecrets(t *testing.T) {
 	} {
 		keepsSecret(t, name, v)
 	}
-	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", &c), fmt.Sprint(other)} {
-		if !strings.Contains(text, `issuer "`) || !strings.Contains(text, "HS256") {
+	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", &c), fmt.Sprint(other), printings(c)["JSON"], printings(other)["JSON"]} {
+		if !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), `issuer "`) || !strings.Contains(text, "HS256") {
 			t.Errorf("%s does not say whom it trusts", text)
 		}
 	}

@@ -112,6 +112,20 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
+// TestNoConnectionIdles after a fetch: the next one is minutes away.
+func TestNoConnectionIdles(t *testing.T) {
+	t.Parallel()
+	s := newSigner(t, "ES256")
+	server := newKeyServer(t, "")
+	server.answer(func(w http.ResponseWriter, r *http.Request) {
+		if !r.Close {
+			t.Error("the request leaves its connection open")
+		}
+		io.WriteString(w, keySetOf(s.jwk(t, testKeyID, nil)))
+	})
+	verifies(t, newRemoteFixture(t, server, nil), "a token", s.token(t, nil), nil)
+}
+
 // TestBrokenAnswers that end early or never begin.
 func TestBrokenAnswers(t *testing.T) {
 	t.Parallel()
@@ -123,7 +137,10 @@ func TestBrokenAnswers(t *testing.T) {
 		},
 		"closed":          func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"no content":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
-		"partial content": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) },
+		"partial content": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusPartialContent)
+			io.WriteString(w, keySetOf(s.jwk(t, testKeyID, nil)))
+		},
 		"too many keys": func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, keySetOf(s.jwk(t, testKeyID, nil), "{}"+strings.Repeat(",{}", maxKeys)))
 		},
@@ -168,6 +185,12 @@ func TestDiscovery(t *testing.T) {
 		})
 		c := testConfig("ES256")
 		c.Issuer, c.Discover = server.URL, true
+		c.HTTPClient = &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Hostname() == "issuer.example" { // it would answer, were it asked
+				return answerOf(document), nil
+			}
+			return http.DefaultTransport.RoundTrip(r)
+		})}
 		a, err := New(c)
 		if err != nil {
 			t.Fatal(err)
