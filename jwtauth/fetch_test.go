@@ -135,8 +135,8 @@ func TestBrokenAnswers(t *testing.T) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, keySetOf(s.jwk(t, testKeyID, nil)))
 		},
-		"closed":          func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"no content":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
+		"closed":     func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"no content": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
 		"partial content": func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusPartialContent)
 			io.WriteString(w, keySetOf(s.jwk(t, testKeyID, nil)))
