@@ -130,7 +130,10 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 		}
 		return nil
 	})
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 // accessRow is a row of the access query.

@@ -57,7 +57,8 @@ func (t AuditLogs) ListForActor(ctx context.Context, userID string, filters ...F
 // actorKey is the context key of WithActor.
 type actorKey struct{}
 
-// WithActor returns a context whose mutations are written to the audit log in this user's name.
+// WithActor returns a context whose mutations are written to the audit log in this user's name. A name
+// that can't be stored fails the mutation with ErrInvalid on "actor_user_id".
 func WithActor(ctx context.Context, userID string) context.Context {
 	return context.WithValue(ctx, actorKey{}, userID)
 }

@@ -55,8 +55,43 @@ func TestProcessesThatOpenAtOnceEndInOneSchema(t *testing.T) {
 	}
 }
 
+// A process that migrates keeps others waiting: shown by being that process.
+func TestOpenWaitsForWhoIsMigrating(t *testing.T) {
+	url := pgtest.Database(t)
+	pool := rawURL(t, url)
+	migrating, err := pool.Begin()
+	must(t, err)
+	defer migrating.Rollback()
+	_, err = migrating.Exec("SELECT pg_advisory_xact_lock(7307206461662301)")
+	must(t, err)
+	opened := make(chan error)
+	go func() {
+		db, err := hostdb.Open(context.Background(), url)
+		if err == nil {
+			err = db.Close()
+		}
+		opened <- err
+	}()
+	for waiting := 0; waiting == 0; {
+		must(t, pool.QueryRow("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").Scan(&waiting))
+		select {
+		case err := <-opened:
+			t.Fatalf("Open did not wait: %v", err)
+		default:
+		}
+	}
+	must(t, migrating.Rollback())
+	must(t, <-opened)
+}
+
 func TestGoroutinesThatOpenAtOnceEndInOneSchema(t *testing.T) {
-	url := fileURL(t)
+	for name, url := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) { openAtOnce(t, url) })
+	}
+}
+
+func openAtOnce(t *testing.T, url string) {
+	t.Helper()
 	failed := make(chan error, 8)
 	for range cap(failed) {
 		go func() {

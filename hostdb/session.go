@@ -43,6 +43,9 @@ func (s session) pick(pool *sql.DB) (querier, error) {
 
 // fail translates an error of a statement. In PostgreSQL it has ended the transaction, so it does in SQLite.
 func (s session) fail(ctx context.Context, err error, about func() string) error {
+	if s.tx != nil && s.tx.ctx.Err() != nil {
+		ctx = s.tx.ctx
+	}
 	err = translate(ctx, err, about)
 	if s.tx != nil && err != nil {
 		s.tx.fail(err)

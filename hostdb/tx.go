@@ -14,6 +14,7 @@ import (
 type Tx struct {
 	Tables
 	db      *DB
+	ctx     context.Context // Begin's, whose end rolls the transaction back
 	sql     *sql.Tx
 	failed  error
 	depth   int  // nested InTx calls under way
@@ -31,7 +32,7 @@ func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 	if err != nil {
 		return nil, translate(ctx, err, nothing)
 	}
-	tx := &Tx{db: db, sql: begun}
+	tx := &Tx{db: db, ctx: ctx, sql: begun}
 	tx.Tables = tablesOn(session{db: db, tx: tx})
 	return tx, nil
 }
@@ -42,17 +43,17 @@ func (tx *Tx) Commit() error {
 	if tx.owned {
 		return &failure{text: "InTx commits this transaction; return from its function"}
 	}
-	return tx.commit(context.Background())
+	return tx.commit()
 }
 
-func (tx *Tx) commit(ctx context.Context) error {
+func (tx *Tx) commit() error {
 	if tx.failed != nil {
 		_ = tx.sql.Rollback()
 		return tx.failed
 	}
 	if err := tx.sql.Commit(); err != nil {
 		_ = tx.sql.Rollback()
-		return translate(ctx, err, nothing)
+		return translate(tx.ctx, err, nothing)
 	}
 	if tx.changed {
 		tx.db.Wake()
@@ -97,7 +98,7 @@ func (db *DB) once(ctx context.Context, fn func(*Tx) error) error {
 	if err := fn(tx); err != nil {
 		return err
 	}
-	return tx.commit(ctx)
+	return tx.commit()
 }
 
 // InTx runs fn in a savepoint of the transaction: what fn did is undone when it returns an error or panics, and the transaction
