@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if url := os.Getenv(serveVariable); url != "" {
+		if err := serve(url); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(pgtest.Run(m))
 }
 

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -109,6 +111,12 @@ func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error
 		return nil, errCrossOrigin
 	}
 	return a.Verify(r.Context(), token)
+}
+
+// Issuers returns the issuers whose tokens are accepted. With several, tenantdb.New wants a Config.UserKey: their subjects may
+// collide.
+func (a *Authenticator) Issuers() []string {
+	return slices.Sorted(maps.Keys(a.state.issuers))
 }
 
 // Verify returns the identity of whom a bare token stands for: where it comes in a message, a WebSocket frame or RPC metadata.

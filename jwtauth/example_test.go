@@ -3,7 +3,6 @@ package jwtauth_test
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -12,7 +11,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -150,10 +148,12 @@ func ExampleConfig_others() {
 		}
 		fmt.Println(identity.Subject, "of", identity.Issuer)
 	}
+	fmt.Println(auth.Issuers()) // several: tenantdb.New wants a Config.UserKey
 	// Output:
 	// ada of https://login.example.com
 	// nightly of jobs
 	// tenantdb: the credential is not valid: the issuer does not sign with this algorithm
+	// [https://login.example.com jobs]
 }
 
 // A token lasts as long as it says, unless somebody is asked on every request whether it still may.
@@ -194,76 +194,4 @@ func ExampleAuthenticator_Verify() {
 	_, err = auth.Verify(context.Background(), token)
 	fmt.Println(errors.Is(err, jwt.ErrTokenExpired), err)
 	// Output: true tenantdb: the credential is not valid: token is expired
-}
-
-// sessions is an authenticator without tokens: a cookie names a session on the server.
-type sessions struct {
-	users map[string]string
-	guard *http.CrossOriginProtection
-}
-
-// Authenticate implements tenantdb.Authenticator.
-func (s sessions) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
-	cookies := r.CookiesNamed("__Host-session")
-	switch {
-	case len(cookies) == 0:
-		return nil, tenantdb.ErrNoCredential
-	case len(cookies) > 1:
-		return nil, tenantdb.ErrSeveralCredentials
-	case s.guard.Check(r) != nil:
-		return nil, tenantdb.ErrCrossOrigin
-	}
-	user, ok := s.users[cookies[0].Value]
-	if !ok {
-		return nil, tenantdb.ErrInvalidCredential
-	}
-	return &tenantdb.Identity{Issuer: "sessions", Subject: user}, nil
-}
-
-// Another authenticator is one method away: here, sessions kept on the server.
-func Example_sessionCookie() {
-	var auth tenantdb.Authenticator = sessions{users: map[string]string{"s3cr3t": "ada"}, guard: http.NewCrossOriginProtection()}
-	r := httptest.NewRequest(http.MethodPost, "/notes", nil)
-	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: "s3cr3t"})
-	identity, err := auth.Authenticate(r)
-	fmt.Println(identity.Subject, err)
-	r.Header.Set("Sec-Fetch-Site", "cross-site")
-	_, err = auth.Authenticate(r)
-	fmt.Println(err)
-	// Output:
-	// ada <nil>
-	// tenantdb: cross-origin request refused
-}
-
-// apiKeys is an authenticator for a table of API keys, which holds digests: who reads it can't use it.
-type apiKeys map[[sha256.Size]byte]string
-
-// Authenticate implements tenantdb.Authenticator.
-func (k apiKeys) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
-	headers := r.Header.Values("Authorization")
-	switch len(headers) {
-	case 0:
-		return nil, tenantdb.ErrNoCredential
-	case 1:
-	default:
-		return nil, tenantdb.ErrSeveralCredentials
-	}
-	key, ok := strings.CutPrefix(headers[0], "Bearer ")
-	program, known := k[sha256.Sum256([]byte(key))]
-	if !ok || !known {
-		return nil, tenantdb.ErrInvalidCredential
-	}
-	return &tenantdb.Identity{Issuer: "api-keys", Subject: program}, nil
-}
-
-// Another authenticator is one method away: here, API keys for programs.
-func Example_apiKeys() {
-	var auth tenantdb.Authenticator = apiKeys{sha256.Sum256([]byte("key_live_1")): "importer"}
-	identity, err := auth.Authenticate(get("key_live_1"))
-	fmt.Println(identity.Subject, err)
-	_, err = auth.Authenticate(get("key_live_2"))
-	fmt.Println(err)
-	// Output:
-	// importer <nil>
-	// tenantdb: the credential is not valid
 }
