@@ -28,6 +28,7 @@ func TestNewRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	//lint:ignore SA1019 nothing but raw coordinates makes a key that is off its curve
 	offCurve := &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}
 	public := func(k crypto.PublicKey) func(*Config) {
 		return func(c *Config) { c.Secret, c.PublicKeys = nil, map[string]crypto.PublicKey{"k": k} }
