@@ -87,8 +87,8 @@ func TestSerializationFailuresAreRetried(t *testing.T) {
 func TestDeadlocksAreRetried(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t) + "&deadlock_timeout=10ms")})
 	a, b := newTenant(t, db), newTenant(t, db)
-	met := make(chan struct{}, 2)
-	var wg sync.WaitGroup
+	var wg, met sync.WaitGroup
+	met.Add(2)
 	for _, order := range [][]string{{a.ID, b.ID}, {b.ID, a.ID}} {
 		first := true
 		wg.Go(func() {
@@ -98,10 +98,8 @@ func TestDeadlocksAreRetried(t *testing.T) {
 				}
 				if first { // both hold one lock before they ask for the other
 					first = false
-					met <- struct{}{}
-					for len(met) < 2 {
-						time.Sleep(time.Millisecond)
-					}
+					met.Done()
+					met.Wait()
 				}
 				_, err := tx.Tenants.Lock(context.Background(), order[1])
 				return err
