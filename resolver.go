@@ -79,6 +79,9 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 		return r.loadUser(ctx, key.user)
 	}
 	access, err := r.host.Access(ctx, key.user, key.tenant)
+	if errors.Is(err, hostdb.ErrInvalid) { // a name that nobody can have: a definite no
+		return coherent.Loaded[*facts]{Value: &facts{}, Denied: true}, nil
+	}
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
@@ -99,7 +102,7 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 // loadUser asks for a user alone.
 func (r *resolver) loadUser(ctx context.Context, key hostdb.UserKey) (coherent.Loaded[*facts], error) {
 	user, err := r.findUser(ctx, key)
-	if errors.Is(err, hostdb.ErrNotFound) {
+	if errors.Is(err, hostdb.ErrNotFound) || errors.Is(err, hostdb.ErrInvalid) {
 		return coherent.Loaded[*facts]{Value: &facts{}, Denied: true}, nil
 	}
 	if err != nil {

@@ -301,6 +301,22 @@ func TestUserKeys(t *testing.T) {
 	mustPanic(t, "prefix", func() { tenantdb.UserByPrefixedSubject(map[string]string{"a": "g", "b": "github_"}) })
 }
 
+func TestASubjectThatNobodyCanHaveIsNobody(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		w.tenant("acme", w.user("ann"))
+		mw := w.middleware(w.config())
+		for _, subject := range []string{"ann\x00", strings.Repeat("x", 300)} {
+			want := map[bool]int{true: 401, false: 403}[len(subject) > 255]
+			if rec := do(mw.Handler(http.HandlerFunc(whoami)), request(subject, "acme")); rec.Code != want {
+				t.Errorf("%.10q: %d %s; want %d", subject, rec.Code, rec.Body, want)
+			}
+		}
+		if rec := do(mw.Authenticated(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})), request("ann\x00", "")); rec.Code != 200 {
+			t.Errorf("Authenticated: %d", rec.Code)
+		}
+	})
+}
+
 func TestASecondIssuerNeedsAMapping(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	w.tenant("acme", w.user("ann"))

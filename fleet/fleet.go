@@ -23,7 +23,7 @@ type Config struct {
 	Migrations fs.FS
 	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
 	// with a role that may create databases. Default: like Host, on the same server with the same role, or as SQLite files.
-	Server string
+	Server hostdb.Secret
 	// Logger receives what happens to tenants. Default: none.
 	Logger *slog.Logger
 }
@@ -35,6 +35,7 @@ type Fleet struct {
 	migrations fs.FS
 	server     server
 	logger     *slog.Logger
+	building   locks
 }
 
 // New checks the configuration and makes a Fleet. It connects to nothing.
@@ -45,17 +46,17 @@ func New(cfg Config) (*Fleet, error) {
 	case cfg.Pool == nil:
 		return nil, errors.New("fleet: Config.Pool: give the pool that serves the tenants")
 	case cfg.Server == "":
-		cfg.Server = cfg.Host.URI()
+		cfg.Server = hostdb.Secret(cfg.Host.URI())
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fleet{host: cfg.Host, pool: cfg.Pool, migrations: cfg.Migrations, logger: cfg.Logger}
-	if strings.HasPrefix(cfg.Server, "sqlite:") {
+	if strings.HasPrefix(cfg.Server.Reveal(), "sqlite:") {
 		f.server = &sqliteServer{pool: cfg.Pool}
 		return f, nil
 	}
-	base, err := url.Parse(cfg.Server)
+	base, err := url.Parse(cfg.Server.Reveal())
 	if err != nil || base.Scheme != "postgres" && base.Scheme != "postgresql" || base.Host == "" {
 		// The parser's error would repeat the URL, and the password in it.
 		return nil, fmt.Errorf("fleet: Config.Server: neither sqlite: nor a URL such as postgres://user:password@host:5432/postgres")

@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,6 +138,132 @@ func TestAFailedProvisionGoesOnWhereItStopped(t *testing.T) {
 			t.Errorf("resumed as %+v with %d databases", tenant, w.databases(t))
 		}
 		must(t, w.fleet(t, schema).Drop(t.Context(), tenant.ID))
+	})
+}
+
+func TestOneSlugHasOneOwnerHoweverManyAskTogether(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		f := w.fleet(t, schema)
+		eve := &hostdb.GlobalUser{OAuthID: "eve", Email: "eve@example.com"}
+		must(t, w.host.Users.Insert(t.Context(), eve))
+		type result struct {
+			owner  string
+			tenant *hostdb.TenantCatalog
+			err    error
+		}
+		results := make(chan result)
+		for i := range 8 {
+			owner := []string{w.owner.ID, eve.ID}[i%2]
+			go func() {
+				tenant, err := f.Provision(context.Background(), fleet.Spec{Slug: "acme", OwnerID: owner})
+				results <- result{owner, tenant, err}
+			}()
+		}
+		winners := make(map[string]bool)
+		for range 8 {
+			r := <-results
+			switch {
+			case r.err == nil:
+				winners[r.owner+" "+r.tenant.ID] = true
+			case !errors.Is(r.err, hostdb.ErrConflict):
+				t.Errorf("a loser got %v; want a conflict", r.err)
+			}
+		}
+		tenant, err := w.host.Tenants.BySlug(t.Context(), "acme")
+		must(t, err)
+		members, err := w.host.Memberships.List(t.Context(), hostdb.Where("tenant_id", tenant.ID))
+		must(t, err)
+		if len(winners) != 1 || len(members) != 1 || !tenant.Open() || !members[0].IsActive || !winners[members[0].UserID+" "+tenant.ID] || w.databases(t) != 1 {
+			t.Errorf("winners %v, members %+v, %d databases", winners, members, w.databases(t))
+		}
+		must(t, f.Drop(t.Context(), tenant.ID))
+	})
+}
+
+func TestAnotherOwnerCannotTakeOverAnUnfinishedTenant(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		broken := fstest.MapFS{"00001_bad.sql": {Data: []byte("-- +goose Up\nNONSENSE;\n")}}
+		if _, err := w.fleet(t, broken).Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
+			t.Fatal("a broken migration passed")
+		}
+		eve := &hostdb.GlobalUser{OAuthID: "eve", Email: "eve@example.com"}
+		must(t, w.host.Users.Insert(t.Context(), eve))
+		if _, err := w.fleet(t, schema).Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: eve.ID}); !errors.Is(err, hostdb.ErrConflict) {
+			t.Errorf("eve on ann's reservation: %v", err)
+		}
+		tenant, err := w.host.Tenants.BySlug(t.Context(), "acme")
+		must(t, err)
+		must(t, w.fleet(t, schema).Drop(t.Context(), tenant.ID))
+	})
+}
+
+// hookFS is a file system that calls hook when a file is opened.
+type hookFS struct {
+	fstest.MapFS
+	hook func()
+}
+
+func (h hookFS) Open(name string) (fs.File, error) {
+	if strings.HasSuffix(name, ".sql") {
+		h.hook()
+	}
+	return h.MapFS.Open(name)
+}
+
+func (h hookFS) ReadFile(name string) ([]byte, error) {
+	h.hook()
+	return h.MapFS.ReadFile(name)
+}
+
+func TestATenantClosedWhileItIsProvisionedStaysClosed(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		for _, status := range []string{hostdb.TenantDropped, hostdb.TenantSuspended} {
+			closeIt := func() {
+				tenant, err := w.host.Tenants.BySlug(t.Context(), "acme")
+				if err != nil {
+					return // closed already
+				}
+				tenant.Status = status
+				if status == hostdb.TenantDropped {
+					tenant.Slug = ""
+				}
+				must(t, w.host.Tenants.Update(t.Context(), tenant))
+			}
+			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: hookFS{schema, closeIt}})
+			must(t, err)
+			if _, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); !errors.Is(err, hostdb.ErrConflict) {
+				t.Errorf("%s meanwhile: Provision = %v", status, err)
+			}
+			tenants, err := w.host.Tenants.List(t.Context(), hostdb.Where("status", status))
+			must(t, err)
+			if len(tenants) != 1 {
+				t.Fatalf("%s: %d tenants have that status", status, len(tenants))
+			}
+			want := 0
+			if status == hostdb.TenantSuspended {
+				want = 1
+			}
+			if n := w.databases(t); n != want {
+				t.Errorf("%s: %d databases", status, n)
+			}
+			must(t, f.Drop(t.Context(), tenants[0].ID))
+		}
+	})
+}
+
+func TestDropRefusesATenantWhoseDatabaseIsElsewhere(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		f := w.fleet(t, schema)
+		tenant := &hostdb.TenantCatalog{Slug: "moved", Name: "Moved", DBURL: "postgres://elsewhere/x", IsActive: true}
+		must(t, w.host.Tenants.Insert(t.Context(), tenant))
+		if err := f.Drop(t.Context(), tenant.ID); err == nil || !strings.Contains(err.Error(), "db_url") {
+			t.Errorf("Drop = %v", err)
+		}
+		row, err := w.host.Tenants.Get(t.Context(), tenant.ID)
+		must(t, err)
+		if !row.Open() {
+			t.Error("it was closed all the same")
+		}
 	})
 }
 

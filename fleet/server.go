@@ -52,7 +52,7 @@ func (s *sqliteServer) drop(_ context.Context, tenantID string) error {
 		return err
 	}
 	defer root.Close()
-	for _, suffix := range []string{".db-wal", ".db-shm", ".db"} { // the database last: while it stands, a repeat finds it
+	for _, suffix := range []string{".db", ".db-wal", ".db-shm"} { // the database first: without it nobody makes the others anew
 		if err := root.Remove(tenantID + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
