@@ -1,13 +1,14 @@
 // Package pgtest gives tests a real PostgreSQL: a throwaway server started from local binaries as a user other than root, or
-// the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL).
+// the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). Start needs local binaries in either case.
 //
-// A test binary that uses it calls Run from TestMain, which stops the server and removes its files.
+// A test binary that uses it calls Run from TestMain, which stops the server and removes its files, or drops what it made there.
 // Where no server can be had, tests are skipped with the reason; with TENANTDB_REQUIRE_POSTGRES=1 they fail.
 package pgtest
 
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"sync"
@@ -29,11 +30,12 @@ var (
 	templates sync.Map // key → *template
 )
 
-// Run runs the tests and afterwards stops the shared server. Use: func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }.
+// Run runs the tests and afterwards stops the shared server, or drops the templates on a foreign one. Use: func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }.
 func Run(m *testing.M) int {
 	running.Store(true)
 	defer func() {
 		if shared.server != nil {
+			shared.server.dropTemplates()
 			shared.server.remove()
 		}
 	}()
@@ -103,6 +105,20 @@ func Clone(t testing.TB, key string, prepare func(url string) error) string {
 	return s.create(t, " TEMPLATE "+tpl.name)
 }
 
+// dropTemplates drops what Clone made on a foreign server; on one of our own it goes with the files.
+func (s *Server) dropTemplates() {
+	if s.dir != "" {
+		return
+	}
+	templates.Range(func(key, entry any) bool {
+		name := entry.(*template).name
+		if err := s.exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)"); err != nil {
+			fmt.Fprintf(os.Stderr, "pgtest: template %s stays behind as %s: %v\n", key, name, err)
+		}
+		return true
+	})
+}
+
 // Database returns the URL of a fresh, empty database on this server, dropped when the test ends.
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
@@ -153,9 +169,10 @@ func foreign(given string) (*Server, error) {
 	return s, s.exec("SELECT 1")
 }
 
-// uniqueName names a database so that test binaries which share a server don't meet.
+// uniqueName names a database so that test binaries which share a server don't meet, nor one what an earlier one left behind:
+// process ids come again.
 func uniqueName(kind string) string {
-	return fmt.Sprintf("tenantdb_%s_%d_%d", kind, os.Getpid(), sequence.Add(1))
+	return fmt.Sprintf("tenantdb_%s_%d_%d_%08x", kind, os.Getpid(), sequence.Add(1), rand.Uint32())
 }
 
 // unavailable ends a test that can't have its server.

@@ -3,6 +3,8 @@ package pgtest_test
 import (
 	"context"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -34,6 +36,24 @@ func TestCloneCopiesTheTemplateAndCopiesAreSeparate(t *testing.T) {
 		if err := conn.QueryRow(t.Context(), "WITH x AS (INSERT INTO note VALUES ('a') RETURNING 1) SELECT count(*) FROM note").Scan(&n); err != nil || n != 0 {
 			t.Fatalf("rows in a fresh copy = %d, %v; want 0", n, err)
 		}
+	}
+}
+
+func TestARunLeavesNoDatabaseOnAForeignServer(t *testing.T) {
+	s := pgtest.Start(t)
+	run := exec.Command(os.Args[0], "-test.run=^TestCloneCopiesTheTemplate", "-test.v")
+	run.Env = append(os.Environ(), "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres"))
+	if out, err := run.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestCloneCopiesTheTemplate") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var left []string
+	if err := conn.QueryRow(t.Context(), "SELECT array_agg(datname) FROM pg_database WHERE datname LIKE 'tenantdb%'").Scan(&left); err != nil || left != nil {
+		t.Fatalf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -62,9 +62,6 @@ func start(settings ...string) (s *Server, err error) {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
 	}
-	if err := s.trustSuperuser(); err != nil {
-		return nil, err
-	}
 	for range 5 { // another program may take the free port first
 		if s.base, err = freeAddress(); err != nil {
 			return nil, err
@@ -74,17 +71,6 @@ func start(settings ...string) (s *Server, err error) {
 		}
 	}
 	return nil, err
-}
-
-// trustSuperuser spares the superuser's connections the exchange of a password, which is slow under the race detector. Every other
-// role needs its password.
-func (s *Server) trustSuperuser() error {
-	path := filepath.Join(s.data(), "pg_hba.conf")
-	rules, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append([]byte("host all postgres 127.0.0.1/32 trust\n"), rules...), 0o600)
 }
 
 // Start starts a stopped server at its old address and waits until it answers.
@@ -216,7 +202,8 @@ func binaries() (string, error) {
 			return dir, nil
 		}
 	}
-	return "", errors.New("no initdb and postgres on PATH or in /usr/lib/postgresql/*/bin; install PostgreSQL 13 or later, or set TENANTDB_TEST_POSTGRES_URL")
+	return "", errors.New("no initdb and postgres on PATH or in /usr/lib/postgresql/*/bin; install PostgreSQL 13 or later " +
+		"(TENANTDB_TEST_POSTGRES_URL replaces the shared server only)")
 }
 
 // version reads the major version out of /usr/lib/postgresql/15/bin.
