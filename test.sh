@@ -1,19 +1,21 @@
 #!/bin/sh
-# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL is
-# missing it installs it with apt. Arguments go to go test, as in: ./test.sh -short
+# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL's
+# binaries are missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
 set -eu
 cd "$(dirname "$0")"
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# Some tests start, kill and configure servers of their own, so binaries are needed even where TENANTDB_TEST_POSTGRES_URL names the
+# server that the others share.
 have_postgres() {
-    [ -n "${TENANTDB_TEST_POSTGRES_URL:-}" ] || command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+    command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
 }
 
 install_postgres() {
     sudo=""
     [ "$(id -u)" -eq 0 ] || sudo="sudo -n"
-    command -v apt-get >/dev/null 2>&1 || { echo "test.sh: install PostgreSQL 13 or later, or set TENANTDB_TEST_POSTGRES_URL" >&2; exit 1; }
+    command -v apt-get >/dev/null 2>&1 || { echo "test.sh: install PostgreSQL 13 or later: the tests start servers of their own, whether TENANTDB_TEST_POSTGRES_URL is set or not" >&2; exit 1; }
     # The tests start servers of their own; the package's default cluster isn't wanted.
     $sudo mkdir -p /etc/postgresql-common
     [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
