@@ -61,6 +61,18 @@ func ChiWith(mw *tenantdb.Middleware) http.Handler {
 	return r
 }
 
+// ChiRoute guards all routes beneath one that names the tenant: Use inside Route runs after chi has matched that part.
+func ChiRoute(mw *tenantdb.Middleware) http.Handler {
+	r := chi.NewRouter()
+	r.Route("/t/{tenant}", func(r chi.Router) {
+		r.Use(mw.Handler)
+		r.Get("/whoami", whoami)
+		r.With(tenantdb.RequireRole("owner")).Get("/billing", whoami)
+	})
+	r.Get("/public", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "public") })
+	return r
+}
+
 // GinOutside guards a whole gin engine: it is an http.Handler like any other.
 func GinOutside(mw *tenantdb.Middleware) http.Handler {
 	engine := newEngine()

@@ -111,7 +111,9 @@ func TestEveryRouterFromOutside(t *testing.T) {
 func TestEveryRouterFromInside(t *testing.T) {
 	p := newProduct(t)
 	mw := p.middleware(t, tenantdb.FromPathValue("tenant"))
-	for name, h := range map[string]http.Handler{"ServeMux": ServeMuxInside(mw), "chi With": ChiWith(mw), "gin group": GinGroup(mw)} {
+	for name, h := range map[string]http.Handler{
+		"ServeMux": ServeMuxInside(mw), "chi With": ChiWith(mw), "chi Route": ChiRoute(mw), "gin group": GinGroup(mw),
+	} {
 		for _, slug := range []string{"acme", "globex"} {
 			if rec := get(h, "ann", "/t/"+slug+"/whoami", ""); rec.Code != 200 || rec.Body.String() != slug {
 				t.Errorf("%s: ann in %s: %d %q", name, slug, rec.Code, rec.Body)
