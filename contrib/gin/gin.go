@@ -13,7 +13,11 @@ import (
 //	group := engine.Group("/t/:tenant", tenantgin.Use(mw.Handler))
 //
 // Handlers find the tenant by c.Request.Context(). The route's parameters are the request's path values, so that
-// tenantdb.FromPathValue("tenant") works. A request that the middleware refuses goes no further.
+// tenantdb.FromPathValue("tenant") works, and its full path is the request's Pattern. A request that the middleware refuses goes no
+// further.
+//
+// Use is for middleware that doesn't replace the ResponseWriter, as tenantdb's never does: gin's handlers write to c.Writer,
+// whatever ResponseWriter the middleware passes on.
 func Use(middleware func(http.Handler) http.Handler) gin.HandlerFunc {
 	handler := middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		pass := r.Context().Value(passKey{}).(*pass)

@@ -61,6 +61,27 @@ func TestUseRunsTheHandlersInsideTheMiddlewareOrNotAtAll(t *testing.T) {
 	}
 }
 
+func TestTheMiddlewareSeesGinsRouteAsThePatternAndTheParametersAsPathValues(t *testing.T) {
+	var saw string
+	look := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			saw = fmt.Sprintf("%q %q", r.Pattern, r.PathValue("tenant"))
+			next.ServeHTTP(w, r)
+		})
+	}
+	gin.SetMode(gin.ReleaseMode)
+	e := gin.New()
+	e.Use(tenantgin.Use(look)) // runs for what no route matches, too
+	e.GET("/t/:tenant/notes", func(c *gin.Context) { c.Status(http.StatusOK) })
+	for path, want := range map[string]string{"/t/acme/notes": `"/t/:tenant/notes" "acme"`, "/elsewhere": `"" ""`} {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Pattern = "/" // of a ServeMux around the engine
+		if e.ServeHTTP(httptest.NewRecorder(), r); saw != want {
+			t.Errorf("%s: the middleware saw %s; want %s", path, saw, want)
+		}
+	}
+}
+
 func ExampleUse() {
 	onlyAcme := func(next http.Handler) http.Handler { // stands for (*tenantdb.Middleware).Handler
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
