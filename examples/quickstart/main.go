@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/jwtauth"
@@ -23,13 +25,28 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if err := run(ctx, *addr, *postgres); err != nil {
+		log.Fatal(err)
+	}
+}
 
-	demo, err := setUp(ctx, *postgres) // the host database, a pool, two tenants, two users, an issuer of tokens
-	check(err)
+// run serves until ctx ends, and leaves nothing behind.
+func run(ctx context.Context, addr, postgres string) error {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	demo, err := setUp(ctx, postgres) // the host database, a pool, two tenants, two users, an issuer of tokens
+	if err != nil {
+		return err
+	}
 	defer demo.close()
 
 	auth, err := jwtauth.New(demo.issuer.Config())
-	check(err)
+	if err != nil {
+		return err
+	}
 	mw, err := tenantdb.New(tenantdb.Config{
 		Host:          demo.host,
 		Pool:          demo.pool,
@@ -38,20 +55,31 @@ func main() {
 		Subscription:  tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}},
 		Skip:          []string{"GET /healthz"},
 	})
-	check(err)
+	if err != nil {
+		return err
+	}
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /notes", listNotes)
 	mux.HandleFunc("POST /notes", addNote)
-	server := &http.Server{Addr: *addr, Handler: mw.Handler(mux)}
-	demo.printCommands(os.Stdout, *addr)
+	server := &http.Server{Handler: mw.Handler(mux)}
+	demo.printCommands(os.Stdout, addr)
+	return errors.Join(serve(ctx, server, listener), mw.Close(context.Background()))
+}
 
-	go func() { <-ctx.Done(); _ = server.Shutdown(context.Background()) }()
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		check(err)
+// serve serves until ctx ends, and then until the requests under way are answered.
+func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
 	}
-	check(mw.Close(context.Background()))
+	patience, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return server.Shutdown(patience)
 }
 
 func listNotes(w http.ResponseWriter, r *http.Request) {
@@ -85,10 +113,4 @@ func addNote(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusCreated)
-}
-
-func check(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -22,10 +24,7 @@ func TestMain(m *testing.M) {
 
 // TestThePrintedCommandsDoWhatTheySay builds the program, starts it as a newcomer does, and sends the requests that it prints.
 func TestThePrintedCommandsDoWhatTheySay(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "quickstart")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	binary := build(t)
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			args := []string{"-addr", freeAddress(t)}
@@ -39,9 +38,65 @@ func TestThePrintedCommandsDoWhatTheySay(t *testing.T) {
 	}
 }
 
+func TestATakenPortIsSaidAndLeavesNothingBehind(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cmd := exec.Command(build(t), "-addr", taken.Addr().String())
+	noLeftovers := ownTemp(t, cmd)
+	var out, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	var exit *exec.ExitError
+	if err := cmd.Run(); !errors.As(err, &exit) || out.String() != "" || !strings.Contains(complaint.String(), taken.Addr().String()) {
+		t.Errorf("%v, output %q, complaint %q; want a failure that names the address, and no output", err, out.String(), complaint.String())
+	}
+	noLeftovers()
+}
+
+func TestASetUpThatFailsLeavesNothingBehind(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := setUp(ctx, ""); err == nil {
+		t.Fatal("set up although the context was over")
+	}
+	none(t, dir)
+}
+
+// build compiles the program.
+func build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "quickstart")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// ownTemp gives the program a temporary directory of its own; the function it returns checks that the program left nothing there.
+func ownTemp(t *testing.T, cmd *exec.Cmd) func() {
+	t.Helper()
+	dir := t.TempDir()
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	return func() { none(t, dir) }
+}
+
+// none checks that a directory is empty.
+func none(t *testing.T, dir string) {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
 // play starts the program, sends its requests and ends it.
 func play(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
+	noLeftovers := ownTemp(t, cmd)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -83,6 +138,7 @@ func play(t *testing.T, cmd *exec.Cmd) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("after Ctrl-C: %v", err)
 	}
+	noLeftovers()
 }
 
 // send does what a printed curl command does, once the server listens.

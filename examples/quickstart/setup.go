@@ -28,10 +28,15 @@ type demo struct {
 	issuer *tenantdbtest.Issuer
 }
 
-// setUp opens the host database and creates ann, who owns acme, and bob, who owns globex.
-func setUp(ctx context.Context, postgres string) (*demo, error) {
+// setUp opens the host database and creates ann, who owns acme, and bob, who owns globex. Where it fails, it takes back what it did.
+func setUp(ctx context.Context, postgres string) (_ *demo, err error) {
 	d := &demo{issuer: tenantdbtest.NewIssuer()}
-	url, err := postgres, error(nil)
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	url := postgres
 	if postgres == "" {
 		if d.dir, err = os.MkdirTemp("", "tenantdb-quickstart-"); err != nil {
 			return nil, err
@@ -93,10 +98,14 @@ func (d *demo) printCommands(w io.Writer, addr string) {
 	fmt.Fprintln(w, "\nThe last one is refused: bob is not a member of acme. Ctrl-C ends.")
 }
 
-// close gives back everything.
+// close gives back everything that there is.
 func (d *demo) close() {
-	_ = d.pool.Close(context.Background())
-	_ = d.host.Close()
+	if d.pool != nil {
+		_ = d.pool.Close(context.Background())
+	}
+	if d.host != nil {
+		_ = d.host.Close()
+	}
 	if d.dir != "" {
 		_ = os.RemoveAll(d.dir)
 	}
