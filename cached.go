@@ -3,12 +3,11 @@ package tenantdb
 import (
 	"context"
 	"fmt"
-	"sync"
 )
 
 // cached is one thing kept beside a tenant's database.
 type cached struct {
-	mu    sync.Mutex // held while it is built, so that it is built once
+	turn  chan struct{} // holds a token while somebody builds, reads or drops what follows
 	built bool
 	gone  bool // the database has closed
 	value any
@@ -18,19 +17,27 @@ type cached struct {
 // Cached returns what build makes of the scope's tenant, made once for each database and key however many requests ask
 // together: a *gorm.DB, an ent client, prepared statements. It is dropped with the database (after its last lease, or when the
 // tenant moves), through the function that build returns; nil where there is nothing to close. An error of build is returned
-// and not kept. Key is any comparable value; use a type of your own, as with context keys. It panics where no middleware ran.
+// and not kept; who waits for another's build leaves when ctx ends. Key is any comparable value; use a type of your own, as with
+// context keys. It panics where no middleware ran.
 func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), error)) (T, error) {
-	scope, _ := FromContext(ctx)
-	t := leaseOf(ctx, "Cached").tenant
-	entry, _ := t.cache.LoadOrStore(key, new(cached))
-	c := entry.(*cached)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	var none T
+	t := leaseOf(ctx, "Cached").tenant
+	entry, ok := t.cache.Load(key)
+	if !ok {
+		entry, _ = t.cache.LoadOrStore(key, &cached{turn: make(chan struct{}, 1)})
+	}
+	c := entry.(*cached)
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
 	if c.gone {
 		return none, because(ErrTenantUnavailable, errPoolClosed)
 	}
 	if !c.built {
+		scope, _ := FromContext(ctx)
 		value, closer, err := build(scope)
 		if err != nil {
 			return none, err
@@ -48,12 +55,18 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 func (t *tenantDB) dropCached() {
 	t.cache.Range(func(_, entry any) bool {
 		c := entry.(*cached)
-		c.mu.Lock()
-		defer c.mu.Unlock()
+		c.turn <- struct{}{}
+		defer func() { <-c.turn }()
 		if c.built && c.close != nil {
-			c.close()
+			closeSafely(c.close)
 		}
 		c.built, c.gone, c.value = false, true, nil
 		return true
 	})
+}
+
+// closeSafely calls a user's closer: its panic must keep neither the others nor the database open.
+func closeSafely(closer func()) {
+	defer func() { _ = recover() }()
+	closer()
 }

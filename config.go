@@ -28,7 +28,8 @@ type Config struct {
 	UserKey func(Identity) (UserKey, error)
 	// FirstLogin, where set, is called when a verified caller has no user yet, to create one: once at a time for each user,
 	// however many requests arrive together. It may be called again, also by other processes, so a user who exists already
-	// (hostdb.ErrConflict) is not an error. Its context is the library's own and ends after Cache.LoadTimeout.
+	// (hostdb.ErrConflict) is not an error. One of this package's errors, such as ErrForbidden, refuses the request as that; any
+	// other as ErrHostUnavailable. Its context is the library's own and ends after Cache.LoadTimeout.
 	FirstLogin func(context.Context, *Identity) error
 	// Tenant is where a request names its tenant.
 	Tenant Source
@@ -222,6 +223,14 @@ func UserByPrefixedSubject(prefixes map[string]string) func(Identity) (UserKey, 
 		}
 		return userKeyOf(UserKey{OAuthID: prefix + id.Subject})
 	}
+}
+
+// checkUserKey refuses what a mapping of the program's own got wrong.
+func checkUserKey(key UserKey) error {
+	if (key.ID == "") == (key.OAuthID == "") || key.ID != "" && !hostdb.ValidID(key.ID) {
+		return errors.New("Config.UserKey: give either an id of 32 hex digits or an oauth_id")
+	}
+	return nil
 }
 
 // maxOAuthID bounds the name that an identity gives, in bytes; the host database's bound is the same.

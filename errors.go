@@ -133,6 +133,7 @@ func printable(text string) string {
 var (
 	errSchemaTooOld = errors.New("its schema is older than this program needs")
 	errPoolClosed   = errors.New("the pool is closed")
+	errClosed       = errors.New("the middleware is closed")
 )
 
 // notOpen is why a tenant with that status can't be entered.

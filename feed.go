@@ -32,7 +32,7 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 			}
 			if err == nil {
 				r.apply(delivery)
-				f.note(pool, delivery.Changes)
+				f.note(pool, delivery)
 			}
 		}
 		f.failing.Store(true)
@@ -65,10 +65,15 @@ func (r *resolver) apply(delivery hostdb.Delivery) {
 }
 
 // note remembers the changed tenants whose databases the pool holds.
-func (f *feed) note(pool *Pool, changes []hostdb.Change) {
+func (f *feed) note(pool *Pool, delivery hostdb.Delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, change := range changes {
+	if delivery.Reset {
+		for _, id := range pool.held() {
+			f.changed[id] = struct{}{}
+		}
+	}
+	for _, change := range delivery.Changes {
 		if change.Kind == hostdb.ChangeTenant && pool.holds(change.TenantID) {
 			f.changed[change.TenantID] = struct{}{}
 		}

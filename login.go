@@ -11,11 +11,14 @@ import (
 
 // logins runs Config.FirstLogin, one call at a time for each user.
 type logins struct {
-	hook    func(context.Context, *Identity) error
+	hook    func(context.Context, *Identity) error // nil: there is none
 	timeout time.Duration
+	life    context.Context
+	end     context.CancelFunc
 
-	mu    sync.Mutex // guards calls; not held while the hook runs
-	calls map[UserKey]*loginCall
+	mu     sync.Mutex // guards what follows; not held while the hook runs
+	calls  map[UserKey]*loginCall
+	closed bool
 
 	running sync.WaitGroup
 }
@@ -29,20 +32,17 @@ type loginCall struct {
 // errLoginGone is a call's error until the hook returns: one that panics leaves it.
 var errLoginGone = errors.New("the first-login hook did not return")
 
+func (l *logins) open(hook func(context.Context, *Identity) error, timeout time.Duration) {
+	l.hook, l.timeout, l.calls = hook, timeout, make(map[UserKey]*loginCall)
+	l.life, l.end = context.WithCancel(context.Background())
+}
+
 // run calls the hook for a user, or waits for the call under way. The caller's cancel ends its own wait only.
 func (l *logins) run(ctx context.Context, key UserKey, id *Identity) error {
-	l.mu.Lock()
-	call := l.calls[key]
-	if call == nil {
-		call = &loginCall{done: make(chan struct{}), err: errLoginGone}
-		if l.calls == nil {
-			l.calls = make(map[UserKey]*loginCall)
-		}
-		l.calls[key] = call
-		l.running.Add(1)
-		go l.call(context.WithoutCancel(ctx), key, id, call)
+	call, err := l.join(key, id)
+	if err != nil {
+		return err
 	}
-	l.mu.Unlock()
 	select {
 	case <-call.done:
 		return call.err
@@ -51,8 +51,25 @@ func (l *logins) run(ctx context.Context, key UserKey, id *Identity) error {
 	}
 }
 
+// join returns a user's call, which it starts where there is none.
+func (l *logins) join(key UserKey, id *Identity) (*loginCall, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, errClosed
+	}
+	call := l.calls[key]
+	if call == nil {
+		call = &loginCall{done: make(chan struct{}), err: errLoginGone}
+		l.calls[key] = call
+		l.running.Add(1)
+		go l.call(key, id, call)
+	}
+	return call, nil
+}
+
 // call runs the hook on its own goroutine and deadline.
-func (l *logins) call(ctx context.Context, key UserKey, id *Identity, call *loginCall) {
+func (l *logins) call(key UserKey, id *Identity, call *loginCall) {
 	defer l.running.Done()
 	defer func() {
 		_ = recover() // errLoginGone tells; a panic on this goroutine would end the process
@@ -61,13 +78,22 @@ func (l *logins) call(ctx context.Context, key UserKey, id *Identity, call *logi
 		l.mu.Unlock()
 		close(call.done)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	ctx, cancel := context.WithTimeout(l.life, l.timeout)
 	defer cancel()
 	if err := l.hook(ctx, id); errors.Is(err, hostdb.ErrConflict) {
 		call.err = nil // another process was faster
 	} else {
 		call.err = err
 	}
+}
+
+// close refuses further calls, cancels those under way and waits for them.
+func (l *logins) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.end()
+	l.running.Wait()
 }
 
 // access returns the facts about a caller in a tenant, after the first-login hook where they have no user yet.
@@ -96,8 +122,12 @@ func (m *Middleware) user(ctx context.Context, id *Identity, key UserKey) (*host
 
 // firstLogin has the user created and forgets the refusals that say there is none.
 func (m *Middleware) firstLogin(ctx context.Context, id *Identity, key UserKey) error {
-	if err := m.logins.run(ctx, key, id); err != nil {
+	err := m.logins.run(ctx, key, id)
+	if err != nil && refusalOf(err) == unknown {
 		return because(ErrHostUnavailable, err)
+	}
+	if err != nil {
+		return err
 	}
 	m.resolver.cache.UserChanged(key.ID)
 	return nil

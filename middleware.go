@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -42,6 +43,7 @@ type Middleware struct {
 	errorHandler func(http.ResponseWriter, *http.Request, error)
 	logger       *slog.Logger
 	now          func() time.Time
+	closed       atomic.Bool
 }
 
 // Format implements fmt.Formatter: a middleware is printed by name.
@@ -85,20 +87,16 @@ func (m *Middleware) guard(next http.Handler, enter func(*http.Request) (*scopeC
 // enter decides one request: who, which tenant, by which right, into which database.
 func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) {
 	ctx := r.Context()
-	identity, err := m.authenticate(r)
+	identity, user, err := m.authenticate(r)
 	if err != nil {
 		if rules.AllowAnonymous && errors.Is(err, ErrNoCredential) {
 			return m.scope(ctx, Scope{rules: rules}), nil
 		}
 		return nil, err
 	}
-	user, err := m.mapUser(*identity)
-	if err != nil {
-		return nil, because(ErrInvalidCredential, err)
-	}
 	tenant, err := m.source.tenant(r, identity)
 	if err == nil && tenant == (hostdb.TenantKey{}) {
-		tenant, err = m.soleTenant(ctx, identity, user)
+		tenant, err = m.soleTenant(r, identity, user)
 	}
 	if err != nil {
 		return nil, err
@@ -124,13 +122,9 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 
 // signIn decides a request that needs a caller, and no tenant.
 func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
-	identity, err := m.authenticate(r)
+	identity, key, err := m.authenticate(r)
 	if err != nil {
 		return nil, err
-	}
-	key, err := m.mapUser(*identity)
-	if err != nil {
-		return nil, because(ErrInvalidCredential, err)
 	}
 	user, _, err := m.user(r.Context(), identity, key)
 	if err != nil {
@@ -139,26 +133,36 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 	return m.scope(r.Context(), Scope{Identity: identity, User: user, key: accessKey{user: key}}), nil
 }
 
-// authenticate asks the Authenticator; what it can't tell is refused.
-func (m *Middleware) authenticate(r *http.Request) (*Identity, error) {
+// authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused.
+func (m *Middleware) authenticate(r *http.Request) (*Identity, UserKey, error) {
+	if m.closed.Load() {
+		return nil, UserKey{}, because(ErrHostUnavailable, errClosed)
+	}
 	identity, err := m.auth.Authenticate(r)
 	switch {
 	case err != nil && refusalOf(err) == unknown:
-		return nil, because(ErrAuthUnavailable, err)
+		return nil, UserKey{}, because(ErrAuthUnavailable, err)
 	case err != nil:
-		return nil, err
+		return nil, UserKey{}, err
 	case identity == nil:
-		return nil, because(ErrAuthUnavailable, errors.New("the authenticator returned neither identity nor error"))
+		return nil, UserKey{}, because(ErrAuthUnavailable, errors.New("the authenticator returned neither identity nor error"))
 	}
-	return identity, nil
+	key, err := m.mapUser(*identity)
+	if err == nil {
+		err = checkUserKey(key)
+	}
+	if err != nil {
+		return nil, UserKey{}, because(ErrInvalidCredential, err)
+	}
+	return identity, key, nil
 }
 
 // soleTenant is the tenant of a request that names none, where FromSoleMembership allows that.
-func (m *Middleware) soleTenant(ctx context.Context, identity *Identity, key UserKey) (hostdb.TenantKey, error) {
-	if !m.source.sole {
+func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey) (hostdb.TenantKey, error) {
+	if !m.source.sole || m.source.routed && r.Pattern == "" { // before routing a path value can't be told from none
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
-	_, tenants, err := m.user(ctx, identity, key)
+	_, tenants, err := m.user(r.Context(), identity, key)
 	if err != nil {
 		return hostdb.TenantKey{}, err
 	}
@@ -172,9 +176,15 @@ func (m *Middleware) soleTenant(ctx context.Context, identity *Identity, key Use
 // database afresh, and returns a context for DB, ReadDB, PG and Cached. Call the returned function when done. There is no
 // user, no subscription is checked, and RequireRole denies.
 func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Context, func(), error) {
+	if m.closed.Load() {
+		return nil, nil, m.explain(because(ErrHostUnavailable, errClosed), "")
+	}
 	tenant, err := m.openTenant(ctx, tenantID)
-	if err != nil {
+	if errors.Is(err, ErrInvalidTenant) {
 		return nil, nil, m.explain(err, "")
+	}
+	if err != nil {
+		return nil, nil, m.explain(err, tenantID)
 	}
 	lease, err := m.pool.Lease(tenant)
 	if err != nil {
@@ -202,7 +212,7 @@ func (m *Middleware) openTenant(ctx context.Context, id string) (*hostdb.TenantC
 // scope puts a scope into a context.
 func (m *Middleware) scope(ctx context.Context, s Scope) *scopeContext {
 	c := &scopeContext{Context: ctx, scope: s}
-	c.scope.m, c.scope.parent, c.scope.owner = m, ctx, &c.owner
+	c.scope.m, c.scope.parent, c.scope.loans = m, ctx, &c.loans
 	return c
 }
 
@@ -210,7 +220,7 @@ func (m *Middleware) scope(ctx context.Context, s Scope) *scopeContext {
 func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err *Error) {
 	level := slog.LevelDebug
 	f := refusalOf(err)
-	if f.status >= http.StatusInternalServerError {
+	if f.status >= http.StatusInternalServerError && !errors.Is(err, context.Canceled) { // nobody waits for the answer any more
 		level = slog.LevelWarn
 	}
 	m.logger.LogAttrs(r.Context(), level, "request refused", slog.String("code", err.Code), slog.Int("status", f.status),
@@ -236,11 +246,21 @@ func (m *Middleware) explain(err error, tenant string) *Error {
 	return &Error{Code: refusalOf(err).code, TenantID: tenant, Err: err}
 }
 
-// Close stops listening for changes and forgets what is cached; requests are refused from then on. It closes the pool where New
-// made it, waiting for requests under way until ctx ends, and never closes Config.Host.
+// Close stops listening for changes and forgets what is cached; requests are refused from then on. It waits for what runs until
+// ctx ends, closes the pool where New made it, and never closes Config.Host.
 func (m *Middleware) Close(ctx context.Context) error {
-	m.logins.running.Wait()
-	m.resolver.close()
+	m.closed.Store(true)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.logins.close()
+		m.resolver.close()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("tenantdb: Close: a first-login hook or a lookup has not returned: %w", ctx.Err())
+	}
 	if !m.ownPool {
 		return nil
 	}
@@ -264,7 +284,6 @@ func New(cfg Config) (*Middleware, error) {
 	m := &Middleware{
 		auth: cfg.Authenticator, mapUser: mapUser, source: cfg.Tenant, roles: cfg.Roles, skip: skip, pool: cfg.Pool,
 		policy:    policy{cfg.Subscription.FreePlans, max(0, cfg.Subscription.Grace), cfg.MinSchemaVersion},
-		logins:    logins{hook: cfg.FirstLogin, timeout: cfg.Cache.LoadTimeout},
 		redirects: cfg.Redirects, vary: strings.Join(cfg.Tenant.vary(), ", "),
 		errorHandler: cfg.ErrorHandler, logger: cfg.Logger, now: cfg.Now,
 	}
@@ -274,6 +293,7 @@ func New(cfg Config) (*Middleware, error) {
 		}
 		m.ownPool = true
 	}
+	m.logins.open(cfg.FirstLogin, cfg.Cache.LoadTimeout)
 	m.resolver = newResolver(cfg.Host, cfg.Cache)
 	m.resolver.follow(m.pool, m.logger)
 	return m, nil

@@ -2,7 +2,6 @@ package tenantdb
 
 import (
 	"context"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -13,6 +12,10 @@ import (
 // connection from the pool's budget and gives it back when its result is done with: rows when closed or read to the end, a row
 // when scanned, a batch's results when closed, a transaction at Commit or Rollback.
 //
+// What is not given back by the end of the scope (the handler's return, Detach's or Enter's function) is closed then. What a
+// handler leaves behind in a session, as with SET or a temporary table, the next request of the same tenant may meet; other
+// tenants never do.
+//
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
 // that the tenant's server can't be reached.
 type PGX struct {
@@ -21,23 +24,22 @@ type PGX struct {
 
 // Conn is a connection taken from the pool by Acquire, for LISTEN, session settings and the like. Release it.
 type Conn struct {
-	held pgConn
-	once sync.Once
+	loan *loan
 }
 
 // Conn returns pgx's connection, for use until Release.
-func (c *Conn) Conn() *pgx.Conn { return c.held.Value().Conn() }
+func (c *Conn) Conn() *pgx.Conn { return c.loan.conn.Value().Conn.Conn() }
 
 // Release gives the connection back. Further calls do nothing.
-func (c *Conn) Release() { c.once.Do(func() { giveBack(c.held) }) }
+func (c *Conn) Release() { c.loan.giveBack() }
 
 // Acquire takes a connection out of the pool until its Release.
 func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
-	held, err := p.tenant.acquire(ctx)
+	l, err := p.tenant.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{held: held}, nil
+	return &Conn{l}, nil
 }
 
 // Exec runs a statement that returns no rows.

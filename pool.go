@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -188,13 +190,18 @@ func (t *tenantDB) leaveQueue() {
 	}
 }
 
-// again returns another lease on the same database.
+// again returns another lease on the same database. Where that has closed, since the lease has ended, the new one is over too.
 func (l *Lease) again() *Lease {
 	p := l.tenant.pool
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := &Lease{tenant: l.tenant}
+	if l.tenant.retired && l.tenant.refs == 0 {
+		next.once.Do(func() {})
+		return next
+	}
 	p.hold(l.tenant)
-	p.mu.Unlock()
-	return &Lease{tenant: l.tenant}
+	return next
 }
 
 // Release ends the lease. Further calls do nothing.
@@ -251,6 +258,13 @@ func closeAll(unused []*tenantDB) {
 		t.pool.mu.Unlock()
 		close(t.gone)
 	}
+}
+
+// held returns the tenants whose databases the pool has.
+func (p *Pool) held() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.tenants))
 }
 
 // holds reports whether the pool has a tenant's database.
@@ -324,7 +338,7 @@ func (p *Pool) Close(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	closeAll(unused)
-	var held []string
+	var holders []string
 	for t := p.leaving(""); t != nil; t = p.leaving("") {
 		select {
 		case <-t.gone:
@@ -334,12 +348,12 @@ func (p *Pool) Close(ctx context.Context) error {
 		p.mu.Lock()
 		delete(p.retiring, t)
 		p.mu.Unlock()
-		held = append(held, t.id)
+		holders = append(holders, t.id)
 		t.engine.close()
 	}
 	err := p.pg.Close(ctx)
-	if held != nil {
-		return fmt.Errorf("tenantdb: pool closed by force; still held by requests of tenants %s: %w", strings.Join(held, ", "), ctx.Err())
+	if holders != nil {
+		return fmt.Errorf("tenantdb: pool closed by force; still held by requests of tenants %s: %w", strings.Join(holders, ", "), ctx.Err())
 	}
 	return err
 }

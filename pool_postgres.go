@@ -5,11 +5,11 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,17 +24,24 @@ import (
 // The pool of PostgreSQL connections: its target is a tenant's db_url, its connection pgx's for database/sql, which is a native one
 // inside. So DB and PG draw on one budget.
 type (
-	pgPool  = keyedpool.Pool[hostdb.Secret, *stdlib.Conn]
-	pgLease = keyedpool.Lease[hostdb.Secret, *stdlib.Conn]
-	pgConn  = keyedpool.Conn[hostdb.Secret, *stdlib.Conn]
+	pgPool  = keyedpool.Pool[hostdb.Secret, *pooledConn]
+	pgLease = keyedpool.Lease[hostdb.Secret, *pooledConn]
+	pgConn  = keyedpool.Conn[hostdb.Secret, *pooledConn]
 )
+
+// pooledConn is a connection and the socket under it.
+type pooledConn struct {
+	*stdlib.Conn
+	socket    *awaitedConn
+	abandoned atomic.Bool // somebody may still be using it: nothing but the socket may be touched
+}
 
 // cancelPatience is how long a cancelled query may take to end on the server before its connection is given up.
 const cancelPatience = 2 * time.Second
 
 // newPGPool makes the pool.
 func newPGPool(cfg PoolConfig) (*pgPool, error) {
-	return keyedpool.New(keyedpool.Config[hostdb.Secret, *stdlib.Conn]{
+	return keyedpool.New(keyedpool.Config[hostdb.Secret, *pooledConn]{
 		Dial:           dialPG,
 		Close:          closePG,
 		Server:         func(_ string, url hostdb.Secret) (string, error) { return pgServer(url) },
@@ -64,7 +71,7 @@ func pgServer(url hostdb.Secret) (string, error) {
 }
 
 // dialPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.
-func dialPG(ctx context.Context, _ string, url hostdb.Secret) (*stdlib.Conn, error) {
+func dialPG(ctx context.Context, _ string, url hostdb.Secret) (*pooledConn, error) {
 	cfg, err := parsePG(url)
 	if err != nil {
 		return nil, err
@@ -84,23 +91,25 @@ func dialPG(ctx context.Context, _ string, url hostdb.Secret) (*stdlib.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	return conn.(*stdlib.Conn), nil
-}
-
-// closePG ends a connection and returns once the server has.
-func closePG(ctx context.Context, conn *stdlib.Conn) error {
-	raw := conn.Conn().PgConn().Conn()
+	pooled := &pooledConn{Conn: conn.(*stdlib.Conn)}
+	raw := pooled.Conn.Conn().PgConn().Conn()
 	if secured, ok := raw.(interface{ NetConn() net.Conn }); ok {
 		raw = secured.NetConn()
 	}
-	_ = conn.Conn().Close(ctx) // its error says what the wait below finds out
-	awaited, ok := raw.(*awaitedConn)
-	if !ok {
-		return errors.New("the connection's end can't be seen")
+	pooled.socket = raw.(*awaitedConn)
+	return pooled, nil
+}
+
+// closePG ends a connection and returns once the server has.
+func closePG(ctx context.Context, conn *pooledConn) error {
+	if conn.abandoned.Load() {
+		_ = conn.socket.Close()
+	} else {
+		_ = conn.Conn.Conn().Close(ctx) // its error says what the wait below finds out
 	}
 	select {
-	case <-awaited.closed:
-		return awaited.unconfirmed
+	case <-conn.socket.closed:
+		return conn.socket.unconfirmed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -217,35 +226,27 @@ func (t *pgTenant) close() {
 }
 
 // acquire takes a connection that answers out of the pool, on behalf of the context's scope.
-func (t *pgTenant) acquire(ctx context.Context) (pgConn, error) {
+func (t *pgTenant) acquire(ctx context.Context) (*loan, error) {
+	var of *loans
 	var owner *keyedpool.Owner
 	if scope, ok := FromContext(ctx); ok {
-		owner = scope.owner
+		of = scope.loans
+		owner = &of.owner
 	}
 	for {
 		conn, err := t.lease.Acquire(ctx, owner)
 		if err != nil {
-			return pgConn{}, explainPG(err)
+			return nil, explainPG(err)
 		}
 		err = conn.Value().ResetSession(ctx) // pings one that lay idle for a second; a dead one makes way for the next
 		if err == nil {
-			return conn, nil
+			return of.note(conn)
 		}
 		conn.Release(keyedpool.Destroy)
 		if ctx.Err() != nil {
-			return pgConn{}, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
-}
-
-// giveBack ends a borrower's use of a connection. One that is broken, busy, or in a transaction isn't used again.
-func giveBack(conn pgConn) {
-	native := conn.Value().Conn()
-	if native.IsClosed() || native.PgConn().IsBusy() || native.PgConn().TxStatus() != 'I' {
-		conn.Release(keyedpool.Destroy)
-		return
-	}
-	conn.Release(keyedpool.Healthy)
 }
 
 // explainPG turns the pool's reasons into this package's.
@@ -264,11 +265,11 @@ type pgConnector struct{ tenant *pgTenant }
 
 // Connect implements driver.Connector.
 func (c pgConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.tenant.acquire(ctx)
+	l, err := c.tenant.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &borrowedConn{conn.Value(), conn}, nil
+	return &borrowedConn{l.conn.Value().Conn, l}, nil
 }
 
 // Driver implements driver.Connector.
@@ -277,32 +278,11 @@ func (pgConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 // borrowedConn is a connection in the hands of a *sql.DB, which closes it after each use: that gives it back.
 type borrowedConn struct {
 	*stdlib.Conn
-	held pgConn
+	loan *loan
 }
 
 // Close implements driver.Conn.
 func (c *borrowedConn) Close() error {
-	giveBack(c.held)
+	c.loan.giveBack()
 	return nil
-}
-
-// classifyQuery tells which refusal an error of a handler's query amounts to, where it wraps none: the server may have gone while
-// the query ran.
-func classifyQuery(err error) error {
-	var pgErr *pgconn.PgError
-	switch {
-	case errors.As(err, &pgErr):
-		if strings.HasPrefix(pgErr.Code, "57P") || strings.HasPrefix(pgErr.Code, "08") || pgErr.Code == "3D000" {
-			return because(ErrTenantUnavailable, err)
-		}
-	case pgconn.SafeToRetry(err), isNetwork(err):
-		return because(ErrTenantUnavailable, fmt.Errorf("its server: %w", err))
-	}
-	return err
-}
-
-// isNetwork reports whether a connection broke.
-func isNetwork(err error) bool {
-	var opErr *net.OpError
-	return errors.As(err, &opErr) || errors.Is(err, driver.ErrBadConn)
 }

@@ -3,7 +3,6 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,11 +41,12 @@ func newSQLiteFiles(cfg PoolConfig, evict func() bool) *sqliteFiles {
 
 // sqliteDB is one tenant's file: one connection that writes, since SQLite has one writer, and a few that read.
 type sqliteDB struct {
-	files      *sqliteFiles
-	path       string
-	relative   bool // path is a name in files.dir
-	write      *sql.DB
-	read       *sql.DB
+	files    *sqliteFiles
+	path     string
+	relative bool // path is a name in files.dir
+	write    *sqliteHandle
+	read     *sqliteHandle
+
 	open, shut bool // guarded by files.mu
 }
 
@@ -64,10 +64,8 @@ func (s *sqliteFiles) tenant(path string) (engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("db_url: %w", err)
 	}
-	f.write, f.read = sql.OpenDB(sqliteConnector{writer, f}), sql.OpenDB(sqliteConnector{reader, f})
-	f.write.SetMaxOpenConns(1)
-	f.read.SetMaxOpenConns(s.readers)
-	f.read.SetMaxIdleConns(s.readers)
+	f.write = f.handle(writer, 1)
+	f.read = f.handle(reader, s.readers)
 	return f, nil
 }
 
@@ -101,31 +99,10 @@ func (f *sqliteDB) check() error {
 	return nil
 }
 
-// sqliteConnector opens connections once the file has a place among the open ones.
-type sqliteConnector struct {
-	driver.Connector
-	file *sqliteDB
-}
-
-// Connect implements driver.Connector.
-func (c sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	if err := c.file.files.admit(ctx, c.file); err != nil {
-		return nil, err
-	}
-	if err := c.file.check(); err != nil {
-		return nil, because(ErrTenantUnavailable, err)
-	}
-	conn, err := c.Connector.Connect(ctx)
-	if err != nil {
-		return nil, because(ErrTenantUnavailable, err)
-	}
-	return conn, nil
-}
-
 // admit gives a file a place among the open ones, where need be by closing an idle one, or waits for one.
 func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB) error {
 	if admitted, err := s.tryAdmit(f); admitted || err != nil {
-		return err
+		return err // the usual case, before anything is set up to wait
 	}
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
@@ -135,10 +112,11 @@ func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB) error {
 		s.mu.Lock()
 		freed := s.freed // before looking, so that a place that comes free meanwhile isn't missed
 		s.mu.Unlock()
-		if s.evict(); true {
-			if admitted, err := s.tryAdmit(f); admitted || err != nil {
-				return err
-			}
+		if admitted, err := s.tryAdmit(f); admitted || err != nil {
+			return err
+		}
+		if s.evict() {
+			continue
 		}
 		select {
 		case <-freed:
@@ -189,8 +167,8 @@ func (s *sqliteFiles) wake() {
 	s.mu.Unlock()
 }
 
-func (f *sqliteDB) writer() *sql.DB { return f.write }
-func (f *sqliteDB) reader() *sql.DB { return f.read }
+func (f *sqliteDB) writer() *sql.DB { return f.write.db }
+func (f *sqliteDB) reader() *sql.DB { return f.read.db }
 func (f *sqliteDB) native() *PGX    { return nil }
 
 // close closes the file and gives its place back.
@@ -199,8 +177,8 @@ func (f *sqliteDB) close() {
 	s.mu.Lock()
 	f.shut = true
 	s.mu.Unlock()
-	_ = f.read.Close() // the writer last: it merges the write-ahead log into the file
-	_ = f.write.Close()
+	f.read.close()
+	f.write.close() // last: it merges the write-ahead log into the file
 	s.mu.Lock()
 	if f.open {
 		f.open = false

@@ -309,6 +309,66 @@ func TestCachedBuildsOnceAndGoesWithTheDatabase(t *testing.T) {
 	})
 }
 
+func TestAPanickingCloserKeepsNothingOpen(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), acme.ID)
+		must(t, err)
+		closed := false
+		for key, closer := range map[string]func(){"a": func() { panic("boom") }, "b": func() { closed = true }, "c": func() { panic("boom") }} {
+			_, err := tenantdb.Cached(ctx, key, func(*tenantdb.Scope) (int, func(), error) { return 1, closer, nil })
+			must(t, err)
+		}
+		leave()
+		must(t, w.pool.Drain(t.Context(), acme.ID))
+		if !closed {
+			t.Error("one closer's panic spared another")
+		}
+	})
+}
+
+func TestWhoWaitsForABuildLeavesWithItsContext(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	mw := w.middleware(w.config())
+	ctx, leave, err := mw.Enter(t.Context(), acme.ID)
+	must(t, err)
+	defer leave()
+	building, finish, built := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(built)
+		_, _ = tenantdb.Cached(ctx, "slow", func(*tenantdb.Scope) (int, func(), error) { close(building); <-finish; return 1, nil, nil })
+	}()
+	<-building
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := tenantdb.Cached(gone, "slow", func(*tenantdb.Scope) (int, func(), error) { return 2, nil, nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("Cached = %v", err)
+	}
+	close(finish)
+	<-built
+}
+
+func TestATransactionOfTheHandlersOwnDoesNotReachTheNext(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		lease, err := w.pool.Lease(w.tenant("acme", w.user("ann")))
+		must(t, err)
+		defer lease.Release()
+		conn, err := lease.DB().Conn(t.Context())
+		must(t, err)
+		for _, statement := range []string{"BEGIN", "UPDATE me SET name = 'half'"} {
+			_, err = conn.ExecContext(t.Context(), statement)
+			must(t, err)
+		}
+		must(t, conn.Close())
+		var name string
+		must(t, lease.DB().QueryRowContext(t.Context(), "SELECT name FROM me").Scan(&name))
+		if name != "acme" {
+			t.Errorf("read %q out of a transaction that nobody committed", name)
+		}
+	})
+}
+
 func TestPGSpeaksPgx(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConns: 4, AcquireTimeout: 2 * time.Second})
 	acme := w.tenant("acme", w.user("ann"))

@@ -32,9 +32,7 @@ type problem struct {
 // that the middleware itself uses: its status, a problem+json body, Retry-After where it helps. The cause never reaches the
 // client; an error that is none of this package's is answered with 500. It respects Config.ErrorHandler and Config.Redirects.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
-	if refusalOf(err) == unknown {
-		err = classifyQuery(err)
-	}
+	err = classifyQuery(err)
 	if s, ok := FromContext(r.Context()); ok && s.m != nil {
 		id := ""
 		if s.Tenant != nil {

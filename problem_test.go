@@ -2,13 +2,18 @@ package tenantdb_test
 
 import (
 	"bytes"
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -93,12 +98,36 @@ func TestStatusCodes(t *testing.T) {
 }
 
 func TestWriteErrorWithoutAScopeAnswersInTheSameForm(t *testing.T) {
-	for err, want := range map[error]string{tenantdb.ErrBusy: "busy", errors.New("pq: secret detail"): "internal"} {
+	for err, want := range map[error]string{
+		tenantdb.ErrBusy: "busy", errors.New("pq: secret detail"): "internal", nil: "internal", context.DeadlineExceeded: "tenant_unavailable",
+		&pgconn.PgError{Code: "57P01"}: "tenant_unavailable", &pgconn.PgError{Code: "57014"}: "tenant_unavailable", &pgconn.PgError{Code: "53300"}: "busy",
+		&pgconn.PgError{Code: "23505"}: "internal", &net.OpError{Op: "read", Err: errors.New("reset")}: "tenant_unavailable",
+	} {
 		rec := httptest.NewRecorder()
 		tenantdb.WriteError(rec, httptest.NewRequest("GET", "/", nil), err)
 		if got := code(t, rec); got != want || strings.Contains(rec.Body.String(), "secret") {
 			t.Errorf("%v: %s", err, rec.Body)
 		}
+	}
+}
+
+func TestASQLiteFileLockedByAnotherProgramIsBusy(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	other, err := sql.Open("sqlite", "file:"+w.sqliteFile(acme)+"?_txlock=immediate")
+	must(t, err)
+	defer other.Close()
+	tx, err := other.BeginTx(t.Context(), nil)
+	must(t, err)
+	defer func() { _ = tx.Rollback() }()
+	h := w.middleware(w.config()).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, err := tenantdb.DB(r.Context()).ExecContext(r.Context(), "PRAGMA busy_timeout = 0")
+		must(t, err)
+		_, err = tenantdb.DB(r.Context()).ExecContext(r.Context(), "DELETE FROM me")
+		tenantdb.WriteError(rw, r, err)
+	}))
+	if rec := do(h, request("ann", "acme")); rec.Code != 503 || code(t, rec) != "busy" {
+		t.Errorf("%d %s", rec.Code, rec.Body)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/tenantdb/tenantdb/hostdb"
-	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
 
 // Scope is what the middleware found out about a request: who asks, in which tenant, by which right. What it points to is
@@ -39,15 +38,15 @@ type Scope struct {
 	rules  Rules
 	lease  *Lease
 	parent context.Context // the request's own, for Detach
-	owner  *keyedpool.Owner
+	loans  *loans
 }
 
 // scopeContext carries a Scope. It is the context itself, so that entering a request costs one allocation for both.
 type scopeContext struct {
 	context.Context
 	scope Scope
-	owner keyedpool.Owner // for whom the pool counts this scope's connections
-	over  atomic.Bool     // the lease has been given back
+	loans loans
+	over  atomic.Bool // the lease has been given back
 }
 
 // scopeKey is the key of Scope in a context.
@@ -78,27 +77,48 @@ func (s *Scope) HasFeature(key string) bool {
 }
 
 // Check reports whether the caller may still be here: nil, or the error that a request would be refused with now. Long-lived
-// connections (websockets, event streams) call it from time to time; it costs a cache lookup.
+// connections (websockets, event streams) call it from time to time. It costs a cache lookup; in a scope from Enter, a query in
+// the host database.
 func (s *Scope) Check(ctx context.Context) error {
-	switch {
-	case s.m == nil || s.Tenant == nil:
-		return nil
-	case s.User == nil:
-		if _, err := s.m.openTenant(ctx, s.Tenant.ID); err != nil {
-			return s.m.explain(err, s.Tenant.ID)
+	if err := s.check(ctx); err != nil {
+		id := ""
+		if s.Tenant != nil {
+			id = s.Tenant.ID
 		}
+		return s.m.explain(err, id)
+	}
+	return nil
+}
+
+// check looks again at what the scope was granted for.
+func (s *Scope) check(ctx context.Context) error {
+	if s.Identity != nil {
+		if ends := s.Identity.ExpiresAt; !ends.IsZero() && !s.m.now().Before(ends) {
+			return fmt.Errorf("%w: it has expired", ErrInvalidCredential)
+		}
+	}
+	switch {
+	case s.Tenant == nil && s.User == nil: // anonymous, or signed in without a user
 		return nil
+	case s.Tenant == nil:
+		user, _, err := s.m.resolver.user(ctx, s.key.user)
+		if err == nil && (user == nil || user.ID != s.User.ID) {
+			err = fmt.Errorf("%w: the user is gone", ErrForbidden)
+		}
+		return err
+	case s.User == nil:
+		_, err := s.m.openTenant(ctx, s.Tenant.ID)
+		return err
 	}
-	facts, err := s.m.resolver.access(ctx, s.key)
+	access, err := s.m.resolver.access(ctx, s.key)
 	if err != nil {
-		return s.m.explain(err, s.Tenant.ID)
+		return err
 	}
-	_, _, err = s.m.policy.decide(facts, s.m.now(), s.rules)
-	if ends := s.Identity.ExpiresAt; !ends.IsZero() && !s.m.now().Before(ends) {
-		err = fmt.Errorf("%w: it has expired", ErrInvalidCredential)
+	if _, _, err := s.m.policy.decide(access, s.m.now(), s.rules); err != nil {
+		return err
 	}
-	if err != nil {
-		return s.m.explain(err, s.Tenant.ID)
+	if access.Tenant.ID != s.Tenant.ID || access.User.ID != s.User.ID { // their names mean others now
+		return ErrNotMember
 	}
 	return nil
 }
@@ -109,7 +129,7 @@ func (s *Scope) Check(ctx context.Context) error {
 func (s *Scope) Detach() (context.Context, func()) {
 	parent := context.WithoutCancel(s.parent)
 	held := &scopeContext{Context: parent, scope: *s}
-	held.scope.parent, held.scope.owner = parent, &held.owner
+	held.scope.parent, held.scope.loans = parent, &held.loans
 	if s.lease != nil {
 		held.scope.lease = s.lease.again()
 	}
@@ -126,9 +146,10 @@ func (s *Scope) pay(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) {
 	}
 }
 
-// release gives the lease back, once.
+// release takes back the connections that were forgotten and gives the lease back, once.
 func (c *scopeContext) release() {
 	if !c.over.Swap(true) && c.scope.lease != nil {
+		c.loans.end()
 		c.scope.lease.Release()
 	}
 }

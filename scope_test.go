@@ -93,6 +93,58 @@ func TestDetachKeepsTheDatabaseAndTheContextAlive(t *testing.T) {
 	})
 }
 
+func TestCheckKnowsWhenANameMeansAnother(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		acme, other := w.tenant("acme", ann), w.tenant("other", ann)
+		do(w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			must(t, s.Check(r.Context()))
+			w.update(acme, func(t *hostdb.TenantCatalog) { t.Slug = "old" })
+			w.update(other, func(t *hostdb.TenantCatalog) { t.Slug = "acme" })
+			eventually(t, func() bool { return errors.Is(s.Check(r.Context()), tenantdb.ErrNotMember) })
+		})), request("ann", "acme"))
+	})
+}
+
+func TestCheckBehindAuthenticatedFollowsTheUserAndTheToken(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		joe := w.user("joe")
+		do(w.middleware(w.config()).Authenticated(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			must(t, s.Check(r.Context()))
+			must(t, w.host.Users.Delete(t.Context(), joe.ID))
+			eventually(t, func() bool { return errors.Is(s.Check(r.Context()), tenantdb.ErrForbidden) })
+			w.clock.Set(noon.AddDate(2, 0, 0))
+			if err := s.Check(r.Context()); !errors.Is(err, tenantdb.ErrInvalidCredential) {
+				t.Errorf("Check after the token's end = %v", err)
+			}
+		})), request("joe", ""))
+	})
+}
+
+func TestADetachThatComesTooLateIsAnErrorAndNoPanic(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		var scope *tenantdb.Scope
+		var over context.Context
+		do(w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			scope, _ = tenantdb.FromContext(r.Context())
+			over = r.Context()
+		})), request("ann", "acme"))
+		must(t, w.pool.Drain(t.Context(), acme.ID))
+		ctx, done := scope.Detach()
+		if err := tenantdb.DB(ctx).PingContext(ctx); err == nil {
+			t.Error("a closed database answered")
+		}
+		if err := tenantdb.DB(over).PingContext(over); err == nil {
+			t.Error("a closed database answered in a scope that is over")
+		}
+		done()
+		must(t, w.pool.Drain(t.Context(), acme.ID))
+	})
+}
+
 func TestEnterChecksTheTenantAlone(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))
@@ -254,6 +306,61 @@ func TestFirstLoginCreatesTheUserOnce(t *testing.T) {
 			t.Errorf("%d users", len(users))
 		}
 	})
+}
+
+func TestFirstLoginMayRefuse(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	cfg := w.config()
+	cfg.FirstLogin = func(context.Context, *tenantdb.Identity) error { return tenantdb.ErrForbidden }
+	h := w.middleware(cfg).Authenticated(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	if rec := do(h, request("newcomer", "")); rec.Code != 403 || code(t, rec) != "forbidden" {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+}
+
+func TestABadMappingOrSourceOfTheProgramsOwnRefuses(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	for name, key := range map[string]tenantdb.UserKey{"nothing": {}, "both": {ID: hostdb.NewID(), OAuthID: "ann"}, "not an id": {ID: "ann"}} {
+		cfg := w.config()
+		cfg.UserKey = func(tenantdb.Identity) (tenantdb.UserKey, error) { return key, nil }
+		if rec := do(w.middleware(cfg).Handler(http.HandlerFunc(whoami)), request("ann", "acme")); rec.Code != 401 {
+			t.Errorf("%s: %d", name, rec.Code)
+		}
+	}
+	cfg := w.config()
+	cfg.Tenant = tenantdb.FromFunc("", func(*http.Request, *tenantdb.Identity) (string, error) { return "", errors.New("no idea") })
+	if rec := do(w.middleware(cfg).Handler(http.HandlerFunc(whoami)), request("ann", "acme")); rec.Code != 400 || code(t, rec) != "invalid_tenant" {
+		t.Errorf("FromFunc: %d %s", rec.Code, rec.Body)
+	}
+}
+
+func TestAPathValueThatIsNotMatchedYetIsNoSoleMembership(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	ann, joe := w.user("ann"), w.user("joe")
+	w.member(joe, w.tenant("acme", ann), hostdb.RoleMember)
+	w.tenant("globex", ann)
+	cfg := w.config()
+	cfg.Tenant = tenantdb.Sources(tenantdb.FromPathValue("tenant"), tenantdb.FromSoleMembership())
+	mw := w.middleware(cfg)
+	inside := http.NewServeMux()
+	inside.Handle("GET /t/{tenant}/me", mw.Handler(http.HandlerFunc(whoami)))
+	inside.Handle("GET /me", mw.Handler(http.HandlerFunc(whoami)))
+	outside := http.NewServeMux()
+	outside.HandleFunc("GET /t/{tenant}/me", whoami)
+	for _, test := range []struct {
+		name   string
+		h      http.Handler
+		path   string
+		status int
+	}{{"inside, named", inside, "/t/globex/me", 403}, {"inside, own", inside, "/t/acme/me", 200}, {"inside, not named", inside, "/me", 200},
+		{"outside", mw.Handler(outside), "/t/globex/me", 400}} {
+		r := request("joe", "")
+		r.URL.Path = test.path
+		if rec := do(test.h, r); rec.Code != test.status {
+			t.Errorf("%s: %d %s; want %d", test.name, rec.Code, rec.Body, test.status)
+		}
+	}
 }
 
 func TestAFailingFirstLoginRefuses(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 type Source struct {
 	finders []finder
 	sole    bool // FromSoleMembership is among them
+	routed  bool // FromPathValue is among them
 	err     error
 }
 
@@ -116,7 +117,7 @@ func FromPathValue(name string) Source {
 	if name == "" {
 		err = fmt.Errorf("FromPathValue: give the wildcard's name")
 	}
-	return Source{err: err, finders: []finder{{find: func(r *http.Request, _ *Identity) (string, error) {
+	return Source{err: err, routed: true, finders: []finder{{find: func(r *http.Request, _ *Identity) (string, error) {
 		return r.PathValue(name), nil
 	}}}}
 }
@@ -161,7 +162,8 @@ func FromClaim(name string) Source {
 }
 
 // FromFunc takes the tenant's slug or id from find, which returns "" where the request names none. The header on which its
-// answer depends, if any, goes into the Vary of denials.
+// answer depends, if any, goes into the Vary of denials. An error that is none of this package's refuses the request as
+// ErrInvalidTenant.
 func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) Source {
 	var err error
 	if find == nil {
@@ -171,7 +173,8 @@ func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) 
 }
 
 // FromSoleMembership takes the one tenant of which the caller is an active member, and is asked only where every other source
-// finds none. A caller with no membership, or with several, names no tenant (ErrNoTenant).
+// finds none. A caller with no membership, or with several, names no tenant (ErrNoTenant). Beside FromPathValue it counts only
+// once the router has matched (Request.Pattern is set): before that, a tenant in the path can't be told from none.
 func FromSoleMembership() Source {
 	return Source{sole: true}
 }
@@ -183,6 +186,7 @@ func Sources(sources ...Source) Source {
 	for _, s := range sources {
 		all.finders = append(all.finders, s.finders...)
 		all.sole = all.sole || s.sole
+		all.routed = all.routed || s.routed
 		if all.err == nil {
 			all.err = s.err
 		}
@@ -195,6 +199,9 @@ func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error)
 	var found hostdb.TenantKey
 	for i := range s.finders {
 		name, err := s.finders[i].find(r, id)
+		if err != nil && refusalOf(err) == unknown {
+			err = because(ErrInvalidTenant, err)
+		}
 		if err != nil {
 			return hostdb.TenantKey{}, err
 		}

@@ -1,0 +1,94 @@
+package tenantdb
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/tenantdb/tenantdb/internal/keyedpool"
+)
+
+// loan is a PostgreSQL connection in the hands of a scope's code.
+type loan struct {
+	conn       pgConn
+	of         *loans // nil: outside any scope
+	prev, next *loan  // in of's list; guarded by of.mu
+	once       sync.Once
+}
+
+// loans are the connections that a scope holds. What its code forgets to give back, as when it panics between Begin and Commit, is
+// taken back at the scope's end.
+type loans struct {
+	owner keyedpool.Owner // for whom the pool counts them
+
+	mu    sync.Mutex // guards what follows
+	first *loan
+	over  bool
+}
+
+// errScopeOver: a goroutine outlived its handler.
+var errScopeOver = errors.New("the scope is over; call Scope.Detach before the handler returns")
+
+// note files a connection under its scope.
+func (s *loans) note(conn pgConn) (*loan, error) {
+	l := &loan{conn: conn, of: s}
+	if s == nil {
+		return l, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		conn.Release(keyedpool.Healthy)
+		return nil, because(ErrTenantUnavailable, errScopeOver)
+	}
+	if l.next = s.first; l.next != nil {
+		l.next.prev = l
+	}
+	s.first = l
+	return l, nil
+}
+
+// forget takes a loan off the scope's list.
+func (s *loans) forget(l *loan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.next != nil {
+		l.next.prev = l.prev
+	}
+	if l.prev != nil {
+		l.prev.next = l.next
+	} else if s.first == l {
+		s.first = l.next
+	}
+}
+
+// end takes back what is still out. Those connections are closed: somebody may still be using them.
+func (s *loans) end() {
+	s.mu.Lock()
+	s.over = true
+	var left []*loan
+	for l := s.first; l != nil; l = l.next {
+		left = append(left, l)
+	}
+	s.mu.Unlock()
+	for _, l := range left {
+		l.once.Do(func() {
+			l.conn.Value().abandoned.Store(true)
+			l.conn.Release(keyedpool.Destroy)
+		})
+	}
+}
+
+// giveBack ends the loan. A connection that is broken, busy, or in a transaction isn't used again. Further calls do nothing.
+func (l *loan) giveBack() {
+	l.once.Do(func() {
+		if l.of != nil {
+			l.of.forget(l)
+		}
+		native := l.conn.Value().Conn.Conn()
+		if native.IsClosed() || native.PgConn().IsBusy() || native.PgConn().TxStatus() != 'I' {
+			l.conn.Release(keyedpool.Destroy)
+			return
+		}
+		l.conn.Release(keyedpool.Healthy)
+	})
+}
