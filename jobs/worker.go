@@ -21,8 +21,8 @@ import (
 )
 
 // Handler does one job. Where the job names a tenant, tenantdb.DB(ctx) is that tenant's. An error, or a panic, fails the attempt;
-// its text is kept in the job's ErrorLog, so it must hold no secret. The context ends when the job is cancelled or taken over, or
-// when Close runs out of time.
+// its text is kept in the job's ErrorLog, so it must hold no secret. So does runtime.Goexit. The context ends when the job is
+// cancelled or taken over, when no sign of life has reached the host database for a Lease, or when Close runs out of time.
 type Handler func(ctx context.Context, job *hostdb.SystemJob) error
 
 // Config describes a Worker. Host and Handlers are needed.
@@ -159,9 +159,10 @@ func (w *Worker) loop() {
 	idle := time.NewTimer(0)
 	defer idle.Stop()
 	for w.claims.Err() == nil {
+		asked := time.Now()
 		job, err := w.cfg.Host.Jobs.Claim(w.claims, w.cfg.Name, w.types, w.cfg.Lease)
 		if err == nil {
-			w.run(job)
+			w.run(job, asked)
 			continue
 		}
 		if !errors.Is(err, hostdb.ErrNotFound) && w.claims.Err() == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -73,10 +74,13 @@ func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
 	}
 }
 
+// lease is short enough for a test, and longer than a busy machine stands still.
+const lease = time.Second
+
 // worker starts one that is fast enough for a test.
 func (w *world) worker(t *testing.T, handlers map[string]jobs.Handler) *jobs.Worker {
 	t.Helper()
-	worker, err := jobs.New(jobs.Config{Host: w.host, Middleware: w.mw, Handlers: handlers, PollInterval: 10 * time.Millisecond, Lease: 300 * time.Millisecond})
+	worker, err := jobs.New(jobs.Config{Host: w.host, Middleware: w.mw, Handlers: handlers, PollInterval: 10 * time.Millisecond, Lease: lease})
 	must(t, err)
 	t.Cleanup(func() { _ = worker.Close(context.Background()) })
 	return worker
@@ -167,6 +171,100 @@ func TestErrorsPanicsAndClosedTenantsFailTheJob(t *testing.T) {
 	})
 }
 
+func TestAHandlerThatExitsItsGoroutineFailsAndTheWorkerGoesOn(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		worker, err := jobs.New(jobs.Config{Host: w.host, Middleware: w.mw, Parallel: 1, PollInterval: 10 * time.Millisecond,
+			Handlers: map[string]jobs.Handler{
+				"exit": func(context.Context, *hostdb.SystemJob) error { runtime.Goexit(); return nil },
+				"next": func(context.Context, *hostdb.SystemJob) error { return nil },
+			}})
+		must(t, err)
+		defer func() { must(t, worker.Close(context.Background())) }()
+		exit := w.enqueue(t, hostdb.SystemJob{JobType: "exit", TenantID: w.tenants["acme"].ID, MaxAttempts: 1})
+		if ended := w.await(t, exit.ID, hostdb.JobFailed); ended.ErrorLog != "the handler exited its goroutine" {
+			t.Errorf("error log %q", ended.ErrorLog)
+		}
+		w.await(t, w.enqueue(t, hostdb.SystemJob{JobType: "next"}).ID, hostdb.JobCompleted)
+	})
+}
+
+// TestAWorkerWithoutTheHostDatabaseGivesItsJobUpWithTheLease cuts a worker off, by errors or by silence, while another one is not.
+func TestAWorkerWithoutTheHostDatabaseGivesItsJobUpWithTheLease(t *testing.T) {
+	cuts := map[string]func(t *testing.T, own *hostdb.DB, job *hostdb.SystemJob) (mend func()){
+		"every beat fails": func(t *testing.T, own *hostdb.DB, _ *hostdb.SystemJob) func() {
+			must(t, own.Close())
+			return func() {}
+		},
+		"every beat hangs": func(t *testing.T, own *hostdb.DB, job *hostdb.SystemJob) func() {
+			tx, err := own.Begin(context.Background())
+			must(t, err)
+			must(t, tx.Jobs.Heartbeat(t.Context(), job, time.Hour)) // locks the row, or all of SQLite
+			return func() { must(t, tx.Rollback()) }
+		},
+	}
+	onBothEngines(t, func(t *testing.T, w *world) {
+		for name, cut := range cuts {
+			t.Run(name, func(t *testing.T) {
+				own, err := hostdb.Open(t.Context(), w.host.URI())
+				must(t, err)
+				defer own.Close()
+				started, told := make(chan *hostdb.SystemJob, 1), make(chan error, 1)
+				first, err := jobs.New(jobs.Config{Host: own, Lease: lease, PollInterval: 10 * time.Millisecond, Parallel: 1,
+					Handlers: map[string]jobs.Handler{"long": func(ctx context.Context, job *hostdb.SystemJob) error {
+						copied := *job
+						started <- &copied
+						<-ctx.Done()
+						told <- context.Cause(ctx)
+						return ctx.Err()
+					}}})
+				must(t, err)
+				job := w.enqueue(t, hostdb.SystemJob{JobType: "long"})
+				mend := cut(t, own, <-started)
+				select {
+				case cause := <-told:
+					if !strings.Contains(cause.Error(), "its lease ran out") {
+						t.Errorf("cause %v", cause)
+					}
+				case <-time.After(20 * time.Second):
+					t.Error("the handler runs on without a lease")
+				}
+				patience, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				defer cancel()
+				must(t, first.Close(patience))
+				mend()
+				w.worker(t, map[string]jobs.Handler{"long": func(context.Context, *hostdb.SystemJob) error { return nil }})
+				if ended := w.await(t, job.ID, hostdb.JobCompleted); ended.Attempts != 2 {
+					t.Errorf("%d attempts; want the second to be the other worker's", ended.Attempts)
+				}
+			})
+		}
+	})
+}
+
+func TestAHandlerThatEndsWellAfterItsLeaseCompletesTheJobIfNobodyTookItOver(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		worker, err := jobs.New(jobs.Config{Host: w.host, Lease: lease, PollInterval: 10 * time.Millisecond, Parallel: 1,
+			Handlers: map[string]jobs.Handler{"long": func(ctx context.Context, job *hostdb.SystemJob) error {
+				tx, err := w.host.Begin(context.Background())
+				if err != nil {
+					return err
+				}
+				defer func() { _ = tx.Rollback() }()
+				copied := *job
+				if err := tx.Jobs.Heartbeat(ctx, &copied, time.Hour); err != nil { // the worker's own beats hang from here
+					return err
+				}
+				<-ctx.Done()
+				return nil
+			}}})
+		must(t, err)
+		defer func() { must(t, worker.Close(context.Background())) }()
+		if ended := w.await(t, w.enqueue(t, hostdb.SystemJob{JobType: "long"}).ID, hostdb.JobCompleted); ended.Attempts != 1 {
+			t.Errorf("%d attempts; want 1", ended.Attempts)
+		}
+	})
+}
+
 func TestCloseDrainsAndThenGivesUp(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		started, finish := make(chan struct{}), make(chan struct{})
@@ -216,7 +314,7 @@ func TestACancelledJobsHandlerIsToldAndALongOneKeepsItsLease(t *testing.T) {
 		for { // the lease moves on although the handler says nothing
 			now, err := w.host.Jobs.Get(t.Context(), job.ID)
 			must(t, err)
-			if now.LeaseUntil.Sub(*first.LeaseUntil) > 300*time.Millisecond {
+			if now.LeaseUntil.Sub(*first.LeaseUntil) > lease {
 				break
 			}
 			select {
