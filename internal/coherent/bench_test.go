@@ -1,0 +1,89 @@
+package coherent
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// benchCache holds n grants that stay valid.
+func benchCache(b *testing.B, n int) (*Cache[key, fact], []key) {
+	b.Helper()
+	c := New(Config[key, fact]{
+		Load: func(_ context.Context, k key) (Loaded[fact], error) {
+			return Loaded[fact]{Value: fact{key: k}, User: k.user, Tenant: k.slug, Plans: []string{"pro"}}, nil
+		},
+		Own: func(k key) key { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
+	})
+	b.Cleanup(c.Close)
+	c.Polled(time.Now())
+	keys := make([]key, n)
+	for i := range keys {
+		keys[i] = key{fmt.Sprintf("oauth|%08d", i), fmt.Sprintf("tenant-%06d", i/4)}
+		if _, err := c.Get(context.Background(), keys[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return c, keys
+}
+
+// BenchmarkHit finds one of so many cached grants; bare is a map of the same keys, which knows neither age nor validity.
+func BenchmarkHit(b *testing.B) {
+	for _, n := range []int{10_000, 1_000_000} {
+		c, keys := benchCache(b, n)
+		bare := make(map[key]*entry[fact], n)
+		for _, k := range keys {
+			bare[k] = &entry[fact]{}
+		}
+		step := 7919 % n // visits the keys in an order that the processor can't foresee
+		b.Run(fmt.Sprintf("keys=%d/coherent", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i += step {
+				if _, err := c.Get(context.Background(), keys[i%n]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("keys=%d/bare", n), func(b *testing.B) {
+			for i := 0; b.Loop(); i += step {
+				if bare[keys[i%n]] == nil {
+					b.Fatal("missing")
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkHitParallel is Hit from every processor; compare -cpu 1,2.
+func BenchmarkHitParallel(b *testing.B) {
+	c, keys := benchCache(b, 10_000)
+	var worker atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		for i := int(worker.Add(1)) * 1234; pb.Next(); i += 7919 {
+			if _, err := c.Get(context.Background(), keys[i%len(keys)]); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// BenchmarkMemory reports the bytes that a cached grant takes beside its key's and value's own.
+func BenchmarkMemory(b *testing.B) {
+	const n = 200_000
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		c, keys := benchCache(b, n)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "bytes/entry")
+		runtime.KeepAlive(c)
+		runtime.KeepAlive(keys)
+	}
+}
