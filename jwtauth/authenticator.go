@@ -33,7 +33,7 @@ type state struct {
 	issuers     map[string]*issuer
 	cookie      string
 	crossOrigin *http.CrossOriginProtection
-	revoked     func(context.Context, *tenantdb.Identity) (bool, error)
+	revoked     func(context.Context, tenantdb.Identity) error
 	cache       *tokenCache
 	maxCached   time.Duration
 	leeway      time.Duration
@@ -143,14 +143,14 @@ func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Ide
 
 // checkRevoked asks Config.Revoked. The text of its error is dropped: it may be a driver's.
 func (s *state) checkRevoked(ctx context.Context, identity *tenantdb.Identity) error {
-	revoked, err := s.revoked(ctx, identity)
+	err := s.revoked(ctx, *identity)
 	switch {
-	case err != nil:
+	case err == nil:
+		return nil
+	case errors.Is(err, tenantdb.ErrAuthUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return errRevocationUnavailable
-	case revoked:
-		return errRevoked
 	}
-	return nil
+	return errRevoked
 }
 
 // verify judges a token that is not in the cache, and keeps it there if it is good.

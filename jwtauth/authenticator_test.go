@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"net/http"
 	"runtime"
 	"testing"
@@ -123,29 +124,27 @@ func TestIssuersSideBySide(t *testing.T) {
 
 func TestRevoked(t *testing.T) {
 	t.Parallel()
-	var revoked bool
 	var failure error
 	asked := 0
 	type contextKey struct{}
 	a, s := newFixture(t, "HS256", func(c *Config) {
-		c.Revoked = func(ctx context.Context, identity *tenantdb.Identity) (bool, error) {
+		c.Revoked = func(ctx context.Context, identity tenantdb.Identity) error {
 			asked++
 			if ctx.Value(contextKey{}) != "request" || identity.Subject != "user-1" {
 				t.Errorf("asked about %v with another context", identity)
 			}
-			return revoked, failure
+			return failure
 		}
 	})
 	token := s.token(t, nil)
 	for i, step := range []struct {
-		revoked bool
 		failure error
 		want    error
 	}{
-		{false, nil, nil}, {false, nil, nil}, {true, nil, tenantdb.ErrInvalidCredential}, {true, nil, errRevoked}, {false, nil, nil},
-		{false, errors.New("down"), tenantdb.ErrAuthUnavailable}, {true, errors.New("down"), tenantdb.ErrAuthUnavailable}, {false, nil, nil},
+		{nil, nil}, {nil, nil}, {errors.New("signed out"), tenantdb.ErrInvalidCredential}, {errors.New("signed out"), errRevoked}, {nil, nil},
+		{fmt.Errorf("%w: down", tenantdb.ErrAuthUnavailable), errRevocationUnavailable}, {context.DeadlineExceeded, tenantdb.ErrAuthUnavailable}, {nil, nil},
 	} {
-		revoked, failure = step.revoked, step.failure
+		failure = step.failure
 		r := request(token)
 		identity, err := a.Authenticate(r.WithContext(context.WithValue(r.Context(), contextKey{}, "request")))
 		if !errors.Is(err, step.want) || (identity == nil) != (step.want != nil) {

@@ -97,7 +97,7 @@ func TestConfigurationKeepsSecrets(t *testing.T) {
 	everywhere.PEM, everywhere.JWKS, everywhere.JWKSURL = []byte(canary), other.JWKS, "https://issuer.example/?key="+canary
 	everywhere.PublicKeys = map[string]crypto.PublicKey{canary: []byte(canary)}
 	everywhere.Keyfunc = func(*jwt.Token) (any, error) { return nil, nil }
-	everywhere.Revoked = func(context.Context, *tenantdb.Identity) (bool, error) { return false, nil }
+	everywhere.Revoked = func(context.Context, tenantdb.Identity) error { return nil }
 	for name, v := range map[string]any{
 		"Config": c, "*Config": &c, "a full Config": everywhere, "IssuerConfig": other, "*IssuerConfig": &other, "[]IssuerConfig": c.Others,
 		"Authenticator": a, "Authenticator by value": *a, "a struct with all": struct {
@@ -162,7 +162,7 @@ func TestRefusalsKeepSecrets(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", func(c *Config) {
 		c.Cookie, c.Scopes = "session", []string{"read"}
-		c.Revoked = func(context.Context, *tenantdb.Identity) (bool, error) { return false, errors.New(canary) }
+		c.Revoked = func(context.Context, tenantdb.Identity) error { return errors.New(canary) }
 	})
 	good := claims(map[string]any{"scope": "read"})
 	requests := map[string]*http.Request{"no token at all": request(canary), "three segments": request(canary + "." + canary + "." + canary)}

@@ -70,9 +70,9 @@ type Config struct {
 	CrossOrigin *http.CrossOriginProtection
 	// Leeway is how far the issuer's clock may be off when exp, nbf and iat are compared, at most a minute. Default: not at all.
 	Leeway time.Duration
-	// Revoked, if set, is asked about each identity on every request, also where the token is cached. True refuses the credential
-	// (401); an error means that it can't be judged (503).
-	Revoked func(context.Context, *tenantdb.Identity) (bool, error)
+	// Revoked, if set, is asked about each identity on every request, also where the token is cached. An error refuses the
+	// credential (401); one that wraps tenantdb.ErrAuthUnavailable, or a context's error, says that it can't be judged now (503).
+	Revoked func(context.Context, tenantdb.Identity) error
 	// Cache bounds the memory of verified tokens.
 	Cache CacheConfig
 

@@ -162,8 +162,11 @@ func ExampleConfig_revoked() {
 	secret := []byte("at least thirty-two random bytes!")
 	auth, err := jwtauth.New(jwtauth.Config{
 		Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret, Now: noon,
-		Revoked: func(_ context.Context, identity *tenantdb.Identity) (bool, error) {
-			return signedOut[identity.Claims["sid"]], nil
+		Revoked: func(_ context.Context, identity tenantdb.Identity) error {
+			if signedOut[identity.Claims["sid"]] {
+				return errors.New("signed out")
+			}
+			return nil
 		},
 	})
 	if err != nil {
