@@ -30,7 +30,8 @@ for module in . contrib/gin examples/routers; do
     echo "== $module"
     (
         cd "$module"
-        test -z "$(gofmt -l . | tee /dev/stderr)"
+        unformatted=$(gofmt -l .)
+        [ -z "$unformatted" ] || { echo "not gofmt-ed: $unformatted" >&2; exit 1; }
         go vet ./...
         go run "$staticcheck" ./...
         go test -race -timeout 20m "$@" ./...
