@@ -39,7 +39,9 @@ func migrate(ctx context.Context, e engine, connector driver.Connector) error {
 // beginExclusive begins the transaction in which nobody else migrates.
 func (e engine) beginExclusive() []string {
 	if e == postgres {
-		return []string{"BEGIN", "SELECT pg_advisory_xact_lock(7307206461662301)"} // any number that nobody else uses
+		// At a higher level the snapshot is taken before the lock is waited for, and doesn't show what the one before us made.
+		return []string{"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+			"SELECT pg_advisory_xact_lock(7307206461662301)"} // any number that nobody else uses
 	}
 	return []string{"BEGIN IMMEDIATE"}
 }

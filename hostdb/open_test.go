@@ -90,6 +90,15 @@ func TestGoroutinesThatOpenAtOnceEndInOneSchema(t *testing.T) {
 	}
 }
 
+func TestOpensAtOnceEndInOneSchemaAtEveryIsolationLevel(t *testing.T) {
+	for _, level := range []string{"read committed", "repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			openAtOnce(t, pgtest.Database(t)+"&default_transaction_isolation="+url.PathEscape(level))
+		})
+	}
+}
+
 func openAtOnce(t *testing.T, url string) {
 	t.Helper()
 	failed := make(chan error, 8)
