@@ -135,3 +135,36 @@ func TestTheLastOwnerStaysWhateverTheStatement(t *testing.T) {
 		})
 	}
 }
+
+func TestTemporaryTablesDoNotDisarmTheRules(t *testing.T) {
+	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t))})
+	user, tenant := newUser(t, db), newTenant(t, db)
+	owner := newMember(t, db, user, tenant, hostdb.RoleOwner)
+	session, err := raw(t, db).Conn(t.Context())
+	must(t, err)
+	defer session.Close()
+	for _, table := range []string{"core_tenants", "host_changes", "sys_jobs"} {
+		_, err := session.ExecContext(t.Context(), "CREATE TEMPORARY TABLE "+table+" (LIKE public."+table+" INCLUDING ALL)")
+		must(t, err)
+	}
+	if _, err := session.ExecContext(t.Context(), "DELETE FROM public.core_memberships WHERE id = $1", owner.ID); err == nil {
+		t.Error("the last owner left")
+	}
+	changes := func() (n int) {
+		must(t, session.QueryRowContext(t.Context(), "SELECT count(*) FROM public.host_changes").Scan(&n))
+		return n
+	}
+	before := changes()
+	_, err = session.ExecContext(t.Context(), "UPDATE public.core_users SET is_sys_admin = true WHERE id = $1", user.ID)
+	must(t, err)
+	if got := changes(); got != before+1 {
+		t.Errorf("%d changes were logged, want 1", got-before)
+	}
+	for want := 1; want <= 2; want++ {
+		var turn int
+		must(t, session.QueryRowContext(t.Context(), "INSERT INTO public.sys_jobs (job_type) VALUES ('x') RETURNING turn").Scan(&turn))
+		if turn != want {
+			t.Errorf("the job has turn %d, want %d", turn, want)
+		}
+	}
+}

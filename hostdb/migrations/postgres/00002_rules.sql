@@ -1,6 +1,6 @@
 -- +goose Up
--- Trigger functions run with the search path of this migration and their owner's rights, so that another program's role and
--- another session's path change nothing.
+-- Trigger functions that write run with this schema as their search path and their owner's rights, so that another program's
+-- role and another session's path and temporary tables change nothing.
 
 -- Audit rows are never changed.
 -- +goose StatementBegin
@@ -18,7 +18,7 @@ ALTER TABLE sys_audit_logs ENABLE ALWAYS TRIGGER sys_audit_logs_all;
 
 -- A tenant keeps an active owner. The counter lives in the tenant's row, so that concurrent removals meet there.
 -- +goose StatementBegin
-CREATE FUNCTION host_count_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION host_count_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     was text := NULL;
     now_is text := NULL;
@@ -65,7 +65,7 @@ ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_keep_owner;
 
 -- Whoever inserts a job, it takes its tenant's next turn: a tenant with thousands in line delays another's one job by one.
 -- +goose StatementBegin
-CREATE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     NEW.turn := 1 + greatest(
         (SELECT turn FROM sys_jobs WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '')
@@ -78,7 +78,7 @@ END $$;
 CREATE TRIGGER sys_jobs_turn BEFORE INSERT ON sys_jobs FOR EACH ROW EXECUTE FUNCTION host_take_turn();
 
 -- +goose StatementBegin
-CREATE FUNCTION host_log_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION host_log_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         INSERT INTO host_changes (kind) VALUES ('reset');
@@ -162,6 +162,18 @@ BEGIN
         EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER %I', name, name || '_changed');
         EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER %I', name, name || '_updated');
         EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER %I', name, name || '_truncated');
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+
+-- A path that doesn't name pg_temp has it in front.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['host_count_owners', 'host_take_turn', 'host_log_change'] LOOP
+        EXECUTE format('ALTER FUNCTION %I.%I() SET search_path = %I, pg_temp', current_schema(), name, current_schema());
     END LOOP;
 END $$;
 -- +goose StatementEnd
