@@ -11,6 +11,10 @@ import (
 // Authenticate returns an identity, or an error that wraps one of ErrNoCredential, ErrInvalidCredential,
 // ErrSeveralCredentials, ErrCrossOrigin and ErrAuthUnavailable. Any other error is taken for ErrAuthUnavailable: what an
 // authenticator can't judge is never let through. It must not return nil, nil. It is called by many goroutines at once.
+//
+// An authenticator that accepts several issuers says so by a method Issuers() []string; one that wraps another must not hide it.
+// New then wants a Config.UserKey, since subjects of two issuers may be equal and mean two people. A method
+// Revalidate(context.Context, *Identity) error, where there is one, is asked by Scope.Check.
 type Authenticator interface {
 	Authenticate(*http.Request) (*Identity, error)
 }

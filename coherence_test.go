@@ -220,6 +220,7 @@ func TestMembersAreServedThroughAHostDatabasesCrash(t *testing.T) {
 	cfg.Cache.MaxStaleness, cfg.Cache.MaxStaleIfDown, cfg.Cache.LoadTimeout = 200*time.Millisecond, 3*time.Second, 500*time.Millisecond
 	mw := w.middleware(cfg)
 	h := mw.Handler(http.HandlerFunc(whoami))
+	eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
 	if rec := do(h, request("ann", "acme")); rec.Code != 200 {
 		t.Fatalf("before the crash: %d %s", rec.Code, rec.Body)
 	}

@@ -170,22 +170,30 @@ func (c *Config) userKey() (func(Identity) (UserKey, error), error) {
 		return c.UserKey, nil
 	}
 	if several, ok := c.Authenticator.(interface{ Issuers() []string }); ok {
-		if n := len(several.Issuers()); n != 1 {
+		issuers := several.Issuers()
+		if n := len(issuers); n != 1 {
 			return nil, fmt.Errorf("UserKey: needed with %d issuers, since the same subject may be another person there; see UserByPrefixedSubject", n)
 		}
-		return UserBySubject, nil
+		return bySubjectOf(issuers[0]), nil
 	}
-	// An authenticator that doesn't say which issuers it accepts: the first one seen is the only one.
+	// An authenticator that doesn't say which issuers it accepts is taken to have one: the first that is seen, and no other after it.
 	var first atomic.Pointer[string]
 	return func(id Identity) (UserKey, error) {
 		if p := first.Load(); p == nil {
 			first.CompareAndSwap(nil, &id.Issuer)
 		}
-		if *first.Load() != id.Issuer {
+		return bySubjectOf(*first.Load())(id)
+	}, nil
+}
+
+// bySubjectOf is UserBySubject for one issuer's identities, and refuses others.
+func bySubjectOf(issuer string) func(Identity) (UserKey, error) {
+	return func(id Identity) (UserKey, error) {
+		if id.Issuer != issuer {
 			return UserKey{}, errors.New("identities of several issuers need Config.UserKey")
 		}
 		return UserBySubject(id)
-	}, nil
+	}
 }
 
 // UserBySubject takes the identity's subject for the user's oauth_id. It is right with a single issuer.

@@ -102,6 +102,7 @@ func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
 		cfg.Cache.MaxStaleIfDown = 3 * time.Second
 		mw := w.middleware(cfg)
 		h := mw.Handler(http.HandlerFunc(whoami))
+		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 }) // the feed begins by forgetting what was read before it
 		do(h, request("ann", "acme"))
 		must(t, w.host.Close())
 		down := time.Now()

@@ -11,7 +11,8 @@ import (
 
 // logins runs Config.FirstLogin, one call at a time for each user.
 type logins struct {
-	hook    func(context.Context, *Identity) error // nil: there is none
+	hook    func(context.Context, *Identity) error       // nil: there is none
+	look    func(context.Context, UserKey) (bool, error) // asks the host database, not the cache, whether the user exists
 	timeout time.Duration
 	life    context.Context
 	end     context.CancelFunc
@@ -32,8 +33,8 @@ type loginCall struct {
 // errLoginGone is a call's error until the hook returns: one that panics leaves it.
 var errLoginGone = errors.New("the first-login hook did not return")
 
-func (l *logins) open(hook func(context.Context, *Identity) error, timeout time.Duration) {
-	l.hook, l.timeout, l.calls = hook, timeout, make(map[UserKey]*loginCall)
+func (l *logins) open(cfg *Config, look func(context.Context, UserKey) (bool, error)) {
+	l.hook, l.look, l.timeout, l.calls = cfg.FirstLogin, look, cfg.Cache.LoadTimeout, make(map[UserKey]*loginCall)
 	l.life, l.end = context.WithCancel(context.Background())
 }
 
@@ -80,11 +81,22 @@ func (l *logins) call(key UserKey, id *Identity, call *loginCall) {
 	}()
 	ctx, cancel := context.WithTimeout(l.life, l.timeout)
 	defer cancel()
-	if err := l.hook(ctx, id); errors.Is(err, hostdb.ErrConflict) {
-		call.err = nil // another process was faster
-	} else {
-		call.err = err
+	call.err = l.create(ctx, key, id)
+}
+
+// create calls the hook, unless the user has come to exist since it was looked for: by a call that ended just now, or elsewhere.
+func (l *logins) create(ctx context.Context, key UserKey, id *Identity) error {
+	if exists, err := l.look(ctx, key); err != nil || exists {
+		return err
 	}
+	err := l.hook(ctx, id)
+	if errors.Is(err, hostdb.ErrConflict) {
+		err = nil // another process was faster
+	}
+	if err == nil {
+		_, err = l.look(ctx, key) // before the call is over, so that whoever comes next finds the user
+	}
+	return err
 }
 
 // close refuses further calls, cancels those under way and waits for them.
@@ -120,15 +132,11 @@ func (m *Middleware) user(ctx context.Context, id *Identity, key UserKey) (*host
 	return m.resolver.user(ctx, key)
 }
 
-// firstLogin has the user created and forgets the refusals that say there is none.
+// firstLogin has the user created.
 func (m *Middleware) firstLogin(ctx context.Context, id *Identity, key UserKey) error {
 	err := m.logins.run(ctx, key, id)
 	if err != nil && refusalOf(err) == unknown {
 		return because(ErrHostUnavailable, err)
 	}
-	if err != nil {
-		return err
-	}
-	m.resolver.cache.UserChanged(key.ID)
-	return nil
+	return err
 }

@@ -89,7 +89,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	ctx := r.Context()
 	identity, user, err := m.authenticate(r)
 	if err != nil {
-		if rules.AllowAnonymous && errors.Is(err, ErrNoCredential) {
+		if rules.AllowAnonymous && refusalOf(err) == ErrNoCredential {
 			return m.scope(ctx, Scope{rules: rules}), nil
 		}
 		return nil, err
@@ -293,8 +293,8 @@ func New(cfg Config) (*Middleware, error) {
 		}
 		m.ownPool = true
 	}
-	m.logins.open(cfg.FirstLogin, cfg.Cache.LoadTimeout)
 	m.resolver = newResolver(cfg.Host, cfg.Cache)
+	m.logins.open(&cfg, m.resolver.userExists)
 	m.resolver.follow(m.pool, m.logger)
 	return m, nil
 }

@@ -116,6 +116,19 @@ func (r *resolver) loadUser(ctx context.Context, key hostdb.UserKey) (coherent.L
 	return coherent.Loaded[*facts]{Value: &facts{Access: hostdb.Access{User: user}, sole: sole}, User: user.ID, Any: true}, nil
 }
 
+// userExists asks the host database for a user, and has the cache forget that there was none.
+func (r *resolver) userExists(ctx context.Context, key hostdb.UserKey) (bool, error) {
+	user, err := r.findUser(ctx, key)
+	switch {
+	case errors.Is(err, hostdb.ErrNotFound), errors.Is(err, hostdb.ErrInvalid):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	r.cache.UserChanged(user.ID)
+	return true, nil
+}
+
 // findUser returns a user's row.
 func (r *resolver) findUser(ctx context.Context, key hostdb.UserKey) (*hostdb.GlobalUser, error) {
 	if key.ID != "" {

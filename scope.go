@@ -96,6 +96,13 @@ func (s *Scope) check(ctx context.Context) error {
 		if ends := s.Identity.ExpiresAt; !ends.IsZero() && !s.m.now().Before(ends) {
 			return fmt.Errorf("%w: it has expired", ErrInvalidCredential)
 		}
+		if again, ok := s.m.auth.(interface {
+			Revalidate(context.Context, *Identity) error
+		}); ok {
+			if err := again.Revalidate(ctx, s.Identity); err != nil {
+				return err
+			}
+		}
 	}
 	switch {
 	case s.Tenant == nil && s.User == nil: // anonymous, or signed in without a user

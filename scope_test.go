@@ -3,8 +3,10 @@ package tenantdb_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
 func TestScopeShowsWhoAsksAndByWhichRight(t *testing.T) {
@@ -229,6 +232,45 @@ func TestAnonymousVisitorsGetAnEmptyScope(t *testing.T) {
 	}
 }
 
+func TestACredentialThatIsRefusedIsNotAnonymous(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	cfg := w.config()
+	cfg.UserKey = func(tenantdb.Identity) (tenantdb.UserKey, error) {
+		return tenantdb.UserKey{}, fmt.Errorf("account disabled: %w", tenantdb.ErrNoCredential)
+	}
+	h := w.middleware(cfg).HandlerWith(tenantdb.Rules{AllowAnonymous: true}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	if rec := do(h, request("ann", "acme")); rec.Code != 401 {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+}
+
+// withKeys is a JWT authenticator that takes API keys besides, as programs wrap one.
+type withKeys struct{ *jwtauth.Authenticator }
+
+func (a withKeys) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
+	if r.Header.Get("X-Api-Key") != "" {
+		return &tenantdb.Identity{Issuer: "api-keys", Subject: "ann"}, nil
+	}
+	return a.Authenticator.Authenticate(r)
+}
+
+func TestAnotherIssuersSubjectIsNotTheUser(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	cfg := w.config()
+	cfg.Authenticator = withKeys{cfg.Authenticator.(*jwtauth.Authenticator)}
+	h := w.middleware(cfg).Handler(http.HandlerFunc(whoami))
+	if rec := do(h, request("ann", "acme")); rec.Code != 200 {
+		t.Errorf("ann's token: %d", rec.Code)
+	}
+	r := request("", "acme")
+	r.Header.Set("X-Api-Key", "x")
+	if rec := do(h, r); rec.Code != 401 {
+		t.Errorf("a key whose subject is also ann: %d; want 401", rec.Code)
+	}
+}
+
 func TestAccessorsNameTheFixWhereNoMiddlewareRan(t *testing.T) {
 	ctx := t.Context()
 	mustPanic(t, "Middleware.Handler", func() { tenantdb.DB(ctx) })
@@ -292,13 +334,19 @@ func TestFirstLoginCreatesTheUserOnce(t *testing.T) {
 				t.Errorf("user = %v", s.User)
 			}
 		}))
-		together(20, func(int) {
+		together(100, func(i int) {
+			for range i * 200 {
+				runtime.Gosched() // not all at one instant: some come when the first call ends
+			}
 			if rec := do(h, request("newcomer", "")); rec.Code != 200 {
 				t.Errorf("status = %d %s", rec.Code, rec.Body)
 			}
 		})
-		if len(calls) == 0 {
-			t.Error("the hook was not called")
+		for range 200 { // and one after the other, as they come
+			do(h, request("newcomer", ""))
+		}
+		if len(calls) != 1 {
+			t.Errorf("the hook was called %d times", len(calls))
 		}
 		users, err := w.host.Users.List(t.Context())
 		must(t, err)

@@ -141,6 +141,15 @@ func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Ide
 	return identity, nil
 }
 
+// Revalidate asks Config.Revoked about an identity again, as tenantdb.Scope.Check does for connections that live on. Its errors are
+// those of Authenticate.
+func (a *Authenticator) Revalidate(ctx context.Context, identity *tenantdb.Identity) error {
+	if a.state.revoked == nil {
+		return nil
+	}
+	return a.state.checkRevoked(ctx, identity)
+}
+
 // checkRevoked asks Config.Revoked. The text of its error is dropped: it may be a driver's.
 func (s *state) checkRevoked(ctx context.Context, identity *tenantdb.Identity) error {
 	err := s.revoked(ctx, *identity)

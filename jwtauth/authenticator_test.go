@@ -160,6 +160,86 @@ func TestRevoked(t *testing.T) {
 	}
 }
 
+// TestKeyfuncsFindTheClaimsThatTheyExpect: functions for golang-jwt read jwt.MapClaims, and may change what they are given.
+func TestKeyfuncsFindTheClaimsThatTheyExpect(t *testing.T) {
+	t.Parallel()
+	s := newSigner(t, "ES256")
+	c := testConfig("ES256")
+	c.Keyfunc = func(token *jwt.Token) (any, error) {
+		claims, ok := token.Claims.(jwt.MapClaims)
+		if !ok || claims["iss"] != testIssuer {
+			return nil, errors.New("another issuer")
+		}
+		claims["sub"] = "somebody else"
+		return s.public, nil
+	}
+	a, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, err := a.Authenticate(request(s.token(t, nil)))
+	if err != nil || identity.Subject != "user-1" || identity.Claims["sub"] != "user-1" {
+		t.Errorf("%+v, %v", identity, err)
+	}
+}
+
+// TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm: two keys of different families can be told apart, two of one can't.
+func TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm(t *testing.T) {
+	t.Parallel()
+	es, ed, second := newSigner(t, "ES256"), newSigner(t, "EdDSA"), newSigner(t, "ES256")
+	c := testConfig("ES256")
+	c.Algorithms = []string{"ES256", "EdDSA"}
+	c.PEM = []byte(publicPEM(t, es.public) + publicPEM(t, ed.public))
+	a, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*signer{es, ed} {
+		verifies(t, a, s.method.Alg(), s.raw(t, `{"alg":"`+s.method.Alg()+`"}`, jsonText(t, claims(nil))), nil)
+	}
+	verifies(t, a, "another key", second.raw(t, `{"alg":"ES256"}`, jsonText(t, claims(nil))), tenantdb.ErrInvalidCredential)
+	c.PEM = []byte(publicPEM(t, es.public) + publicPEM(t, second.public))
+	if a, err = New(c); err != nil {
+		return // as good
+	}
+	verifies(t, a, "two keys of one algorithm", es.raw(t, `{"alg":"ES256"}`, jsonText(t, claims(nil))), tenantdb.ErrInvalidCredential)
+}
+
+func TestFractionsOfASecondAreReadToTheTokensDisadvantage(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	a, s := newFixture(t, "HS256", func(c *Config) { c.Now = clock.Now })
+	now := float64(clock.Now().Unix())
+	for name, want := range map[string]error{"nbf": tenantdb.ErrInvalidCredential, "iat": tenantdb.ErrInvalidCredential} {
+		verifies(t, a, name, s.token(t, map[string]any{name: now + 0.9}), want)
+	}
+	verifies(t, a, "exp", s.token(t, map[string]any{"exp": now + 0.9}), tenantdb.ErrInvalidCredential)
+	verifies(t, a, "whole", s.token(t, map[string]any{"nbf": now, "iat": now, "exp": now + 1}), nil)
+}
+
+func TestRevalidateAsksAgain(t *testing.T) {
+	t.Parallel()
+	var failure error
+	a, s := newFixture(t, "HS256", func(c *Config) {
+		c.Revoked = func(context.Context, tenantdb.Identity) error { return failure }
+	})
+	identity, err := a.Authenticate(request(s.token(t, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Revalidate(t.Context(), identity); err != nil {
+		t.Errorf("Revalidate = %v", err)
+	}
+	failure = errors.New("signed out")
+	if err := a.Revalidate(t.Context(), identity); !errors.Is(err, tenantdb.ErrInvalidCredential) {
+		t.Errorf("Revalidate of a revoked one = %v", err)
+	}
+	plain, _ := newFixture(t, "HS256", nil)
+	if err := plain.Revalidate(t.Context(), identity); err != nil {
+		t.Errorf("without Revoked: %v", err)
+	}
+}
+
 func TestKeyfunc(t *testing.T) {
 	t.Parallel()
 	s, other := newSigner(t, "RS256"), newSigner(t, "ES256")

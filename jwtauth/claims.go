@@ -3,6 +3,7 @@ package jwtauth
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -79,7 +80,8 @@ func (c *claimSet) text(name string) (string, error) {
 	return s, nil
 }
 
-// date returns a claim that must be a NumericDate (RFC 7519, section 2), in whole seconds; nil where it is absent.
+// date returns a claim that must be a NumericDate (RFC 7519, section 2), in whole seconds, rounded to the token's disadvantage: exp
+// down, nbf and iat up; nil where it is absent.
 func (c *claimSet) date(name string) (*jwt.NumericDate, error) {
 	v, present := c.members[name]
 	if !present {
@@ -92,6 +94,9 @@ func (c *claimSet) date(name string) (*jwt.NumericDate, error) {
 	seconds, err := n.Float64()
 	if err != nil || seconds < 0 || seconds > latestDate {
 		return nil, errClaimType
+	}
+	if name != "exp" {
+		seconds = math.Ceil(seconds)
 	}
 	return &jwt.NumericDate{Time: time.Unix(int64(seconds), 0).UTC()}, nil
 }

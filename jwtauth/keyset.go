@@ -67,15 +67,12 @@ func newKeySet(keys []*verificationKey) *keySet {
 }
 
 // lookup returns the key that a token's header asks for: the one of exactly that kid, or, where the token has no kid, the only
-// one. It never tries one key after the other.
+// one that serves its algorithm. It never tries one key after the other.
 func (s *keySet) lookup(h header, a *algorithm) (*verificationKey, error) {
-	k := s.named[h.keyID]
 	if !h.hasKeyID {
-		if len(s.keys) != 1 {
-			return nil, errNoKeyID
-		}
-		k = s.keys[0]
+		return s.only(a)
 	}
+	k := s.named[h.keyID]
 	if k == nil {
 		return nil, errUnknownKey
 	}
@@ -83,6 +80,27 @@ func (s *keySet) lookup(h header, a *algorithm) (*verificationKey, error) {
 		return nil, errKeyAlgorithm
 	}
 	return k, nil
+}
+
+// only returns the one key that serves an algorithm.
+func (s *keySet) only(a *algorithm) (*verificationKey, error) {
+	var found *verificationKey
+	for _, k := range s.keys {
+		if !k.serves(a) {
+			continue
+		}
+		if found != nil {
+			return nil, errNoKeyID
+		}
+		found = k
+	}
+	if found == nil && len(s.keys) == 1 {
+		return nil, errKeyAlgorithm
+	}
+	if found == nil {
+		return nil, errNoKeyID
+	}
+	return found, nil
 }
 
 // adopt puts a key of an earlier set in the place of its equal in this one, and reports whether there is one.

@@ -153,12 +153,15 @@ func (s *remoteKeys) startFetch(now time.Time) (*flight, error) {
 	return s.flight, nil
 }
 
-// fetch brings the key set up to date and ends the flight. It logs after that, so that nobody waits for a slow log.
+// fetch brings the key set up to date and ends the flight, within fetchTimeout whatever the injected client does. It logs after
+// that, so that nobody waits for a slow log.
 func (s *remoteKeys) fetch(f *flight, began time.Time) {
+	defer func() { _ = recover() }() // the injected logger may panic
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
-	parsed, err := s.load(ctx)
-	s.land(f, began, parsed.set, err)
+	started := time.Now()
+	parsed, err := s.loadInTime(ctx)
+	s.land(f, began, began.Add(time.Since(started)), parsed.set, err)
 	if err != nil {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "jwtauth: keys not fetched", slog.String("cause", err.Error()))
 	}
@@ -167,15 +170,37 @@ func (s *remoteKeys) fetch(f *flight, began time.Time) {
 	}
 }
 
-// land ends a flight with its outcome.
-func (s *remoteKeys) land(f *flight, began time.Time, set *keySet, err error) {
+// loadInTime is load for clients that don't end with their context, or end their goroutine.
+func (s *remoteKeys) loadInTime(ctx context.Context) (parsedKeys, error) {
+	type outcome struct {
+		parsed parsedKeys
+		err    error
+	}
+	landed := make(chan outcome, 1)
+	go func() {
+		o := outcome{err: errors.New("the HTTP client did not return")}
+		defer func() { landed <- o }()
+		o.parsed, o.err = s.load(ctx)
+	}()
+	late := time.NewTimer(fetchTimeout + time.Second) // a second for the client to notice
+	defer late.Stop()
+	select {
+	case o := <-landed:
+		return o.parsed, o.err
+	case <-late.C:
+		return parsedKeys{}, errors.New("the HTTP client does not return")
+	}
+}
+
+// land ends a flight with its outcome. Where there are no keys to go on with, the next attempt may follow soon.
+func (s *remoteKeys) land(f *flight, began, ended time.Time, set *keySet, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.err, s.failure, s.flight = err, err, nil
 	if err == nil {
 		s.replace(&snapshot{set, began.Round(0)})
-	} else if s.snapshot.Load() == nil {
-		s.nextAttempt = began.Round(0).Add(retryAfter)
+	} else if latest := s.snapshot.Load(); latest == nil || latest.age(ended) >= s.maxAge {
+		s.nextAttempt = ended.Round(0).Add(retryAfter)
 	}
 	close(f.done)
 }

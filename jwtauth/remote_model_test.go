@@ -83,7 +83,8 @@ func (m *issuerModel) checkPace(t *rapid.T) {
 	for i := 1; i < len(m.attempts); i++ {
 		least := cooldown
 		before := &issuerModel{attempts: m.attempts[:i]}
-		if _, known := before.latestGood(); !known {
+		// Without keys to go on with, the pause after a failure is short.
+		if good, known := before.latestGood(); !known || m.attempts[i-1].at.Sub(good.at) >= modelMaxAge {
 			least = retryAfter
 		}
 		if pause := m.attempts[i].at.Sub(m.attempts[i-1].at); pause < least {

@@ -230,11 +230,63 @@ func TestFailedStartIsRetriedSoon(t *testing.T) {
 	server.serve(keySetOf(s.jwk(t, testKeyID, nil)))
 	clock.advance(retryAfter - time.Second)
 	verifies(t, a, "too early to ask again", s.token(t, nil), tenantdb.ErrAuthUnavailable)
-	clock.advance(time.Second)
+	clock.advance(2 * time.Second) // the pause runs from the failure, a moment after the clock's time
 	verifies(t, a, "up", s.token(t, nil), nil)
 	if n := server.fetches(); n != 2 {
 		t.Errorf("%d fetches, want 2", n)
 	}
+}
+
+// TestKeysPastTheirAgeAreFetchedSoonAfterAnOutage: then, too, nothing can be verified meanwhile.
+func TestKeysPastTheirAgeAreFetchedSoonAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	s := newSigner(t, "ES256")
+	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
+	a := newRemoteFixture(t, server, func(c *Config) { c.Now, c.KeyRefresh, c.KeyMaxAge = clock.Now, time.Minute, time.Hour })
+	far := s.token(t, map[string]any{"exp": clock.Now().Add(24 * time.Hour).Unix()})
+	verifies(t, a, "up", far, nil)
+	server.fail(http.StatusServiceUnavailable)
+	clock.advance(2 * time.Hour)
+	verifies(t, a, "down for too long", far, tenantdb.ErrAuthUnavailable)
+	server.serve(keySetOf(s.jwk(t, testKeyID, nil)))
+	clock.advance(retryAfter + time.Second)
+	verifies(t, a, "up again", far, nil)
+}
+
+// TestAHangingIssuerIsAskedOnceAndThenFailsFast: a client that doesn't end with its context holds nobody for ever either.
+func TestAHangingIssuerIsAskedOnceAndThenFailsFast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSigner(t, "EdDSA")
+		release := make(chan struct{})
+		asked := 0
+		c := testConfig("EdDSA")
+		c.JWKSURL, c.Now = "https://issuer.example/keys", time.Now
+		c.HTTPClient = &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			asked++
+			<-release
+			return nil, errors.New("too late")
+		})}
+		a, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := s.token(t, map[string]any{"exp": time.Now().Add(time.Hour).Unix(), "nbf": nil, "iat": nil})
+		for i := range 3 {
+			began := time.Now()
+			if _, err := a.Verify(context.Background(), token); !errors.Is(err, tenantdb.ErrAuthUnavailable) {
+				t.Errorf("Verify = %v", err)
+			}
+			if took := time.Since(began); i > 0 && took > 0 {
+				t.Errorf("within the pause it took %v", took)
+			}
+		}
+		if asked != 1 {
+			t.Errorf("%d fetches; want 1", asked)
+		}
+		close(release)
+	})
 }
 
 // TestClockSetBack must not make keys young for ever, nor hold up the next fetch.

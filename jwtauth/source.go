@@ -152,7 +152,11 @@ type functionKeys struct{ function jwt.Keyfunc }
 // find returns what the function does, if it is one key and fits the algorithm. The text of its errors is dropped: it may
 // quote the token.
 func (f functionKeys) find(_ context.Context, t *unverified, _ time.Time) (*verificationKey, error) {
-	material, err := f.function(t.token)
+	token := *t.token
+	if claims, ok := token.Claims.(*claimSet); ok {
+		token.Claims = jwt.MapClaims(maps.Clone(claims.members)) // what such functions expect, and theirs to change
+	}
+	material, err := f.function(&token)
 	if errors.Is(err, tenantdb.ErrAuthUnavailable) {
 		return nil, errKeyfuncUnavailable
 	}

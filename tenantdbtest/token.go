@@ -3,6 +3,8 @@ package tenantdbtest
 
 import (
 	"crypto/rand"
+	"fmt"
+	"io"
 	"maps"
 	"time"
 
@@ -25,6 +27,11 @@ const (
 // NewIssuer makes an issuer.
 func NewIssuer() *Issuer {
 	return &Issuer{secret: []byte(rand.Text() + rand.Text())}
+}
+
+// Format implements fmt.Formatter: the secret isn't printed.
+func (i *Issuer) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "tenantdbtest.Issuer")
 }
 
 // Config is the configuration of an authenticator that accepts this issuer's tokens and no others.

@@ -41,6 +41,15 @@ func TestTokensAreAcceptedByTheirOwnIssuerOnly(t *testing.T) {
 	}
 }
 
+func TestAnIssuersSecretIsNotPrinted(t *testing.T) {
+	issuer := tenantdbtest.NewIssuer()
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if text := fmt.Sprintf(verb, issuer); text != "tenantdbtest.Issuer" {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
+}
+
 func ExampleIssuer() {
 	issuer := tenantdbtest.NewIssuer()
 	auth, err := jwtauth.New(issuer.Config())
