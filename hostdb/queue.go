@@ -95,8 +95,12 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease ti
 	if !errors.Is(err, ErrNotFound) {
 		return job, err
 	}
-	if found, err := t.sweepQueue(ctx); err != nil || found == 0 {
-		return nil, errors.Join(err, ErrNotFound)
+	found, err := t.sweepQueue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if found == 0 {
+		return nil, ErrNotFound
 	}
 	return t.next(ctx, worker, types, lease)
 }

@@ -356,3 +356,21 @@ func TestQueueRefusesBadInput(t *testing.T) {
 		}
 	})
 }
+
+func TestASweepThatFailsIsNoEmptyQueue(t *testing.T) {
+	c := newClock() // stands still, so that only a Claim that found nothing sweeps
+	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t)), Now: c.Now})
+	wantNoJob(t, db)
+	for _, statement := range []string{
+		`CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+			BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$`,
+		"CREATE TRIGGER full_disk BEFORE UPDATE OF run_after ON sys_jobs FOR EACH STATEMENT EXECUTE FUNCTION full_disk()",
+	} {
+		_, err := raw(t, db).Exec(statement)
+		must(t, err)
+	}
+	j, err := db.Jobs.Claim(t.Context(), "w", nil, time.Minute)
+	if j != nil || !errors.Is(err, hostdb.ErrUnavailable) || errors.Is(err, hostdb.ErrNotFound) {
+		t.Errorf("Claim = %+v, %v; want ErrUnavailable alone", j, err)
+	}
+}
