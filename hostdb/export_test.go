@@ -15,6 +15,11 @@ func (db *DB) Bare() *sql.DB {
 	return db.read
 }
 
+// Bare is the driver's transaction.
+func (tx *Tx) Bare() *sql.Tx {
+	return tx.sql
+}
+
 // Prune prunes the log of changes.
 func (db *DB) Prune(ctx context.Context) error {
 	return db.prune(ctx)

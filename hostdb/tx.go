@@ -107,6 +107,9 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	if tx.failed != nil {
 		return tx.failed
 	}
+	if err := ctx.Err(); err != nil { // a statement that isn't sent would fail the whole transaction
+		return translate(ctx, err, nothing)
+	}
 	name := fmt.Sprintf("hostdb_%d", tx.depth)
 	s := session{db: tx.db, tx: tx}
 	if _, err := s.exec(ctx, "SAVEPOINT "+name, nil, nothing); err != nil {
@@ -120,7 +123,7 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 		tx.depth--
 		tx.owned = owned
 		if !kept {
-			tx.undo(ctx, name)
+			tx.undo(name)
 		}
 	}()
 	if err := fn(tx); err != nil {
@@ -134,12 +137,17 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	return err
 }
 
-// undo returns to a savepoint. Where that fails, so has the transaction.
-func (tx *Tx) undo(ctx context.Context, savepoint string) {
+// undo returns to a savepoint and ends it. Where that fails, so has the transaction. Its context is the transaction's: the end of
+// the nested one's may be why it is undone.
+func (tx *Tx) undo(savepoint string) {
+	ctx, cancel := context.WithTimeout(tx.ctx, longestUndo)
+	defer cancel()
 	failed := tx.failed
-	if _, err := tx.sql.ExecContext(ctx, "ROLLBACK TO SAVEPOINT "+savepoint); err != nil {
-		tx.fail(translate(ctx, err, nothing))
-		return
+	for _, statement := range []string{"ROLLBACK TO SAVEPOINT ", "RELEASE SAVEPOINT "} {
+		if _, err := tx.sql.ExecContext(ctx, statement+savepoint); err != nil {
+			tx.fail(translate(ctx, err, nothing))
+			return
+		}
 	}
 	if !retryable(failed) { // a serialization failure or a deadlock ends the whole transaction
 		tx.failed = nil
@@ -150,9 +158,11 @@ const (
 	attempts     = 10
 	firstPause   = 2 * time.Millisecond
 	longestPause = 250 * time.Millisecond
+	longestUndo  = 5 * time.Second
 )
 
-// retry runs fn again while it collides with other transactions, with jittered, doubling pauses.
+// retry runs fn again while it collides with other transactions, with jittered, doubling pauses. What fn itself makes of a
+// collision is in its error also when ctx ends first.
 func retry(ctx context.Context, fn func() error) error {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
@@ -165,7 +175,11 @@ func retry(ctx context.Context, fn func() error) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return translate(ctx, err, nothing)
+			over := translate(ctx, err, nothing)
+			if _, bare := err.(*failure); bare {
+				return over
+			}
+			return errors.Join(over, err)
 		}
 		pause = min(2*pause, longestPause)
 	}

@@ -3,6 +3,7 @@ package hostdb_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"sync"
@@ -44,8 +45,14 @@ func TestRetriesEndWithSuccessOtherErrorsAndTheContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		calls = 0
 		err := hostdb.Retry(ctx, func() error { calls++; cancel(); return hostdb.Collision() })
-		if calls != 1 || !errors.Is(err, context.Canceled) {
+		if calls != 1 || !errors.Is(err, context.Canceled) || errors.Is(err, hostdb.ErrUnavailable) {
 			t.Errorf("%d calls, %v", calls, err)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		mine := errors.New("mine")
+		err = hostdb.Retry(ctx, func() error { cancel(); return fmt.Errorf("%w: %w", mine, hostdb.Collision()) })
+		if !errors.Is(err, mine) || !errors.Is(err, context.Canceled) {
+			t.Errorf("error = %v, want the function's and context.Canceled", err)
 		}
 	})
 }
@@ -208,6 +215,62 @@ func TestDeepSavepointsUndoTheirOwn(t *testing.T) {
 		}
 		if strings.Join(emails, " ") != "1 2 a" {
 			t.Errorf("users = %v", emails)
+		}
+	})
+}
+
+func TestTheEndOfANestedContextUndoesTheNestedPartOnly(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		ctx, mine := t.Context(), errors.New("mine")
+		add := func(tx *hostdb.Tx, email string) error { return tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: email}) }
+		must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
+			must(t, add(tx, "outer 1"))
+			for _, end := range []error{nil, mine} {
+				short, cancel := context.WithCancel(ctx)
+				err := tx.InTx(short, func(tx *hostdb.Tx) error {
+					must(t, add(tx, "nested"))
+					cancel()
+					if err := tx.Users.Insert(short, &hostdb.GlobalUser{Email: "late"}); err == nil {
+						t.Error("a statement ran on an ended context")
+					}
+					return end
+				})
+				want := end
+				if want == nil {
+					want = context.Canceled
+				}
+				if !errors.Is(err, want) {
+					t.Errorf("error = %v, want %v", err, want)
+				}
+				err = tx.InTx(short, func(*hostdb.Tx) error { t.Error("ran on an ended context"); return nil })
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("error = %v, want context.Canceled", err)
+				}
+			}
+			return add(tx, "outer 2")
+		}))
+		var emails []string
+		for u, err := range db.Users.All(ctx) {
+			must(t, err)
+			emails = append(emails, u.Email)
+		}
+		if got := strings.Join(emails, ", "); got != "outer 1, outer 2" {
+			t.Errorf("users = %s", got)
+		}
+	})
+}
+
+func TestAnUndoneSavepointIsReleased(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		tx, err := db.Begin(t.Context())
+		must(t, err)
+		defer func() { must(t, tx.Rollback()) }()
+		undo := errors.New("undo")
+		if err := tx.InTx(t.Context(), func(*hostdb.Tx) error { return undo }); err != undo {
+			t.Errorf("error = %v, want %v", err, undo)
+		}
+		if _, err := tx.Bare().Exec("RELEASE SAVEPOINT hostdb_0"); err == nil {
+			t.Error("the savepoint is still there")
 		}
 	})
 }
