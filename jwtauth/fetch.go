@@ -2,6 +2,7 @@ package jwtauth
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -73,11 +74,11 @@ func checkRedirect(next *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	switch {
 	case len(via) > maxRedirects:
-		return errors.New("too many redirects")
+		return redirectError("too many redirects")
 	case !strings.EqualFold(next.URL.Host, first.Host):
-		return errors.New("a redirect to another host")
+		return redirectError("a redirect to another host")
 	case next.URL.Scheme != "https" && next.URL.Scheme != first.Scheme:
-		return errors.New("a redirect away from https")
+		return redirectError("a redirect away from https")
 	}
 	return nil
 }
@@ -129,7 +130,7 @@ func (f *fetcher) get(ctx context.Context, address *url.URL) ([]byte, error) {
 	r.Close = true // the next fetch is minutes away: no connection idles till then
 	answer, err := f.client.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be asked: %w", address.Host, withoutAddress(err))
+		return nil, fmt.Errorf("%s can't be asked: %w", address.Host, causeOf(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
@@ -137,7 +138,7 @@ func (f *fetcher) get(ctx context.Context, address *url.URL) ([]byte, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxDocumentBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s breaks off: %w", address.Host, withoutAddress(err))
+		return nil, fmt.Errorf("%s breaks off: %w", address.Host, causeOf(err))
 	}
 	if len(body) > maxDocumentBytes {
 		return nil, fmt.Errorf("%s sends more than %d bytes", address.Host, maxDocumentBytes)
@@ -145,13 +146,30 @@ func (f *fetcher) get(ctx context.Context, address *url.URL) ([]byte, error) {
 	return body, nil
 }
 
-// withoutAddress returns the cause in an error of http.Client, which quotes the whole address around it.
-func withoutAddress(err error) error {
-	for {
-		var quoting *url.Error
-		if !errors.As(err, &quoting) {
-			return err
-		}
-		err = quoting.Err
+// redirectError is why a redirect is not followed.
+type redirectError string
+
+// Error implements error.
+func (e redirectError) Error() string { return string(e) }
+
+// causeOf says in fixed words why a request failed: errors of net/http quote addresses, and what a server sent.
+func causeOf(err error) error {
+	var redirect redirectError
+	var timeout net.Error
+	var connection *net.OpError
+	var name *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &redirect):
+		return redirect
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return errors.New("no answer in time")
+	case errors.As(err, &name):
+		return errors.New("its name is not known")
+	case errors.As(err, &certificate):
+		return errors.New("its certificate is not trusted")
+	case errors.As(err, &connection):
+		return errors.New("no connection, or a broken one")
 	}
+	return errors.New("no proper answer")
 }

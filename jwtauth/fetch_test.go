@@ -1,12 +1,14 @@
 package jwtauth
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -242,5 +244,44 @@ func TestCertificatesAreVerified(t *testing.T) {
 			t.Fatal(err)
 		}
 		verifies(t, a, name, s.token(t, nil), test.want)
+	}
+}
+
+// TestWhatAServerSendsIsNotQuoted has the issuer's server put a canary wherever net/http would repeat it.
+func TestWhatAServerSendsIsNotQuoted(t *testing.T) {
+	t.Parallel()
+	for name, reply := range map[string]string{
+		"a malformed redirect": "HTTP/1.1 302 Found\r\nLocation: http://[" + canary + "\r\nContent-Length: 0\r\n\r\n",
+		"a malformed header":   "HTTP/1.1 200 OK\r\n" + canary + "\r\n\r\n",
+		"a malformed status":   "HTTP/1.1 " + canary + "\r\n\r\n",
+		"no HTTP at all":       canary + "\r\n",
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = http.ReadRequest(bufio.NewReader(conn))
+				_, _ = io.WriteString(conn, reply)
+				_ = conn.Close()
+			}
+		}()
+		c := testConfig("ES256")
+		c.JWKSURL = "http://" + l.Addr().String() + "/keys"
+		a, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSigner(t, "ES256")
+		_, err = a.Authenticate(request(s.token(t, nil)))
+		if !errors.Is(err, tenantdb.ErrAuthUnavailable) || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
