@@ -118,8 +118,8 @@ func (w *Worker) Wake() {
 	}
 }
 
-// Close claims no further jobs and waits for those that run. When ctx ends first, their contexts are cancelled, Close waits for
-// the handlers to return, and the error names the jobs; other workers take them over.
+// Close claims no further jobs and waits for those that run or are being claimed. When ctx ends first, their contexts are
+// cancelled, Close waits for the handlers to return, and the error names the jobs; other workers take them over.
 func (w *Worker) Close(ctx context.Context) error {
 	w.stop()
 	done := make(chan struct{})
@@ -160,7 +160,7 @@ func (w *Worker) loop() {
 	defer idle.Stop()
 	for w.claims.Err() == nil {
 		asked := time.Now()
-		job, err := w.cfg.Host.Jobs.Claim(w.claims, w.cfg.Name, w.types, w.cfg.Lease)
+		job, err := w.claim()
 		if err == nil {
 			w.run(job, asked)
 			continue
@@ -175,4 +175,14 @@ func (w *Worker) loop() {
 		case <-w.claims.Done():
 		}
 	}
+}
+
+// claimTimeout bounds one look for a job.
+const claimTimeout = 10 * time.Second
+
+// claim looks for a job. Close doesn't interrupt it: its statement may have committed, and the job be nobody's until the lease ends.
+func (w *Worker) claim() (*hostdb.SystemJob, error) {
+	ctx, cancel := context.WithTimeout(w.work, claimTimeout)
+	defer cancel()
+	return w.cfg.Host.Jobs.Claim(ctx, w.cfg.Name, w.types, w.cfg.Lease)
 }

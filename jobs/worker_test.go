@@ -13,6 +13,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/tenantdb/tenantdb"
@@ -291,6 +292,40 @@ func TestCloseDrainsAndThenGivesUp(t *testing.T) {
 			t.Errorf("Close = %v; want the job's id", err)
 		}
 	})
+}
+
+func TestAJobThatIsBeingClaimedWhenCloseComesRuns(t *testing.T) {
+	ctx := t.Context()
+	host, err := hostdb.Open(ctx, pgtest.Database(t))
+	must(t, err)
+	defer host.Close()
+	w := &world{host: host}
+	job := w.enqueue(t, hostdb.SystemJob{JobType: "x"})
+	conn, err := pgx.Connect(ctx, host.URI())
+	must(t, err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(ctx, "BEGIN; LOCK TABLE sys_jobs IN EXCLUSIVE MODE")
+	must(t, err)
+	worker, err := jobs.New(jobs.Config{Host: host, Parallel: 1, Handlers: map[string]jobs.Handler{
+		"x": func(context.Context, *hostdb.SystemJob) error { return nil }}})
+	must(t, err)
+	for waiting := 0; waiting == 0; {
+		must(t, conn.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE relation = 'sys_jobs'::regclass AND NOT granted").Scan(&waiting))
+	}
+	closed := make(chan error)
+	go func() { closed <- worker.Close(context.Background()) }()
+	select {
+	case err := <-closed:
+		t.Errorf("Close = %v before the claim ended", err)
+	case <-time.After(50 * time.Millisecond):
+		_, err = conn.Exec(ctx, "ROLLBACK")
+		must(t, err)
+		must(t, <-closed)
+	}
+	ended, err := host.Jobs.Get(ctx, job.ID)
+	if err != nil || ended.Status != hostdb.JobCompleted {
+		t.Errorf("the job is %s, %v; want %s", ended.Status, err, hostdb.JobCompleted)
+	}
 }
 
 func TestACancelledJobsHandlerIsToldAndALongOneKeepsItsLease(t *testing.T) {
