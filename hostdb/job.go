@@ -34,6 +34,7 @@ type SystemJob struct {
 	RunAfter    *time.Time // not before; nil: at once
 	LeaseUntil  *time.Time // while it runs: when others may take it over
 	Worker      string     // while it runs: who runs it
+	ClaimID     string     // while it runs: the Claim by which its worker holds it
 	DedupeKey   string     // at most one pending or running job has this key
 }
 
@@ -54,6 +55,7 @@ var jobRelation = relation[SystemJob]{
 		{"run_after", func(j *SystemJob) any { return &j.RunAfter }, anyTime},
 		{"lease_until", func(j *SystemJob) any { return &j.LeaseUntil }, anyTime},
 		{"worker", func(j *SystemJob) any { return &j.Worker }, anyText},
+		{"claim_id", func(j *SystemJob) any { return &j.ClaimID }, linkRule},
 		{"dedupe_key", func(j *SystemJob) any { return &j.DedupeKey }, anyText},
 	},
 	fill: func(j *SystemJob) {

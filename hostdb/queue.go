@@ -108,7 +108,7 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease ti
 // next claims the first job in line, in one statement.
 func (t Jobs) next(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
 	e := t.s.db.engine
-	args := []any{worker, e.time(t.s.db.now().Add(lease))}
+	args := []any{worker, e.time(t.s.db.now().Add(lease)), NewID()}
 	condition := ""
 	if len(types) > 0 {
 		places := make([]string, len(types))
@@ -122,7 +122,7 @@ func (t Jobs) next(ctx context.Context, worker string, types []string, lease tim
 	if e == postgres {
 		skip = " FOR UPDATE SKIP LOCKED"
 	}
-	text := `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1, lease_until = $2
+	text := `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1, lease_until = $2, claim_id = $3
 		WHERE id = (SELECT id FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL` + condition +
 		" ORDER BY turn, id LIMIT 1" + skip + ") RETURNING " + t.r.names()
 	var job *SystemJob
@@ -148,7 +148,7 @@ func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	for _, text := range []string{
 		`UPDATE sys_jobs SET run_after = NULL WHERE id IN (SELECT id FROM sys_jobs
 			WHERE status = 'pending' AND run_after <= $1 ORDER BY run_after LIMIT 1000` + skip + ")",
-		`UPDATE sys_jobs SET worker = NULL, lease_until = NULL, error_log = 'the lease ended',
+		`UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_until = NULL, error_log = 'the lease ended',
 			completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
 			status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END
 			WHERE id IN (SELECT id FROM sys_jobs WHERE status = 'running' AND lease_until <= $1
@@ -205,10 +205,10 @@ func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
 	if j != nil {
 		again = now.Add(Backoff(j.Attempts))
 	}
-	err := t.held(ctx, j, "status = 'pending', run_after = $4, worker = NULL, lease_until = NULL, error_log = $5",
+	err := t.held(ctx, j, "status = 'pending', run_after = $4, worker = NULL, claim_id = NULL, lease_until = NULL, error_log = $5",
 		t.s.db.engine.time(again), orNull(reason))
 	if err == nil {
-		j.Status, j.RunAfter, j.Worker, j.LeaseUntil, j.ErrorLog = JobPending, &again, "", nil, reason
+		j.Status, j.RunAfter, j.Worker, j.ClaimID, j.LeaseUntil, j.ErrorLog = JobPending, &again, "", "", nil, reason
 	}
 	return err
 }
@@ -222,7 +222,7 @@ func Backoff(attempt int) time.Duration {
 	return min(first<<max(attempt-1, 0), longest)
 }
 
-// held updates a job if this worker still holds this attempt of it.
+// held updates a job if this worker still holds it by this claim. The number of attempts doesn't tell claims apart: Retry resets it.
 func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) error {
 	if j == nil {
 		return invalid("job", "is nil")
@@ -231,7 +231,7 @@ func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) e
 		return err
 	}
 	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+
-		" WHERE id = $1 AND worker = $2 AND attempts = $3 AND status = 'running'", append([]any{j.ID, j.Worker, j.Attempts}, args...), nothing)
+		" WHERE id = $1 AND worker = $2 AND claim_id = $3 AND status = 'running'", append([]any{j.ID, j.Worker, j.ClaimID}, args...), nothing)
 	if err == nil && touched == 0 {
 		return conflict("lease", "the job is no longer this worker's")
 	}
@@ -249,7 +249,7 @@ func (t Jobs) Cancel(ctx context.Context, id string) error {
 // where the job has not ended or was completed, and on "dedupe_key" where another one has taken its place.
 func (t Jobs) Retry(ctx context.Context, id string) error {
 	return t.change(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL, worker = NULL,
-		lease_until = NULL`, "status IN ('failed', 'cancelled')")
+		claim_id = NULL, lease_until = NULL`, "status IN ('failed', 'cancelled')")
 }
 
 // change updates a job in one of some statuses.

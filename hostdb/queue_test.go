@@ -374,3 +374,22 @@ func TestASweepThatFailsIsNoEmptyQueue(t *testing.T) {
 		t.Errorf("Claim = %+v, %v; want ErrUnavailable alone", j, err)
 	}
 }
+
+func TestAClaimEndsWithItsJobsCancelAlsoForTheSameWorker(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		ctx, id := t.Context(), enqueue(t, db, hostdb.SystemJob{JobType: "x"}).ID
+		old := claim(t, db, "w")
+		must(t, db.Jobs.Cancel(ctx, id))
+		must(t, db.Jobs.Retry(ctx, id))
+		held := claim(t, db, "w")
+		if held.ID != id || held.Attempts != old.Attempts {
+			t.Fatalf("claimed %+v after %+v", held, old)
+		}
+		wantField(t, db.Jobs.Heartbeat(ctx, old, time.Hour), hostdb.ErrConflict, "lease")
+		wantField(t, db.Jobs.Fail(ctx, old, "x"), hostdb.ErrConflict, "lease")
+		wantField(t, db.Jobs.Complete(ctx, old), hostdb.ErrConflict, "lease")
+		stored, err := db.Jobs.Get(ctx, id)
+		must(t, err)
+		must(t, db.Jobs.Complete(ctx, stored)) // the claim is part of the row
+	})
+}

@@ -139,6 +139,7 @@ CREATE TABLE sys_jobs (
     run_after    timestamptz,
     lease_until  timestamptz,
     worker       text COLLATE "C",
+    claim_id     text COLLATE "C",
     dedupe_key   text COLLATE "C",
     turn         bigint NOT NULL DEFAULT 0,
     CONSTRAINT sys_jobs__id PRIMARY KEY (id),

@@ -146,6 +146,7 @@ CREATE TABLE sys_jobs (
     run_after    text,
     lease_until  text,
     worker       text,
+    claim_id     text,
     dedupe_key   text,
     turn         integer NOT NULL DEFAULT 0,
     CONSTRAINT sys_jobs__id PRIMARY KEY (id),
