@@ -12,7 +12,7 @@ import (
 //
 // The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans, in the same
 // transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the row's id, Details the columns
-// that were set, or {"column": [before, after]}. Secrets and long texts are named but not shown.
+// that were set, or {"column": [before, after]}. Secrets and long values are named but not shown.
 type HostAuditLog struct {
 	ID          string
 	ActorUserID string // who did it; no foreign key
@@ -103,12 +103,19 @@ func (r *relation[M]) changes(before, after *M) map[string]any {
 	return changed
 }
 
+// maxShown bounds a value in an audit row, in bytes of JSON, so that two of every column are within the row's limit.
+const maxShown = 4 << 10
+
 // shown is a column's value in an audit row.
 func (c *column[M]) shown(m *M) any {
 	if c.rule.quiet {
 		return mask
 	}
-	return c.at(m)
+	value := c.at(m)
+	if encoded, err := json.Marshal(value); err == nil && len(encoded) > maxShown {
+		return "[long]"
+	}
+	return value
 }
 
 // differ reports whether any column differs.

@@ -3,6 +3,7 @@ package hostdb_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -211,5 +212,29 @@ func TestACancelledBeginEndsItsTransaction(t *testing.T) {
 			t.Errorf("Commit = %v, want context.Canceled alone", err)
 		}
 		must(t, tx.Rollback())
+	})
+}
+
+func TestAPlanWithManyFeaturesCanBeChanged(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		ctx, plan := t.Context(), &hostdb.PricingPlan{ID: "big", Name: "Big"}
+		for i := range 1500 { // nearly as many bytes as the column takes
+			plan.Features = append(plan.Features, fmt.Sprintf("feature-%032d", i))
+		}
+		must(t, db.Plans.Insert(ctx, plan))
+		plan.Features[0], plan.Name = "another", "Bigger"
+		must(t, db.Plans.Update(ctx, plan))
+		logs, err := db.AuditLogs.ListForTarget(ctx, "big")
+		if err != nil || len(logs) != 2 {
+			t.Fatalf("audit = %v, %v", logs, err)
+		}
+		for _, log := range logs {
+			if len(log.Details) > 1000 || !strings.Contains(log.Details, `"features"`) || !strings.Contains(log.Details, "Big") {
+				t.Errorf("%s: details of %d bytes: %.100s", log.EventType, len(log.Details), log.Details)
+			}
+		}
+		plan.Features = []string{"one"}
+		must(t, db.Plans.Update(ctx, plan))
+		must(t, db.Plans.Delete(ctx, "big"))
 	})
 }
