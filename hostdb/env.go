@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 )
 
 // instance guards the process-wide DB of FromEnv. A channel, so that waiting ends with the caller's context.
@@ -16,8 +17,9 @@ var instance = struct {
 }{turn: make(chan struct{}, 1)}
 
 // FromEnv returns the process-wide DB, opened by the first call from DB_TYPE (POSTGRESQL, the default, or SQLITE), DB_USER
-// (postgres), DB_PASS (required for PostgreSQL), DB_HOST (localhost), DB_PORT (5432) and DB_NAME (app_host; for SQLite the
-// file app_host.db). DB_PASS may hold any character. An error is not remembered: the next call tries again.
+// (postgres), DB_PASS (required for PostgreSQL), DB_HOST (localhost; or a socket's directory), DB_PORT (5432) and DB_NAME
+// (app_host; for SQLite the file app_host.db). DB_PASS may hold any character. An error is not remembered: the next call tries
+// again.
 //
 // Errors: as for Open; the *FieldError names the variable.
 func FromEnv(ctx context.Context) (*DB, error) {
@@ -77,8 +79,17 @@ func envURL(getenv func(string) string) (string, error) {
 		return "", invalid("DB_PORT", "must be a number from 1 to 65535")
 	}
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(or("DB_USER", "postgres"), getenv("DB_PASS")),
-		Host: net.JoinHostPort(or("DB_HOST", "localhost"), port), Path: "/" + or("DB_NAME", "app_host")}
-	return u.String(), nil
+		Path: "/" + or("DB_NAME", "app_host")}
+	if host := or("DB_HOST", "localhost"); strings.HasPrefix(host, "/") {
+		u.RawQuery = url.Values{"host": {host}, "port": {port}}.Encode()
+	} else {
+		u.Host = net.JoinHostPort(host, port)
+	}
+	given := u.String()
+	if _, err := url.Parse(given); err != nil { // all but the host is escaped
+		return "", invalid("DB_HOST", "must be a host's name, an IP address without brackets, or the directory of a socket")
+	}
+	return given, nil
 }
 
 // envError names the variable instead of the part of the URL.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -78,6 +79,8 @@ func TestFromEnvNamesTheVariable(t *testing.T) {
 		{"DB_TYPE", "MYSQL", hostdb.ErrInvalid}, {"DB_PASS", "", hostdb.ErrInvalid}, {"DB_PORT", "x", hostdb.ErrInvalid},
 		{"DB_PORT", "70000", hostdb.ErrInvalid}, {"DB_PORT", "0", hostdb.ErrInvalid}, {"DB_PASS", "wr0ng-secret", hostdb.ErrUnavailable},
 		{"DB_NAME", "nothing", hostdb.ErrUnavailable}, {"DB_HOST", "no-such-host.invalid", hostdb.ErrUnavailable},
+		{"DB_HOST", "bad host", hostdb.ErrInvalid}, {"DB_HOST", "a/b", hostdb.ErrInvalid}, {"DB_HOST", "u@h", hostdb.ErrInvalid},
+		{"DB_HOST", "[::1]", hostdb.ErrInvalid}, {"DB_HOST", "/no/such/directory", hostdb.ErrUnavailable},
 	} {
 		given := map[string]string{c.name: c.value}
 		for name, value := range good {
@@ -123,14 +126,28 @@ func TestAPasswordMayHoldAnyCharacter(t *testing.T) {
 
 func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
 	for want, given := range map[string]map[string]string{
-		"postgres://postgres:p@localhost:5432/app_host": {"DB_PASS": "p"},
-		"postgres://a:p@[::1]:1/b%3Fc":                  {"DB_PASS": "p", "DB_USER": "a", "DB_HOST": "::1", "DB_PORT": "1", "DB_NAME": "b?c", "DB_TYPE": "POSTGRESQL"},
-		"sqlite:app_host.db":                            {"DB_TYPE": "SQLITE"},
+		"postgres://postgres:p@localhost:5432/app_host":                            {"DB_PASS": "p"},
+		"postgres://a:p@[::1]:1/b%3Fc":                                             {"DB_PASS": "p", "DB_USER": "a", "DB_HOST": "::1", "DB_PORT": "1", "DB_NAME": "b?c", "DB_TYPE": "POSTGRESQL"},
+		"postgres://postgres:p@/app_host?host=%2Fvar%2Frun%2Fpostgresql&port=5433": {"DB_PASS": "p", "DB_HOST": "/var/run/postgresql", "DB_PORT": "5433"},
+		"sqlite:app_host.db":                                                       {"DB_TYPE": "SQLITE"},
 	} {
 		if got, err := hostdb.EnvURL(func(name string) string { return given[name] }); err != nil || got != want {
 			t.Errorf("URL = %q, %v; want %q", got, err, want)
 		}
 	}
+}
+
+func TestAHostMayBeTheDirectoryOfASocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "socket") // t.TempDir's path may be too long for a socket
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o777)) // the server may be another user
+	server, err := url.Parse(pgtest.Start(t, "unix_socket_directories="+dir).Database(t))
+	must(t, err)
+	setEnv(t, map[string]string{"DB_HOST": dir, "DB_PORT": server.Port(), "DB_PASS": "pgtest", "DB_NAME": strings.TrimPrefix(server.Path, "/")})
+	db, err := hostdb.FromEnv(t.Context())
+	must(t, err)
+	must(t, db.Ping(t.Context()))
 }
 
 func TestFromEnvEndsWithTheCallersContext(t *testing.T) {
