@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -260,11 +261,11 @@ func TestAHangingIssuerIsAskedOnceAndThenFailsFast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSigner(t, "EdDSA")
 		release := make(chan struct{})
-		asked := 0
+		var asked atomic.Int64
 		c := testConfig("EdDSA")
 		c.JWKSURL, c.Now = "https://issuer.example/keys", time.Now
 		c.HTTPClient = &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
-			asked++
+			asked.Add(1)
 			<-release
 			return nil, errors.New("too late")
 		})}
@@ -282,8 +283,8 @@ func TestAHangingIssuerIsAskedOnceAndThenFailsFast(t *testing.T) {
 				t.Errorf("within the pause it took %v", took)
 			}
 		}
-		if asked != 1 {
-			t.Errorf("%d fetches; want 1", asked)
+		if n := asked.Load(); n != 1 {
+			t.Errorf("%d fetches; want 1", n)
 		}
 		close(release)
 	})

@@ -56,14 +56,15 @@ func (s *server[T, C]) sweepBelow(end int) int {
 	return begin
 }
 
-// lapsed returns the tenants that are known for their backoff only, and takes those out whose backoff is over.
+// lapsed returns the tenants that are known for their backoff only, and takes those out whose backoff is over, and those that have
+// moved to another server, whose mutex guards their backoff now.
 func (s *server[T, C]) lapsed() []*tenant[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.pool.now()
 	var over []*tenant[T, C]
 	for t := range s.lapsing {
-		if !t.current.Load().backoff.waiting(now) {
+		if db := t.current.Load(); db.server != s || !db.backoff.waiting(now) {
 			over = append(over, t)
 			delete(s.lapsing, t)
 		}
