@@ -321,6 +321,20 @@ func TestADeadServerIsUnavailableAndALiveOneServesAgain(t *testing.T) {
 	must(t, db.Ping(ctx))
 }
 
+func TestAStandbyIsUnavailable(t *testing.T) {
+	server := pgtest.Start(t)
+	given := server.Database(t)
+	must(t, open(t, hostdb.Config{URL: hostdb.Secret(given)}).Close())
+	var dir string
+	must(t, rawURL(t, given).QueryRow("SHOW data_directory").Scan(&dir))
+	server.Stop()
+	if err := os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o644); err != nil {
+		t.Skip("the server's files are another user's")
+	}
+	must(t, server.Start())
+	wantField(t, openErr(t, given), hostdb.ErrUnavailable, "url.host")
+}
+
 func TestADeadlineIsUnavailableAndACancelIsACancel(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t))})
 	blocker, err := raw(t, db).Begin()

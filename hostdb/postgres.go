@@ -79,6 +79,8 @@ func refused(pg *pgconn.PgError, err error) error {
 		return &FieldError{Field: "url.database", Err: ErrUnavailable, Reason: "there is no such database; create it"}
 	case "53300":
 		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server has no connection left; raise its max_connections"}
+	case "0A000", "25006": // a transaction that writes can't begin
+		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server is a standby or read-only: " + pg.Message}
 	case "42501":
 		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the user may not do that: " + pg.Message}
 	}
