@@ -33,6 +33,15 @@ type figures struct {
 	waits                             *Histogram // nil until somebody has waited
 }
 
+// clone returns a copy that shares nothing.
+func (f figures) clone() figures {
+	if f.waits != nil {
+		waits := *f.waits
+		f.waits = &waits
+	}
+	return f
+}
+
 // settle closes what is idle if the tenant is retired, and tells whether the tenant has no place in any budget any more.
 // The tenant has no lease.
 func (db *database[T, C]) settle(retired bool) bool {
