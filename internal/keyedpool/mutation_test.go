@@ -34,8 +34,8 @@ var mutations = []mutation{
 		"v == Destroy || db.stale || now", "v == Destroy || now",
 	}, `5: .* left idle`},
 	{"the next generation takes over the connections", "tenant.go", []string{
-		"\tdb.figures = old.figures\n",
-		"\tdb.figures = old.figures\n" +
+		"\tdb.figures = old.figures.clone()\n",
+		"\tdb.figures = old.figures.clone()\n" +
 			"\tfor c := old.idle; c != nil && old.server == s; c = c.next {\n\t\tc.db = db\n\t\tdb.live++\n\t\told.live--\n\t}\n" +
 			"\tif old.server == s {\n\t\tdb.idle, old.idle = old.idle, nil\n\t\ts.victims.remove(old)\n\t\ts.victims.add(db)\n\t}\n",
 	}, `5: `},

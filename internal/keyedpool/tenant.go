@@ -38,7 +38,8 @@ func (t *tenant[T, C]) renew(s *server[T, C], target T, asOf uint64) {
 	db := s.adopt(t, target, old.generation+1)
 	old.server.mu.Lock()
 	defer old.server.mu.Unlock()
-	db.figures = old.figures.clone() // those who leave the old generation late are counted there, under its own server's mutex
+	// Those who leave the old generation late are counted there, under its own server's mutex.
+	db.figures = old.figures.clone()
 	if old.server == s {
 		db.worth, db.era = old.worth, old.era
 		if old.target == target {
