@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,27 +85,20 @@ type CacheConfig struct {
 
 // withDefaults fills in what is zero.
 func (c CacheConfig) withDefaults() CacheConfig {
-	orInt(&c.Size, 100_000)
-	orInt(&c.Denials, 4096)
-	orInt(&c.MaxLoads, 4)
-	orDuration(&c.MaxStaleness, 3*time.Second)
-	orDuration(&c.MaxAge, 5*time.Minute)
-	orDuration(&c.DenialAge, 2*time.Second)
-	orDuration(&c.MaxStaleIfDown, 2*time.Minute)
-	orDuration(&c.LoadTimeout, time.Second)
+	orElse(&c.Size, 100_000)
+	orElse(&c.Denials, 4096)
+	orElse(&c.MaxLoads, 4)
+	orElse(&c.MaxStaleness, 3*time.Second)
+	orElse(&c.MaxAge, 5*time.Minute)
+	orElse(&c.DenialAge, 2*time.Second)
+	orElse(&c.MaxStaleIfDown, 2*time.Minute)
+	orElse(&c.LoadTimeout, time.Second)
 	return c
 }
 
-func orInt(field *int, value int) {
-	if *field == 0 {
-		*field = value
-	}
-}
-
-func orDuration(field *time.Duration, value time.Duration) {
-	if *field == 0 {
-		*field = value
-	}
+// orElse fills in a field that is zero.
+func orElse[T comparable](field *T, value T) {
+	*field = cmp.Or(*field, value)
 }
 
 // validate checks a filled-in CacheConfig.
@@ -152,7 +146,7 @@ func (c *Config) validate() error {
 // setDefaults fills in what is zero.
 func (c *Config) setDefaults() {
 	c.Cache = c.Cache.withDefaults()
-	orDuration(&c.Subscription.Grace, hostdb.DefaultGrace)
+	orElse(&c.Subscription.Grace, hostdb.DefaultGrace)
 	if len(c.Roles) == 0 {
 		c.Roles = []string{hostdb.RoleOwner, hostdb.RoleAdmin, hostdb.RoleMember}
 	}

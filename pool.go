@@ -46,12 +46,12 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	if c.SQLiteDir == "" {
 		c.SQLiteDir = "tenants"
 	}
-	orInt(&c.MaxOpenSQLite, 256)
-	orInt(&c.SQLiteReaders, 2)
-	orInt(&c.MaxConns, 40)
-	orInt(&c.Replicas, 1)
-	orInt(&c.MaxIdleTenants, 10_000)
-	orDuration(&c.AcquireTimeout, 5*time.Second)
+	orElse(&c.MaxOpenSQLite, 256)
+	orElse(&c.SQLiteReaders, 2)
+	orElse(&c.MaxConns, 40)
+	orElse(&c.Replicas, 1)
+	orElse(&c.MaxIdleTenants, 10_000)
+	orElse(&c.AcquireTimeout, 5*time.Second)
 	return c
 }
 

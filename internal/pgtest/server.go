@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -152,19 +151,6 @@ func (s *Server) remove() {
 	s.Kill()
 	if s.dir != "" {
 		_ = os.RemoveAll(s.dir)
-	}
-}
-
-// Host returns the server's host:port.
-func (s *Server) Host() string {
-	return s.base.Host
-}
-
-// SetPassword sets a role's password, as a rotation would.
-func (s *Server) SetPassword(t testing.TB, role, password string) {
-	t.Helper()
-	if err := s.exec(fmt.Sprintf("ALTER ROLE %q PASSWORD '%s'", role, password)); err != nil {
-		t.Fatalf("pgtest: %v", err)
 	}
 }
 
