@@ -13,9 +13,9 @@ import (
 // mutation is a defect that the invariants must notice. It is made in a copy of one source file, which `go test -overlay`
 // puts in the original's place: the code itself knows nothing of it.
 type mutation struct {
-	name   string
-	file   string
-	edits  []string // old, new, old, new, …; every old text must occur once
+	name  string
+	file  string
+	edits []string // old, new, old, new, …; every old text must occur once
 }
 
 var mutations = []mutation{
