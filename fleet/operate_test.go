@@ -1,0 +1,111 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// provision makes a tenant that is dropped when the test ends.
+func (w *world) provision(t *testing.T, f *fleet.Fleet, slug string) *hostdb.TenantCatalog {
+	t.Helper()
+	tenant, err := f.Provision(t.Context(), fleet.Spec{Slug: slug, OwnerID: w.owner.ID})
+	must(t, err)
+	t.Cleanup(func() { must(t, f.Drop(context.Background(), tenant.ID)) })
+	return tenant
+}
+
+func TestATenantIsSuspendedMaintainedAndOpenedAgainAndEachStepIsAuditedOnce(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ctx, f := t.Context(), w.fleet(t, schema)
+		acme := w.provision(t, f, "acme")
+		audited := func() int {
+			logs, err := w.host.AuditLogs.ListForTarget(ctx, acme.ID)
+			must(t, err)
+			return len(logs)
+		}
+		before := audited()
+		for i, step := range []struct {
+			do   func() error
+			want string
+		}{
+			{func() error { return f.Maintenance(ctx, acme.ID, true) }, hostdb.TenantMaintenance},
+			{func() error { return f.Suspend(ctx, acme.ID) }, hostdb.TenantSuspended},
+			{func() error { return f.Resume(ctx, acme.ID) }, hostdb.TenantActive},
+			{func() error { return f.Maintenance(ctx, acme.ID, true) }, hostdb.TenantMaintenance},
+			{func() error { return f.Maintenance(ctx, acme.ID, false) }, hostdb.TenantActive},
+			{func() error { return f.Suspend(ctx, acme.ID) }, hostdb.TenantSuspended},
+		} {
+			must(t, step.do())
+			must(t, step.do()) // twice is harmless
+			row, err := w.host.Tenants.Get(ctx, acme.ID)
+			must(t, err)
+			if row.Status != step.want || audited() != before+i+1 {
+				t.Errorf("step %d: %s with %d audit rows; want %s with %d", i, row.Status, audited(), step.want, before+i+1)
+			}
+		}
+		if err := f.Maintenance(ctx, acme.ID, true); !errors.Is(err, hostdb.ErrConflict) {
+			t.Errorf("maintenance of a suspended tenant: %v", err)
+		}
+		must(t, f.Drop(ctx, acme.ID))
+		for name, err := range map[string]error{
+			"suspend": f.Suspend(ctx, acme.ID), "resume": f.Resume(ctx, acme.ID), "rename": f.Rename(ctx, acme.ID, "other", ""),
+			"maintenance": f.Maintenance(ctx, acme.ID, false),
+		} {
+			if !errors.Is(err, hostdb.ErrConflict) {
+				t.Errorf("%s of a dropped tenant: %v", name, err)
+			}
+		}
+		if err := f.Suspend(ctx, hostdb.NewID()); !errors.Is(err, hostdb.ErrNotFound) {
+			t.Errorf("an unknown tenant: %v", err)
+		}
+	})
+}
+
+func TestASuspendedTenantsRequestsAreWaitedForAsLongAsTheCallerLikes(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		f := w.fleet(t, schema)
+		acme := w.provision(t, f, "acme")
+		lease, err := w.pool.Lease(acme)
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if err := f.Suspend(ctx, acme.ID); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Suspend = %v while a request runs", err)
+		}
+		row, err := w.host.Tenants.Get(t.Context(), acme.ID)
+		must(t, err)
+		if row.Status != hostdb.TenantSuspended {
+			t.Errorf("the status is %s", row.Status)
+		}
+		lease.Release()
+		must(t, f.Suspend(t.Context(), acme.ID))
+	})
+}
+
+func TestRenameKeepsTheDatabaseAndRefusesATakenSlug(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ctx, f := t.Context(), w.fleet(t, schema)
+		acme := w.provision(t, f, "acme")
+		w.provision(t, f, "globex")
+		for range 2 {
+			must(t, f.Rename(ctx, acme.ID, "acme-2", "Acme Two"))
+		}
+		must(t, f.Rename(ctx, acme.ID, "", ""))
+		row, err := w.host.Tenants.BySlug(ctx, "acme-2")
+		must(t, err)
+		if row.ID != acme.ID || row.Name != "Acme Two" || row.DBURL != acme.DBURL {
+			t.Errorf("row = %+v", row)
+		}
+		if err := f.Rename(ctx, acme.ID, "globex", ""); !errors.Is(err, hostdb.ErrConflict) {
+			t.Errorf("a taken slug: %v", err)
+		}
+		if err := f.Rename(ctx, acme.ID, `"; DROP DATABASE x`, ""); !errors.Is(err, hostdb.ErrInvalid) {
+			t.Errorf("a malformed slug: %v", err)
+		}
+	})
+}
