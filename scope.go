@@ -76,6 +76,15 @@ func (s *Scope) HasFeature(key string) bool {
 	return slices.Contains(s.Features, key)
 }
 
+// SubscriptionStatus returns what a page tells about the tenant's subscription now: days left, grace, cancellation. The zero
+// status where there is none.
+func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
+	if s.m == nil {
+		return hostdb.SubscriptionStatus{}
+	}
+	return s.Subscription.StatusAt(s.m.now(), s.m.policy.grace)
+}
+
 // Check reports whether the caller may still be here: nil, or the error that a request would be refused with now. Long-lived
 // connections (websockets, event streams) call it from time to time. It costs a cache lookup; in a scope from Enter, a query in
 // the host database.

@@ -46,6 +46,12 @@ type Subscription struct {
 	ProductName       string
 	TrialEnd          *time.Time
 	CreatedAt         time.Time
+
+	// The latest of Stripe's events that the row shows. Its place in the order is that of (LastEventAt, LastEventRank,
+	// LastEventID): only a later event changes the row (package stripehook).
+	LastEventAt   *time.Time
+	LastEventRank int
+	LastEventID   string
 }
 
 // ActiveAt reports whether the subscription admits at this time: payment type "subscription" and status "active"; or
@@ -84,6 +90,9 @@ var subscriptionRelation = relation[Subscription]{
 		{"product_name", func(s *Subscription) any { return &s.ProductName }, anyText},
 		{"trial_end", func(s *Subscription) any { return &s.TrialEnd }, anyTime},
 		{"created_at", func(s *Subscription) any { return &s.CreatedAt }, anyTime},
+		{"last_event_at", func(s *Subscription) any { return &s.LastEventAt }, anyTime},
+		{"last_event_rank", func(s *Subscription) any { return &s.LastEventRank }, rule{most: 1 << 31}},
+		{"last_event_id", func(s *Subscription) any { return &s.LastEventID }, anyText},
 	},
 	fill: func(s *Subscription) {
 		orDefault(&s.PlanTier, TierFree)
@@ -110,6 +119,28 @@ func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subsc
 		return nil, err
 	}
 	return t.lock(ctx, "stripe_sub_id", id)
+}
+
+// LockOrInsert stores a subscription unless one with its StripeSubID is there, and returns the row that is there then, locked as
+// by LockByStripeSubID. It needs a Tx. Errors: ErrInvalid; ErrConflict where the tenant isn't there.
+func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subscription, error) {
+	if t.s.tx == nil {
+		return nil, invalid("tx", "a row is locked within a transaction")
+	}
+	t.fill(s)
+	args, err := t.r.values(t.s.db.engine, s)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args,
+		func() string { return t.orphan(ctx, s) })
+	if err == nil && stored == 1 {
+		err = audit(ctx, t.s.tx, t.r, "created", nil, s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t.LockByStripeSubID(ctx, s.StripeSubID)
 }
 
 // ListForTenant returns a tenant's subscriptions, ordered by id, a page at a time. Errors: ErrInvalid.

@@ -10,7 +10,7 @@ const (
 	WebhookProcessed = "processed"
 	WebhookFailed    = "failed"
 	WebhookSkipped   = "skipped_out_of_order" // a newer one had been applied
-	WebhookParked    = "parked"               // it is about a subscription not yet seen
+	WebhookParked    = "parked"               // it is about a subscription or a tenant not yet seen
 )
 
 // StripeWebhookEvent is a webhook that has arrived (core_stripe_webhook_events).
@@ -21,6 +21,9 @@ type StripeWebhookEvent struct {
 	Status      string // default WebhookProcessed
 	PayloadJSON string // the body, up to 1 MiB
 	CreatedAt   time.Time
+	StripeSubID string // the Stripe subscription that it is about
+	TenantID    string // the tenant that it names, there or not; no foreign key
+	Reason      string // why it failed or is parked, in words that repeat nothing of the payload
 }
 
 var webhookRelation = relation[StripeWebhookEvent]{
@@ -33,6 +36,9 @@ var webhookRelation = relation[StripeWebhookEvent]{
 			rule{required: true, words: []string{WebhookProcessed, WebhookFailed, WebhookSkipped, WebhookParked}}},
 		{"payload_json", func(e *StripeWebhookEvent) any { return &e.PayloadJSON }, rule{max: 1 << 20, form: validJSON}},
 		{"created_at", func(e *StripeWebhookEvent) any { return &e.CreatedAt }, anyTime},
+		{"stripe_sub_id", func(e *StripeWebhookEvent) any { return &e.StripeSubID }, anyText},
+		{"tenant_id", func(e *StripeWebhookEvent) any { return &e.TenantID }, linkRule},
+		{"reason", func(e *StripeWebhookEvent) any { return &e.Reason }, anyText},
 	},
 	fill: func(e *StripeWebhookEvent) { orDefault(&e.Status, WebhookProcessed) },
 }
@@ -53,6 +59,46 @@ func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool,
 	}
 	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (event_id) DO NOTHING", args, nothing)
 	return stored == 1, err
+}
+
+// Claim takes an event into processing: it stores it, or overwrites the one with its EventID if that has failed or is parked, and
+// reports whether it did either; e then has the stored row's ID and CreatedAt. False: the event has been dealt with. Two
+// transactions that claim the same event at once wait for each other. Errors: ErrInvalid.
+func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, error) {
+	if e == nil {
+		return false, invalid("event", "is nil")
+	}
+	t.fill(e)
+	args, err := t.r.values(t.s.db.engine, e)
+	if err != nil {
+		return false, err
+	}
+	claimed := false
+	err = t.s.returning(ctx, t.r.insertion()+` ON CONFLICT (event_id) DO UPDATE SET event_type = excluded.event_type,
+			status = excluded.status, payload_json = excluded.payload_json, stripe_sub_id = excluded.stripe_sub_id,
+			tenant_id = excluded.tenant_id, reason = excluded.reason
+		WHERE core_stripe_webhook_events.status IN ('failed', 'parked') RETURNING id, created_at`, args, func(row scanner) error {
+		claimed = true
+		return row.Scan(&cell{&e.ID}, &cell{&e.CreatedAt})
+	})
+	return claimed, err
+}
+
+// ListReady returns parked events whose subscription or tenant is there by now, ordered by id, at most 50: those about this
+// Stripe subscription or this tenant, or all if both are "". Errors: ErrInvalid.
+func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID string) ([]*StripeWebhookEvent, error) {
+	const there = ` AND (EXISTS (SELECT 1 FROM core_subscriptions s WHERE s.stripe_sub_id = core_stripe_webhook_events.stripe_sub_id)
+		OR EXISTS (SELECT 1 FROM core_tenants t WHERE t.id = core_stripe_webhook_events.tenant_id)) ORDER BY id LIMIT 50`
+	if stripeSubID == "" && tenantID == "" {
+		return t.many(ctx, "WHERE status = 'parked'"+there)
+	}
+	if err := anyText.text("stripe_sub_id", stripeSubID); err != nil {
+		return nil, err
+	}
+	if err := linkRule.text("tenant_id", tenantID); err != nil {
+		return nil, err
+	}
+	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $1 OR tenant_id = $2)"+there, orNull(stripeSubID), orNull(tenantID))
 }
 
 // ByEventID returns the event that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.

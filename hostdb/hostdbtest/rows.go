@@ -50,14 +50,15 @@ func roundTrips(t *testing.T, db *hostdb.DB) {
 	m := &hostdb.Membership{UserID: other.user.ID, TenantID: f.tenant.ID, ProfileID: "p", MetaAttributes: `{"a":1}`, IsActive: true}
 	roundTrip(t, db.Memberships, &m.ID, m, func() { m.Role, m.IsActive = "editor", false })
 	s := &hostdb.Subscription{TenantID: f.tenant.ID, StripeSubID: "sub", StripeCustID: "cus", PlanTier: "pro", Status: "active",
-		CurrentPeriodEnd: &at, CancelAtPeriodEnd: true, AmountCents: 1 << 40, ProductName: "Pro", TrialEnd: &at}
+		CurrentPeriodEnd: &at, CancelAtPeriodEnd: true, AmountCents: 1 << 40, ProductName: "Pro", TrialEnd: &at, LastEventAt: &at,
+		LastEventRank: 2, LastEventID: "evt_1"}
 	roundTrip(t, db.Subscriptions, &s.ID, s, func() { s.CurrentPeriodEnd, s.StripeSubID, s.Status = nil, "", "some_new_word" })
 	p := &hostdb.PricingPlan{ID: "pro", Name: "Pro", Description: "d", StripePriceMonthly: "m", StripePriceYearly: "y", AmountMonthly: 1,
 		AmountYearly: 2, Currency: "eur", TrialDays: 14, Features: []string{"a", "ö\"\\"}, TierLevel: 3, IsActive: true, SortOrder: -1}
 	roundTrip(t, db.Plans, &p.ID, p, func() { p.Features, p.Description = nil, "" })
 	j := &hostdb.SystemJob{JobType: "mail", Payload: "x", TenantID: f.tenant.ID, RunAfter: &at, DedupeKey: "k"}
 	roundTrip(t, db.Jobs, &j.ID, j, func() { j.Status, j.CompletedAt, j.RunAfter = hostdb.JobCompleted, &at, nil })
-	e := &hostdb.StripeWebhookEvent{EventID: "evt", EventType: "x.y", PayloadJSON: "{}"}
+	e := &hostdb.StripeWebhookEvent{EventID: "evt", EventType: "x.y", PayloadJSON: "{}", StripeSubID: "sub", TenantID: f.tenant.ID, Reason: "r"}
 	roundTrip(t, db.WebhookEvents, &e.ID, e, func() { e.Status = hostdb.WebhookParked })
 }
 

@@ -1,0 +1,16 @@
+-- +goose Up
+-- Which of Stripe's events a subscription shows: events arrive in any order, and only a later one may change the row.
+ALTER TABLE core_subscriptions
+    ADD COLUMN last_event_at   timestamptz,
+    ADD COLUMN last_event_rank bigint NOT NULL DEFAULT 0,
+    ADD COLUMN last_event_id   text COLLATE "C",
+    ADD CONSTRAINT core_subscriptions__last_event_rank__check CHECK (last_event_rank >= 0);
+
+-- What an event is about, so that a parked one is found when that appears, and why it is where it is.
+ALTER TABLE core_stripe_webhook_events
+    ADD COLUMN stripe_sub_id text COLLATE "C",
+    ADD COLUMN tenant_id     text COLLATE "C",
+    ADD COLUMN reason        text COLLATE "C",
+    ADD CONSTRAINT core_stripe_webhook_events__tenant_id__check CHECK (tenant_id ~ '^[0-9a-f]{32}$');
+CREATE INDEX core_stripe_webhook_events_parked_sub ON core_stripe_webhook_events (stripe_sub_id, id) WHERE status = 'parked';
+CREATE INDEX core_stripe_webhook_events_parked_tenant ON core_stripe_webhook_events (tenant_id, id) WHERE status = 'parked';
