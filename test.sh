@@ -1,29 +1,38 @@
 #!/bin/sh
-# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL's
-# binaries are missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
+# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL
+# or PgBouncer is missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
 set -eu
 cd "$(dirname "$0")"
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# Some tests start, kill and configure servers of their own, so binaries are needed even where TENANTDB_TEST_POSTGRES_URL names the
-# server that the others share.
-have_postgres() {
+# Some tests start, kill and configure servers and poolers of their own, so binaries are needed even where TENANTDB_TEST_POSTGRES_URL
+# names the server that the others share.
+have_postgresql() {
     command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
 }
 
-install_postgres() {
+have_pgbouncer() {
+    command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]
+}
+
+# install takes the names of Debian packages.
+install() {
     sudo=""
     [ "$(id -u)" -eq 0 ] || sudo="sudo -n"
-    command -v apt-get >/dev/null 2>&1 || { echo "test.sh: install PostgreSQL 13 or later: the tests start servers of their own, whether TENANTDB_TEST_POSTGRES_URL is set or not" >&2; exit 1; }
-    # The tests start servers of their own; the package's default cluster isn't wanted.
+    command -v apt-get >/dev/null 2>&1 || { echo "test.sh: install what the tests start for themselves: $*" >&2; exit 1; }
+    # The package's default cluster isn't wanted.
     $sudo mkdir -p /etc/postgresql-common
     [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
     $sudo apt-get update -q
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
 }
 
-have_postgres || install_postgres
+missing=""
+for package in postgresql pgbouncer; do
+    "have_$package" || missing="$missing $package"
+done
+[ -z "$missing" ] || install $missing
 export TENANTDB_REQUIRE_POSTGRES=1
 
 for module in . contrib/gin examples/routers; do

@@ -1,8 +1,8 @@
 // Package pgtest gives tests a real PostgreSQL: a throwaway server started from local binaries as a user other than root, or
-// the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). Start needs local binaries in either case.
+// the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). Start and StartPgBouncer need local binaries in either case.
 //
 // A test binary that uses it calls Run from TestMain, which stops the server and removes its files, or drops what it made there.
-// Where no server can be had, tests are skipped with the reason; with TENANTDB_REQUIRE_POSTGRES=1 they fail.
+// Where no server or pooler can be had, tests are skipped with the reason; with TENANTDB_REQUIRE_POSTGRES=1 they fail.
 package pgtest
 
 import (
@@ -175,11 +175,11 @@ func uniqueName(kind string) string {
 	return fmt.Sprintf("tenantdb_%s_%d_%d_%08x", kind, os.Getpid(), sequence.Add(1), rand.Uint32())
 }
 
-// unavailable ends a test that can't have its server.
+// unavailable ends a test that can't have its server or its pooler.
 func unavailable(t testing.TB, err error) {
 	t.Helper()
 	if os.Getenv("TENANTDB_REQUIRE_POSTGRES") == "1" {
-		t.Fatalf("pgtest: PostgreSQL is required (TENANTDB_REQUIRE_POSTGRES=1): %v", err)
+		t.Fatalf("pgtest: required (TENANTDB_REQUIRE_POSTGRES=1), but unavailable: %v", err)
 	}
-	t.Skipf("pgtest: no PostgreSQL: %v", err)
+	t.Skipf("pgtest: unavailable: %v", err)
 }

@@ -78,3 +78,27 @@ func TestServerStartsAgainWithItsDataAfterAKill(t *testing.T) {
 		t.Fatalf("max_connections = %q, %v; want 10", limit, err)
 	}
 }
+
+func TestPgBouncerPoolsTransactionsOfEveryDatabase(t *testing.T) {
+	s := pgtest.Start(t)
+	b := pgtest.StartPgBouncer(t, s, "max_db_connections=1")
+	for range 2 {
+		url := b.Through(t, s.Database(t))
+		backends := map[int]bool{}
+		for range 3 {
+			conn, err := pgx.Connect(t.Context(), url)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, b.Log())
+			}
+			defer conn.Close(context.Background())
+			var pid int
+			if err := conn.QueryRow(t.Context(), "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
+				t.Fatalf("%v\n%s", err, b.Log())
+			}
+			backends[pid] = true
+		}
+		if len(backends) != 1 {
+			t.Errorf("three clients used %d of the server's connections; want 1", len(backends))
+		}
+	}
+}
