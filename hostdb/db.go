@@ -21,6 +21,9 @@ type Tables struct {
 	AuditLogs     AuditLogs     // sys_audit_logs
 	Jobs          Jobs          // sys_jobs
 	WebhookEvents WebhookEvents // core_stripe_webhook_events
+
+	MigrationRuns    MigrationRuns    // sys_migration_runs
+	MigrationTenants MigrationTenants // sys_migration_tenants
 }
 
 // DB is an open host database. Its methods, and those of its tables, may be called from several goroutines. A read sees every
@@ -59,6 +62,9 @@ func tablesOn(s session) Tables {
 		AuditLogs:     AuditLogs{Table[HostAuditLog]{s, &auditRelation}},
 		Jobs:          Jobs{Table[SystemJob]{s, &jobRelation}},
 		WebhookEvents: WebhookEvents{Table[StripeWebhookEvent]{s, &webhookRelation}},
+
+		MigrationRuns:    MigrationRuns{Table[MigrationRun]{s, &runRelation}},
+		MigrationTenants: MigrationTenants{Table[MigrationTenant]{s, &ledgerRelation}},
 	}
 }
 

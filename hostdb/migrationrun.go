@@ -1,0 +1,180 @@
+package hostdb
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// The statuses of a migration run.
+const (
+	RunRunning = "running"
+	RunPaused  = "paused"  // no further tenant is begun until it is taken up again
+	RunStopped = "stopped" // ended with tenants left, as by too many failures; it may be taken up again
+	RunDone    = "done"    // no tenant is left; some may have failed
+)
+
+// MigrationRun brings tenants' databases to a version of their own schema (sys_migration_runs).
+type MigrationRun struct {
+	ID            string
+	Status        string // default RunRunning
+	TargetVersion int64
+	IsDown        bool // it takes migrations back
+	AtTarget      int  // how many tenants had nothing to do, and are not in the ledger
+	CreatedAt     time.Time
+	CompletedAt   *time.Time // when it last ended
+}
+
+var runRelation = relation[MigrationRun]{
+	table: "sys_migration_runs", refers: "run_id",
+	columns: []column[MigrationRun]{
+		{"id", func(r *MigrationRun) any { return &r.ID }, idRule},
+		{"status", func(r *MigrationRun) any { return &r.Status }, rule{required: true, words: []string{RunRunning, RunPaused, RunStopped, RunDone}}},
+		{"target_version", func(r *MigrationRun) any { return &r.TargetVersion }, rule{}},
+		{"is_down", func(r *MigrationRun) any { return &r.IsDown }, anyBool},
+		{"at_target", func(r *MigrationRun) any { return &r.AtTarget }, rule{}},
+		{"created_at", func(r *MigrationRun) any { return &r.CreatedAt }, anyTime},
+		{"completed_at", func(r *MigrationRun) any { return &r.CompletedAt }, anyTime},
+	},
+	fill: func(r *MigrationRun) { orDefault(&r.Status, RunRunning) },
+}
+
+// MigrationRuns is the table of migration runs.
+type MigrationRuns struct{ Table[MigrationRun] }
+
+// Last returns the run that was begun last. Errors: ErrNotFound.
+func (t MigrationRuns) Last(ctx context.Context) (*MigrationRun, error) {
+	return t.one(ctx, "ORDER BY id DESC LIMIT 1")
+}
+
+// Begin stores a new run and enters the tenants that it has to work on into the ledger, in one transaction. It fills in AtTarget.
+// Errors: ErrInvalid.
+func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan MigrationPlan) error {
+	if run == nil {
+		return invalid("run", "is nil")
+	}
+	selected, args, err := plan.query(run)
+	if err != nil {
+		return err
+	}
+	return t.s.write(ctx, func(tx *Tx) error {
+		in := tx.MigrationRuns
+		if err := in.Insert(ctx, run); err != nil {
+			return err
+		}
+		all, allArgs := plan.tenants("")
+		considered := 0
+		if err := in.s.queryRow(ctx, "SELECT count(*) FROM core_tenants WHERE "+all, allArgs, &considered); err != nil {
+			return err
+		}
+		entered, err := in.s.exec(ctx, "INSERT INTO sys_migration_tenants (run_id, tenant_id, stage) SELECT '"+run.ID+"', tenant_id, stage FROM ("+
+			selected+") AS planned", args, nothing)
+		if err != nil {
+			return err
+		}
+		run.AtTarget = max(0, considered-int(entered))
+		return in.Update(ctx, run)
+	})
+}
+
+// Continue has a paused or stopped run, or one that is done, run again; with its failed tenants where retry says so.
+// Errors: ErrNotFound; ErrInvalid.
+func (t MigrationRuns) Continue(ctx context.Context, id string, retry bool) (run *MigrationRun, err error) {
+	err = t.s.write(ctx, func(tx *Tx) error {
+		if run, err = tx.MigrationRuns.Lock(ctx, id); err != nil {
+			return err
+		}
+		if retry {
+			if _, err := tx.MigrationRuns.s.exec(ctx, "UPDATE sys_migration_tenants SET status = 'pending', completed_at = NULL"+
+				" WHERE run_id = $1 AND status = 'failed'", []any{id}, nothing); err != nil {
+				return err
+			}
+		}
+		run.Status, run.CompletedAt = RunRunning, nil
+		return tx.MigrationRuns.Update(ctx, run)
+	})
+	return run, err
+}
+
+// End sets the status of a run that is running, and returns its row as it is then: one that was paused stays so.
+// Errors: ErrNotFound; ErrInvalid.
+func (t MigrationRuns) End(ctx context.Context, id, status string) (run *MigrationRun, err error) {
+	err = t.s.write(ctx, func(tx *Tx) error {
+		if run, err = tx.MigrationRuns.Lock(ctx, id); err != nil || run.Status != RunRunning {
+			return err
+		}
+		now := tx.db.now()
+		run.Status, run.CompletedAt = status, &now
+		return tx.MigrationRuns.Update(ctx, run)
+	})
+	return run, err
+}
+
+// MigrationPlan says which tenants a run works on, and in which order: first the canaries (stage 0), then the others in stages of
+// Batch tenants. Tenants that are being provisioned or were dropped are left out.
+type MigrationPlan struct {
+	Only        []string // tenants' ids; empty: all
+	Canary      []string // ids of those that go first
+	CanaryCount int      // that many more go first
+	Batch       int      // tenants in a stage; 0: all in one
+	Verify      bool     // also tenants that are at the target by the catalog
+}
+
+// maxNamed is how many tenants a plan may name.
+const maxNamed = 5000
+
+// tenants is the condition for those that the plan is about, and its arguments.
+func (p MigrationPlan) tenants(alias string) (string, []any) {
+	condition := alias + "status IN ('active', 'suspended', 'maintenance')"
+	if len(p.Only) == 0 {
+		return condition, nil
+	}
+	places, args := placesFor(p.Only, nil)
+	return condition + " AND " + alias + "id IN (" + places + ")", args
+}
+
+// query selects tenant_id and stage of the tenants that have something to do. The catalog's version is raised after an up, so it
+// proves that there is nothing; it is lowered before a down, so for a down it proves nothing.
+func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
+	if p.CanaryCount < 0 || p.Batch < 0 {
+		return "", nil, invalid("plan", "CanaryCount and Batch can't be negative")
+	}
+	if len(p.Only) > maxNamed || len(p.Canary) > maxNamed {
+		return "", nil, invalid("plan", fmt.Sprintf("more than %d tenants are named", maxNamed))
+	}
+	for _, id := range append(p.Only[:len(p.Only):len(p.Only)], p.Canary...) {
+		if err := idRule.text("tenant_id", id); err != nil {
+			return "", nil, err
+		}
+	}
+	condition, args := p.tenants("")
+	if !run.IsDown && !p.Verify {
+		condition += fmt.Sprintf(" AND (schema_version IS NULL OR schema_version < %d)", run.TargetVersion)
+	}
+	canary := "0 = 1"
+	if len(p.Canary) > 0 {
+		var places string
+		places, args = placesFor(p.Canary, args)
+		canary = "id IN (" + places + ")"
+	}
+	stage := "1"
+	if p.Batch > 0 {
+		stage = fmt.Sprintf("1 + (place - 1 - %d) / %d", p.CanaryCount, p.Batch)
+	}
+	return fmt.Sprintf(`SELECT id AS tenant_id, CASE WHEN is_canary OR place <= %d THEN 0 ELSE %s END AS stage FROM (
+		SELECT id, is_canary, row_number() OVER (PARTITION BY is_canary ORDER BY id) AS place FROM (
+			SELECT id, %s AS is_canary FROM core_tenants WHERE %s) AS chosen) AS placed`, p.CanaryCount, stage, canary, condition), args, nil
+}
+
+// placesFor appends values to a statement's arguments and lists their places.
+func placesFor(values []string, args []any) (string, []any) {
+	places := ""
+	for i, value := range values {
+		if i > 0 {
+			places += ", "
+		}
+		args = append(args, value)
+		places += fmt.Sprintf("$%d", len(args))
+	}
+	return places, args
+}
