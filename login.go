@@ -109,10 +109,10 @@ func (l *logins) close() {
 }
 
 // access returns the facts about a caller in a tenant, after the first-login hook where they have no user yet.
-func (m *Middleware) access(ctx context.Context, id *Identity, key accessKey) (*hostdb.Access, error) {
-	access, err := m.resolver.access(ctx, key)
-	if err != nil || access.User != nil || m.logins.hook == nil {
-		return access, err
+func (m *Middleware) access(ctx context.Context, id *Identity, key accessKey) (*facts, error) {
+	facts, err := m.resolver.access(ctx, key)
+	if err != nil || facts.User != nil || m.logins.hook == nil {
+		return facts, err
 	}
 	if err := m.firstLogin(ctx, id, key.user); err != nil {
 		return nil, err

@@ -102,20 +102,21 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 		return nil, err
 	}
 	key := accessKey{user, tenant}
-	access, err := m.access(ctx, identity, key)
+	facts, err := m.access(ctx, identity, key)
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
-	subscription, plan, err := m.policy.decide(access, m.now(), rules)
+	subscription, plan, err := m.policy.decide(&facts.Access, m.now, rules)
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
-	lease, err := m.pool.Lease(access.Tenant)
+	db, err := facts.database(m.pool)
 	if err != nil {
-		return nil, m.explain(err, access.Tenant.ID)
+		return nil, m.explain(err, facts.Tenant.ID)
 	}
-	scope := m.scope(ctx, Scope{Identity: identity, User: access.User, Tenant: access.Tenant, Membership: access.Membership,
-		Role: access.Membership.Role, key: key, rules: rules, lease: lease})
+	scope := m.scope(ctx, Scope{Identity: identity, User: facts.User, Tenant: facts.Tenant, Membership: facts.Membership,
+		Role: facts.Membership.Role, key: key, rules: rules})
+	scope.hold(db)
 	scope.scope.pay(subscription, plan)
 	return scope, nil
 }
@@ -186,11 +187,12 @@ func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Contex
 	if err != nil {
 		return nil, nil, m.explain(err, tenantID)
 	}
-	lease, err := m.pool.Lease(tenant)
+	db, err := m.pool.tenant(tenant)
 	if err != nil {
 		return nil, nil, m.explain(err, tenantID)
 	}
-	scope := m.scope(ctx, Scope{Tenant: tenant, lease: lease})
+	scope := m.scope(ctx, Scope{Tenant: tenant})
+	scope.hold(db)
 	return scope, scope.release, nil
 }
 
@@ -212,7 +214,7 @@ func (m *Middleware) openTenant(ctx context.Context, id string) (*hostdb.TenantC
 // scope puts a scope into a context.
 func (m *Middleware) scope(ctx context.Context, s Scope) *scopeContext {
 	c := &scopeContext{Context: ctx, scope: s}
-	c.scope.m, c.scope.parent, c.scope.loans = m, ctx, &c.loans
+	c.scope.m, c.scope.ctx = m, c
 	return c
 }
 

@@ -36,16 +36,21 @@ type policy struct {
 	minSchemaVersion int64
 }
 
-// decide returns the subscription and the plan in force, or the reason to refuse.
-func (p *policy) decide(a *hostdb.Access, now time.Time, rules Rules) (*hostdb.Subscribed, *hostdb.PricingPlan, error) {
+// decide returns the subscription and the plan in force, or the reason to refuse. The clock is read only where a date matters.
+func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (*hostdb.Subscribed, *hostdb.PricingPlan, error) {
 	if a.User == nil || a.Tenant == nil || a.Membership == nil || !a.Membership.IsActive || a.Tenant.Status == hostdb.TenantDropped {
 		return nil, nil, ErrNotMember
 	}
 	if err := p.open(a.Tenant); err != nil {
 		return nil, nil, err
 	}
+	var now time.Time
 	for i := range a.Subscriptions {
-		if s := &a.Subscriptions[i]; s.ActiveAt(now, p.grace) {
+		s := &a.Subscriptions[i]
+		if now.IsZero() && s.Status != hostdb.SubscriptionActive {
+			now = clock()
+		}
+		if s.ActiveAt(now, p.grace) {
 			return s, s.Plan, nil
 		}
 	}

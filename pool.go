@@ -1,7 +1,6 @@
 package tenantdb
 
 import (
-	"container/list"
 	"context"
 	"database/sql"
 	"errors"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -61,28 +61,14 @@ type Pool struct {
 	sqlite *sqliteFiles
 	pg     *pgPool
 
-	mu       sync.Mutex             // guards what follows and every tenantDB's bookkeeping; no I/O under it
+	crowded atomic.Bool // there are more tenants than MaxIdleTenants
+
+	mu       sync.Mutex             // guards what follows; no I/O under it
 	tenants  map[string]*tenantDB   // by tenant id, the current generation
 	retiring map[*tenantDB]struct{} // marked, until their last lease ends and they have closed
-	idle     *list.List             // of *tenantDB without a lease, least recently used first
-	idleOpen *list.List             // the same for those that hold a SQLite file open
+	all      ring                   // of tenants
+	open     ring                   // of those that hold a SQLite file open
 	closed   bool
-}
-
-// tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another.
-type tenantDB struct {
-	pool   *Pool
-	id     string
-	url    *hostdb.Secret // a pointer, since fmt follows none of an unexported field
-	engine engine
-
-	refs    int           // leases; guarded by Pool.mu, as the next three are
-	retired bool          // closes with its last lease
-	place   *list.Element // in queue, while refs is 0
-	queue   *list.List    // Pool.idle or Pool.idleOpen
-	gone    chan struct{} // closed once it has closed
-
-	cache sync.Map // key → *cached
 }
 
 // engine is a tenant's database on one kind of server. Its methods do no I/O but close.
@@ -105,7 +91,7 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	if cfg.MaxConns < cfg.Replicas {
 		return nil, fmt.Errorf("tenantdb: PoolConfig.MaxConns: %d connections for %d replicas leave some without one", cfg.MaxConns, cfg.Replicas)
 	}
-	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]struct{}), idle: list.New(), idleOpen: list.New()}
+	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]struct{})}
 	p.sqlite = newSQLiteFiles(cfg, p.closeIdleFile)
 	var err error
 	if p.pg, err = newPGPool(cfg); err != nil {
@@ -119,138 +105,138 @@ func (p *Pool) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "tenantdb.Pool")
 }
 
-// Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries do.
-type Lease struct {
-	tenant *tenantDB
-	once   sync.Once
-}
-
 // Lease returns a lease on a tenant's database as the catalog describes it. A db_url other than before starts a new generation:
 // leases of the old one go on (with a SQLite file to its end, on PostgreSQL with connections of the new one), nobody else gets
 // it. It fails with ErrTenantUnavailable where db_url isn't usable.
 func (p *Pool) Lease(tenant *hostdb.TenantCatalog) (*Lease, error) {
-	p.mu.Lock()
-	if t := p.tenants[tenant.ID]; t != nil && *t.url == tenant.DBURL && !p.closed {
-		p.hold(t)
-		p.mu.Unlock()
-		return &Lease{tenant: t}, nil
-	}
-	p.mu.Unlock()
-	engine, err := p.newEngine(tenant)
+	t, err := p.tenant(tenant)
 	if err != nil {
+		return nil, err
+	}
+	return &Lease{tenant: t}, nil
+}
+
+// tenant returns a tenant's database, held once more.
+func (p *Pool) tenant(tenant *hostdb.TenantCatalog) (*tenantDB, error) {
+	if t, err := p.known(tenant); t != nil || err != nil {
+		return t, err
+	}
+	url := tenant.DBURL // the caller may change its own
+	fresh := &tenantDB{pool: p, id: tenant.ID, url: &url, gone: make(chan struct{}), self: new(shortcut)}
+	fresh.self.to.Store(fresh)
+	if err := p.prepare(fresh, tenant); err != nil {
 		return nil, because(ErrTenantUnavailable, err)
 	}
+	t, old, err := p.admit(fresh, tenant)
+	if t != fresh {
+		fresh.engine.close()
+	}
+	closeAll(old)
+	return t, err
+}
+
+// known returns a tenant's database where the pool has it already.
+func (p *Pool) known(tenant *hostdb.TenantCatalog) (*tenantDB, error) {
 	p.mu.Lock()
-	t := p.tenants[tenant.ID]
+	defer p.mu.Unlock()
 	if p.closed {
-		p.mu.Unlock()
-		engine.close()
 		return nil, because(ErrTenantUnavailable, errPoolClosed)
 	}
-	if t != nil && *t.url == tenant.DBURL { // another request was faster
-		p.hold(t)
-		p.mu.Unlock()
-		engine.close()
-		return &Lease{tenant: t}, nil
+	if t := p.tenants[tenant.ID]; t != nil && *t.url == tenant.DBURL && t.hold() {
+		return t, nil
+	}
+	return nil, nil
+}
+
+// admit files a tenant's new database, held once, unless another request was faster. What it returns beside it is to be closed.
+func (p *Pool) admit(fresh *tenantDB, tenant *hostdb.TenantCatalog) (*tenantDB, []*tenantDB, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, nil, because(ErrTenantUnavailable, errPoolClosed)
+	}
+	t := p.tenants[fresh.id]
+	if t != nil && *t.url == tenant.DBURL && t.hold() {
+		return t, nil, nil
 	}
 	var old []*tenantDB
 	if t != nil {
 		old = p.retire(t)
 	}
-	url := tenant.DBURL // the caller may change its own
-	fresh := &tenantDB{pool: p, id: tenant.ID, url: &url, engine: engine, refs: 1, gone: make(chan struct{})}
+	fresh.leases.Store(1)
 	p.tenants[fresh.id] = fresh
-	p.mu.Unlock()
-	closeAll(old)
-	return &Lease{tenant: fresh}, nil
+	fresh.inAll = p.all.add(fresh)
+	return fresh, append(old, p.surplus()...), nil
 }
 
-// newEngine prepares a tenant's database without touching it.
-func (p *Pool) newEngine(tenant *hostdb.TenantCatalog) (engine, error) {
+// prepare makes a tenant's engine without touching the database.
+func (p *Pool) prepare(t *tenantDB, tenant *hostdb.TenantCatalog) (err error) {
 	switch scheme, rest, _ := strings.Cut(tenant.DBURL.Reveal(), ":"); scheme {
 	case "sqlite":
-		return p.sqlite.tenant(rest)
+		t.engine, err = p.sqlite.tenant(rest, func() { p.opened(t) })
 	case "postgres", "postgresql":
-		return newPGTenant(p.pg, tenant)
-	}
-	return nil, errors.New("db_url: begins with neither sqlite: nor postgres://")
-}
-
-// hold counts one more lease. The caller holds p.mu.
-func (p *Pool) hold(t *tenantDB) {
-	t.refs++
-	t.leaveQueue()
-}
-
-// leaveQueue takes an idle database out of its queue. The caller holds Pool.mu.
-func (t *tenantDB) leaveQueue() {
-	if t.place != nil {
-		t.queue.Remove(t.place)
-		t.place = nil
-	}
-}
-
-// again returns another lease on the same database. Where that has closed, since the lease has ended, the new one is over too.
-func (l *Lease) again() *Lease {
-	p := l.tenant.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	next := &Lease{tenant: l.tenant}
-	if l.tenant.retired && l.tenant.refs == 0 {
-		next.once.Do(func() {})
-		return next
-	}
-	p.hold(l.tenant)
-	return next
-}
-
-// Release ends the lease. Further calls do nothing.
-func (l *Lease) Release() {
-	l.once.Do(func() { l.tenant.pool.release(l.tenant) })
-}
-
-// release counts one lease less and closes what nobody needs.
-func (p *Pool) release(t *tenantDB) {
-	p.mu.Lock()
-	t.refs--
-	var unused []*tenantDB
-	switch {
-	case t.refs > 0:
-	case t.retired:
-		unused = append(unused, t)
+		t.engine, err = newPGTenant(p.pg, tenant)
 	default:
-		t.queue = p.idle
-		if p.sqlite.isOpen(t.engine) {
-			t.queue = p.idleOpen
-		}
-		t.place = t.queue.PushBack(t)
-		for p.idle.Len() > p.cfg.MaxIdleTenants {
-			unused = append(unused, p.retire(p.idle.Front().Value.(*tenantDB))...)
-		}
+		err = errors.New("db_url: begins with neither sqlite: nor postgres://")
 	}
+	return err
+}
+
+// surplus retires tenants without a lease while there are more than MaxIdleTenants, and returns those to be closed. The caller
+// holds p.mu.
+func (p *Pool) surplus() []*tenantDB {
+	var unused []*tenantDB
+	for len(p.tenants) > p.cfg.MaxIdleTenants {
+		t := p.all.victim()
+		if t == nil {
+			break // all are in use: the next release looks again
+		}
+		p.forget(t)
+		unused = append(unused, t)
+	}
+	p.crowded.Store(len(p.tenants) > p.cfg.MaxIdleTenants)
+	return unused
+}
+
+// trim closes the surplus.
+func (p *Pool) trim() {
+	p.mu.Lock()
+	unused := p.surplus()
 	p.mu.Unlock()
 	closeAll(unused)
-	p.sqlite.wake()
+}
+
+// opened notes that a tenant's SQLite file takes a place.
+func (p *Pool) opened(t *tenantDB) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tenants[t.id] == t && t.inOpen == nil {
+		t.inOpen = p.open.add(t)
+	}
 }
 
 // retire marks a tenant's database: nobody gets it any more. It returns it where no lease keeps it. The caller holds p.mu, and
 // closes what is returned without it.
 func (p *Pool) retire(t *tenantDB) []*tenantDB {
-	t.retired = true
-	p.retiring[t] = struct{}{}
-	if p.tenants[t.id] == t {
-		delete(p.tenants, t.id)
-	}
-	if t.refs > 0 {
+	p.forget(t)
+	if !t.retire() {
 		return nil
 	}
-	t.leaveQueue()
 	return []*tenantDB{t}
+}
+
+// forget takes a tenant's database, which is or will be marked, out of what the pool gives out. The caller holds p.mu.
+func (p *Pool) forget(t *tenantDB) {
+	delete(p.tenants, t.id)
+	p.all.remove(t.inAll)
+	p.open.remove(t.inOpen)
+	p.retiring[t] = struct{}{}
 }
 
 // closeAll closes databases that nobody holds.
 func closeAll(unused []*tenantDB) {
 	for _, t := range unused {
+		t.self.to.Store(nil)
 		t.dropCached()
 		t.engine.close()
 		t.pool.mu.Lock()
@@ -358,23 +344,15 @@ func (p *Pool) Close(ctx context.Context) error {
 	return err
 }
 
-// closeIdleFile closes the least recently used SQLite database that nobody holds; false where there is none.
+// closeIdleFile closes a SQLite database that nobody holds nor held for a while; false where there is none.
 func (p *Pool) closeIdleFile() bool {
 	p.mu.Lock()
 	var unused []*tenantDB
-	if first := p.idleOpen.Front(); first != nil {
-		unused = p.retire(first.Value.(*tenantDB))
+	if t := p.open.victim(); t != nil {
+		p.forget(t)
+		unused = append(unused, t)
 	}
 	p.mu.Unlock()
 	closeAll(unused)
 	return unused != nil
 }
-
-// DB returns the tenant's handle for writing; see the function DB.
-func (l *Lease) DB() *sql.DB { return l.tenant.engine.writer() }
-
-// ReadDB returns the tenant's handle for reading; see the function ReadDB.
-func (l *Lease) ReadDB() *sql.DB { return l.tenant.engine.reader() }
-
-// PG returns the tenant's handle in pgx's shape, nil for a tenant on SQLite.
-func (l *Lease) PG() *PGX { return l.tenant.engine.native() }

@@ -230,7 +230,7 @@ func (t *pgTenant) acquire(ctx context.Context) (*loan, error) {
 	var of *loans
 	var owner *keyedpool.Owner
 	if scope, ok := FromContext(ctx); ok {
-		of = scope.loans
+		of = &scope.ctx.loans
 		owner = &of.owner
 	}
 	for {

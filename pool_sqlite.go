@@ -46,13 +46,14 @@ type sqliteDB struct {
 	relative bool // path is a name in files.dir
 	write    *sqliteHandle
 	read     *sqliteHandle
+	opened   func() // told that the file takes a place
 
 	open, shut bool // guarded by files.mu
 }
 
 // tenant prepares a tenant's database. A relative path must be a generated name, an absolute one is taken as it is.
-func (s *sqliteFiles) tenant(path string) (engine, error) {
-	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path)}
+func (s *sqliteFiles) tenant(path string, opened func()) (engine, error) {
+	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path), opened: opened}
 	if name, ok := strings.CutSuffix(path, ".db"); f.relative && (!ok || !hostdb.ValidID(name)) {
 		return nil, errors.New("db_url: a relative SQLite path must be 32 hex digits and .db; give an absolute path for other names")
 	}
@@ -131,29 +132,21 @@ func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB) error {
 // tryAdmit gives a file a place where there is one.
 func (s *sqliteFiles) tryAdmit(f *sqliteDB) (bool, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	shut, had, free := f.shut, f.open, s.open < s.max
+	if !shut && !had && free {
+		f.open = true
+		s.open++
+	}
+	s.mu.Unlock()
 	switch {
-	case f.shut:
+	case shut:
 		return false, because(ErrTenantUnavailable, errPoolClosed)
-	case f.open:
+	case had:
 		return true, nil
-	case s.open >= s.max:
-		return false, nil
+	case free:
+		f.opened()
 	}
-	f.open = true
-	s.open++
-	return true, nil
-}
-
-// isOpen reports whether an engine is a file that holds a place.
-func (s *sqliteFiles) isOpen(e engine) bool {
-	f, ok := e.(*sqliteDB)
-	if !ok {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return f.open
+	return free, nil
 }
 
 // wake has those who wait look again: a lease ended, or a file closed.

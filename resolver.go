@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/coherent"
@@ -23,11 +24,25 @@ func (k accessKey) own() accessKey {
 	}
 }
 
-// facts are what the host database says about a key. They are immutable.
+// facts are what the host database says about a key. They are immutable but for the shortcut.
 type facts struct {
 	hostdb.Access
 	// sole are the ids of up to two tenants of the user; loaded only for a key without a tenant.
 	sole []string
+	// db leads to the tenant's database in the middleware's pool, once it was asked for.
+	db atomic.Pointer[shortcut]
+}
+
+// database returns the tenant's database in the pool, held once more.
+func (f *facts) database(pool *Pool) (*tenantDB, error) {
+	if db := f.db.Load().hold(); db != nil {
+		return db, nil
+	}
+	db, err := pool.tenant(f.Tenant)
+	if err == nil {
+		f.db.Store(db.self)
+	}
+	return db, err
 }
 
 // resolver answers what the host database says about a user and a tenant, from a cache that hears of changes.
@@ -56,12 +71,12 @@ func newResolver(host *hostdb.DB, cfg CacheConfig) *resolver {
 }
 
 // access returns the facts about a user in a tenant. An error means that they can't be had now.
-func (r *resolver) access(ctx context.Context, key accessKey) (*hostdb.Access, error) {
+func (r *resolver) access(ctx context.Context, key accessKey) (*facts, error) {
 	f, err := r.cache.Get(ctx, key)
 	if err != nil {
 		return nil, because(ErrHostUnavailable, err)
 	}
-	return &f.Access, nil
+	return f, nil
 }
 
 // user returns a user, nil where unknown, and the ids of up to two tenants of theirs.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -33,20 +32,18 @@ type Scope struct {
 	// Features are those of Plan.
 	Features []string
 
-	m      *Middleware
-	key    accessKey
-	rules  Rules
-	lease  *Lease
-	parent context.Context // the request's own, for Detach
-	loans  *loans
+	m     *Middleware
+	ctx   *scopeContext // which carries it
+	key   accessKey
+	rules Rules
 }
 
 // scopeContext carries a Scope. It is the context itself, so that entering a request costs one allocation for both.
 type scopeContext struct {
 	context.Context
 	scope Scope
+	lease Lease // of no tenant where the scope has none
 	loans loans
-	over  atomic.Bool // the lease has been given back
 }
 
 // scopeKey is the key of Scope in a context.
@@ -126,14 +123,14 @@ func (s *Scope) check(ctx context.Context) error {
 		_, err := s.m.openTenant(ctx, s.Tenant.ID)
 		return err
 	}
-	access, err := s.m.resolver.access(ctx, s.key)
+	facts, err := s.m.resolver.access(ctx, s.key)
 	if err != nil {
 		return err
 	}
-	if _, _, err := s.m.policy.decide(access, s.m.now(), s.rules); err != nil {
+	if _, _, err := s.m.policy.decide(&facts.Access, s.m.now, s.rules); err != nil {
 		return err
 	}
-	if access.Tenant.ID != s.Tenant.ID || access.User.ID != s.User.ID { // their names mean others now
+	if facts.Tenant.ID != s.Tenant.ID || facts.User.ID != s.User.ID { // their names mean others now
 		return ErrNotMember
 	}
 	return nil
@@ -143,11 +140,10 @@ func (s *Scope) check(ctx context.Context) error {
 // database until the returned function is called, which must happen once the work is done. Call Detach before the handler
 // returns.
 func (s *Scope) Detach() (context.Context, func()) {
-	parent := context.WithoutCancel(s.parent)
-	held := &scopeContext{Context: parent, scope: *s}
-	held.scope.parent, held.scope.loans = parent, &held.loans
-	if s.lease != nil {
-		held.scope.lease = s.lease.again()
+	held := &scopeContext{Context: context.WithoutCancel(s.ctx.Context), scope: *s}
+	held.scope.ctx = held
+	if s.ctx.lease.tenant != nil {
+		s.ctx.lease.again(&held.lease)
 	}
 	return held, held.release
 }
@@ -162,11 +158,14 @@ func (s *Scope) pay(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) {
 	}
 }
 
+// hold gives the scope a lease that is counted already.
+func (c *scopeContext) hold(db *tenantDB) { c.lease.tenant = db }
+
 // release takes back the connections that were forgotten and gives the lease back, once.
 func (c *scopeContext) release() {
-	if !c.over.Swap(true) && c.scope.lease != nil {
+	if c.lease.tenant != nil && !c.lease.over.Load() {
 		c.loans.end()
-		c.scope.lease.Release()
+		c.lease.Release()
 	}
 }
 
@@ -198,8 +197,8 @@ func leaseOf(ctx context.Context, caller string) *Lease {
 	switch {
 	case !ok:
 		panic("tenantdb: " + caller + "(ctx): no scope in this context; wrap the route with Middleware.Handler, or get a context from Middleware.Enter")
-	case s.lease == nil:
+	case s.ctx.lease.tenant == nil:
 		panic("tenantdb: " + caller + "(ctx): this scope has no tenant; the route is behind Authenticated or AllowAnonymous, so wrap it with Middleware.Handler")
 	}
-	return s.lease
+	return &s.ctx.lease
 }

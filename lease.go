@@ -1,0 +1,162 @@
+package tenantdb
+
+import (
+	"container/list"
+	"database/sql"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another.
+type tenantDB struct {
+	pool   *Pool
+	id     string
+	url    *hostdb.Secret // a pointer, since fmt follows none of an unexported field
+	engine engine
+	gone   chan struct{} // closed once it has closed
+	self   *shortcut
+
+	leases atomic.Int64 // how many there are, and retired
+	used   atomic.Bool  // leased since the rings last passed by
+
+	inAll, inOpen *list.Element // places in the pool's rings; guarded by Pool.mu
+
+	cache sync.Map // key → *cached
+}
+
+// shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory they would hold on to.
+type shortcut struct{ to atomic.Pointer[tenantDB] }
+
+// hold returns the database, held once more; nil where there is none, or it is retired.
+func (s *shortcut) hold() *tenantDB {
+	if s == nil {
+		return nil
+	}
+	if t := s.to.Load(); t != nil && t.hold() {
+		return t
+	}
+	return nil
+}
+
+// retired is the mark in tenantDB.leases of a database that nobody gets any more. It closes with its last lease: whoever brings
+// leases to retired alone closes it.
+const retired = int64(1) << 62
+
+// hold counts one more lease, unless the database is retired.
+func (t *tenantDB) hold() bool {
+	for {
+		n := t.leases.Load()
+		if n >= retired {
+			return false
+		}
+		if t.leases.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release counts one lease less and closes what nobody needs.
+func (t *tenantDB) release() {
+	if !t.used.Load() { // a line that every request writes would be slow on several cores
+		t.used.Store(true)
+	}
+	switch t.leases.Add(-1) {
+	case retired:
+		closeAll([]*tenantDB{t})
+	case 0:
+		if t.pool.crowded.Load() {
+			t.pool.trim()
+		}
+	}
+	t.pool.sqlite.wake()
+}
+
+// retire marks the database, and reports whether no lease keeps it: then the caller closes it.
+func (t *tenantDB) retire() bool {
+	return t.leases.Or(retired) == 0
+}
+
+// retireIdle marks the database if no lease keeps it; the caller closes it then.
+func (t *tenantDB) retireIdle() bool {
+	return t.leases.CompareAndSwap(0, retired)
+}
+
+// Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries do.
+type Lease struct {
+	tenant *tenantDB
+	over   atomic.Bool
+}
+
+// again begins another lease on the same database. Where that has closed, since the lease has ended, the new one is over too.
+func (l *Lease) again(next *Lease) {
+	next.tenant = l.tenant
+	for {
+		n := l.tenant.leases.Load()
+		if n == retired {
+			next.over.Store(true)
+			return
+		}
+		if l.tenant.leases.CompareAndSwap(n, n+1) {
+			return
+		}
+	}
+}
+
+// Release ends the lease. Further calls do nothing.
+func (l *Lease) Release() {
+	if !l.over.Swap(true) {
+		l.tenant.release()
+	}
+}
+
+// DB returns the tenant's handle for writing; see the function DB.
+func (l *Lease) DB() *sql.DB { return l.tenant.engine.writer() }
+
+// ReadDB returns the tenant's handle for reading; see the function ReadDB.
+func (l *Lease) ReadDB() *sql.DB { return l.tenant.engine.reader() }
+
+// PG returns the tenant's handle in pgx's shape, nil for a tenant on SQLite.
+func (l *Lease) PG() *PGX { return l.tenant.engine.native() }
+
+// ring is a clock over databases: its hand finds one that nobody has used for a while without an order that every lease would have
+// to keep. Guarded by Pool.mu.
+type ring struct {
+	list list.List
+	hand *list.Element
+}
+
+// add puts a database behind the hand, so that it is looked at last.
+func (r *ring) add(t *tenantDB) *list.Element {
+	if r.hand == nil {
+		return r.list.PushBack(t)
+	}
+	return r.list.InsertBefore(t, r.hand)
+}
+
+// remove takes an element out; nil does nothing.
+func (r *ring) remove(e *list.Element) {
+	if e == nil {
+		return
+	}
+	if r.hand == e {
+		r.hand = e.Next()
+	}
+	r.list.Remove(e)
+}
+
+// victim marks and returns a database that has no lease, and had none since the hand last passed; nil where all are in use.
+func (r *ring) victim() *tenantDB {
+	for range 2 * r.list.Len() {
+		if r.hand == nil {
+			r.hand = r.list.Front()
+		}
+		t := r.hand.Value.(*tenantDB)
+		r.hand = r.hand.Next()
+		if t.leases.Load() == 0 && !t.used.Swap(false) && t.retireIdle() {
+			return t
+		}
+	}
+	return nil
+}
