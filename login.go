@@ -108,28 +108,16 @@ func (l *logins) close() {
 	l.running.Wait()
 }
 
-// access returns the facts about a caller in a tenant, after the first-login hook where they have no user yet.
-func (m *Middleware) access(ctx context.Context, id *Identity, key accessKey) (*facts, error) {
-	facts, err := m.resolver.access(ctx, key)
+// facts returns the facts about a caller, after the first-login hook where they have no user yet.
+func (m *Middleware) facts(ctx context.Context, id *Identity, key accessKey) (*facts, error) {
+	facts, err := m.resolver.facts(ctx, key)
 	if err != nil || facts.User != nil || m.logins.hook == nil {
 		return facts, err
 	}
 	if err := m.firstLogin(ctx, id, key.user); err != nil {
 		return nil, err
 	}
-	return m.resolver.access(ctx, key)
-}
-
-// user is access for a caller alone.
-func (m *Middleware) user(ctx context.Context, id *Identity, key UserKey) (*hostdb.GlobalUser, []string, error) {
-	user, tenants, err := m.resolver.user(ctx, key)
-	if err != nil || user != nil || m.logins.hook == nil {
-		return user, tenants, err
-	}
-	if err := m.firstLogin(ctx, id, key); err != nil {
-		return nil, nil, err
-	}
-	return m.resolver.user(ctx, key)
+	return m.resolver.facts(ctx, key)
 }
 
 // firstLogin has the user created.

@@ -101,8 +101,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	if err != nil {
 		return nil, err
 	}
-	key := accessKey{user, tenant}
-	facts, err := m.access(ctx, identity, key)
+	facts, err := m.facts(ctx, identity, accessKey{user, tenant})
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
@@ -115,7 +114,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 		return nil, m.explain(err, facts.Tenant.ID)
 	}
 	scope := m.scope(ctx, Scope{Identity: identity, User: facts.User, Tenant: facts.Tenant, Membership: facts.Membership,
-		Role: facts.Membership.Role, key: key, rules: rules})
+		Role: facts.Membership.Role, facts: facts, rules: rules})
 	scope.hold(db)
 	scope.scope.pay(subscription, plan)
 	return scope, nil
@@ -127,11 +126,11 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 	if err != nil {
 		return nil, err
 	}
-	user, _, err := m.user(r.Context(), identity, key)
+	facts, err := m.facts(r.Context(), identity, accessKey{user: key})
 	if err != nil {
 		return nil, err
 	}
-	return m.scope(r.Context(), Scope{Identity: identity, User: user, key: accessKey{user: key}}), nil
+	return m.scope(r.Context(), Scope{Identity: identity, User: facts.User, facts: facts}), nil
 }
 
 // authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused.
@@ -163,14 +162,14 @@ func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey
 	if !m.source.sole || m.source.routed && r.Pattern == "" { // before routing a path value can't be told from none
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
-	_, tenants, err := m.user(r.Context(), identity, key)
+	facts, err := m.facts(r.Context(), identity, accessKey{user: key})
 	if err != nil {
 		return hostdb.TenantKey{}, err
 	}
-	if len(tenants) != 1 {
+	if len(facts.sole) != 1 {
 		return hostdb.TenantKey{}, fmt.Errorf("%w, and the caller is not a member of exactly one", ErrNoTenant)
 	}
-	return hostdb.TenantKey{ID: tenants[0]}, nil
+	return hostdb.TenantKey{ID: facts.sole[0]}, nil
 }
 
 // Enter is Handler outside HTTP, for jobs and scripts: it checks that the tenant is open and its schema current, asking the host

@@ -27,6 +27,7 @@ func (k accessKey) own() accessKey {
 // facts are what the host database says about a key. They are immutable but for the shortcut.
 type facts struct {
 	hostdb.Access
+	key accessKey
 	// sole are the ids of up to two tenants of the user; loaded only for a key without a tenant.
 	sole []string
 	// db leads to the tenant's database in the middleware's pool, once it was asked for.
@@ -70,8 +71,9 @@ func newResolver(host *hostdb.DB, cfg CacheConfig) *resolver {
 	return r
 }
 
-// access returns the facts about a user in a tenant. An error means that they can't be had now.
-func (r *resolver) access(ctx context.Context, key accessKey) (*facts, error) {
+// facts returns the facts about a user in a tenant, or, for a key without one, about the user alone. An error means that they
+// can't be had now.
+func (r *resolver) facts(ctx context.Context, key accessKey) (*facts, error) {
 	f, err := r.cache.Get(ctx, key)
 	if err != nil {
 		return nil, because(ErrHostUnavailable, err)
@@ -79,28 +81,19 @@ func (r *resolver) access(ctx context.Context, key accessKey) (*facts, error) {
 	return f, nil
 }
 
-// user returns a user, nil where unknown, and the ids of up to two tenants of theirs.
-func (r *resolver) user(ctx context.Context, key hostdb.UserKey) (*hostdb.GlobalUser, []string, error) {
-	f, err := r.cache.Get(ctx, accessKey{user: key})
-	if err != nil {
-		return nil, nil, because(ErrHostUnavailable, err)
-	}
-	return f.User, f.sole, nil
-}
-
 // load asks the host database.
 func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*facts], error) {
 	if key.tenant == (hostdb.TenantKey{}) {
-		return r.loadUser(ctx, key.user)
+		return r.loadUser(ctx, key)
 	}
 	access, err := r.host.Access(ctx, key.user, key.tenant)
 	if errors.Is(err, hostdb.ErrInvalid) { // a name that nobody can have: a definite no
-		return coherent.Loaded[*facts]{Value: &facts{}, Denied: true}, nil
+		return coherent.Loaded[*facts]{Value: &facts{key: key}, Denied: true}, nil
 	}
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
-	l := coherent.Loaded[*facts]{Value: &facts{Access: *access}, Denied: access.Membership == nil || !access.Membership.IsActive}
+	l := coherent.Loaded[*facts]{Value: &facts{Access: *access, key: key}, Denied: access.Membership == nil || !access.Membership.IsActive}
 	if access.User != nil {
 		l.User = access.User.ID
 	}
@@ -115,20 +108,20 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 }
 
 // loadUser asks for a user alone.
-func (r *resolver) loadUser(ctx context.Context, key hostdb.UserKey) (coherent.Loaded[*facts], error) {
-	user, err := r.findUser(ctx, key)
+func (r *resolver) loadUser(ctx context.Context, key accessKey) (coherent.Loaded[*facts], error) {
+	user, err := r.findUser(ctx, key.user)
 	if errors.Is(err, hostdb.ErrNotFound) || errors.Is(err, hostdb.ErrInvalid) {
-		return coherent.Loaded[*facts]{Value: &facts{}, Denied: true}, nil
+		return coherent.Loaded[*facts]{Value: &facts{key: key}, Denied: true}, nil
 	}
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
-	sole, err := r.host.SoleTenants(ctx, key)
+	sole, err := r.host.SoleTenants(ctx, key.user)
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
 	user.PasswordHash = ""
-	return coherent.Loaded[*facts]{Value: &facts{Access: hostdb.Access{User: user}, sole: sole}, User: user.ID, Any: true}, nil
+	return coherent.Loaded[*facts]{Value: &facts{Access: hostdb.Access{User: user}, key: key, sole: sole}, User: user.ID, Any: true}, nil
 }
 
 // userExists asks the host database for a user, and has the cache forget that there was none.

@@ -34,7 +34,7 @@ type Scope struct {
 
 	m     *Middleware
 	ctx   *scopeContext // which carries it
-	key   accessKey
+	facts *facts        // what it was granted by; nil in a scope from Enter and for an anonymous visitor
 	rules Rules
 }
 
@@ -114,8 +114,8 @@ func (s *Scope) check(ctx context.Context) error {
 	case s.Tenant == nil && s.User == nil: // anonymous, or signed in without a user
 		return nil
 	case s.Tenant == nil:
-		user, _, err := s.m.resolver.user(ctx, s.key.user)
-		if err == nil && (user == nil || user.ID != s.User.ID) {
+		now, err := s.m.resolver.facts(ctx, s.facts.key)
+		if err == nil && (now.User == nil || now.User.ID != s.User.ID) {
 			err = fmt.Errorf("%w: the user is gone", ErrForbidden)
 		}
 		return err
@@ -123,7 +123,7 @@ func (s *Scope) check(ctx context.Context) error {
 		_, err := s.m.openTenant(ctx, s.Tenant.ID)
 		return err
 	}
-	facts, err := s.m.resolver.access(ctx, s.key)
+	facts, err := s.m.resolver.facts(ctx, s.facts.key)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,60 @@
+package tenantdb_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// TestALeaseServesWhileItsTenantIsRetiredAndCrowdedOut has more tenants than the pool remembers, and retires them at random: every
+// lease still reaches its own tenant's database, and in the end all have closed.
+func TestALeaseServesWhileItsTenantIsRetiredAndCrowdedOut(t *testing.T) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			w := newWorld(t, engine, tenantdb.PoolConfig{MaxIdleTenants: 2, MaxOpenSQLite: 3})
+			ann := w.user("ann")
+			var tenants []*hostdb.TenantCatalog
+			for i := range 6 {
+				tenants = append(tenants, w.tenant(fmt.Sprint("t", i), ann))
+			}
+			together(8, func(worker int) {
+				dice := rand.New(rand.NewPCG(1, uint64(worker)))
+				for range 100 {
+					tenant := tenants[dice.IntN(len(tenants))]
+					if dice.IntN(4) == 0 {
+						w.pool.Retire(tenant.ID)
+					}
+					if err := readName(t.Context(), w.pool, tenant); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			for _, tenant := range tenants {
+				must(t, w.pool.Drain(t.Context(), tenant.ID))
+			}
+		})
+	}
+}
+
+// readName looks whose database a lease on a tenant reaches.
+func readName(ctx context.Context, pool *tenantdb.Pool, tenant *hostdb.TenantCatalog) error {
+	lease, err := pool.Lease(tenant)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	var name string
+	if err := lease.DB().QueryRowContext(ctx, "SELECT name FROM me").Scan(&name); err != nil {
+		return fmt.Errorf("%s: %w", tenant.Slug, err)
+	}
+	if name != tenant.Slug {
+		return fmt.Errorf("%s reaches %s's database", tenant.Slug, name)
+	}
+	lease.Release() // twice does nothing
+	return nil
+}
