@@ -124,9 +124,9 @@ type IssuerConfig struct {
 type CacheConfig struct {
 	// Disabled verifies every token on every request.
 	Disabled bool
-	// Entries is how many tokens are kept at most. Default: 10,000.
+	// Entries is how many tokens are kept at most. Default: 32,768.
 	Entries int
-	// Bytes is how much memory the entries may take, as estimated from their size. Default: 32 MiB. The cache has up to 64 parts of
+	// Bytes is how much memory the entries may take, as estimated from their size. Default: 64 MiB. The cache has up to 64 parts of
 	// 256 KiB or more; what is larger than a part is not kept.
 	Bytes int
 	// MaxAge is how long an entry serves at most: a minute, which is also the default. An entry ends before that with its token

@@ -2,8 +2,10 @@ package jwtauth
 
 import (
 	"errors"
+	"hash/maphash"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -13,6 +15,7 @@ import (
 
 // cacheEntry is a verified token. It is never changed, so its identity may be handed out outside the lock.
 type cacheEntry struct {
+	token    string
 	identity *tenantdb.Identity
 	// key verified the token, and source had it: the entry dies with either.
 	key    *verificationKey
@@ -22,6 +25,8 @@ type cacheEntry struct {
 	from, until time.Time
 	// size is what the claims take beside the payload's text.
 	size int
+	// used is when the entry last moved to the young end of its shard, in nanoseconds of wall time.
+	used atomic.Int64
 }
 
 // holds reports whether the entry's token would still be good. Before from, its nbf may not have passed: the clock was
@@ -33,13 +38,18 @@ func (e *cacheEntry) holds(now time.Time) bool {
 // cost estimates the bytes that an entry takes under its token: the token itself, the payload that the claims' strings share, the
 // claims, and what is the same for all.
 func (e *cacheEntry) cost(token string) int {
-	return 2*len(token) + e.size + 512
+	return 2*len(token) + e.size + 576
 }
 
 // tokenCache remembers verified tokens by their full text. Nil remembers nothing. One cache belongs to one Authenticator, since an
 // entry stands for that one's whole configuration.
+//
+// The shards hold the entries and keep the bounds. The front leads to those that were used lately without a lock and without
+// writing to memory that other cores read: a slot for each hash, in which the last comer displaces the one before.
 type tokenCache struct {
 	shards []cacheShard
+	front  []atomic.Pointer[cacheEntry]
+	seed   maphash.Seed
 }
 
 // cacheShard is a part of the cache. mu guards entries and bytes; nothing slow is done under it.
@@ -58,6 +68,10 @@ const (
 	shardBytes   = 256 << 10
 	// maxShards is more than the cores that compete for them.
 	maxShards = 64
+	// touchAfter is how exactly the shards know which entries were used last.
+	touchAfter = int64(time.Second)
+	// maxFront is for how many entries the front has room at most.
+	maxFront = 1 << 16
 )
 
 // setDefaults checks and completes the bounds.
@@ -69,10 +83,10 @@ func (c *CacheConfig) setDefaults() error {
 		return errors.New("Cache.MaxAge must be between 0, which stands for a minute, and a minute")
 	}
 	if c.Entries == 0 {
-		c.Entries = 10_000
+		c.Entries = 32_768
 	}
 	if c.Bytes == 0 {
-		c.Bytes = 32 << 20
+		c.Bytes = 64 << 20
 	}
 	if c.MaxAge == 0 {
 		c.MaxAge = time.Minute
@@ -88,12 +102,19 @@ func newTokenCache(c CacheConfig) *tokenCache {
 	for n < maxShards && c.Entries/(2*n) >= shardEntries && c.Bytes/(2*n) >= shardBytes {
 		n *= 2
 	}
-	t := &tokenCache{shards: make([]cacheShard, n)}
+	slots := 64
+	for slots < 2*min(c.Entries, maxFront) {
+		slots *= 2
+	}
+	t := &tokenCache{shards: make([]cacheShard, n), front: make([]atomic.Pointer[cacheEntry], slots), seed: maphash.MakeSeed()}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.maxBytes = c.Bytes / n
 		// The size is positive, which is all that NewLRU asks for.
-		s.entries, _ = simplelru.NewLRU(c.Entries/n, func(token string, e *cacheEntry) { s.bytes -= e.cost(token) })
+		s.entries, _ = simplelru.NewLRU(c.Entries/n, func(token string, e *cacheEntry) {
+			s.bytes -= e.cost(token)
+			t.slot(token).CompareAndSwap(e, nil)
+		})
 	}
 	return t
 }
@@ -107,19 +128,42 @@ func (t *tokenCache) shard(token string) *cacheShard {
 	return &t.shards[(h^h>>16)&uint32(len(t.shards)-1)]
 }
 
+// slot returns a token's place in the front. Its end is a signature's, so a few bytes of it are as good as all.
+func (t *tokenCache) slot(token string) *atomic.Pointer[cacheEntry] {
+	h := maphash.String(t.seed, token[max(0, len(token)-16):])
+	return &t.front[h&uint64(len(t.front)-1)]
+}
+
 // get returns the identity of a token that was verified before and would be good now, or nil.
 func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return nil
 	}
-	s := t.shard(token)
-	s.mu.Lock()
-	e, ok := s.entries.Get(token)
-	s.mu.Unlock()
-	if !ok || !e.holds(now) {
+	slot := t.slot(token)
+	e := slot.Load()
+	if e == nil || e.token != token || now.UnixNano()-e.used.Load() >= touchAfter {
+		if e = t.touch(token, slot, now); e == nil {
+			return nil
+		}
+	}
+	if !e.holds(now) {
 		return nil
 	}
 	return e.identity
+}
+
+// touch finds an entry in its shard, moves it to the young end, and puts it in the front.
+func (t *tokenCache) touch(token string, slot *atomic.Pointer[cacheEntry], now time.Time) *cacheEntry {
+	s := t.shard(token)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.entries.Get(token)
+	if !ok {
+		return nil
+	}
+	e.used.Store(now.UnixNano())
+	slot.Store(e) // under the lock, so that no evicted entry comes to stand there
+	return e
 }
 
 // add keeps a verified token and returns its identity: that of an entry which another request made meanwhile, if it holds, so
@@ -145,7 +189,7 @@ func (t *tokenCache) add(token string, e *cacheEntry, now time.Time) *tenantdb.I
 		s.entries.RemoveOldest()
 	}
 	s.bytes += cost
-	// A clone, since the request's string keeps all headers of the request in memory.
-	s.entries.Add(strings.Clone(token), e)
+	e.token = strings.Clone(token) // since the request's string keeps all headers of the request in memory
+	s.entries.Add(e.token, e)
 	return e.identity
 }

@@ -177,6 +177,13 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 			if entries > c.Entries || bytes > c.Bytes {
 				t.Fatalf("%d entries of %d bytes, at most %d of %d", entries, bytes, c.Entries, c.Bytes)
 			}
+			for i := range cache.front {
+				if e := cache.front[i].Load(); e != nil {
+					if kept, _ := cache.shard(e.token).entries.Peek(e.token); kept != e {
+						t.Fatalf("the front keeps %.8s, which its shard does not", e.token)
+					}
+				}
+			}
 			counted := 0
 			for i := range cache.shards {
 				counted += cache.shards[i].bytes
