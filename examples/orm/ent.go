@@ -1,0 +1,56 @@
+package orm
+
+import (
+	"context"
+	"errors"
+
+	entsql "entgo.io/ent/dialect/sql"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/examples/orm/ent"
+	entnote "github.com/tenantdb/tenantdb/examples/orm/ent/note"
+)
+
+// Ent are notes by ent. Dialect is dialect.Postgres or dialect.SQLite.
+type Ent struct{ Dialect string }
+
+// entKey is where tenantdb keeps the tenant's client.
+type entKey struct{}
+
+// client returns the tenant's client. It is never closed: it would close the tenant's handle, which is tenantdb's.
+func (e Ent) client(ctx context.Context) (*ent.Client, error) {
+	return tenantdb.Cached(ctx, entKey{}, func(*tenantdb.Scope) (*ent.Client, func(), error) {
+		return ent.NewClient(ent.Driver(entsql.OpenDB(e.Dialect, tenantdb.DB(ctx)))), nil, nil
+	})
+}
+
+// List implements Notes.
+func (e Ent) List(ctx context.Context) ([]string, error) {
+	client, err := e.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return client.Note.Query().Order(ent.Asc(entnote.FieldID)).Select(entnote.FieldBody).Strings(ctx)
+}
+
+// Add implements Notes.
+func (e Ent) Add(ctx context.Context, bodies ...string) error {
+	client, err := e.client(ctx)
+	if err != nil {
+		return err
+	}
+	tx, err := client.Tx(ctx)
+	if err != nil {
+		return err
+	}
+	for _, body := range bodies {
+		err := check(body)
+		if err == nil {
+			err = tx.Note.Create().SetBody(body).Exec(ctx)
+		}
+		if err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+	}
+	return tx.Commit()
+}

@@ -1,0 +1,72 @@
+package orm
+
+import (
+	"context"
+	"database/sql"
+
+	"gorm.io/driver/postgres"
+	"gorm.io/driver/sqlite"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// Gorm are notes by GORM. Dialect is GORMPostgres or GORMSQLite.
+type Gorm struct{ Dialect func(*sql.DB) gorm.Dialector }
+
+// GORMPostgres has GORM use a PostgreSQL handle.
+func GORMPostgres(db *sql.DB) gorm.Dialector { return postgres.New(postgres.Config{Conn: db}) }
+
+// GORMSQLite has GORM use a SQLite handle. GORM's own SQLite driver is linked in by its import, and not used.
+func GORMSQLite(db *sql.DB) gorm.Dialector { return &sqlite.Dialector{Conn: db} }
+
+// note is the table's row.
+type note struct {
+	ID   int64
+	Body string
+}
+
+// gormKey is where tenantdb keeps the tenant's *gorm.DB, which is dear to make.
+type gormKey struct{}
+
+// db returns the tenant's *gorm.DB for the context. It is dropped with the tenant's database, which isn't GORM's to close.
+func (g Gorm) db(ctx context.Context) (*gorm.DB, error) {
+	db, err := tenantdb.Cached(ctx, gormKey{}, func(*tenantdb.Scope) (*gorm.DB, func(), error) {
+		db, err := gorm.Open(g.Dialect(tenantdb.DB(ctx)), &gorm.Config{Logger: logger.Discard, DisableAutomaticPing: true})
+		return db, nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return db.WithContext(ctx), nil
+}
+
+// List implements Notes.
+func (g Gorm) List(ctx context.Context) ([]string, error) {
+	db, err := g.db(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var bodies []string
+	return bodies, db.Model(&note{}).Order("id").Pluck("body", &bodies).Error
+}
+
+// Add implements Notes.
+func (g Gorm) Add(ctx context.Context, bodies ...string) error {
+	db, err := g.db(ctx)
+	if err != nil {
+		return err
+	}
+	return db.Transaction(func(tx *gorm.DB) error {
+		for _, body := range bodies {
+			if err := check(body); err != nil {
+				return err
+			}
+			if err := tx.Create(&note{Body: body}).Error; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
