@@ -32,11 +32,11 @@ func FromEnv(ctx context.Context) (*DB, error) {
 	if instance.db != nil && !instance.db.isClosed() {
 		return instance.db, nil
 	}
-	given, err := envURL(os.Getenv)
+	given, err := URLFromEnv(os.Getenv)
 	if err != nil {
 		return nil, err
 	}
-	db, err := Open(ctx, given)
+	db, err := OpenConfig(ctx, Config{URL: given})
 	if err != nil {
 		return nil, envError(err)
 	}
@@ -56,8 +56,8 @@ func ResetInstance() error {
 	return db.Close()
 }
 
-// envURL makes the URL that the environment describes.
-func envURL(getenv func(string) string) (string, error) {
+// URLFromEnv returns the URL that FromEnv opens, for OpenConfig. getenv is os.Getenv. Errors: as for FromEnv, without those of Open.
+func URLFromEnv(getenv func(string) string) (Secret, error) {
 	or := func(name, value string) string {
 		if given := getenv(name); given != "" {
 			return given
@@ -66,7 +66,7 @@ func envURL(getenv func(string) string) (string, error) {
 	}
 	switch or("DB_TYPE", "POSTGRESQL") {
 	case "SQLITE":
-		return "sqlite:" + or("DB_NAME", "app_host.db"), nil
+		return Secret("sqlite:" + or("DB_NAME", "app_host.db")), nil
 	case "POSTGRESQL":
 	default:
 		return "", invalid("DB_TYPE", "must be POSTGRESQL or SQLITE")
@@ -89,7 +89,7 @@ func envURL(getenv func(string) string) (string, error) {
 	if _, err := url.Parse(given); err != nil { // all but the host is escaped
 		return "", invalid("DB_HOST", "must be a host's name, an IP address without brackets, or the directory of a socket")
 	}
-	return given, nil
+	return Secret(given), nil
 }
 
 // envError names the variable instead of the part of the URL.

@@ -131,7 +131,7 @@ func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
 		"postgres://postgres:p@/app_host?host=%2Fvar%2Frun%2Fpostgresql&port=5433": {"DB_PASS": "p", "DB_HOST": "/var/run/postgresql", "DB_PORT": "5433"},
 		"sqlite:app_host.db":                                                       {"DB_TYPE": "SQLITE"},
 	} {
-		if got, err := hostdb.EnvURL(func(name string) string { return given[name] }); err != nil || got != want {
+		if got, err := hostdb.URLFromEnv(func(name string) string { return given[name] }); err != nil || got.Reveal() != want {
 			t.Errorf("URL = %q, %v; want %q", got, err, want)
 		}
 	}

@@ -37,11 +37,6 @@ func ParseURL(given string) (masked, path, dsn string, err error) {
 	return from.masked, from.path, dsn, nil
 }
 
-// EnvURL makes the URL that an environment describes.
-func EnvURL(getenv func(string) string) (string, error) {
-	return envURL(getenv)
-}
-
 // Collision is an error after which a transaction runs again.
 func Collision() error {
 	return &failure{kind: ErrUnavailable, text: "collided", again: true}

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"embed"
 	"errors"
+	"fmt"
 	"io/fs"
 	"sync/atomic"
 
@@ -19,7 +20,8 @@ const versionTable = "host_schema_version"
 
 // migrate brings the schema up to date in ONE transaction that holds a lock: an advisory one in PostgreSQL, the write lock in
 // SQLite. Processes that open at once take turns, and one that dies leaves nothing half done.
-func migrate(ctx context.Context, e engine, connector driver.Connector) error {
+func (db *DB) migrate(ctx context.Context, connector driver.Connector) error {
+	e := db.engine
 	single := &singleConnector{inner: connector, begin: e.beginExclusive()}
 	pool := sql.OpenDB(single)
 	pool.SetMaxOpenConns(1)
@@ -29,7 +31,7 @@ func migrate(ctx context.Context, e engine, connector driver.Connector) error {
 			return err
 		}
 	}
-	if err := upgrade(ctx, e, pool); err != nil {
+	if err := upgrade(ctx, e, pool, db.config.NoUpgrade); err != nil {
 		return err
 	}
 	_, err := pool.ExecContext(ctx, "COMMIT")
@@ -46,8 +48,8 @@ func (e engine) beginExclusive() []string {
 	return []string{"BEGIN IMMEDIATE"}
 }
 
-// upgrade refuses what isn't ours and what is newer than we are, and runs the pending migrations.
-func upgrade(ctx context.Context, e engine, pool *sql.DB) error {
+// upgrade refuses what isn't ours and what is newer than we are, and runs the pending migrations, or refuses those too.
+func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 	files, err := fs.Sub(migrations, "migrations/"+string(e))
 	if err != nil {
 		return err
@@ -70,8 +72,18 @@ func upgrade(ctx context.Context, e engine, pool *sql.DB) error {
 	if current > newest {
 		return invalid("url", "the schema was made by a newer version of this library; upgrade the library")
 	}
+	if refuse && current < newest {
+		return invalid("url", fmt.Sprintf("the schema has version %d, and this library's is %d; `tenantdb init`, or any Open without NoUpgrade, "+
+			"creates or upgrades it", current, newest))
+	}
 	_, err = provider.Up(ctx)
 	return err
+}
+
+// SchemaVersion returns the version of the host database's own schema. Errors: ErrUnavailable.
+func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
+	err = session{db: db}.queryRow(ctx, "SELECT max(version_id) FROM "+versionTable, nil, &version)
+	return version, err
 }
 
 // refuseForeign refuses core_ tables without our version table: another program's.

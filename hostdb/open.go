@@ -22,6 +22,9 @@ type Config struct {
 	NoNotify bool
 	// Retention is how long changes are kept for processes that can't poll, default 1 h. Who comes later gets a Reset.
 	Retention time.Duration
+	// NoUpgrade refuses a database whose schema isn't of this library's version, with ErrInvalid on "url", where Open creates or
+	// upgrades it: for programs that only look, such as an operator's.
+	NoUpgrade bool
 	// Now is the clock, default time.Now. Tests set it.
 	Now func() time.Time
 }

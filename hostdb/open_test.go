@@ -173,6 +173,38 @@ func wantField(t *testing.T, err, kind error, field string) {
 	}
 }
 
+func TestNoUpgradeRefusesWhatOpenWouldCreateOrUpgrade(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.db")
+	must(t, os.WriteFile(empty, nil, 0o600))
+	for name, url := range map[string]string{"postgres": pgtest.Database(t), "file": "sqlite:" + empty} {
+		t.Run(name, func(t *testing.T) {
+			config := hostdb.Config{URL: hostdb.Secret(url), NoUpgrade: true}
+			_, err := hostdb.OpenConfig(t.Context(), config)
+			wantField(t, err, hostdb.ErrInvalid, "url")
+			pool := rawURL(t, url)
+			if _, err := pool.Exec("SELECT count(*) FROM host_schema_version"); err == nil {
+				t.Error("it wrote a version table")
+			}
+			must(t, open(t, hostdb.Config{URL: hostdb.Secret(url)}).Close())
+			version, err := open(t, config).SchemaVersion(t.Context())
+			files, _ := os.ReadDir("migrations/sqlite")
+			if err != nil || int(version) != len(files) {
+				t.Errorf("version %d, %v; want %d", version, err, len(files))
+			}
+			_, err = pool.Exec("DELETE FROM host_schema_version WHERE version_id = $1", version)
+			must(t, err)
+			_, err = hostdb.OpenConfig(t.Context(), config)
+			wantField(t, err, hostdb.ErrInvalid, "url")
+		})
+	}
+	missing := filepath.Join(t.TempDir(), "missing.db")
+	_, err := hostdb.OpenConfig(t.Context(), hostdb.Config{URL: hostdb.Secret("sqlite:" + missing), NoUpgrade: true})
+	wantField(t, err, hostdb.ErrUnavailable, "url.path")
+	if _, err := os.Stat(missing); err == nil {
+		t.Error("a file was made")
+	}
+}
+
 func TestOpenNamesWhatIsWrongAndLeavesNothingBehind(t *testing.T) {
 	server, err := url.Parse(pgtest.Database(t))
 	must(t, err)

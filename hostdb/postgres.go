@@ -23,7 +23,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		server.RuntimeParams["hostdb.notify"] = "off"
 	}
 	connector := stdlib.GetConnector(*server)
-	if err := migrate(ctx, postgres, connector); err != nil {
+	if err := db.migrate(ctx, connector); err != nil {
 		return connectError(ctx, err)
 	}
 	pool := sql.OpenDB(connector)

@@ -25,7 +25,7 @@ func (db *DB) openSQLite(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return translate(ctx, err, nothing)
 	}
-	made, err := db.origin.create()
+	made, err := db.origin.create(db.config.NoUpgrade)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := migrate(ctx, embedded, connector); err != nil {
+	if err := db.migrate(ctx, connector); err != nil {
 		return err
 	}
 	if db.write, err = db.pool(name+writerConn, 1); err != nil {
@@ -118,10 +118,13 @@ func (o *origin) name() string {
 	return b.String() + "?"
 }
 
-// create makes an empty file that only this user can read, and reports whether there was none.
-func (o *origin) create() (bool, error) {
+// create makes an empty file that only this user can read, and reports whether there was none. With mustExist there has to be one.
+func (o *origin) create(mustExist bool) (bool, error) {
 	if o.path == "" {
 		return false, nil
+	}
+	if mustExist {
+		return false, o.usable()
 	}
 	file, err := os.OpenFile(o.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
@@ -144,6 +147,9 @@ func (o *origin) usable() error {
 		return badFile("it is no regular file; name one")
 	}
 	file, err := os.OpenFile(o.path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return badFile("there is none; `tenantdb init`, or any Open without NoUpgrade, makes it")
+	}
 	if err != nil {
 		return badFile("it can't be written; change its permissions")
 	}
