@@ -1,4 +1,4 @@
-// Package fleet creates and removes the tenants' databases.
+// Package fleet creates the tenants' databases, migrates their schema, operates and removes them.
 package fleet
 
 import (
@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -24,18 +25,22 @@ type Config struct {
 	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
 	// with a role that may create databases. Default: like Host, on the same server with the same role, or as SQLite files.
 	Server hostdb.Secret
+	// Lease is how long work on a tenant stays a process's own without a sign of life in the host database, at least 100 ms.
+	// Default 1 min: after a crash others wait that long.
+	Lease time.Duration
 	// Logger receives what happens to tenants. Default: none.
 	Logger *slog.Logger
 }
 
-// Fleet creates and removes tenants. Make one with New; it is safe for use by many goroutines.
+// Fleet creates, migrates, operates and removes tenants. Make one with New; it is safe for use by many goroutines.
 type Fleet struct {
-	host       *hostdb.DB
-	pool       *tenantdb.Pool
-	migrations fs.FS
-	server     server
-	logger     *slog.Logger
-	building   locks
+	host     *hostdb.DB
+	pool     *tenantdb.Pool
+	schema   schema
+	server   server
+	lease    time.Duration
+	logger   *slog.Logger
+	building locks
 }
 
 // New checks the configuration and makes a Fleet. It connects to nothing.
@@ -45,13 +50,20 @@ func New(cfg Config) (*Fleet, error) {
 		return nil, errors.New("fleet: Config.Host: give the host database")
 	case cfg.Pool == nil:
 		return nil, errors.New("fleet: Config.Pool: give the pool that serves the tenants")
+	case cfg.Lease != 0 && cfg.Lease < 100*time.Millisecond:
+		return nil, errors.New("fleet: Config.Lease: give at least 100ms")
 	case cfg.Server == "":
 		cfg.Server = hostdb.Secret(cfg.Host.URI())
+	}
+	orElse(&cfg.Lease, time.Minute)
+	schema, err := readSchema(cfg.Migrations)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: Config.Migrations: %w", err)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Fleet{host: cfg.Host, pool: cfg.Pool, migrations: cfg.Migrations, logger: cfg.Logger}
+	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, lease: cfg.Lease, logger: cfg.Logger}
 	if strings.HasPrefix(cfg.Server.Reveal(), "sqlite:") {
 		f.server = &sqliteServer{pool: cfg.Pool}
 		return f, nil

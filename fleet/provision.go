@@ -106,11 +106,14 @@ func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) (int64,
 		return 0, err
 	}
 	defer lease.Release()
-	version, err := f.migrate(ctx, lease.DB())
+	way, err := f.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), f.schema.latest(), false)
+	if err == nil {
+		way.from, err = f.schema.walk(ctx, ctx, lease.DB(), dialectOf(tenant.DBURL), way)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("migrate its database: %w", err)
 	}
-	return version, nil
+	return way.from, nil
 }
 
 // errDropped: the tenant was dropped while it was provisioned.

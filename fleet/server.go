@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,7 +9,6 @@ import (
 	"os"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb"
 )
@@ -23,15 +21,12 @@ type server interface {
 	create(ctx context.Context, tenantID string) error
 	// drop removes the database; one that is gone already is not an error.
 	drop(ctx context.Context, tenantID string) error
-	// dialect is goose's name of the engine.
-	dialect() goose.Dialect
 }
 
 // sqliteServer keeps each database in a file of its own.
 type sqliteServer struct{ pool *tenantdb.Pool }
 
 func (s *sqliteServer) url(tenantID string) string { return "sqlite:" + tenantID + ".db" }
-func (s *sqliteServer) dialect() goose.Dialect     { return goose.DialectSQLite3 }
 
 func (s *sqliteServer) create(_ context.Context, tenantID string) error {
 	root, err := s.pool.SQLiteRoot()
@@ -62,8 +57,6 @@ func (s *sqliteServer) drop(_ context.Context, tenantID string) error {
 
 // postgresServer keeps each database on one PostgreSQL server.
 type postgresServer struct{ base *url.URL }
-
-func (s *postgresServer) dialect() goose.Dialect { return goose.DialectPostgres }
 
 func (s *postgresServer) url(tenantID string) string {
 	u := *s.base
@@ -102,19 +95,4 @@ func (s *postgresServer) admin(ctx context.Context, do func(*pgx.Conn) error) er
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	return do(conn)
-}
-
-// migrate brings a database up to the newest migration and returns its version.
-func (f *Fleet) migrate(ctx context.Context, db *sql.DB) (int64, error) {
-	if f.migrations == nil {
-		return 0, nil
-	}
-	provider, err := goose.NewProvider(f.server.dialect(), db, f.migrations)
-	if err != nil {
-		return 0, err
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return 0, err
-	}
-	return provider.GetDBVersion(ctx)
 }

@@ -1,0 +1,178 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// Latest returns the newest migration's version, 0 without migrations.
+func (f *Fleet) Latest() int64 {
+	return f.schema.latest()
+}
+
+// Plan iterates over what Migrate with these options would do, by the catalog alone: Status is hostdb.MigrationPending, From the
+// version that the catalog knows, To the target. It ends after an error. Errors: as for Migrate.
+func (f *Fleet) Plan(ctx context.Context, opts MigrateOptions) iter.Seq2[Result, error] {
+	return func(yield func(Result, error) bool) {
+		plan, err := hostdb.MigrationPlan{}, f.check(&opts)
+		if err == nil {
+			plan, err = f.plan(ctx, opts)
+		}
+		if err != nil {
+			yield(Result{}, fmt.Errorf("fleet: plan: %w", err))
+			return
+		}
+		run := &hostdb.MigrationRun{TargetVersion: opts.Target, IsDown: opts.Down}
+		for tenant, err := range f.host.MigrationTenants.Planned(ctx, run, plan) {
+			if err != nil {
+				yield(Result{}, fmt.Errorf("fleet: plan: %w", err))
+				return
+			}
+			if !yield(Result{TenantID: tenant.ID, Slug: tenant.Slug, Status: hostdb.MigrationPending, Stage: tenant.Stage,
+				From: tenant.SchemaVersion, To: opts.Target}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// dryRun asks every planned database where it stands.
+func (f *Fleet) dryRun(ctx context.Context, opts MigrateOptions) (Report, error) {
+	report := Report{Target: opts.Target, Down: opts.Down}
+	plan, err := f.plan(ctx, opts)
+	if err != nil {
+		return report, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	next, stop := iter.Pull2(f.host.MigrationTenants.Planned(ctx, &hostdb.MigrationRun{TargetVersion: opts.Target, IsDown: opts.Down}, plan))
+	defer stop()
+	var mu sync.Mutex
+	l := line{parallel: opts.Parallel, perServer: opts.PerServer,
+		page: func() (page []*hostdb.TenantCatalog, err error) {
+			for len(page) < lookahead {
+				tenant, err, more := next()
+				if !more || err != nil {
+					return page, err
+				}
+				page = append(page, &tenant.TenantCatalog)
+			}
+			return page, nil
+		},
+		do: func(tenant *hostdb.TenantCatalog) {
+			result := f.try(ctx, tenant, opts)
+			mu.Lock()
+			defer mu.Unlock()
+			switch result.Status {
+			case hostdb.MigrationDone:
+				report.AtTarget++
+			case hostdb.MigrationFailed:
+				report.Failed++
+			default:
+				report.Pending++
+			}
+			if opts.Progress != nil {
+				opts.Progress(result)
+			}
+		}}
+	if err := l.run(ctx); err != nil {
+		return report, err
+	}
+	if report.Failed > 0 {
+		return report, ErrIncomplete
+	}
+	return report, ctx.Err()
+}
+
+// try asks a tenant's database what a migration would do.
+func (f *Fleet) try(ctx context.Context, tenant *hostdb.TenantCatalog, opts MigrateOptions) Result {
+	result := Result{TenantID: tenant.ID, Slug: tenant.Slug, Status: hostdb.MigrationPending}
+	ctx, cancel := context.WithTimeout(ctx, opts.Timeout)
+	defer cancel()
+	lease, err := f.pool.Lease(tenant)
+	if err == nil {
+		defer lease.Release()
+		var way route
+		way, err = f.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), opts.Target, opts.Down)
+		result.From, result.To = way.from, way.to
+		if len(way.steps) == 0 {
+			result.Status = hostdb.MigrationDone
+		}
+	}
+	if err != nil {
+		result.Status, result.Error = hostdb.MigrationFailed, withoutSecrets(err.Error(), tenant.DBURL)
+	}
+	return result
+}
+
+// Results iterates over a run's ledger; with a status, as hostdb.MigrationFailed, over those that have it. It ends after an error.
+func (f *Fleet) Results(ctx context.Context, runID, status string) iter.Seq2[Result, error] {
+	filters := []hostdb.Filter{hostdb.Where("run_id", runID)}
+	if status != "" {
+		filters = append(filters, hostdb.Where("status", status))
+	}
+	return func(yield func(Result, error) bool) {
+		for entry, err := range f.host.MigrationTenants.All(ctx, filters...) {
+			var tenant *hostdb.TenantCatalog
+			if err == nil {
+				tenant, err = f.host.Tenants.Get(ctx, entry.TenantID)
+			}
+			if err != nil {
+				yield(Result{}, fmt.Errorf("fleet: results of run %q: %w", runID, err))
+				return
+			}
+			if !yield(resultOf(entry, tenant.Slug), nil) {
+				return
+			}
+		}
+	}
+}
+
+// TenantStatus is how far a tenant's schema is, by the catalog.
+type TenantStatus struct {
+	TenantID string
+	Slug     string
+	Status   string // the tenant's
+	Version  int64  // 0: unknown
+	Latest   int64  // the newest migration's
+	Pending  int    // migrations that it lacks
+}
+
+// Status iterates over the tenants, or those named by slug or id, without dropped ones. It ends after an error.
+// Errors: hostdb.ErrNotFound.
+func (f *Fleet) Status(ctx context.Context, only ...string) iter.Seq2[TenantStatus, error] {
+	return func(yield func(TenantStatus, error) bool) {
+		for tenant, err := range f.tenants(ctx, only) {
+			if err != nil {
+				yield(TenantStatus{}, fmt.Errorf("fleet: status: %w", err))
+				return
+			}
+			if tenant.Status == hostdb.TenantDropped {
+				continue
+			}
+			if !yield(TenantStatus{TenantID: tenant.ID, Slug: tenant.Slug, Status: tenant.Status, Version: tenant.SchemaVersion,
+				Latest: f.schema.latest(), Pending: f.schema.above(tenant.SchemaVersion, f.schema.latest())}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// tenants iterates over all tenants, or those named.
+func (f *Fleet) tenants(ctx context.Context, names []string) iter.Seq2[*hostdb.TenantCatalog, error] {
+	if len(names) == 0 {
+		return f.host.Tenants.All(ctx)
+	}
+	return func(yield func(*hostdb.TenantCatalog, error) bool) {
+		for _, name := range names {
+			tenant, err := f.find(ctx, name)
+			if !yield(tenant, err) || err != nil {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package fleet
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// schema is the tenants' migrations. Its zero value has none.
+type schema struct {
+	files    fs.FS
+	versions []int64 // ascending
+}
+
+// readSchema lists the migrations. Files whose names don't begin with a version and "_" are left aside, as goose does.
+func readSchema(files fs.FS) (schema, error) {
+	if files == nil {
+		return schema{}, nil
+	}
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return schema{}, err
+	}
+	s := schema{files: files}
+	for _, name := range names {
+		version, err := goose.NumericComponent(name)
+		if err != nil {
+			continue
+		}
+		if slices.Contains(s.versions, version) {
+			return schema{}, fmt.Errorf("two files have the version %d", version)
+		}
+		s.versions = append(s.versions, version)
+	}
+	if len(s.versions) == 0 {
+		return schema{}, errors.New("there is no file such as 00001_name.sql at the root")
+	}
+	slices.Sort(s.versions)
+	return s, nil
+}
+
+// latest is the newest migration's version, 0 without migrations.
+func (s schema) latest() int64 {
+	if len(s.versions) == 0 {
+		return 0
+	}
+	return s.versions[len(s.versions)-1]
+}
+
+// has reports whether there is a migration of that version.
+func (s schema) has(version int64) bool {
+	_, found := slices.BinarySearch(s.versions, version)
+	return found
+}
+
+// above counts the migrations between two versions.
+func (s schema) above(version, target int64) int {
+	n := 0
+	for _, v := range s.versions {
+		if v > version && v <= target {
+			n++
+		}
+	}
+	return n
+}
+
+// dialectOf is goose's name of the engine behind a db_url.
+func dialectOf(url hostdb.Secret) goose.Dialect {
+	if strings.HasPrefix(url.Reveal(), "sqlite:") {
+		return goose.DialectSQLite3
+	}
+	return goose.DialectPostgres
+}
+
+// route is the way of one database to a version.
+type route struct {
+	from, to int64   // the version that it has, and the one that it will have
+	steps    []int64 // versions to apply, or to take back, one after the other
+	down     bool
+}
+
+// route finds a database's way to a target, with one query where the database was migrated before.
+func (s schema) route(ctx context.Context, db *sql.DB, dialect goose.Dialect, target int64, down bool) (route, error) {
+	applied, err := appliedTo(ctx, db, dialect)
+	if err != nil {
+		return route{}, err
+	}
+	r := route{down: down}
+	if len(applied) > 0 {
+		r.from = slices.Max(applied)
+	}
+	r.to = r.from
+	if down {
+		slices.Sort(applied)
+		slices.Reverse(applied)
+		return r.back(s, applied, target)
+	}
+	for _, v := range s.versions {
+		if v > target || slices.Contains(applied, v) {
+			continue
+		}
+		if v < r.from {
+			return route{}, fmt.Errorf("migration %d was never applied, and the database is at %d: number new migrations upwards", v, r.from)
+		}
+		r.steps = append(r.steps, v)
+		r.to = v
+	}
+	return r, nil
+}
+
+// back plans to take back what was applied above a target.
+func (r route) back(s schema, applied []int64, target int64) (route, error) {
+	for _, v := range applied {
+		if r.to = v; v <= target {
+			return r, nil
+		}
+		if !s.has(v) {
+			return route{}, fmt.Errorf("migration %d was applied and isn't among Config.Migrations: a newer program has to take it back", v)
+		}
+		r.steps = append(r.steps, v)
+	}
+	r.to = 0
+	return r, nil
+}
+
+// versionTable is where goose notes what it applied.
+const versionTable = goose.DefaultTablename
+
+// appliedTo lists the versions that were applied to a database, none to one that was never migrated. It writes nothing.
+func appliedTo(ctx context.Context, db *sql.DB, dialect goose.Dialect) (applied []int64, err error) {
+	err = patiently(ctx, func() error {
+		applied, err = readVersions(ctx, db)
+		return err
+	})
+	if err == nil {
+		return applied, nil
+	}
+	exists := "SELECT count(*) FROM pg_class WHERE oid = to_regclass('" + versionTable + "')"
+	if dialect == goose.DialectSQLite3 {
+		exists = "SELECT count(*) FROM sqlite_schema WHERE name = '" + versionTable + "'"
+	}
+	var tables int
+	if second := db.QueryRowContext(ctx, exists).Scan(&tables); second == nil && tables == 0 {
+		return nil, nil
+	}
+	return nil, err
+}
+
+// readVersions reads goose's table.
+func readVersions(ctx context.Context, db *sql.DB) ([]int64, error) {
+	rows, err := db.QueryContext(ctx, "SELECT version_id FROM "+versionTable+" WHERE is_applied AND version_id > 0")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var versions []int64
+	for rows.Next() {
+		var version int64
+		if err := rows.Scan(&version); err != nil {
+			return nil, err
+		}
+		versions = append(versions, version)
+	}
+	return versions, rows.Err()
+}
+
+// walk takes a database along its route, a migration at a time, and returns the version that it has then. When ctx ends, so does the
+// statement that runs; when soft ends, the walk does after the migration that runs, with errInterrupted.
+func (s schema) walk(ctx, soft context.Context, db *sql.DB, dialect goose.Dialect, r route) (int64, error) {
+	if len(r.steps) == 0 {
+		return r.from, nil
+	}
+	provider, err := goose.NewProvider(dialect, db, s.files, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return r.from, err
+	}
+	at := r.from
+	for i, v := range r.steps {
+		if soft.Err() != nil {
+			return at, errInterrupted
+		}
+		var done *goose.MigrationResult
+		err := patiently(ctx, func() error {
+			done, err = provider.ApplyVersion(ctx, v, !r.down)
+			return err
+		})
+		if err != nil {
+			return at, explain(err)
+		}
+		switch {
+		case !r.down:
+			at = done.Source.Version
+		case i+1 < len(r.steps):
+			at = r.steps[i+1]
+		default:
+			at = r.to
+		}
+	}
+	return at, nil
+}
+
+// errInterrupted: the work was asked to end.
+var errInterrupted = errors.New("interrupted")
+
+// explain names the file of a migration that failed.
+func explain(err error) error {
+	var partial *goose.PartialError
+	if errors.As(err, &partial) {
+		return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
+	}
+	return err
+}
+
+// busyPause is how long a migration waits before it asks for a connection again.
+const busyPause = 50 * time.Millisecond
+
+// patiently repeats what finds the pool's connections in use: a migration stands in line with requests.
+func patiently(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if !errors.Is(err, tenantdb.ErrBusy) {
+			return err
+		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
