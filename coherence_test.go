@@ -100,26 +100,34 @@ func admitted(client *http.Client, address, user string) (bool, error) {
 // TestRevocationsAreFeltByEveryProcess removes members while several processes serve them, and measures how long after the commit
 // each process last let one in.
 func TestRevocationsAreFeltByEveryProcess(t *testing.T) {
-	const revocations, atOnce = 1000, 100
+	const atOnce = 100
+	silent := []string{serveVariable + "_NO_NOTIFY=1"}
 	for name, setup := range map[string]struct {
-		engine    string
-		processes int
-		env       []string
+		engine                 string
+		processes, revocations int
+		pooled                 bool // the processes reach the host database through PgBouncer, where no notification arrives
+		env                    []string
 	}{
-		"postgres":                    {"postgres", 3, nil},
-		"postgres, by the poll alone": {"postgres", 3, []string{serveVariable + "_NO_NOTIFY=1"}},
-		"sqlite, two processes":       {"sqlite", 2, nil},
+		"postgres":                               {"postgres", 3, 1000, false, nil},
+		"postgres, by the poll alone":            {"postgres", 3, 1000, false, silent},
+		"postgres through PgBouncer":             {"postgres", 3, 200, true, nil},
+		"postgres through PgBouncer, NOTIFY off": {"postgres", 3, 200, true, silent},
+		"sqlite, two processes":                  {"sqlite", 2, 1000, false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, setup.engine, tenantdb.PoolConfig{})
 			acme := w.tenant("acme", w.user("ann"))
-			members := w.crowd(acme, revocations)
-			addresses := startServers(t, setup.processes, w.host.URI(), setup.env...)
+			members := w.crowd(acme, setup.revocations)
+			url := w.host.URI()
+			if setup.pooled {
+				url = pgtest.StartPgBouncer(t, pgtest.Shared(t)).Through(t, url)
+			}
+			addresses := startServers(t, setup.processes, url, setup.env...)
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4 * atOnce}}
 			defer client.CloseIdleConnections()
 			var mu sync.Mutex
 			var delays []time.Duration
-			queue := make(chan *hostdb.Membership, revocations)
+			queue := make(chan *hostdb.Membership, setup.revocations)
 			for _, m := range members {
 				queue <- m
 			}

@@ -26,11 +26,6 @@ func (db *DB) migrate(ctx context.Context, connector driver.Connector) error {
 	pool := sql.OpenDB(single)
 	pool.SetMaxOpenConns(1)
 	defer pool.Close()
-	if e == postgres {
-		if err := checkPostgres(ctx, pool); err != nil {
-			return err
-		}
-	}
 	if err := upgrade(ctx, e, pool, db.config.NoUpgrade); err != nil {
 		return err
 	}

@@ -8,7 +8,11 @@ import (
 // Config says how to open a host database. The zero value of everything but URL is a good choice.
 type Config struct {
 	// URL: "sqlite:path/to/host.db", "sqlite::memory:" (a database of its own, gone at Close), or "postgres://…" with the
-	// parameters that pgx knows (pkg.go.dev/github.com/jackc/pgx/v5/pgconn#ParseConfig).
+	// parameters that pgx knows (pkg.go.dev/github.com/jackc/pgx/v5#ParseConfig).
+	//
+	// A pooler such as PgBouncer may stand before the server. Open notices it and keeps no prepared statements then; where the
+	// pooler bears them (PgBouncer's max_prepared_statements), default_query_exec_mode=cache_statement has them kept. In
+	// transaction mode NOTIFY doesn't arrive, and changes are found by polling alone.
 	URL Secret
 	// MaxConns bounds the connections. PostgreSQL: default 10, and one more while somebody listens to Changes. SQLite: one
 	// writer and as many readers as this says, default 4.
@@ -18,7 +22,8 @@ type Config struct {
 	// PollInterval is how often Changes polls, default 1 s.
 	PollInterval time.Duration
 	// NoNotify has Changes rely on polling alone, and spares this process's transactions the cost of NOTIFY, a lock that all
-	// notifying transactions of a PostgreSQL server share. NOTIFY never arrives through PgBouncer's transaction mode.
+	// notifying transactions of a PostgreSQL server share. Behind a pooler it doesn't reach this process's transactions: have the
+	// database say it, ALTER DATABASE … SET hostdb.notify = off.
 	NoNotify bool
 	// Retention is how long changes are kept for processes that can't poll, default 1 h. Who comes later gets a Reset.
 	Retention time.Duration

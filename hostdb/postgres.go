@@ -2,11 +2,12 @@ package hostdb
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"net"
+	"net/url"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 )
@@ -19,14 +20,16 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if server.ConnectTimeout == 0 {
 		server.ConnectTimeout = db.config.ConnectTimeout
 	}
-	if db.config.NoNotify {
-		server.RuntimeParams["hostdb.notify"] = "off"
-	}
-	connector := stdlib.GetConnector(*server)
-	if err := db.migrate(ctx, connector); err != nil {
+	pooled, err := db.migratePostgres(ctx, server.Copy())
+	if err != nil {
 		return connectError(ctx, err)
 	}
-	pool := sql.OpenDB(connector)
+	if pooled {
+		server.DefaultQueryExecMode = unnamed(server)
+	} else if db.config.NoNotify {
+		server.RuntimeParams["hostdb.notify"] = "off" // PgBouncer refuses clients with a parameter that it doesn't know
+	}
+	pool := stdlib.OpenDB(*server)
 	limit := db.config.MaxConns
 	if limit == 0 {
 		limit = 10
@@ -38,14 +41,31 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	return nil
 }
 
-// checkPostgres refuses servers that are too old.
-func checkPostgres(ctx context.Context, on querier) error {
-	version := 0
-	err := each(ctx, on, "SELECT current_setting('server_version_num')::int", func(row scanner) error { return row.Scan(&version) })
-	if err == nil && version < oldestPostgres {
-		return &FieldError{Field: "url", Err: ErrInvalid, Reason: "the server is older than PostgreSQL 13; upgrade it"}
+// migratePostgres upgrades the schema, and tells whether a pooler stands before the server.
+func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) (pooled bool, err error) {
+	server.DefaultQueryExecMode = unnamed(server)
+	err = db.migrate(ctx, stdlib.GetConnector(*server, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		var version, process uint32
+		const text = "SELECT current_setting('server_version_num')::int, pg_backend_pid()"
+		if err := conn.QueryRow(ctx, text, pgx.QueryExecModeExec).Scan(&version, &process); err != nil {
+			return err
+		}
+		if version < oldestPostgres {
+			return &FieldError{Field: "url", Err: ErrInvalid, Reason: "the server is older than PostgreSQL 13; upgrade it"}
+		}
+		pooled = process != conn.PgConn().PID() // a pooler makes up the process that it names when a client connects
+		return nil
+	})))
+	return pooled, err
+}
+
+// unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next transaction may be another
+// client's. A mode that the URL asks for is kept.
+func unnamed(server *pgx.ConnConfig) pgx.QueryExecMode {
+	if u, err := url.Parse(server.ConnString()); err == nil && u.Query().Has("default_query_exec_mode") {
+		return server.DefaultQueryExecMode
 	}
-	return err
+	return pgx.QueryExecModeCacheDescribe
 }
 
 // connectError says which part of the URL a failure to connect is about.
