@@ -78,3 +78,12 @@ func maskURL(u *url.URL) string {
 	masked.RawQuery = query.Encode()
 	return masked.String()
 }
+
+// MaskURL returns a database's URL with the password masked; of one that can't be read, nothing but the mask.
+func MaskURL(given Secret) string {
+	from, err := parseURL(given.Reveal())
+	if err != nil {
+		return given.String()
+	}
+	return from.masked
+}

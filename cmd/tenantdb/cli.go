@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes beside 0.
+const (
+	exitFailed  = 1 // nothing was done, or not all of it
+	exitTenants = 2 // the command went through, and failed for some tenants
+	exitPending = 3 // with --check: migrations are pending
+)
+
+// cli is the grammar of the command line.
+type cli struct {
+	globals
+	Init         initCmd         `cmd:"" help:"Create the host database's tables, or upgrade them."`
+	Doctor       doctorCmd       `cmd:"" help:"Check the host database, the catalog, every tenant's database and the sum of connections."`
+	Dsn          dsnCmd          `cmd:"" help:"Print where a tenant's database is, the password masked."`
+	Tenant       tenantCmd       `cmd:"" help:"Create, list, close, rename and drop tenants."`
+	User         userCmd         `cmd:"" help:"Create, list, change and delete users."`
+	Member       memberCmd       `cmd:"" help:"Say who may enter which tenant."`
+	Plan         planCmd         `cmd:"" help:"Create, list and change pricing plans."`
+	Subscription subscriptionCmd `cmd:"" help:"Create, list and change subscriptions."`
+	Exec         execCmd         `cmd:"" help:"Run one SQL statement in the databases of one, several or all tenants."`
+	Jobs         jobsCmd         `cmd:"" help:"List, retry, cancel and work on background jobs."`
+	Webhooks     webhooksCmd     `cmd:"" help:"List Stripe's webhook events."`
+	Audit        auditCmd        `cmd:"" help:"Read the audit log."`
+	Token        tokenCmd        `cmd:"" help:"Sign a JSON Web Token for development."`
+}
+
+// globals are the flags of every command.
+type globals struct {
+	Output     string `short:"o" enum:"table,json" default:"table" help:"Print a table for people, or json for programs."`
+	Host       string `placeholder:"URL" help:"The host database, such as sqlite:host.db. A URL with a password is never an argument: set TENANTDB_HOST_URL, or DB_TYPE, DB_USER, DB_PASS, DB_HOST, DB_PORT and DB_NAME."`
+	TenantsDir string `env:"TENANTDB_TENANTS_DIR" default:"tenants" placeholder:"DIR" help:"The folder of the tenants' SQLite files."`
+	MaxConns   int    `env:"TENANTDB_MAX_CONNS" default:"10" help:"How many connections this command may have to each server of tenants."`
+	Actor      string `env:"TENANTDB_ACTOR" default:"tenantdb" help:"The name under which the audit log records what this command does."`
+}
+
+const description = `The operator's tool for products with a database per tenant.
+
+Exit codes: 0 all went well; 1 it failed; 2 it failed for some tenants; 3 migrations are pending (with --check).`
+
+// run runs one command and returns the exit code.
+func run(ctx context.Context, args []string, env environment) int {
+	var grammar cli
+	helped := false
+	parser, err := newParser(&grammar, env, func(int) { helped = true })
+	if err != nil {
+		return report(env, err)
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return 0
+	}
+	if err != nil {
+		return report(env, fmt.Errorf("%w; see tenantdb --help", err))
+	}
+	s := &session{env: env, flags: grammar.globals, given: givenFlags(parsed)}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err = parsed.Run(s)
+	return report(env, errors.Join(err, s.close()))
+}
+
+// newParser makes the parser. Variables of the environment stand in for flags that are not given.
+func newParser(grammar *cli, env environment, exit func(int)) (*kong.Kong, error) {
+	variables := func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		for _, name := range flag.Envs {
+			if value := env.getenv(name); value != "" {
+				return value, nil
+			}
+		}
+		return nil, nil
+	}
+	return kong.New(grammar, kong.Name("tenantdb"), kong.Description(description), kong.Writers(env.stdout, env.stderr), kong.Exit(exit),
+		kong.Resolvers(kong.ResolverFunc(variables)), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 120}))
+}
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	code int
+	text string
+}
+
+// Error implements error.
+func (e *exitError) Error() string { return e.text }
+
+// report prints an error, if there is one, and returns the exit code.
+func report(env environment, err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(env.stderr, "tenantdb:", clean(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return exitFailed
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// confirmation is the flag of verbs that destroy something.
+type confirmation struct {
+	Yes bool `short:"y" help:"Don't ask."`
+}
+
+// confirm wants a word typed before something is destroyed, unless --yes was given.
+func (s *session) confirm(ctx context.Context, c confirmation, word, what string) error {
+	if c.Yes {
+		return nil
+	}
+	fmt.Fprintf(s.env.stderr, "%s\nType %s to go on: ", what, clean(word))
+	typed := make(chan string, 1)
+	go func() { // the read can't be interrupted; on Ctrl-C the program ends under it
+		line, _ := bufio.NewReader(io.LimitReader(s.env.stdin, 1024)).ReadString('\n')
+		typed <- strings.TrimSpace(line)
+	}()
+	select {
+	case line := <-typed:
+		if line == word {
+			return nil
+		}
+		return fmt.Errorf("not confirmed, nothing was done; type %s, or pass --yes", word)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// doctorCmd is tenantdb doctor.
+type doctorCmd struct {
+	Replicas   int           `default:"1" help:"How many processes of the product run."`
+	Budget     int           `default:"40" help:"How many connections each of them may have to a server of tenants: PoolConfig.MaxConns / PoolConfig.Replicas."`
+	HostBudget int           `default:"11" help:"How many connections each of them may have to the host database: hostdb.Config.MaxConns and one that listens."`
+	Parallel   int           `default:"8" help:"How many tenants are tried at once."`
+	Timeout    time.Duration `default:"5s" help:"How long a tenant's database may take to answer."`
+}
+
+// Help is the long help.
+func (*doctorCmd) Help() string {
+	return `It changes nothing. It exits with 1 if something is wrong with the host database or the sum of connections, with 2 if only tenants are
+concerned: a database that doesn't answer, a tenant without an active owner.`
+}
+
+// finding is what one look found.
+type finding struct {
+	check, status, detail string
+}
+
+// The statuses of a finding.
+const (
+	fine  = "ok"
+	wrong = "wrong"
+)
+
+var findingColumns = []column[finding]{
+	{"check", func(f *finding) any { return f.check }, true},
+	{"status", func(f *finding) any { return f.status }, true},
+	{"detail", func(f *finding) any { return f.detail }, true},
+}
+
+// clockTolerance is how far two clocks may be apart: subscriptions and leases are judged by both.
+const clockTolerance = 2 * time.Second
+
+// Run runs the command.
+func (c *doctorCmd) Run(ctx context.Context, s *session) error {
+	if c.Replicas < 1 || c.Budget < 1 || c.HostBudget < 1 || c.Parallel < 1 || c.Timeout <= 0 {
+		return fmt.Errorf("--replicas, --budget, --host-budget, --parallel and --timeout are at least 1")
+	}
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	pool, err := s.openPool()
+	if err != nil {
+		return err
+	}
+	d := &doctor{cmd: c, s: s, host: host, pool: pool, servers: make(map[string]*serverLoad)}
+	d.schema(ctx)
+	d.hostServer(ctx)
+	d.feed(ctx)
+	if err := d.catalog(ctx); err != nil {
+		return err
+	}
+	d.connections()
+	if err := printList(s, findingColumns, each(d.findings)); err != nil {
+		return err
+	}
+	return d.verdict()
+}
+
+// doctor collects findings.
+type doctor struct {
+	cmd      *doctorCmd
+	s        *session
+	host     *hostdb.DB
+	pool     *tenantdb.Pool
+	findings []finding
+	sick     int                    // tenants with something wrong
+	servers  map[string]*serverLoad // by host:port
+}
+
+func (d *doctor) add(check, status, format string, args ...any) {
+	d.findings = append(d.findings, finding{check, status, fmt.Sprintf(format, args...)})
+}
+
+// verdict is the error that the findings amount to.
+func (d *doctor) verdict() error {
+	n := 0
+	for _, f := range d.findings {
+		if f.status == wrong {
+			n++
+		}
+	}
+	switch {
+	case n > d.sick:
+		return fmt.Errorf("%d things are wrong", n)
+	case n > 0:
+		return &exitError{exitTenants, fmt.Sprintf("something is wrong with %d tenants", d.sick)}
+	}
+	return nil
+}
+
+// schema reports the version of the host database's schema, which is this program's, or it would not have been opened.
+func (d *doctor) schema(ctx context.Context) {
+	version, err := d.host.SchemaVersion(ctx)
+	if err != nil {
+		d.add("schema", wrong, "%v", err)
+		return
+	}
+	d.add("schema", fine, "version %d of %s", version, d.host)
+}
+
+// hostServer compares the clocks, and asks a PostgreSQL server for its limits.
+func (d *doctor) hostServer(ctx context.Context) {
+	if strings.HasPrefix(d.host.URI(), "sqlite:") {
+		d.add("clock", fine, "SQLite has this machine's")
+		return
+	}
+	conn, err := pgx.Connect(ctx, d.host.URI())
+	if err != nil {
+		d.add("clock", wrong, "the host database's server can't be asked")
+		return
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var theirs time.Time
+	before := d.s.env.now()
+	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&theirs); err != nil {
+		d.add("clock", wrong, "%v", err)
+		return
+	}
+	after := d.s.env.now()
+	d.clock(before, after, theirs)
+	load := &serverLoad{host: true}
+	if err := load.read(conn.QueryRow(ctx, limitsQuery).Scan); err != nil {
+		d.add("connections", wrong, "the host database's server: %v", err)
+		return
+	}
+	d.servers[serverOf(hostdb.Secret(d.host.URI()))] = load
+}
+
+// clock judges the server's clock, which was read between two moments of ours.
+func (d *doctor) clock(before, after, theirs time.Time) {
+	off := theirs.Sub(before.Add(after.Sub(before) / 2)).Round(time.Millisecond)
+	status := fine
+	if off.Abs() > clockTolerance+after.Sub(before) {
+		status = wrong
+	}
+	d.add("clock", status, "here %s, the host database's %s: %v apart", cell(before), cell(theirs), off)
+}
+
+// feed waits for the first look for changes.
+func (d *doctor) feed(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	began := time.Now()
+	for delivery, err := range d.host.Changes(ctx) {
+		if err != nil {
+			d.add("feed", wrong, "%v", err)
+			return
+		}
+		if delivery.Reset {
+			d.add("feed", fine, "changes are delivered, the first after %v", time.Since(began).Round(time.Millisecond))
+			return
+		}
+	}
+	d.add("feed", wrong, "no changes were delivered within 10s")
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"modernc.org/sqlite"
+	sqlitecode "modernc.org/sqlite/lib"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// maxResult bounds what is kept of one tenant's rows, in bytes.
+const maxResult = 16 << 20
+
+// executor runs one statement in tenants' databases.
+type executor struct {
+	host      *hostdb.DB
+	pool      *tenantdb.Pool
+	dir       string // of SQLite files
+	actor     string
+	statement string
+	write     bool
+	rows      int
+}
+
+// execResult is what a statement gave in one tenant.
+type execResult struct {
+	tenant    *hostdb.TenantCatalog
+	columns   []string
+	rows      [][]any
+	bytes     int
+	truncated bool  // there were more rows
+	affected  int64 // rows written
+	took      time.Duration
+	err       error
+}
+
+// run runs the statement in one tenant.
+func (e *executor) run(ctx context.Context, tenant *hostdb.TenantCatalog) *execResult {
+	began := time.Now()
+	r := &execResult{tenant: tenant}
+	r.err = e.execute(ctx, r)
+	r.took = time.Since(began)
+	return r
+}
+
+func (e *executor) execute(ctx context.Context, r *execResult) error {
+	lease, err := e.pool.Lease(r.tenant)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	if e.write { // first: what may have been written is on record
+		err := e.host.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{ActorUserID: e.actor, EventType: "tenant.exec", TargetID: r.tenant.ID})
+		if err != nil {
+			return fmt.Errorf("audit log: %w", err)
+		}
+	}
+	switch pg := lease.PG(); {
+	case pg != nil && e.write:
+		return e.postgres(ctx, pg, r)
+	case pg != nil:
+		tx, err := pg.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		return e.postgres(ctx, tx, r)
+	case e.write:
+		return e.writeSQLite(ctx, lease.DB(), r)
+	}
+	return e.readSQLite(ctx, r)
+}
+
+// postgresQuerier is a transaction, or a connection.
+type postgresQuerier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// postgres runs the statement by the extended protocol, which takes one statement only: nothing behind a semicolon can end the read-only
+// transaction. Values come as the text that PostgreSQL itself writes.
+func (e *executor) postgres(ctx context.Context, on postgresQuerier, r *execResult) error {
+	rows, err := on.Query(ctx, e.statement, pgx.QueryExecModeExec, pgx.QueryResultFormats{pgx.TextFormatCode})
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	fields := rows.FieldDescriptions()
+	for _, field := range fields {
+		r.columns = append(r.columns, field.Name)
+	}
+	for rows.Next() {
+		raw, values := rows.RawValues(), make([]any, len(fields))
+		for i := range raw {
+			values[i] = postgresValue(fields[i].DataTypeOID, raw[i])
+			r.bytes += len(raw[i])
+		}
+		if !r.keep(values, e.rows) {
+			break
+		}
+	}
+	rows.Close()
+	r.affected = rows.CommandTag().RowsAffected()
+	return rows.Err()
+}
+
+// postgresValue is a value for JSON: what can be a number, a bool or JSON is that, all else text.
+func postgresValue(oid uint32, raw []byte) any {
+	if raw == nil {
+		return nil
+	}
+	switch oid {
+	case pgtype.BoolOID:
+		return string(raw) == "t"
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID, pgtype.JSONOID, pgtype.JSONBOID:
+		if json.Valid(raw) { // NaN isn't
+			return json.RawMessage(append([]byte(nil), raw...))
+		}
+	}
+	return string(raw)
+}
+
+// keep adds a row, unless there are enough.
+func (r *execResult) keep(values []any, limit int) bool {
+	if len(r.rows) >= limit || r.bytes > maxResult {
+		r.truncated = true
+		return false
+	}
+	r.rows = append(r.rows, values)
+	return true
+}
+
+// writeSQLite runs the statement in a transaction.
+func (e *executor) writeSQLite(ctx context.Context, db *sql.DB, r *execResult) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	var before, after int64
+	if err := tx.QueryRowContext(ctx, "SELECT total_changes()").Scan(&before); err != nil {
+		return err
+	}
+	if err := e.scan(ctx, tx, r); err != nil {
+		return err
+	}
+	if err := tx.QueryRowContext(ctx, "SELECT total_changes()").Scan(&after); err != nil {
+		return err
+	}
+	r.affected = after - before
+	return tx.Commit()
+}
+
+// readSQLite runs the statement on a connection of its own, which was opened for reading: unlike query_only, no PRAGMA takes that back.
+// Without ATTACH and VACUUM INTO it reaches no other file.
+func (e *executor) readSQLite(ctx context.Context, r *execResult) error {
+	path := strings.TrimPrefix(r.tenant.DBURL.Reveal(), "sqlite:") // the lease has checked it
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(e.dir, path)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", OmitHost: true, Path: path}).String() +
+		"?mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)")
+	if err != nil {
+		return err
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := sqlite.Limit(conn, sqlitecode.SQLITE_LIMIT_ATTACHED, 0); err != nil {
+		return err
+	}
+	return e.scan(ctx, conn, r)
+}
+
+// sqliteQuerier is a transaction, or a connection.
+type sqliteQuerier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// scan runs the statement and keeps its rows.
+func (e *executor) scan(ctx context.Context, on sqliteQuerier, r *execResult) error {
+	rows, err := on.QueryContext(ctx, e.statement)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if r.columns, err = rows.Columns(); err != nil {
+		return err
+	}
+	for rows.Next() {
+		values, targets := make([]any, len(r.columns)), make([]any, len(r.columns))
+		for i := range values {
+			targets[i] = &values[i]
+		}
+		if err := rows.Scan(targets...); err != nil {
+			return err
+		}
+		for i := range values {
+			values[i] = r.sqliteValue(values[i])
+		}
+		if !r.keep(values, e.rows) {
+			break
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}
+
+// sqliteValue is a value for JSON, and adds up its size. Blobs are written as SQL writes them.
+func (r *execResult) sqliteValue(value any) any {
+	switch v := value.(type) {
+	case []byte:
+		r.bytes += 2 * len(v)
+		return "x'" + hex.EncodeToString(v) + "'"
+	case string:
+		r.bytes += len(v)
+	default:
+		r.bytes += 8
+	}
+	return value
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// userRef names a user in one of three ways, of which one is given.
+type userRef struct {
+	ID      string `xor:"user" required:"" placeholder:"ID" help:"The user with this id."`
+	Email   string `xor:"user" required:"" placeholder:"ADDRESS" help:"The user with this e-mail address."`
+	OAuthID string `name:"oauth-id" xor:"user" required:"" placeholder:"SUBJECT" help:"The user with this subject at the identity provider."`
+}
+
+// find returns the user.
+func (r userRef) find(ctx context.Context, host *hostdb.DB) (*hostdb.GlobalUser, error) {
+	var user *hostdb.GlobalUser
+	var err error
+	switch {
+	case r.ID != "":
+		user, err = host.Users.Get(ctx, r.ID)
+	case r.Email != "":
+		user, err = host.Users.ByEmail(ctx, r.Email)
+	default:
+		user, err = host.Users.ByOAuthID(ctx, r.OAuthID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("user %s: %w", r.ID+r.Email+r.OAuthID, err)
+	}
+	return user, nil
+}
+
+// findTenant returns the tenant with a slug or id: what is one can't be the other.
+func findTenant(ctx context.Context, host *hostdb.DB, name string) (*hostdb.TenantCatalog, error) {
+	var tenant *hostdb.TenantCatalog
+	var err error
+	switch {
+	case hostdb.ValidID(name):
+		tenant, err = host.Tenants.Get(ctx, name)
+	case hostdb.ValidSlug(name):
+		tenant, err = host.Tenants.BySlug(ctx, name)
+	default:
+		return nil, fmt.Errorf("tenant %q: neither a slug (1 to 63 of a-z, 0-9 and inner hyphens) nor an id (32 hex digits)", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tenant %s: %w", name, err)
+	}
+	return tenant, nil
+}
+
+// nameOf is what people call a tenant: its slug, or its id once it has none.
+func nameOf(tenant *hostdb.TenantCatalog) string {
+	if tenant.Slug != "" {
+		return tenant.Slug
+	}
+	return tenant.ID
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// jobsCmd is tenantdb jobs.
+type jobsCmd struct {
+	List   jobsListCmd   `cmd:"" help:"List jobs. Their payloads are not shown."`
+	Retry  jobsRetryCmd  `cmd:"" help:"Put failed or cancelled jobs in line again, with all their attempts."`
+	Cancel jobsCancelCmd `cmd:"" help:"Cancel pending or running jobs."`
+}
+
+var jobColumns = []column[hostdb.SystemJob]{
+	{"id", func(j *hostdb.SystemJob) any { return j.ID }, true},
+	{"job_type", func(j *hostdb.SystemJob) any { return j.JobType }, true},
+	{"status", func(j *hostdb.SystemJob) any { return j.Status }, true},
+	{"tenant_id", func(j *hostdb.SystemJob) any { return j.TenantID }, true},
+	{"attempts", func(j *hostdb.SystemJob) any { return j.Attempts }, true},
+	{"max_attempts", func(j *hostdb.SystemJob) any { return j.MaxAttempts }, false},
+	{"created_at", func(j *hostdb.SystemJob) any { return j.CreatedAt }, true},
+	{"run_after", func(j *hostdb.SystemJob) any { return j.RunAfter }, false},
+	{"lease_until", func(j *hostdb.SystemJob) any { return j.LeaseUntil }, false},
+	{"worker", func(j *hostdb.SystemJob) any { return j.Worker }, false},
+	{"completed_at", func(j *hostdb.SystemJob) any { return j.CompletedAt }, false},
+	{"error_log", func(j *hostdb.SystemJob) any { return j.ErrorLog }, true},
+}
+
+// jobsListCmd is tenantdb jobs list.
+type jobsListCmd struct {
+	page
+	Status string `help:"Only jobs with this status: pending, running, completed, failed or cancelled."`
+	Type   string `help:"Only jobs of this type."`
+	Tenant string `placeholder:"TENANT" help:"Only jobs of this tenant (slug or id)."`
+}
+
+// Run runs the command.
+func (c *jobsListCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	tenantID := ""
+	if c.Tenant != "" {
+		tenant, err := findTenant(ctx, host, c.Tenant)
+		if err != nil {
+			return err
+		}
+		tenantID = tenant.ID
+	}
+	return printList(s, jobColumns, host.Jobs.All(ctx, c.filters("status", c.Status, "job_type", c.Type, "tenant_id", tenantID)...))
+}
+
+// jobsRetryCmd is tenantdb jobs retry.
+type jobsRetryCmd struct {
+	ID     []string `arg:"" optional:"" help:"The jobs' ids."`
+	Failed bool     `help:"All failed jobs, instead of named ones."`
+}
+
+// Run runs the command.
+func (c *jobsRetryCmd) Run(ctx context.Context, s *session) error {
+	if c.Failed == (len(c.ID) > 0) {
+		return errors.New("name jobs by their ids, or give --failed")
+	}
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	ids := c.ID
+	if c.Failed {
+		for job, err := range host.Jobs.All(ctx, hostdb.Where("status", hostdb.JobFailed)) {
+			if err != nil {
+				return err
+			}
+			ids = append(ids, job.ID)
+		}
+	}
+	return s.forJobs(ctx, host, ids, host.Jobs.Retry)
+}
+
+// jobsCancelCmd is tenantdb jobs cancel.
+type jobsCancelCmd struct {
+	ID []string `arg:"" help:"The jobs' ids."`
+}
+
+// Run runs the command.
+func (c *jobsCancelCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return s.forJobs(ctx, host, c.ID, host.Jobs.Cancel)
+}
+
+// forJobs does something to each job, prints those for which it could be done, and says which it could not.
+func (s *session) forJobs(ctx context.Context, host *hostdb.DB, ids []string, do func(context.Context, string) error) error {
+	var failed error
+	return errors.Join(printList(s, jobColumns, func(yield func(*hostdb.SystemJob, error) bool) {
+		for _, id := range ids {
+			job := &hostdb.SystemJob{}
+			err := do(ctx, id)
+			if err == nil {
+				job, err = host.Jobs.Get(ctx, id)
+			}
+			if err != nil {
+				failed = errors.Join(failed, errors.New("job "+id+": "+err.Error()))
+				continue
+			}
+			if !yield(job, nil) {
+				return
+			}
+		}
+	}), failed)
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// memberCmd is tenantdb member.
+type memberCmd struct {
+	Add    memberAddCmd    `cmd:"" help:"Make a user a member of a tenant."`
+	List   memberListCmd   `cmd:"" help:"List a tenant's members, or a user's memberships."`
+	Update memberUpdateCmd `cmd:"" help:"Change a member's role, or close or open the membership."`
+	Remove memberRemoveCmd `cmd:"" help:"Remove a membership."`
+}
+
+var memberColumns = []column[hostdb.Membership]{
+	{"id", func(m *hostdb.Membership) any { return m.ID }, false},
+	{"tenant_id", func(m *hostdb.Membership) any { return m.TenantID }, true},
+	{"user_id", func(m *hostdb.Membership) any { return m.UserID }, true},
+	{"role", func(m *hostdb.Membership) any { return m.Role }, true},
+	{"is_active", func(m *hostdb.Membership) any { return m.IsActive }, true},
+	{"profile_id", func(m *hostdb.Membership) any { return m.ProfileID }, false},
+	{"created_at", func(m *hostdb.Membership) any { return m.CreatedAt }, true},
+}
+
+// memberArg names a membership by its tenant and its user.
+type memberArg struct {
+	tenantArg
+	userRef
+}
+
+// find returns the tenant and the user.
+func (c memberArg) find(ctx context.Context, host *hostdb.DB) (*hostdb.TenantCatalog, *hostdb.GlobalUser, error) {
+	tenant, err := findTenant(ctx, host, c.Tenant)
+	if err != nil {
+		return nil, nil, err
+	}
+	user, err := c.userRef.find(ctx, host)
+	return tenant, user, err
+}
+
+// membership returns the membership.
+func (c memberArg) membership(ctx context.Context, host *hostdb.DB) (*hostdb.TenantCatalog, *hostdb.Membership, error) {
+	tenant, user, err := c.find(ctx, host)
+	if err != nil {
+		return nil, nil, err
+	}
+	member, err := host.Memberships.Find(ctx, user.ID, tenant.ID)
+	if err != nil {
+		return nil, nil, fmt.Errorf("membership of %s in %s: %w", user.Email, nameOf(tenant), err)
+	}
+	return tenant, member, nil
+}
+
+// memberAddCmd is tenantdb member add.
+type memberAddCmd struct {
+	memberArg
+	Role string `default:"member" help:"The role: owner, admin, member, or a word of the product's."`
+}
+
+// Run runs the command.
+func (c *memberAddCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	tenant, user, err := c.find(ctx, host)
+	if err != nil {
+		return err
+	}
+	member := &hostdb.Membership{TenantID: tenant.ID, UserID: user.ID, ProfileID: hostdb.NewID(), Role: c.Role, IsActive: true}
+	if err := host.Memberships.Insert(ctx, member); err != nil {
+		return err
+	}
+	return printOne(s, memberColumns, member)
+}
+
+// memberListCmd is tenantdb member list.
+type memberListCmd struct {
+	page
+	Tenant  string `placeholder:"TENANT" help:"Only members of this tenant (slug or id)."`
+	ID      string `xor:"user" placeholder:"ID" help:"Only memberships of the user with this id."`
+	Email   string `xor:"user" placeholder:"ADDRESS" help:"Only memberships of the user with this e-mail address."`
+	OAuthID string `name:"oauth-id" xor:"user" placeholder:"SUBJECT" help:"Only memberships of the user with this subject."`
+}
+
+// Run runs the command.
+func (c *memberListCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	tenantID, userID := "", ""
+	if c.Tenant != "" {
+		tenant, err := findTenant(ctx, host, c.Tenant)
+		if err != nil {
+			return err
+		}
+		tenantID = tenant.ID
+	}
+	if ref := (userRef{ID: c.ID, Email: c.Email, OAuthID: c.OAuthID}); ref != (userRef{}) {
+		user, err := ref.find(ctx, host)
+		if err != nil {
+			return err
+		}
+		userID = user.ID
+	}
+	return printList(s, memberColumns, host.Memberships.All(ctx, c.filters("tenant_id", tenantID, "user_id", userID)...))
+}
+
+// memberUpdateCmd is tenantdb member update.
+type memberUpdateCmd struct {
+	memberArg
+	Role   *string `help:"The new role."`
+	Active *bool   `negatable:"" help:"Whether the member may enter."`
+}
+
+// Run runs the command.
+func (c *memberUpdateCmd) Run(ctx context.Context, s *session) error {
+	if c.Role == nil && c.Active == nil {
+		return errors.New("give --role, --active or --no-active")
+	}
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	_, member, err := c.membership(ctx, host)
+	if err != nil {
+		return err
+	}
+	return update(ctx, s, host, memberColumns, member.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.Membership] { return tx.Memberships.Table },
+		func(m *hostdb.Membership) {
+			set(&m.Role, c.Role)
+			set(&m.IsActive, c.Active)
+		})
+}
+
+// memberRemoveCmd is tenantdb member remove.
+type memberRemoveCmd struct {
+	memberArg
+	confirmation
+}
+
+// Run runs the command.
+func (c *memberRemoveCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	tenant, member, err := c.membership(ctx, host)
+	if err != nil {
+		return err
+	}
+	what := "This removes the membership with its profile and attributes; member update --no-active only closes it."
+	if err := s.confirm(ctx, c.confirmation, nameOf(tenant), what); err != nil {
+		return err
+	}
+	if err := host.Memberships.Delete(ctx, member.ID); err != nil {
+		return err
+	}
+	return printOne(s, memberColumns, member)
+}

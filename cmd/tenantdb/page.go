@@ -1,0 +1,23 @@
+package main
+
+import "github.com/tenantdb/tenantdb/hostdb"
+
+// page bounds a list.
+type page struct {
+	Limit int    `default:"1000" help:"At most this many rows; 0 is all."`
+	After string `placeholder:"ID" help:"Only rows after this id: the last one of the page before."`
+}
+
+// filters are the page's filters and those of the columns, given by name and value, whose value isn't empty.
+func (p page) filters(columns ...string) []hostdb.Filter {
+	filters := []hostdb.Filter{hostdb.After(p.After)}
+	if p.Limit != 0 {
+		filters = append(filters, hostdb.Limit(p.Limit))
+	}
+	for i := 0; i < len(columns); i += 2 {
+		if columns[i+1] != "" {
+			filters = append(filters, hostdb.Where(columns[i], columns[i+1]))
+		}
+	}
+	return filters
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// planCmd is tenantdb plan.
+type planCmd struct {
+	Create planCreateCmd `cmd:"" help:"Create a plan."`
+	List   planListCmd   `cmd:"" help:"List plans."`
+	Show   planShowCmd   `cmd:"" help:"Show a plan."`
+	Update planUpdateCmd `cmd:"" help:"Change a plan, or take it off sale."`
+}
+
+var planColumns = []column[hostdb.PricingPlan]{
+	{"id", func(p *hostdb.PricingPlan) any { return p.ID }, true},
+	{"name", func(p *hostdb.PricingPlan) any { return p.Name }, true},
+	{"description", func(p *hostdb.PricingPlan) any { return p.Description }, false},
+	{"amount_monthly", func(p *hostdb.PricingPlan) any { return p.AmountMonthly }, true},
+	{"amount_yearly", func(p *hostdb.PricingPlan) any { return p.AmountYearly }, true},
+	{"currency", func(p *hostdb.PricingPlan) any { return p.Currency }, true},
+	{"stripe_price_monthly", func(p *hostdb.PricingPlan) any { return p.StripePriceMonthly }, false},
+	{"stripe_price_yearly", func(p *hostdb.PricingPlan) any { return p.StripePriceYearly }, false},
+	{"trial_days", func(p *hostdb.PricingPlan) any { return p.TrialDays }, true},
+	{"features", func(p *hostdb.PricingPlan) any { return p.Features }, true},
+	{"tier_level", func(p *hostdb.PricingPlan) any { return p.TierLevel }, true},
+	{"is_active", func(p *hostdb.PricingPlan) any { return p.IsActive }, true},
+	{"sort_order", func(p *hostdb.PricingPlan) any { return p.SortOrder }, false},
+	{"created_at", func(p *hostdb.PricingPlan) any { return p.CreatedAt }, false},
+}
+
+// planFields are a plan's columns, as create sets them and update changes them.
+type planFields struct {
+	Name               *string   `help:"The name that people read."`
+	Description        *string   `help:"What it offers."`
+	AmountMonthly      *int64    `placeholder:"CENTS" help:"The price of a month in the currency's smallest unit."`
+	AmountYearly       *int64    `placeholder:"CENTS" help:"The price of a year in the currency's smallest unit."`
+	Currency           *string   `help:"Three lower-case letters; a new plan has usd."`
+	StripePriceMonthly *string   `placeholder:"PRICE" help:"The Stripe price of a month."`
+	StripePriceYearly  *string   `placeholder:"PRICE" help:"The Stripe price of a year."`
+	TrialDays          *int      `help:"How long the trial is; 0 is none. A new plan has 30."`
+	Features           *[]string `placeholder:"FEATURE,…" help:"All the features, separated by commas."`
+	TierLevel          *int      `help:"The tier; greater is more."`
+	Active             *bool     `negatable:"" help:"Whether it is on sale. A new plan is."`
+	SortOrder          *int      `help:"The place in the price list."`
+}
+
+// apply changes what was given.
+func (f planFields) apply(p *hostdb.PricingPlan) {
+	set(&p.Name, f.Name)
+	set(&p.Description, f.Description)
+	set(&p.AmountMonthly, f.AmountMonthly)
+	set(&p.AmountYearly, f.AmountYearly)
+	set(&p.Currency, f.Currency)
+	set(&p.StripePriceMonthly, f.StripePriceMonthly)
+	set(&p.StripePriceYearly, f.StripePriceYearly)
+	set(&p.TrialDays, f.TrialDays)
+	set(&p.Features, f.Features)
+	set(&p.TierLevel, f.TierLevel)
+	set(&p.IsActive, f.Active)
+	set(&p.SortOrder, f.SortOrder)
+}
+
+// planCreateCmd is tenantdb plan create.
+type planCreateCmd struct {
+	ID string `arg:"" help:"The plan's id, such as pro: what tenants and subscriptions name."`
+	planFields
+}
+
+// Run runs the command.
+func (c *planCreateCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	plan := &hostdb.PricingPlan{ID: c.ID, Name: c.ID, TrialDays: 30, IsActive: true}
+	c.apply(plan)
+	if err := host.Plans.Insert(ctx, plan); err != nil {
+		return err
+	}
+	return printOne(s, planColumns, plan)
+}
+
+// planListCmd is tenantdb plan list.
+type planListCmd struct{ page }
+
+// Run runs the command.
+func (c *planListCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return printList(s, planColumns, host.Plans.All(ctx, c.filters()...))
+}
+
+// planShowCmd is tenantdb plan show.
+type planShowCmd struct {
+	ID string `arg:"" help:"The plan's id."`
+}
+
+// Run runs the command.
+func (c *planShowCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := host.Plans.Get(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return printOne(s, planColumns, plan)
+}
+
+// planUpdateCmd is tenantdb plan update.
+type planUpdateCmd struct {
+	ID string `arg:"" help:"The plan's id."`
+	planFields
+}
+
+// Run runs the command.
+func (c *planUpdateCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return update(ctx, s, host, planColumns, c.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.PricingPlan] { return tx.Plans.Table }, c.apply)
+}

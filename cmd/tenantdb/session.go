@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// hostConns is how many connections a command may have to the host database.
+const hostConns = 4
+
+// session is one run of the program: what its command has opened, closed at the end.
+type session struct {
+	env     environment
+	flags   globals
+	given   map[string]string // the flags that stood on the command line, as text
+	closers []func() error    // run in reverse order
+}
+
+// close closes what was opened.
+func (s *session) close() error {
+	var failed error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		failed = errors.Join(failed, s.closers[i]())
+	}
+	return failed
+}
+
+// hostURL is where the host database is: the flag, the variable, or the variables of hostdb.FromEnv.
+func (s *session) hostURL() (hostdb.Secret, error) {
+	if s.flags.Host != "" {
+		return hostdb.Secret(s.flags.Host), refusePassword(s.flags.Host)
+	}
+	if given := s.env.getenv("TENANTDB_HOST_URL"); given != "" {
+		return hostdb.Secret(given), nil
+	}
+	given, err := hostdb.URLFromEnv(s.env.getenv)
+	if err != nil {
+		return "", fmt.Errorf("host database: give --host sqlite:FILE, or set TENANTDB_HOST_URL, or DB_TYPE and its fellows: %w", err)
+	}
+	return given, nil
+}
+
+// refusePassword refuses a URL that every user of the machine could read a password from.
+func refusePassword(given string) error {
+	if strings.HasPrefix(given, "sqlite:") {
+		return nil
+	}
+	u, err := url.Parse(given)
+	if err == nil {
+		_, has := u.User.Password()
+		if !has && !u.Query().Has("password") && !u.Query().Has("sslpassword") {
+			return nil
+		}
+	}
+	return errors.New("--host: whoever can list processes reads arguments: put a URL with a password into TENANTDB_HOST_URL")
+}
+
+// open opens the host database and returns a context that writes the audit log in the actor's name. It neither creates nor upgrades
+// a schema: that is for init.
+func (s *session) open(ctx context.Context) (context.Context, *hostdb.DB, error) {
+	given, err := s.hostURL()
+	if err != nil {
+		return nil, nil, err
+	}
+	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: given, MaxConns: hostConns, NoUpgrade: true, NoNotify: false, Now: s.env.now})
+	if err != nil {
+		return nil, nil, fmt.Errorf("host database: %w", err)
+	}
+	s.closers = append(s.closers, host.Close)
+	return hostdb.WithActor(ctx, s.flags.Actor), host, nil
+}
+
+// openPool makes the pool of tenants' databases.
+func (s *session) openPool() (*tenantdb.Pool, error) {
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: s.flags.TenantsDir, MaxConns: s.flags.MaxConns})
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		return pool.Close(ctx)
+	})
+	return pool, nil
+}
+
+// openFleet makes the fleet with the migrations of a folder; "" is none.
+func (s *session) openFleet(host *hostdb.DB, migrations string) (*fleet.Fleet, error) {
+	pool, err := s.openPool()
+	if err != nil {
+		return nil, err
+	}
+	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL"))}
+	if migrations != "" {
+		if info, err := os.Stat(migrations); err != nil || !info.IsDir() {
+			return nil, fmt.Errorf("--migrations: %s is not a folder", migrations)
+		}
+		cfg.Migrations = os.DirFS(migrations)
+	}
+	f, err := fleet.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("TENANTDB_SERVER_URL: %w", err)
+	}
+	return f, nil
+}

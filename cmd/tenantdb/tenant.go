@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// tenantCmd is tenantdb tenant.
+type tenantCmd struct {
+	Create      tenantCreateCmd      `cmd:"" help:"Create a tenant: its database, its schema, its owner."`
+	List        tenantListCmd        `cmd:"" help:"List tenants."`
+	Show        tenantShowCmd        `cmd:"" help:"Show a tenant."`
+	Suspend     tenantSuspendCmd     `cmd:"" help:"Close a tenant to its members until resume."`
+	Resume      tenantResumeCmd      `cmd:"" help:"Open a suspended tenant."`
+	Maintenance tenantMaintenanceCmd `cmd:"" help:"Close a tenant for a while: its requests are told to come again."`
+	Rename      tenantRenameCmd      `cmd:"" help:"Give a tenant another slug or name."`
+	Drop        tenantDropCmd        `cmd:"" help:"Remove a tenant and its database for good."`
+}
+
+var tenantColumns = []column[hostdb.TenantCatalog]{
+	{"id", func(t *hostdb.TenantCatalog) any { return t.ID }, true},
+	{"slug", func(t *hostdb.TenantCatalog) any { return t.Slug }, true},
+	{"name", func(t *hostdb.TenantCatalog) any { return t.Name }, true},
+	{"status", func(t *hostdb.TenantCatalog) any { return t.Status }, true},
+	{"is_active", func(t *hostdb.TenantCatalog) any { return t.IsActive }, true},
+	{"plan_tier", func(t *hostdb.TenantCatalog) any { return t.PlanTier }, true},
+	{"schema_version", func(t *hostdb.TenantCatalog) any { return t.SchemaVersion }, true},
+	{"created_at", func(t *hostdb.TenantCatalog) any { return t.CreatedAt }, false},
+}
+
+// tenantCreateCmd is tenantdb tenant create.
+type tenantCreateCmd struct {
+	Slug       string  `arg:"" help:"The tenant's name in URLs: 1 to 63 of a-z, 0-9 and inner hyphens."`
+	Name       string  `help:"The name that people read. Default: the slug."`
+	Owner      userRef `embed:"" prefix:"owner-"`
+	Plan       string  `default:"free" help:"The tenant's own plan."`
+	Trial      bool    `help:"Start the plan's trial."`
+	Migrations string  `env:"TENANTDB_MIGRATIONS" placeholder:"DIR" xor:"schema" required:"" help:"The folder of the tenants' migrations (goose SQL files)."`
+	Empty      bool    `xor:"schema" required:"" help:"Leave the new database empty."`
+}
+
+// Help is the long help.
+func (*tenantCreateCmd) Help() string {
+	return `The database is made on the host database's server, or as a SQLite file beside the others; TENANTDB_SERVER_URL names another server.
+After a failure, the same command goes on where it stopped.`
+}
+
+// Run runs the command.
+func (c *tenantCreateCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	owner, err := c.Owner.find(ctx, host)
+	if err != nil {
+		return err
+	}
+	f, err := s.openFleet(host, c.Migrations)
+	if err != nil {
+		return err
+	}
+	tenant, err := f.Provision(ctx, fleet.Spec{Slug: c.Slug, Name: c.Name, OwnerID: owner.ID, PlanTier: c.Plan})
+	if err != nil {
+		return err
+	}
+	if c.Trial {
+		if _, _, err := host.Subscriptions.StartTrial(ctx, tenant.ID, c.Plan); err != nil {
+			return fmt.Errorf("the tenant is open, but has no trial: %w", err)
+		}
+	}
+	return printOne(s, tenantColumns, tenant)
+}
+
+// tenantListCmd is tenantdb tenant list.
+type tenantListCmd struct {
+	page
+	Status string `help:"Only tenants with this status: provisioning, active, suspended, maintenance or dropped."`
+	Plan   string `help:"Only tenants with this plan of their own."`
+}
+
+// Run runs the command.
+func (c *tenantListCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return printList(s, tenantColumns, host.Tenants.All(ctx, c.filters("status", c.Status, "plan_tier", c.Plan)...))
+}
+
+// tenantArg names a tenant.
+type tenantArg struct {
+	Tenant string `arg:"" help:"Slug or id."`
+}
+
+// change does something to the tenant by the fleet, and prints it as it is then.
+func (c tenantArg) change(ctx context.Context, s *session, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	tenant, err := findTenant(ctx, host, c.Tenant)
+	if err != nil {
+		return err
+	}
+	f, err := s.openFleet(host, "")
+	if err != nil {
+		return err
+	}
+	if err := do(ctx, f, tenant); err != nil {
+		return err
+	}
+	if tenant, err = host.Tenants.Get(ctx, tenant.ID); err != nil {
+		return err
+	}
+	return printOne(s, tenantColumns, tenant)
+}
+
+// tenantShowCmd is tenantdb tenant show.
+type tenantShowCmd struct{ tenantArg }
+
+// Run runs the command.
+func (c *tenantShowCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	tenant, err := findTenant(ctx, host, c.Tenant)
+	if err != nil {
+		return err
+	}
+	return printOne(s, tenantColumns, tenant)
+}
+
+// tenantSuspendCmd is tenantdb tenant suspend.
+type tenantSuspendCmd struct{ tenantArg }
+
+// Run runs the command.
+func (c *tenantSuspendCmd) Run(ctx context.Context, s *session) error {
+	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
+}
+
+// tenantResumeCmd is tenantdb tenant resume.
+type tenantResumeCmd struct{ tenantArg }
+
+// Run runs the command.
+func (c *tenantResumeCmd) Run(ctx context.Context, s *session) error {
+	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
+}
+
+// tenantMaintenanceCmd is tenantdb tenant maintenance.
+type tenantMaintenanceCmd struct {
+	tenantArg
+	Switch string `arg:"" enum:"on,off" help:"on, or off."`
+}
+
+// Run runs the command.
+func (c *tenantMaintenanceCmd) Run(ctx context.Context, s *session) error {
+	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+		return f.Maintenance(ctx, t.ID, c.Switch == "on")
+	})
+}
+
+// tenantRenameCmd is tenantdb tenant rename.
+type tenantRenameCmd struct {
+	tenantArg
+	Slug string `help:"The new slug."`
+	Name string `help:"The new name."`
+}
+
+// Run runs the command.
+func (c *tenantRenameCmd) Run(ctx context.Context, s *session) error {
+	if c.Slug == "" && c.Name == "" {
+		return errors.New("give --slug, --name or both")
+	}
+	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+		return f.Rename(ctx, t.ID, c.Slug, c.Name)
+	})
+}
+
+// tenantDropCmd is tenantdb tenant drop.
+type tenantDropCmd struct {
+	tenantArg
+	confirmation
+}
+
+// Run runs the command.
+func (c *tenantDropCmd) Run(ctx context.Context, s *session) error {
+	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+		what := fmt.Sprintf("This removes the tenant %s and its database, for good.", nameOf(t))
+		if err := s.confirm(ctx, c.confirmation, nameOf(t), what); err != nil {
+			return err
+		}
+		return f.Drop(ctx, t.ID)
+	})
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// userCmd is tenantdb user.
+type userCmd struct {
+	Create userCreateCmd `cmd:"" help:"Create a user."`
+	List   userListCmd   `cmd:"" help:"List users."`
+	Show   userShowCmd   `cmd:"" help:"Show a user."`
+	Update userUpdateCmd `cmd:"" help:"Change a user."`
+	Delete userDeleteCmd `cmd:"" help:"Delete a user who has no memberships."`
+}
+
+var userColumns = []column[hostdb.GlobalUser]{
+	{"id", func(u *hostdb.GlobalUser) any { return u.ID }, true},
+	{"email", func(u *hostdb.GlobalUser) any { return u.Email }, true},
+	{"oauth_id", func(u *hostdb.GlobalUser) any { return u.OAuthID }, true},
+	{"stripe_cust_id", func(u *hostdb.GlobalUser) any { return u.StripeCustID }, false},
+	{"is_sys_admin", func(u *hostdb.GlobalUser) any { return u.IsSysAdmin }, true},
+	{"created_at", func(u *hostdb.GlobalUser) any { return u.CreatedAt }, false},
+	{"last_login", func(u *hostdb.GlobalUser) any { return u.LastLogin }, true},
+}
+
+// userCreateCmd is tenantdb user create.
+type userCreateCmd struct {
+	Email      string `arg:"" help:"The user's e-mail address."`
+	OAuthID    string `name:"oauth-id" placeholder:"SUBJECT" help:"The subject at the identity provider."`
+	StripeCust string `placeholder:"CUSTOMER" help:"The Stripe customer."`
+	SysAdmin   bool   `help:"Mark the user as an administrator of the product. It grants nothing in this library."`
+}
+
+// Run runs the command.
+func (c *userCreateCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	user := &hostdb.GlobalUser{Email: c.Email, OAuthID: c.OAuthID, StripeCustID: c.StripeCust, IsSysAdmin: c.SysAdmin}
+	if err := host.Users.Insert(ctx, user); err != nil {
+		return err
+	}
+	return printOne(s, userColumns, user)
+}
+
+// userListCmd is tenantdb user list.
+type userListCmd struct{ page }
+
+// Run runs the command.
+func (c *userListCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return printList(s, userColumns, host.Users.All(ctx, c.filters()...))
+}
+
+// userShowCmd is tenantdb user show.
+type userShowCmd struct{ userRef }
+
+// Run runs the command.
+func (c *userShowCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	user, err := c.find(ctx, host)
+	if err != nil {
+		return err
+	}
+	return printOne(s, userColumns, user)
+}
+
+// userUpdateCmd is tenantdb user update.
+type userUpdateCmd struct {
+	userRef
+	NewEmail      *string `placeholder:"ADDRESS" help:"The new e-mail address."`
+	NewOAuthID    *string `name:"new-oauth-id" placeholder:"SUBJECT" help:"The new subject at the identity provider; empty for none."`
+	NewStripeCust *string `placeholder:"CUSTOMER" help:"The new Stripe customer; empty for none."`
+	SysAdmin      *bool   `negatable:"" help:"Whether the user is an administrator of the product."`
+}
+
+// Run runs the command.
+func (c *userUpdateCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	named, err := c.find(ctx, host)
+	if err != nil {
+		return err
+	}
+	return update(ctx, s, host, userColumns, named.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.GlobalUser] { return tx.Users.Table },
+		func(user *hostdb.GlobalUser) {
+			set(&user.Email, c.NewEmail)
+			set(&user.OAuthID, c.NewOAuthID)
+			set(&user.StripeCustID, c.NewStripeCust)
+			set(&user.IsSysAdmin, c.SysAdmin)
+		})
+}
+
+// userDeleteCmd is tenantdb user delete.
+type userDeleteCmd struct {
+	userRef
+	confirmation
+}
+
+// Run runs the command.
+func (c *userDeleteCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	user, err := c.find(ctx, host)
+	if err != nil {
+		return err
+	}
+	if err := s.confirm(ctx, c.confirmation, user.Email, fmt.Sprintf("This deletes the user %s, for good.", clean(user.Email))); err != nil {
+		return err
+	}
+	if err := host.Users.Delete(ctx, user.ID); err != nil {
+		return err
+	}
+	return printOne(s, userColumns, user)
+}
