@@ -1,0 +1,172 @@
+package stripehook
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// The events that are dealt with.
+const (
+	checkoutCompleted   = "checkout.session.completed"
+	subscriptionCreated = "customer.subscription.created"
+	subscriptionUpdated = "customer.subscription.updated"
+	subscriptionDeleted = "customer.subscription.deleted"
+	invoiceSucceeded    = "invoice.payment_succeeded"
+	invoiceFailed       = "invoice.payment_failed"
+)
+
+// errMalformed is why an event that Stripe has signed can't be applied, now or later.
+var errMalformed = errors.New("a member that is needed is missing or malformed")
+
+// event is what Stripe delivers (docs.stripe.com/api/events/object).
+type event struct {
+	id      string
+	kind    string
+	account string // the connected account, "" for one's own
+	live    bool
+	created int64  // seconds since 1970
+	object  object // data.object
+	body    []byte
+}
+
+// parseEvent reads the envelope.
+func parseEvent(body []byte) (*event, error) {
+	o, err := parseObject(body)
+	if err != nil {
+		return nil, err
+	}
+	e := &event{id: o.text("id", maxID), kind: o.text("type", maxID), account: o.text("account", maxID), live: o.truth("livemode"),
+		object: o.at("data", "object"), body: body}
+	if !validName(e.id) || !validName(e.kind) {
+		return nil, errJSON
+	}
+	e.created, _ = o.number("created")
+	return e, nil
+}
+
+// validName is the grammar of ids and types, which are logged.
+func validName(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '.' && c != '-' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// known reports whether events of this type are dealt with.
+func (e *event) known() bool {
+	switch e.kind {
+	case checkoutCompleted, subscriptionCreated, subscriptionUpdated, subscriptionDeleted, invoiceSucceeded, invoiceFailed:
+		return true
+	}
+	return false
+}
+
+// change is what an event says, in our terms.
+type change struct {
+	stripeSub string // the subscription that it is about; "": none
+	tenant    string // the id of the tenant that it names; "": none
+	customer  string
+	user      string // the id of the user that its metadata names
+	email     string // of who paid
+	checkout  bool
+	state     *state   // the subscription, as it was then
+	payment   *payment // a payment that is no subscription's
+	invoice   *invoice
+}
+
+// payment is a one-time payment.
+type payment struct {
+	session string
+	status  string
+	cents   int64
+	product string
+}
+
+// invoice is one that was paid or wasn't.
+type invoice struct {
+	id    string
+	cents int64
+}
+
+// change reads what the event is about. Errors: errMalformed.
+func (e *event) change() (*change, error) {
+	if e.created == 0 || e.created > maxSeconds {
+		return nil, errMalformed
+	}
+	var c *change
+	var err error
+	switch {
+	case e.kind == checkoutCompleted:
+		c, err = readSession(e.object)
+	case strings.HasPrefix(e.kind, "invoice."):
+		c = readInvoice(e.object)
+	default:
+		c, err = readSubscription(e.object, e.kind == subscriptionDeleted)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.customer = e.object.reference("customer")
+	if c.stripeSub != "" && !validName(c.stripeSub) {
+		return nil, errMalformed
+	}
+	return c, nil
+}
+
+// readSession reads a Checkout session (docs.stripe.com/api/checkout/sessions/object).
+func readSession(o object) (*change, error) {
+	c := &change{stripeSub: o.reference("subscription"), tenant: tenantOf(o), user: idIn(o.at("metadata"), "user_id"), checkout: true,
+		email: o.at("customer_details").text("email", maxEmail)}
+	if c.email == "" {
+		c.email = o.text("customer_email", maxEmail)
+	}
+	if o.text("mode", maxID) != "payment" {
+		return c, nil
+	}
+	c.stripeSub = ""
+	c.payment = &payment{session: o.text("id", maxID), status: word(o, "payment_status"), cents: o.cents("amount_total"),
+		product: o.at("metadata").text("product_name", maxText)}
+	if c.payment.session == "" {
+		return nil, errMalformed
+	}
+	return c, nil
+}
+
+// readInvoice reads an invoice: before API version 2025-03-31 it names its subscription itself, since then its parent does
+// (docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects).
+func readInvoice(o object) *change {
+	c := &change{stripeSub: o.reference("subscription"), invoice: &invoice{id: o.text("id", maxID), cents: o.cents("amount_due")}}
+	if c.stripeSub == "" {
+		c.stripeSub = o.at("parent", "subscription_details").reference("subscription")
+	}
+	return c
+}
+
+// readSubscription reads a subscription.
+func readSubscription(o object, deleted bool) (*change, error) {
+	c := &change{stripeSub: o.text("id", maxID), tenant: tenantOf(o), user: idIn(o.at("metadata"), "user_id"), state: readState(o, deleted)}
+	if c.stripeSub == "" {
+		return nil, errMalformed
+	}
+	return c, nil
+}
+
+// tenantOf returns the id of the tenant that an object names: in its metadata, or, for a Checkout session, as its client reference.
+func tenantOf(o object) string {
+	if id := idIn(o.at("metadata"), "tenant_id"); id != "" {
+		return id
+	}
+	return idIn(o, "client_reference_id")
+}
+
+// idIn returns a member that is one of our ids.
+func idIn(o object, name string) string {
+	if id := o.text(name, maxID); hostdb.ValidID(id) {
+		return id
+	}
+	return ""
+}

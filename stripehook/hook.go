@@ -1,0 +1,139 @@
+// Package stripehook receives Stripe's webhooks and keeps the host database's subscriptions as Stripe has them, so that the next
+// request of a tenant is judged by what they pay for now.
+//
+// Stripe delivers an event at least once, in any order, for days. Each is applied in one transaction that also records its id
+// (core_stripe_webhook_events): twice delivered, it is applied once; a crash undoes both, and the next delivery does the work. Of the
+// events about one subscription the last in the order of (created, status, id) is what its row shows, in whatever order they came;
+// an older one is recorded as skipped_out_of_order. A subscription that is canceled stays so. Invoices are written to the audit log
+// and never change a status.
+//
+// A subscription belongs to the tenant whose id its metadata holds as tenant_id, or the metadata or client_reference_id of the
+// Checkout session that began it. An event about a subscription or a tenant that isn't there yet is parked, and applied
+// as soon as it is. Set metadata.tenant_id on subscriptions too (subscription_data.metadata of the session): then no event waits for
+// another.
+//
+// Subscribe the endpoint to checkout.session.completed, customer.subscription.created, .updated and .deleted,
+// invoice.payment_succeeded and invoice.payment_failed. Other types are answered 200 and forgotten.
+package stripehook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// Hook is the endpoint: a http.Handler for POST requests. Make one with New; it serves many requests at once.
+//
+// It answers 200 to what has been dealt with, is parked, isn't for it, or can never be applied (recorded as failed); 400 and 413 to
+// what Stripe didn't send; 503 where the next delivery may succeed. The body is one word.
+type Hook struct {
+	cfg Config
+	ledger
+}
+
+// Answers beside the statuses of events.
+const (
+	duplicate = "duplicate" // it has been dealt with
+	ignored   = "ignored"   // it isn't for us
+)
+
+// longest bounds the work on one delivery; Stripe waits about that long for the answer.
+const longest = 20 * time.Second
+
+// New checks the configuration and makes a Hook. Until the host database is closed it also listens to its changes, to apply what
+// was parked.
+func New(host *hostdb.DB, cfg Config) (*Hook, error) {
+	if host == nil {
+		return nil, errors.New("stripehook: New: give the host database")
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("stripehook: Config.%w", err)
+	}
+	cfg.setDefaults()
+	h := &Hook{cfg: cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher, logger: cfg.Logger}}
+	go h.follow()
+	return h, nil
+}
+
+// Format implements fmt.Formatter: whatever the verb, it writes no secret.
+func (h *Hook) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "stripehook.Hook{%v}", h.cfg)
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		answer(w, http.StatusMethodNotAllowed, "POST only")
+		return
+	}
+	e, code, err := h.receive(w, r)
+	if err != nil {
+		h.cfg.Logger.DebugContext(r.Context(), "webhook refused", "cause", err.Error())
+		answer(w, code, err.Error())
+		return
+	}
+	if !h.meant(e) || !e.known() {
+		h.cfg.Logger.DebugContext(r.Context(), "webhook ignored", "event", e.id, "type", e.kind)
+		answer(w, http.StatusOK, ignored)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), longest)
+	defer cancel()
+	status, err := h.deliver(ctx, e, false)
+	if err != nil {
+		answer(w, http.StatusServiceUnavailable, "try again")
+		return
+	}
+	answer(w, http.StatusOK, status)
+}
+
+// answer writes a response of one line, which holds nothing of the request.
+func answer(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(code)
+	_, _ = io.WriteString(w, text+"\n")
+}
+
+// receive returns the event that a request carries, or why it is refused. What a header alone can tell is asked before the body is
+// read.
+func (h *Hook) receive(w http.ResponseWriter, r *http.Request) (e *event, code int, err error) {
+	headers := r.Header["Stripe-Signature"]
+	if len(headers) != 1 {
+		return nil, http.StatusBadRequest, errHeader
+	}
+	signed, err := parseSignature(headers[0])
+	if err != nil {
+		return nil, http.StatusBadRequest, err
+	}
+	if err := signed.checkTime(h.cfg.Now(), h.cfg.Tolerance); err != nil {
+		return nil, http.StatusBadRequest, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		return nil, http.StatusRequestEntityTooLarge, errors.New("the body is too long")
+	case err != nil:
+		return nil, http.StatusBadRequest, errors.New("the body ended early")
+	}
+	if err := signed.check(h.cfg.Secrets, body); err != nil {
+		return nil, http.StatusBadRequest, err
+	}
+	if e, err = parseEvent(body); err != nil {
+		return nil, http.StatusBadRequest, err
+	}
+	return e, http.StatusOK, nil
+}
+
+// meant reports whether an event is of the account and the mode that are configured.
+func (h *Hook) meant(e *event) bool {
+	return e.account == h.cfg.Account && (h.cfg.Mode == "" || e.live == (h.cfg.Mode == Live))
+}

@@ -1,0 +1,172 @@
+package stripehook
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// errJSON is why a body can't be read. It repeats nothing of the body.
+var errJSON = errors.New("the body is not the JSON object that Stripe sends")
+
+const (
+	maxBody    = 1 << 20
+	maxDepth   = 32           // Stripe's objects nest about ten deep
+	maxID      = 255          // Stripe's ids are at most that long (docs.stripe.com/upgrades)
+	maxText    = 512          // what a column of the host database takes
+	maxWord    = 64           // what a plan's id takes
+	maxEmail   = 320          // RFC 3696 section 3
+	maxCents   = 1 << 50      // far above any amount, and a hundred of them can be added up
+	maxSeconds = 253402300799 // the end of the year 9999
+)
+
+// object is a JSON object. Members are found by their exact name (encoding/json would ignore the case), and what has another type
+// than asked for counts as absent: Stripe sends ids where it may send whole objects, and null for nothing.
+type object map[string]any
+
+// parseObject reads an object of at most maxBody bytes and maxDepth levels. A name that stands twice in an object, invalid UTF-8
+// and anything after the object are refused: two programs could read them differently.
+func parseObject(body []byte) (object, error) {
+	if len(body) > maxBody || !utf8.Valid(body) {
+		return nil, errJSON
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	v, err := value(d, 0)
+	if err != nil {
+		return nil, errJSON
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errJSON
+	}
+	o, ok := v.(object)
+	if !ok {
+		return nil, errJSON
+	}
+	return o, nil
+}
+
+// value reads one value.
+func value(d *json.Decoder, depth int) (any, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	opening, ok := token.(json.Delim)
+	if !ok {
+		return token, nil
+	}
+	if depth == maxDepth {
+		return nil, errJSON
+	}
+	if opening == '[' {
+		return list(d, depth)
+	}
+	return members(d, depth)
+}
+
+// list reads an array behind its bracket.
+func list(d *json.Decoder, depth int) ([]any, error) {
+	var elements []any
+	for d.More() {
+		v, err := value(d, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		elements = append(elements, v)
+	}
+	_, err := d.Token()
+	return elements, err
+}
+
+// members reads an object behind its brace.
+func members(d *json.Decoder, depth int) (object, error) {
+	o := object{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, ok := token.(string)
+		if _, twice := o[name]; twice || !ok {
+			return nil, errJSON
+		}
+		if o[name], err = value(d, depth+1); err != nil {
+			return nil, err
+		}
+	}
+	_, err := d.Token()
+	return o, err
+}
+
+// at follows a path of objects; nil where it ends early.
+func (o object) at(path ...string) object {
+	for _, name := range path {
+		o, _ = o[name].(object)
+	}
+	return o
+}
+
+// text returns a text that a column can hold, of at most max bytes; else "".
+func (o object) text(name string, max int) string {
+	s, _ := o[name].(string)
+	if len(s) > max || strings.ContainsRune(s, 0) {
+		return ""
+	}
+	return s
+}
+
+// reference returns the id of another object, which stands there itself where it was expanded.
+func (o object) reference(name string) string {
+	if expanded, ok := o[name].(object); ok {
+		return expanded.text("id", maxID)
+	}
+	return o.text(name, maxID)
+}
+
+// number returns an integer that is not negative; ok is false where there is none.
+func (o object) number(name string) (n int64, ok bool) {
+	digits, _ := o[name].(json.Number)
+	n, err := digits.Int64()
+	return n, err == nil && n >= 0
+}
+
+// cents returns an amount, 0 where there is none or it is absurd.
+func (o object) cents(name string) int64 {
+	if n, ok := o.number(name); ok && n <= maxCents {
+		return n
+	}
+	return 0
+}
+
+// time returns a time given in seconds since 1970; nil where there is none.
+func (o object) time(name string) *time.Time {
+	n, ok := o.number(name)
+	if !ok || n == 0 || n > maxSeconds {
+		return nil
+	}
+	t := time.Unix(n, 0).UTC()
+	return &t
+}
+
+// truth returns a boolean, false where there is none.
+func (o object) truth(name string) bool {
+	b, _ := o[name].(bool)
+	return b
+}
+
+// objects returns the objects of one of Stripe's lists, {"data": [...]}, at most 100.
+func (o object) objects(name string) []object {
+	elements, _ := o.at(name)["data"].([]any)
+	var found []object
+	for _, element := range elements[:min(len(elements), 100)] {
+		if member, ok := element.(object); ok {
+			found = append(found, member)
+		}
+	}
+	return found
+}

@@ -1,0 +1,224 @@
+package stripehook
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// ledger applies events to the host database and records what became of them.
+type ledger struct {
+	host    *hostdb.DB
+	fetcher Fetcher // nil: events are taken at their word
+	logger  *slog.Logger
+}
+
+// Why an event is parked or has failed, for its row.
+const (
+	noTenant       = "it names no tenant, and its subscription isn't there"
+	noSubscription = "its subscription isn't there"
+	tenantMissing  = "the tenant that it names isn't there"
+	malformed      = "a member that is needed is missing or malformed"
+	notApplied     = "the host database or the Fetcher didn't answer"
+)
+
+// Replay applies an event again, from its stored payload, whatever became of it before, and then what was parked for want of it. It
+// returns the event's status. It asks nobody but the host database, and may be called as often as one likes: an event that has
+// been applied changes nothing. EventID is Stripe's ("evt_…"). Errors: hostdb.ErrNotFound; hostdb.ErrInvalid;
+// hostdb.ErrUnavailable.
+func Replay(ctx context.Context, host *hostdb.DB, eventID string) (string, error) {
+	l := &ledger{host: host, logger: slog.New(slog.DiscardHandler)}
+	row, err := host.WebhookEvents.ByEventID(ctx, eventID)
+	if err != nil {
+		return "", err
+	}
+	return l.deliver(ctx, stored(row), true)
+}
+
+// stored is the event of a row. One whose payload can't be read has no object, and will fail.
+func stored(row *hostdb.StripeWebhookEvent) *event {
+	e, err := parseEvent([]byte(row.PayloadJSON))
+	if err != nil || e.id != row.EventID {
+		return &event{id: row.EventID, kind: row.EventType, body: []byte(row.PayloadJSON)}
+	}
+	return e
+}
+
+// deliver applies an event, and then what was parked for want of it. It answers with the event's status, or duplicate; again is for
+// an event that is stored, and applies it even if it has been dealt with. An error means that another delivery may help.
+func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, error) {
+	c, err := e.change()
+	if err != nil {
+		return hostdb.WebhookFailed, l.fail(ctx, e, &change{})
+	}
+	status, err := l.process(ctx, e, c, again)
+	if err == nil && (c.stripeSub != "" || c.tenant != "") {
+		// Also after a duplicate: the delivery before may have died here. Also after a parked one: what it waits for may have
+		// appeared while its transaction could not see it.
+		err = l.unpark(ctx, c.stripeSub, c.tenant)
+	}
+	if err != nil {
+		l.log(ctx, slog.LevelWarn, "webhook not applied, to be delivered again", e, "cause", err.Error())
+	}
+	return status, err
+}
+
+// process applies one event in one transaction, which records it too, and returns its status. What can never be applied is recorded
+// as failed, and is no error. Any other failure undoes everything; a record of it is written apart, and doesn't stand in the way
+// of the next delivery.
+func (l *ledger) process(ctx context.Context, e *event, c *change, again bool) (status string, err error) {
+	ctx = hostdb.WithActor(ctx, "stripe:"+e.id)
+	reason := ""
+	err = l.host.InTx(ctx, func(tx *hostdb.Tx) error {
+		row, err := l.take(ctx, tx, e, c, again)
+		if err != nil || row == nil {
+			status = duplicate
+			return err
+		}
+		before := row.Status
+		w := work{tx: tx, fetcher: l.fetcher, event: e, change: c, repeated: again && dealtWith(before)}
+		if status, reason, err = w.apply(ctx); err != nil {
+			return err
+		}
+		if w.repeated && status == hostdb.WebhookSkipped {
+			status = before // it was in order when it was applied
+		}
+		if status == before && reason == row.Reason {
+			return nil
+		}
+		row.Status, row.Reason, row.StripeSubID, row.TenantID = status, reason, c.stripeSub, c.tenant
+		return tx.WebhookEvents.Update(ctx, row)
+	})
+	switch {
+	case errors.Is(err, hostdb.ErrInvalid): // a value that no column takes
+		return hostdb.WebhookFailed, l.fail(ctx, e, c)
+	case err != nil:
+		l.recordFailure(ctx, e, c)
+		return "", err
+	case status == hostdb.WebhookParked:
+		l.log(ctx, slog.LevelWarn, "webhook parked", e, "reason", reason)
+	default:
+		l.log(ctx, slog.LevelInfo, "webhook "+status, e)
+	}
+	return status, nil
+}
+
+// dealtWith reports whether an event of this status has been applied, or was found to be out of order.
+func dealtWith(status string) bool {
+	return status == hostdb.WebhookProcessed || status == hostdb.WebhookSkipped
+}
+
+// take gets an event into processing. It returns the event's row as it is stored, locked; nil where the event has been dealt with.
+func (l *ledger) take(ctx context.Context, tx *hostdb.Tx, e *event, c *change, again bool) (*hostdb.StripeWebhookEvent, error) {
+	if again {
+		found, err := tx.WebhookEvents.ByEventID(ctx, e.id)
+		if err != nil {
+			return nil, err
+		}
+		return tx.WebhookEvents.Lock(ctx, found.ID)
+	}
+	row := rowOf(e, c, hostdb.WebhookProcessed, "")
+	if claimed, err := tx.WebhookEvents.Claim(ctx, row); err != nil || !claimed {
+		return nil, err
+	}
+	return row, nil
+}
+
+// rowOf is the row of an event.
+func rowOf(e *event, c *change, status, reason string) *hostdb.StripeWebhookEvent {
+	return &hostdb.StripeWebhookEvent{EventID: e.id, EventType: e.kind, PayloadJSON: string(e.body), Status: status, Reason: reason,
+		StripeSubID: c.stripeSub, TenantID: c.tenant}
+}
+
+// fail records an event that can never be applied, unless it has been dealt with.
+func (l *ledger) fail(ctx context.Context, e *event, c *change) error {
+	row := rowOf(e, c, hostdb.WebhookFailed, malformed)
+	if _, err := l.host.WebhookEvents.Claim(ctx, row); err != nil {
+		return err
+	}
+	l.log(ctx, slog.LevelWarn, "webhook failed for good", e, "reason", malformed)
+	return nil
+}
+
+// recordFailure makes a failure visible, if that can be written. A parked event stays parked.
+func (l *ledger) recordFailure(ctx context.Context, e *event, c *change) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if _, err := l.host.WebhookEvents.Record(ctx, rowOf(e, c, hostdb.WebhookFailed, notApplied)); err != nil {
+		l.log(ctx, slog.LevelWarn, "webhook's failure not recorded", e, "cause", err.Error())
+	}
+}
+
+// unpark applies the parked events that can be by now: those about a subscription or a tenant, or all of them.
+func (l *ledger) unpark(ctx context.Context, stripeSub, tenant string) error {
+	var failures []error
+	for tried := map[string]bool{}; ; {
+		ready, err := l.host.WebhookEvents.ListReady(ctx, stripeSub, tenant)
+		if err != nil {
+			return err
+		}
+		progress := false
+		for _, row := range ready {
+			if tried[row.ID] {
+				continue
+			}
+			tried[row.ID], progress = true, true
+			if err := l.apply(ctx, row, stripeSub); err != nil { // the others don't wait for it
+				failures = append(failures, err)
+			}
+		}
+		if !progress {
+			return errors.Join(failures...)
+		}
+	}
+}
+
+// apply applies a parked event, and what waited for the subscription that it brings, unless the caller is about to.
+func (l *ledger) apply(ctx context.Context, row *hostdb.StripeWebhookEvent, known string) error {
+	e := stored(row)
+	c, err := e.change()
+	if err != nil {
+		return l.fail(ctx, e, &change{})
+	}
+	if _, err := l.process(ctx, e, c, false); err != nil || c.stripeSub == "" || c.stripeSub == known {
+		return err
+	}
+	return l.unpark(ctx, c.stripeSub, "")
+}
+
+// follow applies what was parked when what it waits for appears in the host database by other ways than an event, until the database
+// is closed. The first delivery makes good what a crash left.
+func (l *ledger) follow() {
+	var (
+		waiting bool
+		pause   time.Duration // after a failure; doubles
+		next    time.Time
+	)
+	ctx := context.Background()
+	for delivery, err := range l.host.Changes(ctx) {
+		if err != nil {
+			continue
+		}
+		waiting = waiting || delivery.Reset
+		for _, change := range delivery.Changes {
+			waiting = waiting || change.Kind == hostdb.ChangeTenant || change.Kind == hostdb.ChangeSubscription
+		}
+		if !waiting || time.Now().Before(next) {
+			continue
+		}
+		if l.unpark(ctx, "", "") == nil {
+			waiting, pause = false, 0
+			continue
+		}
+		pause = min(max(2*pause, time.Second), 5*time.Minute)
+		next = time.Now().Add(pause)
+	}
+}
+
+// log writes what became of an event.
+func (l *ledger) log(ctx context.Context, level slog.Level, what string, e *event, rest ...any) {
+	l.logger.Log(ctx, level, what, append([]any{"event", e.id, "type", e.kind}, rest...)...)
+}

@@ -1,0 +1,156 @@
+package stripehook
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// state is a subscription as an event shows it (docs.stripe.com/api/subscriptions/object).
+type state struct {
+	status    string
+	periodEnd *time.Time
+	trialEnd  *time.Time
+	cancels   bool
+	customer  string
+	prices    []string
+	tier      string // what its metadata says, for prices that the price list doesn't have
+	product   string // the same
+	cents     int64
+}
+
+// readState reads a subscription object. A deleted one is canceled, whatever it says.
+func readState(o object, deleted bool) *state {
+	s := &state{status: word(o, "status"), periodEnd: o.time("current_period_end"), trialEnd: o.time("trial_end"),
+		customer: o.reference("customer"), tier: o.at("metadata").text("plan_tier", maxWord),
+		product: o.at("metadata").text("product_name", maxText)}
+	if deleted && !final(s.status) {
+		s.status = hostdb.SubscriptionCanceled
+	}
+	for _, item := range o.objects("items") {
+		s.addItem(item)
+	}
+	s.cents = min(s.cents, maxCents)
+	// Where billing is flexible, a date stands for the flag (docs.stripe.com/billing/subscriptions/billing-mode).
+	cancelAt := o.time("cancel_at")
+	s.cancels = o.truth("cancel_at_period_end") || cancelAt != nil && s.periodEnd != nil && !cancelAt.After(*s.periodEnd)
+	return s
+}
+
+// word returns one of Stripe's words, known or not. What can't be one stands as unknown, which admits nobody either.
+func word(o object, name string) string {
+	s := o.text(name, 32)
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (i == 0 || (c < '0' || c > '9') && c != '_') {
+			return unknown
+		}
+	}
+	return cmp.Or(s, unknown)
+}
+
+// unknown is the status and the plan tier where Stripe, the price list and the metadata don't tell.
+const unknown = "unknown"
+
+// addItem adds what one item of a subscription says. Since API version 2025-03-31 each has a period of its own: the last end counts
+// (docs.stripe.com/changelog/basil/2025-03-31/deprecate-subscription-current-period-start-and-end).
+func (s *state) addItem(item object) {
+	if end := item.time("current_period_end"); end != nil && (s.periodEnd == nil || end.After(*s.periodEnd)) {
+		s.periodEnd = end
+	}
+	price := item.at("price")
+	if price == nil {
+		price = item.at("plan") // which prices were called before
+	}
+	if id := price.text("id", maxText); id != "" {
+		s.prices = append(s.prices, id)
+	}
+	if s.product == "" {
+		s.product = price.text("nickname", maxText)
+	}
+	quantity, ok := item.number("quantity")
+	if !ok {
+		quantity = 1
+	}
+	unit := max(price.cents("unit_amount"), price.cents("amount"))
+	if unit > 0 && quantity <= maxCents/unit {
+		s.cents += unit * quantity
+	}
+}
+
+// final reports whether a subscription never leaves a status.
+func final(status string) bool {
+	return status == hostdb.SubscriptionCanceled || status == hostdb.SubscriptionIncompleteExpired
+}
+
+// ranks order the statuses of events of the same second: a subscription leaves incomplete and never returns to it, and where the
+// truth can't be told, what denies more wins. Unknown words come after all known ones that aren't final.
+var ranks = map[string]int{
+	hostdb.SubscriptionIncomplete:        0,
+	hostdb.SubscriptionTrialing:          1,
+	hostdb.SubscriptionActive:            2,
+	hostdb.SubscriptionPastDue:           3,
+	hostdb.SubscriptionUnpaid:            4,
+	hostdb.SubscriptionPaused:            5,
+	hostdb.SubscriptionIncompleteExpired: 7,
+	hostdb.SubscriptionCanceled:          8,
+}
+
+func rank(status string) int {
+	if r, ok := ranks[status]; ok {
+		return r
+	}
+	return 6
+}
+
+// position is an event's place in the total order of the events of a subscription. Events arrive in any order, and times have a
+// resolution of one second.
+type position struct {
+	final   bool // a final status is the last one, whatever the clocks say
+	created int64
+	rank    int
+	event   string
+}
+
+// positionOf is the place of an event that shows this status.
+func positionOf(e *event, status string) position {
+	return position{final(status), e.created, rank(status), e.id}
+}
+
+// reached is the place of the last event that a row shows; before all others where it shows none.
+func reached(row *hostdb.Subscription) position {
+	p := position{final: final(row.Status), created: -1, rank: row.LastEventRank, event: row.LastEventID}
+	if row.LastEventAt != nil {
+		p.created = row.LastEventAt.Unix()
+	}
+	return p
+}
+
+// before reports whether p comes before q.
+func (p position) before(q position) bool {
+	if p.final != q.final {
+		return q.final
+	}
+	return cmp.Or(cmp.Compare(p.created, q.created), cmp.Compare(p.rank, q.rank), cmp.Compare(p.event, q.event)) < 0
+}
+
+// mark notes in a row which event it shows.
+func (p position) mark(row *hostdb.Subscription) {
+	at := time.Unix(p.created, 0).UTC()
+	row.LastEventAt, row.LastEventRank, row.LastEventID = &at, p.rank, p.event
+}
+
+// write puts the state into a row. Plan, nil where the price list doesn't have it, is what the prices mean. The tenant stays: a
+// subscription never moves.
+func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan) {
+	row.Status, row.CurrentPeriodEnd, row.TrialEnd, row.CancelAtPeriodEnd = s.status, s.periodEnd, s.trialEnd, s.cancels
+	row.PaymentType, row.AmountCents = hostdb.PaymentSubscription, s.cents
+	if s.customer != "" {
+		row.StripeCustID = s.customer
+	}
+	if plan != nil {
+		row.PlanTier, row.ProductName = plan.ID, plan.Name
+	} else {
+		row.PlanTier, row.ProductName = cmp.Or(s.tier, unknown), s.product
+	}
+}

@@ -1,0 +1,193 @@
+package stripehook
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// work is the application of one event, inside its transaction.
+type work struct {
+	*change
+	tx       *hostdb.Tx
+	fetcher  Fetcher
+	event    *event
+	repeated bool // it has been applied before: nothing that is to be there once is written again
+}
+
+// apply does what the event says and returns its status, and why it is parked.
+func (w *work) apply(ctx context.Context) (status, reason string, err error) {
+	switch {
+	case w.payment != nil:
+		return w.pay(ctx)
+	case w.stripeSub == "": // an invoice of no subscription, a session that only takes a card's number
+		return hostdb.WebhookProcessed, "", nil
+	}
+	row, reason, err := w.lock(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	if row == nil {
+		return hostdb.WebhookParked, reason, nil
+	}
+	if err := w.keepCustomer(ctx, row.TenantID); err != nil {
+		return "", "", err
+	}
+	status, err = w.show(ctx, row)
+	return status, "", err
+}
+
+// lock returns the subscription's row, locked. One that isn't there is made where the event names a tenant that is; else there
+// is none, for a reason.
+func (w *work) lock(ctx context.Context) (row *hostdb.Subscription, reason string, err error) {
+	row, err = w.tx.Subscriptions.LockByStripeSubID(ctx, w.stripeSub)
+	switch {
+	case !errors.Is(err, hostdb.ErrNotFound):
+		return row, "", err
+	case w.invoice != nil:
+		return nil, noSubscription, nil
+	case w.tenant == "":
+		return nil, noTenant, nil
+	}
+	if _, err := w.tx.Tenants.Get(ctx, w.tenant); errors.Is(err, hostdb.ErrNotFound) {
+		return nil, tenantMissing, nil
+	} else if err != nil {
+		return nil, "", err
+	}
+	row, err = w.tx.Subscriptions.LockOrInsert(ctx, &hostdb.Subscription{TenantID: w.tenant, StripeSubID: w.stripeSub, StripeCustID: w.customer})
+	return row, "", err
+}
+
+// show brings a locked row up to date.
+func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, error) {
+	if w.invoice != nil && !w.repeated {
+		if err := w.auditInvoice(ctx, row); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case w.state != nil:
+		at := positionOf(w.event, w.state.status)
+		if at.before(reached(row)) {
+			return hostdb.WebhookSkipped, nil
+		}
+		now, err := w.present(ctx, row)
+		if err != nil || now == nil {
+			return hostdb.WebhookSkipped, err
+		}
+		at.mark(row)
+		return hostdb.WebhookProcessed, w.write(ctx, row, now)
+	case w.fetcher != nil: // an invoice or a session says that something has happened
+		now, err := w.present(ctx, row)
+		if err != nil || now == nil {
+			return hostdb.WebhookProcessed, err
+		}
+		return hostdb.WebhookProcessed, w.write(ctx, row, now)
+	}
+	return hostdb.WebhookProcessed, nil
+}
+
+// present is the subscription as the Fetcher has it now, else as the event had it; nil where that would revive one that is over.
+func (w *work) present(ctx context.Context, row *hostdb.Subscription) (*state, error) {
+	now := w.state
+	if w.fetcher != nil {
+		var err error
+		if now, err = fetch(ctx, w.fetcher, w.stripeSub); err != nil {
+			return nil, err
+		}
+		if w.state != nil && final(w.state.status) && !final(now.status) {
+			now = w.state // the answer is the older of the two
+		}
+	}
+	if final(row.Status) && !final(now.status) {
+		return nil, nil
+	}
+	return now, nil
+}
+
+// write stores a state.
+func (w *work) write(ctx context.Context, row *hostdb.Subscription, now *state) error {
+	plan, err := w.planOf(ctx, now.prices)
+	if err != nil {
+		return err
+	}
+	now.write(row, plan)
+	return w.tx.Subscriptions.Update(ctx, row)
+}
+
+// planOf returns the highest of the plans that the prices are of; nil where the price list has none of them.
+func (w *work) planOf(ctx context.Context, prices []string) (best *hostdb.PricingPlan, err error) {
+	for _, price := range prices {
+		plan, err := w.tx.Plans.ByStripePrice(ctx, price)
+		if errors.Is(err, hostdb.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if best == nil || plan.TierLevel > best.TierLevel {
+			best = plan
+		}
+	}
+	return best, nil
+}
+
+// errFetch is all that is told of a Fetcher's failure: its own error may hold anything.
+var errFetch = errors.New("stripehook: the Fetcher failed, or its answer isn't that subscription")
+
+// fetch asks the Fetcher.
+func fetch(ctx context.Context, from Fetcher, id string) (*state, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	body, err := from.Subscription(ctx, id)
+	if err != nil {
+		return nil, errFetch
+	}
+	o, err := parseObject(body)
+	if err != nil {
+		return nil, errFetch
+	}
+	c, err := readSubscription(o, false)
+	if err != nil || c.stripeSub != id {
+		return nil, errFetch
+	}
+	return c.state, nil
+}
+
+// auditInvoice writes down that an invoice was paid, or wasn't. What follows from it, the subscription's own events say.
+func (w *work) auditInvoice(ctx context.Context, row *hostdb.Subscription) error {
+	details, err := json.Marshal(map[string]any{"invoice": w.invoice.id, "amount_cents": w.invoice.cents, "tenant_id": row.TenantID})
+	if err != nil {
+		return err
+	}
+	return w.tx.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{ActorUserID: "stripe:" + w.event.id, EventType: w.event.kind, TargetID: row.ID,
+		Details: string(details)})
+}
+
+// pay records a one-time payment, which gives no access. The row's id is made of the session's, so that there is one.
+func (w *work) pay(ctx context.Context) (status, reason string, err error) {
+	if w.tenant == "" {
+		return hostdb.WebhookParked, noTenant, nil
+	}
+	if _, err := w.tx.Tenants.Get(ctx, w.tenant); errors.Is(err, hostdb.ErrNotFound) {
+		return hostdb.WebhookParked, tenantMissing, nil
+	} else if err != nil {
+		return "", "", err
+	}
+	digest := sha256.Sum256([]byte("stripe checkout session " + w.payment.session))
+	id := hex.EncodeToString(digest[:16])
+	if _, err := w.tx.Subscriptions.Get(ctx, id); !errors.Is(err, hostdb.ErrNotFound) {
+		return hostdb.WebhookProcessed, "", err
+	}
+	if err := w.keepCustomer(ctx, w.tenant); err != nil {
+		return "", "", err
+	}
+	return hostdb.WebhookProcessed, "", w.tx.Subscriptions.Insert(ctx, &hostdb.Subscription{ID: id, TenantID: w.tenant,
+		StripeCustID: w.customer, Status: w.payment.status, PaymentType: hostdb.PaymentOneTime, AmountCents: w.payment.cents,
+		ProductName: w.payment.product})
+}
