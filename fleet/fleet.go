@@ -2,6 +2,8 @@
 package fleet
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +27,15 @@ type Config struct {
 	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
 	// with a role that may create databases. Default: like Host, on the same server with the same role, or as SQLite files.
 	Server hostdb.Secret
+	// Seed fills a new tenant's database, after its schema and before it opens. After a crash it may run again on the same
+	// database. Nil: nothing is added.
+	Seed func(ctx context.Context, tenant *hostdb.TenantCatalog, db *sql.DB) error
+	// RolePerTenant has each tenant on PostgreSQL connect as a role of its own, whose generated password is in db_url, to a database
+	// that no other role may connect to. Server's role must be allowed to create roles. It costs the template's speed.
+	RolePerTenant bool
+	// NoTemplate has each new database migrated by itself. By default the migrations run once, on a template that new databases are
+	// copies of: on PostgreSQL a closed database beside them, tenantdb_template_…, made anew when the migrations change.
+	NoTemplate bool
 	// Lease is how long work on a tenant stays a process's own without a sign of life in the host database, at least 100 ms.
 	// Default 1 min: after a crash others wait that long.
 	Lease time.Duration
@@ -38,6 +49,8 @@ type Fleet struct {
 	pool     *tenantdb.Pool
 	schema   schema
 	server   server
+	seed     func(context.Context, *hostdb.TenantCatalog, *sql.DB) error
+	name     string // by which this process's claims of jobs are known
 	lease    time.Duration
 	logger   *slog.Logger
 	building locks
@@ -63,9 +76,10 @@ func New(cfg Config) (*Fleet, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, lease: cfg.Lease, logger: cfg.Logger}
+	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(), lease: cfg.Lease, logger: cfg.Logger}
+	withTemplate := schema.files != nil && !cfg.NoTemplate
 	if strings.HasPrefix(cfg.Server.Reveal(), "sqlite:") {
-		f.server = &sqliteServer{pool: cfg.Pool}
+		f.server = &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate}
 		return f, nil
 	}
 	base, err := url.Parse(cfg.Server.Reveal())
@@ -73,6 +87,10 @@ func New(cfg Config) (*Fleet, error) {
 		// The parser's error would repeat the URL, and the password in it.
 		return nil, fmt.Errorf("fleet: Config.Server: neither sqlite: nor a URL such as postgres://user:password@host:5432/postgres")
 	}
-	f.server = &postgresServer{base: base}
+	server := &postgresServer{base: base, admins: newAdmins(base.String()), roles: cfg.RolePerTenant, logger: cfg.Logger}
+	if withTemplate {
+		server.template = &template{base: base, schema: schema}
+	}
+	f.server = server
 	return f, nil
 }

@@ -18,17 +18,17 @@ type Spec struct {
 	OwnerID string
 	// PlanTier is the tenant's own plan. Default "free".
 	PlanTier string
+	// Trial begins the plan's trial when the tenant opens: a subscription with status "trialing" for the plan's trial_days.
+	Trial bool
 }
 
-// Provision creates a tenant: its row in the catalog, its database, the schema, the owner's membership. The tenant opens with the
-// last step, all of whose changes are one transaction. Each step may run twice: after a failure or a crash the next
-// Provision of the same slug by the same owner goes on where the last one stopped. A slug that another tenant has, or that
-// another owner has reserved, is hostdb.ErrConflict.
+// Provision creates a tenant: its row in the catalog, its database with the schema, what Config.Seed adds, the owner's membership. The
+// tenant opens with the last step, all of whose changes are one transaction. The work is recorded as a job with JobTenant, and each of
+// its steps may run twice: after a failure or a crash the next Provision of the same slug by the same owner goes on, or a worker with
+// RunJob; Drop undoes what there is. While another process provisions the slug, Provision waits. Errors: hostdb.ErrConflict for a slug
+// that another tenant has, or that another owner has reserved; hostdb.ErrNotFound for an unknown owner, or plan of a Trial.
 func (f *Fleet) Provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog, error) {
-	tenant, err := f.reserve(ctx, spec)
-	if err == nil {
-		tenant, err = f.complete(ctx, tenant)
-	}
+	tenant, err := f.provision(ctx, spec)
 	if err != nil {
 		return nil, fmt.Errorf("fleet: provision %q: %w", spec.Slug, err)
 	}
@@ -36,31 +36,89 @@ func (f *Fleet) Provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog
 	return tenant, nil
 }
 
-// reserve writes the catalog's row and the owner's membership, which is not active yet, or finds those that an earlier attempt of
-// the same owner wrote.
-func (f *Fleet) reserve(ctx context.Context, spec Spec) (*hostdb.TenantCatalog, error) {
+func (f *Fleet) provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog, error) {
+	if err := f.checkSpec(ctx, &spec); err != nil {
+		return nil, err
+	}
+	f.logger.DebugContext(ctx, "provisioning", "slug", spec.Slug, "step", "begun")
+	tenant, job, err := f.reserve(ctx, spec)
+	if errors.Is(err, hostdb.ErrConflict) {
+		tenant, err = f.reserved(ctx, spec, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "reserved")
+	unlock, err := f.building.lock(ctx, tenant.ID) // those of this process take turns without asking the host database all the time
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for {
+		if job != nil {
+			return f.underLease(ctx, job, tenant, f.complete)
+		}
+		if job, err = f.orderOf(ctx, tenant, spec.Trial); err != nil {
+			return nil, err
+		}
+		if tenant, err = f.host.Tenants.Get(ctx, tenant.ID); err != nil || tenant.Status == hostdb.TenantActive {
+			f.leave(ctx, job)
+			return tenant, err
+		}
+	}
+}
+
+// checkSpec fills in the defaults and refuses what can't become a tenant.
+func (f *Fleet) checkSpec(ctx context.Context, spec *Spec) error {
 	if !hostdb.ValidSlug(spec.Slug) {
-		return nil, errors.New("Spec.Slug: give 1 to 63 lower-case letters, digits and inner hyphens, not 32 hex digits")
+		return errors.New("Spec.Slug: give 1 to 63 lower-case letters, digits and inner hyphens, not 32 hex digits")
 	}
 	if _, err := f.host.Users.Get(ctx, spec.OwnerID); err != nil {
-		return nil, fmt.Errorf("Spec.OwnerID: %w", err)
+		return fmt.Errorf("Spec.OwnerID: %w", err)
 	}
 	if spec.Name == "" {
 		spec.Name = spec.Slug
 	}
+	if spec.PlanTier == "" {
+		spec.PlanTier = hostdb.TierFree
+	}
+	if !spec.Trial {
+		return nil
+	}
+	plan, err := f.host.Plans.Get(ctx, spec.PlanTier)
+	if err == nil && plan.TrialDays == 0 {
+		err = errors.New("the plan has no trial")
+	}
+	if err != nil {
+		return fmt.Errorf("Spec.Trial: plan %q: %w", spec.PlanTier, err)
+	}
+	return nil
+}
+
+// reserve writes the catalog's row, the owner's membership, which is not active yet, and the job, which this process holds.
+func (f *Fleet) reserve(ctx context.Context, spec Spec) (tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, err error) {
 	id := hostdb.NewID()
-	tenant := &hostdb.TenantCatalog{ID: id, Slug: spec.Slug, Name: spec.Name, PlanTier: spec.PlanTier, IsActive: true,
-		Status: hostdb.TenantProvisioning, DBURL: hostdb.Secret(f.server.url(id))}
-	err := f.host.InTx(ctx, func(tx *hostdb.Tx) error {
+	address, err := f.server.address(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	tenant = &hostdb.TenantCatalog{ID: id, Slug: spec.Slug, Name: spec.Name, PlanTier: spec.PlanTier, IsActive: true,
+		Status: hostdb.TenantProvisioning, DBURL: address}
+	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		if err := tx.Tenants.Insert(ctx, tenant); err != nil {
 			return err
 		}
-		return tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: spec.OwnerID, TenantID: id, ProfileID: hostdb.NewID(), Role: hostdb.RoleOwner})
+		owner := &hostdb.Membership{UserID: spec.OwnerID, TenantID: id, ProfileID: hostdb.NewID(), Role: hostdb.RoleOwner}
+		if err := tx.Memberships.Insert(ctx, owner); err != nil {
+			return err
+		}
+		job, err = f.enqueue(ctx, tx, id, spec.Trial)
+		if err == nil {
+			job, err = tx.Jobs.ClaimJob(ctx, job.ID, f.name, f.lease)
+		}
+		return err
 	})
-	if errors.Is(err, hostdb.ErrConflict) {
-		return f.reserved(ctx, spec, err)
-	}
-	return tenant, err
+	return tenant, job, err
 }
 
 // reserved returns the unfinished tenant of that slug and owner; for any other one the conflict stands.
@@ -76,115 +134,100 @@ func (f *Fleet) reserved(ctx context.Context, spec Spec, conflict error) (*hostd
 	return tenant, nil
 }
 
-// complete does what is left for a reserved tenant. Two calls in this process take turns.
-func (f *Fleet) complete(ctx context.Context, tenant *hostdb.TenantCatalog) (*hostdb.TenantCatalog, error) {
-	unlock, err := f.building.lock(ctx, tenant.ID)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
+// complete does what is left for a reserved tenant, under its job's lease. seal makes sure of the lease in the last transaction.
+func (f *Fleet) complete(ctx context.Context, tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, seal sealing) (*hostdb.TenantCatalog, error) {
 	version, err := f.build(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := f.open(ctx, tenant.ID, version)
+	opened, err := f.open(ctx, tenant.ID, version, job, seal)
 	if errors.Is(err, errDropped) { // while it was built: what was built must not stay
-		if dropErr := f.remove(context.WithoutCancel(ctx), tenant.ID); dropErr != nil {
+		if dropErr := f.remove(ctx, tenant, seal); dropErr != nil {
 			return nil, errors.Join(err, dropErr)
 		}
 	}
 	return opened, err
 }
 
-// build creates the database and its schema, and returns the schema's version.
+// build creates the database with its schema and content, and returns the schema's version.
 func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error) {
-	if err := f.server.create(ctx, tenant.ID); err != nil {
+	version, err := f.server.create(ctx, tenant)
+	if err != nil {
 		return 0, fmt.Errorf("create its database: %w", err)
+	}
+	f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "database created")
+	if version != unknown && f.seed == nil {
+		return version, nil
 	}
 	lease, err := f.pool.Lease(tenant)
 	if err != nil {
 		return 0, err
 	}
 	defer lease.Release()
-	way, err := f.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), f.schema.latest(), false)
-	if err == nil {
-		way.from, err = f.schema.walk(ctx, ctx, lease.DB(), dialectOf(tenant.DBURL), way)
+	if version == unknown {
+		if version, err = f.schema.bring(ctx, lease.DB(), dialectOf(tenant.DBURL)); err != nil {
+			return 0, fmt.Errorf("migrate its database: %w", err)
+		}
+		f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "migrated")
 	}
-	if err != nil {
-		return 0, fmt.Errorf("migrate its database: %w", err)
+	if f.seed != nil {
+		if err := f.seed(ctx, tenant, lease.DB()); err != nil {
+			return 0, fmt.Errorf("seed its database: %w", err)
+		}
+		f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "seeded")
 	}
-	return way.from, nil
+	return version, nil
 }
 
 // errDropped: the tenant was dropped while it was provisioned.
 var errDropped = fmt.Errorf("it was dropped meanwhile: %w", hostdb.ErrConflict)
 
 // open makes the owner a member and opens the tenant, in one transaction, unless something else became of it meanwhile.
-func (f *Fleet) open(ctx context.Context, tenantID string, version int64) (tenant *hostdb.TenantCatalog, err error) {
+func (f *Fleet) open(ctx context.Context, tenantID string, version int64, job *hostdb.SystemJob, seal sealing) (tenant *hostdb.TenantCatalog, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		if tenant, err = tx.Tenants.Lock(ctx, tenantID); err != nil {
 			return err
 		}
 		switch tenant.Status {
-		case hostdb.TenantActive: // by another call for the same owner
-			return nil
 		case hostdb.TenantDropped:
 			return errDropped
 		case hostdb.TenantProvisioning:
 		default:
 			return fmt.Errorf("its status became %s meanwhile: %w", tenant.Status, hostdb.ErrConflict)
 		}
-		owners, err := tx.Memberships.List(ctx, hostdb.Where("tenant_id", tenantID))
-		if err != nil {
+		if err := admitOwner(ctx, tx, tenantID); err != nil {
 			return err
 		}
-		for _, owner := range owners {
-			owner.IsActive = true
-			if err := tx.Memberships.Update(ctx, owner); err != nil {
+		if orderIn(job).Trial {
+			if _, _, err := tx.Subscriptions.StartTrial(ctx, tenantID, tenant.PlanTier); err != nil {
 				return err
 			}
 		}
 		tenant.Status, tenant.SchemaVersion = hostdb.TenantActive, version
-		return tx.Tenants.Update(ctx, tenant)
+		if err := tx.Tenants.Update(ctx, tenant); err != nil {
+			return err
+		}
+		f.logger.DebugContext(ctx, "provisioning", "tenant", tenantID, "step", "opening")
+		return seal(tx)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open it: %w", err)
 	}
+	f.logger.DebugContext(ctx, "provisioning", "tenant", tenantID, "step", "opened")
 	return tenant, nil
 }
 
-// Drop removes a tenant for good: it is closed to everybody, its requests end, its database is removed. Its row stays in the catalog
-// with status dropped, without its slug, which is free again. Dropping a tenant again is not an error. A tenant whose db_url isn't
-// one that this fleet gave it is refused: its database is elsewhere.
-func (f *Fleet) Drop(ctx context.Context, tenantID string) error {
-	err := f.host.InTx(ctx, func(tx *hostdb.Tx) error {
-		tenant, err := tx.Tenants.Lock(ctx, tenantID)
-		if err != nil {
-			return err
-		}
-		if tenant.DBURL.Reveal() != f.server.url(tenantID) {
-			return errors.New("its db_url is not on this fleet's Config.Server")
-		}
-		tenant.Status, tenant.IsActive, tenant.Slug = hostdb.TenantDropped, false, ""
-		return tx.Tenants.Update(ctx, tenant)
-	})
+// admitOwner makes the memberships that were reserved active.
+func admitOwner(ctx context.Context, tx *hostdb.Tx, tenantID string) error {
+	owners, err := tx.Memberships.ListForTenant(ctx, tenantID)
 	if err != nil {
-		return fmt.Errorf("fleet: drop: close it: %w", err)
-	}
-	if err := f.remove(ctx, tenantID); err != nil {
-		return fmt.Errorf("fleet: drop: %w", err)
-	}
-	f.logger.InfoContext(ctx, "tenant dropped", "tenant", tenantID)
-	return nil
-}
-
-// remove removes a closed tenant's database once nobody holds it.
-func (f *Fleet) remove(ctx context.Context, tenantID string) error {
-	if err := f.pool.Drain(ctx, tenantID); err != nil {
 		return err
 	}
-	if err := f.server.drop(ctx, tenantID); err != nil {
-		return fmt.Errorf("remove its database: %w", err)
+	for _, owner := range owners {
+		owner.IsActive = true
+		if err := tx.Memberships.Update(ctx, owner); err != nil {
+			return err
+		}
 	}
 	return nil
 }

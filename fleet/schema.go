@@ -210,6 +210,15 @@ func (s schema) walk(ctx, soft context.Context, db *sql.DB, dialect goose.Dialec
 	return at, nil
 }
 
+// bring brings a database to the newest version, and returns it.
+func (s schema) bring(ctx context.Context, db *sql.DB, dialect goose.Dialect) (int64, error) {
+	way, err := s.route(ctx, db, dialect, s.latest(), false)
+	if err != nil {
+		return 0, err
+	}
+	return s.walk(ctx, ctx, db, dialect, way)
+}
+
 // errInterrupted: the work was asked to end.
 var errInterrupted = errors.New("interrupted")
 

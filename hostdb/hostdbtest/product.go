@@ -1,6 +1,7 @@
 package hostdbtest
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -46,6 +47,24 @@ func jobs(t *testing.T, db *hostdb.DB) {
 	refused(t, db.Jobs.Cancel(ctx, hostdb.NewID()), hostdb.ErrNotFound, "")
 	_, err = db.Jobs.Claim(ctx, "", nil, time.Minute)
 	refused(t, err, hostdb.ErrInvalid, "worker")
+	_, err = db.Jobs.ClaimJob(ctx, job.ID, "w", time.Minute)
+	refused(t, err, hostdb.ErrNotFound, "")
+	later := time.Now().Add(time.Hour)
+	named := &hostdb.SystemJob{JobType: "mail", RunAfter: &later}
+	_, err = db.Jobs.Enqueue(ctx, named)
+	must(t, err)
+	_, err = db.Jobs.ClaimJob(ctx, named.ID, "", time.Minute)
+	refused(t, err, hostdb.ErrInvalid, "worker")
+	job, err = db.Jobs.ClaimJob(ctx, named.ID, "w", time.Minute)
+	must(t, err)
+	_, err = db.Jobs.ClaimJob(ctx, named.ID, "thief", time.Minute)
+	refused(t, err, hostdb.ErrConflict, "lease")
+	must(t, db.Jobs.Heartbeat(ctx, job, time.Millisecond))
+	for err = hostdb.ErrConflict; errors.Is(err, hostdb.ErrConflict); { // until the lease is over
+		_, err = db.Jobs.ClaimJob(ctx, named.ID, "heir", time.Minute)
+	}
+	must(t, err)
+	refused(t, db.Jobs.Complete(ctx, job), hostdb.ErrConflict, "lease")
 	_, err = db.Jobs.Claim(ctx, "w", nil, 0)
 	refused(t, err, hostdb.ErrInvalid, "lease")
 }

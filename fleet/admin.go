@@ -1,0 +1,100 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	maxAdmins = 4               // connections on which databases are created and dropped
+	adminIdle = 5 * time.Second // how long they stay open unused
+)
+
+// admins are a few connections to a server's own database, kept for a moment: connecting costs as much as half a database.
+type admins struct {
+	url    string
+	places chan struct{} // a token for each connection in use
+
+	mu    sync.Mutex // guards what follows
+	idle  []*pgx.Conn
+	timer *time.Timer
+}
+
+func newAdmins(url string) *admins {
+	return &admins{url: url, places: make(chan struct{}, maxAdmins)}
+}
+
+// use runs do on a connection.
+func (a *admins) use(ctx context.Context, do func(*pgx.Conn) error) error {
+	select {
+	case a.places <- struct{}{}:
+		defer func() { <-a.places }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	conn, err := a.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer a.give(conn)
+	return do(conn)
+}
+
+// take returns an idle connection that answers, or a new one.
+func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
+	for {
+		a.mu.Lock()
+		var conn *pgx.Conn
+		if n := len(a.idle); n > 0 {
+			conn, a.idle = a.idle[n-1], a.idle[:n-1]
+		}
+		a.mu.Unlock()
+		if conn == nil {
+			break
+		}
+		if conn.Ping(ctx) == nil {
+			return conn, nil
+		}
+		closeAdmin(conn)
+	}
+	conn, err := pgx.Connect(ctx, a.url)
+	if err != nil {
+		return nil, fmt.Errorf("the server of Config.Server can't be reached: %w", err)
+	}
+	return conn, nil
+}
+
+// give keeps a connection for the next.
+func (a *admins) give(conn *pgx.Conn) {
+	if conn.IsClosed() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.idle = append(a.idle, conn)
+	if a.timer == nil {
+		a.timer = time.AfterFunc(adminIdle, a.closeIdle)
+	}
+	a.timer.Reset(adminIdle)
+}
+
+// closeIdle closes the connections that nobody uses.
+func (a *admins) closeIdle() {
+	a.mu.Lock()
+	idle := a.idle
+	a.idle = nil
+	a.mu.Unlock()
+	for _, conn := range idle {
+		closeAdmin(conn)
+	}
+}
+
+func closeAdmin(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}

@@ -1,0 +1,138 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// postgresServer keeps each database on one PostgreSQL server.
+type postgresServer struct {
+	base     *url.URL
+	admins   *admins
+	roles    bool      // each tenant has a role of its own
+	template *template // nil: new databases are empty
+	logger   *slog.Logger
+}
+
+// The conditions of PostgreSQL (its documentation, appendix A) that are expected.
+const (
+	pgDuplicateDatabase = "42P04"
+	pgUnknownDatabase   = "3D000"
+	pgDuplicateRole     = "42710"
+)
+
+// isPG reports whether the server answered with a condition.
+func isPG(err error, code string) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer) && answer.Code == code
+}
+
+func (s *postgresServer) address(tenantID string) (hostdb.Secret, error) {
+	u := *s.base
+	u.Path = "/" + databaseOf(tenantID)
+	if s.roles {
+		u.User = url.UserPassword(databaseOf(tenantID), newPassword())
+	}
+	return hostdb.Secret(u.String()), nil
+}
+
+func (s *postgresServer) owns(tenant *hostdb.TenantCatalog) bool {
+	u, err := url.Parse(tenant.DBURL.Reveal())
+	return err == nil && u.Host == s.base.Host && u.Path == "/"+databaseOf(tenant.ID)
+}
+
+// databaseOf is the generated name of a tenant's database, and of its role where it has one.
+func databaseOf(tenantID string) string { return "tenant_" + tenantID }
+
+// quoted is the name of a tenant's database or role in a statement.
+func quoted(tenantID string) string { return pgx.Identifier{databaseOf(tenantID)}.Sanitize() }
+
+func (s *postgresServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (version int64, err error) {
+	err = s.admins.use(ctx, func(conn *pgx.Conn) error {
+		switch {
+		case s.roles:
+			version, err = unknown, s.createWithRole(ctx, conn, tenant)
+		case s.template != nil:
+			version, err = s.template.copy(ctx, conn, tenant.ID)
+		default:
+			version, err = unknown, createDatabase(ctx, conn, tenant.ID, "TEMPLATE template0")
+		}
+		if isPG(err, pgDuplicateDatabase) {
+			version, err = unknown, nil
+		}
+		return err
+	})
+	return version, err
+}
+
+// createDatabase creates a tenant's database. template0 is the source without a session, so that several can be created at once.
+func createDatabase(ctx context.Context, conn *pgx.Conn, tenantID, options string) error {
+	_, err := conn.Exec(ctx, "CREATE DATABASE "+quoted(tenantID)+" "+options)
+	return err
+}
+
+// createWithRole creates the role of the db_url and a database that only it may connect to. What migrations make there is the role's, so
+// it isn't copied from a template, in which it would be ours.
+func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn, tenant *hostdb.TenantCatalog) error {
+	u, err := url.Parse(tenant.DBURL.Reveal())
+	if err != nil || u.User == nil {
+		return errors.New("its db_url has no role")
+	}
+	password, _ := u.User.Password()
+	if err := makeRole(ctx, conn, quoted(tenant.ID), password); err != nil {
+		return fmt.Errorf("make its role: %w", err)
+	}
+	s.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "role made")
+	created := createDatabase(ctx, conn, tenant.ID, "OWNER "+quoted(tenant.ID)+" TEMPLATE template0")
+	if created != nil && !isPG(created, pgDuplicateDatabase) {
+		return created
+	}
+	s.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "database made for the role")
+	_, err = conn.Exec(ctx, "REVOKE ALL ON DATABASE "+quoted(tenant.ID)+" FROM PUBLIC")
+	return err
+}
+
+// drop first refuses and ends connections, so that a program that the host database can't reach stops writing, whatever comes next.
+func (s *postgresServer) drop(ctx context.Context, tenant *hostdb.TenantCatalog) error {
+	return s.admins.use(ctx, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "ALTER DATABASE "+quoted(tenant.ID)+" WITH ALLOW_CONNECTIONS false")
+		if err != nil && !isPG(err, pgUnknownDatabase) {
+			return fmt.Errorf("fence it off: %w", err)
+		}
+		if err == nil {
+			s.logger.DebugContext(ctx, "dropping", "tenant", tenant.ID, "step", "fenced")
+			// FORCE ends those who are connected.
+			if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quoted(tenant.ID)+" WITH (FORCE)"); err != nil {
+				return err
+			}
+		}
+		if !s.roles {
+			return nil
+		}
+		_, err = conn.Exec(ctx, "DROP ROLE IF EXISTS "+quoted(tenant.ID))
+		return err
+	})
+}
+
+// majorVersion is the server's, 0 where it isn't known.
+func majorVersion(conn *pgx.Conn) int {
+	text := conn.PgConn().ParameterStatus("server_version")
+	if end := strings.IndexFunc(text, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
+		text = text[:end]
+	}
+	major, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return major
+}

@@ -1,0 +1,130 @@
+package fleet
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver, for the template
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// sqliteServer keeps each database in a file of its own.
+type sqliteServer struct {
+	pool     *tenantdb.Pool
+	schema   schema
+	template bool
+
+	mu    sync.Mutex // guards image; held while it is made
+	image []byte     // a file with the newest schema, which new ones are copies of
+}
+
+func (s *sqliteServer) address(tenantID string) (hostdb.Secret, error) {
+	return hostdb.Secret("sqlite:" + fileOf(tenantID)), nil
+}
+
+func (s *sqliteServer) owns(tenant *hostdb.TenantCatalog) bool {
+	return tenant.DBURL == hostdb.Secret("sqlite:"+fileOf(tenant.ID))
+}
+
+// fileOf is the name of a tenant's file.
+func fileOf(tenantID string) string { return tenantID + ".db" }
+
+// create writes the file beside its place and moves it there, so that a half-written one is never found.
+func (s *sqliteServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error) {
+	root, err := s.pool.SQLiteRoot()
+	if err != nil {
+		return unknown, err
+	}
+	defer root.Close()
+	name := fileOf(tenant.ID)
+	if _, err := root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		return unknown, err
+	}
+	image, err := s.copied(ctx)
+	if err != nil {
+		return unknown, err
+	}
+	if err := writeFile(root, name+".new", image); err != nil {
+		return unknown, err
+	}
+	if err := root.Rename(name+".new", name); err != nil {
+		return unknown, err
+	}
+	if !s.template {
+		return unknown, nil
+	}
+	return s.schema.latest(), nil
+}
+
+// writeFile writes a file, and has it on the disk when it returns.
+func writeFile(root *os.Root, name string, content []byte) error {
+	file, err := root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = file.Write(content); err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
+// copied returns what a new file holds: nothing without a template.
+func (s *sqliteServer) copied(ctx context.Context) ([]byte, error) {
+	if !s.template {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.image == nil {
+		image, err := s.makeImage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("make the template: %w", err)
+		}
+		s.image = image
+	}
+	return s.image, nil
+}
+
+// makeImage migrates a file in a folder of its own and reads it.
+func (s *sqliteServer) makeImage(ctx context.Context) (image []byte, err error) {
+	dir, err := os.MkdirTemp("", "tenantdb-template-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file := filepath.Join(dir, "template.db")
+	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=foreign_keys(1)&_time_format=sqlite&_txlock=immediate")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	_, err = s.schema.bring(ctx, db, goose.DialectSQLite3)
+	if err = errors.Join(err, db.Close()); err != nil { // the last connection merges the write-ahead log into the file
+		return nil, err
+	}
+	return os.ReadFile(file)
+}
+
+func (s *sqliteServer) drop(_ context.Context, tenant *hostdb.TenantCatalog) error {
+	root, err := s.pool.SQLiteRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	name := fileOf(tenant.ID)
+	for _, suffix := range []string{"", "-wal", "-shm", ".new"} { // the database first: without it nobody makes the others anew
+		if err := root.Remove(name + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
