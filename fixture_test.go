@@ -116,7 +116,7 @@ func newWorld(t *testing.T, engine string, cfg tenantdb.PoolConfig) *world {
 			t.Errorf("the pool did not close: %v", err)
 		}
 	})
-	if w.fleet, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema}); err != nil {
+	if w.fleet, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, NoTemplate: true}); err != nil {
 		t.Fatal(err)
 	}
 	return w

@@ -51,7 +51,7 @@ func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
 			must(t, err)
 			t.Cleanup(func() { must(t, pool.Close(context.Background())) })
 			schema := fstest.MapFS{"00001_me.sql": {Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n")}}
-			f, err := fleet.New(fleet.Config{Host: w.host, Pool: pool, Migrations: schema})
+			f, err := fleet.New(fleet.Config{Host: w.host, Pool: pool, Migrations: schema, NoTemplate: true})
 			must(t, err)
 			owner := &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
 			must(t, w.host.Users.Insert(ctx, owner))
