@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// scale says how much is measured.
+type scale struct {
+	rounds int
+	slice  time.Duration // one measurement in process
+	load   time.Duration // one measurement over HTTP
+	tokens int           // distinct tokens of the larger case
+}
+
+var (
+	full  = scale{rounds: 6, slice: 100 * time.Millisecond, load: time.Second, tokens: 10_000}
+	quick = scale{rounds: 2, slice: 20 * time.Millisecond, load: 300 * time.Millisecond, tokens: 10_000}
+	tiny  = scale{rounds: 1, slice: time.Millisecond, load: 20 * time.Millisecond, tokens: 20}
+)
+
+// Bench is a run: its scale, and what it has opened.
+type Bench struct {
+	ctx    context.Context
+	scale  scale
+	closes []func()
+}
+
+// onClose has fn called when the scenario ends; the last one first.
+func (b *Bench) onClose(fn func()) { b.closes = append(b.closes, fn) }
+
+// close ends what scenarios opened.
+func (b *Bench) close() {
+	for _, fn := range slices.Backward(b.closes) {
+		fn()
+	}
+	b.closes = nil
+}
+
+// folder makes a folder that goes with the scenario.
+func (b *Bench) folder() (string, error) {
+	dir, err := os.MkdirTemp("", "tenantdb-bench-")
+	if err == nil {
+		b.onClose(func() { _ = os.RemoveAll(dir) })
+	}
+	return dir, err
+}
+
+// loadAverage is the machine's over the last minute; 0 where the system doesn't tell.
+func loadAverage() float64 {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	f, _ := strconv.ParseFloat(first, 64)
+	return f
+}
+
+// cpuTime is what this process has used of the processors, in and out of the kernel.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// version is the first line that a program prints about itself.
+func version(program string, args ...string) string {
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if line, _, _ := strings.Cut(string(out), "\n"); line != "" {
+		return strings.TrimSpace(line)
+	}
+	if err != nil {
+		return program + " is missing"
+	}
+	return program
+}
