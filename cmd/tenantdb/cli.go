@@ -28,6 +28,7 @@ type cli struct {
 	Plan         planCmd         `cmd:"" help:"Create, list and change pricing plans."`
 	Subscription subscriptionCmd `cmd:"" help:"Create, list and change subscriptions."`
 	Exec         execCmd         `cmd:"" help:"Run one SQL statement in the databases of one, several or all tenants."`
+	Migrate      migrateCmd      `cmd:"" help:"Bring the tenants' databases to another version of their schema, and see how far they are."`
 	Jobs         jobsCmd         `cmd:"" help:"List, retry and cancel background jobs."`
 	Webhooks     webhooksCmd     `cmd:"" help:"List Stripe's webhook events."`
 	Audit        auditCmd        `cmd:"" help:"Read the audit log."`

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// migrateCmd is tenantdb migrate.
+type migrateCmd struct {
+	Up      migrateUpCmd      `cmd:"" help:"Bring tenants' databases to the newest migration, or to --to."`
+	Status  migrateStatusCmd  `cmd:"" help:"List the tenants and the versions of their schemas."`
+	Plan    migratePlanCmd    `cmd:"" help:"List what up would do, in its order, by the catalog alone."`
+	Down    migrateDownCmd    `cmd:"" help:"Take migrations back."`
+	Retry   migrateRetryCmd   `cmd:"" help:"Go on with a run: its failed tenants, and those that it didn't come to."`
+	Pause   migratePauseCmd   `cmd:"" help:"Have a run begin no further tenant, in whatever process it is; retry takes it up again."`
+	Runs    migrateRunsCmd    `cmd:"" help:"List the runs."`
+	Results migrateResultsCmd `cmd:"" help:"List what a run did to each tenant."`
+}
+
+// migrations is the flag of commands that need the migrations.
+type migrations struct {
+	Migrations string `env:"TENANTDB_MIGRATIONS" required:"" placeholder:"DIR" help:"The folder of the tenants' migrations (goose SQL files)."`
+}
+
+// selection says which tenants, in which order.
+type selection struct {
+	Tenants     []string `arg:"" optional:"" help:"Slugs or ids. Default: all tenants that have a database."`
+	Canary      []string `placeholder:"TENANT,…" help:"Tenants that go first; one failure among the first stops the run."`
+	CanaryCount int      `placeholder:"N" help:"That many more go first."`
+	Batch       int      `placeholder:"N" help:"Tenants in a batch: the next one begins when all of it have ended. Default: all."`
+	Verify      bool     `help:"Ask every database for its version, instead of trusting the catalog."`
+}
+
+// pace says how fast, and when to stop.
+type pace struct {
+	Parallel       int           `default:"4" help:"Tenants at once."`
+	PerServer      int           `placeholder:"N" help:"Of them on one server. Default: as --parallel."`
+	MaxFailures    int           `placeholder:"N" help:"Stop at so many failures; -1 is never. Default: 1, or never with --max-failure-rate."`
+	MaxFailureRate float64       `placeholder:"SHARE" help:"Stop when more than this share (0 to 1) of at least 20 tenants failed."`
+	Timeout        time.Duration `default:"15m" help:"How long one tenant may take."`
+}
+
+// paceFlags are the flags that a retry takes over.
+var paceFlags = []string{"migrations", "parallel", "per-server", "max-failures", "max-failure-rate", "timeout"}
+
+func (c selection) apply(o *fleet.MigrateOptions) {
+	o.Only, o.Canary, o.CanaryCount, o.Batch, o.Verify = c.Tenants, c.Canary, c.CanaryCount, c.Batch, c.Verify
+}
+
+func (c pace) apply(o *fleet.MigrateOptions) {
+	o.Parallel, o.PerServer, o.MaxFailures, o.MaxFailureRate, o.Timeout = c.Parallel, c.PerServer, c.MaxFailures, c.MaxFailureRate, c.Timeout
+}
+
+// migrateUpCmd is tenantdb migrate up.
+type migrateUpCmd struct {
+	selection
+	migrations
+	pace
+	To     int64 `placeholder:"VERSION" help:"The version to reach. Default: the newest."`
+	DryRun bool  `help:"Ask the databases for their versions and say what is pending; change nothing."`
+}
+
+// Help is the long help.
+func (*migrateUpCmd) Help() string {
+	return `Each tenant that ends is a line on standard error, or on a terminal one line that changes. Ctrl-C stops after what is being applied;
+the summary says how to go on. A tenant that fails stays at the last migration that it took.`
+}
+
+// Run runs the command.
+func (c *migrateUpCmd) Run(ctx context.Context, s *session) error {
+	opts := fleet.MigrateOptions{Target: c.To, DryRun: c.DryRun}
+	c.selection.apply(&opts)
+	c.pace.apply(&opts)
+	ctx, host, f, err := s.openMigrations(ctx, c.Migrations)
+	if err != nil {
+		return err
+	}
+	return s.migrate(ctx, host, f, opts)
+}
+
+// migrateDownCmd is tenantdb migrate down.
+type migrateDownCmd struct {
+	selection
+	migrations
+	pace
+	confirmation
+	To int64 `required:"" placeholder:"VERSION" help:"The version to go back to; 0 takes everything back."`
+}
+
+// Run runs the command.
+func (c *migrateDownCmd) Run(ctx context.Context, s *session) error {
+	opts := fleet.MigrateOptions{Target: c.To, Down: true}
+	c.selection.apply(&opts)
+	c.pace.apply(&opts)
+	ctx, host, f, err := s.openMigrations(ctx, c.Migrations)
+	if err != nil {
+		return err
+	}
+	word, where := "down", fmt.Sprintf("%d tenants", len(c.Tenants))
+	switch len(c.Tenants) {
+	case 0:
+		where = "all tenants"
+	case 1:
+		word, where = c.Tenants[0], clean(c.Tenants[0])
+	}
+	what := fmt.Sprintf("This takes the migrations above %d back, with the data that they hold, in %s.", c.To, where)
+	if err := s.confirm(ctx, c.confirmation, word, what); err != nil {
+		return err
+	}
+	return s.migrate(ctx, host, f, opts)
+}
+
+// migrateRetryCmd is tenantdb migrate retry.
+type migrateRetryCmd struct {
+	ID string `arg:"" name:"run" optional:"" help:"The run's id. Default: the last run."`
+	migrations
+	pace
+}
+
+// Run runs the command.
+func (c *migrateRetryCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, f, err := s.openMigrations(ctx, c.Migrations)
+	if err != nil {
+		return err
+	}
+	id, err := runID(ctx, host, c.ID)
+	if err != nil {
+		return err
+	}
+	opts := fleet.MigrateOptions{Run: id, RetryFailed: true}
+	c.pace.apply(&opts)
+	return s.migrate(ctx, host, f, opts)
+}
+
+// runID is the run that was named, or the last one.
+func runID(ctx context.Context, host *hostdb.DB, given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	run, err := host.MigrationRuns.Last(ctx)
+	if errors.Is(err, hostdb.ErrNotFound) {
+		return "", errors.New("there has been no run yet")
+	}
+	if err != nil {
+		return "", err
+	}
+	return run.ID, nil
+}
+
+// migratePlanCmd is tenantdb migrate plan.
+type migratePlanCmd struct {
+	selection
+	migrations
+	To    int64 `placeholder:"VERSION" help:"The version to reach. Default: the newest."`
+	Check bool  `help:"Exit with 3 if something is pending."`
+}
+
+var resultColumns = []column[fleet.Result]{
+	{"slug", func(r *fleet.Result) any { return r.Slug }, true},
+	{"tenant_id", func(r *fleet.Result) any { return r.TenantID }, true},
+	{"stage", func(r *fleet.Result) any { return r.Stage }, true},
+	{"status", func(r *fleet.Result) any { return r.Status }, true},
+	{"from", func(r *fleet.Result) any { return r.From }, true},
+	{"to", func(r *fleet.Result) any { return r.To }, true},
+	{"duration_ms", func(r *fleet.Result) any { return r.Duration.Milliseconds() }, true},
+	{"error", func(r *fleet.Result) any { return r.Error }, true},
+}
+
+// Run runs the command.
+func (c *migratePlanCmd) Run(ctx context.Context, s *session) error {
+	opts := fleet.MigrateOptions{Target: c.To}
+	c.selection.apply(&opts)
+	ctx, _, f, err := s.openMigrations(ctx, c.Migrations)
+	if err != nil {
+		return err
+	}
+	pending := 0
+	err = printList(s, resultColumns, pointers(f.Plan(ctx, opts), func(fleet.Result) { pending++ }))
+	return s.check(err, c.Check, pending)
+}
+
+// check is the end of a command that has counted the tenants with something pending.
+func (s *session) check(err error, asked bool, pending int) error {
+	if err == nil && asked && pending > 0 {
+		return &exitError{exitPending, fmt.Sprintf("migrations are pending for %d tenants", pending)}
+	}
+	return err
+}
+
+// pointers is a sequence of values as rows, each of which is counted.
+func pointers[M any](values iter.Seq2[M, error], count func(M)) iter.Seq2[*M, error] {
+	return func(yield func(*M, error) bool) {
+		for value, err := range values {
+			if err == nil {
+				count(value)
+			}
+			if !yield(&value, err) {
+				return
+			}
+		}
+	}
+}
+
+// migrateStatusCmd is tenantdb migrate status.
+type migrateStatusCmd struct {
+	Tenants []string `arg:"" optional:"" help:"Slugs or ids. Default: all tenants that weren't dropped."`
+	migrations
+	Check bool `help:"Exit with 3 if something is pending."`
+}
+
+var statusColumns = []column[fleet.TenantStatus]{
+	{"slug", func(t *fleet.TenantStatus) any { return t.Slug }, true},
+	{"tenant_id", func(t *fleet.TenantStatus) any { return t.TenantID }, true},
+	{"status", func(t *fleet.TenantStatus) any { return t.Status }, true},
+	{"schema_version", func(t *fleet.TenantStatus) any { return t.Version }, true},
+	{"newest", func(t *fleet.TenantStatus) any { return t.Latest }, true},
+	{"pending", func(t *fleet.TenantStatus) any { return t.Pending }, true},
+}
+
+// Run runs the command.
+func (c *migrateStatusCmd) Run(ctx context.Context, s *session) error {
+	ctx, _, f, err := s.openMigrations(ctx, c.Migrations)
+	if err != nil {
+		return err
+	}
+	pending := 0
+	err = printList(s, statusColumns, pointers(f.Status(ctx, c.Tenants...), func(t fleet.TenantStatus) {
+		if t.Pending > 0 && t.Status != hostdb.TenantProvisioning { // which migrates it by itself
+			pending++
+		}
+	}))
+	return s.check(err, c.Check, pending)
+}
+
+// migratePauseCmd is tenantdb migrate pause.
+type migratePauseCmd struct {
+	ID string `arg:"" name:"run" optional:"" help:"The run's id. Default: the last run."`
+}
+
+// Run runs the command.
+func (c *migratePauseCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := s.openFleet(host, "")
+	if err != nil {
+		return err
+	}
+	id, err := runID(ctx, host, c.ID)
+	if err != nil {
+		return err
+	}
+	if err := f.Pause(ctx, id); err != nil {
+		return err
+	}
+	run, err := host.MigrationRuns.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	return printOne(s, runColumns, run)
+}
+
+// migrateRunsCmd is tenantdb migrate runs.
+type migrateRunsCmd struct{ page }
+
+var runColumns = []column[hostdb.MigrationRun]{
+	{"id", func(r *hostdb.MigrationRun) any { return r.ID }, true},
+	{"status", func(r *hostdb.MigrationRun) any { return r.Status }, true},
+	{"target_version", func(r *hostdb.MigrationRun) any { return r.TargetVersion }, true},
+	{"is_down", func(r *hostdb.MigrationRun) any { return r.IsDown }, true},
+	{"at_target", func(r *hostdb.MigrationRun) any { return r.AtTarget }, true},
+	{"created_at", func(r *hostdb.MigrationRun) any { return r.CreatedAt }, true},
+	{"completed_at", func(r *hostdb.MigrationRun) any { return r.CompletedAt }, true},
+}
+
+// Run runs the command.
+func (c *migrateRunsCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return printList(s, runColumns, host.MigrationRuns.All(ctx, c.filters()...))
+}
+
+// migrateResultsCmd is tenantdb migrate results.
+type migrateResultsCmd struct {
+	ID     string `arg:"" name:"run" optional:"" help:"The run's id. Default: the last run."`
+	Status string `help:"Only tenants with this status: pending, running, done, failed or skipped."`
+}
+
+// Run runs the command.
+func (c *migrateResultsCmd) Run(ctx context.Context, s *session) error {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := s.openFleet(host, "")
+	if err != nil {
+		return err
+	}
+	id, err := runID(ctx, host, c.ID)
+	if err != nil {
+		return err
+	}
+	return printList(s, resultColumns, pointers(f.Results(ctx, id, c.Status), func(fleet.Result) {}))
+}

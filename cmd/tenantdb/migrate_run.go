@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// openMigrations opens the host database and the fleet with its migrations.
+func (s *session) openMigrations(ctx context.Context, dir string) (context.Context, *hostdb.DB, *fleet.Fleet, error) {
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	f, err := s.openFleet(host, dir)
+	return ctx, host, f, err
+}
+
+// shownFailures is how many failures a summary shows; migrate results shows all.
+const shownFailures = 100
+
+// summary is what a run came to.
+type summary struct {
+	fleet.Report
+	failures []fleet.Result
+	retry    string // the command that goes on; "" where nothing is left
+}
+
+var summaryColumns = []column[summary]{
+	{"run", func(r *summary) any { return r.RunID }, true},
+	{"status", func(r *summary) any { return r.Status }, true},
+	{"target", func(r *summary) any { return r.Target }, true},
+	{"down", func(r *summary) any { return r.Down }, true},
+	{"at_target", func(r *summary) any { return r.AtTarget }, true},
+	{"done", func(r *summary) any { return r.Done }, true},
+	{"failed", func(r *summary) any { return r.Failed }, true},
+	{"skipped", func(r *summary) any { return r.Skipped }, true},
+	{"pending", func(r *summary) any { return r.Pending }, true},
+	{"duration_ms", func(r *summary) any { return r.Duration.Milliseconds() }, true},
+	{"failures", func(r *summary) any { return r.failuresJSON() }, false},
+	{"retry", func(r *summary) any { return r.retry }, false},
+}
+
+// failuresJSON are the failures as JSON objects.
+func (r *summary) failuresJSON() []json.RawMessage {
+	list := []json.RawMessage{}
+	for i := range r.failures {
+		if text, err := object(resultColumns, &r.failures[i]); err == nil { // texts and numbers always can
+			list = append(list, text)
+		}
+	}
+	return list
+}
+
+// migrate runs a migration and says what came of it.
+func (s *session) migrate(ctx context.Context, host *hostdb.DB, f *fleet.Fleet, opts fleet.MigrateOptions) error {
+	line := &progress{out: s.env.stderr, terminal: s.env.terminal}
+	opts.Progress = line.show
+	report, err := f.Migrate(ctx, opts)
+	line.end()
+	if err != nil && !errors.Is(err, fleet.ErrIncomplete) {
+		return err
+	}
+	sum := &summary{Report: report}
+	after := context.WithoutCancel(ctx) // the summary comes also after Ctrl-C
+	if report.Failed > 0 && report.RunID != "" {
+		for result, err := range f.Results(after, report.RunID, hostdb.MigrationFailed) {
+			if err != nil {
+				return err
+			}
+			if sum.failures = append(sum.failures, result); len(sum.failures) == shownFailures {
+				break
+			}
+		}
+	}
+	if report.Failed+report.Pending > 0 && report.RunID != "" {
+		sum.retry = s.command(paceFlags, "migrate", "retry", report.RunID)
+	}
+	if printed := s.printSummary(sum); printed != nil {
+		return printed
+	}
+	return sum.verdict(ctx, opts.DryRun)
+}
+
+// printSummary prints the counts, the failures and the command that goes on.
+func (s *session) printSummary(sum *summary) error {
+	if s.flags.Output == "json" {
+		return printOne(s, summaryColumns, sum)
+	}
+	columns := summaryColumns[:len(summaryColumns)-2] // the last two come below, in a form of their own
+	if err := printOne(s, columns, sum); err != nil {
+		return err
+	}
+	out := s.env.stdout
+	if len(sum.failures) > 0 {
+		fmt.Fprintln(out, "\nFailures:")
+		if err := printTable(out, resultColumns, each(sum.failures)); err != nil {
+			return err
+		}
+	}
+	if more := sum.Failed - len(sum.failures); more > 0 && sum.RunID != "" {
+		fmt.Fprintf(out, "and %d more:\n  %s\n", more, s.command(nil, "migrate", "results", sum.RunID, "--status=failed"))
+	}
+	if sum.retry != "" {
+		fmt.Fprintf(out, "\nTo go on with what failed or is pending:\n  %s\n", sum.retry)
+	}
+	return nil
+}
+
+// verdict is the error that a run amounts to.
+func (r *summary) verdict(ctx context.Context, dry bool) error {
+	switch {
+	case r.Failed > 0:
+		return &exitError{exitTenants, fmt.Sprintf("%d tenants failed, %d are pending", r.Failed, r.Pending)}
+	case ctx.Err() != nil:
+		return fmt.Errorf("interrupted: %d tenants are pending", r.Pending)
+	case r.Pending > 0 && !dry:
+		return fmt.Errorf("the run is %s: %d tenants are pending", r.Status, r.Pending)
+	}
+	return nil
+}
+
+// progress shows tenants as they end.
+type progress struct {
+	out      io.Writer
+	terminal bool // one line, written over and over
+	failed   int
+	open     bool // the line hasn't ended
+}
+
+// show shows a tenant that has ended.
+func (p *progress) show(r fleet.Result) {
+	outcome := r.Status
+	switch r.Status {
+	case hostdb.MigrationDone:
+		outcome = "ok"
+	case hostdb.MigrationFailed:
+		p.failed++
+	}
+	text := fmt.Sprintf("[%d/%d] %s  %d→%d  %s  %s", r.Ended, r.Total, clean(r.Slug), r.From, r.To, outcome, brief(r.Duration))
+	if r.Error != "" {
+		text += "  " + clean(r.Error)
+	}
+	if !p.terminal {
+		fmt.Fprintln(p.out, text)
+		return
+	}
+	p.erase()
+	if r.Status == hostdb.MigrationFailed { // it stays
+		fmt.Fprintln(p.out, text)
+		return
+	}
+	fmt.Fprintf(p.out, "%s  (%d failed)", text, p.failed)
+	p.open = true
+}
+
+// erase empties the line.
+func (p *progress) erase() {
+	if p.open {
+		fmt.Fprint(p.out, "\r\x1b[K") // ECMA-48: to the line's start, erase to its end
+		p.open = false
+	}
+}
+
+// end leaves the terminal as it was found.
+func (p *progress) end() { p.erase() }
+
+// brief is a duration with as many digits as one reads.
+func brief(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(100 * time.Millisecond).String()
+}
