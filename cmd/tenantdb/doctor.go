@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -50,7 +51,7 @@ const clockTolerance = 2 * time.Second
 // Run runs the command.
 func (c *doctorCmd) Run(ctx context.Context, s *session) error {
 	if c.Replicas < 1 || c.Budget < 1 || c.HostBudget < 1 || c.Parallel < 1 || c.Timeout <= 0 {
-		return fmt.Errorf("--replicas, --budget, --host-budget, --parallel and --timeout are at least 1")
+		return errors.New("--replicas, --budget, --host-budget, --parallel and --timeout are at least 1")
 	}
 	ctx, host, err := s.open(ctx)
 	if err != nil {
@@ -99,9 +100,9 @@ func (d *doctor) verdict() error {
 	}
 	switch {
 	case n > d.sick:
-		return fmt.Errorf("%d things are wrong", n)
+		return errors.New("something is wrong")
 	case n > 0:
-		return &exitError{exitTenants, fmt.Sprintf("something is wrong with %d tenants", d.sick)}
+		return &exitError{exitTenants, "something is wrong with " + tenants(d.sick)}
 	}
 	return nil
 }

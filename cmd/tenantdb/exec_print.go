@@ -121,5 +121,5 @@ func (s *session) failed(failures []tenantFailure, all int) error {
 	if err := printTable(s.env.stderr, failureColumns, each(failures)); err != nil {
 		return err
 	}
-	return &exitError{exitTenants, fmt.Sprintf("%d of %d tenants failed", len(failures), all)}
+	return &exitError{exitTenants, fmt.Sprintf("it failed in %d of %s", len(failures), tenants(all))}
 }

@@ -102,7 +102,7 @@ func (c *migrateDownCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	word, where := "down", fmt.Sprintf("%d tenants", len(c.Tenants))
+	word, where := "down", tenants(len(c.Tenants))
 	switch len(c.Tenants) {
 	case 0:
 		where = "all tenants"
@@ -188,7 +188,7 @@ func (c *migratePlanCmd) Run(ctx context.Context, s *session) error {
 // check is the end of a command that has counted the tenants with something pending.
 func (s *session) check(err error, asked bool, pending int) error {
 	if err == nil && asked && pending > 0 {
-		return &exitError{exitPending, fmt.Sprintf("migrations are pending for %d tenants", pending)}
+		return &exitError{exitPending, "migrations are pending for " + tenants(pending)}
 	}
 	return err
 }

@@ -117,11 +117,11 @@ func (s *session) printSummary(sum *summary) error {
 func (r *summary) verdict(ctx context.Context, dry bool) error {
 	switch {
 	case r.Failed > 0:
-		return &exitError{exitTenants, fmt.Sprintf("%d tenants failed, %d are pending", r.Failed, r.Pending)}
+		return &exitError{exitTenants, fmt.Sprintf("%s failed, %d pending", tenants(r.Failed), r.Pending)}
 	case ctx.Err() != nil:
-		return fmt.Errorf("interrupted: %d tenants are pending", r.Pending)
+		return fmt.Errorf("interrupted: %s pending", tenants(r.Pending))
 	case r.Pending > 0 && !dry:
-		return fmt.Errorf("the run is %s: %d tenants are pending", r.Status, r.Pending)
+		return fmt.Errorf("the run is %s: %s pending", r.Status, tenants(r.Pending))
 	}
 	return nil
 }
@@ -143,7 +143,10 @@ func (p *progress) show(r fleet.Result) {
 	case hostdb.MigrationFailed:
 		p.failed++
 	}
-	text := fmt.Sprintf("[%d/%d] %s  %d→%d  %s  %s", r.Ended, r.Total, clean(r.Slug), r.From, r.To, outcome, brief(r.Duration))
+	text := fmt.Sprintf("%s  %d→%d  %s  %s", clean(r.Slug), r.From, r.To, outcome, brief(r.Duration))
+	if r.Total > 0 { // a dry run has no ledger that is counted
+		text = fmt.Sprintf("[%d/%d] %s", r.Ended, r.Total, text)
+	}
 	if r.Error != "" {
 		text += "  " + clean(r.Error)
 	}
@@ -170,6 +173,14 @@ func (p *progress) erase() {
 
 // end leaves the terminal as it was found.
 func (p *progress) end() { p.erase() }
+
+// tenants is a number of them in words.
+func tenants(n int) string {
+	if n == 1 {
+		return "1 tenant"
+	}
+	return fmt.Sprintf("%d tenants", n)
+}
 
 // brief is a duration with as many digits as one reads.
 func brief(d time.Duration) string {

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
+	"iter"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/stripehook"
 )
 
 // webhooksCmd is tenantdb webhooks.
 type webhooksCmd struct {
-	List webhooksListCmd `cmd:"" help:"List events. Their payloads are not shown."`
+	List   webhooksListCmd   `cmd:"" help:"List events. Their payloads are not shown."`
+	Replay webhooksReplayCmd `cmd:"" help:"Apply stored events once more: those that failed, or came before what they are about."`
 }
 
 var webhookColumns = []column[hostdb.StripeWebhookEvent]{
@@ -38,4 +42,79 @@ func (c *webhooksListCmd) Run(ctx context.Context, s *session) error {
 	}
 	filters := c.filters("status", c.Status, "event_type", c.Type, "stripe_sub_id", c.Sub)
 	return printList(s, webhookColumns, host.WebhookEvents.All(ctx, filters...))
+}
+
+// webhooksReplayCmd is tenantdb webhooks replay.
+type webhooksReplayCmd struct {
+	Event  []string `arg:"" optional:"" help:"Stripe's ids of the events (evt_…)."`
+	Status string   `enum:"failed,parked," default:"" help:"All events with this status, failed or parked, instead of named ones."`
+}
+
+// Help is the long help.
+func (*webhooksReplayCmd) Help() string {
+	return "It works from the stored payloads and asks nobody. To replay an event that was processed is harmless. It exits with 1 if an event failed."
+}
+
+// replayed is an event, and what came of it.
+type replayed struct{ event, status, problem string }
+
+var replayedColumns = []column[replayed]{
+	{"event_id", func(r *replayed) any { return r.event }, true},
+	{"status", func(r *replayed) any { return r.status }, true},
+	{"error", func(r *replayed) any { return r.problem }, true},
+}
+
+// Run runs the command.
+func (c *webhooksReplayCmd) Run(ctx context.Context, s *session) error {
+	if (c.Status == "") == (len(c.Event) == 0) {
+		return errors.New("name events by Stripe's ids, or give --status")
+	}
+	ctx, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	failed := 0
+	err = printList(s, replayedColumns, func(yield func(*replayed, error) bool) {
+		for id, err := range c.events(ctx, host) {
+			r := &replayed{event: id}
+			if err == nil {
+				if r.status, err = stripehook.Replay(ctx, host, id); err != nil && ctx.Err() == nil {
+					r.problem, err = err.Error(), nil
+				}
+			}
+			if r.problem != "" || r.status == hostdb.WebhookFailed {
+				failed++
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	})
+	if err == nil && failed > 0 {
+		return errors.New("not every event could be applied; see webhooks list")
+	}
+	return err
+}
+
+// events are the ids that were named, or those of all events with the status.
+func (c *webhooksReplayCmd) events(ctx context.Context, host *hostdb.DB) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, id := range c.Event {
+			if !yield(id, nil) {
+				return
+			}
+		}
+		if c.Status == "" {
+			return
+		}
+		for event, err := range host.WebhookEvents.All(ctx, hostdb.Where("status", c.Status)) {
+			if err != nil {
+				yield("", err)
+				return
+			}
+			if !yield(event.EventID, nil) {
+				return
+			}
+		}
+	}
 }
