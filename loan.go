@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
@@ -19,10 +20,11 @@ type loan struct {
 // taken back at the scope's end.
 type loans struct {
 	owner keyedpool.Owner // for whom the pool counts them
+	over  atomic.Bool
+	used  atomic.Bool // there was one: a scope that took no connection ends without the lock
 
 	mu    sync.Mutex // guards what follows
 	first *loan
-	over  bool
 }
 
 // errScopeOver: a goroutine outlived its handler.
@@ -36,7 +38,8 @@ func (s *loans) note(conn pgConn) (*loan, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over {
+	s.used.Store(true) // before over is read: either this sees the end, or the end sees this
+	if s.over.Load() {
 		conn.Release(keyedpool.Healthy)
 		return nil, because(ErrTenantUnavailable, errScopeOver)
 	}
@@ -63,8 +66,11 @@ func (s *loans) forget(l *loan) {
 
 // end takes back what is still out. Those connections are closed: somebody may still be using them.
 func (s *loans) end() {
+	s.over.Store(true)
+	if !s.used.Load() {
+		return
+	}
 	s.mu.Lock()
-	s.over = true
 	var left []*loan
 	for l := s.first; l != nil; l = l.next {
 		left = append(left, l)
