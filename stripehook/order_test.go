@@ -10,100 +10,108 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// told is one event of a history, as the tests write it down.
-type told struct {
-	id, kind string
-	created  int64
-	status   string // of a subscription's event
-	period   int64
-	cancels  bool
-	tenant   string // that it names
+// Told is one event of a history, as the tests write it down.
+type Told struct {
+	ID, Kind string
+	Created  int64
+	Status   string // of a subscription's event
+	Period   int64
+	Cancels  bool
+	Named    bool // it names the tenant
 }
 
 const tenantID = "0123456789abcdef0123456789abcdef"
 
-// histories are what happens to a subscription in its life. Events of one second, a session that comes after what it began, a
+// Histories are what happens to a subscription in its life. Events of one second, a session that comes after what it began, a
 // payment that fails and is made good.
-var histories = map[string][]told{
+var Histories = map[string][]Told{
 	"paid, failed, paid, canceled": {
-		{"evt_b", subscriptionCreated, 1000, "incomplete", 2000, false, ""},
-		{"evt_a", subscriptionUpdated, 1000, "active", 2000, false, ""},
-		{"evt_c", invoiceSucceeded, 1000, "", 0, false, ""},
-		{"evt_d", checkoutCompleted, 1002, "", 0, false, tenantID},
-		{"evt_e", invoiceFailed, 2000, "", 0, false, ""},
-		{"evt_f", subscriptionUpdated, 2000, "past_due", 3000, false, ""},
-		{"evt_g", invoiceSucceeded, 2500, "", 0, false, ""},
-		{"evt_h", subscriptionUpdated, 2500, "active", 3000, true, ""},
-		{"evt_i", subscriptionDeleted, 3000, "canceled", 3000, false, ""},
+		{"evt_b", subscriptionCreated, 1000, "incomplete", 2000, false, false},
+		{"evt_a", subscriptionUpdated, 1000, "active", 2000, false, false},
+		{"evt_c", invoiceSucceeded, 1000, "", 0, false, false},
+		{"evt_d", checkoutCompleted, 1002, "", 0, false, true},
+		{"evt_e", invoiceFailed, 2000, "", 0, false, false},
+		{"evt_f", subscriptionUpdated, 2000, "past_due", 3000, false, false},
+		{"evt_g", invoiceSucceeded, 2500, "", 0, false, false},
+		{"evt_h", subscriptionUpdated, 2500, "active", 3000, true, false},
+		{"evt_i", subscriptionDeleted, 3000, "canceled", 3000, false, false},
 	},
 	"trial, then paid, ends active": {
-		{"evt_z", subscriptionCreated, 1000, "trialing", 2000, false, tenantID},
-		{"evt_y", checkoutCompleted, 1000, "", 0, false, tenantID},
-		{"evt_x", invoiceSucceeded, 1000, "", 0, false, ""},
-		{"evt_w", subscriptionUpdated, 2000, "active", 3000, false, tenantID},
-		{"evt_v", invoiceSucceeded, 2001, "", 0, false, ""},
-		{"evt_u", subscriptionUpdated, 2500, "active", 3000, true, tenantID},
-		{"evt_t", subscriptionUpdated, 2500, "active", 3000, false, tenantID},
-		{"evt_s", invoiceFailed, 3000, "", 0, false, ""},
-		{"evt_r", subscriptionUpdated, 3000, "active", 4000, false, tenantID},
+		{"evt_z", subscriptionCreated, 1000, "trialing", 2000, false, true},
+		{"evt_y", checkoutCompleted, 1000, "", 0, false, true},
+		{"evt_x", invoiceSucceeded, 1000, "", 0, false, false},
+		{"evt_w", subscriptionUpdated, 2000, "active", 3000, false, true},
+		{"evt_v", invoiceSucceeded, 2001, "", 0, false, false},
+		{"evt_u", subscriptionUpdated, 2500, "active", 3000, true, true},
+		{"evt_t", subscriptionUpdated, 2500, "active", 3000, false, true},
+		{"evt_s", invoiceFailed, 3000, "", 0, false, false},
+		{"evt_r", subscriptionUpdated, 3000, "active", 4000, false, true},
 	},
 	"never paid": {
-		{"evt_1", subscriptionCreated, 1000, "incomplete", 2000, false, ""},
-		{"evt_2", invoiceFailed, 1000, "", 0, false, ""},
-		{"evt_3", checkoutCompleted, 1000, "", 0, false, tenantID},
-		{"evt_4", subscriptionUpdated, 1000, "incomplete_expired", 2000, false, ""},
+		{"evt_1", subscriptionCreated, 1000, "incomplete", 2000, false, false},
+		{"evt_2", invoiceFailed, 1000, "", 0, false, false},
+		{"evt_3", checkoutCompleted, 1000, "", 0, false, true},
+		{"evt_4", subscriptionUpdated, 1000, "incomplete_expired", 2000, false, false},
 	},
 	"ties of every kind": {
-		{"evt_1", subscriptionCreated, 1000, "incomplete", 1, false, ""},
-		{"evt_6", checkoutCompleted, 1000, "", 0, false, tenantID},
-		{"evt_2", subscriptionUpdated, 1000, "past_due", 2, false, ""},
-		{"evt_3", subscriptionUpdated, 1000, "past_due", 3, false, ""},
-		{"evt_4", subscriptionUpdated, 1000, "unheard_of", 4, false, ""},
-		{"evt_5", subscriptionUpdated, 1000, "active", 5, true, ""},
+		{"evt_1", subscriptionCreated, 1000, "incomplete", 1, false, false},
+		{"evt_6", checkoutCompleted, 1000, "", 0, false, true},
+		{"evt_2", subscriptionUpdated, 1000, "past_due", 2, false, false},
+		{"evt_3", subscriptionUpdated, 1000, "past_due", 3, false, false},
+		{"evt_4", subscriptionUpdated, 1000, "unheard_of", 4, false, false},
+		{"evt_5", subscriptionUpdated, 1000, "active", 5, true, false},
 	},
 }
 
 // later says by hand which of two subscription events is the later one: by time, then by what denies more, then by id; canceled is
 // for good.
-func later(a, b told) bool {
-	ended := func(e told) bool { return e.status == "canceled" || e.status == "incomplete_expired" }
+func later(a, b Told) bool {
+	ended := func(e Told) bool { return e.Status == "canceled" || e.Status == "incomplete_expired" }
 	if ended(a) != ended(b) {
 		return ended(a)
 	}
-	if a.created != b.created {
-		return a.created > b.created
+	if a.Created != b.Created {
+		return a.Created > b.Created
 	}
 	order := []string{"incomplete", "trialing", "active", "past_due", "unpaid", "paused", "unheard_of", "incomplete_expired", "canceled"}
-	if a.status != b.status {
-		return slices.Index(order, a.status) > slices.Index(order, b.status)
+	if a.Status != b.Status {
+		return slices.Index(order, a.Status) > slices.Index(order, b.Status)
 	}
-	return a.id > b.id
+	return a.ID > b.ID
 }
 
-// last is the subscription event that a history ends with.
-func last(history []told) told {
-	var end told
+// Last is the subscription event that a history ends with.
+func Last(history []Told) Told {
+	var end Told
 	for _, e := range history {
-		if e.status != "" && (end.id == "" || later(e, end)) {
+		if e.Status != "" && (end.ID == "" || later(e, end)) {
 			end = e
 		}
 	}
 	return end
 }
 
-// event is the event as Stripe sends it.
-func (e told) event(t *testing.T) (*event, *change) {
-	t.Helper()
-	metadata := map[string]any{"tenant_id": e.tenant}
-	o := map[string]any{"id": "sub_1", "status": e.status, "current_period_end": e.period, "cancel_at_period_end": e.cancels, "metadata": metadata}
-	if e.status == "" {
-		o = map[string]any{"id": "x_1", "subscription": "sub_1", "mode": "subscription", "metadata": metadata}
+// Body is the event as Stripe sends it, about a subscription of a tenant.
+func (e Told) Body(sub, tenant string) []byte {
+	metadata := map[string]any{}
+	if e.Named {
+		metadata["tenant_id"] = tenant
 	}
-	body, err := json.Marshal(map[string]any{"id": e.id, "type": e.kind, "created": e.created, "data": map[string]any{"object": o}})
+	o := map[string]any{"id": sub, "status": e.Status, "current_period_end": e.Period, "cancel_at_period_end": e.Cancels, "metadata": metadata, "customer": "cus_" + sub}
+	if e.Status == "" {
+		o = map[string]any{"id": "x_1", "subscription": sub, "mode": "subscription", "metadata": metadata, "customer": "cus_" + sub}
+	}
+	body, err := json.Marshal(map[string]any{"id": e.ID + "_" + sub, "type": e.Kind, "created": e.Created, "data": map[string]any{"object": o}})
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	parsed, err := parseEvent(body)
+	return body
+}
+
+// event is the event as the package reads it.
+func (e Told) event(t *testing.T) (*event, *change) {
+	t.Helper()
+	parsed, err := parseEvent(e.Body("sub_1", tenantID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +126,7 @@ func (e told) event(t *testing.T) (*event, *change) {
 type sim struct {
 	events  []*event
 	changes []*change
-	want    told
+	want    Told
 	leaves  int
 	failed  bool
 	t       *testing.T
@@ -161,8 +169,8 @@ func (s *sim) permute(st simRow, left uint16) {
 	if left == 0 {
 		s.leaves++
 		row := &st.row
-		if w := s.want; st.parked != 0 || !st.there || row.Status != w.status || row.LastEventID != w.id || row.CancelAtPeriodEnd != w.cancels ||
-			!row.CurrentPeriodEnd.Equal(time.Unix(w.period, 0)) || row.LastEventAt.Unix() != w.created {
+		if w := s.want; st.parked != 0 || !st.there || row.Status != w.Status || row.LastEventID != w.ID+"_sub_1" || row.CancelAtPeriodEnd != w.Cancels ||
+			!row.CurrentPeriodEnd.Equal(time.Unix(w.Period, 0)) || row.LastEventAt.Unix() != w.Created {
 			s.failed = true
 			s.t.Errorf("ends as %+v, want %+v", row, w)
 		}
@@ -176,9 +184,9 @@ func (s *sim) permute(st simRow, left uint16) {
 }
 
 func TestEveryOrderOfArrivalEndsInTheSameState(t *testing.T) {
-	for name, history := range histories {
+	for name, history := range Histories {
 		t.Run(name, func(t *testing.T) {
-			s := &sim{t: t, want: last(history)}
+			s := &sim{t: t, want: Last(history)}
 			for _, e := range history {
 				parsed, c := e.event(t)
 				s.events, s.changes = append(s.events, parsed), append(s.changes, c)
@@ -198,7 +206,7 @@ func TestEveryOrderOfArrivalEndsInTheSameState(t *testing.T) {
 // A history's end is what really happened last wherever the seconds differ.
 func TestTheTotalOrderIsTheTrueOne(t *testing.T) {
 	for name, want := range map[string]string{"paid, failed, paid, canceled": "evt_i", "trial, then paid, ends active": "evt_r", "never paid": "evt_4", "ties of every kind": "evt_4"} {
-		if got := last(histories[name]).id; got != want {
+		if got := Last(Histories[name]).ID; got != want {
 			t.Errorf("%s ends with %s, want %s", name, got, want)
 		}
 	}
