@@ -18,7 +18,7 @@ import (
 )
 
 // samples is how many deliveries of a history each engine gets; -rapid.checks overrides it.
-const samples = "40"
+const samples = "25"
 
 // Each event is delivered one to three times, in any order, by 8 workers at once, and the tenant may come to be in the middle: the
 // subscription ends as the history does.

@@ -164,6 +164,15 @@ func sign(body, secret string, at time.Time) string {
 	return fmt.Sprintf("t=%d,v1=%s", at.Unix(), hex.EncodeToString(mac.Sum(nil)))
 }
 
+// send delivers an event that is signed now.
+func send(to http.Handler, event, secret string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, "/webhooks/stripe", strings.NewReader(event))
+	r.Header.Set("Stripe-Signature", sign(event, secret, time.Now()))
+	rec := httptest.NewRecorder()
+	to.ServeHTTP(rec, r)
+	return rec
+}
+
 // post delivers a body to an endpoint with a header.
 func post(hook http.Handler, body, header string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, "/stripe", strings.NewReader(body))
