@@ -35,7 +35,7 @@ done
 [ -z "$missing" ] || install $missing
 export TENANTDB_REQUIRE_POSTGRES=1
 
-for module in . contrib/gin examples/routers examples/orm bench; do
+for module in . contrib/gin examples/routers examples/orm stripehook/striptest bench; do
     echo "== $module"
     (
         cd "$module"
