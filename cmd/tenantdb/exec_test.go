@@ -118,7 +118,7 @@ func TestExecWritesEverywhereOnlyWhenConfirmed(t *testing.T) {
 }
 
 func TestExecBoundsItsStatement(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, o *operator) {
+	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		for input, want := range map[string]string{" \n": "give a statement", strings.Repeat(" ", maxSQL+1): "longer than 1 MiB"} {
 			if code, _, complaint := o.typing(input, "exec", "-t", "acme", "-"); code != 1 || !strings.Contains(complaint, want) {

@@ -36,15 +36,26 @@ type operator struct {
 
 // onBothEngines runs a test with a host database on SQLite, and one on PostgreSQL, in which there is the user ann.
 func onBothEngines(t *testing.T, test func(t *testing.T, o *operator)) {
-	for _, engine := range []string{"sqlite", "postgres"} {
-		t.Run(engine, func(t *testing.T) {
-			url := "sqlite:" + filepath.Join(t.TempDir(), "host.db")
-			if engine == "postgres" {
-				url = pgtest.Database(t)
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, newOperator(t, "sqlite:"+filepath.Join(t.TempDir(), "host.db")))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, newOperator(t, pgtest.Clone(t, "host", func(url string) error {
+			host, err := hostdb.Open(context.Background(), url)
+			if err != nil {
+				return err
 			}
-			test(t, newOperator(t, url))
-		})
-	}
+			return host.Close()
+		})))
+	})
+}
+
+// onSQLite runs a test of what has nothing to do with the engine.
+func onSQLite(t *testing.T, test func(t *testing.T, o *operator)) {
+	t.Parallel()
+	test(t, newOperator(t, "sqlite:"+filepath.Join(t.TempDir(), "host.db")))
 }
 
 // newOperator makes an operator of a new host database, with one migration for the tenants. The databases that they make are dropped

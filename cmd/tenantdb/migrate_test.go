@@ -65,7 +65,7 @@ func TestATenantThatFailsIsNamedAndThePrintedCommandMendsTheRest(t *testing.T) {
 }
 
 func TestTheReportInJSONHoldsFailuresAndTheCommand(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, o *operator) {
+	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		o.migration("NONSENSE", "SELECT 1")
 		code, out, _ := o.run("migrate", "up", "--migrations="+o.migrations(), "-o", "json")
@@ -162,7 +162,7 @@ func TestCtrlCLeavesARunThatThePrintedCommandEnds(t *testing.T) {
 }
 
 func TestOnATerminalProgressIsOneLineAndFailuresStay(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, o *operator) {
+	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		o.ok("exec", "-t", "globex", "--write", "CREATE TABLE bills (id INTEGER)")
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
@@ -182,7 +182,7 @@ func TestOnATerminalProgressIsOneLineAndFailuresStay(t *testing.T) {
 }
 
 func TestMigrateNeedsItsFolderAndARun(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, o *operator) {
+	onSQLite(t, func(t *testing.T, o *operator) {
 		o.fails(1, "--migrations", "migrate", "up")
 		o.fails(1, "no run yet", "migrate", "retry", "--migrations="+o.migrations())
 		o.env["TENANTDB_MIGRATIONS"] = o.migrations()

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// findings are what doctor prints, by check.
+func (o *operator) findings(wantCode int, args ...string) map[string]map[string]any {
+	o.t.Helper()
+	code, out, complaint := o.run(append([]string{"doctor", "-o", "json"}, args...)...)
+	if code != wantCode {
+		o.t.Errorf("doctor: exit %d, %s%s; want %d", code, out, complaint, wantCode)
+	}
+	var rows []map[string]any
+	decode(o.t, out, &rows)
+	found := make(map[string]map[string]any)
+	for _, row := range rows {
+		found[row["check"].(string)] = row
+	}
+	return found
+}
+
+func TestDoctorFindsNothingWrongWithAHealthyProduct(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		o.tenants("acme", "globex")
+		o.ok("tenant", "suspend", "globex")
+		found := o.findings(0)
+		for _, check := range []string{"schema", "clock", "feed", "catalog", "connections"} {
+			if found[check]["status"] != "ok" {
+				t.Errorf("%s: %v", check, found[check])
+			}
+		}
+		if detail := found["catalog"]["detail"].(string); !strings.Contains(detail, "1 active, 1 suspended") {
+			t.Errorf("catalog: %s", detail)
+		}
+	})
+}
+
+func TestDoctorNamesTheTenantsWithSomethingWrong(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		o.tenants("acme", "globex")
+		host := o.host()
+		for _, row := range []*hostdb.TenantCatalog{
+			{Slug: "gone", Name: "Gone", IsActive: true, DBURL: hostdb.Secret("sqlite:" + hostdb.NewID() + ".db")},
+			{Slug: "far", Name: "Far", IsActive: true, DBURL: "postgres://u" + hostdb.Secret(o.secret) + "127.0.0.1:1/x"},
+			{Slug: "stuck", Name: "Stuck", IsActive: true, Status: hostdb.TenantProvisioning, CreatedAt: time.Now().Add(-2 * time.Hour)},
+		} {
+			must(t, host.Tenants.Insert(t.Context(), row))
+		}
+		found := o.findings(2)
+		for check, want := range map[string]string{"tenant gone": "no active owner; its database can't be reached", "tenant far": "can't be reached",
+			"tenant stuck": "being provisioned"} {
+			if detail, _ := found[check]["detail"].(string); found[check]["status"] != "wrong" || !strings.Contains(detail, want) {
+				t.Errorf("%s: %v", check, found[check])
+			}
+		}
+		if found["tenant acme"] != nil || found["connections"]["status"] != "ok" {
+			t.Errorf("found: %v", found)
+		}
+	})
+}
+
+func TestDoctorAddsUpTheConnections(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		if o.engine == "sqlite" {
+			if found := o.findings(0, "--replicas=1000"); found["connections"]["status"] != "ok" {
+				t.Errorf("connections: %v", found["connections"])
+			}
+			return
+		}
+		o.tenants("acme")
+		// Of 200 connections, 3 are kept: 2×(40+11) + 2×(10+4) + 1 = 131, and 4×(40+11) + 29 = 233.
+		if detail := o.findings(0, "--replicas=2")["connections"]["detail"].(string); !strings.Contains(detail, "= 131") || !strings.Contains(detail, "= 197") {
+			t.Errorf("two replicas: %s", detail)
+		}
+		if found := o.findings(1, "--replicas=4")["connections"]; found["status"] != "wrong" || !strings.Contains(found["detail"].(string), "= 233") {
+			t.Errorf("four replicas: %v", found)
+		}
+	})
+}
+
+func TestDoctorJudgesTheClock(t *testing.T) {
+	now := time.Now()
+	for off, want := range map[time.Duration]string{0: fine, time.Second: fine, -time.Second: fine, 3 * time.Second: wrong, -time.Hour: wrong} {
+		d := &doctor{}
+		d.clock(now, now.Add(10*time.Millisecond), now.Add(off))
+		if d.findings[0].status != want {
+			t.Errorf("%v off: %v", off, d.findings[0])
+		}
+	}
+}
+
+func TestOnlyInitMakesOrUpgradesAHostDatabase(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "host.db")
+	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
+	for _, args := range [][]string{{"doctor"}, {"tenant", "list"}, {"user", "create", "x@example.com"}} {
+		o.fails(1, "tenantdb init", append(args, "--host=sqlite:"+file)...)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Fatal("a file was made")
+	}
+	first := o.one("init", "--host=sqlite:"+file)
+	if again := o.one("init", "--host=sqlite:"+file); first["schema_version"] == 0.0 || again["schema_version"] != first["schema_version"] {
+		t.Errorf("init: %v, then %v", first, again)
+	}
+	o.ok("tenant", "list", "--host=sqlite:"+file)
+	o.env["DB_TYPE"], o.env["DB_NAME"] = "SQLITE", file
+	o.ok("tenant", "list")
+	o.env["DB_TYPE"] = "POSTGRESQL"
+	o.fails(1, "DB_PASS", "tenant", "list")
+}
