@@ -1,14 +1,20 @@
 package tenantdb_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/stripehook"
 )
 
 func TestAPageIsToldHowTheSubscriptionStands(t *testing.T) {
@@ -36,5 +42,74 @@ func TestAPageIsToldHowTheSubscriptionStands(t *testing.T) {
 	}
 	if st := new(tenantdb.Scope).SubscriptionStatus(); st != (hostdb.SubscriptionStatus{}) {
 		t.Errorf("without a middleware: %+v", st)
+	}
+}
+
+// TestACancellationIsFeltByEveryProcess posts signed events to the endpoint while two processes, and a middleware in this one, serve
+// the tenant, and measures how long after the answer each still let a member in who no longer paid.
+func TestACancellationIsFeltByEveryProcess(t *testing.T) {
+	const rounds = 4
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		w.update(acme, func(row *hostdb.TenantCatalog) { row.PlanTier = "pro" })
+		hook, err := stripehook.New(w.host, stripehook.Config{Secrets: []string{"whsec_test"}})
+		must(t, err)
+		mw := w.middleware(w.config()).Handler(http.HandlerFunc(whoami))
+		client := &http.Client{}
+		defer client.CloseIdleConnections()
+		asks := []func() int{func() int { return do(mw, request("ann", "acme")).Code }}
+		for _, address := range startServers(t, 2, w.host.URI()) {
+			asks = append(asks, func() int { return askStatus(t, client, address, "ann") })
+		}
+		var last time.Duration
+		for round := range rounds {
+			for i, status := range []string{"active", "canceled"} {
+				kind := []string{"updated", "deleted"}[i]
+				bill(t, hook, fmt.Sprintf("evt_%d_%d", round, i), "customer.subscription."+kind, fmt.Sprintf(
+					`{"id":"sub_%d","status":"%s","metadata":{"tenant_id":"%s"}}`, round, status, acme.ID))
+				answered, want := time.Now(), []int{http.StatusOK, http.StatusPaymentRequired}[i]
+				for _, ask := range asks {
+					eventually(t, func() bool {
+						asked, code := time.Now(), ask()
+						if code == http.StatusOK && want != code {
+							last = max(last, asked.Sub(answered))
+						}
+						return code == want
+					})
+				}
+			}
+		}
+		t.Logf("%d cancellations, 3 middlewares: last let in %v after the answer to Stripe", rounds, last)
+		if last > 3*time.Second {
+			t.Errorf("a member was let in %v after the answer to Stripe; the bound is 3 s", last)
+		}
+	})
+}
+
+// askStatus asks a process for acme and returns the answer's status.
+func askStatus(t *testing.T, client *http.Client, address, user string) int {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, "http://"+address+"/", nil)
+	must(t, err)
+	r.Header.Set("X-User", user)
+	r.Header.Set(header, "acme")
+	response, err := client.Do(r)
+	must(t, err)
+	defer response.Body.Close()
+	_, _ = io.Copy(io.Discard, response.Body)
+	return response.StatusCode
+}
+
+// bill posts an event as Stripe does.
+func bill(t *testing.T, hook http.Handler, id, kind, object string) {
+	t.Helper()
+	now := time.Now().Unix()
+	body := fmt.Sprintf(`{"id":%q,"type":%q,"created":%d,"data":{"object":%s}}`, id, kind, now, object)
+	mac := hmac.New(sha256.New, []byte("whsec_test"))
+	fmt.Fprintf(mac, "%d.%s", now, body)
+	r := httptest.NewRequest(http.MethodPost, "/webhooks/stripe", strings.NewReader(body))
+	r.Header.Set("Stripe-Signature", fmt.Sprintf("t=%d,v1=%s", now, hex.EncodeToString(mac.Sum(nil))))
+	if rec := do(hook, r); rec.Code != http.StatusOK || rec.Body.String() != "processed\n" {
+		t.Fatalf("%s: answered %d %s", id, rec.Code, rec.Body)
 	}
 }
