@@ -167,6 +167,7 @@ func TestSoleTenantsLeavesOutWhatCannotBeEntered(t *testing.T) {
 			t.Error("a stranger has tenants")
 		}
 		first := newTenant(t, db)
+		newMember(t, db, newUser(t, db), first, hostdb.RoleOwner)
 		m := newMember(t, db, u, first, hostdb.RoleMember)
 		for range 3 {
 			newMember(t, db, u, newTenant(t, db), hostdb.RoleMember)

@@ -136,6 +136,8 @@ func translateSQLite(err *sqlite.Error, about func() string) error {
 		return invalid(sqliteFields(detail), "is missing")
 	case sqlitecode.SQLITE_CONSTRAINT_CHECK:
 		return invalid(constraintField(detail), "is not allowed")
+	case sqlitecode.SQLITE_CONSTRAINT_DATATYPE: // cannot store TEXT value in INTEGER column core_tenants.is_active
+		return invalid(sqliteFields(detail[strings.LastIndexByte(detail, ' ')+1:]), "has another type")
 	case sqlitecode.SQLITE_CONSTRAINT_TRIGGER:
 		return translateTrigger(err.Error())
 	}
@@ -179,5 +181,5 @@ func sqliteFields(detail string) string {
 }
 
 func lastOwner() error {
-	return conflict("last_owner", "the tenant would lose its last active owner; promote another one first")
+	return conflict("last_owner", "the tenant would be without an active owner; promote one first")
 }

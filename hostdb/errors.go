@@ -10,7 +10,7 @@ var (
 	// ErrNotFound: there is no such row.
 	ErrNotFound = errors.New("hostdb: not found")
 	// ErrConflict: a value that must be unique is taken, a row is still referred to or refers to nothing, a job's lease is
-	// lost, or a tenant would lose its last active owner (field "last_owner").
+	// lost, or a tenant would be without an active owner (field "last_owner").
 	ErrConflict = errors.New("hostdb: conflict")
 	// ErrImmutable: audit rows are never changed or deleted.
 	ErrImmutable = errors.New("hostdb: immutable")

@@ -121,9 +121,28 @@ func TestChecksHoldPastTheLibrary(t *testing.T) {
 				"INSERT INTO core_pricing_plans (id, name, amount_yearly) VALUES ('p', 'n', -1)",
 				"INSERT INTO sys_jobs (job_type, status) VALUES ('x', 'done')",
 				"INSERT INTO core_stripe_webhook_events (event_id, event_type, status) VALUES ('e', 'x', 'new')",
+				"UPDATE core_tenants SET is_active = 'perhaps'", "UPDATE core_tenants SET schema_version = 'one'",
+				"INSERT INTO core_pricing_plans (id, name, amount_monthly) VALUES ('p', 'n', 'dear')",
+				"INSERT INTO core_pricing_plans (id, name, sort_order) VALUES ('p', 'n', '1x')",
+				"INSERT INTO sys_jobs (job_type, attempts) VALUES ('x', 'two')",
 			} {
 				if _, err := pool.Exec(statement); err == nil {
 					t.Errorf("%s succeeded", statement)
+				}
+			}
+			for _, column := range []string{"core_users.created_at", "core_users.last_login", "core_tenants.created_at", "sys_jobs.run_after"} {
+				table, column, _ := strings.Cut(column, ".")
+				newUser(t, db)
+				enqueue(t, db, hostdb.SystemJob{JobType: "x"})
+				for _, bad := range []string{"", "soon", "infinity", "2026-02-30T00:00:00.000000Z", "2026-01-01T25:00:00.000000Z",
+					"2026-13-01T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z", "12026-01-01T00:00:00.000000Z", "2026-01-01T00:60:00.000000Z"} {
+					if _, err := pool.Exec("UPDATE " + table + " SET " + column + " = '" + bad + "'"); err == nil {
+						t.Errorf("%s.%s took the time %q", table, column, bad)
+					}
+				}
+				for _, good := range []string{"0001-01-01T00:00:00.000001Z", "2026-12-31T23:59:59.999999Z", "2024-02-29T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"} {
+					_, err := pool.Exec("UPDATE " + table + " SET " + column + " = '" + good + "'")
+					must(t, err)
 				}
 			}
 		})

@@ -14,8 +14,9 @@ const (
 
 // Membership lets a user into a tenant (core_memberships). There is one of a user in a tenant.
 //
-// A tenant never loses its last active owner (RoleOwner and IsActive), unless it is being provisioned or dropped: promote
-// first, then demote. The refusal is ErrConflict on the field "last_owner".
+// A tenant never loses its last active owner (RoleOwner and IsActive), unless it is being provisioned or dropped, and then doesn't
+// become active without one: promote first, then demote or open. The refusal is ErrConflict on the field "last_owner". The word is
+// the schema's own, whatever roles a product has.
 type Membership struct {
 	ID             string
 	UserID         string // required

@@ -396,7 +396,7 @@ func TestRowsWrittenWithTheSeedsColumnsOnly(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
 			pool, id := raw(t, db), hostdb.NewID()
 			for _, statement := range []string{
-				"INSERT INTO core_users (id, email, created_at) VALUES ('" + id + "', 'a@b', '2024-05-06 07:08:09')",
+				"INSERT INTO core_users (id, email, created_at) VALUES ('" + id + "', 'a@b', '2024-05-06T07:08:09.000000Z')",
 				"INSERT INTO core_tenants (id, name, db_url) VALUES ('" + id + "', 'Acme', 'sqlite:x')",
 				"INSERT INTO core_memberships (id, user_id, tenant_id) VALUES ('" + id + "', '" + id + "', '" + id + "')",
 				"INSERT INTO core_pricing_plans (id, name) VALUES ('pro', 'Pro')",
@@ -414,7 +414,7 @@ func TestRowsWrittenWithTheSeedsColumnsOnly(t *testing.T) {
 			if !a.Tenant.Open() || !a.Membership.IsActive || a.Membership.Role != hostdb.RoleMember || a.Tenant.CreatedAt.IsZero() {
 				t.Errorf("access = %+v", a)
 			}
-			if name == "file" && !a.User.CreatedAt.Equal(time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)) {
+			if !a.User.CreatedAt.Equal(time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)) {
 				t.Errorf("CreatedAt = %v", a.User.CreatedAt)
 			}
 			plan, err := db.Plans.Get(t.Context(), "pro")

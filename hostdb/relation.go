@@ -244,22 +244,18 @@ func scanList(src any, to *[]string) error {
 	return nil
 }
 
-// The forms in which other programs write times into SQLite; one without an offset is UTC.
-var timeForms = []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02"}
-
 func scanTime(src any, to *time.Time) error {
 	switch v := src.(type) {
 	case time.Time:
 		*to = canonical(v)
 		return nil
 	case string:
-		for _, form := range timeForms {
-			if t, err := time.Parse(form, v); err == nil {
-				*to = canonical(t)
-				return nil
-			}
+		t, err := time.Parse(timeLayout, v)
+		if err != nil {
+			return &failure{text: "a column holds a text that is no time"}
 		}
-		return &failure{text: "a column holds a text that is no time"}
+		*to = t
+		return nil
 	}
 	return scanned(false, src)
 }

@@ -32,9 +32,26 @@ func lastOwner(t *testing.T, db *hostdb.DB) {
 		must(t, db.Tenants.Update(ctx, f.tenant))
 		refused(t, db.Memberships.Delete(ctx, heir.ID), hostdb.ErrConflict, "last_owner")
 	}
-	f.tenant.Status = hostdb.TenantDropped
+	for _, closed := range []string{hostdb.TenantDropped, hostdb.TenantProvisioning} {
+		reopens(t, db, closed)
+	}
+}
+
+// reopens lets a closed tenant's last owner go, and opens it again: not before it has an owner.
+func reopens(t *testing.T, db *hostdb.DB, closed string) {
+	ctx, f := t.Context(), newFixture(t, db)
+	f.tenant.Status = closed
 	must(t, db.Tenants.Update(ctx, f.tenant))
-	must(t, db.Memberships.Delete(ctx, heir.ID))
+	f.owner.IsActive = false
+	must(t, db.Memberships.Update(ctx, f.owner))
+	opened := *f.tenant
+	opened.Status = hostdb.TenantActive
+	refused(t, db.Tenants.Update(ctx, &opened), hostdb.ErrConflict, "last_owner")
+	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // the owner first, then the tenant
+		f.owner.IsActive, f.tenant.Status = true, hostdb.TenantActive
+		return errors.Join(tx.Memberships.Update(ctx, f.owner), tx.Tenants.Update(ctx, f.tenant))
+	}))
+	refused(t, db.Memberships.Delete(ctx, f.owner.ID), hostdb.ErrConflict, "last_owner")
 }
 
 func auditStays(t *testing.T, db *hostdb.DB) {

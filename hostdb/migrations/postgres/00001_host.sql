@@ -1,4 +1,5 @@
 -- +goose Up
+-- Times are of the years 1 to 9999, which every driver can read.
 CREATE TABLE core_users (
     id             text COLLATE "C" NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     email          text COLLATE "C" NOT NULL,
@@ -11,7 +12,11 @@ CREATE TABLE core_users (
     CONSTRAINT core_users__id PRIMARY KEY (id),
     CONSTRAINT core_users__oauth_id UNIQUE (oauth_id),
     CONSTRAINT core_users__id__check CHECK (id ~ '^[0-9a-f]{32}$'),
-    CONSTRAINT core_users__email__check CHECK (email <> '')
+    CONSTRAINT core_users__email__check CHECK (email <> ''),
+    CONSTRAINT core_users__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z'),
+    CONSTRAINT core_users__last_login__check
+        CHECK (last_login >= '0001-01-01 00:00:00Z' AND last_login < '10000-01-01 00:00:00Z')
 );
 -- Folding in collation "C" touches ASCII letters only.
 CREATE UNIQUE INDEX core_users__email ON core_users (lower(email));
@@ -37,7 +42,9 @@ CREATE TABLE core_tenants (
     CONSTRAINT core_tenants__status__check
         CHECK (status IN ('provisioning', 'active', 'suspended', 'maintenance', 'dropped')),
     CONSTRAINT core_tenants__schema_version__check CHECK (schema_version > 0),
-    CONSTRAINT core_tenants__active_owners__check CHECK (active_owners >= 0)
+    CONSTRAINT core_tenants__active_owners__check CHECK (active_owners >= 0),
+    CONSTRAINT core_tenants__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z')
 );
 
 CREATE TABLE core_memberships (
@@ -54,7 +61,9 @@ CREATE TABLE core_memberships (
     CONSTRAINT core_memberships__user_id__fkey FOREIGN KEY (user_id) REFERENCES core_users (id),
     CONSTRAINT core_memberships__tenant_id__fkey FOREIGN KEY (tenant_id) REFERENCES core_tenants (id),
     CONSTRAINT core_memberships__id__check CHECK (id ~ '^[0-9a-f]{32}$'),
-    CONSTRAINT core_memberships__role__check CHECK (role ~ '^[a-z][a-z0-9_]{0,31}$')
+    CONSTRAINT core_memberships__role__check CHECK (role ~ '^[a-z][a-z0-9_]{0,31}$'),
+    CONSTRAINT core_memberships__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z')
 );
 CREATE INDEX core_memberships_tenant_id ON core_memberships (tenant_id, id);
 
@@ -80,7 +89,9 @@ CREATE TABLE core_pricing_plans (
     CONSTRAINT core_pricing_plans__amount_yearly__check CHECK (amount_yearly >= 0),
     CONSTRAINT core_pricing_plans__currency__check CHECK (currency ~ '^[a-z]{3}$'),
     CONSTRAINT core_pricing_plans__trial_days__check CHECK (trial_days BETWEEN 0 AND 3650),
-    CONSTRAINT core_pricing_plans__tier_level__check CHECK (tier_level >= 0)
+    CONSTRAINT core_pricing_plans__tier_level__check CHECK (tier_level >= 0),
+    CONSTRAINT core_pricing_plans__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z')
 );
 CREATE INDEX core_pricing_plans_stripe_price_monthly ON core_pricing_plans (stripe_price_monthly);
 CREATE INDEX core_pricing_plans_stripe_price_yearly ON core_pricing_plans (stripe_price_yearly);
@@ -105,7 +116,13 @@ CREATE TABLE core_subscriptions (
     CONSTRAINT core_subscriptions__id__check CHECK (id ~ '^[0-9a-f]{32}$'),
     CONSTRAINT core_subscriptions__status__check CHECK (status ~ '^[a-z][a-z0-9_]{0,31}$'),
     CONSTRAINT core_subscriptions__payment_type__check CHECK (payment_type IN ('subscription', 'one_time')),
-    CONSTRAINT core_subscriptions__amount_cents__check CHECK (amount_cents >= 0)
+    CONSTRAINT core_subscriptions__amount_cents__check CHECK (amount_cents >= 0),
+    CONSTRAINT core_subscriptions__current_period_end__check
+        CHECK (current_period_end >= '0001-01-01 00:00:00Z' AND current_period_end < '10000-01-01 00:00:00Z'),
+    CONSTRAINT core_subscriptions__trial_end__check
+        CHECK (trial_end >= '0001-01-01 00:00:00Z' AND trial_end < '10000-01-01 00:00:00Z'),
+    CONSTRAINT core_subscriptions__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z')
 );
 CREATE INDEX core_subscriptions_tenant_id ON core_subscriptions (tenant_id, id);
 CREATE INDEX core_subscriptions_stripe_cust_id ON core_subscriptions (stripe_cust_id);
@@ -120,7 +137,9 @@ CREATE TABLE sys_audit_logs (
     created_at    timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT sys_audit_logs__id PRIMARY KEY (id),
     CONSTRAINT sys_audit_logs__id__check CHECK (id ~ '^[0-9a-f]{32}$'),
-    CONSTRAINT sys_audit_logs__event_type__check CHECK (event_type <> '')
+    CONSTRAINT sys_audit_logs__event_type__check CHECK (event_type <> ''),
+    CONSTRAINT sys_audit_logs__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z')
 );
 CREATE INDEX sys_audit_logs_target_id ON sys_audit_logs (target_id, id);
 CREATE INDEX sys_audit_logs_actor_user_id ON sys_audit_logs (actor_user_id, id);
@@ -148,7 +167,15 @@ CREATE TABLE sys_jobs (
     CONSTRAINT sys_jobs__status__check CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
     CONSTRAINT sys_jobs__tenant_id__check CHECK (tenant_id ~ '^[0-9a-f]{32}$'),
     CONSTRAINT sys_jobs__attempts__check CHECK (attempts >= 0),
-    CONSTRAINT sys_jobs__max_attempts__check CHECK (max_attempts BETWEEN 1 AND 1000)
+    CONSTRAINT sys_jobs__max_attempts__check CHECK (max_attempts BETWEEN 1 AND 1000),
+    CONSTRAINT sys_jobs__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z'),
+    CONSTRAINT sys_jobs__completed_at__check
+        CHECK (completed_at >= '0001-01-01 00:00:00Z' AND completed_at < '10000-01-01 00:00:00Z'),
+    CONSTRAINT sys_jobs__run_after__check
+        CHECK (run_after >= '0001-01-01 00:00:00Z' AND run_after < '10000-01-01 00:00:00Z'),
+    CONSTRAINT sys_jobs__lease_until__check
+        CHECK (lease_until >= '0001-01-01 00:00:00Z' AND lease_until < '10000-01-01 00:00:00Z')
 );
 CREATE UNIQUE INDEX sys_jobs__dedupe_key ON sys_jobs (dedupe_key) WHERE status IN ('pending', 'running');
 CREATE INDEX sys_jobs_ready ON sys_jobs (turn, id) WHERE status = 'pending' AND run_after IS NULL;
@@ -170,7 +197,9 @@ CREATE TABLE core_stripe_webhook_events (
     CONSTRAINT core_stripe_webhook_events__event_id__check CHECK (event_id <> ''),
     CONSTRAINT core_stripe_webhook_events__event_type__check CHECK (event_type <> ''),
     CONSTRAINT core_stripe_webhook_events__status__check
-        CHECK (status IN ('processed', 'failed', 'skipped_out_of_order', 'parked'))
+        CHECK (status IN ('processed', 'failed', 'skipped_out_of_order', 'parked')),
+    CONSTRAINT core_stripe_webhook_events__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z')
 );
 CREATE INDEX core_stripe_webhook_events_status ON core_stripe_webhook_events (status, id) WHERE status <> 'processed';
 

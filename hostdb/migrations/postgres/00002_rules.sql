@@ -52,16 +52,38 @@ CREATE TRIGGER core_memberships_owners_all AFTER TRUNCATE ON core_memberships
 ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_owners;
 ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_owners_all;
 
+-- What is dropped or being provisioned needs no owner until it opens; it may be closed for another reason meanwhile.
 -- +goose StatementBegin
 CREATE FUNCTION host_keep_owner() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'a tenant keeps at least one active owner' USING ERRCODE = 'HD002', TABLE = TG_TABLE_NAME;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners ON core_tenants FOR EACH ROW
-    WHEN (OLD.active_owners > 0 AND NEW.active_owners = 0 AND NEW.status NOT IN ('provisioning', 'dropped'))
+CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners, status ON core_tenants FOR EACH ROW
+    WHEN (NEW.active_owners = 0 AND NEW.status NOT IN ('provisioning', 'dropped')
+        AND (OLD.active_owners > 0 OR OLD.status IN ('provisioning', 'dropped') AND NEW.status = 'active'))
     EXECUTE FUNCTION host_keep_owner();
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_keep_owner;
+
+-- Nobody but the triggers counts, unless it is to mend the count: the row is locked by now, and who comes later counts from there.
+-- +goose StatementBegin
+CREATE FUNCTION host_check_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    counted bigint := (SELECT count(*) FROM core_memberships WHERE tenant_id = NEW.id AND is_active AND role = 'owner');
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.active_owners := counted;
+    ELSIF NEW.active_owners <> counted THEN
+        RAISE EXCEPTION 'active_owners is counted by triggers' USING ERRCODE = 'HD001', TABLE = TG_TABLE_NAME, COLUMN = 'active_owners';
+    END IF;
+    RETURN NEW;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER core_tenants_count_insert BEFORE INSERT ON core_tenants FOR EACH ROW EXECUTE FUNCTION host_check_owners();
+CREATE TRIGGER core_tenants_count BEFORE UPDATE OF active_owners ON core_tenants FOR EACH ROW
+    WHEN (NEW.active_owners <> OLD.active_owners AND pg_trigger_depth() = 0) EXECUTE FUNCTION host_check_owners();
+ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count_insert;
+ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count;
 
 -- Whoever inserts a job, it takes its tenant's next turn: a tenant with thousands in line delays another's one job by one.
 -- +goose StatementBegin
@@ -172,7 +194,7 @@ DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['host_count_owners', 'host_take_turn', 'host_log_change'] LOOP
+    FOREACH name IN ARRAY ARRAY['host_count_owners', 'host_check_owners', 'host_take_turn', 'host_log_change'] LOOP
         EXECUTE format('ALTER FUNCTION %I.%I() SET search_path = %I, pg_temp', current_schema(), name, current_schema());
     END LOOP;
 END $$;

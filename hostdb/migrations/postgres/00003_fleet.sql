@@ -12,7 +12,11 @@ CREATE TABLE sys_migration_runs (
     CONSTRAINT sys_migration_runs__id__check CHECK (id ~ '^[0-9a-f]{32}$'),
     CONSTRAINT sys_migration_runs__status__check CHECK (status IN ('running', 'paused', 'stopped', 'done')),
     CONSTRAINT sys_migration_runs__target_version__check CHECK (target_version >= 0),
-    CONSTRAINT sys_migration_runs__at_target__check CHECK (at_target >= 0)
+    CONSTRAINT sys_migration_runs__at_target__check CHECK (at_target >= 0),
+    CONSTRAINT sys_migration_runs__created_at__check
+        CHECK (created_at >= '0001-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z'),
+    CONSTRAINT sys_migration_runs__completed_at__check
+        CHECK (completed_at >= '0001-01-01 00:00:00Z' AND completed_at < '10000-01-01 00:00:00Z')
 );
 
 -- The ledger: what a run did, or has to do, in each tenant.
@@ -35,7 +39,11 @@ CREATE TABLE sys_migration_tenants (
     CONSTRAINT sys_migration_tenants__tenant_id__fkey FOREIGN KEY (tenant_id) REFERENCES core_tenants (id) ON DELETE CASCADE,
     CONSTRAINT sys_migration_tenants__id__check CHECK (id ~ '^[0-9a-f]{32}$'),
     CONSTRAINT sys_migration_tenants__status__check CHECK (status IN ('pending', 'running', 'done', 'failed', 'skipped')),
-    CONSTRAINT sys_migration_tenants__lease_until__check CHECK ((status = 'running') = (lease_until IS NOT NULL AND worker IS NOT NULL))
+    CONSTRAINT sys_migration_tenants__lease_until__check
+        CHECK ((status = 'running') = (lease_until IS NOT NULL AND worker IS NOT NULL)
+            AND lease_until >= '0001-01-01 00:00:00Z' AND lease_until < '10000-01-01 00:00:00Z'),
+    CONSTRAINT sys_migration_tenants__completed_at__check
+        CHECK (completed_at >= '0001-01-01 00:00:00Z' AND completed_at < '10000-01-01 00:00:00Z')
 );
 -- However many runs there are, one of them works on a tenant.
 CREATE UNIQUE INDEX sys_migration_tenants__tenant_id ON sys_migration_tenants (tenant_id) WHERE status = 'running';

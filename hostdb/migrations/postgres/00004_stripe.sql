@@ -4,6 +4,8 @@ ALTER TABLE core_subscriptions
     ADD COLUMN last_event_at   timestamptz,
     ADD COLUMN last_event_rank bigint NOT NULL DEFAULT 0,
     ADD COLUMN last_event_id   text COLLATE "C",
+    ADD CONSTRAINT core_subscriptions__last_event_at__check
+        CHECK (last_event_at >= '0001-01-01 00:00:00Z' AND last_event_at < '10000-01-01 00:00:00Z'),
     ADD CONSTRAINT core_subscriptions__last_event_rank__check CHECK (last_event_rank >= 0);
 
 -- What an event is about, so that a parked one is found when that appears, and why it is where it is.

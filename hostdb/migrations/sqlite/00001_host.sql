@@ -1,4 +1,6 @@
 -- +goose Up
+-- Times are texts of one form, so that they order as times: 2026-01-31T12:00:00.000000Z. Tables are strict: a column holds its
+-- type. Those that bear on access, and the audit log, have no rowid: it would be a second key by which OR REPLACE could hit a row.
 CREATE TABLE core_users (
     id             text NOT NULL DEFAULT (lower(hex(randomblob(16)))),
     email          text NOT NULL,
@@ -12,8 +14,14 @@ CREATE TABLE core_users (
     CONSTRAINT core_users__oauth_id UNIQUE (oauth_id),
     CONSTRAINT core_users__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
     CONSTRAINT core_users__email__check CHECK (email <> ''),
-    CONSTRAINT core_users__is_sys_admin__check CHECK (is_sys_admin IN (0, 1))
-);
+    CONSTRAINT core_users__is_sys_admin__check CHECK (is_sys_admin IN (0, 1)),
+    CONSTRAINT core_users__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)),
+    CONSTRAINT core_users__last_login__check
+        CHECK (last_login > '0001' AND substr(last_login, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(last_login, 1, 19), '+0 days') IS substr(last_login, 1, 19))
+) STRICT, WITHOUT ROWID;
 -- lower folds ASCII letters only.
 CREATE UNIQUE INDEX core_users__email ON core_users (lower(email));
 CREATE INDEX core_users_stripe_cust_id ON core_users (stripe_cust_id);
@@ -40,8 +48,11 @@ CREATE TABLE core_tenants (
         CHECK (status IN ('provisioning', 'active', 'suspended', 'maintenance', 'dropped')),
     CONSTRAINT core_tenants__schema_version__check CHECK (schema_version > 0),
     CONSTRAINT core_tenants__active_owners__check CHECK (active_owners >= 0),
-    CONSTRAINT core_tenants__is_active__check CHECK (is_active IN (0, 1))
-);
+    CONSTRAINT core_tenants__is_active__check CHECK (is_active IN (0, 1)),
+    CONSTRAINT core_tenants__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE core_memberships (
     id              text NOT NULL DEFAULT (lower(hex(randomblob(16)))),
@@ -58,8 +69,11 @@ CREATE TABLE core_memberships (
     CONSTRAINT core_memberships__tenant_id__fkey FOREIGN KEY (tenant_id) REFERENCES core_tenants (id),
     CONSTRAINT core_memberships__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
     CONSTRAINT core_memberships__role__check CHECK (length(role) <= 32 AND role GLOB '[a-z]*' AND role NOT GLOB '*[^a-z0-9_]*'),
-    CONSTRAINT core_memberships__is_active__check CHECK (is_active IN (0, 1))
-);
+    CONSTRAINT core_memberships__is_active__check CHECK (is_active IN (0, 1)),
+    CONSTRAINT core_memberships__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
+) STRICT, WITHOUT ROWID;
 CREATE INDEX core_memberships_tenant_id ON core_memberships (tenant_id, id);
 
 CREATE TABLE core_pricing_plans (
@@ -85,8 +99,11 @@ CREATE TABLE core_pricing_plans (
     CONSTRAINT core_pricing_plans__currency__check CHECK (currency GLOB '[a-z][a-z][a-z]'),
     CONSTRAINT core_pricing_plans__trial_days__check CHECK (trial_days BETWEEN 0 AND 3650),
     CONSTRAINT core_pricing_plans__tier_level__check CHECK (tier_level >= 0),
-    CONSTRAINT core_pricing_plans__is_active__check CHECK (is_active IN (0, 1))
-);
+    CONSTRAINT core_pricing_plans__is_active__check CHECK (is_active IN (0, 1)),
+    CONSTRAINT core_pricing_plans__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
+) STRICT, WITHOUT ROWID;
 CREATE INDEX core_pricing_plans_stripe_price_monthly ON core_pricing_plans (stripe_price_monthly);
 CREATE INDEX core_pricing_plans_stripe_price_yearly ON core_pricing_plans (stripe_price_yearly);
 
@@ -111,12 +128,20 @@ CREATE TABLE core_subscriptions (
     CONSTRAINT core_subscriptions__status__check CHECK (length(status) <= 32 AND status GLOB '[a-z]*' AND status NOT GLOB '*[^a-z0-9_]*'),
     CONSTRAINT core_subscriptions__payment_type__check CHECK (payment_type IN ('subscription', 'one_time')),
     CONSTRAINT core_subscriptions__amount_cents__check CHECK (amount_cents >= 0),
-    CONSTRAINT core_subscriptions__cancel_at_period_end__check CHECK (cancel_at_period_end IN (0, 1))
-);
+    CONSTRAINT core_subscriptions__cancel_at_period_end__check CHECK (cancel_at_period_end IN (0, 1)),
+    CONSTRAINT core_subscriptions__current_period_end__check
+        CHECK (current_period_end > '0001' AND substr(current_period_end, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(current_period_end, 1, 19), '+0 days') IS substr(current_period_end, 1, 19)),
+    CONSTRAINT core_subscriptions__trial_end__check
+        CHECK (trial_end > '0001' AND substr(trial_end, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(trial_end, 1, 19), '+0 days') IS substr(trial_end, 1, 19)),
+    CONSTRAINT core_subscriptions__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
+) STRICT, WITHOUT ROWID;
 CREATE INDEX core_subscriptions_tenant_id ON core_subscriptions (tenant_id, id);
 CREATE INDEX core_subscriptions_stripe_cust_id ON core_subscriptions (stripe_cust_id);
 
--- Without a rowid there is no second key by which OR REPLACE could hit a row.
 CREATE TABLE sys_audit_logs (
     id            text NOT NULL DEFAULT (lower(hex(randomblob(16)))),
     actor_user_id text,
@@ -127,8 +152,11 @@ CREATE TABLE sys_audit_logs (
     created_at    text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
     CONSTRAINT sys_audit_logs__id PRIMARY KEY (id),
     CONSTRAINT sys_audit_logs__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT sys_audit_logs__event_type__check CHECK (event_type <> '')
-) WITHOUT ROWID;
+    CONSTRAINT sys_audit_logs__event_type__check CHECK (event_type <> ''),
+    CONSTRAINT sys_audit_logs__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
+) STRICT, WITHOUT ROWID;
 CREATE INDEX sys_audit_logs_target_id ON sys_audit_logs (target_id, id);
 CREATE INDEX sys_audit_logs_actor_user_id ON sys_audit_logs (actor_user_id, id);
 
@@ -155,8 +183,20 @@ CREATE TABLE sys_jobs (
     CONSTRAINT sys_jobs__status__check CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
     CONSTRAINT sys_jobs__tenant_id__check CHECK (length(tenant_id) = 32 AND tenant_id NOT GLOB '*[^0-9a-f]*'),
     CONSTRAINT sys_jobs__attempts__check CHECK (attempts >= 0),
-    CONSTRAINT sys_jobs__max_attempts__check CHECK (max_attempts BETWEEN 1 AND 1000)
-);
+    CONSTRAINT sys_jobs__max_attempts__check CHECK (max_attempts BETWEEN 1 AND 1000),
+    CONSTRAINT sys_jobs__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)),
+    CONSTRAINT sys_jobs__completed_at__check
+        CHECK (completed_at > '0001' AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(completed_at, 1, 19), '+0 days') IS substr(completed_at, 1, 19)),
+    CONSTRAINT sys_jobs__run_after__check
+        CHECK (run_after > '0001' AND substr(run_after, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(run_after, 1, 19), '+0 days') IS substr(run_after, 1, 19)),
+    CONSTRAINT sys_jobs__lease_until__check
+        CHECK (lease_until > '0001' AND substr(lease_until, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(lease_until, 1, 19), '+0 days') IS substr(lease_until, 1, 19))
+) STRICT;
 CREATE UNIQUE INDEX sys_jobs__dedupe_key ON sys_jobs (dedupe_key) WHERE status IN ('pending', 'running');
 CREATE INDEX sys_jobs_ready ON sys_jobs (turn, id) WHERE status = 'pending' AND run_after IS NULL;
 CREATE INDEX sys_jobs_delayed ON sys_jobs (run_after) WHERE status = 'pending' AND run_after IS NOT NULL;
@@ -177,8 +217,11 @@ CREATE TABLE core_stripe_webhook_events (
     CONSTRAINT core_stripe_webhook_events__event_id__check CHECK (event_id <> ''),
     CONSTRAINT core_stripe_webhook_events__event_type__check CHECK (event_type <> ''),
     CONSTRAINT core_stripe_webhook_events__status__check
-        CHECK (status IN ('processed', 'failed', 'skipped_out_of_order', 'parked'))
-);
+        CHECK (status IN ('processed', 'failed', 'skipped_out_of_order', 'parked')),
+    CONSTRAINT core_stripe_webhook_events__created_at__check
+        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
+) STRICT;
 CREATE INDEX core_stripe_webhook_events_status ON core_stripe_webhook_events (status, id) WHERE status <> 'processed';
 
 -- What changed, for the caches of every process.
@@ -189,10 +232,10 @@ CREATE TABLE host_changes (
     tenant_id  text,
     plan_id    text,
     changed_at text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
-);
+) STRICT;
 -- The highest id that has been pruned.
 CREATE TABLE host_feed_floor (
     one   integer PRIMARY KEY DEFAULT 1 CHECK (one = 1),
     floor integer NOT NULL DEFAULT 0
-);
+) STRICT;
 INSERT INTO host_feed_floor DEFAULT VALUES;

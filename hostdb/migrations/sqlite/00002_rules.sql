@@ -16,7 +16,20 @@ CREATE TRIGGER sys_audit_logs_replace BEFORE INSERT ON sys_audit_logs WHEN EXIST
 END;
 -- +goose StatementEnd
 
--- A tenant keeps an active owner. There is one writer at a time, so counting is safe here, and right after OR REPLACE too.
+-- A tenant keeps an active owner. There is one writer at a time, so counting is safe here, and right after OR REPLACE too:
+-- what that replaces is in the new row's tenant, since an id that is taken is refused.
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_keep_id BEFORE INSERT ON core_memberships
+    WHEN EXISTS (SELECT 1 FROM core_memberships WHERE id = NEW.id AND tenant_id <> NEW.tenant_id) BEGIN
+    SELECT RAISE(ABORT, 'hostdb:conflict:id');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_take_id BEFORE UPDATE OF id ON core_memberships
+    WHEN NEW.id <> OLD.id AND EXISTS (SELECT 1 FROM core_memberships WHERE id = NEW.id) BEGIN
+    SELECT RAISE(ABORT, 'hostdb:conflict:id');
+END;
+-- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER core_memberships_owners_insert AFTER INSERT ON core_memberships BEGIN
     UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
@@ -25,7 +38,8 @@ END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER core_memberships_owners_update AFTER UPDATE ON core_memberships
-    WHEN (OLD.is_active AND OLD.role = 'owner') <> (NEW.is_active AND NEW.role = 'owner') OR OLD.tenant_id <> NEW.tenant_id BEGIN
+    WHEN (OLD.is_active AND OLD.role = 'owner') <> (NEW.is_active AND NEW.role = 'owner')
+        OR OLD.tenant_id <> NEW.tenant_id OR OLD.user_id <> NEW.user_id BEGIN
     UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
         WHERE tenant_id = NEW.tenant_id AND is_active AND role = 'owner') WHERE id = NEW.tenant_id;
     UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
@@ -38,10 +52,29 @@ CREATE TRIGGER core_memberships_owners_delete AFTER DELETE ON core_memberships W
         WHERE tenant_id = OLD.tenant_id AND is_active AND role = 'owner') WHERE id = OLD.tenant_id;
 END;
 -- +goose StatementEnd
+-- What is dropped or being provisioned needs no owner until it opens; it may be closed for another reason meanwhile.
 -- +goose StatementBegin
-CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners ON core_tenants
-    WHEN OLD.active_owners > 0 AND NEW.active_owners = 0 AND NEW.status NOT IN ('provisioning', 'dropped') BEGIN
+CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners, status ON core_tenants
+    WHEN NEW.active_owners = 0 AND NEW.status NOT IN ('provisioning', 'dropped')
+        AND (OLD.active_owners > 0 OR OLD.status IN ('provisioning', 'dropped') AND NEW.status = 'active') BEGIN
     SELECT RAISE(ABORT, 'hostdb:conflict:last_owner');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_count BEFORE UPDATE OF active_owners ON core_tenants
+    WHEN NEW.active_owners <> OLD.active_owners AND NEW.active_owners <> (SELECT count(*) FROM core_memberships
+        WHERE tenant_id = OLD.id AND is_active AND role = 'owner') BEGIN
+    SELECT RAISE(ABORT, 'hostdb:immutable:active_owners');
+END;
+-- +goose StatementEnd
+-- A new row counts too: it may have replaced one with members.
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_count_insert AFTER INSERT ON core_tenants BEGIN
+    UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
+        WHERE tenant_id = NEW.id AND is_active AND role = 'owner') WHERE id = NEW.id AND active_owners <> (SELECT count(*)
+        FROM core_memberships WHERE tenant_id = NEW.id AND is_active AND role = 'owner');
+    SELECT RAISE(ABORT, 'hostdb:conflict:last_owner') FROM core_tenants WHERE id = NEW.id AND active_owners = 0
+        AND status NOT IN ('provisioning', 'dropped') AND EXISTS (SELECT 1 FROM core_memberships WHERE tenant_id = NEW.id);
 END;
 -- +goose StatementEnd
 
@@ -161,5 +194,49 @@ END;
 -- +goose StatementBegin
 CREATE TRIGGER core_pricing_plans_deleted AFTER DELETE ON core_pricing_plans BEGIN
     INSERT INTO host_changes (kind, plan_id) VALUES ('plan', OLD.id);
+END;
+-- +goose StatementEnd
+
+-- OR REPLACE deletes the rows that are in its way, and fires no DELETE trigger: whoever might be replaced is logged beforehand.
+-- Rows that share the new one's tenant and user, or id, are logged with it.
+-- +goose StatementBegin
+CREATE TRIGGER core_users_replacing BEFORE INSERT ON core_users BEGIN
+    INSERT INTO host_changes (kind, user_id) SELECT 'user', id FROM core_users WHERE oauth_id = NEW.oauth_id;
+    INSERT INTO host_changes (kind, user_id) SELECT 'user', id FROM core_users WHERE lower(email) = lower(NEW.email);
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_users_replacing_update BEFORE UPDATE OF oauth_id, email ON core_users BEGIN
+    INSERT INTO host_changes (kind, user_id) SELECT 'user', id FROM core_users WHERE oauth_id = NEW.oauth_id AND id <> OLD.id;
+    INSERT INTO host_changes (kind, user_id) SELECT 'user', id FROM core_users WHERE lower(email) = lower(NEW.email) AND id <> OLD.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_replacing BEFORE INSERT ON core_tenants BEGIN
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'tenant', id FROM core_tenants WHERE slug = NEW.slug;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_tenants_replacing_update BEFORE UPDATE OF slug ON core_tenants BEGIN
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'tenant', id FROM core_tenants WHERE slug = NEW.slug AND id <> OLD.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_memberships_replacing BEFORE INSERT ON core_memberships BEGIN
+    INSERT INTO host_changes (kind, user_id, tenant_id) SELECT 'membership', user_id, tenant_id FROM core_memberships WHERE id = NEW.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_subscriptions_replacing BEFORE INSERT ON core_subscriptions BEGIN
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'subscription', tenant_id FROM core_subscriptions WHERE id = NEW.id;
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'subscription', tenant_id FROM core_subscriptions WHERE stripe_sub_id = NEW.stripe_sub_id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER core_subscriptions_replacing_update BEFORE UPDATE OF id, stripe_sub_id ON core_subscriptions BEGIN
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'subscription', tenant_id FROM core_subscriptions
+        WHERE id = NEW.id AND id <> OLD.id;
+    INSERT INTO host_changes (kind, tenant_id) SELECT 'subscription', tenant_id FROM core_subscriptions
+        WHERE stripe_sub_id = NEW.stripe_sub_id AND id <> OLD.id;
 END;
 -- +goose StatementEnd

@@ -1,6 +1,9 @@
 -- +goose Up
 -- Which of Stripe's events a subscription shows: events arrive in any order, and only a later one may change the row.
-ALTER TABLE core_subscriptions ADD COLUMN last_event_at text;
+ALTER TABLE core_subscriptions ADD COLUMN last_event_at text
+    CONSTRAINT core_subscriptions__last_event_at__check
+        CHECK (last_event_at > '0001' AND substr(last_event_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND strftime('%Y-%m-%dT%H:%M:%S', substr(last_event_at, 1, 19), '+0 days') IS substr(last_event_at, 1, 19));
 ALTER TABLE core_subscriptions ADD COLUMN last_event_rank integer NOT NULL DEFAULT 0
     CONSTRAINT core_subscriptions__last_event_rank__check CHECK (last_event_rank >= 0);
 ALTER TABLE core_subscriptions ADD COLUMN last_event_id text;
