@@ -29,7 +29,7 @@ type cli struct {
 	Subscription subscriptionCmd `cmd:"" help:"Create, list and change subscriptions."`
 	Exec         execCmd         `cmd:"" help:"Run one SQL statement in the databases of one, several or all tenants."`
 	Migrate      migrateCmd      `cmd:"" help:"Bring the tenants' databases to another version of their schema, and see how far they are."`
-	Jobs         jobsCmd         `cmd:"" help:"List, retry and cancel background jobs."`
+	Jobs         jobsCmd         `cmd:"" help:"List, retry and cancel background jobs; finish interrupted tenants."`
 	Webhooks     webhooksCmd     `cmd:"" help:"List and replay Stripe's webhook events."`
 	Audit        auditCmd        `cmd:"" help:"Read the audit log."`
 	Token        tokenCmd        `cmd:"" help:"Sign a JSON Web Token for development."`

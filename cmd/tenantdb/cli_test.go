@@ -42,7 +42,7 @@ var everyCommand = map[string][]string{
 	"subscription update": {"ID", "--status=active"},
 	"exec":                {"--all", "SELECT 1 AS one"}, "migrate up": nil, "migrate status": nil, "migrate plan": nil, "migrate down": {"--to=0", "--yes"},
 	"migrate retry": nil, "migrate pause": nil, "migrate runs": nil, "migrate results": nil,
-	"jobs list": nil, "jobs retry": {"ID"}, "jobs cancel": {"ID"}, "webhooks list": nil, "webhooks replay": {"evt_1"},
+	"jobs list": nil, "jobs retry": {"ID"}, "jobs cancel": {"ID"}, "jobs work": {"--drain"}, "webhooks list": nil, "webhooks replay": {"evt_1"},
 	"audit tail": {"-n1000"}, "token": {"ann", "--issuer=i", "--audience=a"},
 }
 

@@ -66,7 +66,7 @@ func newOperator(t *testing.T, url string) *operator {
 	if strings.HasPrefix(url, "sqlite:") {
 		o.engine = "sqlite"
 	}
-	o.env = map[string]string{"TENANTDB_HOST_URL": url, "TENANTDB_TENANTS_DIR": filepath.Join(o.dir, "tenants")}
+	o.env = map[string]string{"TENANTDB_HOST_URL": url, "TENANTDB_TENANTS_DIR": filepath.Join(o.dir, "tenants"), "TENANTDB_NO_TEMPLATE": "true"}
 	must(t, os.Mkdir(o.migrations(), 0o700))
 	o.migration("CREATE TABLE notes (id INTEGER, body TEXT)", "DROP TABLE notes")
 	o.ok("init")

@@ -12,6 +12,7 @@ type jobsCmd struct {
 	List   jobsListCmd   `cmd:"" help:"List jobs. Their payloads are not shown."`
 	Retry  jobsRetryCmd  `cmd:"" help:"Put failed or cancelled jobs in line again, with all their attempts."`
 	Cancel jobsCancelCmd `cmd:"" help:"Cancel pending or running jobs."`
+	Work   jobsWorkCmd   `cmd:"" help:"Finish tenants whose creation or removal was interrupted."`
 }
 
 var jobColumns = []column[hostdb.SystemJob]{

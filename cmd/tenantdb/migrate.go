@@ -249,7 +249,7 @@ func (c *migratePauseCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.openFleet(host, "")
+	f, err := s.openFleet(host, "", provisioning{})
 	if err != nil {
 		return err
 	}
@@ -301,7 +301,7 @@ func (c *migrateResultsCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.openFleet(host, "")
+	f, err := s.openFleet(host, "", provisioning{})
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func (s *session) openMigrations(ctx context.Context, dir string) (context.Conte
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	f, err := s.openFleet(host, dir)
+	f, err := s.openFleet(host, dir, provisioning{})
 	return ctx, host, f, err
 }
 

@@ -50,17 +50,51 @@ func TestJobsAreListedRetriedAndCancelled(t *testing.T) {
 	})
 }
 
+func TestWorkFinishesATenantWhoseCreationFailed(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		o.migration("NONSENSE", "SELECT 1")
+		o.fails(1, "00002_step.sql", "tenant", "create", "acme", "--owner-email=ann@example.com", "--migrations="+o.migrations())
+		if row := o.one("tenant", "show", "acme"); row["status"] != "provisioning" {
+			t.Fatalf("after the failure: %v", row)
+		}
+		o.schema--
+		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
+		for _, job := range o.list("jobs", "list", "--type=fleet.tenant") {
+			if job["status"] == "failed" {
+				o.ok("jobs", "retry", job["id"].(string))
+			}
+		}
+		o.hasten()
+		if code, _, complaint := o.run("jobs", "work", "--drain", "--migrations="+o.migrations()); code != 0 || !strings.Contains(complaint, "  ok\n") {
+			t.Errorf("exit %d, %q", code, complaint)
+		}
+		if row := o.one("tenant", "show", "acme"); row["status"] != "active" || row["schema_version"] != 2.0 {
+			t.Errorf("after the work: %v", row)
+		}
+	})
+}
+
+// hasten has the jobs that wait for their next attempt run at once.
+func (o *operator) hasten() {
+	host := o.host()
+	for job, err := range host.Jobs.All(o.t.Context(), hostdb.Where("status", hostdb.JobPending)) {
+		must(o.t, err)
+		job.RunAfter = nil
+		must(o.t, host.Jobs.Update(o.t.Context(), job))
+	}
+}
+
 func TestWebhookEventsAreListedAndReplayed(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		host := o.host()
 		for id, status := range map[string]string{"evt_1": hostdb.WebhookFailed, "evt_2": hostdb.WebhookProcessed} {
-			_, err := host.WebhookEvents.Record(t.Context(), &hostdb.StripeWebhookEvent{EventID: id, EventType: "product.created", Status: status,
-				PayloadJSON: `{"id":"` + id + `","object":"event","type":"product.created","created":1700000000,"data":{"object":{"id":"cus_payload"}}}`})
+			_, err := host.WebhookEvents.Record(t.Context(), &hostdb.StripeWebhookEvent{EventID: id, EventType: "invoice.payment_failed", Status: status,
+				PayloadJSON: `{"id":"` + id + `","object":"event","type":"invoice.payment_failed","created":1700000000,"data":{"object":{"id":"in_payload","object":"invoice"}}}`})
 			must(t, err)
 		}
 		rows := o.list("webhooks", "list", "--status=failed")
-		if len(rows) != 1 || rows[0]["event_id"] != "evt_1" || strings.Contains(o.ok("webhooks", "list", "-o", "json"), "cus_payload") {
+		if len(rows) != 1 || rows[0]["event_id"] != "evt_1" || strings.Contains(o.ok("webhooks", "list", "-o", "json"), "in_payload") {
 			t.Errorf("failed: %v", rows)
 		}
 		if rows := o.list("webhooks", "replay", "--status=failed"); len(rows) != 1 || rows[0]["status"] != "processed" || rows[0]["error"] != "" {

@@ -71,7 +71,7 @@ func (s *session) open(ctx context.Context) (context.Context, *hostdb.DB, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: given, MaxConns: hostConns, NoUpgrade: true, NoNotify: false, Now: s.env.now})
+	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: given, MaxConns: hostConns, NoUpgrade: true, Now: s.env.now})
 	if err != nil {
 		return nil, nil, fmt.Errorf("host database: %w", err)
 	}
@@ -93,13 +93,20 @@ func (s *session) openPool() (*tenantdb.Pool, error) {
 	return pool, nil
 }
 
+// provisioning says how databases are made. A program of the product's own that provisions has the same in its fleet.Config.
+type provisioning struct {
+	RolePerTenant bool `env:"TENANTDB_ROLE_PER_TENANT" help:"On PostgreSQL each tenant has a role of its own, as the product's fleet.Config says."`
+	NoTemplate    bool `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
+}
+
 // openFleet makes the fleet with the migrations of a folder; "" is none.
-func (s *session) openFleet(host *hostdb.DB, migrations string) (*fleet.Fleet, error) {
+func (s *session) openFleet(host *hostdb.DB, migrations string, how provisioning) (*fleet.Fleet, error) {
 	pool, err := s.openPool()
 	if err != nil {
 		return nil, err
 	}
-	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL"))}
+	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL")), RolePerTenant: how.RolePerTenant,
+		NoTemplate: how.NoTemplate}
 	if migrations != "" {
 		if info, err := os.Stat(migrations); err != nil || !info.IsDir() {
 			return nil, fmt.Errorf("--migrations: %s is not a folder", migrations)
@@ -108,7 +115,7 @@ func (s *session) openFleet(host *hostdb.DB, migrations string) (*fleet.Fleet, e
 	}
 	f, err := fleet.New(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("TENANTDB_SERVER_URL: %w", err)
+		return nil, fmt.Errorf("TENANTDB_SERVER_URL, or --migrations: %w", err)
 	}
 	return f, nil
 }

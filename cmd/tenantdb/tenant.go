@@ -41,6 +41,7 @@ type tenantCreateCmd struct {
 	Trial      bool    `help:"Start the plan's trial."`
 	Migrations string  `env:"TENANTDB_MIGRATIONS" placeholder:"DIR" xor:"schema" required:"" help:"The folder of the tenants' migrations (goose SQL files)."`
 	Empty      bool    `xor:"schema" required:"" help:"Leave the new database empty."`
+	provisioning
 }
 
 // Help is the long help.
@@ -59,18 +60,13 @@ func (c *tenantCreateCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.openFleet(host, c.Migrations)
+	f, err := s.openFleet(host, c.Migrations, c.provisioning)
 	if err != nil {
 		return err
 	}
-	tenant, err := f.Provision(ctx, fleet.Spec{Slug: c.Slug, Name: c.Name, OwnerID: owner.ID, PlanTier: c.Plan})
+	tenant, err := f.Provision(ctx, fleet.Spec{Slug: c.Slug, Name: c.Name, OwnerID: owner.ID, PlanTier: c.Plan, Trial: c.Trial})
 	if err != nil {
 		return err
-	}
-	if c.Trial {
-		if _, _, err := host.Subscriptions.StartTrial(ctx, tenant.ID, c.Plan); err != nil {
-			return fmt.Errorf("the tenant is open, but has no trial: %w", err)
-		}
 	}
 	return printOne(s, tenantColumns, tenant)
 }
@@ -97,7 +93,7 @@ type tenantArg struct {
 }
 
 // change does something to the tenant by the fleet, and prints it as it is then.
-func (c tenantArg) change(ctx context.Context, s *session, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
+func (c tenantArg) change(ctx context.Context, s *session, how provisioning, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
 	ctx, host, err := s.open(ctx)
 	if err != nil {
 		return err
@@ -106,7 +102,7 @@ func (c tenantArg) change(ctx context.Context, s *session, do func(context.Conte
 	if err != nil {
 		return err
 	}
-	f, err := s.openFleet(host, "")
+	f, err := s.openFleet(host, "", how)
 	if err != nil {
 		return err
 	}
@@ -140,7 +136,7 @@ type tenantSuspendCmd struct{ tenantArg }
 
 // Run runs the command.
 func (c *tenantSuspendCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
+	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
 }
 
 // tenantResumeCmd is tenantdb tenant resume.
@@ -148,7 +144,7 @@ type tenantResumeCmd struct{ tenantArg }
 
 // Run runs the command.
 func (c *tenantResumeCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
+	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
 }
 
 // tenantMaintenanceCmd is tenantdb tenant maintenance.
@@ -159,7 +155,7 @@ type tenantMaintenanceCmd struct {
 
 // Run runs the command.
 func (c *tenantMaintenanceCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Maintenance(ctx, t.ID, c.Switch == "on")
 	})
 }
@@ -176,7 +172,7 @@ func (c *tenantRenameCmd) Run(ctx context.Context, s *session) error {
 	if c.Slug == "" && c.Name == "" {
 		return errors.New("give --slug, --name or both")
 	}
-	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Rename(ctx, t.ID, c.Slug, c.Name)
 	})
 }
@@ -185,11 +181,12 @@ func (c *tenantRenameCmd) Run(ctx context.Context, s *session) error {
 type tenantDropCmd struct {
 	tenantArg
 	confirmation
+	RolePerTenant bool `env:"TENANTDB_ROLE_PER_TENANT" help:"Drop the tenant's role of its own too."`
 }
 
 // Run runs the command.
 func (c *tenantDropCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.change(ctx, s, provisioning{RolePerTenant: c.RolePerTenant}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		what := fmt.Sprintf("This removes the tenant %s and its database, for good.", nameOf(t))
 		if err := s.confirm(ctx, c.confirmation, nameOf(t), what); err != nil {
 			return err

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/jobs"
+)
+
+// workPatience is how long jobs that run may take after Ctrl-C.
+const workPatience = time.Minute
+
+// jobsWorkCmd is tenantdb jobs work.
+type jobsWorkCmd struct {
+	migrations
+	provisioning
+	Parallel int  `default:"4" help:"Jobs at once."`
+	Drain    bool `help:"End once no such job is left."`
+}
+
+// Help is the long help.
+func (*jobsWorkCmd) Help() string {
+	return "It works on jobs of the type " + fleet.JobTenant + " until Ctrl-C; those of other types are the product's own. Each attempt is a line on standard error."
+}
+
+// Run runs the command.
+func (c *jobsWorkCmd) Run(ctx context.Context, s *session) error {
+	if c.Parallel < 1 {
+		return errors.New("--parallel is at least 1")
+	}
+	acting, host, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := s.openFleet(host, c.Migrations, c.provisioning)
+	if err != nil {
+		return err
+	}
+	var printing sync.Mutex
+	worker, err := jobs.New(jobs.Config{Host: host, Parallel: c.Parallel, PollInterval: s.env.poll, Handlers: map[string]jobs.Handler{
+		fleet.JobTenant: func(ctx context.Context, job *hostdb.SystemJob) error {
+			began := time.Now()
+			err := f.RunJob(hostdb.WithActor(ctx, s.flags.Actor), job)
+			outcome := "ok"
+			if err != nil {
+				outcome = "failed  " + err.Error()
+			}
+			printing.Lock()
+			defer printing.Unlock()
+			fmt.Fprintf(s.env.stderr, "%s  attempt %d  %s  %s\n", job.ID, job.Attempts, brief(time.Since(began)), clean(outcome))
+			return err
+		}}})
+	if err != nil {
+		return err
+	}
+	err = c.wait(acting, s, host)
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), workPatience)
+	defer cancel()
+	return errors.Join(err, worker.Close(patience))
+}
+
+// wait returns when ctx has ended, or with --drain when no job is left.
+func (c *jobsWorkCmd) wait(ctx context.Context, s *session, host *hostdb.DB) error {
+	tick := time.NewTicker(s.env.poll)
+	defer tick.Stop()
+	for {
+		if c.Drain {
+			left := 0
+			for _, status := range []string{hostdb.JobPending, hostdb.JobRunning} {
+				some, err := host.Jobs.List(ctx, hostdb.Where("job_type", fleet.JobTenant), hostdb.Where("status", status), hostdb.Limit(1))
+				if err != nil && ctx.Err() == nil {
+					return err
+				}
+				left += len(some)
+			}
+			if left == 0 {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
