@@ -105,7 +105,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
-	subscription, plan, err := m.policy.decide(&facts.Access, m.now, rules)
+	grant, err := m.policy.judge(facts, m.now, rules)
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
@@ -114,9 +114,8 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 		return nil, m.explain(err, facts.Tenant.ID)
 	}
 	scope := m.scope(ctx, Scope{Identity: identity, User: facts.User, Tenant: facts.Tenant, Membership: facts.Membership,
-		Role: facts.Membership.Role, facts: facts, rules: rules})
+		Role: grant.role, Subscription: grant.subscription, Plan: grant.plan, Features: grant.features, facts: facts, rules: rules})
 	scope.hold(db)
-	scope.scope.pay(subscription, plan)
 	return scope, nil
 }
 
@@ -294,7 +293,7 @@ func New(cfg Config) (*Middleware, error) {
 		}
 		m.ownPool = true
 	}
-	m.resolver = newResolver(cfg.Host, cfg.Cache)
+	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache)
 	m.logins.open(&cfg, m.resolver.userExists)
 	m.resolver.follow(m.pool, m.logger)
 	return m, nil

@@ -28,21 +28,46 @@ type Rules struct {
 	AllowAnonymous bool
 }
 
-// policy decides from facts, configuration and the clock alone: no I/O, no state. It runs on every request, so that what ends at
-// an instant ends at that instant, whatever the cache holds.
+// policy decides from facts, configuration and the clock alone: no I/O, no state. Whatever depends on the clock is decided on every
+// request, so that what ends at an instant ends at that instant, whatever the cache holds.
 type policy struct {
 	freePlans        []string
 	grace            time.Duration
 	minSchemaVersion int64
 }
 
-// decide returns the subscription and the plan in force, or the reason to refuse. The clock is read only where a date matters.
-func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (*hostdb.Subscribed, *hostdb.PricingPlan, error) {
+// grant is what a member is let in by.
+type grant struct {
+	role         string
+	subscription *hostdb.Subscription // in force, else the best one there was
+	plan         *hostdb.PricingPlan
+	features     []string
+}
+
+// judge returns the grant for facts, or the reason to refuse. Where no date bears on it, it was settled when they were loaded.
+func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (grant, error) {
+	if f.settled {
+		return f.grant, nil
+	}
+	return p.decide(&f.Access, clock, rules)
+}
+
+// settle notes the grant that the facts have at all times and by all rules, if they have one.
+func (p *policy) settle(f *facts) {
+	dated := false
+	granted, err := p.decide(&f.Access, func() time.Time { dated = true; return time.Time{} }, Rules{})
+	if err == nil && !dated {
+		f.grant, f.settled = granted, true
+	}
+}
+
+// decide returns the grant, or the reason to refuse. The clock is read only where a date matters.
+func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (grant, error) {
 	if a.User == nil || a.Tenant == nil || a.Membership == nil || !a.Membership.IsActive || a.Tenant.Status == hostdb.TenantDropped {
-		return nil, nil, ErrNotMember
+		return grant{}, ErrNotMember
 	}
 	if err := p.open(a.Tenant); err != nil {
-		return nil, nil, err
+		return grant{}, err
 	}
 	var now time.Time
 	for i := range a.Subscriptions {
@@ -51,7 +76,7 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 			now = clock()
 		}
 		if s.ActiveAt(now, p.grace) {
-			return s, s.Plan, nil
+			return granted(a, s, s.Plan), nil
 		}
 	}
 	var lapsed *hostdb.Subscribed
@@ -59,12 +84,24 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 		lapsed = &a.Subscriptions[0]
 	}
 	if slices.Contains(p.freePlans, a.Tenant.PlanTier) {
-		return lapsed, a.TenantPlan, nil
+		return granted(a, lapsed, a.TenantPlan), nil
 	}
 	if rules.AllowInactive {
-		return lapsed, nil, nil
+		return granted(a, lapsed, nil), nil
 	}
-	return nil, nil, ErrSubscriptionInactive
+	return grant{}, ErrSubscriptionInactive
+}
+
+// granted fills in a grant; subscription and plan may be nil.
+func granted(a *hostdb.Access, subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) grant {
+	g := grant{role: a.Membership.Role, plan: plan}
+	if subscription != nil {
+		g.subscription = &subscription.Subscription
+	}
+	if plan != nil {
+		g.features = plan.Features
+	}
+	return g
 }
 
 // open returns why a tenant can't be entered by anybody, if it can't.

@@ -27,7 +27,9 @@ func (k accessKey) own() accessKey {
 // facts are what the host database says about a key. They are immutable but for the shortcut.
 type facts struct {
 	hostdb.Access
-	key accessKey
+	grant   grant // where settled
+	settled bool
+	key     accessKey
 	// sole are the ids of up to two tenants of the user; loaded only for a key without a tenant.
 	sole []string
 	// db leads to the tenant's database in the middleware's pool, once it was asked for.
@@ -48,14 +50,15 @@ func (f *facts) database(pool *Pool) (*tenantDB, error) {
 
 // resolver answers what the host database says about a user and a tenant, from a cache that hears of changes.
 type resolver struct {
-	host  *hostdb.DB
-	cache *coherent.Cache[accessKey, *facts]
-	feed  feed
+	host   *hostdb.DB
+	policy *policy
+	cache  *coherent.Cache[accessKey, *facts]
+	feed   feed
 }
 
 // newResolver makes the cache. It isn't told of changes before follow.
-func newResolver(host *hostdb.DB, cfg CacheConfig) *resolver {
-	r := &resolver{host: host}
+func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
+	r := &resolver{host: host, policy: policy}
 	r.cache = coherent.New(coherent.Config[accessKey, *facts]{
 		Load:           r.load,
 		Own:            accessKey.own,
@@ -94,6 +97,7 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 		return coherent.Loaded[*facts]{}, err
 	}
 	l := coherent.Loaded[*facts]{Value: &facts{Access: *access, key: key}, Denied: access.Membership == nil || !access.Membership.IsActive}
+	r.policy.settle(l.Value)
 	if access.User != nil {
 		l.User = access.User.ID
 	}

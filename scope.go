@@ -127,7 +127,7 @@ func (s *Scope) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := s.m.policy.decide(&facts.Access, s.m.now, s.rules); err != nil {
+	if _, err := s.m.policy.judge(facts, s.m.now, s.rules); err != nil {
 		return err
 	}
 	if facts.Tenant.ID != s.Tenant.ID || facts.User.ID != s.User.ID { // their names mean others now
@@ -146,16 +146,6 @@ func (s *Scope) Detach() (context.Context, func()) {
 		s.ctx.lease.again(&held.lease)
 	}
 	return held, held.release
-}
-
-// pay notes what the tenant pays for.
-func (s *Scope) pay(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) {
-	if subscription != nil {
-		s.Subscription = &subscription.Subscription
-	}
-	if plan != nil {
-		s.Plan, s.Features = plan, plan.Features
-	}
 }
 
 // hold gives the scope a lease that is counted already.
