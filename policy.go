@@ -55,9 +55,9 @@ func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (grant, er
 // settle notes the grant that the facts have at all times and by all rules, if they have one.
 func (p *policy) settle(f *facts) {
 	dated := false
-	granted, err := p.decide(&f.Access, func() time.Time { dated = true; return time.Time{} }, Rules{})
+	g, err := p.decide(&f.Access, func() time.Time { dated = true; return time.Time{} }, Rules{})
 	if err == nil && !dated {
-		f.grant, f.settled = granted, true
+		f.grant, f.settled = g, true
 	}
 }
 
