@@ -157,3 +157,29 @@ func ExampleSubscription_ActiveAt() {
 	fmt.Println(s.ActiveAt(end.Add(time.Hour), hostdb.DefaultGrace), s.ActiveAt(end.Add(100*time.Hour), hostdb.DefaultGrace))
 	// Output: true false
 }
+
+// A tenant's trial, begun at sign-up or at any login: the second call finds the first one's. A page tells how it stands.
+func ExampleSubscriptions_StartTrial() {
+	ctx := context.Background()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: "sqlite::memory:", Now: func() time.Time { return now }})
+	if err != nil {
+		panic(err)
+	}
+	defer host.Close()
+	acme := &hostdb.TenantCatalog{Name: "Acme", IsActive: true}
+	if err := errors.Join(host.Tenants.Insert(ctx, acme), host.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro", TrialDays: 14})); err != nil {
+		panic(err)
+	}
+	for range 2 {
+		trial, started, err := host.Subscriptions.StartTrial(ctx, acme.ID, "pro")
+		if err != nil {
+			panic(err)
+		}
+		status := trial.StatusAt(now.Add(36*time.Hour), hostdb.DefaultGrace)
+		fmt.Println(started, status.Trialing, status.DaysLeft, "days left")
+	}
+	// Output:
+	// true true 13 days left
+	// false true 13 days left
+}

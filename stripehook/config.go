@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Config describes a Hook. Secrets are needed; the zero value of everything else is safe.
+// Config describes an endpoint. Secrets are needed; the zero value of everything else is safe.
 type Config struct {
 	// Secrets are the endpoint's signing secrets as Stripe shows them ("whsec_…"): one, or several while they are rotated. What any
 	// of them signs is accepted, so never give one that another program knows. At most 8.

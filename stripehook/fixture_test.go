@@ -63,7 +63,7 @@ func postgresURL(t testing.TB) string {
 type world struct {
 	t      testing.TB
 	host   *hostdb.DB
-	hook   *stripehook.Hook
+	hook   http.Handler
 	tenant *hostdb.TenantCatalog
 	owner  *hostdb.GlobalUser
 }
@@ -82,7 +82,7 @@ func newWorld(t testing.TB, url string) *world {
 }
 
 // newHook makes an endpoint with the tests' secret and clock.
-func (w *world) newHook(cfg stripehook.Config) *stripehook.Hook {
+func (w *world) newHook(cfg stripehook.Config) http.Handler {
 	w.t.Helper()
 	if cfg.Secrets == nil {
 		cfg.Secrets = []string{secret}

@@ -27,11 +27,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Hook is the endpoint: a http.Handler for POST requests. Make one with New; it serves many requests at once.
-//
-// It answers 200 to what has been dealt with, is parked, isn't for it, or can never be applied (recorded as failed); 400 and 413 to
-// what Stripe didn't send; 503 where the next delivery may succeed. The body is one word.
-type Hook struct {
+// hook is the endpoint.
+type hook struct {
 	cfg Config
 	ledger
 }
@@ -45,9 +42,13 @@ const (
 // longest bounds the work on one delivery; Stripe waits about that long for the answer.
 const longest = 20 * time.Second
 
-// New checks the configuration and makes a Hook. Until the host database is closed it also listens to its changes, to apply what
-// was parked.
-func New(host *hostdb.DB, cfg Config) (*Hook, error) {
+// New checks the configuration and makes the endpoint, for POST requests of any path. It stands outside the middleware: Stripe signs
+// what it sends, and has no other credential. Until the host database is closed, the endpoint also listens to its changes, to
+// apply what was parked.
+//
+// It answers 200 to what has been dealt with, is parked, isn't for it, or can never be applied (recorded as failed); 400 and 413 to
+// what Stripe didn't send; 503 where the next delivery may succeed. The body is a word or a short sentence.
+func New(host *hostdb.DB, cfg Config) (http.Handler, error) {
 	if host == nil {
 		return nil, errors.New("stripehook: New: give the host database")
 	}
@@ -55,18 +56,18 @@ func New(host *hostdb.DB, cfg Config) (*Hook, error) {
 		return nil, fmt.Errorf("stripehook: Config.%w", err)
 	}
 	cfg.setDefaults()
-	h := &Hook{cfg: cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher, logger: cfg.Logger}}
+	h := &hook{cfg: cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher, logger: cfg.Logger}}
 	go h.follow()
 	return h, nil
 }
 
 // Format implements fmt.Formatter: whatever the verb, it writes no secret.
-func (h *Hook) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "stripehook.Hook{%v}", h.cfg)
+func (h *hook) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "stripehook.New(%v)", h.cfg)
 }
 
 // ServeHTTP implements http.Handler.
-func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
@@ -104,7 +105,7 @@ func answer(w http.ResponseWriter, code int, text string) {
 
 // receive returns the event that a request carries, or why it is refused. What a header alone can tell is asked before the body is
 // read.
-func (h *Hook) receive(w http.ResponseWriter, r *http.Request) (e *event, code int, err error) {
+func (h *hook) receive(w http.ResponseWriter, r *http.Request) (e *event, code int, err error) {
 	headers := r.Header["Stripe-Signature"]
 	if len(headers) != 1 {
 		return nil, http.StatusBadRequest, errHeader
@@ -134,6 +135,6 @@ func (h *Hook) receive(w http.ResponseWriter, r *http.Request) (e *event, code i
 }
 
 // meant reports whether an event is of the account and the mode that are configured.
-func (h *Hook) meant(e *event) bool {
+func (h *hook) meant(e *event) bool {
 	return e.account == h.cfg.Account && (h.cfg.Mode == "" || e.live == (h.cfg.Mode == Live))
 }

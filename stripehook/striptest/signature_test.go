@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 }
 
 // newHook makes an endpoint that knows the time.
-func newHook(t *testing.T) *stripehook.Hook {
+func newHook(t *testing.T) http.Handler {
 	host, err := hostdb.Open(t.Context(), "sqlite::memory:")
 	if err != nil {
 		t.Fatal(err)
