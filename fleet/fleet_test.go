@@ -2,8 +2,12 @@ package fleet_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +23,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if plan := os.Getenv(crashEnv); plan != "" {
+		if err := crash(plan); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(pgtest.Run(m))
 }
 
@@ -38,24 +49,28 @@ type world struct {
 
 func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
 	for _, engine := range []string{"sqlite", "postgres"} {
-		t.Run(engine, func(t *testing.T) {
-			w := &world{dir: filepath.Join(t.TempDir(), "tenants")}
-			w.url = "sqlite:" + filepath.Join(t.TempDir(), "host.db")
-			if engine == "postgres" {
-				w.url = pgtest.Database(t)
-			}
-			var err error
-			w.host, err = hostdb.Open(t.Context(), w.url)
-			must(t, err)
-			t.Cleanup(func() { _ = w.host.Close() })
-			w.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: w.dir})
-			must(t, err)
-			t.Cleanup(func() { must(t, w.pool.Close(context.Background())) })
-			w.owner = &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
-			must(t, w.host.Users.Insert(t.Context(), w.owner))
-			test(t, w)
-		})
+		t.Run(engine, func(t *testing.T) { test(t, newWorld(t, engine)) })
 	}
+}
+
+func newWorld(t *testing.T, engine string) *world {
+	t.Helper()
+	w := &world{dir: filepath.Join(t.TempDir(), "tenants")}
+	w.url = "sqlite:" + filepath.Join(t.TempDir(), "host.db")
+	if engine == "postgres" {
+		w.url = pgtest.Database(t)
+		t.Cleanup(func() { w.dropTemplates(t) })
+	}
+	var err error
+	w.host, err = hostdb.Open(t.Context(), w.url)
+	must(t, err)
+	t.Cleanup(func() { _ = w.host.Close() })
+	w.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: w.dir})
+	must(t, err)
+	t.Cleanup(func() { must(t, w.pool.Close(context.Background())) })
+	w.owner = &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
+	must(t, w.host.Users.Insert(t.Context(), w.owner))
+	return w
 }
 
 // fleet makes a fleet with that schema.
@@ -70,22 +85,76 @@ func (w *world) fleet(t *testing.T, migrations fstest.MapFS) *fleet.Fleet {
 func (w *world) databases(t *testing.T) int {
 	t.Helper()
 	if strings.HasPrefix(w.url, "sqlite:") {
-		files, err := filepath.Glob(filepath.Join(w.dir, "*.db"))
+		files, err := filepath.Glob(filepath.Join(w.dir, "*.db*"))
 		must(t, err)
-		return len(files)
+		n := 0
+		for _, file := range files {
+			if !strings.HasSuffix(file, "-wal") && !strings.HasSuffix(file, "-shm") {
+				n++
+			}
+		}
+		return n
 	}
-	conn, err := pgx.Connect(t.Context(), w.url)
-	must(t, err)
-	defer conn.Close(context.Background())
+	return w.existing(t, "SELECT count(*) FROM pg_database WHERE datname = $1")
+}
+
+// roles counts the tenants' roles that exist.
+func (w *world) roles(t *testing.T) int {
+	t.Helper()
+	if strings.HasPrefix(w.url, "sqlite:") {
+		return 0
+	}
+	return w.existing(t, "SELECT count(*) FROM pg_roles WHERE rolname = $1")
+}
+
+// existing sums a count over the tenants of the catalog.
+func (w *world) existing(t *testing.T, query string) int {
+	t.Helper()
+	conn := w.connect(t)
 	tenants, err := w.host.Tenants.List(t.Context())
 	must(t, err)
 	n := 0
 	for _, tenant := range tenants {
 		var found int
-		must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_database WHERE datname = $1", "tenant_"+tenant.ID).Scan(&found))
+		must(t, conn.QueryRow(t.Context(), query, "tenant_"+tenant.ID).Scan(&found))
 		n += found
 	}
 	return n
+}
+
+// connect connects to the host database's server.
+func (w *world) connect(t *testing.T) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), w.url)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// templates names the closed templates that fleets made beside a host database.
+func (w *world) templates(t *testing.T) []string {
+	t.Helper()
+	u, err := url.Parse(w.url)
+	must(t, err)
+	product := sha256.Sum256([]byte(u.Path))
+	rows, err := w.connect(t).Query(context.Background(), "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT datallowconn ORDER BY oid",
+		"tenantdb_template_"+hex.EncodeToString(product[:4]))
+	must(t, err)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	must(t, err)
+	return names
+}
+
+// dropTemplates removes them.
+func (w *world) dropTemplates(t *testing.T) {
+	t.Helper()
+	conn := w.connect(t)
+	for _, name := range w.templates(t) {
+		for _, statement := range []string{"ALTER DATABASE " + name + " IS_TEMPLATE false", "DROP DATABASE " + name} {
+			_, err := conn.Exec(context.Background(), statement)
+			must(t, err)
+		}
+	}
 }
 
 func TestProvisionMakesAnOpenTenantAndDropRemovesIt(t *testing.T) {
