@@ -45,15 +45,14 @@ type Config struct {
 
 // Fleet creates, migrates, operates and removes tenants. Make one with New; it is safe for use by many goroutines.
 type Fleet struct {
-	host     *hostdb.DB
-	pool     *tenantdb.Pool
-	schema   schema
-	server   server
-	seed     func(context.Context, *hostdb.TenantCatalog, *sql.DB) error
-	name     string // by which this process's claims of jobs are known
-	lease    time.Duration
-	logger   *slog.Logger
-	building locks
+	host   *hostdb.DB
+	pool   *tenantdb.Pool
+	schema schema
+	server server
+	seed   func(context.Context, *hostdb.TenantCatalog, *sql.DB) error
+	name   string // by which this process's claims of jobs are known
+	lease  time.Duration
+	logger *slog.Logger
 }
 
 // New checks the configuration and makes a Fleet. It connects to nothing.

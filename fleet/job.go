@@ -45,15 +45,19 @@ func orderIn(job *hostdb.SystemJob) (o order) {
 // leasePause is how long to wait before asking again for a job that another process holds.
 const leasePause = 100 * time.Millisecond
 
-// orderOf claims a tenant's job, a new one where there is none, once no other process holds it. It returns nil where the job ended
-// meanwhile.
+// orderOf claims the job of a tenant that isn't open, a new one where there is none, once nobody else holds it. It returns nil where
+// the tenant is open, or the job ended meanwhile.
 func (f *Fleet) orderOf(ctx context.Context, tenant *hostdb.TenantCatalog, trial bool) (*hostdb.SystemJob, error) {
 	var job *hostdb.SystemJob
-	err := f.host.InTx(ctx, func(tx *hostdb.Tx) (err error) {
-		job, err = f.enqueue(ctx, tx, tenant.ID, trial)
+	err := f.host.InTx(ctx, func(tx *hostdb.Tx) error {
+		job = nil
+		now, err := tx.Tenants.Get(ctx, tenant.ID)
+		if err == nil && now.Status != hostdb.TenantActive {
+			job, err = f.enqueue(ctx, tx, tenant.ID, trial)
+		}
 		return err
 	})
-	if err != nil {
+	if err != nil || job == nil {
 		return nil, err
 	}
 	for {
@@ -67,7 +71,7 @@ func (f *Fleet) orderOf(ctx context.Context, tenant *hostdb.TenantCatalog, trial
 		select {
 		case <-time.After(leasePause):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("another process works on it: %w", ctx.Err())
+			return nil, fmt.Errorf("somebody else works on it: %w", ctx.Err())
 		}
 	}
 }
@@ -129,11 +133,6 @@ func (f *Fleet) RunJob(ctx context.Context, job *hostdb.SystemJob) error {
 	default:
 		return nil
 	}
-	unlock, err := f.building.lock(ctx, tenant.ID)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	_, err = do(ctx, tenant, job, func(tx *hostdb.Tx) error { // the worker completes it; here only the lease is made sure of
 		held := *job
 		return tx.Jobs.Heartbeat(ctx, &held, f.lease)

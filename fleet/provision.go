@@ -49,15 +49,7 @@ func (f *Fleet) provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog
 		return nil, err
 	}
 	f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "reserved")
-	unlock, err := f.building.lock(ctx, tenant.ID) // those of this process take turns without asking the host database all the time
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	for {
-		if job != nil {
-			return f.underLease(ctx, job, tenant, f.complete)
-		}
+	for job == nil {
 		if job, err = f.orderOf(ctx, tenant, spec.Trial); err != nil {
 			return nil, err
 		}
@@ -66,6 +58,7 @@ func (f *Fleet) provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog
 			return tenant, err
 		}
 	}
+	return f.underLease(ctx, job, tenant, f.complete)
 }
 
 // checkSpec fills in the defaults and refuses what can't become a tenant.
