@@ -17,25 +17,44 @@ type scale struct {
 	slice  time.Duration // one measurement in process
 	load   time.Duration // one measurement over HTTP
 	tokens int           // distinct tokens of the larger case
+
+	algorithms []string // of the requests over HTTP
+	databases  []int    // of the comparisons of pools
+	warm       int      // requests before a pool is measured
 }
 
 var (
-	full  = scale{rounds: 6, slice: 100 * time.Millisecond, load: time.Second, tokens: 10_000}
-	quick = scale{rounds: 2, slice: 20 * time.Millisecond, load: 300 * time.Millisecond, tokens: 10_000}
-	tiny  = scale{rounds: 1, slice: time.Millisecond, load: 20 * time.Millisecond, tokens: 20}
+	full = scale{rounds: 6, slice: 100 * time.Millisecond, load: time.Second, tokens: 10_000,
+		algorithms: []string{"HS256", "RS256"}, databases: []int{10, 100, 1000}, warm: 3000}
+	quick = scale{rounds: 2, slice: 20 * time.Millisecond, load: 300 * time.Millisecond, tokens: 10_000,
+		algorithms: []string{"HS256"}, databases: []int{10, 200}, warm: 500}
+	tiny = scale{rounds: 1, slice: time.Millisecond, load: 20 * time.Millisecond, tokens: 20,
+		algorithms: []string{"HS256"}, databases: []int{3}, warm: 10}
 )
 
 // Bench is a run: its scale, and what it has opened.
 type Bench struct {
 	ctx    context.Context
 	scale  scale
-	closes []func()
+	closes []func() // at the scenario's end
+	ends   []func() // at the run's end
+	estate *estate
 }
 
 // onClose has fn called when the scenario ends; the last one first.
 func (b *Bench) onClose(fn func()) { b.closes = append(b.closes, fn) }
 
-// close ends what scenarios opened.
+// atEnd has fn called when the run ends; the last one first.
+func (b *Bench) atEnd(fn func()) { b.ends = append(b.ends, fn) }
+
+// end ends what the run opened.
+func (b *Bench) end() {
+	for _, fn := range slices.Backward(b.ends) {
+		fn()
+	}
+}
+
+// close ends what the scenario opened.
 func (b *Bench) close() {
 	for _, fn := range slices.Backward(b.closes) {
 		fn()

@@ -21,9 +21,16 @@ import (
 )
 
 // scenarios are all of them, in the document's order.
-var scenarios = []Scenario{requestScenario}
+var scenarios = []Scenario{requestScenario, httpScenario, queryScenario, sqliteScenario, poolScenario, openLoopScenario, acquireScenario}
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == serveArgument {
+		if err := serveAsChild(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: server:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -46,6 +53,11 @@ func run() error {
 	}
 	if *out == "" && !*quickly && *only == "" {
 		*out = "../docs/benchmarks.md"
+	}
+	if os.Getenv("TMPDIR") == "" { // thousands of databases would fill the memory that pgtest prefers
+		if err := os.Setenv("TMPDIR", os.TempDir()); err != nil {
+			return err
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -91,6 +103,7 @@ func choose(only string) ([]Scenario, error) {
 
 // runAll runs scenarios one after the other and returns the document, which it prints as it grows, and how many failed.
 func runAll(b *Bench, chosen []Scenario, to io.Writer) (document string, failed int) {
+	defer b.end()
 	var text strings.Builder
 	w := io.MultiWriter(&text, to)
 	fmt.Fprint(w, preamble(b))

@@ -128,6 +128,8 @@ func quotients(figures, base []float64) []float64 {
 
 // The formats of figures.
 func nanoseconds(f float64) string { return time.Duration(f).Round(roundTo(f)).String() }
+func integer(f float64) string     { return fmt.Sprintf("%.0f", f) }
+func percent(f float64) string     { return fmt.Sprintf("%.1f %%", 100*f) }
 func tenths(f float64) string      { return fmt.Sprintf("%.1f", f) }
 
 // roundTo is the step that leaves three digits or four.

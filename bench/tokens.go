@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"time"
@@ -43,6 +44,30 @@ func newKeyPair(algorithm string) (*keyPair, error) {
 		return &keyPair{algorithm, private, public}, err
 	}
 	return nil, fmt.Errorf("no key for algorithm %q", algorithm)
+}
+
+// wireKey is the verifying half of a keyPair, for another process.
+type wireKey struct {
+	Algorithm string
+	Bytes     []byte // the secret, or the public key in PKIX form
+}
+
+// wire returns the verifying half.
+func (k *keyPair) wire() (*wireKey, error) {
+	if secret, ok := k.public.([]byte); ok {
+		return &wireKey{k.algorithm, secret}, nil
+	}
+	der, err := x509.MarshalPKIXPublicKey(k.public)
+	return &wireKey{k.algorithm, der}, err
+}
+
+// keys returns the pair again; a public key's private half is missing.
+func (w *wireKey) keys() (*keyPair, error) {
+	if w.Algorithm == "HS256" {
+		return &keyPair{w.Algorithm, w.Bytes, w.Bytes}, nil
+	}
+	public, err := x509.ParsePKIXPublicKey(w.Bytes)
+	return &keyPair{algorithm: w.Algorithm, public: public}, err
 }
 
 // config is jwtauth's for these tokens.

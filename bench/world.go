@@ -14,6 +14,7 @@ type world struct {
 	host    *hostdb.DB
 	pool    *tenantdb.Pool
 	tenants []*hostdb.TenantCatalog
+	dir     string
 }
 
 // subject names a user in tokens.
@@ -38,7 +39,7 @@ func newWorld(b *Bench, users, tenants int) (*world, error) {
 		return nil, err
 	}
 	b.onClose(func() { _ = pool.Close(context.Background()) })
-	w := &world{host: host, pool: pool}
+	w := &world{host: host, pool: pool, dir: dir}
 	w.tenants, err = populate(b.ctx, host, users, tenants, func(id string, _ int) string { return "sqlite:" + id + ".db" })
 	return w, err
 }

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// shot is one request's outcome.
+type shot struct {
+	tenant  int
+	latency time.Duration
+	wrong   bool // another status than 200, or another tenant's name
+}
+
+// target is a server under load, and what is asked of it for each tenant.
+type target struct {
+	server   *child
+	requests [][]byte // by tenant, as they go over the wire
+	answers  [][]byte // by tenant
+}
+
+// wireRequest is a GET in HTTP/1.1.
+func wireRequest(headers ...string) []byte {
+	var b bytes.Buffer
+	b.WriteString("GET / HTTP/1.1\r\nHost: app.example.com\r\n")
+	for i := 0; i < len(headers); i += 2 {
+		fmt.Fprintf(&b, "%s: %s\r\n", headers[i], headers[i+1])
+	}
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// wire is a kept connection to a server.
+type wire struct {
+	conn net.Conn
+	in   *bufio.Reader
+	body []byte
+}
+
+func (t *target) dial() (*wire, error) {
+	conn, err := net.Dial("tcp", t.server.address)
+	if err != nil {
+		return nil, err
+	}
+	return &wire{conn: conn, in: bufio.NewReader(conn)}, nil
+}
+
+// ask sends a tenant's request and reads the answer.
+func (t *target) ask(w *wire, tenant int) (right bool, err error) {
+	if err := w.conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return false, err
+	}
+	if _, err := w.conn.Write(t.requests[tenant]); err != nil {
+		return false, err
+	}
+	status, err := w.read()
+	return status == 200 && bytes.Equal(w.body, t.answers[tenant]), err
+}
+
+// read reads an answer into body and returns its status.
+func (w *wire) read() (int, error) {
+	line, err := w.in.ReadSlice('\n')
+	if err != nil {
+		return 0, err
+	}
+	if len(line) < 12 {
+		return 0, fmt.Errorf("status line %q", line)
+	}
+	code, err := strconv.Atoi(string(line[9:12]))
+	if err != nil {
+		return 0, err
+	}
+	length := -1
+	for {
+		line, err := w.in.ReadSlice('\n')
+		if err != nil {
+			return 0, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		if name, value, _ := bytes.Cut(line, []byte(": ")); bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if length < 0 {
+		return 0, fmt.Errorf("an answer without a length")
+	}
+	w.body = slices.Grow(w.body[:0], length)[:length]
+	_, err = io.ReadFull(w.in, w.body)
+	return code, err
+}
+
+// closedLoop has that many clients ask for the tenants of the trace in turn, from a place in it on, each as soon as its last answer has
+// come. It ends after d, or, where d is 0, when the trace does. It returns every request's outcome, and how long it took.
+func (t *target) closedLoop(clients int, trace []int, from int, d time.Duration) ([]shot, time.Duration, error) {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	shots, errs := make([][]shot, clients), make([]error, clients)
+	began := time.Now()
+	for c := range clients {
+		all.Go(func() {
+			w, err := t.dial()
+			if err != nil {
+				errs[c] = err
+				return
+			}
+			defer w.conn.Close()
+			for {
+				i := int(next.Add(1) - 1)
+				asked := time.Now()
+				if d == 0 && i >= len(trace) || d != 0 && asked.Sub(began) > d {
+					return
+				}
+				tenant := trace[(from+i)%len(trace)]
+				right, err := t.ask(w, tenant)
+				if err != nil {
+					errs[c] = err
+					return
+				}
+				shots[c] = append(shots[c], shot{tenant, time.Since(asked), !right})
+			}
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	return slices.Concat(shots...), time.Since(began), nil
+}
+
+// openLoop asks at a steady rate whether answers come or not. A latency runs from the moment at which the request was due.
+func (t *target) openLoop(clients int, trace []int, from int, rate float64, d time.Duration) ([]shot, error) {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	total := int64(rate * d.Seconds())
+	shots, errs := make([][]shot, clients), make([]error, clients)
+	began := time.Now()
+	for c := range clients {
+		all.Go(func() {
+			w, err := t.dial()
+			if err != nil {
+				errs[c] = err
+				return
+			}
+			defer w.conn.Close()
+			for i := next.Add(1) - 1; i < total; i = next.Add(1) - 1 {
+				due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+				time.Sleep(time.Until(due))
+				tenant := trace[(from+int(i))%len(trace)]
+				right, err := t.ask(w, tenant)
+				if err != nil {
+					errs[c] = err
+					return
+				}
+				shots[c] = append(shots[c], shot{tenant, time.Since(due), !right})
+			}
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return slices.Concat(shots...), nil
+}
+
+// wrongs counts refused and wrong answers.
+func wrongs(shots []shot) float64 {
+	n := 0
+	for _, s := range shots {
+		if s.wrong {
+			n++
+		}
+	}
+	return float64(n)
+}
+
+// latency is a quantile of the shots' latencies that of allows, in nanoseconds.
+func latency(shots []shot, q float64, of func(tenant int) bool) float64 {
+	var list []float64
+	for _, s := range shots {
+		if of(s.tenant) {
+			list = append(list, float64(s.latency))
+		}
+	}
+	slices.Sort(list)
+	return quantile(list, q)
+}
+
+// everyone allows every tenant.
+func everyone(int) bool { return true }
