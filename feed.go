@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -37,7 +38,7 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 		}
 		f.failing.Store(true)
 	})
-	f.running.Go(func() { r.retireClosed(ctx, pool) })
+	f.running.Go(func() { r.review(ctx, pool) })
 }
 
 // apply tells the cache what changed, and only then up to when it has been told.
@@ -86,9 +87,9 @@ func (f *feed) note(pool *Pool, delivery hostdb.Delivery) {
 	}
 }
 
-// retireClosed looks at the changed tenants, apart from the feed, which must not wait for it: those that were closed or moved leave
-// the pool at once, not only when somebody asks for them.
-func (r *resolver) retireClosed(ctx context.Context, pool *Pool) {
+// review looks at the changed tenants, apart from the feed, which must not wait for it: those that were closed leave the pool at
+// once, those that moved get a new generation, not only when somebody asks for them.
+func (r *resolver) review(ctx context.Context, pool *Pool) {
 	for {
 		select {
 		case <-r.feed.wake:
@@ -100,9 +101,12 @@ func (r *resolver) retireClosed(ctx context.Context, pool *Pool) {
 		r.feed.changed = make(map[string]struct{})
 		r.feed.mu.Unlock()
 		for id := range changed {
+			asked := time.Now()
 			tenant, err := r.host.Tenants.Get(ctx, id)
-			if err != nil || !tenant.Open() && tenant.Status != hostdb.TenantProvisioning || pool.moved(tenant) {
+			if err != nil || !tenant.Open() && tenant.Status != hostdb.TenantProvisioning {
 				pool.Retire(id) // where in doubt too: who comes next opens it anew
+			} else {
+				pool.renew(tenant, asked)
 			}
 		}
 	}

@@ -49,7 +49,7 @@ var schema = fstest.MapFS{"00001_me.sql": {Data: []byte("-- +goose Up\nCREATE TA
 
 // world is a product on one engine: a host database and the tenants' databases.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	engine string
 	host   *hostdb.DB
 	pool   *tenantdb.Pool
@@ -86,7 +86,7 @@ func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 // newWorld makes an empty product. What it opens is closed when the test ends.
-func newWorld(t *testing.T, engine string, cfg tenantdb.PoolConfig) *world {
+func newWorld(t testing.TB, engine string, cfg tenantdb.PoolConfig) *world {
 	t.Helper()
 	dir := t.TempDir()
 	url := "sqlite:" + filepath.Join(dir, "host.db")

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -21,7 +22,8 @@ type tenantDB struct {
 	leases atomic.Int64 // how many there are, and retired
 	used   atomic.Bool  // leased since the rings last passed by
 
-	inAll, inOpen *list.Element // places in the pool's rings; guarded by Pool.mu
+	inAll, inOpen *list.Element // places in the pool's rings; guarded by Pool.mu, as the next is
+	asOf          time.Time     // when the host database was last asked and named url; zero: nobody knows
 
 	cache sync.Map // key → *cached
 }

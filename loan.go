@@ -84,17 +84,17 @@ func (s *loans) end() {
 	}
 }
 
-// giveBack ends the loan. A connection that is broken, busy, or in a transaction isn't used again. Further calls do nothing.
+// giveBack ends the loan. A connection that is broken, busy, in a transaction, or that can't be reset isn't used again. Further
+// calls do nothing.
 func (l *loan) giveBack() {
 	l.once.Do(func() {
 		if l.of != nil {
 			l.of.forget(l)
 		}
-		native := l.conn.Value().Conn.Conn()
-		if native.IsClosed() || native.PgConn().IsBusy() || native.PgConn().TxStatus() != 'I' {
-			l.conn.Release(keyedpool.Destroy)
-			return
+		verdict := keyedpool.Destroy
+		if l.conn.Value().clean() {
+			verdict = keyedpool.Healthy
 		}
-		l.conn.Release(keyedpool.Healthy)
+		l.conn.Release(verdict)
 	})
 }

@@ -178,6 +178,7 @@ func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Contex
 	if m.closed.Load() {
 		return nil, nil, m.explain(because(ErrHostUnavailable, errClosed), "")
 	}
+	asked := time.Now()
 	tenant, err := m.openTenant(ctx, tenantID)
 	if errors.Is(err, ErrInvalidTenant) {
 		return nil, nil, m.explain(err, "")
@@ -185,7 +186,7 @@ func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Contex
 	if err != nil {
 		return nil, nil, m.explain(err, tenantID)
 	}
-	db, err := m.pool.tenant(tenant)
+	db, err := m.pool.tenant(tenant, asked)
 	if err != nil {
 		return nil, nil, m.explain(err, tenantID)
 	}
@@ -293,6 +294,7 @@ func New(cfg Config) (*Middleware, error) {
 		}
 		m.ownPool = true
 	}
+	m.pool.host.Store(cfg.Host)
 	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache)
 	m.logins.open(&cfg, m.resolver.userExists)
 	m.resolver.follow(m.pool, m.logger)

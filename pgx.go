@@ -12,9 +12,22 @@ import (
 // connection from the pool's budget and gives it back when its result is done with: rows when closed or read to the end, a row
 // when scanned, a batch's results when closed, a transaction at Commit or Rollback.
 //
-// What is not given back by the end of the scope (the handler's return, Detach's or Enter's function) is closed then. What a
-// handler leaves behind in a session, as with SET or a temporary table, the next request of the same tenant may meet; other
-// tenants never do.
+// What is not given back by the end of the scope (the handler's return, Detach's or Enter's function) is closed then.
+//
+// # What a borrower leaves behind
+//
+// Connections serve one tenant only, whatever happens. Between two borrowers of the same tenant, the server's confirmations
+// of what ran decide, however it was sent. With the server on the same, busy two-core machine (BenchmarkBetweenBorrowers), where
+// SELECT 1 took 0.06 ms:
+//
+//   - SET, CREATE (a temporary table), DECLARE, and a statement that names an advisory lock: the session is reset by all that
+//     DISCARD ALL does, but prepared statements stay. One round trip, 0.1 ms. SET LOCAL, SET TRANSACTION and RESET need none
+//     (SET LOCAL as a statement of its own, not in a batch).
+//   - an open transaction, unread rows, LISTEN, LOAD, PREPARE, DEALLOCATE, DISCARD: the connection is closed, and the next
+//     query opens one, up to 12 ms.
+//   - a cancelled query: the server confirms the cancellation and answers once more before the connection serves again. 1 ms.
+//   - what leaves no trace (set_config outside a transaction, what functions and DO blocks do, a temporary table made empty by CREATE
+//     TABLE AS): the tenant's next borrower meets it. PoolConfig.ResetAlways resets after every borrower, 0.1 ms for each.
 //
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
 // that the tenant's server can't be reached.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -26,17 +27,31 @@ type PoolConfig struct {
 	MaxOpenSQLite int
 	// SQLiteReaders is how many connections ReadDB may open for each tenant. Default 2.
 	SQLiteReaders int
-	// MaxConns is the budget of connections to each PostgreSQL server (host:port), whatever the number of its tenants. Default
-	// 40.
+	// MaxConns is the budget of connections to each PostgreSQL server (host:port), whatever the number of its tenants, those
+	// being opened and closed included; requests to cancel a query need none. Default 40. Work it out from the server:
+	//
+	//	  max_connections                                                        100
+	//	- superuser_reserved_connections, reserved_connections                     3
+	//	- what others hold: the host database where it is on this server (its
+	//	  own pool), the fleet's command line and migrations, psql, monitoring    17
+	//	= MaxConns, for all processes together                                    80
+	//
+	// and set Replicas to the processes that there may be at once: in a rolling deployment the old and the new ones.
 	MaxConns int
+	// Budgets overrides MaxConns for the servers that it names as db_url does, by host:port of its first host.
+	Budgets map[string]int
 	// MaxConnsPerTenant is how many of them one tenant may have, however many requests it makes. Default: a quarter of the
 	// budget, at least 2.
 	MaxConnsPerTenant int
-	// Replicas is how many processes with this configuration share the servers: each takes MaxConns / Replicas. Default 1.
+	// Replicas is how many processes with this configuration share the servers: each takes a budget / Replicas, rounded down.
+	// Default 1.
 	Replicas int
 	// AcquireTimeout is how long a query waits for a connection before it fails with ErrBusy. Default 5 s; the query's context
 	// may end the wait sooner.
 	AcquireTimeout time.Duration
+	// ResetAlways has every PostgreSQL connection reset between borrowers (see PGX), not only one whose session is known to have
+	// changed. It costs a round trip for each query outside a transaction.
+	ResetAlways bool
 	// MaxIdleTenants is how many tenants without a request are remembered. Default 10,000.
 	MaxIdleTenants int
 }
@@ -61,7 +76,8 @@ type Pool struct {
 	sqlite *sqliteFiles
 	pg     *pgPool
 
-	crowded atomic.Bool // there are more tenants than MaxIdleTenants
+	host    atomic.Pointer[hostdb.DB] // of the Middleware made last; nil without one
+	crowded atomic.Bool               // there are more tenants than MaxIdleTenants
 
 	mu       sync.Mutex             // guards what follows; no I/O under it
 	tenants  map[string]*tenantDB   // by tenant id, the current generation
@@ -91,10 +107,15 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	if cfg.MaxConns < cfg.Replicas {
 		return nil, fmt.Errorf("tenantdb: PoolConfig.MaxConns: %d connections for %d replicas leave some without one", cfg.MaxConns, cfg.Replicas)
 	}
+	for server, budget := range cfg.Budgets {
+		if _, port, err := net.SplitHostPort(server); err != nil || port == "" || budget < cfg.Replicas {
+			return nil, fmt.Errorf("tenantdb: PoolConfig.Budgets: %q: %d: give a host:port at least a connection for each replica", server, budget)
+		}
+	}
 	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]struct{})}
 	p.sqlite = newSQLiteFiles(cfg, p.closeIdleFile)
 	var err error
-	if p.pg, err = newPGPool(cfg); err != nil {
+	if p.pg, err = p.newPGPool(); err != nil {
 		return nil, fmt.Errorf("tenantdb: PoolConfig: %w", err)
 	}
 	return p, nil
@@ -107,66 +128,74 @@ func (p *Pool) Format(f fmt.State, _ rune) {
 
 // Lease returns a lease on a tenant's database as the catalog describes it. A db_url other than before starts a new generation:
 // leases of the old one go on (with a SQLite file to its end, on PostgreSQL with connections of the new one), nobody else gets
-// it. It fails with ErrTenantUnavailable where db_url isn't usable.
+// it. Where a Middleware of this pool has looked the tenant up, its db_url counts instead: nobody knows how old this one is. It
+// fails with ErrTenantUnavailable where db_url isn't usable.
 func (p *Pool) Lease(tenant *hostdb.TenantCatalog) (*Lease, error) {
-	t, err := p.tenant(tenant)
+	t, err := p.tenant(tenant, time.Time{})
 	if err != nil {
 		return nil, err
 	}
 	return &Lease{tenant: t}, nil
 }
 
-// tenant returns a tenant's database, held once more.
-func (p *Pool) tenant(tenant *hostdb.TenantCatalog) (*tenantDB, error) {
-	if t, err := p.known(tenant); t != nil || err != nil {
-		return t, err
-	}
-	url := tenant.DBURL // the caller may change its own
-	fresh := &tenantDB{pool: p, id: tenant.ID, url: &url, gone: make(chan struct{}), self: new(shortcut)}
-	fresh.self.to.Store(fresh)
-	if err := p.prepare(fresh, tenant); err != nil {
-		return nil, because(ErrTenantUnavailable, err)
-	}
-	t, old, err := p.admit(fresh, tenant)
-	if t != fresh {
-		fresh.engine.close()
-	}
+// tenant returns a tenant's database, held once more. asOf is when the host database was asked for the row.
+func (p *Pool) tenant(tenant *hostdb.TenantCatalog, asOf time.Time) (*tenantDB, error) {
+	p.mu.Lock()
+	t, old, err := p.find(tenant, asOf)
+	p.mu.Unlock()
 	closeAll(old)
 	return t, err
 }
 
-// known returns a tenant's database where the pool has it already.
-func (p *Pool) known(tenant *hostdb.TenantCatalog) (*tenantDB, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, because(ErrTenantUnavailable, errPoolClosed)
-	}
-	if t := p.tenants[tenant.ID]; t != nil && *t.url == tenant.DBURL && t.hold() {
-		return t, nil
-	}
-	return nil, nil
-}
-
-// admit files a tenant's new database, held once, unless another request was faster. What it returns beside it is to be closed.
-func (p *Pool) admit(fresh *tenantDB, tenant *hostdb.TenantCatalog) (*tenantDB, []*tenantDB, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// find returns a tenant's database, a new generation where need be, held once. What it returns beside it is to be closed. The caller
+// holds p.mu: what is below must learn of generations in the same order.
+func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (*tenantDB, []*tenantDB, error) {
 	if p.closed {
 		return nil, nil, because(ErrTenantUnavailable, errPoolClosed)
 	}
-	t := p.tenants[fresh.id]
-	if t != nil && *t.url == tenant.DBURL && t.hold() {
+	t := p.tenants[tenant.ID]
+	if t.serves(tenant.DBURL, asOf) && t.hold() {
 		return t, nil, nil
+	}
+	url := tenant.DBURL // the caller may change its own
+	fresh := &tenantDB{pool: p, id: tenant.ID, url: &url, asOf: asOf, gone: make(chan struct{}), self: new(shortcut)}
+	if err := p.prepare(fresh, tenant); err != nil {
+		return nil, nil, because(ErrTenantUnavailable, err)
 	}
 	var old []*tenantDB
 	if t != nil {
 		old = p.retire(t)
 	}
+	fresh.self.to.Store(fresh)
 	fresh.leases.Store(1)
 	p.tenants[fresh.id] = fresh
 	fresh.inAll = p.all.add(fresh)
 	return fresh, append(old, p.surplus()...), nil
+}
+
+// serves reports whether a database is the one of this db_url, or of one that was learned later. The caller holds Pool.mu.
+func (t *tenantDB) serves(url hostdb.Secret, asOf time.Time) bool {
+	switch {
+	case t == nil:
+		return false
+	case *t.url != url:
+		return asOf.Before(t.asOf)
+	case t.asOf.Before(asOf):
+		t.asOf = asOf
+	}
+	return true
+}
+
+// renew has a tenant that the pool holds by another db_url served by this one from now on.
+func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
+	if !p.moved(tenant) {
+		return
+	}
+	if t, err := p.tenant(tenant, asOf); err == nil {
+		t.release()
+	} else {
+		p.Retire(tenant.ID)
+	}
 }
 
 // prepare makes a tenant's engine without touching the database.

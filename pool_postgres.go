@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -32,24 +34,45 @@ type (
 // pooledConn is a connection and the socket under it.
 type pooledConn struct {
 	*stdlib.Conn
-	socket    *awaitedConn
-	abandoned atomic.Bool // somebody may still be using it: nothing but the socket may be touched
+	socket      *awaitedConn
+	session     *session
+	resetAlways bool
+	abandoned   atomic.Bool // somebody may still be using it: nothing but the socket may be touched
 }
 
-// cancelPatience is how long a cancelled query may take to end on the server before its connection is given up.
-const cancelPatience = 2 * time.Second
+// serverPatience is how long a cancelled query, a reset or a close may take on the server before the connection is given up.
+const serverPatience = 2 * time.Second
 
 // newPGPool makes the pool.
-func newPGPool(cfg PoolConfig) (*pgPool, error) {
+func (p *Pool) newPGPool() (*pgPool, error) {
+	budgets := make(map[string]int)
+	for server, budget := range p.cfg.Budgets {
+		budgets[server] = budget / p.cfg.Replicas
+	}
 	return keyedpool.New(keyedpool.Config[hostdb.Secret, *pooledConn]{
-		Dial:           dialPG,
+		Dial:           p.dialPG,
 		Close:          closePG,
 		Server:         func(_ string, url hostdb.Secret) (string, error) { return pgServer(url) },
 		Classify:       classifyPG,
-		Budget:         cfg.MaxConns / cfg.Replicas,
-		TenantCap:      cfg.MaxConnsPerTenant,
-		AcquireTimeout: cfg.AcquireTimeout,
+		Budget:         p.cfg.MaxConns / p.cfg.Replicas,
+		Budgets:        budgets,
+		TenantCap:      p.cfg.MaxConnsPerTenant,
+		AcquireTimeout: p.cfg.AcquireTimeout,
 	})
+}
+
+// dialPG opens a connection. Where the password is refused the catalog is asked once more: it may have been changed, and the change
+// not have been heard of. Then the tenant goes on in a new generation, and so do those who wait for this dial.
+func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (*pooledConn, error) {
+	conn, err := connectPG(ctx, url, p.cfg.ResetAlways)
+	var pgErr *pgconn.PgError
+	if host := p.host.Load(); host != nil && errors.As(err, &pgErr) && pgErr.Code == "28P01" {
+		asked := time.Now()
+		if tenant, err := host.Tenants.Get(ctx, tenantID); err == nil {
+			p.renew(tenant, asked)
+		}
+	}
+	return conn, err
 }
 
 // parsePG reads a db_url. pgx's own errors may repeat parts of it.
@@ -70,28 +93,35 @@ func pgServer(url hostdb.Secret) (string, error) {
 	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), nil
 }
 
-// dialPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.
-func dialPG(ctx context.Context, _ string, url hostdb.Secret) (*pooledConn, error) {
+// connectPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.
+func connectPG(ctx context.Context, url hostdb.Secret, resetAlways bool) (*pooledConn, error) {
 	cfg, err := parsePG(url)
 	if err != nil {
 		return nil, err
 	}
+	pooled := &pooledConn{resetAlways: resetAlways}
+	var dialed atomic.Bool // what is dialed from then on cancels queries
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
+		if err != nil || dialed.Load() {
+			return conn, err
 		}
 		return &awaitedConn{Conn: conn, closed: make(chan struct{})}, nil
 	}
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		pooled.session = &session{r: r, w: w} // one for each address that is tried
+		return pgproto3.NewFrontend(pooled.session, pooled.session)
+	}
 	cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelPatience}
+		return &canceller{conn: c, session: pooled.session}
 	}
 	conn, err := stdlib.GetConnector(*cfg).Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	pooled := &pooledConn{Conn: conn.(*stdlib.Conn)}
+	dialed.Store(true)
+	pooled.Conn = conn.(*stdlib.Conn)
 	raw := pooled.Conn.Conn().PgConn().Conn()
 	if secured, ok := raw.(interface{ NetConn() net.Conn }); ok {
 		raw = secured.NetConn()
@@ -129,7 +159,7 @@ func (c *awaitedConn) Close() error {
 	var err error
 	c.once.Do(func() {
 		defer close(c.closed)
-		_ = c.Conn.SetDeadline(time.Now().Add(cancelPatience))
+		_ = c.Conn.SetDeadline(time.Now().Add(serverPatience))
 		if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
@@ -185,13 +215,10 @@ type pgTenant struct {
 
 // newPGTenant prepares a tenant's database.
 func newPGTenant(pool *pgPool, tenant *hostdb.TenantCatalog) (engine, error) {
-	if _, err := parsePG(tenant.DBURL); err != nil {
-		return nil, err
-	}
 	t := &pgTenant{}
 	t.px.tenant = t
 	var err error
-	if t.lease, err = pool.Lease(tenant.ID, tenant.DBURL, 0); err != nil {
+	if t.lease, err = pool.Lease(tenant.ID, tenant.DBURL, 0); err != nil { // Pool sees to the order
 		return nil, err
 	}
 	return t, nil

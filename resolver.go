@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/coherent"
@@ -30,6 +31,7 @@ type facts struct {
 	grant   grant // where settled
 	settled bool
 	key     accessKey
+	asOf    time.Time // when the host database was asked
 	// sole are the ids of up to two tenants of the user; loaded only for a key without a tenant.
 	sole []string
 	// db leads to the tenant's database in the middleware's pool, once it was asked for.
@@ -41,7 +43,7 @@ func (f *facts) database(pool *Pool) (*tenantDB, error) {
 	if db := f.db.Load().hold(); db != nil {
 		return db, nil
 	}
-	db, err := pool.tenant(f.Tenant)
+	db, err := pool.tenant(f.Tenant, f.asOf)
 	if err == nil {
 		f.db.Store(db.self)
 	}
@@ -89,6 +91,7 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 	if key.tenant == (hostdb.TenantKey{}) {
 		return r.loadUser(ctx, key)
 	}
+	asked := time.Now()
 	access, err := r.host.Access(ctx, key.user, key.tenant)
 	if errors.Is(err, hostdb.ErrInvalid) { // a name that nobody can have: a definite no
 		return coherent.Loaded[*facts]{Value: &facts{key: key}, Denied: true}, nil
@@ -96,7 +99,7 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
-	l := coherent.Loaded[*facts]{Value: &facts{Access: *access, key: key}, Denied: access.Membership == nil || !access.Membership.IsActive}
+	l := coherent.Loaded[*facts]{Value: &facts{Access: *access, key: key, asOf: asked}, Denied: access.Membership == nil || !access.Membership.IsActive}
 	r.policy.settle(l.Value)
 	if access.User != nil {
 		l.User = access.User.ID

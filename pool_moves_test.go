@@ -1,0 +1,149 @@
+package tenantdb_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+// admin runs a statement as the shared server's superuser.
+func admin(t testing.TB, statement string) {
+	t.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, pgtest.Shared(t).URL("postgres"))
+	must(t, err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, statement)
+	must(t, err)
+}
+
+// role makes a role for the time of a test.
+func role(t testing.TB, options string) (name string) {
+	t.Helper()
+	name = fmt.Sprintf("tenantdb_role_%08x", rand.Uint32())
+	admin(t, "CREATE ROLE "+name+" LOGIN "+options)
+	t.Cleanup(func() { admin(t, "DROP ROLE "+name) })
+	return name
+}
+
+// as is a db_url for another user.
+func as(t testing.TB, dbURL hostdb.Secret, user, password string) hostdb.Secret {
+	t.Helper()
+	u, err := url.Parse(dbURL.Reveal())
+	must(t, err)
+	u.User = url.UserPassword(user, password)
+	return hostdb.Secret(u.String())
+}
+
+func TestARotatedPasswordIsLookedUpBeforeAnybodyIsRefused(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	user := role(t, "SUPERUSER PASSWORD 'first'")
+	w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, "first") })
+	h := w.middleware(w.config()).Handler(http.HandlerFunc(whoami))
+	for i := range 5 {
+		if rec := do(h, request("ann", "acme")); rec.Code != 200 {
+			t.Fatalf("before rotation %d: %d %s", i, rec.Code, rec.Body)
+		}
+		password := fmt.Sprintf("next%d", i)
+		admin(t, "ALTER ROLE "+user+" PASSWORD '"+password+"'")
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, password) })
+		w.pool.Retire(acme.ID) // what is open would go on: nobody would have to know the new password
+		answers := make(chan string, 20)
+		together(20, func(int) { answers <- do(h, request("ann", "acme")).Body.String() })
+		for range 20 {
+			if got := <-answers; got != "acme" {
+				t.Fatalf("after rotation %d: %s", i, got)
+			}
+		}
+	}
+	admin(t, "ALTER ROLE "+user+" PASSWORD 'nobody knows'")
+	w.pool.Retire(acme.ID)
+	if rec := do(h, request("ann", "acme")); rec.Code != 503 || code(t, rec) != "tenant_unavailable" {
+		t.Errorf("with a password that the catalog doesn't know: %d %s", rec.Code, rec.Body)
+	}
+}
+
+func TestAPasswordRotatedUnderLoadDisturbsNoQueryForLong(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	user := role(t, "SUPERUSER PASSWORD 'first'")
+	w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, "first") })
+	mw := w.middleware(w.config())
+	ctx, leave, err := mw.Enter(t.Context(), acme.ID)
+	must(t, err)
+	defer leave()
+	tx, err := tenantdb.PG(ctx).Begin(ctx)
+	must(t, err)
+	h, stop, served := mw.Handler(http.HandlerFunc(whoami)), make(chan struct{}), make(chan string, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		together(8, func(int) {
+			for {
+				select {
+				case <-stop:
+					return
+				case served <- do(h, request("ann", "acme")).Body.String():
+				}
+			}
+		})
+	}()
+	for i := range 5 {
+		password := fmt.Sprintf("next%d", i)
+		admin(t, "ALTER ROLE "+user+" PASSWORD '"+password+"'")
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, password) })
+		fresh, leave, err := mw.Enter(t.Context(), acme.ID) // whoever asks afresh starts the new generation
+		must(t, err)
+		ask[string](t, fresh, "SELECT name FROM me")
+		leave()
+		for range 100 { // open connections and the catalog always agree with the server: nobody is refused
+			if got := <-served; got != "acme" {
+				t.Fatalf("rotation %d: %s", i, got)
+			}
+		}
+	}
+	close(stop)
+	<-done
+	var name string
+	must(t, tx.QueryRow(ctx, "SELECT name FROM me").Scan(&name)) // begun before, on a connection of the first generation
+	must(t, tx.Commit(ctx))
+}
+
+func TestFactsOfYesterdayDoNotBringBackAnOldAddress(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		acme, other := w.tenant("acme", ann), w.tenant("other", ann)
+		mw := w.middleware(w.config())
+		h := mw.Handler(http.HandlerFunc(whoami))
+		if rec := do(h, request("ann", "acme")); rec.Body.String() != "acme" { // cached from here on
+			t.Fatalf("%d %s", rec.Code, rec.Body)
+		}
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = other.DBURL })
+		_, leave, err := mw.Enter(t.Context(), acme.ID) // this one asks, and hears of the move before the cache does
+		must(t, err)
+		defer leave()
+		for range 20 {
+			if rec := do(h, request("ann", "acme")); rec.Body.String() != "other" {
+				t.Fatalf("after the move: %d %s", rec.Code, rec.Body)
+			}
+		}
+		lease, err := w.pool.Lease(acme) // a row of unknown age
+		must(t, err)
+		defer lease.Release()
+		var name string
+		must(t, lease.DB().QueryRowContext(t.Context(), "SELECT name FROM me").Scan(&name))
+		if name != "other" {
+			t.Errorf("a lease by the old row reads %q", name)
+		}
+	})
+}

@@ -1,0 +1,171 @@
+package tenantdb
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// session watches what goes over one PostgreSQL connection, for what its borrower leaves behind. It reads the tags with which
+// the server confirms each command, so no way to send one escapes it: pgx, database/sql, a batch, several statements in one string.
+// Only the connection's user touches it.
+type session struct {
+	r io.Reader
+	w io.Writer
+
+	head [5]byte // kind and length of the message that comes in
+	have int     // bytes of head
+	left int     // bytes of its body yet to come
+	tag  []byte  // its body, where that is a tag
+
+	rows    bool // the command under way has returned rows
+	local   bool // the command under way is a SET whose effect ends by itself
+	changed bool // a reset is due
+	spoiled bool // what is left behind can't be reset, or pgx couldn't be told
+	locks   bool // a statement that takes advisory locks is known to the connection: it may run unseen again
+	late    bool // a query was cancelled: the cancellation may be on its way still
+	unsure  bool // and nobody knows how far it came
+}
+
+// Write implements io.Writer. Each call brings whole messages.
+func (s *session) Write(p []byte) (int, error) {
+	if len(p) > 0 && p[0] != 'd' { // not COPY's data
+		s.local = p[0] == 'Q' && len(p) > 6 && isLocalSet(p[5:len(p)-1])
+		s.locks = s.locks || bytes.Contains(p, []byte("advisory_lock")) || bytes.Contains(p, []byte("ADVISORY_LOCK"))
+	}
+	return s.w.Write(p)
+}
+
+// isLocalSet reports whether a text is one SET whose effect ends with its transaction, or at once outside any.
+func isLocalSet(query []byte) bool {
+	query = bytes.TrimSpace(query)
+	if len(query) < 3 || len(query) > 1<<10 || !bytes.EqualFold(query[:3], []byte("set")) {
+		return false
+	}
+	if end := bytes.IndexByte(query, ';'); end >= 0 && end != len(query)-1 {
+		return false // perhaps another statement
+	}
+	words := strings.Fields(strings.ToLower(string(query)))
+	return len(words) > 2 && words[0] == "set" && (words[1] == "local" || words[1] == "transaction")
+}
+
+// Read implements io.Reader.
+func (s *session) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.watch(p[:n])
+	return n, err
+}
+
+// watch goes from message to message (PostgreSQL documentation, "Message Formats").
+func (s *session) watch(p []byte) {
+	for len(p) > 0 {
+		if s.have < len(s.head) {
+			n := copy(s.head[s.have:], p)
+			s.have, p = s.have+n, p[n:]
+			if s.have < len(s.head) {
+				return
+			}
+			s.left = max(0, int(binary.BigEndian.Uint32(s.head[1:]))-4)
+		}
+		n := min(s.left, len(p))
+		if s.head[0] == 'C' && len(s.tag) < 64 {
+			s.tag = append(s.tag, p[:n]...)
+		}
+		s.left, p = s.left-n, p[n:]
+		if s.left == 0 {
+			s.have = 0
+			s.message()
+		}
+	}
+}
+
+// message takes note of one that is complete.
+func (s *session) message() {
+	switch s.head[0] {
+	case 'D': // DataRow
+		s.rows = true
+	case 'C': // CommandComplete
+		s.completed(string(bytes.TrimRight(s.tag, "\x00")))
+		s.tag, s.rows = s.tag[:0], false
+	case 'Z': // ReadyForQuery
+		s.local, s.rows = false, false
+	}
+}
+
+// completed judges a command by its tag.
+func (s *session) completed(tag string) {
+	verb, rest, _ := strings.Cut(tag, " ")
+	switch verb {
+	case "SELECT": // rows that nobody was sent went into a new table, a temporary one perhaps
+		s.changed = s.changed || !s.rows && rest != "0"
+	case "SET":
+		s.changed = s.changed || !s.local && rest == ""
+	case "CREATE", "DECLARE":
+		s.changed = true
+	case "LISTEN", "LOAD", "PREPARE", "DEALLOCATE", "DISCARD":
+		s.spoiled = true
+	}
+}
+
+// resetSession is what DISCARD ALL does, in one round trip, but for prepared statements, which pgx counts on.
+const resetSession = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; " +
+	"SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP"
+
+// clean makes a connection fit for its next borrower; false where it isn't.
+func (c *pooledConn) clean() bool {
+	pg, s := c.Conn.Conn().PgConn(), c.session
+	if pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' || s.spoiled || s.unsure {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
+	defer cancel()
+	if s.late { // what comes late hits this empty query
+		var pgErr *pgconn.PgError
+		if err := pg.Ping(ctx); err != nil && !errors.As(err, &pgErr) {
+			return false
+		}
+		s.late = false
+	}
+	if s.changed || s.locks || c.resetAlways {
+		if pg.Exec(ctx, resetSession).Close() != nil {
+			return false
+		}
+		s.changed, s.spoiled = false, false // its own tags
+	}
+	return true
+}
+
+// canceller has the server cancel a query whose context has ended, so that the connection lives on. Unlike pgx's own it always
+// waits until the server has taken the request in: after that, the next query can't be hit.
+type canceller struct {
+	conn    *pgconn.PgConn
+	session *session
+	done    chan error
+}
+
+// HandleCancel implements ctxwatch.Handler.
+func (h *canceller) HandleCancel(context.Context) {
+	deadline := time.Now().Add(serverPatience)
+	_ = h.conn.Conn().SetDeadline(deadline)
+	h.done = make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		h.done <- errors.Join(h.conn.CancelRequest(ctx), ctx.Err()) // the request doesn't say that it timed out
+	}()
+}
+
+// HandleUnwatchAfterCancel implements ctxwatch.Handler.
+func (h *canceller) HandleUnwatchAfterCancel() {
+	h.session.late = true
+	if <-h.done != nil {
+		h.session.unsure = true
+	}
+	_ = h.conn.Conn().SetDeadline(time.Time{})
+}

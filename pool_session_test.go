@@ -1,0 +1,215 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// oneConn enters a PostgreSQL tenant that has one connection.
+func oneConn(t testing.TB, cfg tenantdb.PoolConfig) context.Context {
+	t.Helper()
+	cfg.MaxConns = 1
+	w := newWorld(t, "postgres", cfg)
+	ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), w.tenant("acme", w.user("ann")).ID)
+	must(t, err)
+	t.Cleanup(leave)
+	return ctx
+}
+
+// ask returns the one value of a query.
+func ask[T any](t *testing.T, ctx context.Context, query string, args ...any) (v T) {
+	t.Helper()
+	must(t, tenantdb.PG(ctx).QueryRow(ctx, query, args...).Scan(&v))
+	return v
+}
+
+// pid names the connection that serves next.
+func pid(t *testing.T, ctx context.Context) int {
+	t.Helper()
+	return ask[int](t, ctx, "SELECT pg_backend_pid()")
+}
+
+func TestWhatAHandlerLeavesInItsSessionDoesNotReachTheNext(t *testing.T) {
+	ctx := oneConn(t, tenantdb.PoolConfig{})
+	for _, test := range []struct {
+		leave    string // what the handler does
+		look     string // true where the next one meets it
+		reopened bool   // the connection is given up rather than reset
+	}{
+		{"SET application_name = 'left'", "SELECT current_setting('application_name') = 'left'", false},
+		{"SELECT 1; SET statement_timeout = 4321; SELECT 2", "SELECT current_setting('statement_timeout') = '4321ms'", false},
+		{"/* SET LOCAL */ SET search_path = nowhere", "SELECT current_setting('search_path') = 'nowhere'", false},
+		{"SET LOCAL work_mem = '1MB'; SET work_mem = '2MB'", "SELECT current_setting('work_mem') = '2MB'", false},
+		{"SET ROLE pg_read_all_data", "SELECT current_user = 'pg_read_all_data'", false},
+		{"CREATE TEMP TABLE left_behind (n int)", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"CREATE TEMP TABLE left_behind AS SELECT 1 AS n", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"SELECT 1 AS n INTO TEMP left_behind", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"CREATE TEMP VIEW left_behind AS SELECT 1 AS n", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"DECLARE c CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) > 0 FROM pg_cursors WHERE name = 'c'", false},
+		{"SELECT pg_advisory_lock(7)", "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'", false},
+		{"LISTEN ears", "SELECT count(*) > 0 FROM pg_listening_channels()", true},
+		{"PREPARE p AS SELECT 1", "SELECT count(*) > 0 FROM pg_prepared_statements WHERE name = 'p'", true},
+		{"DEALLOCATE ALL", "SELECT false", true}, // pgx believes in its statements still
+		{"DISCARD ALL", "SELECT false", true},
+	} {
+		for shape, run := range map[string]func(string) error{
+			"pgx": func(sql string) error {
+				c, err := tenantdb.PG(ctx).Acquire(ctx)
+				must(t, err)
+				defer c.Release()
+				_, err = c.Conn().Exec(ctx, sql)
+				return err
+			},
+			"database/sql": func(sql string) error { _, err := tenantdb.DB(ctx).ExecContext(ctx, sql); return err },
+			"the protocol": func(sql string) error {
+				c, err := tenantdb.PG(ctx).Acquire(ctx)
+				must(t, err)
+				defer c.Release()
+				return c.Conn().PgConn().Exec(ctx, sql).Close()
+			},
+		} {
+			t.Run(test.leave+"/"+shape, func(t *testing.T) {
+				before := pid(t, ctx)
+				must(t, run(test.leave))
+				if ask[bool](t, ctx, test.look) {
+					t.Error("the next one meets it")
+				}
+				if got := pid(t, ctx); (got != before) != test.reopened {
+					t.Errorf("reopened: %v", got != before)
+				}
+			})
+		}
+	}
+}
+
+func TestWhatEndsByItselfCostsNoReset(t *testing.T) {
+	ctx := oneConn(t, tenantdb.PoolConfig{})
+	// A setting made inside a function leaves no tag: it stays until somebody's reset takes it away.
+	mark := func() { ask[string](t, ctx, "SELECT set_config('x.mark', 'here', false)") }
+	marked := func() bool { return ask[bool](t, ctx, "SELECT coalesce(current_setting('x.mark', true), '') = 'here'") }
+	mark()
+	for name, work := range map[string]func(tx pgx.Tx) error{
+		"SET LOCAL":       func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "SET LOCAL work_mem = '1MB';"); return err },
+		"SET TRANSACTION": func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "set  transaction read only"); return err },
+		"set_config": func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "SELECT set_config('work_mem', $1, true)", "1MB")
+			return err
+		},
+		"a lock that ends with it": func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", 7)
+			return err
+		},
+		"LOCK":  func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "LOCK TABLE me"); return err },
+		"RESET": func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "RESET work_mem"); return err },
+	} {
+		tx, err := tenantdb.PG(ctx).Begin(ctx)
+		must(t, err)
+		must(t, work(tx))
+		must(t, tx.Commit(ctx))
+		if !marked() {
+			t.Errorf("%s: the session was reset", name)
+			mark()
+		}
+	}
+	_, err := tenantdb.PG(ctx).Exec(ctx, "SET work_mem = '1MB'")
+	must(t, err)
+	if marked() {
+		t.Error("the mark outlived a reset: it proves nothing")
+	}
+}
+
+func TestResetAlwaysTakesAwayWhatLeavesNoTrace(t *testing.T) {
+	ctx := oneConn(t, tenantdb.PoolConfig{ResetAlways: true})
+	before := pid(t, ctx)
+	ask[string](t, ctx, "SELECT set_config('x.mark', 'here', false)")
+	if ask[string](t, ctx, "SELECT coalesce(current_setting('x.mark', true), '')") != "" {
+		t.Error("it is still there")
+	}
+	for range 3 { // the statements that pgx keeps prepared go on working
+		ask[int](t, ctx, "SELECT $1::int", 1)
+	}
+	if pid(t, ctx) != before {
+		t.Error("the connection was given up")
+	}
+}
+
+func TestALockTakenByAKeptStatementIsReleasedEachTime(t *testing.T) {
+	ctx := oneConn(t, tenantdb.PoolConfig{})
+	for range 3 { // prepared the first time, sent by name after that
+		ask[bool](t, ctx, "SELECT pg_try_advisory_lock($1)", 7)
+		if ask[int](t, ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") != 0 {
+			t.Fatal("the lock is held still")
+		}
+	}
+}
+
+func TestAClientThatLeavesCostsNoConnectionAndCancelsNobodyElse(t *testing.T) {
+	ctx := oneConn(t, tenantdb.PoolConfig{})
+	rounds := 1000
+	if underRace {
+		rounds = 200
+	}
+	before, cancelled := pid(t, ctx), 0
+	for i := range rounds {
+		leaving, leave := context.WithTimeout(ctx, time.Duration(i%10)*500*time.Microsecond)
+		_, err := tenantdb.PG(ctx).Exec(leaving, "SELECT pg_sleep(0.005)")
+		leave()
+		var pgErr *pgconn.PgError
+		switch {
+		case errors.As(err, &pgErr) && pgErr.Code == "57014":
+			cancelled++
+		case err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, tenantdb.ErrBusy):
+			t.Fatal(err)
+		}
+		if got := pid(t, ctx); got != before { // fails where the late request hits it
+			t.Fatalf("round %d: the connection was given up", i)
+		}
+	}
+	if cancelled == 0 {
+		t.Error("no query was cancelled in its middle: it proves nothing")
+	}
+	t.Logf("%d of %d queries were cancelled in their middle", cancelled, rounds)
+}
+
+// BenchmarkBetweenBorrowers shows what each way to leave a session costs, the statement itself included.
+func BenchmarkBetweenBorrowers(b *testing.B) {
+	for name, bench := range map[string]struct {
+		cfg tenantdb.PoolConfig
+		sql string
+	}{
+		"as it was":           {tenantdb.PoolConfig{}, "SELECT 1"},
+		"reset after SET":     {tenantdb.PoolConfig{}, "SET work_mem = '1MB'"},
+		"ResetAlways":         {tenantdb.PoolConfig{ResetAlways: true}, "SELECT 1"},
+		"closed after LISTEN": {tenantdb.PoolConfig{}, "LISTEN ears"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			ctx := oneConn(b, bench.cfg)
+			for b.Loop() {
+				_, err := tenantdb.PG(ctx).Exec(ctx, bench.sql)
+				must(b, err)
+			}
+		})
+	}
+}
+
+func FuzzASessionIsWatchedAlikeHoweverItsMessagesAreCut(f *testing.F) {
+	f.Add([]byte("C\x00\x00\x00\x08SET\x00Z\x00\x00\x00\x05I"), 3)
+	f.Add([]byte("D\x00\x00\x00\x06\x00\x00C\x00\x00\x00\x0dSELECT 1\x00"), 1)
+	f.Add([]byte("C\x00\x00\x00\x0dSELECT 1\x00C\x00\x00\x00\x0bLISTEN\x00"), 7)
+	f.Add([]byte("C\xff\xff\xff\xff\x00"), 2)
+	f.Add([]byte("C\x00\x00\x00\x00C\x00\x00\x00\x08SET\x00"), 2)
+	f.Fuzz(func(t *testing.T, stream []byte, at int) {
+		at = min(max(at, 0), len(stream))
+		changed, spoiled := tenantdb.Watched(stream)
+		if c, s := tenantdb.Watched(stream[:at], stream[at:]); c != changed || s != spoiled {
+			t.Errorf("in one piece %v %v, cut at %d %v %v", changed, spoiled, at, c, s)
+		}
+	})
+}

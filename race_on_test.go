@@ -1,0 +1,6 @@
+//go:build race
+
+package tenantdb_test
+
+// underRace reports whether the race detector is compiled in.
+const underRace = true
