@@ -44,11 +44,21 @@ func as(t testing.TB, dbURL hostdb.Secret, user, password string) hostdb.Secret 
 	return hostdb.Secret(u.String())
 }
 
+// elsewhere is the product in another process, whose changes w.host hears of when it next looks.
+func (w *world) elsewhere() *world {
+	w.t.Helper()
+	host, err := hostdb.Open(w.t.Context(), w.host.URI())
+	must(w.t, err)
+	w.t.Cleanup(func() { _ = host.Close() })
+	return &world{t: w.t, engine: w.engine, host: host}
+}
+
 func TestARotatedPasswordIsLookedUpBeforeAnybodyIsRefused(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	user := role(t, "SUPERUSER PASSWORD 'first'")
 	w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, "first") })
+	there := w.elsewhere()
 	h := w.middleware(w.config()).Handler(http.HandlerFunc(whoami))
 	for i := range 5 {
 		if rec := do(h, request("ann", "acme")); rec.Code != 200 {
@@ -56,7 +66,7 @@ func TestARotatedPasswordIsLookedUpBeforeAnybodyIsRefused(t *testing.T) {
 		}
 		password := fmt.Sprintf("next%d", i)
 		admin(t, "ALTER ROLE "+user+" PASSWORD '"+password+"'")
-		w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, password) })
+		there.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, password) })
 		w.pool.Retire(acme.ID) // what is open would go on: nobody would have to know the new password
 		answers := make(chan string, 20)
 		together(20, func(int) { answers <- do(h, request("ann", "acme")).Body.String() })
@@ -78,7 +88,7 @@ func TestAPasswordRotatedUnderLoadDisturbsNoQueryForLong(t *testing.T) {
 	acme := w.tenant("acme", w.user("ann"))
 	user := role(t, "SUPERUSER PASSWORD 'first'")
 	w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, "first") })
-	mw := w.middleware(w.config())
+	mw, there := w.middleware(w.config()), w.elsewhere()
 	ctx, leave, err := mw.Enter(t.Context(), acme.ID)
 	must(t, err)
 	defer leave()
@@ -101,7 +111,7 @@ func TestAPasswordRotatedUnderLoadDisturbsNoQueryForLong(t *testing.T) {
 	for i := range 5 {
 		password := fmt.Sprintf("next%d", i)
 		admin(t, "ALTER ROLE "+user+" PASSWORD '"+password+"'")
-		w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, password) })
+		there.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = as(w.t, t.DBURL, user, password) })
 		fresh, leave, err := mw.Enter(t.Context(), acme.ID) // whoever asks afresh starts the new generation
 		must(t, err)
 		ask[string](t, fresh, "SELECT name FROM me")
@@ -123,12 +133,12 @@ func TestFactsOfYesterdayDoNotBringBackAnOldAddress(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		acme, other := w.tenant("acme", ann), w.tenant("other", ann)
-		mw := w.middleware(w.config())
+		mw, there := w.middleware(w.config()), w.elsewhere()
 		h := mw.Handler(http.HandlerFunc(whoami))
 		if rec := do(h, request("ann", "acme")); rec.Body.String() != "acme" { // cached from here on
 			t.Fatalf("%d %s", rec.Code, rec.Body)
 		}
-		w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = other.DBURL })
+		there.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = other.DBURL })
 		_, leave, err := mw.Enter(t.Context(), acme.ID) // this one asks, and hears of the move before the cache does
 		must(t, err)
 		defer leave()
