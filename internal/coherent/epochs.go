@@ -3,6 +3,7 @@ package coherent
 import (
 	"hash/maphash"
 	"math/bits"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,7 +15,8 @@ const (
 
 // epochs numbers the changes. A stripe holds the number of the last change of any id that hashes to it.
 type epochs struct {
-	sequence  atomic.Uint64
+	mu        sync.Mutex    // held by who numbers a change
+	sequence  atomic.Uint64 // the latest change whose stripe holds its number
 	users     []atomic.Uint64
 	tenants   []atomic.Uint64
 	plans     [planStripes]atomic.Uint64
@@ -25,19 +27,21 @@ type epochs struct {
 
 // stamp says when an entry was loaded and which stripes end its validity.
 type stamp struct {
+	checked      atomic.Uint64 // the number up to which no change has ended it
 	began        uint64
 	plans        uint64 // a set of plan stripes
 	user, tenant uint16 // stripes
-	has          flags
+	flags        flags
 }
 
-// flags says which parts of a stamp count.
+// flags says which parts of a stamp count, and what the answer is.
 type flags uint8
 
 const (
 	hasUser flags = 1 << iota
 	hasTenant
 	hasAny // depends on users and tenants that may yet come to exist
+	denies
 )
 
 // seed hashes ids to stripes; one for the process is enough, since stripes are never stored.
@@ -53,30 +57,35 @@ func (p *epochs) now() uint64 {
 	return p.sequence.Load()
 }
 
-// stamp makes the stamp of facts whose load began at that number.
-func (p *epochs) stamp(began uint64, user, tenant string, plans []string, any bool) stamp {
-	s := stamp{began: began}
+// stamp fills in the stamp of facts whose load began at that number.
+func (p *epochs) stamp(s *stamp, began uint64, user, tenant string, plans []string, any bool) {
+	s.began = began
+	s.checked.Store(began)
 	if user != "" {
-		s.user, s.has = stripe(user, len(p.users)), s.has|hasUser
+		s.user, s.flags = stripe(user, len(p.users)), s.flags|hasUser
 	}
 	if tenant != "" {
-		s.tenant, s.has = stripe(tenant, len(p.tenants)), s.has|hasTenant
+		s.tenant, s.flags = stripe(tenant, len(p.tenants)), s.flags|hasTenant
 	}
 	for _, plan := range plans {
 		s.plans |= 1 << stripe(plan, planStripes)
 	}
 	if any {
-		s.has |= hasAny
+		s.flags |= hasAny
 	}
-	return s
 }
 
-// valid reports whether nothing that a stamp depends on has changed since its load began.
+// valid reports whether nothing that a stamp depends on has changed since its load began. While nothing at all has changed since it
+// was last asked, it looks at no stripe.
 func (p *epochs) valid(s *stamp) bool {
+	latest := p.sequence.Load() // before the stripes, which may then hold more
+	if s.checked.Load() == latest {
+		return true
+	}
 	if p.reset.Load() > s.began ||
-		s.has&hasUser != 0 && p.users[s.user].Load() > s.began ||
-		s.has&hasTenant != 0 && p.tenants[s.tenant].Load() > s.began ||
-		s.has&hasAny != 0 && (p.anyUser.Load() > s.began || p.anyTenant.Load() > s.began) {
+		s.flags&hasUser != 0 && p.users[s.user].Load() > s.began ||
+		s.flags&hasTenant != 0 && p.tenants[s.tenant].Load() > s.began ||
+		s.flags&hasAny != 0 && (p.anyUser.Load() > s.began || p.anyTenant.Load() > s.began) {
 		return false
 	}
 	for set := s.plans; set != 0; set &= set - 1 {
@@ -84,18 +93,17 @@ func (p *epochs) valid(s *stamp) bool {
 			return false
 		}
 	}
+	s.checked.Store(latest)
 	return true
 }
 
-// raise gives a stripe the next number. Concurrent raises of one stripe leave the larger.
+// raise gives a stripe the next number, and only then lets the number be seen: who has seen it finds it in the stripe.
 func (p *epochs) raise(stripe *atomic.Uint64) {
-	n := p.sequence.Add(1)
-	for {
-		old := stripe.Load()
-		if old >= n || stripe.CompareAndSwap(old, n) {
-			return
-		}
-	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.sequence.Load() + 1
+	stripe.Store(next)
+	p.sequence.Store(next)
 }
 
 // raiseID gives the next number to the stripe of an id.
@@ -149,26 +157,4 @@ func (c *Cache[K, V]) Polled(began time.Time) {
 			return
 		}
 	}
-}
-
-// instant is a time on both clocks: the monotonic one may stand still while a machine sleeps, the wall's may be set back.
-type instant struct {
-	mono time.Duration // since the process began
-	wall int64         // nanoseconds of the Unix epoch
-}
-
-// start is when this process began, for the monotonic clock.
-var start = time.Now()
-
-func instantOf(t time.Time) instant {
-	return instant{mono: t.Sub(start), wall: t.UnixNano()}
-}
-
-func instantNow() instant {
-	return instantOf(time.Now())
-}
-
-// since returns the larger of what the two clocks say has passed.
-func (i instant) since(earlier instant) time.Duration {
-	return max(i.mono-earlier.mono, time.Duration(i.wall-earlier.wall))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -28,7 +29,7 @@ type model struct {
 	slugs    map[string]string      // slug → tenant id
 	plans    map[string]string      // tenant id → plan
 	members  map[[2]string]bool     // (user id, tenant id) → active
-	pending  []change               // committed, not yet polled
+	pending  []change               // committed, not yet told
 	next     int
 	down     bool
 	cut      bool // the feed alone can't reach the database
@@ -211,8 +212,7 @@ func (m *model) poll(c *Cache[key, fact], travel time.Duration) {
 		m.mu.Unlock()
 		return
 	}
-	found := m.pending
-	m.pending = nil
+	found := slices.Clone(m.pending) // what another look is about to report, too
 	m.mu.Unlock()
 	time.Sleep(travel)
 	for _, change := range found {
@@ -220,8 +220,11 @@ func (m *model) poll(c *Cache[key, fact], travel time.Duration) {
 	}
 	m.mu.Lock()
 	for _, change := range found {
-		m.applied[change.part][change.version] = time.Now()
+		if told := &m.applied[change.part][change.version]; told.IsZero() {
+			*told = time.Now()
+		}
 	}
+	m.pending = slices.DeleteFunc(m.pending, func(c change) bool { return !m.applied[c.part][c.version].IsZero() })
 	m.mu.Unlock()
 	c.Polled(began)
 }

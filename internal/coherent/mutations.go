@@ -6,4 +6,6 @@ const (
 	flightIgnoresStamp = "flight-ignores-stamp" // who joins a load takes its answer, whatever changed since
 	pollTimeAtEnd      = "poll-time-at-end"     // a look counts from its end
 	ceilingIgnored     = "ceiling-ignored"      // MaxStaleIfDown doesn't bound
+	frontKeepsEvicted  = "front-keeps-evicted"  // an evicted entry is still found
+	frontKeepsReplaced = "front-keeps-replaced" // a new answer doesn't replace the one that is found without the lock
 )

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// counters are written on misses only; hits are counted in the shards.
+// counters are written on misses only; hits are counted by the store.
 type counters struct {
 	misses, loads, failures, refreshes, staleServes atomic.Uint64
 }
@@ -28,18 +28,12 @@ type Stats struct {
 
 // Stats returns a snapshot.
 func (c *Cache[K, V]) Stats() Stats {
-	s := Stats{
-		Misses:      c.stats.misses.Load(),
-		Loads:       c.stats.loads.Load(),
-		Failures:    c.stats.failures.Load(),
-		Refreshes:   c.stats.refreshes.Load(),
-		StaleServes: c.stats.staleServes.Load(),
-		SincePoll:   -1,
-	}
-	s.Entries, s.Hits = c.grants.totals()
-	s.Denials, s.DenialHits = c.denials.totals()
+	s := c.held.totals()
+	s.Misses, s.Loads, s.Failures = c.stats.misses.Load(), c.stats.loads.Load(), c.stats.failures.Load()
+	s.Refreshes, s.StaleServes = c.stats.refreshes.Load(), c.stats.staleServes.Load()
+	s.SincePoll = -1
 	if p := c.polled.Load(); p != nil {
-		s.SincePoll = instantNow().since(*p)
+		s.SincePoll = c.clock.now().since(*p)
 	}
 	return s
 }

@@ -1,0 +1,143 @@
+package coherent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// wrong says which entry is found although it isn't held, or held as a grant and as a denial.
+func (s *store[K, V]) wrong() string {
+	for i := range s.shards {
+		if wrong := s.shards[i].wrong(); wrong != "" {
+			return wrong
+		}
+	}
+	return ""
+}
+
+func (p *shard[K, V]) wrong() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, hash := range p.grants.Keys() {
+		if e, both := p.denials.Peek(hash); both {
+			return fmt.Sprintf("%v is both granted and denied", e.key)
+		}
+	}
+	for i := range p.front {
+		for j := range p.front[i].slots {
+			found := p.front[i].slots[j].Load()
+			if found != nil && !slices.Contains(p.grants.Values(), found) && !slices.Contains(p.denials.Values(), found) {
+				return fmt.Sprintf("%v is served from the front, but no longer held", found.key)
+			}
+		}
+	}
+	return ""
+}
+
+func answer(k, value int, denied bool) *entry[int, int] {
+	e := &entry[int, int]{key: k, value: value}
+	if denied {
+		e.stamp.flags = denies
+	}
+	return e
+}
+
+func TestAStoreFindsWhatItHoldsAndNothingElse(t *testing.T) {
+	const keys, capacity = 3000, 2000
+	s := newStore[int, int](capacity, capacity)
+	random := rand.New(rand.NewPCG(1, 2))
+	hashes := make([]uint64, keys)
+	for i := range hashes {
+		hashes[i] = random.Uint64()
+	}
+	current := make([]int, keys) // the value filed last
+	found := 0
+	for n := range 100_000 {
+		k := random.IntN(keys)
+		if n%3 == 0 {
+			current[k] = n + 1
+			s.file(hashes[k], answer(k, n+1, random.IntN(8) == 0))
+		}
+		e := s.get(hashes[k], &k)
+		if n%3 == 0 && e == nil {
+			t.Fatal("what was just stored isn't found")
+		}
+		if e != nil {
+			found++
+			if e.key != k || e.value != current[k] {
+				t.Fatalf("key %d: found %d of key %d, want %d", k, e.value, e.key, current[k])
+			}
+		}
+	}
+	if wrong := s.wrong(); wrong != "" {
+		t.Fatal(wrong)
+	}
+	if stats := s.totals(); stats.Entries > capacity || stats.Denials > capacity || stats.Hits+stats.DenialHits != uint64(found) {
+		t.Errorf("found %d: %+v", found, stats)
+	}
+}
+
+func TestAFullBucketsEntriesAreAllFound(t *testing.T) {
+	s := newStore[int, int](100, 1)
+	for k := range 3 * ways { // hashes of one bucket and one tag
+		s.file(uint64(k)<<8, answer(k, k, false))
+	}
+	for range 2 {
+		for k := range 3 * ways {
+			if e := s.get(uint64(k)<<8, &k); e == nil || e.key != k {
+				t.Fatalf("key %d: found %+v", k, e)
+			}
+		}
+	}
+}
+
+func TestTwoKeysOfOneHashAreToldApart(t *testing.T) {
+	s := newStore[int, int](100, 100)
+	for k := range 2 {
+		s.file(7, answer(k, k, k == 1))
+		other := 1 - k
+		if s.get(7, &other) != nil || s.get(7, &k) == nil {
+			t.Fatalf("key %d's entry was taken for another's", k)
+		}
+	}
+}
+
+func TestWhatIsUsedOutlivesAFlood(t *testing.T) {
+	s := newStore[int, int](1024, 64)
+	random := rand.New(rand.NewPCG(3, 4))
+	hashes := make([]uint64, 200)
+	for k := range hashes {
+		hashes[k] = random.Uint64()
+		s.file(hashes[k], answer(k, k, false))
+	}
+	for n := range 100_000 {
+		s.file(random.Uint64(), answer(1000+n, n, false))
+		if k := n % len(hashes); s.get(hashes[k], &k) == nil {
+			t.Fatalf("key %d was pushed out after %d others", k, n)
+		}
+	}
+}
+
+func TestReadersOfAStoreSeeWholeEntries(t *testing.T) {
+	s := newStore[int, int](64, 64)
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for n := range 20_000 {
+				k := n % 100
+				if e := s.get(uint64(k)<<32, &k); e != nil && e.value != k {
+					t.Errorf("key %d: found %d", k, e.value)
+					return
+				}
+			}
+		})
+	}
+	for n := range 20_000 {
+		k := n * 7 % 100
+		s.file(uint64(k)<<32, answer(k, k, n%5 == 0))
+	}
+	readers.Wait()
+}
