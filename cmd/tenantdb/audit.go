@@ -40,13 +40,9 @@ type auditTailCmd struct {
 const straggler = 10 * time.Second
 
 // Run runs the command.
-func (c *auditTailCmd) Run(ctx context.Context, s *session) error {
+func (c *auditTailCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if c.Lines < 0 || c.Lines > 100_000 || c.Since < 0 {
 		return errors.New("--lines is 0 to 100000, and --since not negative")
-	}
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
 	}
 	t := auditTail{host: host, filters: page{}.filters("actor_user_id", c.By, "target_id", c.Target), seen: make(map[string]bool)}
 	rows, err := t.last(ctx, s.env.now(), c.Since, c.Lines)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/tenantdb/tenantdb/hostdb"
 )
 
 // The exit codes beside 0.
@@ -64,8 +66,12 @@ func run(ctx context.Context, args []string, env environment) int {
 		return report(env, fmt.Errorf("%w; see tenantdb --help", err))
 	}
 	s := &session{env: env, flags: grammar.globals, given: givenFlags(parsed)}
+	ctx = hostdb.WithActor(ctx, s.flags.Actor)
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	err = parsed.Run(s)
+	err = parsed.BindSingletonProvider(func() (*hostdb.DB, error) { return s.open(ctx) })
+	if err == nil {
+		err = parsed.Run(s)
+	}
 	return report(env, errors.Join(err, s.close()))
 }
 

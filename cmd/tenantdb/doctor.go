@@ -49,13 +49,9 @@ var findingColumns = []column[finding]{
 const clockTolerance = 2 * time.Second
 
 // Run runs the command.
-func (c *doctorCmd) Run(ctx context.Context, s *session) error {
+func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if c.Replicas < 1 || c.Budget < 1 || c.HostBudget < 1 || c.Parallel < 1 || c.Timeout <= 0 {
 		return errors.New("--replicas, --budget, --host-budget, --parallel and --timeout are at least 1")
-	}
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
 	}
 	pool, err := s.openPool()
 	if err != nil {

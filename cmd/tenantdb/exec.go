@@ -36,17 +36,13 @@ their own. With --write and PostgreSQL the statement is a transaction of its own
 }
 
 // Run runs the command.
-func (c *execCmd) Run(ctx context.Context, s *session) error {
+func (c *execCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	statement, err := c.statement(s)
 	if err != nil {
 		return err
 	}
 	if c.Parallel < 1 || c.Rows < 0 || c.Timeout <= 0 {
 		return errors.New("--parallel, --rows and --timeout can't be negative, nor --parallel and --timeout 0")
-	}
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
 	}
 	if c.Write && c.All {
 		if err := s.confirm(ctx, c.confirmation, "all", "This lets the statement write in every tenant's database."); err != nil {

@@ -43,11 +43,7 @@ type dsnCmd struct {
 }
 
 // Run runs the command.
-func (c *dsnCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *dsnCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err

@@ -39,11 +39,7 @@ type jobsListCmd struct {
 }
 
 // Run runs the command.
-func (c *jobsListCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *jobsListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenantID := ""
 	if c.Tenant != "" {
 		tenant, err := findTenant(ctx, host, c.Tenant)
@@ -62,13 +58,9 @@ type jobsRetryCmd struct {
 }
 
 // Run runs the command.
-func (c *jobsRetryCmd) Run(ctx context.Context, s *session) error {
+func (c *jobsRetryCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if c.Failed == (len(c.ID) > 0) {
 		return errors.New("name jobs by their ids, or give --failed")
-	}
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
 	}
 	ids := c.ID
 	if c.Failed {
@@ -88,11 +80,7 @@ type jobsCancelCmd struct {
 }
 
 // Run runs the command.
-func (c *jobsCancelCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *jobsCancelCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return s.forJobs(ctx, host, c.ID, host.Jobs.Cancel)
 }
 

@@ -29,13 +29,9 @@ func (*jobsWorkCmd) Help() string {
 }
 
 // Run runs the command.
-func (c *jobsWorkCmd) Run(ctx context.Context, s *session) error {
+func (c *jobsWorkCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if c.Parallel < 1 {
 		return errors.New("--parallel is at least 1")
-	}
-	acting, host, err := s.open(ctx)
-	if err != nil {
-		return err
 	}
 	f, err := s.openFleet(host, c.Migrations, c.provisioning)
 	if err != nil {
@@ -58,7 +54,7 @@ func (c *jobsWorkCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	err = c.wait(acting, s, host)
+	err = c.wait(ctx, s, host)
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), workPatience)
 	defer cancel()
 	return errors.Join(err, worker.Close(patience))

@@ -62,11 +62,7 @@ type memberAddCmd struct {
 }
 
 // Run runs the command.
-func (c *memberAddCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *memberAddCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenant, user, err := c.find(ctx, host)
 	if err != nil {
 		return err
@@ -88,11 +84,7 @@ type memberListCmd struct {
 }
 
 // Run runs the command.
-func (c *memberListCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *memberListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenantID, userID := "", ""
 	if c.Tenant != "" {
 		tenant, err := findTenant(ctx, host, c.Tenant)
@@ -119,13 +111,9 @@ type memberUpdateCmd struct {
 }
 
 // Run runs the command.
-func (c *memberUpdateCmd) Run(ctx context.Context, s *session) error {
+func (c *memberUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if c.Role == nil && c.Active == nil {
 		return errors.New("give --role, --active or --no-active")
-	}
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
 	}
 	_, member, err := c.membership(ctx, host)
 	if err != nil {
@@ -145,11 +133,7 @@ type memberRemoveCmd struct {
 }
 
 // Run runs the command.
-func (c *memberRemoveCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *memberRemoveCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenant, member, err := c.membership(ctx, host)
 	if err != nil {
 		return err

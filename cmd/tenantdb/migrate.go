@@ -73,15 +73,15 @@ the summary says how to go on. A tenant that fails stays at the last migration t
 }
 
 // Run runs the command.
-func (c *migrateUpCmd) Run(ctx context.Context, s *session) error {
+func (c *migrateUpCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	opts := fleet.MigrateOptions{Target: c.To, DryRun: c.DryRun}
 	c.selection.apply(&opts)
 	c.pace.apply(&opts)
-	ctx, host, f, err := s.openMigrations(ctx, c.Migrations)
+	f, err := s.openFleet(host, c.Migrations, provisioning{})
 	if err != nil {
 		return err
 	}
-	return s.migrate(ctx, host, f, opts)
+	return s.migrate(ctx, f, opts)
 }
 
 // migrateDownCmd is tenantdb migrate down.
@@ -94,11 +94,11 @@ type migrateDownCmd struct {
 }
 
 // Run runs the command.
-func (c *migrateDownCmd) Run(ctx context.Context, s *session) error {
+func (c *migrateDownCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	opts := fleet.MigrateOptions{Target: c.To, Down: true}
 	c.selection.apply(&opts)
 	c.pace.apply(&opts)
-	ctx, host, f, err := s.openMigrations(ctx, c.Migrations)
+	f, err := s.openFleet(host, c.Migrations, provisioning{})
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (c *migrateDownCmd) Run(ctx context.Context, s *session) error {
 	if err := s.confirm(ctx, c.confirmation, word, what); err != nil {
 		return err
 	}
-	return s.migrate(ctx, host, f, opts)
+	return s.migrate(ctx, f, opts)
 }
 
 // migrateRetryCmd is tenantdb migrate retry.
@@ -124,8 +124,8 @@ type migrateRetryCmd struct {
 }
 
 // Run runs the command.
-func (c *migrateRetryCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, f, err := s.openMigrations(ctx, c.Migrations)
+func (c *migrateRetryCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	f, err := s.openFleet(host, c.Migrations, provisioning{})
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (c *migrateRetryCmd) Run(ctx context.Context, s *session) error {
 	}
 	opts := fleet.MigrateOptions{Run: id, RetryFailed: true}
 	c.pace.apply(&opts)
-	return s.migrate(ctx, host, f, opts)
+	return s.migrate(ctx, f, opts)
 }
 
 // runID is the run that was named, or the last one.
@@ -173,10 +173,10 @@ var resultColumns = []column[fleet.Result]{
 }
 
 // Run runs the command.
-func (c *migratePlanCmd) Run(ctx context.Context, s *session) error {
+func (c *migratePlanCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	opts := fleet.MigrateOptions{Target: c.To}
 	c.selection.apply(&opts)
-	ctx, _, f, err := s.openMigrations(ctx, c.Migrations)
+	f, err := s.openFleet(host, c.Migrations, provisioning{})
 	if err != nil {
 		return err
 	}
@@ -224,8 +224,8 @@ var statusColumns = []column[fleet.TenantStatus]{
 }
 
 // Run runs the command.
-func (c *migrateStatusCmd) Run(ctx context.Context, s *session) error {
-	ctx, _, f, err := s.openMigrations(ctx, c.Migrations)
+func (c *migrateStatusCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	f, err := s.openFleet(host, c.Migrations, provisioning{})
 	if err != nil {
 		return err
 	}
@@ -244,11 +244,7 @@ type migratePauseCmd struct {
 }
 
 // Run runs the command.
-func (c *migratePauseCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *migratePauseCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	f, err := s.openFleet(host, "", provisioning{})
 	if err != nil {
 		return err
@@ -281,11 +277,7 @@ var runColumns = []column[hostdb.MigrationRun]{
 }
 
 // Run runs the command.
-func (c *migrateRunsCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *migrateRunsCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return printList(s, runColumns, host.MigrationRuns.All(ctx, c.filters()...))
 }
 
@@ -296,11 +288,7 @@ type migrateResultsCmd struct {
 }
 
 // Run runs the command.
-func (c *migrateResultsCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *migrateResultsCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	f, err := s.openFleet(host, "", provisioning{})
 	if err != nil {
 		return err

@@ -12,16 +12,6 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// openMigrations opens the host database and the fleet with its migrations.
-func (s *session) openMigrations(ctx context.Context, dir string) (context.Context, *hostdb.DB, *fleet.Fleet, error) {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	f, err := s.openFleet(host, dir, provisioning{})
-	return ctx, host, f, err
-}
-
 // shownFailures is how many failures a summary shows; migrate results shows all.
 const shownFailures = 100
 
@@ -59,7 +49,7 @@ func (r *summary) failuresJSON() []json.RawMessage {
 }
 
 // migrate runs a migration and says what came of it.
-func (s *session) migrate(ctx context.Context, host *hostdb.DB, f *fleet.Fleet, opts fleet.MigrateOptions) error {
+func (s *session) migrate(ctx context.Context, f *fleet.Fleet, opts fleet.MigrateOptions) error {
 	line := &progress{out: s.env.stderr, terminal: s.env.terminal}
 	opts.Progress = line.show
 	report, err := f.Migrate(ctx, opts)

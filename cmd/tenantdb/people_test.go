@@ -46,7 +46,7 @@ func TestMembersComeChangeAndGo(t *testing.T) {
 			t.Errorf("updated: %v", got)
 		}
 		o.fails(1, "give", "member", "update", "acme", "--oauth-id=bob")
-		o.fails(1, "last active owner", "member", "remove", "acme", "--oauth-id=ann", "--yes")
+		o.fails(1, "last_owner", "member", "remove", "acme", "--oauth-id=ann", "--yes")
 		if n, mine := len(o.list("member", "list", "--tenant=acme")), o.list("member", "list", "--oauth-id=bob"); n != 2 || len(mine) != 1 {
 			t.Errorf("%d members, bob's: %v", n, mine)
 		}

@@ -70,11 +70,7 @@ type planCreateCmd struct {
 }
 
 // Run runs the command.
-func (c *planCreateCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *planCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	plan := &hostdb.PricingPlan{ID: c.ID, Name: c.ID, TrialDays: 30, IsActive: true}
 	c.apply(plan)
 	if err := host.Plans.Insert(ctx, plan); err != nil {
@@ -87,11 +83,7 @@ func (c *planCreateCmd) Run(ctx context.Context, s *session) error {
 type planListCmd struct{ page }
 
 // Run runs the command.
-func (c *planListCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *planListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return printList(s, planColumns, host.Plans.All(ctx, c.filters()...))
 }
 
@@ -101,11 +93,7 @@ type planShowCmd struct {
 }
 
 // Run runs the command.
-func (c *planShowCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *planShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	plan, err := host.Plans.Get(ctx, c.ID)
 	if err != nil {
 		return err
@@ -120,10 +108,6 @@ type planUpdateCmd struct {
 }
 
 // Run runs the command.
-func (c *planUpdateCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *planUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return update(ctx, s, host, planColumns, c.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.PricingPlan] { return tx.Plans.Table }, c.apply)
 }

@@ -64,19 +64,18 @@ func refusePassword(given string) error {
 	return errors.New("--host: whoever can list processes reads arguments: put a URL with a password into TENANTDB_HOST_URL")
 }
 
-// open opens the host database and returns a context that writes the audit log in the actor's name. It neither creates nor upgrades
-// a schema: that is for init.
-func (s *session) open(ctx context.Context) (context.Context, *hostdb.DB, error) {
+// open opens the host database, for the commands that ask for one. It neither creates nor upgrades a schema: that is for init.
+func (s *session) open(ctx context.Context) (*hostdb.DB, error) {
 	given, err := s.hostURL()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: given, MaxConns: hostConns, NoUpgrade: true, Now: s.env.now})
 	if err != nil {
-		return nil, nil, fmt.Errorf("host database: %w", err)
+		return nil, fmt.Errorf("host database: %w", err)
 	}
 	s.closers = append(s.closers, host.Close)
-	return hostdb.WithActor(ctx, s.flags.Actor), host, nil
+	return host, nil
 }
 
 // openPool makes the pool of tenants' databases.

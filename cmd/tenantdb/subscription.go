@@ -72,11 +72,7 @@ type subscriptionCreateCmd struct {
 }
 
 // Run runs the command.
-func (c *subscriptionCreateCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *subscriptionCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err
@@ -96,11 +92,7 @@ type subscriptionTrialCmd struct {
 }
 
 // Run runs the command.
-func (c *subscriptionTrialCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *subscriptionTrialCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err
@@ -124,11 +116,7 @@ type subscriptionListCmd struct {
 }
 
 // Run runs the command.
-func (c *subscriptionListCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *subscriptionListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenantID := ""
 	if c.Tenant != "" {
 		tenant, err := findTenant(ctx, host, c.Tenant)
@@ -147,11 +135,7 @@ type subscriptionShowCmd struct {
 }
 
 // Run runs the command.
-func (c *subscriptionShowCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *subscriptionShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	subscription, err := host.Subscriptions.Get(ctx, c.ID)
 	if err != nil {
 		return err
@@ -166,11 +150,7 @@ type subscriptionUpdateCmd struct {
 }
 
 // Run runs the command.
-func (c *subscriptionUpdateCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *subscriptionUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return update(ctx, s, host, subscriptionColumns, c.ID,
 		func(tx *hostdb.Tx) hostdb.Table[hostdb.Subscription] { return tx.Subscriptions.Table }, c.apply)
 }

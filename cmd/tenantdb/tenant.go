@@ -51,11 +51,7 @@ After a failure, the same command goes on where it stopped.`
 }
 
 // Run runs the command.
-func (c *tenantCreateCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *tenantCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	owner, err := c.Owner.find(ctx, host)
 	if err != nil {
 		return err
@@ -79,11 +75,7 @@ type tenantListCmd struct {
 }
 
 // Run runs the command.
-func (c *tenantListCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *tenantListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return printList(s, tenantColumns, host.Tenants.All(ctx, c.filters("status", c.Status, "plan_tier", c.Plan)...))
 }
 
@@ -93,11 +85,7 @@ type tenantArg struct {
 }
 
 // change does something to the tenant by the fleet, and prints it as it is then.
-func (c tenantArg) change(ctx context.Context, s *session, how provisioning, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c tenantArg) change(ctx context.Context, s *session, host *hostdb.DB, how provisioning, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err
@@ -119,11 +107,7 @@ func (c tenantArg) change(ctx context.Context, s *session, how provisioning, do 
 type tenantShowCmd struct{ tenantArg }
 
 // Run runs the command.
-func (c *tenantShowCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *tenantShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err
@@ -135,16 +119,16 @@ func (c *tenantShowCmd) Run(ctx context.Context, s *session) error {
 type tenantSuspendCmd struct{ tenantArg }
 
 // Run runs the command.
-func (c *tenantSuspendCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
+func (c *tenantSuspendCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
 }
 
 // tenantResumeCmd is tenantdb tenant resume.
 type tenantResumeCmd struct{ tenantArg }
 
 // Run runs the command.
-func (c *tenantResumeCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
+func (c *tenantResumeCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
 }
 
 // tenantMaintenanceCmd is tenantdb tenant maintenance.
@@ -154,8 +138,8 @@ type tenantMaintenanceCmd struct {
 }
 
 // Run runs the command.
-func (c *tenantMaintenanceCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+func (c *tenantMaintenanceCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Maintenance(ctx, t.ID, c.Switch == "on")
 	})
 }
@@ -168,11 +152,11 @@ type tenantRenameCmd struct {
 }
 
 // Run runs the command.
-func (c *tenantRenameCmd) Run(ctx context.Context, s *session) error {
+func (c *tenantRenameCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if c.Slug == "" && c.Name == "" {
 		return errors.New("give --slug, --name or both")
 	}
-	return c.change(ctx, s, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Rename(ctx, t.ID, c.Slug, c.Name)
 	})
 }
@@ -185,8 +169,8 @@ type tenantDropCmd struct {
 }
 
 // Run runs the command.
-func (c *tenantDropCmd) Run(ctx context.Context, s *session) error {
-	return c.change(ctx, s, provisioning{RolePerTenant: c.RolePerTenant}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+func (c *tenantDropCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	return c.change(ctx, s, host, provisioning{RolePerTenant: c.RolePerTenant}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		what := fmt.Sprintf("This removes the tenant %s and its database, for good.", nameOf(t))
 		if err := s.confirm(ctx, c.confirmation, nameOf(t), what); err != nil {
 			return err

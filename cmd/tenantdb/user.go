@@ -35,11 +35,7 @@ type userCreateCmd struct {
 }
 
 // Run runs the command.
-func (c *userCreateCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *userCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	user := &hostdb.GlobalUser{Email: c.Email, OAuthID: c.OAuthID, StripeCustID: c.StripeCust, IsSysAdmin: c.SysAdmin}
 	if err := host.Users.Insert(ctx, user); err != nil {
 		return err
@@ -51,11 +47,7 @@ func (c *userCreateCmd) Run(ctx context.Context, s *session) error {
 type userListCmd struct{ page }
 
 // Run runs the command.
-func (c *userListCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *userListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return printList(s, userColumns, host.Users.All(ctx, c.filters()...))
 }
 
@@ -63,11 +55,7 @@ func (c *userListCmd) Run(ctx context.Context, s *session) error {
 type userShowCmd struct{ userRef }
 
 // Run runs the command.
-func (c *userShowCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *userShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	user, err := c.find(ctx, host)
 	if err != nil {
 		return err
@@ -85,11 +73,7 @@ type userUpdateCmd struct {
 }
 
 // Run runs the command.
-func (c *userUpdateCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *userUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	named, err := c.find(ctx, host)
 	if err != nil {
 		return err
@@ -110,11 +94,7 @@ type userDeleteCmd struct {
 }
 
 // Run runs the command.
-func (c *userDeleteCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *userDeleteCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	user, err := c.find(ctx, host)
 	if err != nil {
 		return err

@@ -35,11 +35,7 @@ type webhooksListCmd struct {
 }
 
 // Run runs the command.
-func (c *webhooksListCmd) Run(ctx context.Context, s *session) error {
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
+func (c *webhooksListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	filters := c.filters("status", c.Status, "event_type", c.Type, "stripe_sub_id", c.Sub)
 	return printList(s, webhookColumns, host.WebhookEvents.All(ctx, filters...))
 }
@@ -65,16 +61,12 @@ var replayedColumns = []column[replayed]{
 }
 
 // Run runs the command.
-func (c *webhooksReplayCmd) Run(ctx context.Context, s *session) error {
+func (c *webhooksReplayCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if (c.Status == "") == (len(c.Event) == 0) {
 		return errors.New("name events by Stripe's ids, or give --status")
 	}
-	ctx, host, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
 	failed := 0
-	err = printList(s, replayedColumns, func(yield func(*replayed, error) bool) {
+	err := printList(s, replayedColumns, func(yield func(*replayed, error) bool) {
 		for id, err := range c.events(ctx, host) {
 			r := &replayed{event: id}
 			if err == nil {
