@@ -27,9 +27,11 @@ type sqliteFiles struct {
 	patience time.Duration
 	evict    func() bool // closes an idle file; false where there is none
 	waiting  atomic.Int32
+	steals   atomic.Uint64 // idle files closed for others
 
 	mu    sync.Mutex    // guards what follows and every sqliteDB's state; no I/O under it
 	open  int           // files that hold a place, at most max
+	opens uint64        // times that a file took one
 	freed chan struct{} // closed, and replaced, when a place may have come free
 }
 
@@ -117,6 +119,7 @@ func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB) error {
 			return err
 		}
 		if s.evict() {
+			s.steals.Add(1)
 			continue
 		}
 		select {
@@ -136,6 +139,7 @@ func (s *sqliteFiles) tryAdmit(f *sqliteDB) (bool, error) {
 	if !shut && !had && free {
 		f.open = true
 		s.open++
+		s.opens++
 	}
 	s.mu.Unlock()
 	switch {

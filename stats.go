@@ -2,7 +2,7 @@ package tenantdb
 
 import "time"
 
-// Stats is a snapshot of a Middleware's cache. Counters run from New.
+// Stats is a snapshot of a Middleware's cache and pool. Counters run from New, the pool's from NewPool.
 type Stats struct {
 	// Entries and Denials are how many grants and refusals are cached.
 	Entries, Denials int
@@ -18,6 +18,8 @@ type Stats struct {
 	SincePoll time.Duration
 	// FeedFailing says that the last look for changes failed.
 	FeedFailing bool
+	// Pool are the figures of Config.Pool, or of the pool that New made.
+	Pool PoolStats
 }
 
 // Stats returns a snapshot.
@@ -25,7 +27,7 @@ func (m *Middleware) Stats() Stats {
 	c := m.resolver.cache.Stats()
 	return Stats{Entries: c.Entries, Denials: c.Denials, Hits: c.Hits, DenialHits: c.DenialHits, Misses: c.Misses, Loads: c.Loads,
 		LoadFailures: c.Failures, Refreshes: c.Refreshes, StaleServes: c.StaleServes, SincePoll: c.SincePoll,
-		FeedFailing: m.resolver.feed.failing.Load()}
+		FeedFailing: m.resolver.feed.failing.Load(), Pool: m.pool.Stats()}
 }
 
 // Invalidate forgets what is cached about a user and about a tenant, by their ids; "" leaves that one out. Changes in the host
