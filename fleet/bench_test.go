@@ -1,0 +1,225 @@
+package fleet_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+// benchWorld is newWorld for benchmarks.
+func benchWorld(b *testing.B, engine string) *world {
+	b.Helper()
+	w := &world{dir: filepath.Join(b.TempDir(), "tenants")}
+	w.url = "sqlite:" + filepath.Join(b.TempDir(), "host.db")
+	if engine == "postgres" {
+		w.url = pgtest.Database(b)
+	}
+	var err error
+	w.host, err = hostdb.Open(b.Context(), w.url)
+	must(b, err)
+	b.Cleanup(func() { _ = w.host.Close() })
+	w.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: w.dir})
+	must(b, err)
+	b.Cleanup(func() { _ = w.pool.Close(context.Background()) })
+	w.owner = &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
+	must(b, w.host.Users.Insert(b.Context(), w.owner))
+	return w
+}
+
+// benchFleet makes a fleet.
+func (w *world) benchFleet(b *testing.B, migrations fstest.MapFS) *fleet.Fleet {
+	b.Helper()
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: migrations})
+	must(b, err)
+	return f
+}
+
+// benchProvision makes n tenants.
+func (w *world) benchProvision(b *testing.B, f *fleet.Fleet, n int) []*hostdb.TenantCatalog {
+	b.Helper()
+	var all []*hostdb.TenantCatalog
+	for i := range n {
+		tenant, err := f.Provision(b.Context(), fleet.Spec{Slug: fmt.Sprintf("t%d-%s", i, hostdb.NewID()[20:]), OwnerID: w.owner.ID})
+		must(b, err)
+		all = append(all, tenant)
+	}
+	return all
+}
+
+// BenchmarkProvision compares provisioning on PostgreSQL with a bare CREATE DATABASE from the same template, turn by turn, and reports
+// the host database's part.
+func BenchmarkProvision(b *testing.B) {
+	w := benchWorld(b, "postgres")
+	f := w.benchFleet(b, schema)
+	w.benchProvision(b, f, 1)
+	conn, err := pgx.Connect(b.Context(), w.url)
+	must(b, err)
+	defer conn.Close(context.Background())
+	var template string
+	must(b, conn.QueryRow(b.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, 'tenantdb_template_') ORDER BY oid DESC LIMIT 1").Scan(&template))
+	var bare, ours, host time.Duration
+	for b.Loop() {
+		name := "tenantdb_bare_" + hostdb.NewID()
+		began := time.Now()
+		_, err := conn.Exec(b.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY wal_log")
+		bare += time.Since(began)
+		must(b, err)
+		began = time.Now()
+		tenant := w.benchProvision(b, f, 1)[0]
+		ours += time.Since(began)
+		began = time.Now()
+		w.hostPart(b)
+		host += time.Since(began)
+		must(b, f.Drop(b.Context(), tenant.ID))
+		_, err = conn.Exec(b.Context(), "DROP DATABASE "+name)
+		must(b, err)
+	}
+	n := float64(b.N)
+	b.ReportMetric(bare.Seconds()*1000/n, "bare-ms")
+	b.ReportMetric(ours.Seconds()*1000/n, "ours-ms")
+	b.ReportMetric(host.Seconds()*1000/n, "host-ms")
+	b.ReportMetric(ours.Seconds()/(bare+host).Seconds(), "ours/(bare+host)")
+}
+
+// hostPart does in the host database what a Provision does there, with no tenant's database.
+func (w *world) hostPart(b *testing.B) {
+	b.Helper()
+	ctx, id := b.Context(), hostdb.NewID()
+	_, err := w.host.Users.Get(ctx, w.owner.ID)
+	must(b, err)
+	tenant := &hostdb.TenantCatalog{ID: id, Slug: "h-" + id, Name: "x", IsActive: true, Status: hostdb.TenantProvisioning, DBURL: "sqlite:" + hostdb.Secret(id) + ".db"}
+	job := &hostdb.SystemJob{JobType: "bench", Payload: "{}", DedupeKey: id}
+	must(b, w.host.InTx(ctx, func(tx *hostdb.Tx) error {
+		must(b, tx.Tenants.Insert(ctx, tenant))
+		must(b, tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: w.owner.ID, TenantID: id, Role: hostdb.RoleOwner}))
+		_, err := tx.Jobs.Enqueue(ctx, job)
+		must(b, err)
+		job, err = tx.Jobs.ClaimJob(ctx, job.ID, "bench", time.Minute)
+		return err
+	}))
+	must(b, w.host.InTx(ctx, func(tx *hostdb.Tx) error {
+		row, err := tx.Tenants.Lock(ctx, id)
+		must(b, err)
+		members, err := tx.Memberships.ListForTenant(ctx, id)
+		must(b, err)
+		members[0].IsActive = true
+		must(b, tx.Memberships.Update(ctx, members[0]))
+		row.Status, row.SchemaVersion = hostdb.TenantActive, 2
+		must(b, tx.Tenants.Update(ctx, row))
+		return tx.Jobs.Complete(ctx, job)
+	}))
+}
+
+// BenchmarkMigrate compares 10 migrations on 300 databases with goose driven by hand at the same parallelism.
+func BenchmarkMigrate(b *testing.B) {
+	const tenants, parallel = 300, 4
+	for _, engine := range []string{"sqlite", "postgres"} {
+		b.Run(engine, func(b *testing.B) {
+			w := benchWorld(b, engine)
+			base := w.benchFleet(b, schema)
+			ten := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"], "00002_more.sql": schema["00002_more.sql"]}
+			for v := 3; v <= 12; v++ {
+				ten[fmt.Sprintf("%05d_step.sql", v)] = &fstest.MapFile{Data: []byte(fmt.Sprintf("-- +goose Up\nCREATE TABLE extra%d (id INTEGER PRIMARY KEY, body TEXT NOT NULL);\n", v))}
+			}
+			var byHand, ours time.Duration
+			for b.Loop() {
+				hand := w.benchProvision(b, base, tenants)
+				began := time.Now()
+				gooseByHand(b, w, engine, hand, ten, parallel)
+				byHand += time.Since(began)
+				w.benchDrop(b, base, hand)
+				all := w.benchProvision(b, base, tenants)
+				began = time.Now()
+				report, err := w.benchFleet(b, ten).Migrate(b.Context(), fleet.MigrateOptions{Parallel: parallel})
+				ours += time.Since(began)
+				must(b, err)
+				if report.Done != tenants {
+					b.Fatalf("report %+v", report)
+				}
+				w.benchDrop(b, base, all)
+			}
+			b.ReportMetric(byHand.Seconds()/float64(b.N), "goose-s")
+			b.ReportMetric(ours.Seconds()/float64(b.N), "ours-s")
+			b.ReportMetric(ours.Seconds()/byHand.Seconds(), "ours/goose")
+		})
+	}
+}
+
+func (w *world) benchDrop(b *testing.B, f *fleet.Fleet, all []*hostdb.TenantCatalog) {
+	b.Helper()
+	for _, tenant := range all {
+		must(b, f.Drop(b.Context(), tenant.ID))
+	}
+}
+
+// gooseByHand migrates as a program would that has only goose.
+func gooseByHand(b *testing.B, w *world, engine string, all []*hostdb.TenantCatalog, migrations fstest.MapFS, parallel int) {
+	b.Helper()
+	work := make(chan *hostdb.TenantCatalog)
+	var workers sync.WaitGroup
+	for range parallel {
+		workers.Go(func() {
+			for tenant := range work {
+				driver, dsn, dialect := "pgx", tenant.DBURL.Reveal(), goose.DialectPostgres
+				if engine == "sqlite" {
+					dialect, driver = goose.DialectSQLite3, "sqlite"
+					dsn = "file:" + filepath.Join(w.dir, tenant.ID+".db") +
+						"?mode=rw&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate"
+				}
+				db, err := sql.Open(driver, dsn)
+				if err != nil {
+					b.Error(err)
+					continue
+				}
+				provider, err := goose.NewProvider(dialect, db, migrations)
+				if err == nil {
+					_, err = provider.Up(b.Context())
+				}
+				if err = errors.Join(err, db.Close()); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	for _, tenant := range all {
+		work <- tenant
+	}
+	close(work)
+	workers.Wait()
+}
+
+// BenchmarkMigrateNothing is a run over 1,000 tenants that are at the target.
+func BenchmarkMigrateNothing(b *testing.B) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		b.Run(engine, func(b *testing.B) {
+			w := benchWorld(b, engine)
+			for i := range 1000 {
+				must(b, w.host.Tenants.Insert(b.Context(), &hostdb.TenantCatalog{Slug: fmt.Sprintf("t%d", i), Name: "x", IsActive: true, SchemaVersion: 2,
+					DBURL: "postgres://nobody@127.0.0.1:1/none"}))
+			}
+			f := w.benchFleet(b, schema)
+			for b.Loop() {
+				report, err := f.Migrate(b.Context(), fleet.MigrateOptions{})
+				must(b, err)
+				if report.AtTarget != 1000 {
+					b.Fatalf("report %+v", report)
+				}
+			}
+		})
+	}
+}
