@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 type crashPlan struct {
 	URL, Dir, Owner string
 	Drop            string // this tenant; "": provision acme
+	Migrate         bool   // all tenants, with a third migration; the steps are the files that are read
 	Roles           bool
 	At              int // the step, from 0
 }
@@ -79,6 +81,9 @@ func crash(plan string) error {
 	if err != nil {
 		return err
 	}
+	if p.Migrate {
+		return p.migrate(host, pool)
+	}
 	f, err := p.fleet(host, pool, childLease, slog.New(stepHandler{slog.DiscardHandler, &p.At}))
 	if err != nil {
 		return err
@@ -88,6 +93,44 @@ func crash(plan string) error {
 	}
 	_, err = f.Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: p.Owner, Trial: true, PlanTier: "pro"})
 	return err
+}
+
+// migrate dies in the middle of a tenant.
+func (p crashPlan) migrate(host *hostdb.DB, pool *tenantdb.Pool) error {
+	var reads atomic.Int64
+	files := hookFS{newest(extra(3)), func() {
+		if reads.Add(1) > int64(p.At) {
+			os.Exit(crashExit)
+		}
+	}}
+	f, err := fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: files, Lease: childLease})
+	if err != nil {
+		return err
+	}
+	_, err = f.Migrate(context.Background(), fleet.MigrateOptions{Parallel: 2})
+	return err
+}
+
+func TestAMigrationRunWhoseProcessIsKilledGoesOn(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		all := w.tenants(t, 6)
+		if !runCrash(t, crashPlan{URL: w.url, Dir: w.dir, Migrate: true, At: 3}) {
+			t.Fatal("the child lived on")
+		}
+		last, err := w.host.MigrationRuns.Last(t.Context())
+		must(t, err)
+		counts, err := w.host.MigrationTenants.Count(t.Context(), last.ID)
+		must(t, err)
+		if counts[hostdb.MigrationRunning] == 0 || last.Status != hostdb.RunRunning {
+			t.Errorf("the child left %v of a run that is %s", counts, last.Status)
+		}
+		report, err := w.fleet(t, newest(extra(3))).Migrate(t.Context(), fleet.MigrateOptions{Run: last.ID})
+		must(t, err)
+		wantCounts(t, report, "done: 0 at target, 6 done, 0 failed, 0 skipped, 0 pending")
+		for _, tenant := range all {
+			w.at(t, tenant, 3)
+		}
+	})
 }
 
 // runCrash runs a child and reports whether it died at its step.

@@ -1,0 +1,4 @@
+package fleet
+
+// WithoutSecrets is withoutSecrets.
+var WithoutSecrets = withoutSecrets
