@@ -15,6 +15,11 @@ func (db *DB) Bare() *sql.DB {
 	return db.read
 }
 
+// BareWriter is the pool that writes run on.
+func (db *DB) BareWriter() *sql.DB {
+	return db.write
+}
+
 // Bare is the driver's transaction.
 func (tx *Tx) Bare() *sql.Tx {
 	return tx.sql

@@ -94,6 +94,86 @@ func FuzzText(f *testing.F) {
 	})
 }
 
+// FuzzFilter: a page's name, and what a list is narrowed by, come from a client. The answer is a page, or ErrInvalid with the field.
+func FuzzFilter(f *testing.F) {
+	for _, seed := range []string{"", "name", "id", "db_url", "1=1; --", "name = ''", "\x00", "\xff", "active_owners"} {
+		f.Add(seed, seed, seed, 3)
+	}
+	f.Add("is_active", "true", "", -1)
+	var db *hostdb.DB
+	f.Fuzz(func(t *testing.T, column, value, after string, limit int) {
+		if db == nil {
+			db = memory()
+			must(t, db.Tenants.Insert(t.Context(), &hostdb.TenantCatalog{ID: strings.Repeat("a", 32), Name: "Acme"}))
+		}
+		page, err := db.Tenants.List(t.Context(), hostdb.Where(column, value), hostdb.After(after), hostdb.Limit(limit))
+		var field *hostdb.FieldError
+		if err != nil && (!errors.Is(err, hostdb.ErrInvalid) || !errors.As(err, &field)) {
+			t.Fatalf("List(%q = %q, after %q, %d): %v", column, value, after, limit, err)
+		}
+		if len(page) > 1 || len(page) == 1 && (limit == 0 || page[0].ID <= after) {
+			t.Fatalf("List(%q = %q, after %q, %d) = %v", column, value, after, limit, page)
+		}
+	})
+}
+
+// FuzzKeys: a token names the user, a request the tenant. What is asked is known or unknown, or ErrInvalid with the field.
+func FuzzKeys(f *testing.F) {
+	for _, seed := range []string{"", "auth|1", "acme", "Acme", "a' OR '1'='1", "\x00", "\xff", strings.Repeat("a", 32), strings.Repeat("x", 513)} {
+		f.Add(seed, seed)
+	}
+	var db *hostdb.DB
+	f.Fuzz(func(t *testing.T, user, tenant string) {
+		if db == nil {
+			db = memory()
+			must(t, db.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "a", OAuthID: "auth|1"}))
+			must(t, db.Tenants.Insert(t.Context(), &hostdb.TenantCatalog{Name: "Acme", Slug: "acme"}))
+		}
+		for _, byUser := range []hostdb.UserKey{{ID: user}, {OAuthID: user}} {
+			for _, byTenant := range []hostdb.TenantKey{{ID: tenant}, {Slug: tenant}} {
+				got, err := db.Access(t.Context(), byUser, byTenant)
+				var field *hostdb.FieldError
+				if err != nil {
+					if !errors.Is(err, hostdb.ErrInvalid) || !errors.As(err, &field) {
+						t.Fatalf("Access(%q, %q): %v", user, tenant, err)
+					}
+					continue
+				}
+				if (got.User != nil) != (byUser.OAuthID == "auth|1") || (got.Tenant != nil) != (byTenant.Slug == "acme") {
+					t.Fatalf("Access(%q, %q) = %+v", user, tenant, got)
+				}
+			}
+		}
+	})
+}
+
+// FuzzStoredTime: what another program may store as a time, the library can read.
+func FuzzStoredTime(f *testing.F) {
+	for _, seed := range []string{"", "now", "2026-01-01", "2026-12-31T23:59:59.999999Z", "2026-02-30T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z",
+		"2026-01-01T24:00:00.000000Z", "2026-01-01T23:59:60.000000Z", "2461042.5", "2026-01-01T00:00:00.000000z", "2026-01-01T00:00:00+01:00"} {
+		f.Add(seed)
+	}
+	var db *hostdb.DB
+	var pool *sql.DB
+	var user *hostdb.GlobalUser
+	f.Fuzz(func(t *testing.T, s string) {
+		if db == nil {
+			db = memory()
+			user = &hostdb.GlobalUser{Email: "a"}
+			must(t, db.Users.Insert(t.Context(), user))
+			pool = db.BareWriter()
+		}
+		_, err := pool.Exec("UPDATE core_users SET created_at = $1", s)
+		if err != nil {
+			return
+		}
+		got, err := db.Users.Get(t.Context(), user.ID)
+		if err != nil || got.CreatedAt.Format("2006-01-02T15:04:05.000000Z") != s {
+			t.Fatalf("%q was stored and read as %v, %v", s, got, err)
+		}
+	})
+}
+
 // The grammar holds in the database too, for those who write past the library.
 func TestChecksHoldPastTheLibrary(t *testing.T) {
 	for name, place := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
