@@ -71,8 +71,9 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 }
 
 // Claim takes the next job of one of these types (of any, if there are none) for a worker and a lease, which Heartbeat extends.
-// Tenants take turns, however many jobs each has in line; within a tenant, jobs run in the order they came. A job whose lease is
-// over goes back in line, or fails for good if it has no attempt left. A job is given to one worker at a time.
+// Tenants take turns, however many jobs each has in line; within a tenant, jobs run in the order in which they became ready: those
+// with a RunAfter when its time came, those that failed when their pause was over. A job whose lease is over goes back to its place
+// in line, or fails for good if it has no attempt left. A job is given to one worker at a time.
 // Errors: ErrNotFound when no job is ready; ErrInvalid.
 func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
 	if err := (rule{required: true}).text("worker", worker); err != nil {
@@ -140,19 +141,17 @@ func (t Jobs) next(ctx context.Context, worker string, types []string, lease tim
 // how many rows it changed.
 func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	now := t.s.db.engine.time(t.s.db.now())
-	skip := ""
-	if t.s.db.engine == postgres {
-		skip = " FOR UPDATE SKIP LOCKED"
+	ids := "IN (SELECT id FROM sys_jobs WHERE %s LIMIT 1000)"
+	if t.s.db.engine == postgres { // an array is gone through in order, as SQLite goes through its set
+		ids = "= ANY (ARRAY(SELECT id FROM sys_jobs WHERE %s LIMIT 1000 FOR UPDATE SKIP LOCKED))"
 	}
 	var swept int64
 	for _, text := range []string{
-		`UPDATE sys_jobs SET run_after = NULL WHERE id IN (SELECT id FROM sys_jobs
-			WHERE status = 'pending' AND run_after <= $1 ORDER BY run_after LIMIT 1000` + skip + ")",
+		"UPDATE sys_jobs SET run_after = NULL WHERE id " + fmt.Sprintf(ids, "status = 'pending' AND run_after <= $1 ORDER BY run_after"),
 		`UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_until = NULL, error_log = 'the lease ended',
 			completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
 			status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END
-			WHERE id IN (SELECT id FROM sys_jobs WHERE status = 'running' AND lease_until <= $1
-				ORDER BY lease_until LIMIT 1000` + skip + ")",
+			WHERE id ` + fmt.Sprintf(ids, "status = 'running' AND lease_until <= $1 ORDER BY lease_until"),
 	} {
 		touched, err := t.s.exec(ctx, text, []any{now}, nothing)
 		if err != nil {
@@ -245,7 +244,7 @@ func (t Jobs) Cancel(ctx context.Context, id string) error {
 		"status IN ('pending', 'running')", t.s.db.engine.time(t.s.db.now()))
 }
 
-// Retry puts a failed or cancelled job in line again, with all its attempts. Errors: ErrNotFound; ErrConflict on "status"
+// Retry puts a failed or cancelled job at the end of its tenant's line, with all its attempts. Errors: ErrNotFound; ErrConflict on "status"
 // where the job has not ended or was completed, and on "dedupe_key" where another one has taken its place.
 func (t Jobs) Retry(ctx context.Context, id string) error {
 	return t.change(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL, worker = NULL,

@@ -85,19 +85,24 @@ CREATE TRIGGER core_tenants_count BEFORE UPDATE OF active_owners ON core_tenants
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count_insert;
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count;
 
--- Whoever inserts a job, it takes its tenant's next turn: a tenant with thousands in line delays another's one job by one.
+-- A job takes its tenant's next turn as it becomes ready, whoever inserts it or changes it: a tenant with thousands in line delays
+-- another's one job by one. Only a job whose worker is gone keeps the turn that it had.
 -- +goose StatementBegin
 CREATE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     NEW.turn := 1 + greatest(
-        (SELECT turn FROM sys_jobs WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '')
-            ORDER BY turn DESC LIMIT 1),
+        (SELECT turn FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL
+            AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '') ORDER BY turn DESC LIMIT 1),
         (SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL ORDER BY turn LIMIT 1),
         0);
     RETURN NEW;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER sys_jobs_turn BEFORE INSERT ON sys_jobs FOR EACH ROW EXECUTE FUNCTION host_take_turn();
+CREATE TRIGGER sys_jobs_turn BEFORE INSERT ON sys_jobs FOR EACH ROW
+    WHEN (NEW.status = 'pending' AND NEW.run_after IS NULL) EXECUTE FUNCTION host_take_turn();
+CREATE TRIGGER sys_jobs_turn_again BEFORE UPDATE OF status, run_after ON sys_jobs FOR EACH ROW
+    WHEN (NEW.status = 'pending' AND NEW.run_after IS NULL AND OLD.status <> 'running'
+        AND (OLD.status <> 'pending' OR OLD.run_after IS NOT NULL)) EXECUTE FUNCTION host_take_turn();
 
 -- +goose StatementBegin
 CREATE FUNCTION host_log_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$

@@ -200,7 +200,7 @@ CREATE TABLE sys_jobs (
 CREATE UNIQUE INDEX sys_jobs__dedupe_key ON sys_jobs (dedupe_key) WHERE status IN ('pending', 'running');
 CREATE INDEX sys_jobs_ready ON sys_jobs (turn, id) WHERE status = 'pending' AND run_after IS NULL;
 CREATE INDEX sys_jobs_delayed ON sys_jobs (run_after) WHERE status = 'pending' AND run_after IS NOT NULL;
-CREATE INDEX sys_jobs_queue ON sys_jobs (coalesce(tenant_id, ''), turn) WHERE status = 'pending';
+CREATE INDEX sys_jobs_queue ON sys_jobs (coalesce(tenant_id, ''), turn) WHERE status = 'pending' AND run_after IS NULL;
 CREATE INDEX sys_jobs_leased ON sys_jobs (lease_until) WHERE status = 'running';
 CREATE INDEX sys_jobs_failed ON sys_jobs (id) WHERE status = 'failed';
 

@@ -78,13 +78,26 @@ CREATE TRIGGER core_tenants_count_insert AFTER INSERT ON core_tenants BEGIN
 END;
 -- +goose StatementEnd
 
--- Whoever inserts a job, it takes its tenant's next turn: a tenant with thousands in line delays another's one job by one.
+-- A job takes its tenant's next turn as it becomes ready, whoever inserts it or changes it: a tenant with thousands in line delays
+-- another's one job by one. Only a job whose worker is gone keeps the turn that it had.
 -- +goose StatementBegin
-CREATE TRIGGER sys_jobs_turn AFTER INSERT ON sys_jobs BEGIN
+CREATE TRIGGER sys_jobs_turn AFTER INSERT ON sys_jobs WHEN NEW.status = 'pending' AND NEW.run_after IS NULL BEGIN
     UPDATE sys_jobs SET turn = 1 + max(
-        coalesce((SELECT turn FROM sys_jobs WHERE status = 'pending' AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '')
-            ORDER BY turn DESC LIMIT 1), 0),
-        coalesce((SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND turn > 0
+        coalesce((SELECT turn FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL
+            AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '') AND id <> NEW.id ORDER BY turn DESC LIMIT 1), 0),
+        coalesce((SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND id <> NEW.id
+            ORDER BY turn LIMIT 1), 0))
+    WHERE id = NEW.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER sys_jobs_turn_again AFTER UPDATE OF status, run_after ON sys_jobs
+    WHEN NEW.status = 'pending' AND NEW.run_after IS NULL AND OLD.status <> 'running'
+        AND (OLD.status <> 'pending' OR OLD.run_after IS NOT NULL) BEGIN
+    UPDATE sys_jobs SET turn = 1 + max(
+        coalesce((SELECT turn FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL
+            AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '') AND id <> NEW.id ORDER BY turn DESC LIMIT 1), 0),
+        coalesce((SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND id <> NEW.id
             ORDER BY turn LIMIT 1), 0))
     WHERE id = NEW.id;
 END;
