@@ -12,7 +12,8 @@ import (
 //
 // The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans, in the same
 // transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the row's id, Details the columns
-// that were set, or {"column": [before, after]}. Secrets and long values are named but not shown.
+// that were set, or {"column": [before, after]}. Secrets and long values are named but not shown. A login is "user.login", without
+// details.
 type HostAuditLog struct {
 	ID          string
 	ActorUserID string // who did it; no foreign key
@@ -77,9 +78,13 @@ func audit[M any](ctx context.Context, tx *Tx, r *relation[M], what string, befo
 	if err != nil {
 		return &failure{text: "audit details: " + kindOf(err)}
 	}
+	return record(ctx, tx, r.subject+"."+what, r.id(target), string(details))
+}
+
+// record writes an audit row in the name of the context's actor.
+func record(ctx context.Context, tx *Tx, event, target, details string) error {
 	actor, _ := ctx.Value(actorKey{}).(string)
-	return tx.AuditLogs.Insert(ctx, &HostAuditLog{
-		ActorUserID: actor, EventType: r.subject + "." + what, TargetID: r.id(target), Details: string(details)})
+	return tx.AuditLogs.Insert(ctx, &HostAuditLog{ActorUserID: actor, EventType: event, TargetID: target, Details: details})
 }
 
 // changes describes a mutation, column by column.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -40,31 +41,62 @@ func (e engine) forUpdate() string {
 }
 
 // translate turns a driver's error into one of ours. about names the fields that a foreign key violation can be about: SQLite
-// doesn't say which key it was.
+// doesn't say which key it was. Where ctx has ended, that is the error; what the database answered all the same stays beside it.
 func translate(ctx context.Context, err error, about func() string) error {
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
+	over := ended(ctx)
+	if over == nil && errors.Is(err, context.DeadlineExceeded) {
+		over = timedOut()
+	}
+	answer, definite := translateAnswer(err, about)
+	switch {
+	case answer == nil && over == nil:
+		return translateConnection(err)
+	case over == nil:
+		return answer
+	case !definite:
+		return over
+	case errors.Is(answer, context.Canceled), errors.Is(answer, context.DeadlineExceeded): // it has been through here
+		return answer
+	}
+	return errors.Join(over, answer)
+}
+
+// ended is the error of a context that has ended.
+func ended(ctx context.Context) error {
+	switch {
+	case ctx.Err() == nil:
+		return nil
+	case errors.Is(context.Cause(ctx), context.Canceled):
 		return &failure{kind: context.Canceled, text: "the caller went away"}
 	}
-	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-		return &failure{kind: errors.Join(ErrUnavailable, context.DeadlineExceeded), text: "timed out"}
-	}
+	return timedOut()
+}
+
+func timedOut() error {
+	return &failure{kind: errors.Join(ErrUnavailable, context.DeadlineExceeded), text: "timed out"}
+}
+
+// translateAnswer translates what is ours already and what a database sent; nil for anything else. It reports whether that is more
+// than the end of a context.
+func translateAnswer(err error, about func() string) (error, bool) {
 	var own *failure
 	var field *FieldError
 	if errors.As(err, &own) || errors.As(err, &field) || errors.Is(err, ErrNotFound) {
-		return err
+		return err, true
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return translatePostgres(pg)
+		return translatePostgres(pg), pg.Code != "57014" // cancelled
 	}
 	var lite *sqlite.Error
 	if errors.As(err, &lite) {
-		return translateSQLite(lite, about)
+		code := lite.Code() & 0xff
+		return translateSQLite(lite, about), code != sqlitecode.SQLITE_INTERRUPT && code != sqlitecode.SQLITE_ABORT
 	}
-	return translateConnection(err)
+	return nil, false
 }
 
 // translateConnection judges errors that no database sent.
@@ -85,10 +117,15 @@ func translateConnection(err error) error {
 	return &failure{text: "the driver failed: " + kindOf(err)}
 }
 
-// kindOf names an unknown error by its innermost type's text without the values it may hold.
+// kindOf names an unknown error by its innermost type: its text may hold values.
 func kindOf(err error) string {
-	text, _, _ := strings.Cut(err.Error(), ":")
-	return text
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return fmt.Sprintf("%T", err)
+		}
+		err = inner
+	}
 }
 
 // translatePostgres maps SQLSTATEs (PostgreSQL documentation, appendix A, and the HD class of our migrations).
@@ -111,13 +148,20 @@ func translatePostgres(err *pgconn.PgError) error {
 	case "25P02":
 		return &failure{text: "the transaction has failed; roll it back"}
 	case "57014", "55P03", "25006", "3D000", "28000", "28P01", "42501":
-		return &failure{kind: ErrUnavailable, text: err.Message + " (SQLSTATE " + err.Code + ")"}
+		return &failure{kind: ErrUnavailable, text: sqlState(err)}
 	}
 	switch err.Code[:min(2, len(err.Code))] {
 	case "08", "53", "57", "58":
-		return &failure{kind: ErrUnavailable, text: err.Message + " (SQLSTATE " + err.Code + ")"}
+		return &failure{kind: ErrUnavailable, text: sqlState(err)}
+	case "22":
+		return invalid("value", "is out of range or malformed ("+sqlState(err)+")")
 	}
-	return &failure{text: err.Message + " (SQLSTATE " + err.Code + ")"}
+	return &failure{text: sqlState(err)}
+}
+
+// sqlState names an error without the server's own words, which may repeat values.
+func sqlState(err *pgconn.PgError) string {
+	return "the server answered SQLSTATE " + err.Code
 }
 
 // translateSQLite maps result codes (sqlite.org/rescode.html) and the messages of our triggers.
@@ -149,7 +193,7 @@ func translateSQLite(err *sqlite.Error, about func() string) error {
 		sqlitecode.SQLITE_INTERRUPT, sqlitecode.SQLITE_PROTOCOL:
 		return &failure{kind: ErrUnavailable, text: sqlite.ErrorCodeString[err.Code()&0xff]}
 	}
-	return &failure{text: err.Error()}
+	return &failure{text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlite.ErrorCodeString[err.Code()&0xff])}
 }
 
 // translateTrigger reads what our triggers raise: hostdb:conflict:last_owner.
@@ -165,7 +209,7 @@ func translateTrigger(message string) error {
 	case kind == "conflict":
 		return conflict(field, "is taken")
 	}
-	return &failure{text: message}
+	return &failure{text: "a trigger refuses it"}
 }
 
 // sqliteFields reads "core_memberships.user_id, core_memberships.tenant_id" or "index 'core_users__email'".

@@ -74,6 +74,9 @@ func (s session) returning(ctx context.Context, text string, args []any, each fu
 	if s.tx != nil {
 		return s.scan(ctx, on, text, args, each)
 	}
+	if s.db.engine == embedded { // Begin bounds the wait for the connection
+		return s.db.InTx(ctx, func(tx *Tx) error { return session{s.db, tx}.returning(ctx, text, args, each) })
+	}
 	return retry(ctx, func() error { return s.scan(ctx, on, text, args, each) })
 }
 
@@ -111,6 +114,13 @@ func (s session) exec(ctx context.Context, text string, args []any, about func()
 		return 0, err
 	}
 	var touched int64
+	if s.tx == nil && s.db.engine == embedded { // Begin bounds the wait for the connection
+		err := s.db.InTx(ctx, func(tx *Tx) error {
+			touched, err = session{s.db, tx}.exec(ctx, text, args, about)
+			return err
+		})
+		return touched, err
+	}
 	run := func() error {
 		result, err := on.ExecContext(ctx, text, args...)
 		if err != nil {

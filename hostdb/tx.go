@@ -17,24 +17,50 @@ type Tx struct {
 	ctx     context.Context // Begin's, whose end rolls the transaction back
 	sql     *sql.Tx
 	failed  error
-	depth   int  // nested InTx calls under way
-	owned   bool // InTx ends it
-	changed bool // it has written what Changes delivers
+	depth   int                // nested InTx calls under way
+	owned   bool               // InTx ends it
+	changed bool               // it has written what Changes delivers
+	end     context.CancelFunc // frees its context
 }
 
+// longestWait is how long a write waits for the one connection that SQLite writes on.
+const longestWait = 5 * time.Second
+
 // Begin starts a transaction. End it with Commit or Rollback; the end of ctx rolls it back. PostgreSQL: at the server's default
-// isolation level. SQLite: with the write lock from the start. Errors: ErrUnavailable.
+// isolation level. SQLite: with the write lock from the start; where another transaction of this DB holds it for 5 s:
+// ErrUnavailable. Errors: ErrUnavailable.
 func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 	if db.isClosed() {
 		return nil, &failure{kind: ErrUnavailable, text: "the database is closed"}
 	}
-	begun, err := db.write.BeginTx(ctx, nil)
+	begun, end, err := db.begin(ctx)
 	if err != nil {
+		end()
 		return nil, translate(ctx, err, nothing)
 	}
-	tx := &Tx{db: db, ctx: ctx, sql: begun}
+	tx := &Tx{db: db, ctx: ctx, sql: begun, end: end}
 	tx.Tables = tablesOn(session{db: db, tx: tx})
 	return tx, nil
+}
+
+// begin begins the driver's transaction, whose context end frees. SQLite has one connection to write on: a transaction's function
+// that writes past the transaction would wait for itself.
+func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc, err error) {
+	bounded, end := context.WithCancel(ctx)
+	if db.engine == postgres {
+		begun, err = db.write.BeginTx(bounded, nil)
+		return begun, end, err
+	}
+	late := time.AfterFunc(longestWait, end)
+	begun, err = db.write.BeginTx(bounded, nil)
+	if late.Stop() || ctx.Err() != nil {
+		return begun, end, err
+	}
+	if err == nil {
+		_ = begun.Rollback()
+	}
+	return nil, end, &failure{kind: ErrUnavailable,
+		text: "another transaction holds SQLite's write lock; within InTx write through its Tx, and keep transactions short"}
 }
 
 // Commit makes the transaction's writes permanent. Errors: what failed it before; ErrUnavailable, after which it is unknown
@@ -47,6 +73,7 @@ func (tx *Tx) Commit() error {
 }
 
 func (tx *Tx) commit() error {
+	defer tx.end()
 	if tx.failed != nil {
 		_ = tx.sql.Rollback()
 		return tx.failed
@@ -66,6 +93,7 @@ func (tx *Tx) Rollback() error {
 	if tx.owned {
 		return &failure{text: "InTx ends this transaction; return an error from its function"}
 	}
+	defer tx.end()
 	if err := tx.sql.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
 		return translate(context.Background(), err, nothing)
 	}
@@ -94,6 +122,7 @@ func (db *DB) once(ctx context.Context, fn func(*Tx) error) error {
 		return err
 	}
 	tx.owned = true
+	defer tx.end()
 	defer func() { _ = tx.sql.Rollback() }() // does nothing after the commit
 	if err := fn(tx); err != nil {
 		return err
@@ -175,7 +204,7 @@ func retry(ctx context.Context, fn func() error) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			over := translate(ctx, err, nothing)
+			over := ended(ctx)
 			if _, bare := err.(*failure); bare {
 				return over
 			}

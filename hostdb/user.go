@@ -57,17 +57,22 @@ func (t Users) ByStripeCustID(ctx context.Context, customer string) ([]*GlobalUs
 	return t.List(ctx, Where("stripe_cust_id", customer))
 }
 
-// RecordLogin sets LastLogin to now. It writes no audit row. Errors: ErrNotFound; ErrInvalid.
+// RecordLogin sets LastLogin to now, and writes the audit row "user.login". Errors: ErrNotFound; ErrInvalid.
 func (t Users) RecordLogin(ctx context.Context, id string) error {
 	if err := t.r.checkID(id); err != nil {
 		return err
 	}
-	touched, err := t.s.exec(ctx, "UPDATE core_users SET last_login = $1 WHERE id = $2",
-		[]any{t.s.db.engine.time(t.s.db.now()), id}, nothing)
-	if err == nil && touched == 0 {
-		return ErrNotFound
-	}
-	return err
+	return t.s.write(ctx, func(tx *Tx) error {
+		touched, err := tx.Users.s.exec(ctx, "UPDATE core_users SET last_login = $1 WHERE id = $2",
+			[]any{tx.db.engine.time(tx.db.now()), id}, nothing)
+		if err == nil && touched == 0 {
+			return ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		return record(ctx, tx, "user.login", id, "")
+	})
 }
 
 // foldASCII lowers the ASCII letters, as both engines' lower does to a text here.

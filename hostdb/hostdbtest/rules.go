@@ -84,11 +84,18 @@ func mutationsAudited(t *testing.T, db *hostdb.DB) {
 	}
 	same(t, "events", strings.Join(events, " "), "tenant.created tenant.updated tenant.deleted")
 	same(t, "details", logs[1].Details, `{"db_url":["[secret]","[secret]"],"status":["active","suspended"]}`)
+	user := newFixture(t, db).user
+	must(t, db.Users.RecordLogin(ctx, user.ID))
+	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error { return errors.Join(tx.Users.RecordLogin(ctx, user.ID), errUndo) }), errUndo, "")
+	logins, err := db.AuditLogs.ListForTarget(ctx, user.ID, hostdb.Where("event_type", "user.login"))
+	must(t, err)
+	same(t, "logins", len(logins), 1)
+	same(t, "actor", logins[0].ActorUserID, "actor")
 	err = db.InTx(ctx, func(tx *hostdb.Tx) error {
 		return errors.Join(tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: "undone"}), errUndo)
 	})
 	refused(t, err, errUndo, "")
-	undone, err := db.AuditLogs.List(ctx, hostdb.Where("event_type", "user.created"))
+	undone, err := db.AuditLogs.List(ctx, hostdb.Where("event_type", "user.created"), hostdb.Where("actor_user_id", "actor"))
 	must(t, err)
 	same(t, "audit rows of what was undone", len(undone), 0)
 }
