@@ -22,18 +22,20 @@ type postgresCursor struct {
 	conn     *pgx.Conn
 	notified bool
 	snapshot string // what has been delivered: every transaction visible in it
-	identity string // the cluster, its timeline, the database and the table
+	identity string // the cluster, its timeline, the database, the table, and when the server started
 	polled   time.Time
 }
 
 // The cursor is a snapshot, since transactions commit in another order than they take ids. Whatever is visible now and was
-// not visible then is new. The floor says which transactions' rows have been pruned.
+// not visible then is new. The floor says which transactions' rows have been pruned. A restored backup may have used more transaction
+// ids by now than the server had before, but it has been started; and a crash may lose what synchronous_commit = off had reported.
 const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
 	p AS MATERIALIZED (SELECT coalesce(nullif($1, ''), s.snapshot::text)::pg_snapshot AS snapshot FROM s)
 	SELECT s.snapshot::text,
 		(SELECT system_identifier FROM pg_control_system())::text || '/' ||
 			left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' ||
-			(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' || 'host_changes'::regclass::oid::text,
+			(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' || 'host_changes'::regclass::oid::text || '/' ||
+			extract(epoch FROM pg_postmaster_start_time())::text,
 		(SELECT floor FROM host_feed_floor) > pg_snapshot_xmin(p.snapshot)
 			OR pg_snapshot_xmax(p.snapshot) > pg_snapshot_xmax(s.snapshot),
 		coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')

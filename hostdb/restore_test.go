@@ -1,0 +1,85 @@
+package hostdb_test
+
+import (
+	"database/sql"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+// shell runs a command on the files of a server.
+func shell(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
+}
+
+// wantReset polls until the feed answers, which must be with a Reset before anything else.
+func wantReset(t *testing.T, db *hostdb.DB, events chan event) {
+	t.Helper()
+	for {
+		db.Wake()
+		e := next(t, events)
+		if e.err == nil {
+			if !e.delivery.Reset {
+				t.Fatalf("delivered %+v, want a Reset", e.delivery)
+			}
+			return
+		}
+	}
+}
+
+// addUsers makes transactions, each with a change.
+func addUsers(t *testing.T, pool *sql.DB, n int) {
+	t.Helper()
+	for range n {
+		_, err := pool.Exec("INSERT INTO core_users (email) VALUES ($1)", hostdb.NewID())
+		must(t, err)
+	}
+}
+
+func dataDirectory(t *testing.T, pool *sql.DB) (dir string) {
+	t.Helper()
+	must(t, pool.QueryRow("SHOW data_directory").Scan(&dir))
+	return dir
+}
+
+// The backup's ids run past those that the feed has seen before the feed looks again.
+func TestARestoredBackupEndsInAReset(t *testing.T) {
+	server := pgtest.Start(t)
+	url := server.Database(t)
+	db := open(t, hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Hour, NoNotify: true})
+	dir := dataDirectory(t, raw(t, db))
+	server.Stop()
+	shell(t, "cp", "-a", dir, dir+".backup")
+	must(t, server.Start())
+	addUsers(t, rawURL(t, url), 3)
+	events := listen(t, db)
+	server.Stop()
+	shell(t, "rm", "-r", dir)
+	shell(t, "mv", dir+".backup", dir)
+	must(t, server.Start())
+	addUsers(t, rawURL(t, url), 30)
+	wantReset(t, db, events)
+}
+
+// A promoted standby goes on where the primary was, on another timeline.
+func TestAFailoverEndsInAReset(t *testing.T) {
+	server := pgtest.Start(t)
+	url := server.Database(t)
+	db := open(t, hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Hour, NoNotify: true})
+	events := listen(t, db)
+	dir := dataDirectory(t, raw(t, db))
+	server.Stop()
+	shell(t, "cp", "-a", dir+"/postgresql.auto.conf", dir+"/standby.signal") // with the owner that the server wants
+	must(t, server.Start())
+	pool := rawURL(t, url)
+	var promoted bool
+	must(t, pool.QueryRow("SELECT pg_promote()").Scan(&promoted))
+	addUsers(t, pool, 3)
+	wantReset(t, db, events)
+}
