@@ -28,8 +28,8 @@ func TestBothShapesOfASubscriptionAreRead(t *testing.T) {
 	newer := func(tenant string) fields {
 		o := subscription("sub_new", "active", fields{"customer": "cus_1", "cancel_at": end.Unix(), "trial_end": noon.Unix(), "metadata": fields{"tenant_id": tenant}})
 		o["items"] = fields{"data": []any{
-			fields{"current_period_end": noon.Unix(), "quantity": 1, "price": fields{"id": "price_unknown", "unit_amount": 1000}},
-			fields{"current_period_end": end.Unix(), "quantity": 2, "price": fields{"id": "price_pro", "unit_amount": 1000}}}}
+			fields{"current_period_end": end.Unix(), "quantity": 2, "price": fields{"id": "price_pro", "unit_amount": 1000}},
+			fields{"current_period_end": noon.Unix(), "quantity": 1, "price": fields{"id": "price_unknown", "unit_amount": 1000}}}}
 		return o
 	}
 	w := newWorld(t, sqliteURL(t))
