@@ -1,0 +1,54 @@
+package coherent
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestAFloodOfRandomNamesPushesNobodyOut has one member ask for 100,000 tenants that don't exist, each twice, while others work.
+func TestAFloodOfRandomNamesPushesNobodyOut(t *testing.T) {
+	const asked, members = 100_000, 1000
+	var grants, denials atomic.Int64 // loads
+	c := New(Config[key, int]{
+		Load: func(_ context.Context, k key) (Loaded[int], error) {
+			if k.slug != "acme" {
+				denials.Add(1)
+				return Loaded[int]{Denied: true, User: k.user}, nil
+			}
+			grants.Add(1)
+			return Loaded[int]{User: k.user, Tenant: k.slug}, nil
+		},
+		Own: func(k key) key { return k }, Capacity: 2 * members, Denials: 256, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
+	})
+	defer c.Close()
+	ask := func(k key) {
+		if _, err := c.Get(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crowd := make([]key, members)
+	for i := range crowd {
+		crowd[i] = key{fmt.Sprint("member", i), "acme"}
+		ask(crowd[i])
+	}
+	grants.Store(0)
+	for i := range asked {
+		name := key{"eve", fmt.Sprint("no-", i)}
+		ask(name)
+		ask(name)
+		ask(crowd[i%members])
+	}
+	if n := grants.Load(); n > asked/100 {
+		t.Errorf("%d of %d lookups of members missed", n, asked)
+	}
+	if n := denials.Load(); n != asked {
+		t.Errorf("%d loads for %d names that were asked for twice each", n, asked)
+	}
+	if s := c.Stats(); s.Entries != members || s.Denials > 256 {
+		t.Errorf("stats = %+v", s)
+	}
+}
