@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -59,6 +60,9 @@ func isLocalSet(query []byte) bool {
 func (s *session) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.watch(p[:n])
+	if err == io.EOF { // the server's end, not that of something which the handler reads
+		err = &net.OpError{Op: "read", Net: "tcp", Err: io.ErrUnexpectedEOF}
+	}
 	return n, err
 }
 
