@@ -174,8 +174,7 @@ func (r *run) bring(soft context.Context, tenant *hostdb.TenantCatalog) (from, t
 		return unknown, unknown, err
 	}
 	defer lease.Release()
-	dialect := dialectOf(tenant.DBURL)
-	way, err := r.schema.route(ctx, lease.DB(), dialect, r.row.TargetVersion, r.row.IsDown)
+	way, err := r.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), r.row.TargetVersion, r.row.IsDown)
 	if err != nil {
 		return unknown, unknown, timedOut(ctx, err)
 	}
@@ -184,7 +183,7 @@ func (r *run) bring(soft context.Context, tenant *hostdb.TenantCatalog) (from, t
 			return way.from, way.from, err
 		}
 	}
-	to, err = r.schema.walk(ctx, soft, lease.DB(), dialect, way)
+	to, err = r.schema.walk(ctx, soft, lease.DB(), way)
 	return way.from, to, timedOut(ctx, err)
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -88,15 +89,34 @@ type route struct {
 	from, to int64   // the version that it has, and the one that it will have
 	steps    []int64 // versions to apply, or to take back, one after the other
 	down     bool
+	known    history
+}
+
+// history is what goose would ask a database before each migration, and has been read at once.
+type history struct {
+	database.Store
+	applied []int64
+	exists  bool // there is a table of versions
+}
+
+// TableExists implements database.StoreExtender.
+func (h *history) TableExists(context.Context, database.DBTxConn) (bool, error) { return h.exists, nil }
+
+// GetMigration implements database.Store.
+func (h *history) GetMigration(_ context.Context, _ database.DBTxConn, version int64) (*database.GetMigrationResult, error) {
+	if !slices.Contains(h.applied, version) {
+		return nil, database.ErrVersionNotFound
+	}
+	return &database.GetMigrationResult{IsApplied: true}, nil
 }
 
 // route finds a database's way to a target, with one query where the database was migrated before.
 func (s schema) route(ctx context.Context, db *sql.DB, dialect goose.Dialect, target int64, down bool) (route, error) {
-	applied, err := appliedTo(ctx, db, dialect)
+	known, err := historyOf(ctx, db, dialect)
 	if err != nil {
 		return route{}, err
 	}
-	r := route{down: down}
+	r, applied := route{down: down, known: known}, slices.Clone(known.applied)
 	if len(applied) > 0 {
 		r.from = slices.Max(applied)
 	}
@@ -137,14 +157,18 @@ func (r route) back(s schema, applied []int64, target int64) (route, error) {
 // versionTable is where goose notes what it applied.
 const versionTable = goose.DefaultTablename
 
-// appliedTo lists the versions that were applied to a database, none to one that was never migrated. It writes nothing.
-func appliedTo(ctx context.Context, db *sql.DB, dialect goose.Dialect) (applied []int64, err error) {
+// historyOf reads what was applied to a database. It writes nothing.
+func historyOf(ctx context.Context, db *sql.DB, dialect goose.Dialect) (h history, err error) {
+	if h.Store, err = database.NewStore(dialect, versionTable); err != nil {
+		return h, err
+	}
 	err = patiently(ctx, func() error {
-		applied, err = readVersions(ctx, db)
+		h.applied, err = readVersions(ctx, db)
 		return err
 	})
-	if err == nil {
-		return applied, nil
+	h.exists = err == nil
+	if h.exists {
+		return h, nil
 	}
 	exists := "SELECT count(*) FROM pg_class WHERE oid = to_regclass('" + versionTable + "')"
 	if dialect == goose.DialectSQLite3 {
@@ -152,9 +176,9 @@ func appliedTo(ctx context.Context, db *sql.DB, dialect goose.Dialect) (applied 
 	}
 	var tables int
 	if second := db.QueryRowContext(ctx, exists).Scan(&tables); second == nil && tables == 0 {
-		return nil, nil
+		return h, nil
 	}
-	return nil, err
+	return h, err
 }
 
 // readVersions reads goose's table.
@@ -177,11 +201,11 @@ func readVersions(ctx context.Context, db *sql.DB) ([]int64, error) {
 
 // walk takes a database along its route, a migration at a time, and returns the version that it has then. When ctx ends, so does the
 // statement that runs; when soft ends, the walk does after the migration that runs, with errInterrupted.
-func (s schema) walk(ctx, soft context.Context, db *sql.DB, dialect goose.Dialect, r route) (int64, error) {
+func (s schema) walk(ctx, soft context.Context, db *sql.DB, r route) (int64, error) {
 	if len(r.steps) == 0 {
 		return r.from, nil
 	}
-	provider, err := goose.NewProvider(dialect, db, s.files, goose.WithDisableGlobalRegistry(true))
+	provider, err := goose.NewProvider(goose.DialectCustom, db, s.files, goose.WithStore(&r.known), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return r.from, err
 	}
@@ -216,7 +240,7 @@ func (s schema) bring(ctx context.Context, db *sql.DB, dialect goose.Dialect) (i
 	if err != nil {
 		return 0, err
 	}
-	return s.walk(ctx, ctx, db, dialect, way)
+	return s.walk(ctx, ctx, db, way)
 }
 
 // errInterrupted: the work was asked to end.
