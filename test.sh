@@ -49,5 +49,7 @@ done
 # The race detector makes these tests take a fraction of their load; here they take all of it: a million rows, 100,000 tenants.
 echo "== hostdb, at full size"
 go test -timeout 20m "$@" ./hostdb
+echo "== the pool, at full size: 1,000 databases, 200 workers, a minute"
+TENANTDB_TEST_FULL=1 go test -timeout 20m -run '^TestAServersOwnLimitIsNeverMet$' .
 
 echo "all modules pass"

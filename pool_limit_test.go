@@ -1,0 +1,127 @@
+package tenantdb_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+// TestAServersOwnLimitIsNeverMet has the server itself count: the role may have no more connections than the budget, so that one too
+// many is refused (53300). TENANTDB_TEST_FULL=1 runs it at full size: 1,000 databases, 200 workers, a minute.
+func TestAServersOwnLimitIsNeverMet(t *testing.T) {
+	databases, workers, length := 60, 40, 3*time.Second
+	if os.Getenv("TENANTDB_TEST_FULL") == "1" {
+		databases, workers, length = 1000, 200, time.Minute
+	}
+	const budget = 20
+	s := pgtest.Start(t, "wal_level=minimal", "max_wal_senders=0", "max_wal_size=4GB")
+	tenants := manyDatabases(t, s, databases, budget)
+	before := runtime.NumGoroutine()
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: budget, AcquireTimeout: time.Minute})
+	must(t, err)
+	zipf := make(chan int, workers)
+	end := time.Now().Add(length)
+	go func() {
+		defer close(zipf)
+		draw := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.1, 1, uint64(databases-1))
+		for time.Now().Before(end) {
+			zipf <- int(draw.Uint64())
+		}
+	}()
+	var served atomic.Int64
+	together(workers, func(int) {
+		for i := range zipf {
+			name, err := visit(pool, tenants[i])
+			if want := fmt.Sprintf("tenant%d", i); err != nil || name != want {
+				t.Errorf("%s: read %q, %v", want, name, err)
+				return
+			}
+			served.Add(1)
+		}
+	})
+	stats := pool.Stats().Servers[0]
+	t.Logf("%d databases, %d workers, %v: %d visits, %d connections opened, %d of them by steals, none refused by the server",
+		databases, workers, length, served.Load(), stats.Opens, stats.Steals)
+	if stats.OpenFailures != 0 || stats.Leased != 0 {
+		t.Errorf("at the end: %+v", stats)
+	}
+	must(t, pool.Close(t.Context()))
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before })
+	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
+	must(t, err)
+	defer conn.Close(t.Context())
+	var left int
+	must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'").Scan(&left))
+	if left != 0 {
+		t.Errorf("%d connections are left", left)
+	}
+}
+
+// manyDatabases makes databases that a limited role may enter, each with a table for its own name.
+func manyDatabases(t *testing.T, s *pgtest.Server, n, limit int) []*hostdb.TenantCatalog {
+	t.Helper()
+	ctx := t.Context()
+	conn, err := pgx.Connect(ctx, s.URL("postgres"))
+	must(t, err)
+	defer conn.Close(ctx)
+	for _, statement := range []string{
+		fmt.Sprintf("CREATE ROLE app LOGIN PASSWORD 'app' CONNECTION LIMIT %d", limit),
+		"CREATE DATABASE master OWNER app",
+	} {
+		_, err = conn.Exec(ctx, statement)
+		must(t, err)
+	}
+	master, err := url.Parse(s.URL("master"))
+	must(t, err)
+	master.User = url.UserPassword("app", "app")
+	owner, err := pgx.Connect(ctx, master.String())
+	must(t, err)
+	_, err = owner.Exec(ctx, "CREATE TABLE me (one bool PRIMARY KEY, name text)")
+	must(t, err)
+	must(t, owner.Close(ctx))
+	tenants := make([]*hostdb.TenantCatalog, n)
+	for i := range tenants {
+		name := fmt.Sprintf("tenant%d", i)
+		_, err = conn.Exec(ctx, "CREATE DATABASE "+name+" OWNER app TEMPLATE master")
+		must(t, err)
+		at := *master
+		at.Path = "/" + name
+		tenants[i] = &hostdb.TenantCatalog{ID: hostdb.NewID(), Slug: name, DBURL: hostdb.Secret(at.String())}
+	}
+	return tenants
+}
+
+// visit is what a request does: the first one writes the database's name down, all read it.
+func visit(pool *tenantdb.Pool, tenant *hostdb.TenantCatalog) (name string, err error) {
+	ctx := context.Background()
+	lease, err := pool.Lease(tenant)
+	if err != nil {
+		return "", err
+	}
+	defer lease.Release()
+	const read = "SELECT name FROM me"
+	if rand.IntN(4) == 0 {
+		err = lease.DB().QueryRowContext(ctx, read).Scan(&name)
+	} else {
+		err = lease.PG().QueryRow(ctx, read).Scan(&name)
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return name, err
+	}
+	_, err = lease.PG().Exec(ctx, "INSERT INTO me VALUES (true, $1) ON CONFLICT DO NOTHING", tenant.Slug)
+	return tenant.Slug, err
+}
