@@ -164,8 +164,8 @@ func (s *sqliteFiles) wake() {
 	s.mu.Unlock()
 }
 
-func (f *sqliteDB) writer() *sql.DB { return f.write.db }
-func (f *sqliteDB) reader() *sql.DB { return f.read.db }
+func (f *sqliteDB) writer() *sql.DB { return f.write.open() }
+func (f *sqliteDB) reader() *sql.DB { return f.read.open() }
 func (f *sqliteDB) native() *PGX    { return nil }
 
 // close closes the file and gives its place back.

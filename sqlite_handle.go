@@ -15,12 +15,12 @@ import (
 // sqliteHandle is a *sql.DB over a fixed number of connections to one file. They are counted here and not by database/sql, which
 // would have a caller wait as long as its context lives.
 type sqliteHandle struct {
-	db        *sql.DB
 	file      *sqliteDB
 	connector driver.Connector
 	places    chan struct{} // one token for each connection that may be in use
 
 	mu   sync.Mutex // guards what follows
+	db   *sql.DB    // owns a goroutine, so it is made when first asked for
 	idle []sqliteConn
 	shut bool
 }
@@ -39,10 +39,21 @@ type sqliteConn interface {
 
 // handle makes a handle of at most n connections.
 func (f *sqliteDB) handle(connector driver.Connector, n int) *sqliteHandle {
-	h := &sqliteHandle{file: f, connector: connector, places: make(chan struct{}, n)}
-	h.db = sql.OpenDB(h)
-	h.db.SetMaxIdleConns(0) // idle ones are kept here
-	return h
+	return &sqliteHandle{file: f, connector: connector, places: make(chan struct{}, n)}
+}
+
+// open returns the *sql.DB.
+func (h *sqliteHandle) open() *sql.DB {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.db == nil {
+		h.db = sql.OpenDB(h)
+		h.db.SetMaxIdleConns(0) // idle ones are kept here
+		if h.shut {
+			_ = h.db.Close()
+		}
+	}
+	return h.db
 }
 
 // Connect implements driver.Connector: it waits for one of the connections, at most as long as the pool's patience.
@@ -132,13 +143,15 @@ func inTransaction(conn sqliteConn) bool {
 // close closes the idle connections; those in use close when they are given back.
 func (h *sqliteHandle) close() {
 	h.mu.Lock()
-	idle := h.idle
+	idle, db := h.idle, h.db
 	h.idle, h.shut = nil, true
 	h.mu.Unlock()
 	for _, conn := range idle {
 		_ = conn.Close()
 	}
-	_ = h.db.Close()
+	if db != nil {
+		_ = db.Close()
+	}
 }
 
 // borrowedSQLite is a connection in the hands of database/sql, which closes it after each use: that gives it back.
