@@ -21,15 +21,25 @@ type scale struct {
 	algorithms []string // of the requests over HTTP
 	databases  []int    // of the comparisons of pools
 	warm       int      // requests before a pool is measured
+
+	hostTenants int   // of the host database; three times as many users, five times as many memberships
+	keys        []int // cached, of the comparison with a bare map
+	tenants     []int // known, of the same
+	removals    int   // of members, in a round
+	created     int   // databases in a round
+	migrated    int   // databases in a round
 }
 
 var (
 	full = scale{rounds: 6, slice: 100 * time.Millisecond, load: time.Second, tokens: 10_000,
-		algorithms: []string{"HS256", "RS256"}, databases: []int{10, 100, 1000}, warm: 3000}
+		algorithms: []string{"HS256", "RS256"}, databases: []int{10, 100, 1000}, warm: 3000,
+		hostTenants: 100_000, keys: []int{1, 1000, 10_000, 100_000, 1_000_000}, tenants: []int{10, 100, 1000, 10_000}, removals: 100, created: 10, migrated: 300}
 	quick = scale{rounds: 2, slice: 20 * time.Millisecond, load: 300 * time.Millisecond, tokens: 10_000,
-		algorithms: []string{"HS256"}, databases: []int{10, 200}, warm: 500}
+		algorithms: []string{"HS256"}, databases: []int{10, 200}, warm: 500,
+		hostTenants: 10_000, keys: []int{1, 10_000, 1_000_000}, tenants: []int{10, 1000}, removals: 20, created: 3, migrated: 40}
 	tiny = scale{rounds: 1, slice: time.Millisecond, load: 20 * time.Millisecond, tokens: 20,
-		algorithms: []string{"HS256"}, databases: []int{3}, warm: 10}
+		algorithms: []string{"HS256"}, databases: []int{3}, warm: 10,
+		hostTenants: 100, keys: []int{1, 100}, tenants: []int{2}, removals: 3, created: 1, migrated: 2}
 )
 
 // Bench is a run: its scale, and what it has opened.

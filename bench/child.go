@@ -23,6 +23,7 @@ type servedBy struct {
 	Dir     string   // folder of the tenants' SQLite files
 	Tenants []string // the tenants' databases, by URL
 	Budget  int      // connections to the tenants' server
+	Quiet   bool     // the host database without NOTIFY
 
 }
 

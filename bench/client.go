@@ -55,14 +55,19 @@ func (t *target) dial() (*wire, error) {
 
 // ask sends a tenant's request and reads the answer.
 func (t *target) ask(w *wire, tenant int) (right bool, err error) {
-	if err := w.conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return false, err
-	}
-	if _, err := w.conn.Write(t.requests[tenant]); err != nil {
-		return false, err
-	}
-	status, err := w.read()
+	status, err := w.send(t.requests[tenant])
 	return status == 200 && bytes.Equal(w.body, t.answers[tenant]), err
+}
+
+// send sends a request and returns the answer's status.
+func (w *wire) send(request []byte) (status int, err error) {
+	if err := w.conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return 0, err
+	}
+	if _, err := w.conn.Write(request); err != nil {
+		return 0, err
+	}
+	return w.read()
 }
 
 // read reads an answer into body and returns its status.

@@ -53,19 +53,19 @@ func (b *Bench) databases(n int) (*estate, error) {
 	}
 	e := b.estate
 	for ; e.made < n; e.made++ {
-		if _, err := e.admin.Exec(b.ctx, "CREATE DATABASE "+databaseName(e.made)+e.fromTemplate()); err != nil {
+		if _, err := e.admin.Exec(b.ctx, "CREATE DATABASE "+databaseName(e.made)+e.copyOf(templateName)); err != nil {
 			return nil, err
 		}
 	}
 	return e, nil
 }
 
-// fromTemplate is how a database is copied fastest.
-func (e *estate) fromTemplate() string {
+// copyOf are the options of CREATE DATABASE by which a template is copied fastest.
+func (e *estate) copyOf(template string) string {
 	if major, _, _ := strings.Cut(e.admin.PgConn().ParameterStatus("server_version"), "."); major < "15" { // two digits since 10
-		return " TEMPLATE " + templateName
+		return " TEMPLATE " + template
 	}
-	return " TEMPLATE " + templateName + " STRATEGY wal_log"
+	return " TEMPLATE " + template + " STRATEGY wal_log"
 }
 
 // prepare makes the template of the databases, and the roles.

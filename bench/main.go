@@ -21,7 +21,8 @@ import (
 )
 
 // scenarios are all of them, in the document's order.
-var scenarios = []Scenario{requestScenario, httpScenario, queryScenario, sqliteScenario, poolScenario, openLoopScenario, acquireScenario}
+var scenarios = []Scenario{requestScenario, httpScenario, queryScenario, sqliteScenario, poolScenario, openLoopScenario, acquireScenario,
+	hostScenario, growthScenario, coherenceScenario, fleetScenario}
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == serveArgument {
@@ -129,9 +130,7 @@ func runOne(b *Bench, s Scenario, w io.Writer) error {
 	rows, err := c.run(b)
 	fmt.Fprint(w, c.render(rows))
 	if err == nil && c.Notes != nil {
-		for _, note := range c.Notes() {
-			fmt.Fprintf(w, "\n%s\n", note)
-		}
+		fmt.Fprintf(w, "\n%s\n", strings.Join(c.Notes(rows), "\n"))
 	}
 	return err
 }

@@ -19,7 +19,7 @@ type Comparison struct {
 	Columns []Column
 	Bases   []string // names of the rows of each group that the others are divided by
 	Rows    []Row
-	Notes   func() []string // what is known after the last round; may be nil
+	Notes   func([]*measured) []string // lines below the table; may be nil
 }
 
 // Column is one of the figures that a row's measurement yields.

@@ -42,6 +42,8 @@ func newService(what *servedBy) (http.Handler, func(), error) {
 	switch what.Kind {
 	case guardedHandler, wholePath, wholeOnFile:
 		return newGuarded(ctx, what)
+	case cachedMembers:
+		return newCachedMembers(ctx, what)
 	case hardWired:
 		pool, err := newPgxPool(ctx, what.Tenants[0], what.Budget, pgx.QueryExecModeCacheStatement)
 		if err != nil {

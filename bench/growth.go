@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/coherent"
+)
+
+const bareMap = "bare map"
+
+var growthScenario = Scenario{
+	Name:  "growth",
+	Title: "Cost as the work grows",
+	About: `A hit in the cache of access facts, a lease, and a whole request, each beside a bare map of as many keys visited in the same order: what
+the processor's own caches miss, both miss. Memory is the heap's growth for one key or tenant, the bare map's keys and values
+included where it stands. Tenants are known to the pool and have no connection. The requests come from one user who is a member
+of every tenant, without a token. Aimed at: a hit ≤ 100 ns at 10,000 keys and ≤ 1.5 × the bare map at 1,000,000; the overhead beyond
+the bare map flat within 1.5 ×; ≤ 400 bytes for a key, ≤ 500 for a tenant.`,
+	Open: openGrowth,
+}
+
+func openGrowth(b *Bench) (*Comparison, error) {
+	c := &Comparison{Bases: []string{bareMap}, Columns: []Column{{Name: "time", Format: nanoseconds, Ratio: true}, {Name: "bytes each", Format: integer}}}
+	for _, n := range b.scale.keys {
+		addKeys(b, c, n)
+	}
+	for _, n := range b.scale.tenants {
+		if err := addLeases(b, c, n); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range b.scale.tenants {
+		if err := addRequests(b, c, n); err != nil {
+			return nil, err
+		}
+	}
+	c.Notes = growthNotes
+	return c, nil
+}
+
+// growthNotes tell what is left of a time when the bare map's is taken away.
+func growthNotes(rows []*measured) []string {
+	var notes []string
+	for _, m := range rows {
+		if base := find(rows, m.Group, bareMap); base != nil && base != m {
+			notes = append(notes, fmt.Sprintf("- %s: %s beyond the bare map", m.Group, nanoseconds(median(m.figures[0])-median(base.figures[0]))))
+		}
+	}
+	return notes
+}
+
+// pairKey is a cache's key like tenantdb's own: two names.
+type pairKey struct{ user, tenant string }
+
+// addKeys compares hits among n cached keys.
+func addKeys(b *Bench, c *Comparison, n int) {
+	keys := make([]pairKey, n)
+	for i := range keys {
+		keys[i] = pairKey{subject(i), slug(i / 4)}
+	}
+	var bare map[pairKey]*hostdb.Access
+	bareBytes := heapGrowth(n, func() {
+		bare = make(map[pairKey]*hostdb.Access, n)
+		for _, k := range keys {
+			bare[k] = new(hostdb.Access)
+		}
+	})
+	value := new(hostdb.Access)
+	var cache *coherent.Cache[pairKey, *hostdb.Access]
+	var failed error
+	cacheBytes := heapGrowth(n, func() {
+		cache = coherent.New(coherent.Config[pairKey, *hostdb.Access]{
+			Load: func(_ context.Context, k pairKey) (coherent.Loaded[*hostdb.Access], error) {
+				return coherent.Loaded[*hostdb.Access]{Value: value, User: k.user, Tenant: k.tenant, Plans: []string{"pro"}}, nil
+			},
+			Own: func(k pairKey) pairKey { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+			MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
+		})
+		cache.Polled(time.Now())
+		for _, k := range keys {
+			if _, err := cache.Get(b.ctx, k); err != nil {
+				failed = err
+			}
+		}
+	})
+	b.onClose(cache.Close)
+	group := fmt.Sprintf("hit among %d keys", n)
+	c.Rows = append(c.Rows,
+		Row{group, bareMap, func() ([]float64, error) {
+			return withBytes(bareBytes, b.scale.slice, func(i int) error {
+				if bare[keys[i*7919%n]] == nil {
+					return fmt.Errorf("a key is missing")
+				}
+				return nil
+			})
+		}},
+		Row{group, "tenantdb's cache", func() ([]float64, error) {
+			return withBytes(cacheBytes, b.scale.slice, func(i int) error {
+				_, err := cache.Get(b.ctx, keys[i*7919%n])
+				if failed != nil {
+					err = failed
+				}
+				return err
+			})
+		}})
+}
+
+// addLeases compares leases among n tenants.
+func addLeases(b *Bench, c *Comparison, n int) error {
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxIdleTenants: 2 * n})
+	if err != nil {
+		return err
+	}
+	b.onClose(func() { _ = pool.Close(context.Background()) })
+	catalog := make([]*hostdb.TenantCatalog, n)
+	for i := range catalog {
+		catalog[i] = catalogOf("postgres://bench:bench@127.0.0.1:1/" + databaseName(i))
+	}
+	poolBytes := heapGrowth(n, func() {
+		for _, t := range catalog {
+			var lease *tenantdb.Lease
+			if lease, err = pool.Lease(t); err != nil {
+				return
+			}
+			lease.Release()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var bare map[string]*hostdb.TenantCatalog
+	bareBytes := heapGrowth(n, func() {
+		bare = make(map[string]*hostdb.TenantCatalog, n)
+		for _, t := range catalog {
+			bare[t.ID] = t
+		}
+	})
+	group := fmt.Sprintf("lease among %d tenants", n)
+	c.Rows = append(c.Rows,
+		Row{group, bareMap, func() ([]float64, error) {
+			return withBytes(bareBytes, b.scale.slice, func(i int) error {
+				if bare[catalog[i*7919%n].ID] == nil {
+					return fmt.Errorf("a tenant is missing")
+				}
+				return nil
+			})
+		}},
+		Row{group, "tenantdb's pool", func() ([]float64, error) {
+			return withBytes(poolBytes, b.scale.slice, func(i int) error {
+				lease, err := pool.Lease(catalog[i*7919%n])
+				if err == nil {
+					lease.Release()
+				}
+				return err
+			})
+		}})
+	return nil
+}
+
+// onlyUser is an Authenticator for whom every request is the first user's.
+type onlyUser struct{ identity tenantdb.Identity }
+
+// Authenticate implements tenantdb.Authenticator.
+func (u *onlyUser) Authenticate(*http.Request) (*tenantdb.Identity, error) { return &u.identity, nil }
+
+// addRequests compares whole requests into n tenants.
+func addRequests(b *Bench, c *Comparison, n int) error {
+	w, err := newWorld(b, 1, n)
+	if err != nil {
+		return err
+	}
+	if err := joinAll(b.ctx, w.host, w.tenants); err != nil {
+		return err
+	}
+	mw, err := tenantdb.New(tenantdb.Config{Host: w.host, Authenticator: &onlyUser{tenantdb.Identity{Subject: subject(0)}},
+		Tenant: tenantdb.FromHeader(tenantHeader), Pool: w.pool})
+	if err != nil {
+		return err
+	}
+	b.onClose(func() { _ = mw.Close(context.Background()) })
+	requests, bare := make([]*http.Request, n), make(map[string]*hostdb.TenantCatalog, n)
+	for i, t := range w.tenants {
+		bare[t.Slug] = t
+		if requests[i], err = http.NewRequest(http.MethodGet, "http://app.example.com/", nil); err != nil {
+			return err
+		}
+		requests[i].Header.Set(tenantHeader, t.Slug)
+	}
+	look := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if bare[r.Header[tenantHeader][0]] == nil {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	group := fmt.Sprintf("request into %d tenants", n)
+	for _, variant := range []struct {
+		name string
+		h    http.Handler
+	}{{bareMap, look}, {ours, mw.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))}} {
+		c.Rows = append(c.Rows, Row{group, variant.name, func() ([]float64, error) {
+			figures, err := serveInProcess(variant.h, requests, true, 1, b.scale.slice)
+			if err != nil {
+				return nil, err
+			}
+			return []float64{figures[0], 0}, nil
+		}})
+	}
+	return nil
+}
+
+// withBytes is timed with a figure that is known.
+func withBytes(bytes float64, d time.Duration, do func(i int) error) ([]float64, error) {
+	figures, err := timed(d, do)
+	return append(figures, bytes), err
+}
+
+// heapGrowth is what make adds to the heap, in bytes for each of n.
+func heapGrowth(n int, make func()) float64 {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	make()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	return float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)) / float64(n)
+}
