@@ -118,7 +118,7 @@ func catalogOf(url string) *hostdb.TenantCatalog {
 // timed calls do for a while and returns its nanoseconds for one call.
 func timed(d time.Duration, do func(i int) error) ([]float64, error) {
 	began, n := time.Now(), 0
-	for time.Since(began) < d {
+	for n == 0 || time.Since(began) < d {
 		for range 64 {
 			if err := do(n); err != nil {
 				return nil, err

@@ -196,7 +196,7 @@ func timedWithAllocations(d time.Duration, batch int, do func(i int) error) ([]f
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	began, n := time.Now(), 0
-	for time.Since(began) < d {
+	for n == 0 || time.Since(began) < d {
 		for range batch {
 			if err := do(n); err != nil {
 				return nil, err

@@ -110,7 +110,7 @@ func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, co
 func serveLoop(h http.Handler, requests []*http.Request, core int, deadline time.Time) (n, refused int) {
 	const step, batch = 7919, 256 // the step is a prime, so that every request has its turn
 	w := &silent{header: http.Header{}}
-	for i := core * len(requests) / 2; time.Now().Before(deadline); n += batch {
+	for i := core * len(requests) / 2; n == 0 || time.Now().Before(deadline); n += batch {
 		for range batch {
 			h.ServeHTTP(w, requests[i%len(requests)])
 			i += step

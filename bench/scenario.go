@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -127,10 +128,15 @@ func quotients(figures, base []float64) []float64 {
 }
 
 // The formats of figures.
-func nanoseconds(f float64) string { return time.Duration(f).Round(roundTo(f)).String() }
-func integer(f float64) string     { return fmt.Sprintf("%.0f", f) }
-func percent(f float64) string     { return fmt.Sprintf("%.1f %%", 100*f) }
-func tenths(f float64) string      { return fmt.Sprintf("%.1f", f) }
+func nanoseconds(f float64) string {
+	if math.IsInf(f, 0) || math.IsNaN(f) { // nothing was counted
+		return "none"
+	}
+	return time.Duration(f).Round(roundTo(f)).String()
+}
+func integer(f float64) string { return fmt.Sprintf("%.0f", f) }
+func percent(f float64) string { return fmt.Sprintf("%.1f %%", 100*f) }
+func tenths(f float64) string  { return fmt.Sprintf("%.1f", f) }
 
 // roundTo is the step that leaves three digits or four.
 func roundTo(ns float64) time.Duration {
