@@ -1,8 +1,10 @@
 package tenantdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"hash/maphash"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,6 +17,12 @@ import (
 type accessKey struct {
 	user   hostdb.UserKey
 	tenant hostdb.TenantKey
+}
+
+// hash hashes the key. Names of different kinds may collide; they are compared as well.
+func (k accessKey) hash(seed maphash.Seed) uint64 {
+	const odd = 0x9e3779b97f4a7c15 // so that the halves don't cancel out
+	return maphash.String(seed, cmp.Or(k.user.ID, k.user.OAuthID)) ^ odd*maphash.String(seed, cmp.Or(k.tenant.ID, k.tenant.Slug))
 }
 
 // own copies the strings, which may be parts of a request's header block.
@@ -63,6 +71,7 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	r := &resolver{host: host, policy: policy}
 	r.cache = coherent.New(coherent.Config[accessKey, *facts]{
 		Load:           r.load,
+		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },
 		Own:            accessKey.own,
 		Capacity:       cfg.Size,
 		Denials:        cfg.Denials,

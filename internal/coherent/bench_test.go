@@ -3,6 +3,7 @@ package coherent
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -16,7 +17,7 @@ func benchCache(b *testing.B, n int) (*Cache[key, *fact], []key) {
 		Load: func(_ context.Context, k key) (Loaded[*fact], error) {
 			return Loaded[*fact]{Value: new(fact), User: k.user, Tenant: k.slug, Plans: []string{"pro"}}, nil
 		},
-		Own: func(k key) key { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+		Hash: maphash.Comparable[key], Own: func(k key) key { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
 		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
 	})
 	b.Cleanup(c.Close)
@@ -59,7 +60,7 @@ func BenchmarkHit(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("keys=%d/bare, timed", n), func(b *testing.B) {
 			for i := 0; b.Loop(); i += step {
-				if bare[keys[i%n]] == nil || c.clock.now().wall == 0 {
+				if bare[keys[i%n]] == nil || now().wall == 0 {
 					b.Fatal("missing")
 				}
 			}

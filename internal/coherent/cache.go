@@ -29,6 +29,8 @@ var ErrClosed = errors.New("coherent: the cache is closed")
 type Config[K comparable, V any] struct {
 	// Load asks for the facts behind a key. An error means that they can't be had now; a "no" is a value with Denied set.
 	Load func(context.Context, K) (Loaded[V], error)
+	// Hash hashes a key; maphash.Comparable does, more slowly than what knows the key's fields.
+	Hash func(maphash.Seed, K) uint64
 	// Own returns a copy of a key that shares no memory with the request it came from; called once for each load.
 	Own func(K) K
 	// Capacity and Denials bound the entries kept, grants and denials apart: a flood of one can't push out the other.
@@ -59,7 +61,6 @@ type Loaded[V any] struct {
 type Cache[K comparable, V any] struct {
 	cfg      Config[K, V]
 	epochs   epochs
-	clock    clock
 	held     *store[K, V]
 	polled   atomic.Pointer[instant]
 	seed     maphash.Seed
@@ -119,7 +120,7 @@ func newStriped[K comparable, V any](cfg Config[K, V], stripes int) *Cache[K, V]
 // Get returns the facts behind key: those cached while they are valid and fresh enough, else newly loaded ones, else, where they
 // can't be loaded, valid ones of at most MaxStaleIfDown. A cancelled ctx ends this caller's wait, never the load.
 func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
-	hash := maphash.Comparable(c.seed, key)
+	hash := c.cfg.Hash(c.seed, key)
 	for attempt := 0; ; attempt++ {
 		e := c.held.get(hash, &key)
 		if e != nil {
@@ -172,7 +173,7 @@ func (c *Cache[K, V]) judge(e *entry[K, V]) verdict {
 	if !c.epochs.valid(&e.stamp) {
 		return unusable
 	}
-	now := c.clock.now()
+	now := now()
 	age, maxAge := now.since(e.from), time.Duration(e.maxAge)*time.Millisecond
 	switch {
 	case staleness(age, now, polled) > c.cfg.MaxStaleness || age > maxAge:
@@ -189,7 +190,7 @@ func (c *Cache[K, V]) bearable(e *entry[K, V]) bool {
 	if !c.epochs.valid(&e.stamp) {
 		return false
 	}
-	now := c.clock.now()
+	now := now()
 	return staleness(now.since(e.from), now, polled) <= c.cfg.MaxStaleIfDown || mutation == ceilingIgnored
 }
 

@@ -2,7 +2,6 @@ package coherent
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -18,21 +17,4 @@ func TestTheLargerOfBothClocksCounts(t *testing.T) {
 			t.Errorf("after %v and %v: %v, want %v", c.mono, c.wall, got, c.want)
 		}
 	}
-}
-
-func TestTheClockNoticesThatTheWallsWasSet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var c clock
-		for range 3 {
-			if got, want := c.now(), instantOf(time.Now()); got != want {
-				t.Fatalf("now = %v, want %v", got, want)
-			}
-			time.Sleep(wallEach / 3)
-		}
-		c.offset.Add(-int64(time.Hour)) // as if the wall's clock had gone on while the other stood still
-		time.Sleep(wallEach)
-		if got, want := c.now(), instantOf(time.Now()); got != want {
-			t.Fatalf("a clock that ran ahead: now = %v, want %v", got, want)
-		}
-	})
 }

@@ -3,6 +3,7 @@ package coherent
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func TestAFloodOfRandomNamesPushesNobodyOut(t *testing.T) {
 			grants.Add(1)
 			return Loaded[int]{User: k.user, Tenant: k.slug}, nil
 		},
-		Own: func(k key) key { return k }, Capacity: 2 * members, Denials: 256, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+		Hash: maphash.Comparable[key], Own: func(k key) key { return k }, Capacity: 2 * members, Denials: 256, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
 		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
 	})
 	defer c.Close()

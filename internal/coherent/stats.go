@@ -33,7 +33,7 @@ func (c *Cache[K, V]) Stats() Stats {
 	s.Refreshes, s.StaleServes = c.stats.refreshes.Load(), c.stats.staleServes.Load()
 	s.SincePoll = -1
 	if p := c.polled.Load(); p != nil {
-		s.SincePoll = c.clock.now().since(*p)
+		s.SincePoll = now().since(*p)
 	}
 	return s
 }
