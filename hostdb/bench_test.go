@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func onEngines(b *testing.B, run func(b *testing.B, db *hostdb.DB)) {
 }
 
 // BenchmarkAccess compares the access query at 100k tenants, 300k users and 500k memberships with the same SQL run bare through
-// the same driver, and with a select by primary key. The three take turns in short blocks, and medians are compared: a busy
+// the same driver, and with a select by primary key; and its joins alone, with one column. They take turns in short blocks, and medians are compared: a busy
 // machine slows all of them alike.
 func BenchmarkAccess(b *testing.B) {
 	onEngines(b, func(b *testing.B, db *hostdb.DB) {
@@ -37,6 +38,10 @@ func BenchmarkAccess(b *testing.B) {
 		key, err := db.Bare().Prepare("SELECT id, email, oauth_id FROM core_users WHERE id = $1")
 		must(b, err)
 		defer key.Close()
+		text := hostdb.AccessQueries()[[2]string{"oauth_id", "slug"}]
+		floor, err := db.Bare().Prepare("SELECT s.id " + text[strings.Index(text, "FROM"):])
+		must(b, err)
+		defer floor.Close()
 		ctx := context.Background()
 		variants := []func(n int){
 			func(n int) {
@@ -47,6 +52,7 @@ func BenchmarkAccess(b *testing.B) {
 			},
 			func(n int) { must(b, drain(bare.Query("o"+hexID(n), "s-"+hexID(n)))) },
 			func(n int) { must(b, drain(key.Query(hexID(n)))) },
+			func(n int) { must(b, drain(floor.Query("o"+hexID(n), "s-"+hexID(n)))) },
 		}
 		took := make([][]time.Duration, len(variants))
 		for round := 0; b.Loop(); round++ {
@@ -68,6 +74,7 @@ func BenchmarkAccess(b *testing.B) {
 		b.ReportMetric(median(2), "key-ns")
 		b.ReportMetric(median(0)/median(1), "access/bare")
 		b.ReportMetric(median(0)/median(2), "access/key")
+		b.ReportMetric(median(3)/median(2), "joins/key")
 	})
 }
 
