@@ -46,7 +46,11 @@ func reopens(t *testing.T, db *hostdb.DB, closed string) {
 	must(t, db.Memberships.Update(ctx, f.owner))
 	opened := *f.tenant
 	opened.Status = hostdb.TenantActive
-	refused(t, db.Tenants.Update(ctx, &opened), hostdb.ErrConflict, "last_owner")
+	for _, status := range []string{closed, hostdb.TenantSuspended, hostdb.TenantMaintenance} { // closed for whatever reason meanwhile
+		f.tenant.Status = status
+		must(t, db.Tenants.Update(ctx, f.tenant))
+		refused(t, db.Tenants.Update(ctx, &opened), hostdb.ErrConflict, "last_owner")
+	}
 	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // the owner first, then the tenant
 		f.owner.IsActive, f.tenant.Status = true, hostdb.TenantActive
 		return errors.Join(tx.Memberships.Update(ctx, f.owner), tx.Tenants.Update(ctx, f.tenant))

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) *hostdb.DB) {
 		{"jobs follow the queue's rules", jobs},
 		{"webhook events are recorded once", webhooks},
 		{"access is answered for everybody", access},
+		{"what doesn't bear on access is no change", quietColumns},
 		{"migrations follow the ledger's rules", ledger},
 	} {
 		t.Run(section.name, func(t *testing.T) {

@@ -52,7 +52,7 @@ CREATE TRIGGER core_memberships_owners_all AFTER TRUNCATE ON core_memberships
 ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_owners;
 ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_owners_all;
 
--- What is dropped or being provisioned needs no owner until it opens; it may be closed for another reason meanwhile.
+-- What is dropped or being provisioned needs no owner; nothing that is closed becomes active without one.
 -- +goose StatementBegin
 CREATE FUNCTION host_keep_owner() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -60,8 +60,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners, status ON core_tenants FOR EACH ROW
-    WHEN (NEW.active_owners = 0 AND NEW.status NOT IN ('provisioning', 'dropped')
-        AND (OLD.active_owners > 0 OR OLD.status IN ('provisioning', 'dropped') AND NEW.status = 'active'))
+    WHEN (NEW.active_owners = 0 AND (OLD.active_owners > 0 AND NEW.status NOT IN ('provisioning', 'dropped')
+        OR OLD.status <> 'active' AND NEW.status = 'active'))
     EXECUTE FUNCTION host_keep_owner();
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_keep_owner;
 
@@ -153,7 +153,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- What does not bear on access (last_login, the password's hash, the counter of owners) is no change.
+-- What does not bear on access (last_login, the password's hash, the counter of owners, a subscription's last event) is no change.
 CREATE TRIGGER core_users_changed AFTER INSERT OR DELETE ON core_users FOR EACH ROW EXECUTE FUNCTION host_log_change();
 CREATE TRIGGER core_users_updated AFTER UPDATE ON core_users FOR EACH ROW
     WHEN ((OLD.id, OLD.email, OLD.oauth_id, OLD.stripe_cust_id, OLD.is_sys_admin, OLD.created_at)
@@ -172,7 +172,14 @@ CREATE TRIGGER core_memberships_updated AFTER UPDATE ON core_memberships FOR EAC
 CREATE TRIGGER core_subscriptions_changed AFTER INSERT OR DELETE ON core_subscriptions
     FOR EACH ROW EXECUTE FUNCTION host_log_change();
 CREATE TRIGGER core_subscriptions_updated AFTER UPDATE ON core_subscriptions FOR EACH ROW
-    WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION host_log_change();
+    WHEN ((OLD.id, OLD.tenant_id, OLD.stripe_sub_id, OLD.stripe_cust_id, OLD.plan_tier, OLD.status,
+         OLD.current_period_end, OLD.cancel_at_period_end, OLD.payment_type, OLD.amount_cents,
+         OLD.product_name, OLD.trial_end, OLD.created_at)
+        IS DISTINCT FROM
+        (NEW.id, NEW.tenant_id, NEW.stripe_sub_id, NEW.stripe_cust_id, NEW.plan_tier, NEW.status,
+         NEW.current_period_end, NEW.cancel_at_period_end, NEW.payment_type, NEW.amount_cents,
+         NEW.product_name, NEW.trial_end, NEW.created_at))
+    EXECUTE FUNCTION host_log_change();
 CREATE TRIGGER core_pricing_plans_changed AFTER INSERT OR DELETE ON core_pricing_plans
     FOR EACH ROW EXECUTE FUNCTION host_log_change();
 CREATE TRIGGER core_pricing_plans_updated AFTER UPDATE ON core_pricing_plans FOR EACH ROW

@@ -52,11 +52,11 @@ CREATE TRIGGER core_memberships_owners_delete AFTER DELETE ON core_memberships W
         WHERE tenant_id = OLD.tenant_id AND is_active AND role = 'owner') WHERE id = OLD.tenant_id;
 END;
 -- +goose StatementEnd
--- What is dropped or being provisioned needs no owner until it opens; it may be closed for another reason meanwhile.
+-- What is dropped or being provisioned needs no owner; nothing that is closed becomes active without one.
 -- +goose StatementBegin
 CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners, status ON core_tenants
-    WHEN NEW.active_owners = 0 AND NEW.status NOT IN ('provisioning', 'dropped')
-        AND (OLD.active_owners > 0 OR OLD.status IN ('provisioning', 'dropped') AND NEW.status = 'active') BEGIN
+    WHEN NEW.active_owners = 0 AND (OLD.active_owners > 0 AND NEW.status NOT IN ('provisioning', 'dropped')
+        OR OLD.status <> 'active' AND NEW.status = 'active') BEGIN
     SELECT RAISE(ABORT, 'hostdb:conflict:last_owner');
 END;
 -- +goose StatementEnd
@@ -103,7 +103,7 @@ CREATE TRIGGER sys_jobs_turn_again AFTER UPDATE OF status, run_after ON sys_jobs
 END;
 -- +goose StatementEnd
 
--- What does not bear on access (last_login, the password's hash, the counter of owners) is no change.
+-- What does not bear on access (last_login, the password's hash, the counter of owners, a subscription's last event) is no change.
 -- +goose StatementBegin
 CREATE TRIGGER core_users_inserted AFTER INSERT ON core_users BEGIN
     INSERT INTO host_changes (kind, user_id) VALUES ('user', NEW.id);
