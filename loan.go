@@ -13,7 +13,7 @@ type loan struct {
 	conn       pgConn
 	of         *loans // nil: outside any scope
 	prev, next *loan  // in of's list; guarded by of.mu
-	once       sync.Once
+	back       atomic.Bool
 }
 
 // loans are the connections that a scope holds. What its code forgets to give back, as when it panics between Begin and Commit, is
@@ -77,24 +77,25 @@ func (s *loans) end() {
 	}
 	s.mu.Unlock()
 	for _, l := range left {
-		l.once.Do(func() {
+		if !l.back.Swap(true) {
 			l.conn.Value().abandoned.Store(true)
 			l.conn.Release(keyedpool.Destroy)
-		})
+		}
 	}
 }
 
 // giveBack ends the loan. A connection that is broken, busy, in a transaction, or that can't be reset isn't used again. Further
 // calls do nothing.
 func (l *loan) giveBack() {
-	l.once.Do(func() {
-		if l.of != nil {
-			l.of.forget(l)
-		}
-		verdict := keyedpool.Destroy
-		if l.conn.Value().clean() {
-			verdict = keyedpool.Healthy
-		}
-		l.conn.Release(verdict)
-	})
+	if l.back.Swap(true) {
+		return
+	}
+	if l.of != nil {
+		l.of.forget(l)
+	}
+	verdict := keyedpool.Destroy
+	if l.conn.Value().clean() {
+		verdict = keyedpool.Healthy
+	}
+	l.conn.Release(verdict)
 }

@@ -36,15 +36,13 @@ type PGX struct {
 }
 
 // Conn is a connection taken from the pool by Acquire, for LISTEN, session settings and the like. Release it.
-type Conn struct {
-	loan *loan
-}
+type Conn loan
 
 // Conn returns pgx's connection, for use until Release.
-func (c *Conn) Conn() *pgx.Conn { return c.loan.conn.Value().Conn.Conn() }
+func (c *Conn) Conn() *pgx.Conn { return c.conn.Value().Conn.Conn() }
 
 // Release gives the connection back. Further calls do nothing.
-func (c *Conn) Release() { c.loan.giveBack() }
+func (c *Conn) Release() { (*loan)(c).giveBack() }
 
 // Acquire takes a connection out of the pool until its Release.
 func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
@@ -52,7 +50,7 @@ func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{l}, nil
+	return (*Conn)(l), nil
 }
 
 // Exec runs a statement that returns no rows.

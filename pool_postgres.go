@@ -37,7 +37,8 @@ type pooledConn struct {
 	socket      *awaitedConn
 	session     *session
 	resetAlways bool
-	abandoned   atomic.Bool // somebody may still be using it: nothing but the socket may be touched
+	asked       time.Duration // when it was last known to answer, since start
+	abandoned   atomic.Bool   // somebody may still be using it: nothing but the socket may be touched
 }
 
 // serverPatience is how long a cancelled query, a reset or a close may take on the server before the connection is given up.
@@ -99,7 +100,7 @@ func connectPG(ctx context.Context, url hostdb.Secret, resetAlways bool) (*poole
 	if err != nil {
 		return nil, err
 	}
-	pooled := &pooledConn{resetAlways: resetAlways}
+	pooled := &pooledConn{resetAlways: resetAlways, asked: time.Since(start)}
 	var dialed atomic.Bool // what is dialed from then on cancels queries
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -252,6 +253,19 @@ func (t *pgTenant) close() {
 	t.lease.Release()
 }
 
+// start is when the process began, for clock readings that need no wall time.
+var start = time.Now()
+
+// answers reports whether the server is still there, as far as that is known. Where nothing was heard of it for a second it is asked.
+func (c *pooledConn) answers(ctx context.Context) bool {
+	pg, now := c.Conn.Conn().PgConn(), time.Since(start)
+	if pg.IsClosed() || pg.TxStatus() != 'I' || now-c.asked > time.Second && pg.Ping(ctx) != nil {
+		return false
+	}
+	c.asked = now
+	return true
+}
+
 // acquire takes a connection that answers out of the pool, on behalf of the context's scope.
 func (t *pgTenant) acquire(ctx context.Context) (*loan, error) {
 	var of *loans
@@ -265,8 +279,7 @@ func (t *pgTenant) acquire(ctx context.Context) (*loan, error) {
 		if err != nil {
 			return nil, explainPG(err)
 		}
-		err = conn.Value().ResetSession(ctx) // pings one that lay idle for a second; a dead one makes way for the next
-		if err == nil {
+		if conn.Value().answers(ctx) { // a dead one makes way for the next
 			return of.note(conn)
 		}
 		conn.Release(keyedpool.Destroy)

@@ -95,7 +95,7 @@ func (s *session) message() {
 	case 'D': // DataRow
 		s.rows = true
 	case 'C': // CommandComplete
-		s.completed(string(bytes.TrimRight(s.tag, "\x00")))
+		s.completed(bytes.TrimRight(s.tag, "\x00"))
 		s.tag, s.rows = s.tag[:0], false
 	case 'Z': // ReadyForQuery
 		s.local, s.rows = false, false
@@ -103,13 +103,13 @@ func (s *session) message() {
 }
 
 // completed judges a command by its tag.
-func (s *session) completed(tag string) {
-	verb, rest, _ := strings.Cut(tag, " ")
-	switch verb {
+func (s *session) completed(tag []byte) {
+	verb, rest, _ := bytes.Cut(tag, []byte(" "))
+	switch string(verb) {
 	case "SELECT": // rows that nobody was sent went into a new table, a temporary one perhaps
-		s.changed = s.changed || !s.rows && rest != "0"
+		s.changed = s.changed || !s.rows && string(rest) != "0"
 	case "SET":
-		s.changed = s.changed || !s.local && rest == ""
+		s.changed = s.changed || !s.local && len(rest) == 0
 	case "CREATE", "DECLARE":
 		s.changed = true
 	case "LISTEN", "LOAD", "PREPARE", "DEALLOCATE", "DISCARD":
@@ -127,21 +127,35 @@ func (c *pooledConn) clean() bool {
 	if pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' || s.spoiled || s.unsure {
 		return false
 	}
+	if !s.late && !s.changed && !s.locks && !c.resetAlways {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 	defer cancel()
-	if s.late { // what comes late hits this empty query
-		var pgErr *pgconn.PgError
-		if err := pg.Ping(ctx); err != nil && !errors.As(err, &pgErr) {
-			return false
-		}
-		s.late = false
+	return c.settle(ctx) && c.reset(ctx)
+}
+
+// settle waits for a cancellation that may still be on its way.
+func (c *pooledConn) settle(ctx context.Context) bool {
+	if !c.session.late {
+		return true
 	}
-	if s.changed || s.locks || c.resetAlways {
-		if pg.Exec(ctx, resetSession).Close() != nil {
-			return false
-		}
-		s.changed, s.spoiled = false, false // its own tags
+	c.session.late = false
+	var pgErr *pgconn.PgError
+	err := c.Conn.Conn().PgConn().Ping(ctx) // what comes late hits this empty query
+	return err == nil || errors.As(err, &pgErr)
+}
+
+// reset takes back what the last borrower did to the session.
+func (c *pooledConn) reset(ctx context.Context) bool {
+	s := c.session
+	if !s.changed && !s.locks && !c.resetAlways {
+		return true
 	}
+	if c.Conn.Conn().PgConn().Exec(ctx, resetSession).Close() != nil {
+		return false
+	}
+	s.changed, s.spoiled = false, false // its own tags
 	return true
 }
 
