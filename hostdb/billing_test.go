@@ -77,7 +77,7 @@ func TestParkedEventsAreReadyOnceWhatTheyAreAboutIsThere(t *testing.T) {
 		}
 		ready := func(sub, tenant string) []string {
 			t.Helper()
-			rows, err := db.WebhookEvents.ListReady(ctx, sub, tenant)
+			rows, err := db.WebhookEvents.ListReady(ctx, sub, tenant, "")
 			must(t, err)
 			ids := []string{}
 			for _, row := range rows {
@@ -102,10 +102,22 @@ func TestParkedEventsAreReadyOnceWhatTheyAreAboutIsThere(t *testing.T) {
 		must(t, db.Tenants.Insert(ctx, &hostdb.TenantCatalog{ID: later, Name: "Later"}))
 		want(ready("", later), "both", "tenant")
 		want(ready("", ""), "both", "sub", "tenant")
-		_, err := db.WebhookEvents.ListReady(ctx, "a\x00", "")
+		_, err := db.WebhookEvents.ListReady(ctx, "a\x00", "", "")
 		wantField(t, err, hostdb.ErrInvalid, "stripe_sub_id")
-		_, err = db.WebhookEvents.ListReady(ctx, "", "x")
+		_, err = db.WebhookEvents.ListReady(ctx, "", "x", "")
 		wantField(t, err, hostdb.ErrInvalid, "tenant_id")
+		_, err = db.WebhookEvents.ListReady(ctx, "", "", "x")
+		wantField(t, err, hostdb.ErrInvalid, "id")
+		all, err := db.WebhookEvents.ListReady(ctx, "", "", "")
+		must(t, err)
+		for i, row := range all {
+			if rest, err := db.WebhookEvents.ListReady(ctx, "", "", row.ID); err != nil || len(rest) != len(all)-1-i {
+				t.Errorf("%d behind the first %d of %d, %v", len(rest), i+1, len(all), err)
+			}
+			if rest, err := db.WebhookEvents.ListReady(ctx, "", later, all[len(all)-1].ID); err != nil || len(rest) != 0 {
+				t.Errorf("%d behind the last, %v", len(rest), err)
+			}
+		}
 	})
 }
 

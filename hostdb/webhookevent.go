@@ -84,13 +84,16 @@ func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, 
 	return claimed, err
 }
 
-// ListReady returns parked events whose subscription or tenant is there by now, ordered by id, at most 50: those about this
-// Stripe subscription or this tenant, or all if both are "". Errors: ErrInvalid.
-func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID string) ([]*StripeWebhookEvent, error) {
-	const there = ` AND (EXISTS (SELECT 1 FROM core_subscriptions s WHERE s.stripe_sub_id = core_stripe_webhook_events.stripe_sub_id)
+// ListReady returns parked events whose subscription or tenant is there by now, ordered by id, at most 50, the first behind the id
+// after ("": from the beginning): those about this Stripe subscription or this tenant, or all if both are "". Errors: ErrInvalid.
+func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID, after string) ([]*StripeWebhookEvent, error) {
+	const there = ` AND id > $1 AND (EXISTS (SELECT 1 FROM core_subscriptions s WHERE s.stripe_sub_id = core_stripe_webhook_events.stripe_sub_id)
 		OR EXISTS (SELECT 1 FROM core_tenants t WHERE t.id = core_stripe_webhook_events.tenant_id)) ORDER BY id LIMIT 50`
+	if err := linkRule.text("id", after); err != nil {
+		return nil, err
+	}
 	if stripeSubID == "" && tenantID == "" {
-		return t.many(ctx, "WHERE status = 'parked'"+there)
+		return t.many(ctx, "WHERE status = 'parked'"+there, after)
 	}
 	if err := anyText.text("stripe_sub_id", stripeSubID); err != nil {
 		return nil, err
@@ -98,7 +101,7 @@ func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID stri
 	if err := linkRule.text("tenant_id", tenantID); err != nil {
 		return nil, err
 	}
-	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $1 OR tenant_id = $2)"+there, orNull(stripeSubID), orNull(tenantID))
+	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $2 OR tenant_id = $3)"+there, after, orNull(stripeSubID), orNull(tenantID))
 }
 
 // ByEventID returns the event that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.

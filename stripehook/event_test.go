@@ -315,6 +315,30 @@ func TestAFetchersAnswerIsWhatIsShown(t *testing.T) {
 	})
 }
 
+// An answer about another subscription, or one that can't be read, is no answer: it would let a tenant in by what another pays.
+func TestAFetchersAnswerIsAboutTheSubscriptionThatWasAskedFor(t *testing.T) {
+	w := newWorld(t, sqliteURL(t))
+	var given string
+	w.hook = w.newHook(stripehook.Config{Fetcher: fetcher(func(context.Context, string) ([]byte, error) { return []byte(given), nil })})
+	meta := fields{"metadata": fields{"tenant_id": w.tenant.ID}}
+	for i, answer := range []string{`{"id":"sub_2","status":"active"}`, `{"id":"SUB_1","status":"active"}`, `{"status":"active"}`, `{"id":["sub_1"],"status":"active"}`,
+		`{"id":"sub_2","id":"sub_1","status":"active"}`, `[]`, ``, `{"id":"sub_1","status":"active"}` + strings.Repeat(" ", 1<<20)} {
+		given = answer
+		e := envelope("evt_"+string(rune('a'+i)), "customer.subscription.created", noon.Unix(), subscription("sub_1", "incomplete", meta))
+		if rec := post(w.hook, e, sign(e, secret, noon)); rec.Code != http.StatusServiceUnavailable {
+			t.Errorf("%.40s: answered %d %s", answer, rec.Code, rec.Body)
+		}
+		if row, err := w.host.Subscriptions.ByStripeSubID(t.Context(), "sub_1"); !errors.Is(err, hostdb.ErrNotFound) {
+			t.Errorf("%.40s: stored %+v, %v", answer, row, err)
+		}
+		if row := w.event("evt_" + string(rune('a'+i))); row.Status != hostdb.WebhookFailed {
+			t.Errorf("%.40s: recorded as %s", answer, row.Status)
+		}
+	}
+	given = `{"id":"sub_1","status":"active"}`
+	w.deliver(envelope("evt_a", "customer.subscription.created", noon.Unix(), subscription("sub_1", "incomplete", meta)), "processed")
+}
+
 // Whoever holds the row asks Stripe, so the answer that comes last is the one that stays.
 func TestAFetchIsMadeUnderTheRowsLock(t *testing.T) {
 	w := newWorld(t, postgresURL(t))

@@ -88,11 +88,16 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), longest)
 	defer cancel()
 	status, err := h.deliver(ctx, e, false)
-	if err != nil {
+	if redeliver(status, err) {
 		answer(w, http.StatusServiceUnavailable, "try again")
 		return
 	}
 	answer(w, http.StatusOK, status)
+}
+
+// redeliver reports whether Stripe is asked to deliver an event again: for its own sake, not for that of others, which may fail for good.
+func redeliver(status string, err error) bool {
+	return err != nil && (status == "" || status == hostdb.WebhookParked)
 }
 
 // answer writes a response of one line, which holds nothing of the request.

@@ -48,11 +48,12 @@ func stored(row *hostdb.StripeWebhookEvent) *event {
 }
 
 // deliver applies an event, and then what was parked for want of it. It answers with the event's status, or duplicate; again is for
-// an event that is stored, and applies it even if it has been dealt with. An error means that another delivery may help.
+// an event that is stored, and applies it even if it has been dealt with. The status "" means that another delivery may help, and so
+// may one of an event that is parked. With any other status an error is of what was parked for want of it: follow will try that again.
 func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, error) {
 	c, err := e.change()
 	if err != nil {
-		return hostdb.WebhookFailed, l.fail(ctx, e, &change{})
+		return l.fail(ctx, e, &change{})
 	}
 	status, err := l.process(ctx, e, c, again)
 	if err == nil && (c.stripeSub != "" || c.tenant != "") {
@@ -61,7 +62,7 @@ func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, err
 		err = l.unpark(ctx, c.stripeSub, c.tenant)
 	}
 	if err != nil {
-		l.log(ctx, slog.LevelWarn, "webhook not applied, to be delivered again", e, "cause", err.Error())
+		l.log(ctx, slog.LevelWarn, "webhook not applied, or not what waited for it", e, "cause", err.Error())
 	}
 	return status, err
 }
@@ -94,7 +95,7 @@ func (l *ledger) process(ctx context.Context, e *event, c *change, again bool) (
 	})
 	switch {
 	case errors.Is(err, hostdb.ErrInvalid): // a value that no column takes
-		return hostdb.WebhookFailed, l.fail(ctx, e, c)
+		return l.fail(ctx, e, c)
 	case err != nil:
 		l.recordFailure(ctx, e, c)
 		return "", err
@@ -133,14 +134,14 @@ func rowOf(e *event, c *change, status, reason string) *hostdb.StripeWebhookEven
 		StripeSubID: c.stripeSub, TenantID: c.tenant}
 }
 
-// fail records an event that can never be applied, unless it has been dealt with.
-func (l *ledger) fail(ctx context.Context, e *event, c *change) error {
+// fail records an event that can never be applied, unless it has been dealt with, and returns its status.
+func (l *ledger) fail(ctx context.Context, e *event, c *change) (string, error) {
 	row := rowOf(e, c, hostdb.WebhookFailed, malformed)
 	if _, err := l.host.WebhookEvents.Claim(ctx, row); err != nil {
-		return err
+		return "", err
 	}
 	l.log(ctx, slog.LevelWarn, "webhook failed for good", e, "reason", malformed)
-	return nil
+	return hostdb.WebhookFailed, nil
 }
 
 // recordFailure makes a failure visible, if that can be written. A parked event stays parked.
@@ -149,72 +150,6 @@ func (l *ledger) recordFailure(ctx context.Context, e *event, c *change) {
 	defer cancel()
 	if _, err := l.host.WebhookEvents.Record(ctx, rowOf(e, c, hostdb.WebhookFailed, notApplied)); err != nil {
 		l.log(ctx, slog.LevelWarn, "webhook's failure not recorded", e, "cause", err.Error())
-	}
-}
-
-// unpark applies the parked events that can be by now: those about a subscription or a tenant, or all of them.
-func (l *ledger) unpark(ctx context.Context, stripeSub, tenant string) error {
-	var failures []error
-	for tried := map[string]bool{}; ; {
-		ready, err := l.host.WebhookEvents.ListReady(ctx, stripeSub, tenant)
-		if err != nil {
-			return err
-		}
-		progress := false
-		for _, row := range ready {
-			if tried[row.ID] {
-				continue
-			}
-			tried[row.ID], progress = true, true
-			if err := l.apply(ctx, row, stripeSub); err != nil { // the others don't wait for it
-				failures = append(failures, err)
-			}
-		}
-		if !progress {
-			return errors.Join(failures...)
-		}
-	}
-}
-
-// apply applies a parked event, and what waited for the subscription that it brings, unless the caller is about to.
-func (l *ledger) apply(ctx context.Context, row *hostdb.StripeWebhookEvent, known string) error {
-	e := stored(row)
-	c, err := e.change()
-	if err != nil {
-		return l.fail(ctx, e, &change{})
-	}
-	if _, err := l.process(ctx, e, c, false); err != nil || c.stripeSub == "" || c.stripeSub == known {
-		return err
-	}
-	return l.unpark(ctx, c.stripeSub, "")
-}
-
-// follow applies what was parked when what it waits for appears in the host database by other ways than an event, until the database
-// is closed. The first delivery makes good what a crash left.
-func (l *ledger) follow() {
-	var (
-		waiting bool
-		pause   time.Duration // after a failure; doubles
-		next    time.Time
-	)
-	ctx := context.Background()
-	for delivery, err := range l.host.Changes(ctx) {
-		if err != nil {
-			continue
-		}
-		waiting = waiting || delivery.Reset
-		for _, change := range delivery.Changes {
-			waiting = waiting || change.Kind == hostdb.ChangeTenant || change.Kind == hostdb.ChangeSubscription
-		}
-		if !waiting || time.Now().Before(next) {
-			continue
-		}
-		if l.unpark(ctx, "", "") == nil {
-			waiting, pause = false, 0
-			continue
-		}
-		pause = min(max(2*pause, time.Second), 5*time.Minute)
-		next = time.Now().Add(pause)
 	}
 }
 
