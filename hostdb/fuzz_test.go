@@ -215,14 +215,41 @@ func TestChecksHoldPastTheLibrary(t *testing.T) {
 				newUser(t, db)
 				enqueue(t, db, hostdb.SystemJob{JobType: "x"})
 				for _, bad := range []string{"", "soon", "infinity", "2026-02-30T00:00:00.000000Z", "2026-01-01T25:00:00.000000Z",
-					"2026-13-01T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z", "12026-01-01T00:00:00.000000Z", "2026-01-01T00:60:00.000000Z"} {
-					if _, err := pool.Exec("UPDATE " + table + " SET " + column + " = '" + bad + "'"); err == nil {
+					"2026-13-01T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z", "12026-01-01T00:00:00.000000Z", "2026-01-01T00:60:00.000000Z",
+					"2026-01-01T00:00:00.000000Z\x00"} {
+					if _, err := pool.Exec("UPDATE "+table+" SET "+column+" = $1", bad); err == nil {
 						t.Errorf("%s.%s took the time %q", table, column, bad)
 					}
 				}
 				for _, good := range []string{"0001-01-01T00:00:00.000001Z", "2026-12-31T23:59:59.999999Z", "2024-02-29T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"} {
 					_, err := pool.Exec("UPDATE " + table + " SET " + column + " = '" + good + "'")
 					must(t, err)
+				}
+			}
+		})
+	}
+}
+
+// A NUL hides what follows it from SQLite's GLOB and length.
+func TestOtherProgramsStoreNoNUL(t *testing.T) {
+	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
+			pool, tn := raw(t, db), newTenant(t, db)
+			newMember(t, db, newUser(t, db), tn, hostdb.RoleMember)
+			must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID}))
+			must(t, db.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "p", Name: "P"}))
+			enqueue(t, db, hostdb.SystemJob{JobType: "x"})
+			for column, good := range map[string]string{"core_users.email": "a@b", "core_users.oauth_id": "o", "core_tenants.name": "n",
+				"core_tenants.slug": "s", "core_memberships.role": "owner", "core_memberships.id": hexID(1), "core_subscriptions.status": "active",
+				"core_subscriptions.id": hexID(1), "core_pricing_plans.currency": "eur", "core_pricing_plans.id": "q", "sys_jobs.job_type": "y",
+				"sys_jobs.tenant_id": hexID(1)} {
+				table, column, _ := strings.Cut(column, ".")
+				update := "UPDATE " + table + " SET " + column + " = $1"
+				_, err := pool.Exec(update, good)
+				must(t, err)
+				if _, err := pool.Exec(update, good+"\x00x"); err == nil {
+					t.Errorf("%s.%s took a NUL", table, column)
 				}
 			}
 		})

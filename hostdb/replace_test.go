@@ -1,6 +1,7 @@
 package hostdb_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -46,6 +47,11 @@ func TestReplacingAnOwnerByAnotherIsCounted(t *testing.T) {
 	if _, err := db.Memberships.Get(t.Context(), second.ID); err == nil {
 		t.Fatal("nothing was replaced")
 	}
+	var counted int
+	must(t, raw(t, db).QueryRow("SELECT active_owners FROM core_tenants WHERE id = '"+tenant.ID+"'").Scan(&counted))
+	if counted != 1 {
+		t.Errorf("%d owners are counted, want 1", counted)
+	}
 	wantField(t, db.Memberships.Delete(t.Context(), first.ID), hostdb.ErrConflict, "last_owner")
 }
 
@@ -62,6 +68,11 @@ func TestReplacedRowsReachTheFeed(t *testing.T) {
 		"a user by an update": func(t *testing.T, db *hostdb.DB) (string, hostdb.Change) {
 			u, other := newUser(t, db), newUser(t, db)
 			return "UPDATE OR REPLACE core_users SET oauth_id = '" + u.OAuthID + "' WHERE id = '" + other.ID + "'", hostdb.Change{Kind: "user", UserID: u.ID}
+		},
+		"a user by an update of the email": func(t *testing.T, db *hostdb.DB) (string, hostdb.Change) {
+			u, other := newUser(t, db), newUser(t, db)
+			return "UPDATE OR REPLACE core_users SET email = upper('" + u.Email + "') WHERE id = '" + other.ID + "'",
+				hostdb.Change{Kind: "user", UserID: u.ID}
 		},
 		"a tenant by slug": func(t *testing.T, db *hostdb.DB) (string, hostdb.Change) {
 			tn := newTenant(t, db)
@@ -82,6 +93,20 @@ func TestReplacedRowsReachTheFeed(t *testing.T) {
 			s := &hostdb.Subscription{TenantID: tn.ID}
 			must(t, db.Subscriptions.Insert(t.Context(), s))
 			return "REPLACE INTO core_subscriptions (id, tenant_id) VALUES ('" + s.ID + "', '" + newTenant(t, db).ID + "')",
+				hostdb.Change{Kind: "subscription", TenantID: tn.ID}
+		},
+		"a subscription by stripe_sub_id": func(t *testing.T, db *hostdb.DB) (string, hostdb.Change) {
+			tn := newTenant(t, db)
+			must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID, StripeSubID: "a"}))
+			return "REPLACE INTO core_subscriptions (tenant_id, stripe_sub_id) VALUES ('" + newTenant(t, db).ID + "', 'a')",
+				hostdb.Change{Kind: "subscription", TenantID: tn.ID}
+		},
+		"a subscription by an update of the id": func(t *testing.T, db *hostdb.DB) (string, hostdb.Change) {
+			tn := newTenant(t, db)
+			s, other := &hostdb.Subscription{TenantID: tn.ID}, &hostdb.Subscription{TenantID: newTenant(t, db).ID}
+			must(t, db.Subscriptions.Insert(t.Context(), s))
+			must(t, db.Subscriptions.Insert(t.Context(), other))
+			return "UPDATE OR REPLACE core_subscriptions SET id = '" + s.ID + "' WHERE id = '" + other.ID + "'",
 				hostdb.Change{Kind: "subscription", TenantID: tn.ID}
 		},
 		"a subscription by an update": func(t *testing.T, db *hostdb.DB) (string, hostdb.Change) {
@@ -105,13 +130,16 @@ func TestReplacedRowsReachTheFeed(t *testing.T) {
 			events := listen(t, db)
 			_, err := raw(t, db).Exec(statement)
 			must(t, err)
+			last := &hostdb.PricingPlan{ID: "last", Name: "Last"} // what was committed before is delivered by then
+			must(t, db.Plans.Insert(t.Context(), last))
 			until(t, events, func(all []hostdb.Change, _ hostdb.Delivery) bool {
-				for _, c := range all {
-					if c == old {
-						return true
-					}
+				if !slices.Contains(all, hostdb.Change{Kind: hostdb.ChangePlan, PlanID: last.ID}) {
+					return false
 				}
-				return false
+				if !slices.Contains(all, old) {
+					t.Errorf("delivered %+v without %+v", all, old)
+				}
+				return true
 			})
 		})
 	}

@@ -1,6 +1,7 @@
 -- +goose Up
 -- Times are texts of one form, so that they order as times: 2026-01-31T12:00:00.000000Z. Tables are strict: a column holds its
--- type. Those that bear on access, and the audit log, have no rowid: it would be a second key by which OR REPLACE could hit a row.
+-- type. GLOB and length end at a NUL, which PostgreSQL refuses. Those that bear on access, and the audit log, have no rowid: it
+-- would be a second key by which OR REPLACE could hit a row.
 CREATE TABLE core_users (
     id             text NOT NULL DEFAULT (lower(hex(randomblob(16)))),
     email          text NOT NULL,
@@ -12,14 +13,17 @@ CREATE TABLE core_users (
     last_login     text,
     CONSTRAINT core_users__id PRIMARY KEY (id),
     CONSTRAINT core_users__oauth_id UNIQUE (oauth_id),
-    CONSTRAINT core_users__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT core_users__email__check CHECK (email <> ''),
+    CONSTRAINT core_users__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT core_users__email__check CHECK (email <> '' AND instr(email, char(0)) = 0),
+    CONSTRAINT core_users__oauth_id__check CHECK (instr(oauth_id, char(0)) = 0),
     CONSTRAINT core_users__is_sys_admin__check CHECK (is_sys_admin IN (0, 1)),
     CONSTRAINT core_users__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)),
     CONSTRAINT core_users__last_login__check
-        CHECK (last_login > '0001' AND substr(last_login, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(last_login, char(0)) = 0 AND last_login > '0001'
+            AND substr(last_login, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(last_login, 1, 19), '+0 days') IS substr(last_login, 1, 19))
 ) STRICT, WITHOUT ROWID;
 -- lower folds ASCII letters only.
@@ -39,10 +43,11 @@ CREATE TABLE core_tenants (
     active_owners  integer NOT NULL DEFAULT 0,
     CONSTRAINT core_tenants__id PRIMARY KEY (id),
     CONSTRAINT core_tenants__slug UNIQUE (slug),
-    CONSTRAINT core_tenants__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT core_tenants__name__check CHECK (name <> ''),
+    CONSTRAINT core_tenants__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT core_tenants__name__check CHECK (name <> '' AND instr(name, char(0)) = 0),
     CONSTRAINT core_tenants__slug__check
-        CHECK (length(slug) <= 63 AND slug GLOB '[a-z0-9]*' AND slug GLOB '*[a-z0-9]' AND slug NOT GLOB '*[^a-z0-9-]*'
+        CHECK (instr(slug, char(0)) = 0 AND length(slug) <= 63
+            AND slug GLOB '[a-z0-9]*' AND slug GLOB '*[a-z0-9]' AND slug NOT GLOB '*[^a-z0-9-]*'
             AND NOT (length(slug) = 32 AND slug NOT GLOB '*[^0-9a-f]*')),
     CONSTRAINT core_tenants__status__check
         CHECK (status IN ('provisioning', 'active', 'suspended', 'maintenance', 'dropped')),
@@ -50,7 +55,8 @@ CREATE TABLE core_tenants (
     CONSTRAINT core_tenants__active_owners__check CHECK (active_owners >= 0),
     CONSTRAINT core_tenants__is_active__check CHECK (is_active IN (0, 1)),
     CONSTRAINT core_tenants__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
 ) STRICT, WITHOUT ROWID;
 
@@ -67,11 +73,13 @@ CREATE TABLE core_memberships (
     CONSTRAINT core_memberships__user_id__tenant_id UNIQUE (user_id, tenant_id),
     CONSTRAINT core_memberships__user_id__fkey FOREIGN KEY (user_id) REFERENCES core_users (id),
     CONSTRAINT core_memberships__tenant_id__fkey FOREIGN KEY (tenant_id) REFERENCES core_tenants (id),
-    CONSTRAINT core_memberships__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT core_memberships__role__check CHECK (length(role) <= 32 AND role GLOB '[a-z]*' AND role NOT GLOB '*[^a-z0-9_]*'),
+    CONSTRAINT core_memberships__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT core_memberships__role__check
+        CHECK (instr(role, char(0)) = 0 AND length(role) <= 32 AND role GLOB '[a-z]*' AND role NOT GLOB '*[^a-z0-9_]*'),
     CONSTRAINT core_memberships__is_active__check CHECK (is_active IN (0, 1)),
     CONSTRAINT core_memberships__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX core_memberships_tenant_id ON core_memberships (tenant_id, id);
@@ -92,16 +100,17 @@ CREATE TABLE core_pricing_plans (
     sort_order           integer NOT NULL DEFAULT 0,
     created_at           text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
     CONSTRAINT core_pricing_plans__id PRIMARY KEY (id),
-    CONSTRAINT core_pricing_plans__id__check CHECK (id <> ''),
-    CONSTRAINT core_pricing_plans__name__check CHECK (name <> ''),
+    CONSTRAINT core_pricing_plans__id__check CHECK (id <> '' AND instr(id, char(0)) = 0),
+    CONSTRAINT core_pricing_plans__name__check CHECK (name <> '' AND instr(name, char(0)) = 0),
     CONSTRAINT core_pricing_plans__amount_monthly__check CHECK (amount_monthly >= 0),
     CONSTRAINT core_pricing_plans__amount_yearly__check CHECK (amount_yearly >= 0),
-    CONSTRAINT core_pricing_plans__currency__check CHECK (currency GLOB '[a-z][a-z][a-z]'),
+    CONSTRAINT core_pricing_plans__currency__check CHECK (instr(currency, char(0)) = 0 AND currency GLOB '[a-z][a-z][a-z]'),
     CONSTRAINT core_pricing_plans__trial_days__check CHECK (trial_days BETWEEN 0 AND 3650),
     CONSTRAINT core_pricing_plans__tier_level__check CHECK (tier_level >= 0),
     CONSTRAINT core_pricing_plans__is_active__check CHECK (is_active IN (0, 1)),
     CONSTRAINT core_pricing_plans__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX core_pricing_plans_stripe_price_monthly ON core_pricing_plans (stripe_price_monthly);
@@ -124,19 +133,23 @@ CREATE TABLE core_subscriptions (
     CONSTRAINT core_subscriptions__id PRIMARY KEY (id),
     CONSTRAINT core_subscriptions__stripe_sub_id UNIQUE (stripe_sub_id),
     CONSTRAINT core_subscriptions__tenant_id__fkey FOREIGN KEY (tenant_id) REFERENCES core_tenants (id),
-    CONSTRAINT core_subscriptions__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT core_subscriptions__status__check CHECK (length(status) <= 32 AND status GLOB '[a-z]*' AND status NOT GLOB '*[^a-z0-9_]*'),
+    CONSTRAINT core_subscriptions__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT core_subscriptions__status__check
+        CHECK (instr(status, char(0)) = 0 AND length(status) <= 32 AND status GLOB '[a-z]*' AND status NOT GLOB '*[^a-z0-9_]*'),
     CONSTRAINT core_subscriptions__payment_type__check CHECK (payment_type IN ('subscription', 'one_time')),
     CONSTRAINT core_subscriptions__amount_cents__check CHECK (amount_cents >= 0),
     CONSTRAINT core_subscriptions__cancel_at_period_end__check CHECK (cancel_at_period_end IN (0, 1)),
     CONSTRAINT core_subscriptions__current_period_end__check
-        CHECK (current_period_end > '0001' AND substr(current_period_end, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(current_period_end, char(0)) = 0 AND current_period_end > '0001'
+            AND substr(current_period_end, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(current_period_end, 1, 19), '+0 days') IS substr(current_period_end, 1, 19)),
     CONSTRAINT core_subscriptions__trial_end__check
-        CHECK (trial_end > '0001' AND substr(trial_end, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(trial_end, char(0)) = 0 AND trial_end > '0001'
+            AND substr(trial_end, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(trial_end, 1, 19), '+0 days') IS substr(trial_end, 1, 19)),
     CONSTRAINT core_subscriptions__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX core_subscriptions_tenant_id ON core_subscriptions (tenant_id, id);
@@ -151,10 +164,11 @@ CREATE TABLE sys_audit_logs (
     ip_address    text,
     created_at    text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
     CONSTRAINT sys_audit_logs__id PRIMARY KEY (id),
-    CONSTRAINT sys_audit_logs__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT sys_audit_logs__event_type__check CHECK (event_type <> ''),
+    CONSTRAINT sys_audit_logs__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT sys_audit_logs__event_type__check CHECK (event_type <> '' AND instr(event_type, char(0)) = 0),
     CONSTRAINT sys_audit_logs__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sys_audit_logs_target_id ON sys_audit_logs (target_id, id);
@@ -178,23 +192,28 @@ CREATE TABLE sys_jobs (
     dedupe_key   text,
     turn         integer NOT NULL DEFAULT 0,
     CONSTRAINT sys_jobs__id PRIMARY KEY (id),
-    CONSTRAINT sys_jobs__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT sys_jobs__job_type__check CHECK (job_type <> ''),
+    CONSTRAINT sys_jobs__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT sys_jobs__job_type__check CHECK (job_type <> '' AND instr(job_type, char(0)) = 0),
     CONSTRAINT sys_jobs__status__check CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
-    CONSTRAINT sys_jobs__tenant_id__check CHECK (length(tenant_id) = 32 AND tenant_id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT sys_jobs__tenant_id__check
+        CHECK (instr(tenant_id, char(0)) = 0 AND length(tenant_id) = 32 AND tenant_id NOT GLOB '*[^0-9a-f]*'),
     CONSTRAINT sys_jobs__attempts__check CHECK (attempts >= 0),
     CONSTRAINT sys_jobs__max_attempts__check CHECK (max_attempts BETWEEN 1 AND 1000),
     CONSTRAINT sys_jobs__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)),
     CONSTRAINT sys_jobs__completed_at__check
-        CHECK (completed_at > '0001' AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(completed_at, char(0)) = 0 AND completed_at > '0001'
+            AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(completed_at, 1, 19), '+0 days') IS substr(completed_at, 1, 19)),
     CONSTRAINT sys_jobs__run_after__check
-        CHECK (run_after > '0001' AND substr(run_after, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(run_after, char(0)) = 0 AND run_after > '0001'
+            AND substr(run_after, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(run_after, 1, 19), '+0 days') IS substr(run_after, 1, 19)),
     CONSTRAINT sys_jobs__lease_until__check
-        CHECK (lease_until > '0001' AND substr(lease_until, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(lease_until, char(0)) = 0 AND lease_until > '0001'
+            AND substr(lease_until, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(lease_until, 1, 19), '+0 days') IS substr(lease_until, 1, 19))
 ) STRICT;
 CREATE UNIQUE INDEX sys_jobs__dedupe_key ON sys_jobs (dedupe_key) WHERE status IN ('pending', 'running');
@@ -213,13 +232,15 @@ CREATE TABLE core_stripe_webhook_events (
     created_at   text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
     CONSTRAINT core_stripe_webhook_events__id PRIMARY KEY (id),
     CONSTRAINT core_stripe_webhook_events__event_id UNIQUE (event_id),
-    CONSTRAINT core_stripe_webhook_events__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
-    CONSTRAINT core_stripe_webhook_events__event_id__check CHECK (event_id <> ''),
-    CONSTRAINT core_stripe_webhook_events__event_type__check CHECK (event_type <> ''),
+    CONSTRAINT core_stripe_webhook_events__id__check
+        CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT core_stripe_webhook_events__event_id__check CHECK (event_id <> '' AND instr(event_id, char(0)) = 0),
+    CONSTRAINT core_stripe_webhook_events__event_type__check CHECK (event_type <> '' AND instr(event_type, char(0)) = 0),
     CONSTRAINT core_stripe_webhook_events__status__check
         CHECK (status IN ('processed', 'failed', 'skipped_out_of_order', 'parked')),
     CONSTRAINT core_stripe_webhook_events__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19))
 ) STRICT;
 CREATE INDEX core_stripe_webhook_events_status ON core_stripe_webhook_events (status, id) WHERE status <> 'processed';

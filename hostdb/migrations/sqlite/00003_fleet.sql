@@ -9,16 +9,18 @@ CREATE TABLE sys_migration_runs (
     created_at     text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
     completed_at   text,
     CONSTRAINT sys_migration_runs__id PRIMARY KEY (id),
-    CONSTRAINT sys_migration_runs__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT sys_migration_runs__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
     CONSTRAINT sys_migration_runs__status__check CHECK (status IN ('running', 'paused', 'stopped', 'done')),
     CONSTRAINT sys_migration_runs__target_version__check CHECK (target_version >= 0),
     CONSTRAINT sys_migration_runs__is_down__check CHECK (is_down IN (0, 1)),
     CONSTRAINT sys_migration_runs__at_target__check CHECK (at_target >= 0),
     CONSTRAINT sys_migration_runs__created_at__check
-        CHECK (created_at > '0001' AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(created_at, char(0)) = 0 AND created_at > '0001'
+            AND substr(created_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)),
     CONSTRAINT sys_migration_runs__completed_at__check
-        CHECK (completed_at > '0001' AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(completed_at, char(0)) = 0 AND completed_at > '0001'
+            AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(completed_at, 1, 19), '+0 days') IS substr(completed_at, 1, 19))
 ) STRICT;
 
@@ -40,14 +42,16 @@ CREATE TABLE sys_migration_tenants (
     CONSTRAINT sys_migration_tenants__run_id__tenant_id UNIQUE (run_id, tenant_id),
     CONSTRAINT sys_migration_tenants__run_id__fkey FOREIGN KEY (run_id) REFERENCES sys_migration_runs (id) ON DELETE CASCADE,
     CONSTRAINT sys_migration_tenants__tenant_id__fkey FOREIGN KEY (tenant_id) REFERENCES core_tenants (id) ON DELETE CASCADE,
-    CONSTRAINT sys_migration_tenants__id__check CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    CONSTRAINT sys_migration_tenants__id__check CHECK (instr(id, char(0)) = 0 AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
     CONSTRAINT sys_migration_tenants__status__check CHECK (status IN ('pending', 'running', 'done', 'failed', 'skipped')),
     CONSTRAINT sys_migration_tenants__lease_until__check
         CHECK ((status = 'running') = (lease_until IS NOT NULL AND worker IS NOT NULL)
-            AND lease_until > '0001' AND substr(lease_until, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+            AND instr(lease_until, char(0)) = 0 AND lease_until > '0001'
+            AND substr(lease_until, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(lease_until, 1, 19), '+0 days') IS substr(lease_until, 1, 19)),
     CONSTRAINT sys_migration_tenants__completed_at__check
-        CHECK (completed_at > '0001' AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+        CHECK (instr(completed_at, char(0)) = 0 AND completed_at > '0001'
+            AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(completed_at, 1, 19), '+0 days') IS substr(completed_at, 1, 19))
 ) STRICT;
 -- However many runs there are, one of them works on a tenant.
