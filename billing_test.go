@@ -86,6 +86,50 @@ func TestACancellationIsFeltByEveryProcess(t *testing.T) {
 	})
 }
 
+// What a tenant may do follows the plan of the price that Stripe says they pay, up and down, and a price that nobody knows gives nothing.
+func TestFeaturesAndTiersFollowAPlanChangeByStripe(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		w.update(acme, func(row *hostdb.TenantCatalog) { row.PlanTier = "pro" })
+		for i, plan := range []hostdb.PricingPlan{
+			{ID: "pro", Name: "Pro", StripePriceMonthly: "price_pro", TierLevel: 1, Features: []string{"export"}},
+			{ID: "max", Name: "Max", StripePriceMonthly: "price_max", TierLevel: 2, Features: []string{"export", "sso"}},
+		} {
+			plan.SortOrder = i
+			must(t, w.host.Plans.Insert(t.Context(), &plan))
+		}
+		hook, err := stripehook.New(w.host, stripehook.Config{Secrets: []string{"whsec_test"}})
+		must(t, err)
+		mw := w.middleware(w.config())
+		page := mw.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			_, _ = fmt.Fprintf(rw, "%v", s.Features)
+		}))
+		handlers := []http.Handler{page, mw.Handler(tenantdb.RequireFeature("sso")(page)), mw.Handler(tenantdb.RequireTier(2)(page)), mw.Handler(tenantdb.RequireTier(1)(page))}
+		for i, c := range []struct{ price, want string }{
+			{"price_pro", "200 [export], 403, 403, 200"},
+			{"price_max", "200 [export sso], 200, 200, 200"},
+			{"price_pro", "200 [export], 403, 403, 200"},
+			{"price_max", "200 [export sso], 200, 200, 200"},
+			{"price_of_nobody", "200 [], 403, 403, 403"},
+		} {
+			bill(t, hook, fmt.Sprintf("evt_%d", i), "customer.subscription.updated", fmt.Sprintf(
+				`{"id":"sub_1","status":"active","metadata":{"tenant_id":"%s"},"items":{"data":[{"price":{"id":"%s"}}]}}`, acme.ID, c.price))
+			eventually(t, func() bool {
+				got := ""
+				for j, h := range handlers {
+					rec := do(h, request("ann", "acme"))
+					got += fmt.Sprint(", ", rec.Code)
+					if j == 0 {
+						got += " " + rec.Body.String()
+					}
+				}
+				return got == ", "+c.want
+			})
+		}
+	})
+}
+
 // askStatus asks a process for acme and returns the answer's status.
 func askStatus(t *testing.T, client *http.Client, address, user string) int {
 	t.Helper()

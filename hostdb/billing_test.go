@@ -2,6 +2,9 @@ package hostdb_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -254,4 +257,45 @@ func TestWhatAPageTellsAboutASubscription(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestEventsThatHaveBeenDealtWithArePrunedOnceTheyAreOldEnough(t *testing.T) {
+	onBoth(t, func(t *testing.T, db *hostdb.DB) {
+		ctx, n := t.Context(), 0
+		must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
+			add := func(status string, age time.Duration) error {
+				n++
+				return tx.WebhookEvents.Insert(ctx, &hostdb.StripeWebhookEvent{ID: fmt.Sprintf("%012x%020d", time.Now().Add(-age).UnixMilli(), n),
+					EventID: fmt.Sprintf("%s after %v, %d", status, age, n), EventType: "x", PayloadJSON: "{}", Status: status})
+			}
+			var err error
+			for range 1001 { // more than one step
+				err = errors.Join(err, add(hostdb.WebhookProcessed, 31*24*time.Hour))
+			}
+			for _, status := range []string{hostdb.WebhookProcessed, hostdb.WebhookSkipped, hostdb.WebhookFailed, hostdb.WebhookParked} {
+				err = errors.Join(err, add(status, 40*24*time.Hour), add(status, 29*24*time.Hour))
+			}
+			return err
+		}))
+		for _, age := range []time.Duration{0, -time.Hour, hostdb.WebhookRetention - 1} {
+			_, err := db.WebhookEvents.Prune(ctx, age)
+			wantField(t, err, hostdb.ErrInvalid, "age")
+		}
+		for _, c := range []struct {
+			age  time.Duration
+			want int64
+		}{{1 << 62, 0}, {41 * 24 * time.Hour, 0}, {35 * 24 * time.Hour, 2}, {hostdb.WebhookRetention, 1001}, {hostdb.WebhookRetention, 0}} {
+			if got, err := db.WebhookEvents.Prune(ctx, c.age); err != nil || got != c.want {
+				t.Errorf("older than %v: %d deleted, %v; want %d", c.age, got, err, c.want)
+			}
+		}
+		left := map[string]int{}
+		for e, err := range db.WebhookEvents.All(ctx) {
+			must(t, err)
+			left[e.Status]++
+		}
+		if want := map[string]int{hostdb.WebhookProcessed: 1, hostdb.WebhookSkipped: 1, hostdb.WebhookFailed: 2, hostdb.WebhookParked: 2}; !maps.Equal(left, want) {
+			t.Errorf("left: %v, want %v", left, want)
+		}
+	})
 }

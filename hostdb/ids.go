@@ -2,6 +2,7 @@ package hostdb
 
 import (
 	"encoding/hex"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,6 +13,11 @@ import (
 func NewID() string {
 	id := uuid.Must(uuid.NewV7())
 	return hex.EncodeToString(id[:])
+}
+
+// firstID is not greater than any id that NewID made at t or later, and greater than all before (RFC 9562 section 5.7).
+func firstID(t time.Time) string {
+	return fmt.Sprintf("%012x%020d", max(0, t.UnixMilli()), 0)
 }
 
 // Timestamp returns the time now, in UTC, as ISO 8601 with microseconds: "2026-01-31T12:00:00.000000Z".

@@ -13,7 +13,8 @@ const (
 	WebhookParked    = "parked"               // it is about a subscription or a tenant not yet seen
 )
 
-// StripeWebhookEvent is a webhook that has arrived (core_stripe_webhook_events).
+// StripeWebhookEvent is a webhook that has arrived (core_stripe_webhook_events). It is kept, with its payload, until Prune or
+// Delete removes it.
 type StripeWebhookEvent struct {
 	ID          string
 	EventID     string // Stripe's id of it: required, unique
@@ -102,6 +103,27 @@ func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID, aft
 		return nil, err
 	}
 	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $2 OR tenant_id = $3)"+there, after, orNull(stripeSubID), orNull(tenantID))
+}
+
+// WebhookRetention is how long events are kept at least: Stripe can be asked for that long to deliver one again
+// (docs.stripe.com/cli/events/resend), and an event that is forgotten would be taken for a new one.
+const WebhookRetention = 30 * 24 * time.Hour
+
+// Prune deletes the events, payloads and all, that arrived longer ago than age and have been dealt with: processed, or skipped
+// out of order. It returns how many. Failed and parked ones stay until they are applied, or deleted by hand. It goes in steps of 1,000,
+// each a transaction of its own, and may be called as often as one likes. Errors: ErrInvalid where age is less than WebhookRetention.
+func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, error) {
+	if age < WebhookRetention {
+		return 0, invalid("age", "is less than WebhookRetention")
+	}
+	before := firstID(t.s.db.now().Add(-age))
+	for deleted := int64(0); ; {
+		n, err := t.s.exec(ctx, `DELETE FROM core_stripe_webhook_events WHERE id IN (SELECT id FROM core_stripe_webhook_events
+			WHERE id < $1 AND status IN ('processed', 'skipped_out_of_order') ORDER BY id LIMIT 1000)`, []any{before}, nothing)
+		if deleted += n; err != nil || n == 0 {
+			return deleted, err
+		}
+	}
 }
 
 // ByEventID returns the event that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.

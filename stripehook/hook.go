@@ -12,6 +12,10 @@
 // as soon as it is. Set metadata.tenant_id on subscriptions too (subscription_data.metadata of the session): then no event waits for
 // another.
 //
+// The events are kept, each with its payload, which holds customers' names and addresses, so that they can be looked at and replayed.
+// Nothing removes them by itself: have hostdb.DB.WebhookEvents.Prune called daily, with an age of hostdb.WebhookRetention (30 days) or
+// more. It deletes what has been processed or skipped; what is parked or has failed stays until it is applied, or deleted by hand.
+//
 // Subscribe the endpoint to checkout.session.completed, customer.subscription.created, .updated and .deleted,
 // invoice.payment_succeeded and invoice.payment_failed. Other types are answered 200 and forgotten.
 package stripehook
