@@ -30,7 +30,7 @@ type Config struct {
 	// Seed fills a new tenant's database, after its schema and before it opens. After a crash it may run again on the same
 	// database. Nil: nothing is added.
 	Seed func(ctx context.Context, tenant *hostdb.TenantCatalog, db *sql.DB) error
-	// RolePerTenant has each tenant on PostgreSQL connect as a role of its own, whose generated password is in db_url, to a database
+	// RolePerTenant has each new tenant on PostgreSQL connect as a role of its own, whose generated password is in db_url, to a database
 	// that no other role may connect to. Server's role must be allowed to create roles. It costs the template's speed.
 	RolePerTenant bool
 	// NoTemplate has each new database migrated by itself. By default the migrations run once, on a template that new databases are

@@ -19,7 +19,7 @@ import (
 type postgresServer struct {
 	base     *url.URL
 	admins   *admins
-	roles    bool      // each tenant has a role of its own
+	roles    bool      // each new tenant has a role of its own
 	template *template // nil: new databases are empty
 	logger   *slog.Logger
 }
@@ -54,13 +54,19 @@ func (s *postgresServer) owns(tenant *hostdb.TenantCatalog) bool {
 // databaseOf is the generated name of a tenant's database, and of its role where it has one.
 func databaseOf(tenantID string) string { return "tenant_" + tenantID }
 
+// hasRole reports whether a tenant connects as a role of its own. Its db_url says so, which another process's Config may have made.
+func hasRole(tenant *hostdb.TenantCatalog) bool {
+	u, err := url.Parse(tenant.DBURL.Reveal())
+	return err == nil && u.User != nil && u.User.Username() == databaseOf(tenant.ID)
+}
+
 // quoted is the name of a tenant's database or role in a statement.
 func quoted(tenantID string) string { return pgx.Identifier{databaseOf(tenantID)}.Sanitize() }
 
 func (s *postgresServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (version int64, err error) {
 	err = s.admins.use(ctx, func(conn *pgx.Conn) error {
 		switch {
-		case s.roles:
+		case hasRole(tenant):
 			version, err = unknown, s.createWithRole(ctx, conn, tenant)
 		case s.template != nil:
 			version, err = s.template.copy(ctx, conn, tenant.ID)
@@ -110,13 +116,18 @@ func (s *postgresServer) drop(ctx context.Context, tenant *hostdb.TenantCatalog)
 			return fmt.Errorf("fence it off: %w", err)
 		}
 		if err == nil {
+			// FORCE would end those who are connected only where nothing else is in the way of the drop.
+			_, err := conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datname = $1",
+				databaseOf(tenant.ID))
+			if err != nil {
+				return fmt.Errorf("end its connections: %w", err)
+			}
 			s.logger.DebugContext(ctx, "dropping", "tenant", tenant.ID, "step", "fenced")
-			// FORCE ends those who are connected.
 			if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quoted(tenant.ID)+" WITH (FORCE)"); err != nil {
 				return err
 			}
 		}
-		if !s.roles {
+		if !hasRole(tenant) {
 			return nil
 		}
 		_, err = conn.Exec(ctx, "DROP ROLE IF EXISTS "+quoted(tenant.ID))

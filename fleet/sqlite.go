@@ -38,7 +38,7 @@ func (s *sqliteServer) owns(tenant *hostdb.TenantCatalog) bool {
 // fileOf is the name of a tenant's file.
 func fileOf(tenantID string) string { return tenantID + ".db" }
 
-// create writes the file beside its place and moves it there, so that a half-written one is never found.
+// create writes the file beside its place and links it there, so that a half-written one is never found.
 func (s *sqliteServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error) {
 	root, err := s.pool.SQLiteRoot()
 	if err != nil {
@@ -56,18 +56,31 @@ func (s *sqliteServer) create(ctx context.Context, tenant *hostdb.TenantCatalog)
 	if err := writeFile(root, name+".new", image); err != nil {
 		return unknown, err
 	}
-	if err := root.Rename(name+".new", name); err != nil {
+	err = root.Link(name+".new", name) // which replaces nothing: meanwhile another process may have taken over, and opened the tenant
+	if err := errors.Join(errBut(err, fs.ErrExist), errBut(root.Remove(name+".new"), fs.ErrNotExist)); err != nil {
 		return unknown, err
 	}
-	if !s.template {
+	if err != nil || !s.template {
 		return unknown, nil
 	}
 	return s.schema.latest(), nil
 }
 
-// writeFile writes a file, and has it on the disk when it returns.
+// errBut returns an error unless it is that one.
+func errBut(err, harmless error) error {
+	if errors.Is(err, harmless) {
+		return nil
+	}
+	return err
+}
+
+// writeFile writes a new file, and has it on the disk when it returns. What another process left is removed, not written to: that one
+// may yet link it to its place.
 func writeFile(root *os.Root, name string, content []byte) error {
-	file, err := root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err := errBut(root.Remove(name), fs.ErrNotExist); err != nil {
+		return err
+	}
+	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -122,7 +135,7 @@ func (s *sqliteServer) drop(_ context.Context, tenant *hostdb.TenantCatalog) err
 	defer root.Close()
 	name := fileOf(tenant.ID)
 	for _, suffix := range []string{"", "-wal", "-shm", ".new"} { // the database first: without it nobody makes the others anew
-		if err := root.Remove(name + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := errBut(root.Remove(name+suffix), fs.ErrNotExist); err != nil {
 			return err
 		}
 	}

@@ -73,10 +73,12 @@ type auditTail struct {
 	host    *hostdb.DB
 	filters []hostdb.Filter
 	seen    map[string]bool // by id: rows that were printed, and may be found again
+	looked  time.Time       // when it last looked
 }
 
 // last returns the last rows of a while.
 func (t *auditTail) last(ctx context.Context, now time.Time, while time.Duration, most int) ([]hostdb.HostAuditLog, error) {
+	t.looked = now
 	var rows []hostdb.HostAuditLog
 	for row, err := range t.all(ctx, now.Add(-while)) {
 		if err != nil {
@@ -92,9 +94,10 @@ func (t *auditTail) last(ctx context.Context, now time.Time, while time.Duration
 	return rows[max(0, len(rows)-most):], nil
 }
 
-// next returns the rows that came since, also those whose ids are a little older.
+// next returns the rows that came since it last looked, however long ago, also those whose ids are a little older.
 func (t *auditTail) next(ctx context.Context, now time.Time) ([]hostdb.HostAuditLog, error) {
-	since := now.Add(-straggler)
+	since := t.looked.Add(-straggler)
+	t.looked = now
 	maps.DeleteFunc(t.seen, func(id string, _ bool) bool { return id <= idAt(since) })
 	var rows []hostdb.HostAuditLog
 	for row, err := range t.all(ctx, since) {

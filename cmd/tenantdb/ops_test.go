@@ -147,6 +147,20 @@ func TestAuditTailFollowsWhatIsDoneMeanwhile(t *testing.T) {
 	})
 }
 
+func TestAuditTailMissesNothingWhenItLooksLate(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		tail, began := auditTail{host: o.host(), seen: make(map[string]bool)}, time.Now()
+		_, err := tail.last(t.Context(), began, 24*time.Hour, 20)
+		must(t, err)
+		made := o.one("user", "create", "bob@example.com")
+		rows, err := tail.next(t.Context(), began.Add(time.Hour)) // it was stopped, or the reader of its output was
+		must(t, err)
+		if len(rows) != 1 || rows[0].TargetID != made["id"] {
+			t.Errorf("%d rows; want the new one", len(rows))
+		}
+	})
+}
+
 func TestATokenOpensWhatItsSecretOpens(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "0123456789abcdef0123456789abcdef"}
 	args := []string{"token", "ann", "--issuer=https://dev.example", "--audience=api", "--claim=tenant=acme", "--claim=iss=evil"}
