@@ -241,7 +241,7 @@ func TestOtherProgramsStoreNoNUL(t *testing.T) {
 			must(t, db.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "p", Name: "P"}))
 			enqueue(t, db, hostdb.SystemJob{JobType: "x"})
 			for column, good := range map[string]string{"core_users.email": "a@b", "core_users.oauth_id": "o", "core_tenants.name": "n",
-				"core_tenants.slug": "s", "core_memberships.role": "owner", "core_memberships.id": hexID(1), "core_subscriptions.status": "active",
+				"core_tenants.slug": "s", "core_memberships.role": "admin", "core_memberships.id": hexID(1), "core_subscriptions.status": "active",
 				"core_subscriptions.id": hexID(1), "core_pricing_plans.currency": "eur", "core_pricing_plans.id": "q", "sys_jobs.job_type": "y",
 				"sys_jobs.tenant_id": hexID(1)} {
 				table, column, _ := strings.Cut(column, ".")

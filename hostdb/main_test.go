@@ -80,7 +80,7 @@ func raw(t testing.TB, db *hostdb.DB) *sql.DB {
 
 func openRaw(url string) (*sql.DB, error) {
 	if path, found := strings.CutPrefix(url, "sqlite:"); found {
-		return sql.Open("sqlite", "file:"+path+"?_busy_timeout=5000&_foreign_keys=1")
+		return sql.Open("sqlite", "file:"+path+"?_busy_timeout=60000&_foreign_keys=1") // as long as a busy machine needs
 	}
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
