@@ -18,13 +18,13 @@ func shell(t *testing.T, name string, args ...string) {
 	}
 }
 
-// wantReset polls until the feed answers, which must be with a Reset before anything else.
-func wantReset(t *testing.T, db *hostdb.DB, events chan event) {
+// wantReset polls until the feed answers, which must be with a Reset before anything else that was polled since a time.
+func wantReset(t *testing.T, db *hostdb.DB, events chan event, since time.Time) {
 	t.Helper()
 	for {
 		db.Wake()
 		e := next(t, events)
-		if e.err == nil {
+		if e.err == nil && !e.delivery.PolledAt.Before(since) {
 			if !e.delivery.Reset {
 				t.Fatalf("delivered %+v, want a Reset", e.delivery)
 			}
@@ -59,12 +59,13 @@ func TestARestoredBackupEndsInAReset(t *testing.T) {
 	must(t, server.Start())
 	addUsers(t, rawURL(t, url), 3)
 	events := listen(t, db)
+	stopped := time.Now()
 	server.Stop()
 	shell(t, "rm", "-r", dir)
 	shell(t, "mv", dir+".backup", dir)
 	must(t, server.Start())
 	addUsers(t, rawURL(t, url), 30)
-	wantReset(t, db, events)
+	wantReset(t, db, events, stopped)
 }
 
 // A promoted standby goes on where the primary was, on another timeline.
@@ -74,6 +75,7 @@ func TestAFailoverEndsInAReset(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Hour, NoNotify: true})
 	events := listen(t, db)
 	dir := dataDirectory(t, raw(t, db))
+	stopped := time.Now()
 	server.Stop()
 	shell(t, "cp", "-a", dir+"/postgresql.auto.conf", dir+"/standby.signal") // with the owner that the server wants
 	must(t, server.Start())
@@ -81,5 +83,5 @@ func TestAFailoverEndsInAReset(t *testing.T) {
 	var promoted bool
 	must(t, pool.QueryRow("SELECT pg_promote()").Scan(&promoted))
 	addUsers(t, pool, 3)
-	wantReset(t, db, events)
+	wantReset(t, db, events, stopped)
 }
