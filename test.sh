@@ -46,9 +46,10 @@ for module in . contrib/gin examples/routers examples/orm stripehook/striptest b
         go test -race -timeout 20m "$@" ./...
     )
 done
-# The race detector makes these tests take a fraction of their load; here they take all of it: a million rows, 100,000 tenants.
-echo "== hostdb, at full size"
-go test -timeout 20m "$@" ./hostdb
+# The race detector makes these tests take a fraction of their load; here they take all of it: a million rows, 100,000 tenants, and
+# every step at which a process may be killed, on every engine.
+echo "== hostdb and fleet, at full size"
+go test -timeout 20m "$@" ./hostdb ./fleet
 echo "== the pool, at full size: 1,000 databases, 200 workers, a minute"
 TENANTDB_TEST_FULL=1 go test -timeout 20m -run '^TestAServersOwnLimitIsNeverMet$' .
 

@@ -110,6 +110,31 @@ func (h *history) GetMigration(_ context.Context, _ database.DBTxConn, version i
 	return &database.GetMigrationResult{IsApplied: true}, nil
 }
 
+// errOvertaken: somebody whose lease is over, or who took this one over, did the same in the meantime.
+var errOvertaken = errors.New("another process migrates this database")
+
+// Insert implements database.Store. It is in the migration's transaction, which is undone where another one applied the same.
+func (h *history) Insert(ctx context.Context, db database.DBTxConn, req database.InsertRequest) error {
+	return once(db.ExecContext(ctx, "INSERT INTO "+versionTable+" (version_id, is_applied) SELECT CAST($1 AS BIGINT), true WHERE NOT EXISTS"+
+		" (SELECT 1 FROM "+versionTable+" WHERE version_id = $1 AND is_applied)", req.Version))
+}
+
+// Delete implements database.Store, as Insert does.
+func (h *history) Delete(ctx context.Context, db database.DBTxConn, version int64) error {
+	return once(db.ExecContext(ctx, "DELETE FROM "+versionTable+" WHERE version_id = $1", version))
+}
+
+// once makes sure that a statement did something.
+func once(result sql.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(errOvertaken, err)
+	}
+	return nil
+}
+
 // route finds a database's way to a target, with one query where the database was migrated before.
 func (s schema) route(ctx context.Context, db *sql.DB, dialect goose.Dialect, target int64, down bool) (route, error) {
 	known, err := historyOf(ctx, db, dialect)

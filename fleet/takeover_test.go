@@ -98,6 +98,51 @@ func TestAFileThatAnotherProcessMadeMeanwhileIsNotReplaced(t *testing.T) {
 	}
 }
 
+func TestAMigrationThatAnotherProcessAppliedMeanwhileIsNotAppliedTwice(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		acme := w.tenants(t, 1)[0]
+		lease, err := w.pool.Lease(acme)
+		must(t, err)
+		defer lease.Release()
+		_, err = lease.DB().ExecContext(ctx, "INSERT INTO notes (body) VALUES ('x')")
+		must(t, err)
+		driver, source := "pgx", acme.DBURL.Reveal()
+		if file, is := strings.CutPrefix(source, "sqlite:"); is {
+			driver, source = "sqlite", filepath.Join(w.dir, file)+"?_pragma=busy_timeout(5000)"
+		}
+		other, err := sql.Open(driver, source)
+		must(t, err)
+		defer other.Close()
+		change := func(down bool) (body string) {
+			target, meanwhile := int64(3), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (3, true)"
+			if down {
+				target, meanwhile = 2, "DELETE FROM goose_db_version WHERE version_id = 3"
+			}
+			files := newest("")
+			files["00003_step.sql"].Data = []byte("-- +goose Up\nUPDATE notes SET body = 'up';\n-- +goose Down\nUPDATE notes SET body = 'down';\n")
+			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: hookFS{files, func() {
+				if meanwhile != "" {
+					_, err := other.ExecContext(ctx, meanwhile)
+					must(t, err)
+				}
+				meanwhile = ""
+			}}})
+			must(t, err)
+			if _, err = f.Migrate(ctx, fleet.MigrateOptions{Target: target, Down: down, Verify: true}); !errors.Is(err, fleet.ErrIncomplete) {
+				t.Errorf("down %v: %v", down, err)
+			}
+			must(t, lease.DB().QueryRowContext(ctx, "SELECT body FROM notes").Scan(&body))
+			return body
+		}
+		for _, down := range []bool{false, true} {
+			if body := change(down); body != "x" {
+				t.Errorf("down %v: the note says %q", down, body)
+			}
+		}
+	})
+}
+
 func TestWhatALargeFleetIsAskedTakesNoMoreMemoryThanASmallOne(t *testing.T) {
 	if underRace {
 		t.Skip("memory is measured without the race detector")
