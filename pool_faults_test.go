@@ -285,11 +285,15 @@ func TestADatabaseDroppedUnderLoadIsItsTenantsTroubleAlone(t *testing.T) {
 	admin(t, "DROP DATABASE "+name+" WITH (FORCE)")
 	c.refused(t, "acme")
 	c.goesOn(t, "other")
-	admin(t, "CREATE DATABASE "+name) // restored from a backup
-	conn, err := pgx.Connect(t.Context(), row.DBURL.Reveal())
+	// Restored from a backup, whole before it has its name again.
+	admin(t, "CREATE DATABASE "+name+"_restored")
+	restored := *u
+	restored.Path += "_restored"
+	conn, err := pgx.Connect(t.Context(), restored.String())
 	must(t, err)
 	_, err = conn.Exec(t.Context(), "CREATE TABLE me AS SELECT 'acme' AS name")
 	must(t, err)
 	must(t, conn.Close(t.Context()))
+	admin(t, "ALTER DATABASE "+name+"_restored RENAME TO "+name)
 	c.goesOn(t, "acme", "other")
 }
