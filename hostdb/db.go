@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,6 +39,7 @@ type DB struct {
 	feed   *feed
 	sweep  *sweeper
 	access preparedAccess
+	turns  atomic.Uint64 // how often somebody got SQLite's one connection to write on
 
 	closing   sync.Once
 	closed    chan struct{}

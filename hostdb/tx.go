@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -23,7 +24,7 @@ type Tx struct {
 	end     context.CancelFunc // frees its context
 }
 
-// longestWait is how long a write waits for the one connection that SQLite writes on.
+// longestWait is how long a write waits for the one connection that SQLite writes on while nobody else gets it either.
 const longestWait = 5 * time.Second
 
 // Begin starts a transaction. End it with Commit or Rollback; the end of ctx rolls it back. PostgreSQL: at the server's default
@@ -51,9 +52,11 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 		begun, err = db.write.BeginTx(bounded, nil)
 		return begun, end, err
 	}
-	late := time.AfterFunc(longestWait, end)
-	begun, err = db.write.BeginTx(bounded, nil)
-	if late.Stop() || ctx.Err() != nil {
+	settled := db.giveUp(end)
+	if begun, err = db.write.BeginTx(bounded, nil); err == nil {
+		db.turns.Add(1)
+	}
+	if !settled() || ctx.Err() != nil {
 		return begun, end, err
 	}
 	if err == nil {
@@ -61,6 +64,37 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 	}
 	return nil, end, &failure{kind: ErrUnavailable,
 		text: "another transaction holds SQLite's write lock; within InTx write through its Tx, and keep transactions short"}
+}
+
+// giveUp calls end when nobody has had a turn to write for longestWait; a long line that moves on is waited for. The function that
+// it returns ends that, and reports whether end was called.
+func (db *DB) giveUp(end func()) (settled func() (late bool)) {
+	var mu sync.Mutex // guards what follows
+	var timer *time.Timer
+	over, late, seen := false, false, db.turns.Load()
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(longestWait, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		turns := db.turns.Load()
+		switch {
+		case over:
+		case turns != seen:
+			seen = turns
+			timer.Reset(longestWait)
+		default:
+			late = true
+			end()
+		}
+	})
+	return func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		timer.Stop()
+		return late
+	}
 }
 
 // Commit makes the transaction's writes permanent. Errors: what failed it before; ErrUnavailable, after which it is unknown
