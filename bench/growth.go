@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"net/http"
 	"runtime"
 	"time"
@@ -79,7 +80,8 @@ func addKeys(b *Bench, c *Comparison, n int) {
 			Load: func(_ context.Context, k pairKey) (coherent.Loaded[*hostdb.Access], error) {
 				return coherent.Loaded[*hostdb.Access]{Value: value, User: k.user, Tenant: k.tenant, Plans: []string{"pro"}}, nil
 			},
-			Own: func(k pairKey) pairKey { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+			Hash: maphash.Comparable[pairKey],
+			Own:  func(k pairKey) pairKey { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
 			MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
 		})
 		cache.Polled(time.Now())
