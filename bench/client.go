@@ -111,9 +111,34 @@ func (w *wire) read() (int, error) {
 // come. It ends after d, or, where d is 0, when the trace does. It returns every request's outcome, and how long it took.
 func (t *target) closedLoop(clients int, trace []int, from int, d time.Duration) ([]shot, time.Duration, error) {
 	var next atomic.Int64
+	began := time.Now()
+	shots, err := t.fire(clients, trace, from, func() (int, time.Time, bool) {
+		i, asked := int(next.Add(1)-1), time.Now()
+		return i, asked, d == 0 && i < len(trace) || d != 0 && asked.Sub(began) <= d
+	})
+	return shots, time.Since(began), err
+}
+
+// openLoop asks at a steady rate whether answers come or not. A latency runs from the moment at which the request was due.
+func (t *target) openLoop(clients int, trace []int, from int, rate float64, d time.Duration) ([]shot, error) {
+	var next atomic.Int64
+	total := int64(rate * d.Seconds())
+	began := time.Now()
+	return t.fire(clients, trace, from, func() (int, time.Time, bool) {
+		i := next.Add(1) - 1
+		due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+		if i < total {
+			time.Sleep(time.Until(due))
+		}
+		return int(i), due, i < total
+	})
+}
+
+// fire has that many clients ask for the tenants of the trace, from a place in it on. Turn says which request is a client's next, and
+// from when its latency runs; false: there is none.
+func (t *target) fire(clients int, trace []int, from int, turn func() (i int, since time.Time, more bool)) ([]shot, error) {
 	var all sync.WaitGroup
 	shots, errs := make([][]shot, clients), make([]error, clients)
-	began := time.Now()
 	for c := range clients {
 		all.Go(func() {
 			w, err := t.dial()
@@ -122,56 +147,14 @@ func (t *target) closedLoop(clients int, trace []int, from int, d time.Duration)
 				return
 			}
 			defer w.conn.Close()
-			for {
-				i := int(next.Add(1) - 1)
-				asked := time.Now()
-				if d == 0 && i >= len(trace) || d != 0 && asked.Sub(began) > d {
-					return
-				}
+			for i, since, more := turn(); more; i, since, more = turn() {
 				tenant := trace[(from+i)%len(trace)]
 				right, err := t.ask(w, tenant)
 				if err != nil {
 					errs[c] = err
 					return
 				}
-				shots[c] = append(shots[c], shot{tenant, time.Since(asked), !right})
-			}
-		})
-	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, 0, err
-		}
-	}
-	return slices.Concat(shots...), time.Since(began), nil
-}
-
-// openLoop asks at a steady rate whether answers come or not. A latency runs from the moment at which the request was due.
-func (t *target) openLoop(clients int, trace []int, from int, rate float64, d time.Duration) ([]shot, error) {
-	var next atomic.Int64
-	var all sync.WaitGroup
-	total := int64(rate * d.Seconds())
-	shots, errs := make([][]shot, clients), make([]error, clients)
-	began := time.Now()
-	for c := range clients {
-		all.Go(func() {
-			w, err := t.dial()
-			if err != nil {
-				errs[c] = err
-				return
-			}
-			defer w.conn.Close()
-			for i := next.Add(1) - 1; i < total; i = next.Add(1) - 1 {
-				due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
-				time.Sleep(time.Until(due))
-				tenant := trace[(from+int(i))%len(trace)]
-				right, err := t.ask(w, tenant)
-				if err != nil {
-					errs[c] = err
-					return
-				}
-				shots[c] = append(shots[c], shot{tenant, time.Since(due), !right})
+				shots[c] = append(shots[c], shot{tenant, time.Since(since), !right})
 			}
 		})
 	}

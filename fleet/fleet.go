@@ -2,6 +2,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -67,7 +68,7 @@ func New(cfg Config) (*Fleet, error) {
 	case cfg.Server == "":
 		cfg.Server = hostdb.Secret(cfg.Host.URI())
 	}
-	orElse(&cfg.Lease, time.Minute)
+	cfg.Lease = cmp.Or(cfg.Lease, time.Minute)
 	schema, err := readSchema(cfg.Migrations)
 	if err != nil {
 		return nil, fmt.Errorf("fleet: Config.Migrations: %w", err)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,20 +152,13 @@ func (f *Fleet) check(o *MigrateOptions) error {
 	if o.Target == 0 && !o.Down {
 		o.Target = f.schema.latest()
 	}
-	orElse(&o.Parallel, 4)
-	orElse(&o.PerServer, o.Parallel)
-	orElse(&o.Timeout, 15*time.Minute)
+	o.Parallel = cmp.Or(o.Parallel, 4)
+	o.PerServer = cmp.Or(o.PerServer, o.Parallel)
+	o.Timeout = cmp.Or(o.Timeout, 15*time.Minute)
 	if o.MaxFailures == 0 && o.MaxFailureRate == 0 {
 		o.MaxFailures = 1
 	}
 	return nil
-}
-
-// orElse sets a number that is zero.
-func orElse[N int | time.Duration](n *N, value N) {
-	if *n == 0 {
-		*n = value
-	}
 }
 
 // begin records a new run, or takes an old one up.

@@ -1,6 +1,7 @@
 package hostdb
 
 import (
+	"cmp"
 	"context"
 	"time"
 )
@@ -46,20 +47,13 @@ func (c Config) withDefaults() (*Config, error) {
 	case c.Retention < 0:
 		return nil, invalid("Retention", "is negative")
 	}
-	orElse(&c.ConnectTimeout, 5*time.Second)
-	orElse(&c.PollInterval, time.Second)
-	orElse(&c.Retention, time.Hour)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
+	c.PollInterval = cmp.Or(c.PollInterval, time.Second)
+	c.Retention = cmp.Or(c.Retention, time.Hour)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	return &c, nil
-}
-
-// orElse sets a duration that is zero.
-func orElse(d *time.Duration, value time.Duration) {
-	if *d == 0 {
-		*d = value
-	}
 }
 
 // Open opens a host database and creates or upgrades its schema. Close it in the end.
