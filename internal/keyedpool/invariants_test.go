@@ -11,6 +11,9 @@ import (
 // scenarios is how many scenarios TestInvariants plays; -rapid.checks overrides it.
 const scenarios = "20000"
 
+// broken begins the report of a scenario in which an invariant did not hold, which a panic's or a data race's does not.
+const broken = "an invariant is broken:"
+
 func TestInvariantsHoldInEveryScenario(t *testing.T) {
 	checks := flag.Lookup("rapid.checks")
 	if checks.Value.String() == checks.DefValue {
@@ -22,7 +25,7 @@ func TestInvariantsHoldInEveryScenario(t *testing.T) {
 	seen := make(map[string]int)
 	rapid.Check(t, func(rt *rapid.T) {
 		if err := play(t, drawPlan(rt), seen); err != nil {
-			rt.Fatal(err)
+			rt.Fatal(broken, err)
 		}
 	})
 	t.Log(seen)

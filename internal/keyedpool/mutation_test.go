@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -62,10 +61,6 @@ var mutations = []mutation{
 	{"Close does not wait", "close.go", []string{"if !await(ctx, gone) {", "if _ = gone; false {"}},
 }
 
-// invariant matches the oracle's report. It needn't be of the same invariant each time: one defect breaks several, and the
-// scenario decides which is seen first.
-var invariant = regexp.MustCompile(`\[rapid\] failed after \d+ tests: `)
-
 func TestEveryMutationIsCaught(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the package once for each mutation")
@@ -77,7 +72,9 @@ func TestEveryMutationIsCaught(t *testing.T) {
 			if err == nil {
 				t.Fatalf("no invariant noticed it:\n%s", out)
 			}
-			if !invariant.MatchString(out) {
+			// Whichever invariant: one defect breaks several, and the scenario decides which is seen first. Nor need it be seen twice:
+			// a defect may show only by the order in which goroutines run.
+			if !strings.Contains(out, broken) {
 				t.Fatalf("it failed, but by no invariant: %v\n%s", err, out)
 			}
 		})
