@@ -1,0 +1,160 @@
+package tenantdb_test
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// behindNetwork opens the world's host database a second time, as another machine would, through a network that can be cut.
+func (w *world) behindNetwork() (*hostdb.DB, *proxy) {
+	w.t.Helper()
+	u, err := url.Parse(w.host.URI())
+	must(w.t, err)
+	network := newProxy(w.t.(*testing.T), u.Host)
+	u.Host = network.listener.Addr().String()
+	host, err := hostdb.Open(w.t.Context(), u.String())
+	must(w.t, err)
+	w.t.Cleanup(func() { _ = host.Close() })
+	return host, network
+}
+
+// TestARevocationDuringAPartitionIsFeltInTime removes members while the process that serves them can't reach the host database: they
+// stay in for MaxStaleIfDown at most, and the others at least until the cut has lasted as long.
+func TestARevocationDuringAPartitionIsFeltInTime(t *testing.T) {
+	for name, cut := range map[string]func(*proxy){"connections refused": (*proxy).reset, "nothing gets through": (*proxy).hang} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+			acme := w.tenant("acme", w.user("ann"))
+			members := w.crowd(acme, 40)
+			removed := members[:20]
+			cfg := w.config()
+			var network *proxy
+			cfg.Host, network = w.behindNetwork()
+			cfg.Cache = tenantdb.CacheConfig{MaxStaleness: 200 * time.Millisecond, MaxStaleIfDown: 4 * time.Second, LoadTimeout: 400 * time.Millisecond}
+			mw := w.middleware(cfg)
+			h := mw.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+			for _, m := range members {
+				eventually(t, func() bool { return do(h, request(m.ID, "acme")).Code == 200 })
+			}
+			cut(network)
+			began := time.Now()
+			committed := make([]time.Time, len(removed))
+			for i, m := range removed {
+				committed[i] = time.Now() // or a little later
+				must(t, w.host.Memberships.Delete(t.Context(), m.ID))
+			}
+			var mu sync.Mutex
+			var lastIn, firstOut time.Duration // of the removed since the commit; of the kept since the cut
+			together(len(members), func(i int) {
+				pause := time.NewTicker(20 * time.Millisecond)
+				defer pause.Stop()
+				for {
+					asked := time.Now()
+					rec := do(h, request(members[i].ID, "acme"))
+					mu.Lock()
+					switch {
+					case rec.Code == 200 && i < len(removed):
+						lastIn = max(lastIn, asked.Sub(committed[i]))
+					case rec.Code == 503 && i >= len(removed) && (firstOut == 0 || time.Since(began) < firstOut):
+						firstOut = time.Since(began)
+					case rec.Code != 200 && rec.Code != 503:
+						t.Errorf("%d %s", rec.Code, rec.Body)
+					}
+					mu.Unlock()
+					if rec.Code != 200 {
+						return
+					}
+					<-pause.C
+				}
+			})
+			if lastIn == 0 || lastIn > cfg.Cache.MaxStaleIfDown {
+				t.Errorf("removed members were let in until %v after the commit, the bound is %v", lastIn, cfg.Cache.MaxStaleIfDown)
+			}
+			if firstOut < cfg.Cache.MaxStaleIfDown-time.Second {
+				t.Errorf("a member was refused %v after the cut; known facts serve for %v", firstOut, cfg.Cache.MaxStaleIfDown)
+			}
+			t.Logf("removed members were last let in %v after the commit, others first refused %v after the cut", lastIn, firstOut)
+			network.mend()
+			for i, m := range members {
+				want := map[bool]int{true: 403, false: 200}[i < len(removed)]
+				eventually(t, func() bool { return do(h, request(m.ID, "acme")).Code == want })
+			}
+		})
+	}
+}
+
+// TestRecoveryIsNoStampede has the host database come back while hundreds of callers, whose facts are all too old by then, ask at
+// once. The server's own list of queries, which a lock holds up, is the witness of how many lookups run together.
+func TestRecoveryIsNoStampede(t *testing.T) {
+	const maxLoads = 3
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	members := w.crowd(acme, 300)
+	cfg := w.config()
+	var network *proxy
+	cfg.Host, network = w.behindNetwork()
+	cfg.Cache = tenantdb.CacheConfig{MaxStaleness: 100 * time.Millisecond, MaxStaleIfDown: 200 * time.Millisecond, LoadTimeout: time.Minute, MaxLoads: maxLoads}
+	mw := w.middleware(cfg)
+	h := mw.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+	for _, m := range members {
+		if rec := do(h, request(m.ID, "acme")); rec.Code != 200 {
+			t.Fatalf("before the cut: %d %s", rec.Code, rec.Body)
+		}
+	}
+	network.reset()
+	eventually(t, func() bool { return do(h, request(members[0].ID, "acme")).Code == 503 })
+
+	conn, err := pgx.Connect(t.Context(), w.host.URI())
+	must(t, err)
+	defer conn.Close(t.Context())
+	tx, err := conn.Begin(t.Context())
+	must(t, err)
+	_, err = tx.Exec(t.Context(), "LOCK TABLE core_memberships IN ACCESS EXCLUSIVE MODE")
+	must(t, err)
+	network.mend()
+	before := mw.Stats().Loads
+	var answered sync.WaitGroup
+	var mu sync.Mutex
+	codes := make(map[int]int)
+	for _, m := range members {
+		answered.Go(func() {
+			rec := do(h, request(m.ID, "acme"))
+			mu.Lock()
+			defer mu.Unlock()
+			codes[rec.Code]++
+		})
+	}
+	var seen []int
+	eventually(t, func() bool { // the lookups have come, and for 20 looks no more of them
+		var n int
+		must(t, tx.QueryRow(t.Context(), "SELECT pg_stat_clear_snapshot() IS NULL, (SELECT count(*) FROM pg_stat_activity "+
+			"WHERE datname = current_database() AND wait_event_type = 'Lock')").Scan(nil, &n))
+		seen = append(seen, n)
+		return n >= maxLoads && len(seen) > 20 && !slices.ContainsFunc(seen[len(seen)-20:], func(k int) bool { return k != n })
+	})
+	if most := slices.Max(seen); most != maxLoads {
+		t.Errorf("%d lookups at once, MaxLoads is %d", most, maxLoads)
+	}
+	must(t, tx.Commit(t.Context()))
+	answered.Wait()
+	if codes[200] != len(members) {
+		t.Errorf("answers after the recovery: %v", codes)
+	}
+	// Those who come together need one lookup each; an early one may have failed while the network came back.
+	loads := mw.Stats().Loads - before
+	t.Logf("%d lookups for %d callers, at most %d at once", loads, len(members), slices.Max(seen))
+	if loads > uint64(len(members)+len(members)/10) {
+		t.Errorf("%d lookups for %d callers", loads, len(members))
+	}
+}
