@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,9 +15,24 @@ import (
 //
 // An authenticator that accepts several issuers says so by a method Issuers() []string; one that wraps another must not hide it.
 // New then wants a Config.UserKey, since subjects of two issuers may be equal and mean two people. A method
-// Revalidate(context.Context, *Identity) error, where there is one, is asked by Scope.Check.
+// Revalidate(context.Context, *Identity) error, where there is one, is asked by Scope.Check. A method
+// AuthenticateAt(*http.Request) (*Identity, time.Time, error), where there is one, is called instead of Authenticate; it also returns
+// what it read of the machine's clock, if nothing that may wait was done since, so that a request reads it once; else the zero time.
 type Authenticator interface {
 	Authenticate(*http.Request) (*Identity, error)
+}
+
+// asking returns how an authenticator is asked.
+func asking(a Authenticator) func(*http.Request) (*Identity, time.Time, error) {
+	if timed, ok := a.(interface {
+		AuthenticateAt(*http.Request) (*Identity, time.Time, error)
+	}); ok {
+		return timed.AuthenticateAt
+	}
+	return func(r *http.Request) (*Identity, time.Time, error) {
+		identity, err := a.Authenticate(r)
+		return identity, time.Time{}, err
+	}
 }
 
 // Identity is a verified caller: the pair of Issuer and Subject names one person or program, and neither does alone
@@ -30,6 +46,28 @@ type Identity struct {
 	ExpiresAt time.Time
 	// Claims are what else the credential says. Numbers are json.Number.
 	Claims map[string]any
+
+	last *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't reused
+}
+
+// Reuse says that the Authenticator returns this identity again for later requests with the same credential. It then leads straight to
+// what the last request found out about the caller in that tenant, as long as that is good. Call it before the identity is first
+// returned.
+func (i *Identity) Reuse() { i.last = new(atomic.Pointer[entry]) }
+
+// lastFound returns what the last request found, if the identity leads there.
+func (i *Identity) lastFound() *entry {
+	if i.last == nil {
+		return nil
+	}
+	return i.last.Load()
+}
+
+// found has the identity lead there.
+func (i *Identity) found(e *entry) {
+	if i.last != nil {
+		i.last.Store(e)
+	}
 }
 
 // Claim returns the claim of that name where it is a string.

@@ -109,15 +109,16 @@ func (l *logins) close() {
 }
 
 // facts returns the facts about a caller, after the first-login hook where they have no user yet.
-func (m *Middleware) facts(ctx context.Context, id *Identity, key accessKey) (*facts, error) {
-	facts, err := m.resolver.facts(ctx, key)
+// at is when the clock was read, just now, or zero.
+func (m *Middleware) facts(ctx context.Context, id *Identity, key accessKey, at time.Time) (*facts, error) {
+	facts, err := m.resolver.facts(ctx, id, key, at)
 	if err != nil || facts.User != nil || m.logins.hook == nil {
 		return facts, err
 	}
-	if err := m.firstLogin(ctx, id, key.user); err != nil {
+	if err := m.firstLogin(ctx, id, key.userKey()); err != nil {
 		return nil, err
 	}
-	return m.resolver.facts(ctx, key)
+	return m.resolver.facts(ctx, id, key, time.Time{})
 }
 
 // firstLogin has the user created.

@@ -29,8 +29,10 @@ import (
 // Middleware guards handlers. Make one with New; it is safe for use by many goroutines.
 type Middleware struct {
 	auth         Authenticator
+	ask          func(*http.Request) (*Identity, time.Time, error) // auth's
 	mapUser      func(Identity) (UserKey, error)
 	source       Source
+	waits        bool // the program's own mapUser or source may wait
 	resolver     *resolver
 	policy       policy
 	roles        []string
@@ -87,7 +89,7 @@ func (m *Middleware) guard(next http.Handler, enter func(*http.Request) (*scopeC
 // enter decides one request: who, which tenant, by which right, into which database.
 func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) {
 	ctx := r.Context()
-	identity, user, err := m.authenticate(r)
+	identity, user, at, err := m.authenticate(r)
 	if err != nil {
 		if rules.AllowAnonymous && refusalOf(err) == ErrNoCredential {
 			return m.scope(ctx, Scope{rules: rules}), nil
@@ -97,11 +99,12 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	tenant, err := m.source.tenant(r, identity)
 	if err == nil && tenant == (hostdb.TenantKey{}) {
 		tenant, err = m.soleTenant(r, identity, user)
+		at = time.Time{} // it may have waited
 	}
 	if err != nil {
 		return nil, err
 	}
-	facts, err := m.facts(ctx, identity, accessKey{user, tenant})
+	facts, err := m.facts(ctx, identity, keyOf(user, tenant), at)
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
@@ -121,39 +124,42 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 
 // signIn decides a request that needs a caller, and no tenant.
 func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
-	identity, key, err := m.authenticate(r)
+	identity, key, at, err := m.authenticate(r)
 	if err != nil {
 		return nil, err
 	}
-	facts, err := m.facts(r.Context(), identity, accessKey{user: key})
+	facts, err := m.facts(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), at)
 	if err != nil {
 		return nil, err
 	}
 	return m.scope(r.Context(), Scope{Identity: identity, User: facts.User, facts: facts}), nil
 }
 
-// authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused.
-func (m *Middleware) authenticate(r *http.Request) (*Identity, UserKey, error) {
+// authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused. It also returns when the
+// clock was read, if that was just now.
+func (m *Middleware) authenticate(r *http.Request) (identity *Identity, key UserKey, at time.Time, err error) {
 	if m.closed.Load() {
-		return nil, UserKey{}, because(ErrHostUnavailable, errClosed)
+		return nil, UserKey{}, at, because(ErrHostUnavailable, errClosed)
 	}
-	identity, err := m.auth.Authenticate(r)
+	identity, at, err = m.ask(r)
 	switch {
 	case err != nil && refusalOf(err) == unknown:
-		return nil, UserKey{}, because(ErrAuthUnavailable, err)
+		return nil, UserKey{}, at, because(ErrAuthUnavailable, err)
 	case err != nil:
-		return nil, UserKey{}, err
+		return nil, UserKey{}, at, err
 	case identity == nil:
-		return nil, UserKey{}, because(ErrAuthUnavailable, errors.New("the authenticator returned neither identity nor error"))
+		return nil, UserKey{}, at, because(ErrAuthUnavailable, errors.New("the authenticator returned neither identity nor error"))
 	}
-	key, err := m.mapUser(*identity)
-	if err == nil {
+	if key, err = m.mapUser(*identity); err == nil {
 		err = checkUserKey(key)
 	}
 	if err != nil {
-		return nil, UserKey{}, because(ErrInvalidCredential, err)
+		return nil, UserKey{}, at, because(ErrInvalidCredential, err)
 	}
-	return identity, key, nil
+	if m.waits {
+		at = time.Time{}
+	}
+	return identity, key, at, nil
 }
 
 // soleTenant is the tenant of a request that names none, where FromSoleMembership allows that.
@@ -161,7 +167,7 @@ func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey
 	if !m.source.sole || m.source.routed && r.Pattern == "" { // before routing a path value can't be told from none
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
-	facts, err := m.facts(r.Context(), identity, accessKey{user: key})
+	facts, err := m.facts(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), time.Time{})
 	if err != nil {
 		return hostdb.TenantKey{}, err
 	}
@@ -283,7 +289,8 @@ func New(cfg Config) (*Middleware, error) {
 	}
 	cfg.setDefaults()
 	m := &Middleware{
-		auth: cfg.Authenticator, mapUser: mapUser, source: cfg.Tenant, roles: cfg.Roles, skip: skip, pool: cfg.Pool,
+		auth: cfg.Authenticator, ask: asking(cfg.Authenticator), mapUser: mapUser, source: cfg.Tenant, waits: cfg.UserKey != nil || cfg.Tenant.custom,
+		roles: cfg.Roles, skip: skip, pool: cfg.Pool,
 		policy:    policy{cfg.Subscription.FreePlans, max(0, cfg.Subscription.Grace), cfg.MinSchemaVersion},
 		redirects: cfg.Redirects, vary: strings.Join(cfg.Tenant.vary(), ", "),
 		errorHandler: cfg.ErrorHandler, logger: cfg.Logger, now: cfg.Now,

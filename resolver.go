@@ -13,29 +13,52 @@ import (
 	"github.com/tenantdb/tenantdb/internal/coherent"
 )
 
-// accessKey names a user and a tenant as the request did. With a zero tenant it names the user alone.
+// accessKey names a user and a tenant as the request did. Without a tenant it names the user alone.
 type accessKey struct {
-	user   hostdb.UserKey
-	tenant hostdb.TenantKey
+	user, tenant         string
+	userByID, tenantByID bool // else by oauth_id, by slug
+}
+
+// keyOf makes a key; a zero tenant is none.
+func keyOf(user hostdb.UserKey, tenant hostdb.TenantKey) accessKey {
+	return accessKey{user: cmp.Or(user.ID, user.OAuthID), tenant: cmp.Or(tenant.ID, tenant.Slug), userByID: user.ID != "", tenantByID: tenant.ID != ""}
+}
+
+// userKey is the user's part.
+func (k accessKey) userKey() hostdb.UserKey {
+	if k.userByID {
+		return hostdb.UserKey{ID: k.user}
+	}
+	return hostdb.UserKey{OAuthID: k.user}
+}
+
+// tenantKey is the tenant's part.
+func (k accessKey) tenantKey() hostdb.TenantKey {
+	if k.tenantByID {
+		return hostdb.TenantKey{ID: k.tenant}
+	}
+	return hostdb.TenantKey{Slug: k.tenant}
 }
 
 // hash hashes the key. Names of different kinds may collide; they are compared as well.
 func (k accessKey) hash(seed maphash.Seed) uint64 {
 	const odd = 0x9e3779b97f4a7c15 // so that the halves don't cancel out
-	return maphash.String(seed, cmp.Or(k.user.ID, k.user.OAuthID)) ^ odd*maphash.String(seed, cmp.Or(k.tenant.ID, k.tenant.Slug))
+	return maphash.String(seed, k.user) ^ odd*maphash.String(seed, k.tenant)
 }
 
 // own copies the strings, which may be parts of a request's header block.
 func (k accessKey) own() accessKey {
-	return accessKey{
-		user:   hostdb.UserKey{ID: strings.Clone(k.user.ID), OAuthID: strings.Clone(k.user.OAuthID)},
-		tenant: hostdb.TenantKey{ID: strings.Clone(k.tenant.ID), Slug: strings.Clone(k.tenant.Slug)},
-	}
+	k.user, k.tenant = strings.Clone(k.user), strings.Clone(k.tenant)
+	return k
 }
+
+// entry is what the cache holds of a key.
+type entry = coherent.Entry[accessKey, *facts]
 
 // facts are what the host database says about a key. They are immutable but for the shortcut.
 type facts struct {
 	hostdb.Access
+	of      *resolver
 	grant   grant // where settled
 	settled bool
 	key     accessKey
@@ -85,30 +108,38 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	return r
 }
 
-// facts returns the facts about a user in a tenant, or, for a key without one, about the user alone. An error means that they
-// can't be had now.
-func (r *resolver) facts(ctx context.Context, key accessKey) (*facts, error) {
-	f, err := r.cache.Get(ctx, key)
+// facts returns the facts about a user in a tenant, or, for a key without one, about the user alone: those that the identity
+// leads to, where they are still good, else what the cache has or loads. An error means that they can't be had now. at is when
+// the clock was read, just now; zero: it wasn't.
+func (r *resolver) facts(ctx context.Context, id *Identity, key accessKey, at time.Time) (*facts, error) {
+	if at.IsZero() {
+		at = time.Now()
+	}
+	if e := id.lastFound(); e != nil && e.Value().of == r && e.Key() == key && r.cache.Again(e, at) {
+		return e.Value(), nil
+	}
+	e, err := r.cache.Get(ctx, key, at)
 	if err != nil {
 		return nil, because(ErrHostUnavailable, err)
 	}
-	return f, nil
+	id.found(e)
+	return e.Value(), nil
 }
 
 // load asks the host database.
 func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*facts], error) {
-	if key.tenant == (hostdb.TenantKey{}) {
+	if key.tenant == "" {
 		return r.loadUser(ctx, key)
 	}
 	asked := time.Now()
-	access, err := r.host.Access(ctx, key.user, key.tenant)
+	access, err := r.host.Access(ctx, key.userKey(), key.tenantKey())
 	if errors.Is(err, hostdb.ErrInvalid) { // a name that nobody can have: a definite no
-		return coherent.Loaded[*facts]{Value: &facts{key: key}, Denied: true}, nil
+		return coherent.Loaded[*facts]{Value: &facts{of: r, key: key}, Denied: true}, nil
 	}
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
-	l := coherent.Loaded[*facts]{Value: &facts{Access: *access, key: key, asOf: asked}, Denied: access.Membership == nil || !access.Membership.IsActive}
+	l := coherent.Loaded[*facts]{Value: &facts{Access: *access, of: r, key: key, asOf: asked}, Denied: access.Membership == nil || !access.Membership.IsActive}
 	r.policy.settle(l.Value)
 	if access.User != nil {
 		l.User = access.User.ID
@@ -125,19 +156,19 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 
 // loadUser asks for a user alone.
 func (r *resolver) loadUser(ctx context.Context, key accessKey) (coherent.Loaded[*facts], error) {
-	user, err := r.findUser(ctx, key.user)
+	user, err := r.findUser(ctx, key.userKey())
 	if errors.Is(err, hostdb.ErrNotFound) || errors.Is(err, hostdb.ErrInvalid) {
-		return coherent.Loaded[*facts]{Value: &facts{key: key}, Denied: true}, nil
+		return coherent.Loaded[*facts]{Value: &facts{of: r, key: key}, Denied: true}, nil
 	}
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
-	sole, err := r.host.SoleTenants(ctx, key.user)
+	sole, err := r.host.SoleTenants(ctx, key.userKey())
 	if err != nil {
 		return coherent.Loaded[*facts]{}, err
 	}
 	user.PasswordHash = ""
-	return coherent.Loaded[*facts]{Value: &facts{Access: hostdb.Access{User: user}, key: key, sole: sole}, User: user.ID, Any: true}, nil
+	return coherent.Loaded[*facts]{Value: &facts{Access: hostdb.Access{User: user}, of: r, key: key, sole: sole}, User: user.ID, Any: true}, nil
 }
 
 // userExists asks the host database for a user, and has the cache forget that there was none.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -114,7 +115,7 @@ func (s *Scope) check(ctx context.Context) error {
 	case s.Tenant == nil && s.User == nil: // anonymous, or signed in without a user
 		return nil
 	case s.Tenant == nil:
-		now, err := s.m.resolver.facts(ctx, s.facts.key)
+		now, err := s.m.resolver.facts(ctx, s.Identity, s.facts.key, time.Time{})
 		if err == nil && (now.User == nil || now.User.ID != s.User.ID) {
 			err = fmt.Errorf("%w: the user is gone", ErrForbidden)
 		}
@@ -123,7 +124,7 @@ func (s *Scope) check(ctx context.Context) error {
 		_, err := s.m.openTenant(ctx, s.Tenant.ID)
 		return err
 	}
-	facts, err := s.m.resolver.facts(ctx, s.facts.key)
+	facts, err := s.m.resolver.facts(ctx, s.Identity, s.facts.key, time.Time{})
 	if err != nil {
 		return err
 	}

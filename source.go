@@ -18,6 +18,7 @@ type Source struct {
 	finders []finder
 	sole    bool // FromSoleMembership is among them
 	routed  bool // FromPathValue is among them
+	custom  bool // FromFunc is among them
 	err     error
 }
 
@@ -169,7 +170,7 @@ func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) 
 	if find == nil {
 		err = fmt.Errorf("FromFunc: give a function")
 	}
-	return Source{finders: []finder{{find, textproto.CanonicalMIMEHeaderKey(vary)}}, err: err}
+	return Source{finders: []finder{{find, textproto.CanonicalMIMEHeaderKey(vary)}}, custom: true, err: err}
 }
 
 // FromSoleMembership takes the one tenant of which the caller is an active member, and is asked only where every other source
@@ -187,6 +188,7 @@ func Sources(sources ...Source) Source {
 		all.finders = append(all.finders, s.finders...)
 		all.sole = all.sole || s.sole
 		all.routed = all.routed || s.routed
+		all.custom = all.custom || s.custom
 		if all.err == nil {
 			all.err = s.err
 		}

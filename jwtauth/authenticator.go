@@ -37,7 +37,7 @@ type state struct {
 	cache       *tokenCache
 	maxCached   time.Duration
 	leeway      time.Duration
-	now         func() time.Time
+	now         func() time.Time // nil: the machine's clock
 	parser      *jwt.Parser
 }
 
@@ -83,9 +83,6 @@ func (c *Config) setDefaults() error {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
 	if err := c.setRefreshDefaults(); err != nil {
 		return err
 	}
@@ -103,14 +100,21 @@ func (c *Config) setDefaults() error {
 //
 // The texts of the errors are fit for logs: nothing of the request is in them.
 func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
+	identity, _, err := a.AuthenticateAt(r)
+	return identity, err
+}
+
+// AuthenticateAt is Authenticate that also returns when it read the clock: for a token seen before, unless Config.Now is set or
+// Config.Revoked was asked; else the zero time. tenantdb asks by it, and reads the clock no second time.
+func (a *Authenticator) AuthenticateAt(r *http.Request) (*tenantdb.Identity, time.Time, error) {
 	token, fromCookie, err := credentialOf(r.Header, a.state.cookie)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	if fromCookie && a.state.crossOrigin.Check(r) != nil {
-		return nil, errCrossOrigin
+		return nil, time.Time{}, errCrossOrigin
 	}
-	return a.Verify(r.Context(), token)
+	return a.state.identify(r.Context(), token)
 }
 
 // Issuers returns the issuers whose tokens are accepted. With several, tenantdb.New wants a Config.UserKey: their subjects may
@@ -122,23 +126,35 @@ func (a *Authenticator) Issuers() []string {
 // Verify returns the identity of whom a bare token stands for: where it comes in a message, a WebSocket frame or RPC metadata.
 // The errors are those of Authenticate. The identity is shared with other requests of the same token.
 func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Identity, error) {
+	identity, _, err := a.state.identify(ctx, token)
+	return identity, err
+}
+
+// identify judges a token. It returns beside the identity what AuthenticateAt does.
+func (s *state) identify(ctx context.Context, token string) (identity *tenantdb.Identity, at time.Time, err error) {
 	if len(token) > maxTokenBytes {
-		return nil, errTooLong
+		return nil, at, errTooLong
 	}
-	now := a.state.now()
-	identity := a.state.cache.get(token, now)
-	if identity == nil {
-		var err error
-		if identity, err = a.state.verify(ctx, token, now); err != nil {
-			return nil, err
+	var now time.Time
+	if s.now != nil {
+		now = s.now()
+	} else {
+		now = time.Now()
+		at = now
+	}
+	if identity = s.cache.get(token, now); identity == nil {
+		at = time.Time{}
+		if identity, err = s.verify(ctx, token, now); err != nil {
+			return nil, at, err
 		}
 	}
-	if a.state.revoked != nil {
-		if err := a.state.checkRevoked(ctx, identity); err != nil {
-			return nil, err
+	if s.revoked != nil {
+		at = time.Time{}
+		if err := s.checkRevoked(ctx, identity); err != nil {
+			return nil, at, err
 		}
 	}
-	return identity, nil
+	return identity, at, nil
 }
 
 // Revalidate asks Config.Revoked about an identity again, as tenantdb.Scope.Check does for connections that live on. Its errors are
@@ -197,6 +213,7 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.
 func (s *state) entryFor(identity *tenantdb.Identity, claims *claimSet, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
+	identity.Reuse()
 	e := &cacheEntry{identity: identity, key: k, source: i.keys, size: claims.size, from: now.Round(0)}
 	e.until = e.from.Add(s.maxCached)
 	if end := identity.ExpiresAt.Add(s.leeway); end.Before(e.until) {

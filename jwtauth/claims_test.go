@@ -113,6 +113,7 @@ func TestIdentity(t *testing.T) {
 			"n": json.Number("12345678901234567890"), "roles": []any{"a", "b"}, "Nested": map[string]any{"K": nil}, "tenant_id": "acme",
 		},
 	}
+	want.Reuse()
 	if !reflect.DeepEqual(identity, want) {
 		t.Errorf("%#v\nwant %#v", identity, want)
 	}

@@ -75,25 +75,31 @@ type Cache[K comparable, V any] struct {
 	running sync.WaitGroup
 }
 
-// entry is one answer. What isn't atomic never changes. With a key of four strings it fills two cache lines: a hit waits for little but
-// memory.
-type entry[K comparable, V any] struct {
+// Entry is one answer. Who keeps it may ask for it again without a look into the cache (see Again).
+type Entry[K comparable, V any] struct { // what isn't atomic never changes
 	key    K
 	value  V
 	stamp  stamp
 	from   instant     // when its load began
 	maxAge uint32      // milliseconds
 	used   atomic.Bool // since it was last passed over by an eviction
+	gone   atomic.Bool // replaced by a later answer, or evicted
 }
 
-func (e *entry[K, V]) denied() bool {
+// Key returns what was asked.
+func (e *Entry[K, V]) Key() K { return e.key }
+
+// Value returns the facts.
+func (e *Entry[K, V]) Value() V { return e.value }
+
+func (e *Entry[K, V]) denied() bool {
 	return e.stamp.flags&denies != 0
 }
 
 // flight is one load under way.
 type flight[K comparable, V any] struct {
 	done  chan struct{}
-	entry *entry[K, V] // set before done closes, nil with err
+	entry *Entry[K, V] // set before done closes, nil with err
 	err   error
 }
 
@@ -118,44 +124,53 @@ func newStriped[K comparable, V any](cfg Config[K, V], stripes int) *Cache[K, V]
 }
 
 // Get returns the facts behind key: those cached while they are valid and fresh enough, else newly loaded ones, else, where they
-// can't be loaded, valid ones of at most MaxStaleIfDown. A cancelled ctx ends this caller's wait, never the load.
-func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
+// can't be loaded, valid ones of at most MaxStaleIfDown. A cancelled ctx ends this caller's wait, never the load. at is when the
+// caller read the clock, which must be just now: nothing that waits may lie between.
+func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V], error) {
 	hash := c.cfg.Hash(c.seed, key)
 	for attempt := 0; ; attempt++ {
 		e := c.held.get(hash, &key)
 		if e != nil {
-			switch c.judge(e) {
+			switch c.judge(e, instantOf(at)) {
 			case fresh:
-				return e.value, nil
+				return e, nil
 			case ageing:
 				c.join(hash, key, true)
-				return e.value, nil
+				return e, nil
 			}
 		}
 		c.stats.misses.Add(1)
 		f := c.join(hash, key, false)
 		if f == nil {
-			var none V
-			return none, ErrClosed
+			return nil, ErrClosed
 		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			var none V
-			return none, ctx.Err()
+			return nil, ctx.Err()
 		}
 		switch {
 		case f.err == nil && (c.epochs.valid(&f.entry.stamp) || attempt > 0 || mutation == flightIgnoresStamp):
-			return f.entry.value, nil
+			return f.entry, nil
 		case f.err == nil:
-			continue // changed while it loaded: this caller may have come after the change
+			at = time.Now() // changed while it loaded: this caller may have come after the change
+			continue
 		case e != nil && c.bearable(e):
 			c.stats.staleServes.Add(1)
-			return e.value, nil
+			return e, nil
 		}
-		var none V
-		return none, f.err
+		return nil, f.err
 	}
+}
+
+// Again reports whether Get would return this entry of its once more, without waiting and without loading it anew in the background.
+// at is what it is for Get.
+func (c *Cache[K, V]) Again(e *Entry[K, V], at time.Time) bool {
+	if e.gone.Load() && mutation != keptOutlives || c.judge(e, instantOf(at)) != fresh {
+		return false
+	}
+	c.held.hit(e)
+	return true
 }
 
 // verdict is what an entry is good for.
@@ -168,12 +183,11 @@ const (
 )
 
 // judge tells whether an entry may be served without asking.
-func (c *Cache[K, V]) judge(e *entry[K, V]) verdict {
+func (c *Cache[K, V]) judge(e *Entry[K, V], now instant) verdict {
 	polled := c.polled.Load() // before the stripes: changes of a later poll may be missing from them
 	if !c.epochs.valid(&e.stamp) {
 		return unusable
 	}
-	now := now()
 	age, maxAge := now.since(e.from), time.Duration(e.maxAge)*time.Millisecond
 	switch {
 	case staleness(age, now, polled) > c.cfg.MaxStaleness || age > maxAge:
@@ -185,12 +199,12 @@ func (c *Cache[K, V]) judge(e *entry[K, V]) verdict {
 }
 
 // bearable tells whether an entry may be served although it can't be loaded anew.
-func (c *Cache[K, V]) bearable(e *entry[K, V]) bool {
+func (c *Cache[K, V]) bearable(e *Entry[K, V]) bool {
 	polled := c.polled.Load()
 	if !c.epochs.valid(&e.stamp) {
 		return false
 	}
-	now := now()
+	now := instantOf(time.Now())
 	return staleness(now.since(e.from), now, polled) <= c.cfg.MaxStaleIfDown || mutation == ceilingIgnored
 }
 
@@ -256,7 +270,7 @@ func (c *Cache[K, V]) fly(hash uint64, key K, f *flight[K, V]) {
 }
 
 // load asks for a key's facts and stamps them.
-func (c *Cache[K, V]) load(ctx context.Context, key K) (*entry[K, V], error) {
+func (c *Cache[K, V]) load(ctx context.Context, key K) (*Entry[K, V], error) {
 	c.stats.loads.Add(1)
 	began, from := c.epochs.now(), instantOf(time.Now()) // both before the question is asked
 	l, err := c.cfg.Load(ctx, key)
@@ -266,7 +280,7 @@ func (c *Cache[K, V]) load(ctx context.Context, key K) (*entry[K, V], error) {
 	if mutation == stampAfterLoad {
 		began = c.epochs.now()
 	}
-	e := &entry[K, V]{key: key, value: l.Value, from: from}
+	e := &Entry[K, V]{key: key, value: l.Value, from: from}
 	maxAge := c.cfg.DenialAge
 	if !l.Denied {
 		maxAge = c.cfg.MaxAge - time.Duration(rand.Int64N(int64(c.cfg.MaxAge)/10+1))

@@ -19,6 +19,3 @@ func instantOf(t time.Time) instant {
 func (i instant) since(earlier instant) time.Duration {
 	return max(i.mono-earlier.mono, time.Duration(i.wall-earlier.wall))
 }
-
-// now reads both clocks.
-func now() instant { return instantOf(time.Now()) }

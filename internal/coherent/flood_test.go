@@ -27,7 +27,7 @@ func TestAFloodOfRandomNamesPushesNobodyOut(t *testing.T) {
 	})
 	defer c.Close()
 	ask := func(k key) {
-		if _, err := c.Get(t.Context(), k); err != nil {
+		if _, err := c.Get(t.Context(), k, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -18,7 +18,7 @@ type front[K comparable, V any] []bucket[K, V]
 // bucket holds entries whose hashes choose it. A byte of tags, of a slot's hash, spares readers a look at most other entries.
 type bucket[K comparable, V any] struct {
 	tags  atomic.Uint64
-	slots [ways]atomic.Pointer[entry[K, V]]
+	slots [ways]atomic.Pointer[Entry[K, V]]
 }
 
 func newFront[K comparable, V any](entries int) front[K, V] {
@@ -31,7 +31,7 @@ func (f front[K, V]) bucket(hash uint64) *bucket[K, V] {
 }
 
 // find returns a key's entry. A reader may see a slot and its tag at different times, so the entry's own key decides.
-func (f front[K, V]) find(hash uint64, key *K) *entry[K, V] {
+func (f front[K, V]) find(hash uint64, key *K) *Entry[K, V] {
 	b := f.bucket(hash)
 	for set := b.candidates(hash); set != 0; set &= set - 1 {
 		if e := b.slots[bits.TrailingZeros64(set)/8].Load(); e != nil && e.key == *key {
@@ -48,7 +48,7 @@ func (b *bucket[K, V]) candidates(hash uint64) uint64 {
 }
 
 // put has an entry found.
-func (f front[K, V]) put(hash uint64, e *entry[K, V]) {
+func (f front[K, V]) put(hash uint64, e *Entry[K, V]) {
 	b := f.bucket(hash)
 	at := int(hash >> 8 % ways)
 	for i := range b.slots {
@@ -64,7 +64,7 @@ func (f front[K, V]) put(hash uint64, e *entry[K, V]) {
 }
 
 // drop has an entry found no longer.
-func (f front[K, V]) drop(hash uint64, e *entry[K, V]) {
+func (f front[K, V]) drop(hash uint64, e *Entry[K, V]) {
 	b := f.bucket(hash)
 	for i := range b.slots {
 		if b.slots[i].Load() == e {

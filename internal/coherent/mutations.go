@@ -8,4 +8,5 @@ const (
 	ceilingIgnored     = "ceiling-ignored"      // MaxStaleIfDown doesn't bound
 	frontKeepsEvicted  = "front-keeps-evicted"  // an evicted entry is still found
 	frontKeepsReplaced = "front-keeps-replaced" // a new answer doesn't replace the one that is found without the lock
+	keptOutlives       = "kept-outlives"        // an entry that somebody kept is served although it was replaced or evicted
 )

@@ -33,7 +33,7 @@ func (c *Cache[K, V]) Stats() Stats {
 	s.Refreshes, s.StaleServes = c.stats.refreshes.Load(), c.stats.staleServes.Load()
 	s.SincePoll = -1
 	if p := c.polled.Load(); p != nil {
-		s.SincePoll = now().since(*p)
+		s.SincePoll = instantOf(time.Now()).since(*p)
 	}
 	return s
 }

@@ -16,7 +16,7 @@ const (
 // Entries are held by their hash, and two keys of one hash take each other's place; what is found is what the whole key names.
 type store[K comparable, V any] struct {
 	shards []shard[K, V]
-	hits   [16]hits // by hash
+	hits   [16]hits // by stripes
 }
 
 // hits counts the entries found.
@@ -36,7 +36,7 @@ type shard[K comparable, V any] struct {
 
 // held are entries in the order in which they go: oldest first, but those that have been used since they were last passed over stay.
 type held[K comparable, V any] struct {
-	*simplelru.LRU[uint64, *entry[K, V]]
+	*simplelru.LRU[uint64, *Entry[K, V]]
 	capacity int
 }
 
@@ -57,7 +57,7 @@ func newStore[K comparable, V any](grants, denials int) *store[K, V] {
 
 func newHeld[K comparable, V any](capacity int) held[K, V] {
 	capacity = max(1, capacity)
-	lru, _ := simplelru.NewLRU[uint64, *entry[K, V]](capacity, nil) // fails only for sizes below 1
+	lru, _ := simplelru.NewLRU[uint64, *Entry[K, V]](capacity, nil) // fails only for sizes below 1
 	return held[K, V]{lru, capacity}
 }
 
@@ -67,7 +67,7 @@ func (s *store[K, V]) part(hash uint64) *shard[K, V] {
 }
 
 // get returns a key's entry, nil where there is none, and marks it as used.
-func (s *store[K, V]) get(hash uint64, key *K) *entry[K, V] {
+func (s *store[K, V]) get(hash uint64, key *K) *Entry[K, V] {
 	p := s.part(hash)
 	e := p.front.find(hash, key)
 	if e == nil {
@@ -75,20 +75,25 @@ func (s *store[K, V]) get(hash uint64, key *K) *entry[K, V] {
 			return nil
 		}
 	}
+	s.hit(e)
+	return e
+}
+
+// hit marks an entry as used and counts.
+func (s *store[K, V]) hit(e *Entry[K, V]) {
 	if !e.used.Load() { // else the line stays unwritten
 		e.used.Store(true)
 	}
-	h := &s.hits[hash>>20%uint64(len(s.hits))]
+	h := &s.hits[(e.stamp.user^e.stamp.tenant)%uint16(len(s.hits))]
 	if e.denied() {
 		h.denials.Add(1)
 	} else {
 		h.grants.Add(1)
 	}
-	return e
 }
 
 // search finds an entry that the front may have had no room for.
-func (p *shard[K, V]) search(hash uint64, key *K) *entry[K, V] {
+func (p *shard[K, V]) search(hash uint64, key *K) *Entry[K, V] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e, found := p.grants.Peek(hash)
@@ -103,7 +108,7 @@ func (p *shard[K, V]) search(hash uint64, key *K) *entry[K, V] {
 }
 
 // file stores an entry in place of the one that its key had, grant or denial: a definite answer replaces the other one at once.
-func (s *store[K, V]) file(hash uint64, e *entry[K, V]) {
+func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
 	p := s.part(hash)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,6 +119,7 @@ func (s *store[K, V]) file(hash uint64, e *entry[K, V]) {
 	for _, from := range []*held[K, V]{&p.grants, &p.denials} {
 		if old, found := from.Peek(hash); found {
 			from.Remove(hash)
+			old.gone.Store(true)
 			if mutation != frontKeepsReplaced {
 				p.front.drop(hash, old)
 			}
@@ -121,6 +127,7 @@ func (s *store[K, V]) file(hash uint64, e *entry[K, V]) {
 	}
 	if to.Len() == to.capacity {
 		hash, gone := to.evict()
+		gone.gone.Store(true)
 		if mutation != frontKeepsEvicted {
 			p.front.drop(hash, gone)
 		}
@@ -130,7 +137,7 @@ func (s *store[K, V]) file(hash uint64, e *entry[K, V]) {
 }
 
 // evict removes an entry and returns it. Each that it passes over has been hit since, so this costs a hit one step at most.
-func (h *held[K, V]) evict() (hash uint64, gone *entry[K, V]) {
+func (h *held[K, V]) evict() (hash uint64, gone *Entry[K, V]) {
 	for range h.Len() {
 		hash, oldest, _ := h.GetOldest()
 		if !oldest.used.Swap(false) {

@@ -37,8 +37,8 @@ func (p *shard[K, V]) wrong() string {
 	return ""
 }
 
-func answer(k, value int, denied bool) *entry[int, int] {
-	e := &entry[int, int]{key: k, value: value}
+func answer(k, value int, denied bool) *Entry[int, int] {
+	e := &Entry[int, int]{key: k, value: value}
 	if denied {
 		e.stamp.flags = denies
 	}
