@@ -159,9 +159,9 @@ func (c *Config) setDefaults() {
 }
 
 // userKey returns the configured mapping, or the default where it is safe.
-func (c *Config) userKey() (func(Identity) (UserKey, error), error) {
-	if c.UserKey != nil {
-		return c.UserKey, nil
+func (c *Config) userKey() (func(*Identity) (UserKey, error), error) {
+	if own := c.UserKey; own != nil {
+		return func(id *Identity) (UserKey, error) { return own(*id) }, nil
 	}
 	if several, ok := c.Authenticator.(interface{ Issuers() []string }); ok {
 		issuers := several.Issuers()
@@ -172,7 +172,7 @@ func (c *Config) userKey() (func(Identity) (UserKey, error), error) {
 	}
 	// An authenticator that doesn't say which issuers it accepts is taken to have one: the first that is seen, and no other after it.
 	var first atomic.Pointer[string]
-	return func(id Identity) (UserKey, error) {
+	return func(id *Identity) (UserKey, error) {
 		if p := first.Load(); p == nil {
 			first.CompareAndSwap(nil, &id.Issuer)
 		}
@@ -181,12 +181,12 @@ func (c *Config) userKey() (func(Identity) (UserKey, error), error) {
 }
 
 // bySubjectOf is UserBySubject for one issuer's identities, and refuses others.
-func bySubjectOf(issuer string) func(Identity) (UserKey, error) {
-	return func(id Identity) (UserKey, error) {
+func bySubjectOf(issuer string) func(*Identity) (UserKey, error) {
+	return func(id *Identity) (UserKey, error) {
 		if id.Issuer != issuer {
 			return UserKey{}, errors.New("identities of several issuers need Config.UserKey")
 		}
-		return UserBySubject(id)
+		return userKeyOf(UserKey{OAuthID: id.Subject})
 	}
 }
 

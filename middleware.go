@@ -30,7 +30,7 @@ import (
 type Middleware struct {
 	auth         Authenticator
 	ask          func(*http.Request) (*Identity, time.Time, error) // auth's
-	mapUser      func(Identity) (UserKey, error)
+	mapUser      func(*Identity) (UserKey, error)
 	source       Source
 	waits        bool // the program's own mapUser or source may wait
 	resolver     *resolver
@@ -150,7 +150,7 @@ func (m *Middleware) authenticate(r *http.Request) (identity *Identity, key User
 	case identity == nil:
 		return nil, UserKey{}, at, because(ErrAuthUnavailable, errors.New("the authenticator returned neither identity nor error"))
 	}
-	if key, err = m.mapUser(*identity); err == nil {
+	if key, err = m.mapUser(identity); err == nil {
 		err = checkUserKey(key)
 	}
 	if err != nil {

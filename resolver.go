@@ -55,18 +55,18 @@ func (k accessKey) own() accessKey {
 // entry is what the cache holds of a key.
 type entry = coherent.Entry[accessKey, *facts]
 
-// facts are what the host database says about a key. They are immutable but for the shortcut.
+// facts are what the host database says about a key. They are immutable but for the shortcut. What every request reads comes first.
 type facts struct {
-	hostdb.Access
-	of      *resolver
-	grant   grant // where settled
+	of *resolver
+	// db leads to the tenant's database in the middleware's pool, once it was asked for.
+	db      atomic.Pointer[shortcut]
 	settled bool
-	key     accessKey
-	asOf    time.Time // when the host database was asked
+	grant   grant // where settled
+	hostdb.Access
+	key  accessKey
+	asOf time.Time // when the host database was asked
 	// sole are the ids of up to two tenants of the user; loaded only for a key without a tenant.
 	sole []string
-	// db leads to the tenant's database in the middleware's pool, once it was asked for.
-	db atomic.Pointer[shortcut]
 }
 
 // database returns the tenant's database in the pool, held once more.

@@ -205,6 +205,7 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 		return nil, err
 	}
 	identity := claims.identity()
+	identity.Issuer = i.name // the same text, which whoever compares it need not read
 	if !i.keys.trusts(k, now) {
 		return identity, nil
 	}
@@ -214,10 +215,9 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.
 func (s *state) entryFor(identity *tenantdb.Identity, claims *claimSet, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
 	identity.Reuse()
-	e := &cacheEntry{identity: identity, key: k, source: i.keys, size: claims.size, from: now.Round(0)}
-	e.until = e.from.Add(s.maxCached)
-	if end := identity.ExpiresAt.Add(s.leeway); end.Before(e.until) {
-		e.until = end
+	until := now.Round(0).Add(s.maxCached) // by the wall's clock
+	if end := identity.ExpiresAt.Add(s.leeway); end.Before(until) {
+		until = end
 	}
-	return e
+	return &cacheEntry{identity: identity, key: k, issuer: i, size: uint32(claims.size), from: now.UnixNano(), until: until.UnixNano()}
 }

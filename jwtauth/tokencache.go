@@ -13,32 +13,33 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// cacheEntry is a verified token. It is never changed, so its identity may be handed out outside the lock.
+// cacheEntry is a verified token. It is never changed, so its identity may be handed out outside the lock. It fills one cache line.
 type cacheEntry struct {
 	token    string
 	identity *tenantdb.Identity
-	// key verified the token, and source had it: the entry dies with either.
+	// key verified the token, and issuer had it: the entry dies with either.
 	key    *verificationKey
-	source keySource
-	// from is when the token was verified, and until when it ends, or when the entry is too old. Both are wall time: the monotonic
-	// clock may stand still while the machine sleeps.
-	from, until time.Time
+	issuer *issuer
+	// from is when the token was verified, and until when it ends, or when the entry is too old, in nanoseconds of wall time: the
+	// monotonic clock may stand still while the machine sleeps.
+	from, until int64
 	// size is what the claims take beside the payload's text.
-	size int
-	// used is when the entry last moved to the young end of its shard, in nanoseconds of wall time.
-	used atomic.Int64
+	size uint32
+	// used is when the entry last moved to the young end of its shard, in seconds of wall time.
+	used atomic.Uint32
 }
 
 // holds reports whether the entry's token would still be good. Before from, its nbf may not have passed: the clock was
 // set back.
 func (e *cacheEntry) holds(now time.Time) bool {
-	return now.Before(e.until) && !now.Before(e.from) && e.source.trusts(e.key, now)
+	wall := now.UnixNano()
+	return wall < e.until && wall >= e.from && e.issuer.keys.trusts(e.key, now)
 }
 
 // cost estimates the bytes that an entry takes under its token: the token itself, the payload that the claims' strings share, the
 // claims, and what is the same for all.
 func (e *cacheEntry) cost(token string) int {
-	return 2*len(token) + e.size + 576
+	return 2*len(token) + int(e.size) + 576
 }
 
 // tokenCache remembers verified tokens by their full text. Nil remembers nothing. One cache belongs to one Authenticator, since an
@@ -68,8 +69,6 @@ const (
 	shardBytes   = 256 << 10
 	// maxShards is more than the cores that compete for them.
 	maxShards = 64
-	// touchAfter is how exactly the shards know which entries were used last.
-	touchAfter = int64(time.Second)
 	// maxFront is for how many entries the front has room at most.
 	maxFront = 1 << 16
 )
@@ -134,14 +133,14 @@ func (t *tokenCache) slot(token string) *atomic.Pointer[cacheEntry] {
 	return &t.front[h&uint64(len(t.front)-1)]
 }
 
-// get returns the identity of a token that was verified before and would be good now, or nil.
+// get returns the identity of a token that was verified before and would be good now, or nil. The shards learn of its use to the second.
 func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return nil
 	}
 	slot := t.slot(token)
 	e := slot.Load()
-	if e == nil || e.token != token || now.UnixNano()-e.used.Load() >= touchAfter {
+	if e == nil || e.token != token || uint32(now.Unix()) != e.used.Load() {
 		if e = t.touch(token, slot, now); e == nil {
 			return nil
 		}
@@ -161,7 +160,7 @@ func (t *tokenCache) touch(token string, slot *atomic.Pointer[cacheEntry], now t
 	if !ok {
 		return nil
 	}
-	e.used.Store(now.UnixNano())
+	e.used.Store(uint32(now.Unix()))
 	slot.Store(e) // under the lock, so that no evicted entry comes to stand there
 	return e
 }

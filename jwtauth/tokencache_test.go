@@ -39,7 +39,7 @@ func TestHitsShareOneIdentity(t *testing.T) {
 	}
 	cache := newTokenCache(CacheConfig{Entries: 1, Bytes: 1 << 20})
 	entry := func() *cacheEntry {
-		return &cacheEntry{identity: new(tenantdb.Identity), source: staticKeys{}, from: testNow, until: testNow.Add(time.Minute)}
+		return &cacheEntry{identity: new(tenantdb.Identity), issuer: &issuer{keys: staticKeys{}}, from: testNow.UnixNano(), until: testNow.Add(time.Minute).UnixNano()}
 	}
 	if first := cache.add("t", entry(), testNow); first == nil || cache.add("t", entry(), testNow) != first {
 		t.Error("the second of two verifications at once takes the place of the first")
@@ -162,7 +162,7 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := CacheConfig{Entries: rapid.IntRange(1, 300).Draw(t, "entries"), Bytes: rapid.IntRange(1, 2_000_000).Draw(t, "bytes")}
 		cache := newTokenCache(c)
-		source := staticKeys{}
+		issuer := &issuer{keys: staticKeys{}}
 		now := testNow
 		model := make(map[string]*tenantdb.Identity) // the identity last handed out
 		for range rapid.IntRange(1, 400).Draw(t, "steps") {
@@ -171,7 +171,7 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 				t.Fatalf("%.8s has another's identity", token)
 			}
 			now = now.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "pass")) * time.Second)
-			e := &cacheEntry{identity: &tenantdb.Identity{}, source: source, from: now, until: now.Add(time.Minute), size: rapid.IntRange(0, 10_000).Draw(t, "size")}
+			e := &cacheEntry{identity: &tenantdb.Identity{}, issuer: issuer, from: now.UnixNano(), until: now.Add(time.Minute).UnixNano(), size: uint32(rapid.IntRange(0, 10_000).Draw(t, "size"))}
 			model[token] = cache.add(token, e, now)
 			entries, bytes := cache.size()
 			if entries > c.Entries || bytes > c.Bytes {
