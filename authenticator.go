@@ -47,13 +47,20 @@ type Identity struct {
 	// Claims are what else the credential says. Numbers are json.Number.
 	Claims map[string]any
 
-	last *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't reused
+	last *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't Reusable
 }
 
-// Reuse says that the Authenticator returns this identity again for later requests with the same credential. It then leads straight to
-// what the last request found out about the caller in that tenant, as long as that is good. Call it before the identity is first
-// returned.
-func (i *Identity) Reuse() { i.last = new(atomic.Pointer[entry]) }
+// Reusable returns a copy of an identity for an Authenticator that returns it again for later requests with the same credential. It
+// leads straight to what the last request found out about the caller in its tenant, as long as that is good.
+func Reusable(id Identity) *Identity {
+	i := new(struct { // one block of memory, since each is read after the other
+		Identity
+		last atomic.Pointer[entry]
+	})
+	i.Identity = id
+	i.Identity.last = &i.last
+	return &i.Identity
+}
 
 // lastFound returns what the last request found, if the identity leads there.
 func (i *Identity) lastFound() *entry {

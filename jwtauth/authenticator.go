@@ -214,10 +214,9 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.
 func (s *state) entryFor(identity *tenantdb.Identity, claims *claimSet, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
-	identity.Reuse()
 	until := now.Round(0).Add(s.maxCached) // by the wall's clock
 	if end := identity.ExpiresAt.Add(s.leeway); end.Before(until) {
 		until = end
 	}
-	return &cacheEntry{identity: identity, key: k, issuer: i, size: uint32(claims.size), from: now.UnixNano(), until: until.UnixNano()}
+	return &cacheEntry{identity: tenantdb.Reusable(*identity), key: k, issuer: i, size: uint32(claims.size), from: now.UnixNano(), until: until.UnixNano()}
 }

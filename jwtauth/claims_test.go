@@ -106,14 +106,13 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &tenantdb.Identity{
+	want := tenantdb.Reusable(tenantdb.Identity{
 		Issuer: testIssuer, Subject: "Ünïcode 日本", ExpiresAt: time.Unix(1_800_000_060, 0).UTC(),
 		Claims: map[string]any{
 			"iss": testIssuer, "sub": "Ünïcode 日本", "aud": []any{"other", testAudience}, "exp": json.Number("1800000060.75"),
 			"n": json.Number("12345678901234567890"), "roles": []any{"a", "b"}, "Nested": map[string]any{"K": nil}, "tenant_id": "acme",
 		},
-	}
-	want.Reuse()
+	})
 	if !reflect.DeepEqual(identity, want) {
 		t.Errorf("%#v\nwant %#v", identity, want)
 	}
