@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL
-# or PgBouncer is missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
+# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL,
+# PgBouncer or wrk is missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
 set -eu
 cd "$(dirname "$0")"
 
@@ -11,6 +11,8 @@ staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 have_postgresql() {
     command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
 }
+
+have_wrk() { command -v wrk >/dev/null 2>&1; }
 
 have_pgbouncer() {
     command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]
@@ -29,7 +31,7 @@ install() {
 }
 
 missing=""
-for package in postgresql pgbouncer; do
+for package in postgresql pgbouncer wrk; do
     "have_$package" || missing="$missing $package"
 done
 [ -z "$missing" ] || install $missing

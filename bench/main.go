@@ -21,7 +21,7 @@ import (
 )
 
 // scenarios are all of them, in the document's order.
-var scenarios = []Scenario{requestScenario, httpScenario, queryScenario, sqliteScenario, poolScenario, openLoopScenario, acquireScenario,
+var scenarios = []Scenario{requestScenario, tokenScenario, httpScenario, queryScenario, sqliteScenario, poolScenario, openLoopScenario, acquireScenario,
 	hostScenario, growthScenario, coherenceScenario, fleetScenario}
 
 func main() {

@@ -16,8 +16,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/tenantdb/tenantdb"
 )
 
@@ -38,7 +36,6 @@ type state struct {
 	maxCached   time.Duration
 	leeway      time.Duration
 	now         func() time.Time // nil: the machine's clock
-	parser      *jwt.Parser
 }
 
 // New checks the configuration and returns its Authenticator. It does no I/O. Its errors name the field and the mend, and
@@ -50,7 +47,6 @@ func New(c Config) (*Authenticator, error) {
 	s := &state{
 		issuers: make(map[string]*issuer), cookie: c.Cookie, crossOrigin: c.CrossOrigin, revoked: c.Revoked,
 		cache: newTokenCache(c.Cache), maxCached: c.Cache.MaxAge, leeway: c.Leeway, now: c.Now,
-		parser: jwt.NewParser(jwt.WithStrictDecoding()),
 	}
 	for n, rules := range append([]IssuerConfig{c.first()}, c.Others...) {
 		where := "Config."
@@ -180,43 +176,32 @@ func (s *state) checkRevoked(ctx context.Context, identity *tenantdb.Identity) e
 
 // verify judges a token that is not in the cache, and keeps it there if it is good.
 func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenantdb.Identity, error) {
-	h, err := parseHeader(token)
+	t, err := parse(token)
 	if err != nil {
 		return nil, err
 	}
-	claims := new(claimSet)
-	parsed, _, err := s.parser.ParseUnverified(token, claims)
-	if errors.Is(err, jwt.ErrTokenUnverifiable) {
-		return nil, errAlgorithm
-	}
-	if claims.err != nil || err == nil && claims.members == nil {
-		return nil, errClaims
-	}
-	if err != nil {
-		return nil, errForm
-	}
-	name, err := claims.GetIssuer()
+	name, err := t.claims.GetIssuer()
 	i := s.issuers[name]
 	if err != nil || i == nil {
 		return nil, errIssuer
 	}
-	k, err := i.verify(ctx, h, parsed, claims, now)
+	k, err := i.verify(ctx, t, now)
 	if err != nil {
 		return nil, err
 	}
-	identity := claims.identity()
+	identity := t.claims.identity()
 	identity.Issuer = i.name // the same text, which whoever compares it need not read
 	if !i.keys.trusts(k, now) {
 		return identity, nil
 	}
-	return s.cache.add(token, s.entryFor(identity, claims, i, k, now), now), nil
+	return s.cache.add(token, s.entryFor(identity, t.claims.size, i, k, now), now), nil
 }
 
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.
-func (s *state) entryFor(identity *tenantdb.Identity, claims *claimSet, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
+func (s *state) entryFor(identity *tenantdb.Identity, size int, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
 	until := now.Round(0).Add(s.maxCached) // by the wall's clock
 	if end := identity.ExpiresAt.Add(s.leeway); end.Before(until) {
 		until = end
 	}
-	return &cacheEntry{identity: tenantdb.Reusable(*identity), key: k, issuer: i, size: uint32(claims.size), from: now.UnixNano(), until: until.UnixNano()}
+	return &cacheEntry{identity: tenantdb.Reusable(*identity), key: k, issuer: i, size: uint32(size), from: now.UnixNano(), until: until.UnixNano()}
 }

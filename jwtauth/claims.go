@@ -22,22 +22,20 @@ var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
 // latestDate is the last second of the year 9999: a later date is a mistake or an attack on integer arithmetic.
 const latestDate = 253402300799
 
-// claimSet is a token's payload as golang-jwt's parser and validator handle it, decoded without regard to what is signed.
+// claimSet is a token's payload as golang-jwt's validator handles it, decoded without regard to what is signed.
 type claimSet struct {
 	members map[string]any
 	// size is what members takes beside the payload's text, in bytes.
 	size int
-	// err says why the payload was refused.
-	err error
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (c *claimSet) UnmarshalJSON(data []byte) error {
-	c.members, c.size, c.err = decodeObject(string(data))
-	if c.err == nil && ambiguousCase(c.members, registeredClaims) {
-		c.err = errJSONDuplicate
+// parseClaims decodes a payload.
+func parseClaims(payload string) (*claimSet, error) {
+	members, size, err := decodeObject(payload)
+	if err == nil && ambiguousCase(members, registeredClaims) {
+		err = errJSONDuplicate
 	}
-	return c.err
+	return &claimSet{members, size}, err
 }
 
 // GetExpirationTime implements jwt.Claims.

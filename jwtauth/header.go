@@ -13,8 +13,12 @@ const (
 	maxKeyIDBytes = 256
 )
 
+// segments decodes a token's segments. It takes one spelling of each.
+var segments = base64.RawURLEncoding.Strict()
+
 // header is what the JOSE header of a token says (RFC 7515, section 4), unverified.
 type header struct {
+	members   map[string]any
 	algorithm string
 	tokenType string
 	hasType   bool
@@ -37,7 +41,7 @@ func parseHeader(token string) (header, error) {
 	if !ok {
 		return header{}, errForm
 	}
-	text, err := base64.RawURLEncoding.Strict().DecodeString(segment)
+	text, err := segments.DecodeString(segment)
 	if err != nil {
 		return header{}, errForm
 	}
@@ -75,6 +79,7 @@ func isBase64URL(c byte) bool {
 
 // readHeader takes what we use from a decoded header, and refuses what we must not ignore.
 func readHeader(members map[string]any) (h header, err error) {
+	h.members = members
 	for _, name := range refusedHeaders {
 		if _, present := members[name]; present {
 			return header{}, errHeader

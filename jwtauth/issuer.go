@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -29,13 +28,6 @@ type keySource interface {
 	find(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error)
 	// trusts reports whether what a key verified before still holds. False for a key that was never this source's is not promised.
 	trusts(k *verificationKey, now time.Time) bool
-}
-
-// unverified is a token in the form in which the key for it is sought.
-type unverified struct {
-	header    header
-	algorithm *algorithm
-	token     *jwt.Token
 }
 
 // newIssuer checks the rules of one issuer. The error names the field, without a prefix.
@@ -105,34 +97,22 @@ func parseTypes(names []string) ([]string, error) {
 	return types, nil
 }
 
-// algorithmOf returns the algorithm that a token names, if the issuer signs with it.
-func (i *issuer) algorithmOf(h header) (*algorithm, bool) {
-	for _, a := range i.algorithms {
-		if a.name == h.algorithm {
-			return a, true
-		}
-	}
-	return nil, false
-}
-
-// verify judges a parsed token by the rules of this issuer, and returns the key that vouches for it.
-func (i *issuer) verify(ctx context.Context, h header, token *jwt.Token, claims *claimSet, now time.Time) (*verificationKey, error) {
-	if !h.hasTypeOf(i.types) {
+// verify judges a token by the rules of this issuer, and returns the key that vouches for it.
+func (i *issuer) verify(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error) {
+	if !t.header.hasTypeOf(i.types) {
 		return nil, errType
 	}
-	a, ok := i.algorithmOf(h)
-	if !ok {
+	if !slices.Contains(i.algorithms, t.algorithm) {
 		return nil, errAlgorithm
 	}
-	k, err := i.keys.find(ctx, &unverified{h, a, token}, now)
+	k, err := i.keys.find(ctx, t, now)
 	if err != nil {
 		return nil, err
 	}
-	signed := token.Raw[:strings.LastIndexByte(token.Raw, '.')]
-	if a.method.Verify(signed, token.Signature, k.material) != nil {
+	if t.algorithm.method.Verify(t.signed, t.signature, k.material) != nil {
 		return nil, errSignature
 	}
-	return k, i.checkClaims(claims)
+	return k, i.checkClaims(t.claims)
 }
 
 // checkClaims judges the claims of a token whose signature is good.

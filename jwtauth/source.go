@@ -152,11 +152,10 @@ type functionKeys struct{ function jwt.Keyfunc }
 // find returns what the function does, if it is one key and fits the algorithm. The text of its errors is dropped: it may
 // quote the token.
 func (f functionKeys) find(_ context.Context, t *unverified, _ time.Time) (*verificationKey, error) {
-	token := *t.token
-	if claims, ok := token.Claims.(*claimSet); ok {
-		token.Claims = jwt.MapClaims(maps.Clone(claims.members)) // what such functions expect, and theirs to change
-	}
-	material, err := f.function(&token)
+	material, err := f.function(&jwt.Token{ // in the form that such functions expect, and theirs to change
+		Raw: t.signed + "." + segments.EncodeToString(t.signature), Method: jwt.GetSigningMethod(t.algorithm.name), Signature: bytes.Clone(t.signature),
+		Header: maps.Clone(t.header.members), Claims: jwt.MapClaims(maps.Clone(t.claims.members)),
+	})
 	if errors.Is(err, tenantdb.ErrAuthUnavailable) {
 		return nil, errKeyfuncUnavailable
 	}

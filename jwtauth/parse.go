@@ -1,0 +1,37 @@
+package jwtauth
+
+import "strings"
+
+// unverified is a token that has been decoded. Nothing in it is to be believed yet.
+type unverified struct {
+	header    header
+	algorithm *algorithm
+	claims    *claimSet
+	signed    string // the first two segments
+	signature []byte
+}
+
+// parse decodes a token that is not too long, and verifies nothing.
+func parse(token string) (*unverified, error) {
+	h, err := parseHeader(token)
+	if err != nil {
+		return nil, err
+	}
+	t := &unverified{header: h, algorithm: algorithms[h.algorithm]}
+	if t.algorithm == nil {
+		return nil, errAlgorithm
+	}
+	first, last := strings.IndexByte(token, '.'), strings.LastIndexByte(token, '.')
+	payload, err := segments.DecodeString(token[first+1 : last])
+	if err != nil {
+		return nil, errForm
+	}
+	if t.claims, err = parseClaims(string(payload)); err != nil {
+		return nil, errClaims
+	}
+	t.signed = token[:last]
+	if t.signature, err = segments.DecodeString(token[last+1:]); err != nil {
+		return nil, errForm
+	}
+	return t, nil
+}
