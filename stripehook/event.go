@@ -70,9 +70,10 @@ type change struct {
 	stripeSub string // the subscription that it is about; "": none
 	tenant    string // the id of the tenant that it names; "": none
 	customer  string
-	user      string // the id of the user that its metadata names
-	email     string // of who paid
-	checkout  bool
+	user      string   // the id of the user that its metadata names
+	email     string   // of who paid
+	checkout  bool     // a Checkout session
+	link      bool     // made by a payment link: whoever paid chose the tenant and the address
 	state     *state   // the subscription, as it was then
 	payment   *payment // a payment that is no subscription's
 	invoice   *invoice
@@ -120,7 +121,7 @@ func (e *event) change() (*change, error) {
 // readSession reads a Checkout session (docs.stripe.com/api/checkout/sessions/object).
 func readSession(o object) (*change, error) {
 	c := &change{stripeSub: o.reference("subscription"), tenant: tenantOf(o), user: idIn(o.at("metadata"), "user_id"), checkout: true,
-		email: o.at("customer_details").text("email", maxEmail)}
+		link: o.reference("payment_link") != "", email: o.at("customer_details").text("email", maxEmail)}
 	if c.email == "" {
 		c.email = o.text("customer_email", maxEmail)
 	}

@@ -147,6 +147,8 @@ func TestTheCustomerIsKeptOnTheUserWhoPays(t *testing.T) {
 		{session("sub_4", w.tenant.ID, fields{"customer": "cus_m", "customer_details": fields{"email": strings.ToUpper(member.Email)}}), [3]string{"", "cus_m", ""}},
 		{session("sub_5", w.tenant.ID, fields{"customer": "cus_x", "metadata": fields{"user_id": member.ID}}), [3]string{"", "cus_m", ""}},
 		{session("sub_6", w.tenant.ID, fields{"customer": nil}), [3]string{"", "cus_m", ""}},
+		{session("sub_l", w.tenant.ID, fields{"customer": "cus_l", "payment_link": "plink_1", "customer_details": fields{"email": w.owner.Email}}),
+			[3]string{"", "cus_m", ""}},
 		{session("sub_7", w.tenant.ID, fields{"customer": "cus_o", "customer_email": "nobody@example.com"}), [3]string{"cus_o", "cus_m", ""}},
 		{session("sub_8", other.ID, fields{"customer": "cus_s", "metadata": fields{"user_id": stranger.ID}}), [3]string{"cus_o", "cus_m", "cus_s"}},
 	} {
@@ -335,6 +337,12 @@ func TestAFetchersAnswerIsAboutTheSubscriptionThatWasAskedFor(t *testing.T) {
 			t.Errorf("%.40s: recorded as %s", answer, row.Status)
 		}
 	}
+	w.hook = w.newHook(stripehook.Config{Fetcher: fetcher(func(context.Context, string) ([]byte, error) { panic("it fails") })})
+	e := envelope("evt_z", "customer.subscription.created", noon.Unix(), subscription("sub_1", "incomplete", meta))
+	if rec := post(w.hook, e, sign(e, secret, noon)); rec.Code != http.StatusServiceUnavailable {
+		t.Errorf("a Fetcher that panics: answered %d %s", rec.Code, rec.Body)
+	}
+	w.hook = w.newHook(stripehook.Config{Fetcher: fetcher(func(context.Context, string) ([]byte, error) { return []byte(given), nil })})
 	given = `{"id":"sub_1","status":"active"}`
 	w.deliver(envelope("evt_a", "customer.subscription.created", noon.Unix(), subscription("sub_1", "incomplete", meta)), "processed")
 }

@@ -8,7 +8,8 @@
 // and never change a status.
 //
 // A subscription belongs to the tenant whose id its metadata holds as tenant_id, or the metadata or client_reference_id of the
-// Checkout session that began it. An event about a subscription or a tenant that isn't there yet is parked, and applied
+// Checkout session that began it. Behind a payment link the client reference is part of the address and whoever pays may write any
+// tenant's id there: they pay for that tenant and gain nothing, and are not taken for one of its members. An event about a subscription or a tenant that isn't there yet is parked, and applied
 // as soon as it is. Set metadata.tenant_id on subscriptions too (subscription_data.metadata of the session): then no event waits for
 // another.
 //

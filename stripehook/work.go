@@ -140,10 +140,15 @@ func (w *work) planOf(ctx context.Context, prices []string) (best *hostdb.Pricin
 // errFetch is all that is told of a Fetcher's failure: its own error may hold anything.
 var errFetch = errors.New("stripehook: the Fetcher failed, or its answer isn't that subscription")
 
-// fetch asks the Fetcher.
-func fetch(ctx context.Context, from Fetcher, id string) (*state, error) {
+// fetch asks the Fetcher. One that panics has failed: nobody else recovers for those who apply what was parked.
+func fetch(ctx context.Context, from Fetcher, id string) (now *state, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	defer func() {
+		if recover() != nil {
+			now, err = nil, errFetch
+		}
+	}()
 	body, err := from.Subscription(ctx, id)
 	if err != nil {
 		return nil, errFetch
