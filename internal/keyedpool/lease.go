@@ -46,15 +46,16 @@ func (l *Lease[T, C]) Acquire(ctx context.Context, owner *Owner) (Conn[T, C], er
 	if l.tenant == nil || l.released.Load() || ctx.Err() != nil {
 		return Conn[T, C]{}, l.refused(ctx)
 	}
-	db := l.tenant.current.Load()
-	s := db.server
-	s.mu.Lock()
-	if c := db.idle; c != nil {
-		conn := s.take(c, owner)
+	if db := l.tenant.current.Load(); db != nil {
+		s := db.server
+		s.mu.Lock()
+		if c := db.idle; c != nil {
+			conn := s.take(c, owner)
+			s.mu.Unlock()
+			return conn, nil
+		}
 		s.mu.Unlock()
-		return conn, nil
 	}
-	s.mu.Unlock()
 	return l.acquireSlowly(ctx, owner)
 }
 
@@ -69,13 +70,16 @@ func (l *Lease[T, C]) refused(ctx context.Context) error {
 	return &Error{Reason: ctx.Err(), Tenant: l.tenant.id, Cause: context.Cause(ctx)}
 }
 
-// acquireSlowly acquires where no connection was idle. It starts over when the tenant gets a new target meanwhile, keeping
-// its place in line.
+// acquireSlowly acquires where no connection was idle. It starts over when the tenant gets a new target meanwhile, or went to
+// rest, keeping its place in line.
 func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, C], error) {
 	t := l.tenant
 	began := t.pool.now()
 	for {
-		db := t.current.Load()
+		db := t.wake()
+		if db == nil {
+			return Conn[T, C]{}, &Error{Reason: ErrReleased, Tenant: t.id}
+		}
 		w := &waiter[T, C]{db: db, owner: owner, since: began, ready: make(chan grant[T, C], 1)}
 		w.place.value = w
 		g := grant[T, C]{err: errMoved}
