@@ -2,6 +2,8 @@ package tenantdb
 
 import (
 	"context"
+	"database/sql"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -32,7 +34,8 @@ import (
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
 // that the tenant's server can't be reached.
 type PGX struct {
-	tenant *pgTenant
+	lease pgLease                // kept until close: it remembers the tenant's backoff and connections
+	db    atomic.Pointer[sql.DB] // owns a goroutine, so it is made when first asked for
 }
 
 // Conn is a connection taken from the pool by Acquire, for LISTEN, session settings and the like. Release it.
@@ -46,7 +49,7 @@ func (c *Conn) Release() { (*loan)(c).giveBack() }
 
 // Acquire takes a connection out of the pool until its Release.
 func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
-	l, err := p.tenant.acquire(ctx)
+	l, err := p.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,19 @@ func (l *Lease[T, C]) Release() {
 	}
 }
 
+// Target returns the tenant's target in its newest generation.
+func (l *Lease[T, C]) Target() T {
+	sh := l.tenant.pool.shard(l.tenant.hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return l.tenant.target
+}
+
+// Rests tells whether the tenant has no connection, and nobody waits for one.
+func (l *Lease[T, C]) Rests() bool {
+	return l.tenant.current.Load() == nil
+}
+
 // Acquire returns a connection to the tenant's database, of its newest generation. The caller must Release it. owner may be
 // nil, which only loses the detection of nested acquires.
 //

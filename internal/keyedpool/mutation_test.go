@@ -58,7 +58,7 @@ var mutations = []mutation{
 	{"a tenant rests while it has connections", "tenant.go", []string{"\tif t.places.Load() > 0 {\n\t\treturn false\n\t}\n", ""}},
 	{"a tenant rests while somebody waits", "tenant.go", []string{"if db.waiting.n > 0 || db.backoff", "if db.backoff"}},
 	{"a backoff ends when the tenant rests", "tenant.go", []string{"db.waiting.n > 0 || db.backoff.waiting(s.pool.now())", "db.waiting.n > 0"}},
-	{"a lease counts for nothing", "tenant.go", []string{"unused := t.refs == 0", "unused := true"}},
+	{"a lease counts for nothing", "tenant.go", []string{"unused, db := t.refs == 0, t", "unused, db := true, t"}},
 	{"who gave a connection back may do so again", "conn.go", []string{"c.use == h.use && c.state", "c.state"}},
 	{"a nested acquire is suspected everywhere", "waiter.go", []string{"(c.owner == nil || !db.awaitedBy(c.owner))", "false"}},
 	{"Close does not wait", "close.go", []string{"if !await(ctx, gone) {", "if _ = gone; false {"}},

@@ -96,24 +96,33 @@ func (t *tenant[T, C]) retire() <-chan struct{} {
 // without connections rests, and one that nothing refers to is forgotten. Whoever takes away the last of either calls it,
 // without a lock.
 func (p *Pool[T, C]) settle(t *tenant[T, C]) {
+	if p.settled(t) && p.cfg.Rested != nil {
+		p.cfg.Rested(t.id)
+	}
+}
+
+// settled does so, and tells whether the tenant is leased and has come to rest.
+func (p *Pool[T, C]) settled(t *tenant[T, C]) bool {
 	sh := p.shard(t.hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.tenants[t.id] != t {
-		return
+		return false
 	}
-	unused := t.refs == 0
-	if db := t.current.Load(); db != nil && !t.rest(db, unused && t.retired) {
-		return
+	unused, db := t.refs == 0, t.current.Load()
+	if db != nil && !t.rest(db, unused && t.retired) {
+		return false
 	}
+	resting := t.current.Load() == nil
 	if !unused {
-		return
+		return resting && db != nil
 	}
 	t.end()
-	if t.current.Load() == nil {
+	if resting {
 		t.server.bury(t)
 		delete(sh.tenants, t.id)
 	}
+	return false
 }
 
 // end tells those who wait that nothing of the tenant is left.
