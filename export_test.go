@@ -1,5 +1,7 @@
 package tenantdb
 
+import "net"
+
 // What tests of package tenantdb_test need from inside.
 var VectorDir = vectorDir
 
@@ -10,4 +12,9 @@ func Watched(pieces ...[]byte) (changed, spoiled bool) {
 		s.watch(p)
 	}
 	return s.changed, s.spoiled
+}
+
+// Peek tells what there is to read from a socket: "silent", "speaks" or "ended".
+func Peek(conn net.Conn) string {
+	return [...]string{"silent", "speaks", "ended"}[newPeeker(conn).peek()]
 }

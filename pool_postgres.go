@@ -109,7 +109,7 @@ func connectPG(ctx context.Context, url hostdb.Secret, resetAlways bool) (*poole
 		if err != nil || dialed.Load() {
 			return conn, err
 		}
-		return &awaitedConn{Conn: conn, closed: make(chan struct{})}, nil
+		return &awaitedConn{Conn: conn, closed: make(chan struct{}), peeker: newPeeker(conn)}, nil
 	}
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		pooled.session = &session{r: r, w: w} // one for each address that is tried
@@ -151,6 +151,7 @@ func closePG(ctx context.Context, conn *pooledConn) error {
 // counts the connection against its limit.
 type awaitedConn struct {
 	net.Conn
+	peeker      *peeker
 	once        sync.Once
 	closed      chan struct{}
 	unconfirmed error // set before closed closes
@@ -248,11 +249,36 @@ func (p *PGX) close() {
 // start is when the process began, for clock readings that need no wall time.
 var start = time.Now()
 
-// answers reports whether the server is still there, as far as that is known. Where nothing was heard of it for a second it is asked.
+// socketState is what there is to read from an idle connection's socket.
+type socketState uint8
+
+const (
+	socketSilent socketState = iota // nothing, as it should be
+	socketSpeaks                    // something: a notice, a changed parameter, or the server's last words
+	socketEnded                     // its end
+)
+
+const (
+	// peekAfter is how long after its last use a connection's socket is looked at before it serves again. A look takes half a
+	// microsecond, a system call, of a query's sixty. Without it whoever gets a connection that the server has ended meanwhile (a
+	// restart, a failover, pg_terminate_backend) pays with a refusal, since a query that was sent can't safely be sent again.
+	// Connections that go from hand to hand faster than this don't pay for the look: those that end then end under queries.
+	peekAfter = time.Millisecond
+	// askAfter is how long after its last use the server is asked, in a round trip, for the sake of ends that no packet tells of.
+	askAfter = time.Second
+)
+
+// answers reports whether the server is still there, as far as that is known.
 func (c *pooledConn) answers(ctx context.Context) bool {
 	pg, now := c.Conn.Conn().PgConn(), time.Since(start)
-	if pg.IsClosed() || pg.TxStatus() != 'I' || now-c.asked > time.Second && pg.Ping(ctx) != nil {
+	if pg.IsClosed() || pg.TxStatus() != 'I' {
 		return false
+	}
+	if unused := now - c.asked; unused > peekAfter {
+		seen := c.socket.peeker.peek()
+		if seen == socketEnded || (seen == socketSpeaks || unused > askAfter) && pg.Ping(ctx) != nil {
+			return false
+		}
 	}
 	c.asked = now
 	return true
