@@ -3,7 +3,10 @@ package tenantdb
 import "net"
 
 // What tests of package tenantdb_test need from inside.
-var VectorDir = vectorDir
+var (
+	VectorDir   = vectorDir
+	CallsSetter = callsSetter
+)
 
 // Watched tells what a session notes of what its server sends.
 func Watched(pieces ...[]byte) (changed, spoiled bool) {
