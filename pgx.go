@@ -22,7 +22,7 @@ import (
 // of what ran decide, however it was sent. With the server on the same, busy two-core machine (BenchmarkBetweenBorrowers), where
 // SELECT 1 took 0.06 ms:
 //
-//   - SET, CREATE (a temporary table), DECLARE, DO, CALL, and a statement whose text names an advisory lock, or set_config without
+//   - SET, CREATE (a temporary table), DECLARE, DO, CALL, EXPLAIN, and a statement whose text names an advisory lock, or set_config without
 //     a plain true at its end: the session is reset by all that DISCARD ALL does, but prepared statements stay. One round trip,
 //     0.1 ms. SET LOCAL, SET TRANSACTION and RESET need none (SET LOCAL as a statement of its own, not in a batch).
 //   - an open transaction, unread rows, LISTEN, LOAD, PREPARE, DEALLOCATE, DISCARD: the connection is closed, and the next

@@ -141,7 +141,7 @@ func (s *session) completed(tag []byte) {
 		s.changed = s.changed || s.none || !s.shown && !s.bound || !s.rows && string(rest) != "0"
 	case "SET":
 		s.changed = s.changed || !s.local && len(rest) == 0
-	case "CREATE", "DECLARE", "DO", "CALL": // the last two may have done anything, by commands without tags
+	case "CREATE", "DECLARE", "DO", "CALL", "EXPLAIN": // the last three may have done anything, by commands without tags
 		s.changed = true
 	case "LISTEN", "LOAD", "PREPARE", "DEALLOCATE", "DISCARD":
 		s.spoiled = true

@@ -59,6 +59,7 @@ func TestWhatAHandlerLeavesInItsSessionDoesNotReachTheNext(t *testing.T) {
 		{"CREATE TEMP TABLE left_behind AS SELECT 1 AS n WHERE false", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
 		{"CREATE TEMP TABLE left_behind AS SELECT 1 AS n WITH NO DATA", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
 		{"SELECT 1; CREATE TEMP TABLE left_behind AS SELECT 1 AS n WHERE false; SELECT 2", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"EXPLAIN ANALYZE CREATE TEMP TABLE left_behind AS SELECT 1 AS n", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
 		{"SELECT pg_advisory_lock(7)", locked, false},
 		{"SELECT Pg_Try_Advisory_Lock(7)", locked, false},
 		{"SELECT pg_catalog.\"pg_advisory_lock\" (7)", locked, false},
