@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"fmt"
+	"sync"
 )
 
 // cached is one thing kept beside a tenant's database.
@@ -22,9 +23,14 @@ type cached struct {
 func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), error)) (T, error) {
 	var none T
 	t := leaseOf(ctx, "Cached").tenant
-	entry, ok := t.cache.Load(key)
+	entries := t.cache.Load()
+	if entries == nil {
+		t.cache.CompareAndSwap(nil, new(sync.Map))
+		entries = t.cache.Load()
+	}
+	entry, ok := entries.Load(key)
 	if !ok {
-		entry, _ = t.cache.LoadOrStore(key, &cached{turn: make(chan struct{}, 1)})
+		entry, _ = entries.LoadOrStore(key, &cached{turn: make(chan struct{}, 1)})
 	}
 	c := entry.(*cached)
 	select {
@@ -33,7 +39,7 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 	case <-ctx.Done():
 		return none, ctx.Err()
 	}
-	if c.gone {
+	if c.gone || t.leases.Load() == retired { // the scope is over, and the database with it: nobody would ever close what is built
 		return none, because(ErrTenantUnavailable, errPoolClosed)
 	}
 	if !c.built {
@@ -53,7 +59,11 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 
 // dropCached closes what is kept beside a database that nobody holds.
 func (t *tenantDB) dropCached() {
-	t.cache.Range(func(_, entry any) bool {
+	entries := t.cache.Load()
+	if entries == nil {
+		return
+	}
+	entries.Range(func(_, entry any) bool {
 		c := entry.(*cached)
 		c.turn <- struct{}{}
 		defer func() { <-c.turn }()

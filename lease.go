@@ -1,8 +1,8 @@
 package tenantdb
 
 import (
-	"container/list"
 	"database/sql"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,22 +10,45 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another.
+// tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another. There may be tens of
+// thousands of them: what is needed only in use is made in use.
 type tenantDB struct {
 	pool   *Pool
 	id     string
-	url    *hostdb.Secret // a pointer, since fmt follows none of an unexported field
 	engine engine
-	gone   chan struct{} // closed once it has closed
 	self   *shortcut
 
-	leases atomic.Int64 // how many there are, and retired
-	used   atomic.Bool  // leased since the rings last passed by
+	leases  atomic.Int64 // how many there are, and retired
+	used    atomic.Bool  // leased since the rings last passed by
+	slimmed atomic.Bool  // its last connection closed: its handle is to go with the last lease
 
-	inAll, inOpen *list.Element // places in the pool's rings; guarded by Pool.mu, as the next is
-	asOf          time.Time     // when the host database was last asked and named url; zero: nobody knows
+	place place         // in the pool's ring of all; guarded by Pool.mu, as the next is
+	asOf  time.Duration // when, since start, the host database was last asked and named its db_url; 0: nobody knows
 
-	cache sync.Map // key → *cached
+	cache atomic.Pointer[sync.Map] // key → *cached; nil before the first
+}
+
+// at reports whether this is the database of a db_url.
+func (t *tenantDB) at(url hostdb.Secret) bool {
+	if f, ok := t.engine.(*sqliteDB); ok {
+		path, ok := strings.CutPrefix(url.Reveal(), "sqlite:")
+		return ok && path == f.path
+	}
+	return t.engine.native().lease.Target() == url
+}
+
+// url returns its db_url.
+func (t *tenantDB) url() hostdb.Secret {
+	if f, ok := t.engine.(*sqliteDB); ok {
+		return hostdb.Secret("sqlite:" + f.path)
+	}
+	return t.engine.native().lease.Target()
+}
+
+// heavy reports whether it has no connection, but a handle, which owns a goroutine. What Cached keeps may need the handle.
+func (t *tenantDB) heavy() bool {
+	p := t.engine.native()
+	return p != nil && p.db.Load() != nil && p.lease.Rests() && t.cache.Load() == nil
 }
 
 // shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory they would hold on to.
@@ -68,6 +91,9 @@ func (t *tenantDB) release() {
 	case retired:
 		closeAll([]*tenantDB{t})
 	case 0:
+		if t.slimmed.Load() && t.slimmed.Swap(false) {
+			t.pool.slim(t.id)
+		}
 		if t.pool.crowded.Load() {
 			t.pool.trim()
 		}
@@ -125,37 +151,52 @@ func (l *Lease) PG() *PGX { return l.tenant.engine.native() }
 // ring is a clock over databases: its hand finds one that nobody has used for a while without an order that every lease would have
 // to keep. Guarded by Pool.mu.
 type ring struct {
-	list list.List
-	hand *list.Element
+	hand *tenantDB              // the one to be looked at next
+	n    int                    // how many there are
+	of   func(*tenantDB) *place // finds a database's place in this ring
 }
 
-// add puts a database behind the hand, so that it is looked at last.
-func (r *ring) add(t *tenantDB) *list.Element {
-	if r.hand == nil {
-		return r.list.PushBack(t)
+// place is where a database stands in a ring; zero: not in it.
+type place struct{ prev, next *tenantDB }
+
+// add puts a database behind the hand, so that it is looked at last, unless it is there.
+func (r *ring) add(t *tenantDB) {
+	at := r.of(t)
+	switch {
+	case at.next != nil:
+		return
+	case r.hand == nil:
+		r.hand = t
+		*at = place{t, t}
+	default:
+		hand := r.of(r.hand)
+		*at = place{hand.prev, r.hand}
+		r.of(hand.prev).next, hand.prev = t, t
 	}
-	return r.list.InsertBefore(t, r.hand)
+	r.n++
 }
 
-// remove takes an element out; nil does nothing.
-func (r *ring) remove(e *list.Element) {
-	if e == nil {
+// remove takes a database out, if it is there.
+func (r *ring) remove(t *tenantDB) {
+	at := r.of(t)
+	if at.next == nil {
 		return
 	}
-	if r.hand == e {
-		r.hand = e.Next()
+	if r.hand == t {
+		r.hand = at.next
 	}
-	r.list.Remove(e)
+	if r.n--; r.n == 0 {
+		r.hand = nil
+	}
+	r.of(at.prev).next, r.of(at.next).prev = at.next, at.prev
+	*at = place{}
 }
 
 // victim marks and returns a database that has no lease, and had none since the hand last passed; nil where all are in use.
 func (r *ring) victim() *tenantDB {
-	for range 2 * r.list.Len() {
-		if r.hand == nil {
-			r.hand = r.list.Front()
-		}
-		t := r.hand.Value.(*tenantDB)
-		r.hand = r.hand.Next()
+	for range 2 * r.n {
+		t := r.hand
+		r.hand = r.of(t).next
 		if t.leases.Load() == 0 && !t.used.Swap(false) && t.retireIdle() {
 			return t
 		}

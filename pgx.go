@@ -2,6 +2,8 @@ package tenantdb
 
 import (
 	"context"
+	"database/sql"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,19 +22,20 @@ import (
 // of what ran decide, however it was sent. With the server on the same, busy two-core machine (BenchmarkBetweenBorrowers), where
 // SELECT 1 took 0.06 ms:
 //
-//   - SET, CREATE (a temporary table), DECLARE, and a statement that names an advisory lock: the session is reset by all that
-//     DISCARD ALL does, but prepared statements stay. One round trip, 0.1 ms. SET LOCAL, SET TRANSACTION and RESET need none
-//     (SET LOCAL as a statement of its own, not in a batch).
+//   - SET, CREATE (a temporary table), DECLARE, DO, CALL, EXPLAIN, and a statement whose text names an advisory lock, or set_config without
+//     a plain true at its end: the session is reset by all that DISCARD ALL does, but prepared statements stay. One round trip,
+//     0.1 ms. SET LOCAL, SET TRANSACTION and RESET need none (SET LOCAL as a statement of its own, not in a batch).
 //   - an open transaction, unread rows, LISTEN, LOAD, PREPARE, DEALLOCATE, DISCARD: the connection is closed, and the next
 //     query opens one, up to 12 ms.
 //   - a cancelled query: the server confirms the cancellation and answers once more before the connection serves again. 1 ms.
-//   - what leaves no trace (set_config outside a transaction, what functions and DO blocks do, a temporary table made empty by CREATE
-//     TABLE AS): the tenant's next borrower meets it. PoolConfig.ResetAlways resets after every borrower, 0.1 ms for each.
+//   - what leaves no trace, which is what other functions do inside, such as one of the tenant's own that takes a lock or makes a
+//     temporary table: the tenant's next borrower meets it. PoolConfig.ResetAlways resets after every borrower, 0.1 ms for each.
 //
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
 // that the tenant's server can't be reached.
 type PGX struct {
-	tenant *pgTenant
+	lease pgLease                // kept until close: it remembers the tenant's backoff and connections
+	db    atomic.Pointer[sql.DB] // owns a goroutine, so it is made when first asked for
 }
 
 // Conn is a connection taken from the pool by Acquire, for LISTEN, session settings and the like. Release it.
@@ -46,7 +49,7 @@ func (c *Conn) Release() { (*loan)(c).giveBack() }
 
 // Acquire takes a connection out of the pool until its Release.
 func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
-	l, err := p.tenant.acquire(ctx)
+	l, err := p.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

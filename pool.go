@@ -79,11 +79,11 @@ type Pool struct {
 	host    atomic.Pointer[hostdb.DB] // of the Middleware made last; nil without one
 	crowded atomic.Bool               // there are more tenants than MaxIdleTenants
 
-	mu       sync.Mutex             // guards what follows; no I/O under it
-	tenants  map[string]*tenantDB   // by tenant id, the current generation
-	retiring map[*tenantDB]struct{} // marked, until their last lease ends and they have closed
-	all      ring                   // of tenants
-	open     ring                   // of those that hold a SQLite file open
+	mu       sync.Mutex                  // guards what follows; no I/O under it
+	tenants  map[string]*tenantDB        // by tenant id, the current generation
+	retiring map[*tenantDB]chan struct{} // marked, until their last lease ends and they have closed; the channel, if any, closes then
+	all      ring                        // of tenants
+	open     ring                        // of those that hold a SQLite file open
 	closed   bool
 }
 
@@ -112,7 +112,9 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 			return nil, fmt.Errorf("tenantdb: PoolConfig.Budgets: %q: %d: give a host:port at least a connection for each replica", server, budget)
 		}
 	}
-	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]struct{})}
+	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]chan struct{})}
+	p.all.of = func(t *tenantDB) *place { return &t.place }
+	p.open.of = func(t *tenantDB) *place { return &t.engine.(*sqliteDB).place }
 	p.sqlite = newSQLiteFiles(cfg, p.closeIdleFile)
 	var err error
 	if p.pg, err = p.newPGPool(); err != nil {
@@ -153,36 +155,65 @@ func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (*tenantDB, []
 	if p.closed {
 		return nil, nil, because(ErrTenantUnavailable, errPoolClosed)
 	}
-	t := p.tenants[tenant.ID]
-	if t.serves(tenant.DBURL, asOf) && t.hold() {
+	t, since := p.tenants[tenant.ID], time.Duration(0)
+	if !asOf.IsZero() {
+		since = asOf.Sub(start)
+	}
+	if t.serves(tenant.DBURL, since) && t.hold() {
 		return t, nil, nil
 	}
-	url := tenant.DBURL // the caller may change its own
-	fresh := &tenantDB{pool: p, id: tenant.ID, url: &url, asOf: asOf, gone: make(chan struct{}), self: new(shortcut)}
-	if err := p.prepare(fresh, tenant); err != nil {
+	fresh, err := p.prepare(tenant.ID, tenant.DBURL, since)
+	if err != nil {
 		return nil, nil, because(ErrTenantUnavailable, err)
 	}
 	var old []*tenantDB
 	if t != nil {
 		old = p.retire(t)
 	}
-	fresh.self.to.Store(fresh)
 	fresh.leases.Store(1)
-	p.tenants[fresh.id] = fresh
-	fresh.inAll = p.all.add(fresh)
+	p.add(fresh)
 	return fresh, append(old, p.surplus()...), nil
 }
 
+// add has a database given out from now on. The caller holds p.mu.
+func (p *Pool) add(t *tenantDB) {
+	t.self.to.Store(t)
+	p.tenants[t.id] = t
+	p.all.add(t)
+}
+
+// slim puts a fresh database, which has no handle, in the place of one without connections, as soon as nobody holds it: thousands of
+// tenants may be known that were used once.
+func (p *Pool) slim(tenantID string) {
+	p.mu.Lock()
+	t := p.tenants[tenantID]
+	if t == nil || p.closed || !t.heavy() {
+		p.mu.Unlock()
+		return
+	}
+	t.slimmed.Store(true) // before leases is read: either this finds none, or the last one's end finds this
+	if !t.retireIdle() {
+		p.mu.Unlock()
+		return
+	}
+	fresh, err := p.prepare(t.id, t.url(), t.asOf) // before the old one closes: what is counted of the tenant goes on
+	p.forget(t)
+	if err == nil {
+		p.add(fresh)
+	}
+	p.mu.Unlock()
+	closeAll([]*tenantDB{t})
+}
+
 // serves reports whether a database is the one of this db_url, or of one that was learned later. The caller holds Pool.mu.
-func (t *tenantDB) serves(url hostdb.Secret, asOf time.Time) bool {
+func (t *tenantDB) serves(url hostdb.Secret, asOf time.Duration) bool {
 	switch {
 	case t == nil:
 		return false
-	case *t.url != url:
-		return asOf.Before(t.asOf)
-	case t.asOf.Before(asOf):
-		t.asOf = asOf
+	case !t.at(url):
+		return asOf < t.asOf
 	}
+	t.asOf = max(t.asOf, asOf)
 	return true
 }
 
@@ -198,17 +229,18 @@ func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
 	}
 }
 
-// prepare makes a tenant's engine without touching the database.
-func (p *Pool) prepare(t *tenantDB, tenant *hostdb.TenantCatalog) (err error) {
-	switch scheme, rest, _ := strings.Cut(tenant.DBURL.Reveal(), ":"); scheme {
+// prepare makes a tenant's database without touching it.
+func (p *Pool) prepare(id string, url hostdb.Secret, asOf time.Duration) (t *tenantDB, err error) {
+	t = &tenantDB{pool: p, id: id, asOf: asOf, self: new(shortcut)}
+	switch scheme, rest, _ := strings.Cut(url.Reveal(), ":"); scheme {
 	case "sqlite":
-		t.engine, err = p.sqlite.tenant(rest, func() { p.opened(t) })
+		t.engine, err = p.sqlite.tenant(rest, t)
 	case "postgres", "postgresql":
-		t.engine, err = newPGTenant(p.pg, tenant)
+		t.engine, err = newPGTenant(p.pg, id, url)
 	default:
 		err = errors.New("db_url: begins with neither sqlite: nor postgres://")
 	}
-	return err
+	return t, err
 }
 
 // surplus retires tenants without a lease while there are more than MaxIdleTenants, and returns those to be closed. The caller
@@ -239,8 +271,8 @@ func (p *Pool) trim() {
 func (p *Pool) opened(t *tenantDB) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.tenants[t.id] == t && t.inOpen == nil {
-		t.inOpen = p.open.add(t)
+	if p.tenants[t.id] == t {
+		p.open.add(t)
 	}
 }
 
@@ -257,9 +289,11 @@ func (p *Pool) retire(t *tenantDB) []*tenantDB {
 // forget takes a tenant's database, which is or will be marked, out of what the pool gives out. The caller holds p.mu.
 func (p *Pool) forget(t *tenantDB) {
 	delete(p.tenants, t.id)
-	p.all.remove(t.inAll)
-	p.open.remove(t.inOpen)
-	p.retiring[t] = struct{}{}
+	p.all.remove(t)
+	if _, ok := t.engine.(*sqliteDB); ok {
+		p.open.remove(t)
+	}
+	p.retiring[t] = nil
 }
 
 // closeAll closes databases that nobody holds.
@@ -269,9 +303,12 @@ func closeAll(unused []*tenantDB) {
 		t.dropCached()
 		t.engine.close()
 		t.pool.mu.Lock()
+		gone := t.pool.retiring[t]
 		delete(t.pool.retiring, t)
 		t.pool.mu.Unlock()
-		close(t.gone)
+		if gone != nil {
+			close(gone)
+		}
 	}
 }
 
@@ -294,7 +331,7 @@ func (p *Pool) moved(tenant *hostdb.TenantCatalog) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.tenants[tenant.ID]
-	return t != nil && *t.url != tenant.DBURL
+	return t != nil && !t.at(tenant.DBURL)
 }
 
 // Retire has a tenant's database closed as soon as no lease holds it; whoever comes next opens it anew. It returns at once.
@@ -314,12 +351,12 @@ func (p *Pool) Retire(tenantID string) {
 func (p *Pool) Drain(ctx context.Context, tenantID string) error {
 	p.Retire(tenantID)
 	for {
-		t := p.leaving(tenantID)
-		if t == nil {
+		gone := p.leaving(tenantID)
+		if gone == nil {
 			break
 		}
 		select {
-		case <-t.gone:
+		case <-gone:
 		case <-ctx.Done():
 			return fmt.Errorf("tenantdb: draining tenant %s: requests still hold its database: %w", tenantID, ctx.Err())
 		}
@@ -330,14 +367,19 @@ func (p *Pool) Drain(ctx context.Context, tenantID string) error {
 	return nil
 }
 
-// leaving returns a retired database of a tenant (any, for "") that hasn't closed yet.
-func (p *Pool) leaving(tenantID string) *tenantDB {
+// leaving returns what closes as soon as a retired database of a tenant (any, for "") has closed; nil where there is none.
+func (p *Pool) leaving(tenantID string) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for t := range p.retiring {
-		if tenantID == "" || t.id == tenantID {
-			return t
+	for t, gone := range p.retiring {
+		if tenantID != "" && t.id != tenantID {
+			continue
 		}
+		if gone == nil {
+			gone = make(chan struct{})
+			p.retiring[t] = gone
+		}
+		return gone
 	}
 	return nil
 }
@@ -353,24 +395,29 @@ func (p *Pool) Close(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	closeAll(unused)
-	var holders []string
-	for t := p.leaving(""); t != nil; t = p.leaving("") {
+	for gone := p.leaving(""); gone != nil; gone = p.leaving("") {
 		select {
-		case <-t.gone:
-			continue
+		case <-gone:
 		case <-ctx.Done():
+			return p.force(ctx)
 		}
-		p.mu.Lock()
-		delete(p.retiring, t)
-		p.mu.Unlock()
+	}
+	return p.pg.Close(ctx)
+}
+
+// force closes the databases that are still held, and says whose they are.
+func (p *Pool) force(ctx context.Context) error {
+	p.mu.Lock()
+	held := slices.Collect(maps.Keys(p.retiring))
+	p.mu.Unlock()
+	var holders []string
+	for _, t := range held {
 		holders = append(holders, t.id)
 		t.engine.close()
 	}
-	err := p.pg.Close(ctx)
-	if holders != nil {
-		return fmt.Errorf("tenantdb: pool closed by force; still held by requests of tenants %s: %w", strings.Join(holders, ", "), ctx.Err())
-	}
-	return err
+	slices.Sort(holders)
+	_ = p.pg.Close(ctx) // names the same ones
+	return fmt.Errorf("tenantdb: pool closed by force; still held by requests of tenants %s: %w", strings.Join(holders, ", "), ctx.Err())
 }
 
 // closeIdleFile closes a SQLite database that nobody holds nor held for a while; false where there is none.

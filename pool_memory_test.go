@@ -1,6 +1,7 @@
 package tenantdb_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"testing"
@@ -9,30 +10,84 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
+// TestTenThousandIdleTenantsAreRememberedCheaply counts all that a tenant without lease and connection takes, its id and db_url
+// included.
 func TestTenThousandIdleTenantsAreRememberedCheaply(t *testing.T) {
-	const tenants = 10_000
-	for engine, most := range map[string]int64{"postgres": 1 << 10, "sqlite": 3 << 10} {
+	const tenants, most = 10_000, 500
+	for engine, place := range map[string]func(id string) string{
+		"postgres": func(id string) string {
+			return fmt.Sprintf("postgres://t_%.8s:%s@db.example.com:5432/t_%.8s", id, id, id)
+		},
+		"sqlite": func(id string) string { return "sqlite:" + id + ".db" },
+	} {
 		t.Run(engine, func(t *testing.T) {
 			pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: t.TempDir()})
 			must(t, err)
 			goroutines, before := runtime.NumGoroutine(), heap()
-			for i := range tenants {
+			for range tenants {
 				id := hostdb.NewID()
-				tenant := &hostdb.TenantCatalog{ID: id, DBURL: hostdb.Secret("sqlite:" + id + ".db")}
-				if engine == "postgres" {
-					tenant.DBURL = hostdb.Secret(fmt.Sprintf("postgres://app:secret@db.example.com:5432/tenant_%d", i))
-				}
-				lease, err := pool.Lease(tenant)
+				lease, err := pool.Lease(&hostdb.TenantCatalog{ID: id, DBURL: hostdb.Secret(place(id))})
 				must(t, err)
 				lease.Release()
 			}
 			each, more := (heap()-before)/tenants, runtime.NumGoroutine()-goroutines
-			t.Logf("%d bytes each, its id and db_url included; %d goroutines more", each, more)
+			t.Logf("%d bytes each, its id and a db_url of %d bytes included; %d goroutines more", each, len(place(hostdb.NewID())), more)
 			must(t, pool.Close(t.Context()))
-			if each > most || more > 10 {
-				t.Errorf("%d bytes each, %d goroutines more; want at most %d, and a few", each, more, most)
+			if each > most || more > 0 {
+				t.Errorf("%d bytes each, %d goroutines more; want at most %d, and none", each, more, most)
 			}
 		})
+	}
+}
+
+// TestATenantThatWasUsedKeepsNoGoroutine uses the handle that owns one, and has the tenant lose its connection, in its lease and after
+// it.
+func TestATenantThatWasUsedKeepsNoGoroutine(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConns: 1})
+	ann := w.user("ann")
+	acme, other := w.tenant("acme", ann), w.tenant("other", ann)
+	must(t, readName(t.Context(), w.pool, acme))
+	eventually(t, func() bool { return w.pool.TenantStats(other.ID)[0].Closing == 0 })
+	before := runtime.NumGoroutine() // acme has the one connection, and a handle
+	must(t, readName(t.Context(), w.pool, other))
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before })
+
+	lease, err := w.pool.Lease(acme)
+	must(t, err)
+	must(t, lease.DB().PingContext(t.Context()))
+	must(t, readName(t.Context(), w.pool, other)) // takes acme's connection
+	handle := lease.DB()
+	must(t, handle.PingContext(t.Context())) // which goes on, held as it is
+	must(t, readName(t.Context(), w.pool, other))
+	eventually(t, func() bool { return w.pool.TenantStats(acme.ID)[0].Closing == 0 })
+	lease.Release()
+	eventually(t, func() bool { return handle.PingContext(t.Context()) != nil && runtime.NumGoroutine() <= before })
+	if s := w.pool.TenantStats(acme.ID); len(s) != 1 || s[0].Opens < 3 || s[0].Leases != 0 {
+		t.Errorf("it is counted anew: %+v", s)
+	}
+}
+
+func TestWhatCachedKeepsOutlivesTheConnection(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConns: 1})
+	ann := w.user("ann")
+	acme, other := w.tenant("acme", ann), w.tenant("other", ann)
+	mw := w.middleware(w.config())
+	built := 0
+	for range 3 {
+		ctx, leave, err := mw.Enter(t.Context(), acme.ID)
+		must(t, err)
+		handle, err := tenantdb.Cached(ctx, "handle", func(*tenantdb.Scope) (func(context.Context) error, func(), error) {
+			built++
+			return tenantdb.DB(ctx).PingContext, nil, nil
+		})
+		must(t, err)
+		must(t, handle(ctx))
+		leave()
+		must(t, readName(t.Context(), w.pool, other)) // takes acme's connection
+		eventually(t, func() bool { return w.pool.TenantStats(acme.ID)[0].Closing == 0 })
+	}
+	if built != 1 {
+		t.Errorf("built %d times", built)
 	}
 }
 

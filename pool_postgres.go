@@ -55,6 +55,7 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 		Close:          closePG,
 		Server:         func(_ string, url hostdb.Secret) (string, error) { return pgServer(url) },
 		Classify:       classifyPG,
+		Rested:         p.slim,
 		Budget:         p.cfg.MaxConns / p.cfg.Replicas,
 		Budgets:        budgets,
 		TenantCap:      p.cfg.MaxConnsPerTenant,
@@ -108,7 +109,7 @@ func connectPG(ctx context.Context, url hostdb.Secret, resetAlways bool) (*poole
 		if err != nil || dialed.Load() {
 			return conn, err
 		}
-		return &awaitedConn{Conn: conn, closed: make(chan struct{})}, nil
+		return &awaitedConn{Conn: conn, closed: make(chan struct{}), peeker: newPeeker(conn)}, nil
 	}
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		pooled.session = &session{r: r, w: w} // one for each address that is tried
@@ -150,6 +151,7 @@ func closePG(ctx context.Context, conn *pooledConn) error {
 // counts the connection against its limit.
 type awaitedConn struct {
 	net.Conn
+	peeker      *peeker
 	once        sync.Once
 	closed      chan struct{}
 	unconfirmed error // set before closed closes
@@ -204,70 +206,86 @@ func classifyPG(err error) keyedpool.Fault {
 	return keyedpool.TenantFault // no such database, wrong password, no right to connect, …
 }
 
-// pgTenant is one tenant's database on PostgreSQL.
-type pgTenant struct {
-	lease pgLease // kept until close: it remembers the tenant's backoff and connections
-	px    PGX
-
-	mu   sync.Mutex // guards what follows; a *sql.DB owns a goroutine, so it is made when first asked for
-	db   *sql.DB
-	shut bool
-}
-
 // newPGTenant prepares a tenant's database.
-func newPGTenant(pool *pgPool, tenant *hostdb.TenantCatalog) (engine, error) {
-	t := &pgTenant{}
-	t.px.tenant = t
+func newPGTenant(pool *pgPool, id string, url hostdb.Secret) (engine, error) {
+	p := new(PGX)
 	var err error
-	if t.lease, err = pool.Lease(tenant.ID, tenant.DBURL, 0); err != nil { // Pool sees to the order
+	if p.lease, err = pool.Lease(id, url, 0); err != nil { // Pool sees to the order
 		return nil, err
 	}
-	return t, nil
+	return p, nil
 }
 
-func (t *pgTenant) native() *PGX    { return &t.px }
-func (t *pgTenant) reader() *sql.DB { return t.writer() }
+func (p *PGX) native() *PGX    { return p }
+func (p *PGX) reader() *sql.DB { return p.writer() }
 
-func (t *pgTenant) writer() *sql.DB {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.db == nil {
-		t.db = sql.OpenDB(pgConnector{t})
-		t.db.SetMaxIdleConns(0) // idle ones belong to the pool
-		if t.shut {
-			_ = t.db.Close()
-		}
+func (p *PGX) writer() *sql.DB {
+	if db := p.db.Load(); db != nil {
+		return db
 	}
-	return t.db
-}
-
-// close implements engine.
-func (t *pgTenant) close() {
-	t.mu.Lock()
-	db := t.db
-	t.shut = true
-	t.mu.Unlock()
-	if db != nil {
+	db := sql.OpenDB(pgConnector{p})
+	db.SetMaxIdleConns(0) // idle ones belong to the pool
+	if !p.db.CompareAndSwap(nil, db) {
 		_ = db.Close()
 	}
-	t.lease.Release()
+	return p.db.Load()
+}
+
+// closedDB takes the place of the handle of a tenant whose database has closed.
+var closedDB = sync.OnceValue(func() *sql.DB {
+	db := sql.OpenDB(pgConnector{})
+	_ = db.Close()
+	return db
+})
+
+// close implements engine.
+func (p *PGX) close() {
+	if db := p.db.Swap(closedDB()); db != nil {
+		_ = db.Close()
+	}
+	p.lease.Release()
 }
 
 // start is when the process began, for clock readings that need no wall time.
 var start = time.Now()
 
-// answers reports whether the server is still there, as far as that is known. Where nothing was heard of it for a second it is asked.
+// socketState is what there is to read from an idle connection's socket.
+type socketState uint8
+
+const (
+	socketSilent socketState = iota // nothing, as it should be
+	socketSpeaks                    // something: a notice, a changed parameter, or the server's last words
+	socketEnded                     // its end
+)
+
+const (
+	// peekAfter is how long after its last use a connection's socket is looked at before it serves again. A look takes half a
+	// microsecond, a system call, of a query's sixty. Without it whoever gets a connection that the server has ended meanwhile (a
+	// restart, a failover, pg_terminate_backend) pays with a refusal, since a query that was sent can't safely be sent again.
+	// Connections that go from hand to hand faster than this don't pay for the look: those that end then end under queries.
+	peekAfter = time.Millisecond
+	// askAfter is how long after its last use the server is asked, in a round trip, for the sake of ends that no packet tells of.
+	askAfter = time.Second
+)
+
+// answers reports whether the server is still there, as far as that is known.
 func (c *pooledConn) answers(ctx context.Context) bool {
 	pg, now := c.Conn.Conn().PgConn(), time.Since(start)
-	if pg.IsClosed() || pg.TxStatus() != 'I' || now-c.asked > time.Second && pg.Ping(ctx) != nil {
+	if pg.IsClosed() || pg.TxStatus() != 'I' {
 		return false
+	}
+	if unused := now - c.asked; unused > peekAfter {
+		seen := c.socket.peeker.peek()
+		if seen == socketEnded || (seen == socketSpeaks || unused > askAfter) && pg.Ping(ctx) != nil {
+			return false
+		}
 	}
 	c.asked = now
 	return true
 }
 
 // acquire takes a connection that answers out of the pool, on behalf of the context's scope.
-func (t *pgTenant) acquire(ctx context.Context) (*loan, error) {
+func (p *PGX) acquire(ctx context.Context) (*loan, error) {
 	var of *loans
 	var owner *keyedpool.Owner
 	if scope, ok := FromContext(ctx); ok {
@@ -275,7 +293,7 @@ func (t *pgTenant) acquire(ctx context.Context) (*loan, error) {
 		owner = &of.owner
 	}
 	for {
-		conn, err := t.lease.Acquire(ctx, owner)
+		conn, err := p.lease.Acquire(ctx, owner)
 		if err != nil {
 			return nil, explainPG(err)
 		}
@@ -301,11 +319,11 @@ func explainPG(err error) error {
 }
 
 // pgConnector makes a *sql.DB draw on the pool.
-type pgConnector struct{ tenant *pgTenant }
+type pgConnector struct{ pgx *PGX }
 
 // Connect implements driver.Connector.
 func (c pgConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	l, err := c.tenant.acquire(ctx)
+	l, err := c.pgx.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,8 @@ import (
 
 // session watches what goes over one PostgreSQL connection, for what its borrower leaves behind. It reads the tags with which
 // the server confirms each command, so no way to send one escapes it: pgx, database/sql, a batch, several statements in one string.
-// Only the connection's user touches it.
+// Functions have no tags: two that are known to change a session are looked for in the statements' text (see callsSetter). Only the
+// connection's user touches it.
 type session struct {
 	r io.Reader
 	w io.Writer
@@ -26,10 +27,13 @@ type session struct {
 	tag  []byte  // its body, where that is a tag
 
 	rows    bool // the command under way has returned rows
-	local   bool // the command under way is a SET whose effect ends by itself
+	shown   bool // it has columns
+	bound   bool // it came by the extended protocol, which may leave out that it has columns, never that it has none
+	none    bool // it has no columns
+	local   bool // it is a SET whose effect ends by itself
 	changed bool // a reset is due
 	spoiled bool // what is left behind can't be reset, or pgx couldn't be told
-	locks   bool // a statement that takes advisory locks is known to the connection: it may run unseen again
+	setter  bool // a statement that calls a setter is known to the connection by name: it may run unseen again
 	late    bool // a query was cancelled: the cancellation may be on its way still
 	unsure  bool // and nobody knows how far it came
 }
@@ -38,9 +42,30 @@ type session struct {
 func (s *session) Write(p []byte) (int, error) {
 	if len(p) > 0 && p[0] != 'd' { // not COPY's data
 		s.local = p[0] == 'Q' && len(p) > 6 && isLocalSet(p[5:len(p)-1])
-		s.locks = s.locks || bytes.Contains(p, []byte("advisory_lock")) || bytes.Contains(p, []byte("ADVISORY_LOCK"))
+		s.sent(p)
 	}
 	return s.w.Write(p)
+}
+
+// sent goes through the messages of a write for statements' texts.
+func (s *session) sent(p []byte) {
+	for len(p) > len(s.head) {
+		length := 1 + int(binary.BigEndian.Uint32(p[1:]))
+		if length < len(s.head) { // the start of a connection, before messages have kinds
+			return
+		}
+		message := p[:min(length, len(p))]
+		p = p[len(message):]
+		switch body := message[len(s.head):]; message[0] {
+		case 'Q': // Query
+			s.changed = s.changed || callsSetter(body)
+		case 'P': // Parse: the statement's name, then its text
+			if callsSetter(body) {
+				s.changed = true
+				s.setter = s.setter || body[0] != 0
+			}
+		}
+	}
 }
 
 // isLocalSet reports whether a text is one SET whose effect ends with its transaction, or at once outside any.
@@ -94,11 +119,17 @@ func (s *session) message() {
 	switch s.head[0] {
 	case 'D': // DataRow
 		s.rows = true
+	case 'T': // RowDescription
+		s.shown = true
+	case 'n': // NoData
+		s.none = true
+	case '2': // BindComplete: what was described before is another matter
+		s.rows, s.shown, s.none, s.bound = false, false, false, true
 	case 'C': // CommandComplete
 		s.completed(bytes.TrimRight(s.tag, "\x00"))
-		s.tag, s.rows = s.tag[:0], false
+		s.tag, s.rows, s.shown, s.none, s.bound = s.tag[:0], false, false, false, false
 	case 'Z': // ReadyForQuery
-		s.local, s.rows = false, false
+		s.local, s.rows, s.shown, s.none, s.bound = false, false, false, false, false
 	}
 }
 
@@ -106,11 +137,11 @@ func (s *session) message() {
 func (s *session) completed(tag []byte) {
 	verb, rest, _ := bytes.Cut(tag, []byte(" "))
 	switch string(verb) {
-	case "SELECT": // rows that nobody was sent went into a new table, a temporary one perhaps
-		s.changed = s.changed || !s.rows && string(rest) != "0"
+	case "SELECT": // what has no columns, or rows that nobody was sent, went into a new table, a temporary one perhaps
+		s.changed = s.changed || s.none || !s.shown && !s.bound || !s.rows && string(rest) != "0"
 	case "SET":
 		s.changed = s.changed || !s.local && len(rest) == 0
-	case "CREATE", "DECLARE":
+	case "CREATE", "DECLARE", "DO", "CALL", "EXPLAIN": // the last three may have done anything, by commands without tags
 		s.changed = true
 	case "LISTEN", "LOAD", "PREPARE", "DEALLOCATE", "DISCARD":
 		s.spoiled = true
@@ -127,7 +158,7 @@ func (c *pooledConn) clean() bool {
 	if pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' || s.spoiled || s.unsure {
 		return false
 	}
-	if !s.late && !s.changed && !s.locks && !c.resetAlways {
+	if !s.late && !s.changed && !s.setter && !c.resetAlways {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
@@ -149,7 +180,7 @@ func (c *pooledConn) settle(ctx context.Context) bool {
 // reset takes back what the last borrower did to the session.
 func (c *pooledConn) reset(ctx context.Context) bool {
 	s := c.session
-	if !s.changed && !s.locks && !c.resetAlways {
+	if !s.changed && !s.setter && !c.resetAlways {
 		return true
 	}
 	if c.Conn.Conn().PgConn().Exec(ctx, resetSession).Close() != nil {

@@ -37,7 +37,10 @@ func pid(t *testing.T, ctx context.Context) int {
 }
 
 func TestWhatAHandlerLeavesInItsSessionDoesNotReachTheNext(t *testing.T) {
+	const locked = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'"
 	ctx := oneConn(t, tenantdb.PoolConfig{})
+	_, err := tenantdb.PG(ctx).Exec(ctx, `CREATE PROCEDURE leave_behind() LANGUAGE plpgsql AS $$ BEGIN SET work_mem = '3MB'; END $$`)
+	must(t, err)
 	for _, test := range []struct {
 		leave    string // what the handler does
 		look     string // true where the next one meets it
@@ -53,7 +56,20 @@ func TestWhatAHandlerLeavesInItsSessionDoesNotReachTheNext(t *testing.T) {
 		{"SELECT 1 AS n INTO TEMP left_behind", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
 		{"CREATE TEMP VIEW left_behind AS SELECT 1 AS n", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
 		{"DECLARE c CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) > 0 FROM pg_cursors WHERE name = 'c'", false},
-		{"SELECT pg_advisory_lock(7)", "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'", false},
+		{"CREATE TEMP TABLE left_behind AS SELECT 1 AS n WHERE false", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"CREATE TEMP TABLE left_behind AS SELECT 1 AS n WITH NO DATA", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"SELECT 1; CREATE TEMP TABLE left_behind AS SELECT 1 AS n WHERE false; SELECT 2", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"EXPLAIN ANALYZE CREATE TEMP TABLE left_behind AS SELECT 1 AS n", "SELECT to_regclass('pg_temp.left_behind') IS NOT NULL", false},
+		{"SELECT pg_advisory_lock(7)", locked, false},
+		{"SELECT Pg_Try_Advisory_Lock(7)", locked, false},
+		{"SELECT pg_catalog.\"pg_advisory_lock\" (7)", locked, false},
+		{"SELECT /* one\n */ PG_ADVISORY_LOCK_SHARED -- two\n (7, 8)", locked, false},
+		{"DO $$ BEGIN EXECUTE 'SELECT pg_advisory' || '_lock(7)'; END $$", locked, false},
+		{"DO $$ BEGIN SET work_mem = '3MB'; END $$", "SELECT current_setting('work_mem') = '3MB'", false},
+		{"CALL leave_behind()", "SELECT current_setting('work_mem') = '3MB'", false},
+		{"SELECT set_config('work_mem', '3MB', false)", "SELECT current_setting('work_mem') = '3MB'", false},
+		{"SELECT pg_catalog . Set_Config\n('work_mem', '3MB', 1 > 2)", "SELECT current_setting('work_mem') = '3MB'", false},
+		{"PREPARE p AS SELECT set_config('work_mem', '3MB', false); EXECUTE p", "SELECT current_setting('work_mem') = '3MB'", true},
 		{"LISTEN ears", "SELECT count(*) > 0 FROM pg_listening_channels()", true},
 		{"PREPARE p AS SELECT 1", "SELECT count(*) > 0 FROM pg_prepared_statements WHERE name = 'p'", true},
 		{"DEALLOCATE ALL", "SELECT false", true}, // pgx believes in its statements still
@@ -91,20 +107,27 @@ func TestWhatAHandlerLeavesInItsSessionDoesNotReachTheNext(t *testing.T) {
 
 func TestWhatEndsByItselfCostsNoReset(t *testing.T) {
 	ctx := oneConn(t, tenantdb.PoolConfig{})
-	// A setting made inside a function leaves no tag: it stays until somebody's reset takes it away.
-	mark := func() { ask[string](t, ctx, "SELECT set_config('x.mark', 'here', false)") }
+	mark := marker(t, ctx)
 	marked := func() bool { return ask[bool](t, ctx, "SELECT coalesce(current_setting('x.mark', true), '') = 'here'") }
 	mark()
 	for name, work := range map[string]func(tx pgx.Tx) error{
 		"SET LOCAL":       func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "SET LOCAL work_mem = '1MB';"); return err },
 		"SET TRANSACTION": func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "set  transaction read only"); return err },
 		"set_config": func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "SELECT set_config('work_mem', $1, true)", "1MB")
+			_, err := tx.Exec(ctx, "SELECT Set_Config('work_mem', $1, TRUE)", "1MB")
 			return err
 		},
 		"a lock that ends with it": func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", 7)
 			return err
+		},
+		"no rows": func(tx pgx.Tx) error {
+			for range 3 { // prepared, then by name, then in text
+				if _, err := tx.Exec(ctx, "SELECT name FROM me WHERE name = $1", "nobody"); err != nil {
+					return err
+				}
+			}
+			return tx.Conn().PgConn().Exec(ctx, "SELECT name FROM me WHERE false; SELECT FROM me WHERE false").Close()
 		},
 		"LOCK":  func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "LOCK TABLE me"); return err },
 		"RESET": func(tx pgx.Tx) error { _, err := tx.Exec(ctx, "RESET work_mem"); return err },
@@ -125,10 +148,19 @@ func TestWhatEndsByItselfCostsNoReset(t *testing.T) {
 	}
 }
 
+// marker makes a function of the tenant's that changes the session without a trace, and returns a call of it.
+func marker(t *testing.T, ctx context.Context) (mark func()) {
+	t.Helper()
+	_, err := tenantdb.PG(ctx).Exec(ctx, `CREATE FUNCTION mark() RETURNS text LANGUAGE sql AS $$ SELECT set_config('x.mark', 'here', false) $$`)
+	must(t, err)
+	return func() { ask[string](t, ctx, "SELECT mark()") }
+}
+
 func TestResetAlwaysTakesAwayWhatLeavesNoTrace(t *testing.T) {
 	ctx := oneConn(t, tenantdb.PoolConfig{ResetAlways: true})
+	mark := marker(t, ctx)
 	before := pid(t, ctx)
-	ask[string](t, ctx, "SELECT set_config('x.mark', 'here', false)")
+	mark()
 	if ask[string](t, ctx, "SELECT coalesce(current_setting('x.mark', true), '')") != "" {
 		t.Error("it is still there")
 	}
@@ -140,12 +172,19 @@ func TestResetAlwaysTakesAwayWhatLeavesNoTrace(t *testing.T) {
 	}
 }
 
-func TestALockTakenByAKeptStatementIsReleasedEachTime(t *testing.T) {
+func TestWhatAKeptStatementLeavesIsTakenBackEachTime(t *testing.T) {
 	ctx := oneConn(t, tenantdb.PoolConfig{})
 	for range 3 { // prepared the first time, sent by name after that
-		ask[bool](t, ctx, "SELECT pg_try_advisory_lock($1)", 7)
+		ask[bool](t, ctx, "SELECT pg_Try_advisory_lock($1)", 7)
 		if ask[int](t, ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") != 0 {
 			t.Fatal("the lock is held still")
+		}
+	}
+	other := oneConn(t, tenantdb.PoolConfig{})
+	for range 3 {
+		ask[string](t, other, "SELECT set_config('work_mem', $1, $2)", "3MB", false)
+		if ask[string](t, other, "SELECT current_setting('work_mem')") == "3MB" {
+			t.Fatal("the setting is in force still")
 		}
 	}
 }

@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"modernc.org/sqlite"
-
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
@@ -46,29 +44,20 @@ type sqliteDB struct {
 	files    *sqliteFiles
 	path     string
 	relative bool // path is a name in files.dir
-	write    *sqliteHandle
-	read     *sqliteHandle
-	opened   func() // told that the file takes a place
+	tenant   *tenantDB
+	place    place // in the pool's ring of open files; guarded by Pool.mu
+
+	write, read atomic.Pointer[sqliteHandle] // nil before the first use
 
 	open, shut bool // guarded by files.mu
 }
 
 // tenant prepares a tenant's database. A relative path must be a generated name, an absolute one is taken as it is.
-func (s *sqliteFiles) tenant(path string, opened func()) (engine, error) {
-	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path), opened: opened}
+func (s *sqliteFiles) tenant(path string, t *tenantDB) (engine, error) {
+	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path), tenant: t}
 	if name, ok := strings.CutSuffix(path, ".db"); f.relative && (!ok || !hostdb.ValidID(name)) {
 		return nil, errors.New("db_url: a relative SQLite path must be 32 hex digits and .db; give an absolute path for other names")
 	}
-	writer, err := sqlite.NewConnector(f.dsn("_txlock=immediate"))
-	if err != nil {
-		return nil, fmt.Errorf("db_url: %w", err)
-	}
-	reader, err := sqlite.NewConnector(f.dsn("_pragma=query_only(1)"))
-	if err != nil {
-		return nil, fmt.Errorf("db_url: %w", err)
-	}
-	f.write = f.handle(writer, 1)
-	f.read = f.handle(reader, s.readers)
 	return f, nil
 }
 
@@ -148,7 +137,7 @@ func (s *sqliteFiles) tryAdmit(f *sqliteDB) (bool, error) {
 	case had:
 		return true, nil
 	case free:
-		f.opened()
+		f.tenant.pool.opened(f.tenant)
 	}
 	return free, nil
 }
@@ -164,9 +153,24 @@ func (s *sqliteFiles) wake() {
 	s.mu.Unlock()
 }
 
-func (f *sqliteDB) writer() *sql.DB { return f.write.open() }
-func (f *sqliteDB) reader() *sql.DB { return f.read.open() }
-func (f *sqliteDB) native() *PGX    { return nil }
+func (f *sqliteDB) writer() *sql.DB { return f.handle(&f.write, 1, "_txlock=immediate").open() }
+func (f *sqliteDB) reader() *sql.DB {
+	return f.handle(&f.read, f.files.readers, "_pragma=query_only(1)").open()
+}
+func (f *sqliteDB) native() *PGX { return nil }
+
+// handle returns a handle of at most n connections, opened with an option, which it makes when first asked for.
+func (f *sqliteDB) handle(at *atomic.Pointer[sqliteHandle], n int, option string) *sqliteHandle {
+	if h := at.Load(); h != nil {
+		return h
+	}
+	f.files.mu.Lock()
+	defer f.files.mu.Unlock()
+	if at.Load() == nil {
+		at.Store(&sqliteHandle{file: f, option: option, places: make(chan struct{}, n), shut: f.shut})
+	}
+	return at.Load()
+}
 
 // close closes the file and gives its place back.
 func (f *sqliteDB) close() {
@@ -174,8 +178,11 @@ func (f *sqliteDB) close() {
 	s.mu.Lock()
 	f.shut = true
 	s.mu.Unlock()
-	f.read.close()
-	f.write.close() // last: it merges the write-ahead log into the file
+	for _, h := range []*sqliteHandle{f.read.Load(), f.write.Load()} { // the writer last: it merges the write-ahead log into the file
+		if h != nil {
+			h.close()
+		}
+	}
 	s.mu.Lock()
 	if f.open {
 		f.open = false

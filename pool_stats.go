@@ -114,7 +114,10 @@ func (p *Pool) TenantStats(ids ...string) []TenantStats {
 func (t *tenantDB) stats() TenantStats {
 	stats := TenantStats{TenantID: t.id, Leases: int(t.leases.Load() &^ retired)}
 	if f, ok := t.engine.(*sqliteDB); ok {
-		for _, h := range []*sqliteHandle{f.write, f.read} {
+		for _, h := range []*sqliteHandle{f.write.Load(), f.read.Load()} {
+			if h == nil {
+				continue
+			}
 			h.mu.Lock()
 			stats.Idle += len(h.idle)
 			h.mu.Unlock()

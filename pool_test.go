@@ -309,6 +309,20 @@ func TestCachedBuildsOnceAndGoesWithTheDatabase(t *testing.T) {
 	})
 }
 
+func TestCachedBuildsNothingThatNobodyWouldClose(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), acme.ID)
+		must(t, err)
+		leave()
+		must(t, w.pool.Drain(t.Context(), acme.ID))
+		build := func(*tenantdb.Scope) (int, func(), error) { t.Error("built"); return 1, nil, nil }
+		if _, err := tenantdb.Cached(ctx, "late", build); !errors.Is(err, tenantdb.ErrTenantUnavailable) {
+			t.Errorf("Cached after the scope's end and the database's = %v", err)
+		}
+	})
+}
+
 func TestAPanickingCloserKeepsNothingOpen(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))

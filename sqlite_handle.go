@@ -15,9 +15,9 @@ import (
 // sqliteHandle is a *sql.DB over a fixed number of connections to one file. They are counted here and not by database/sql, which
 // would have a caller wait as long as its context lives.
 type sqliteHandle struct {
-	file      *sqliteDB
-	connector driver.Connector
-	places    chan struct{} // one token for each connection that may be in use
+	file   *sqliteDB
+	option string        // of the driver's, for its connections
+	places chan struct{} // one token for each connection that may be in use
 
 	mu   sync.Mutex // guards what follows
 	db   *sql.DB    // owns a goroutine, so it is made when first asked for
@@ -35,11 +35,6 @@ type sqliteConn interface {
 	driver.Pinger
 	driver.SessionResetter
 	driver.Validator
-}
-
-// handle makes a handle of at most n connections.
-func (f *sqliteDB) handle(connector driver.Connector, n int) *sqliteHandle {
-	return &sqliteHandle{file: f, connector: connector, places: make(chan struct{}, n)}
 }
 
 // open returns the *sql.DB.
@@ -104,7 +99,11 @@ func (h *sqliteHandle) take(ctx context.Context) (sqliteConn, error) {
 	if err := h.file.check(); err != nil {
 		return nil, because(ErrTenantUnavailable, err)
 	}
-	conn, err := h.connector.Connect(ctx)
+	connector, err := sqlite.NewConnector(h.file.dsn(h.option))
+	if err != nil {
+		return nil, because(ErrTenantUnavailable, err)
+	}
+	conn, err := connector.Connect(ctx)
 	if err != nil {
 		return nil, because(ErrTenantUnavailable, err)
 	}

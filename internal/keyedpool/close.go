@@ -87,6 +87,9 @@ func (t *tenant[T, C]) force() {
 		s.mu.Unlock()
 	}
 	db := t.current.Load()
+	if db == nil {
+		return
+	}
 	db.server.mu.Lock()
 	defer db.server.mu.Unlock()
 	if db.cancel != nil {
@@ -112,7 +115,7 @@ func (p *Pool[T, C]) holders(tenants []*tenant[T, C]) []Holder {
 	for _, t := range tenants {
 		sh := p.shard(t.hash)
 		sh.mu.Lock()
-		leases := t.refs
+		leases := int(t.refs)
 		sh.mu.Unlock()
 		if conns := int(t.places.Load()); leases+conns > 0 {
 			list = append(list, Holder{Tenant: t.id, Leases: leases, Conns: conns, Labels: labels[t]})

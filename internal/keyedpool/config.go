@@ -21,6 +21,8 @@ type Config[T comparable, C any] struct {
 	// Server names the server (host:port) behind a target and refuses, with an error, a tenant or a target that is not
 	// valid. It is asked before anything changes, and only when the target is new.
 	Server func(tenant string, target T) (string, error)
+	// Rested, where set, hears of a leased tenant that has no connection any more, and nobody who waits for one.
+	Rested func(tenant string)
 	// Classify tells whose fault a failed Dial is. Nil: the server's.
 	Classify func(error) Fault
 

@@ -1,6 +1,9 @@
 package keyedpool
 
-import "context"
+import (
+	"context"
+	"encoding/binary"
+)
 
 // database is a tenant in one generation: one target on one server. The server's mutex guards all but the first four
 // fields, which don't change.
@@ -8,7 +11,7 @@ type database[T comparable, C any] struct {
 	tenant     *tenant[T, C]
 	server     *server[T, C]
 	target     T
-	generation uint64
+	generation uint32
 
 	stale   bool        // a newer generation, or nothing, has taken its place: its connections serve nobody else
 	dialing bool        // its one dial is under way
@@ -23,7 +26,7 @@ type database[T comparable, C any] struct {
 	queue   node[*database[T, C]]
 	place   int32
 	worth   float64
-	era     int
+	era     int32
 	lastUse uint64
 }
 
@@ -42,29 +45,36 @@ func (f figures) clone() figures {
 	return f
 }
 
-// settle closes what is idle if the tenant is retired, and tells whether the tenant has no place in any budget any more.
-// The tenant has no lease.
-func (db *database[T, C]) settle(retired bool) bool {
-	s := db.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if retired && !db.stale {
-		s.supersede(db)
+// pack returns the figures in few bytes: a number after the other, as long as any is not 0.
+func (f figures) pack() string {
+	all := []uint64{f.acquires, f.opens, f.stolen, f.refusals}
+	if f.waits != nil {
+		all = append(all, f.waits[:]...)
 	}
-	return db.tenant.places.Load() == 0
+	for len(all) > 0 && all[len(all)-1] == 0 {
+		all = all[:len(all)-1]
+	}
+	var packed []byte
+	for _, n := range all {
+		packed = binary.AppendUvarint(packed, n)
+	}
+	return string(packed)
 }
 
-// forgettable tells whether nothing of the tenant is worth keeping, and if so buries it: the database serves nobody from
-// then on. Otherwise the sweeper asks again. The tenant has neither lease nor place.
-func (db *database[T, C]) forgettable() bool {
-	s := db.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if db.tenant.places.Load() > 0 || db.waiting.n > 0 || db.backoff.waiting(s.pool.now()) {
-		s.lapsing[db.tenant] = struct{}{}
-		return false
+// unpack returns what was packed.
+func unpack(packed string) (f figures) {
+	rest := []byte(packed)
+	next := func() uint64 {
+		n, size := binary.Uvarint(rest)
+		rest = rest[max(size, 0):]
+		return n
 	}
-	db.stale = true
-	s.gauge.bury(db.tenant.hash, s.gauge.at(db.worth, db.era))
-	return true
+	f.acquires, f.opens, f.stolen, f.refusals = next(), next(), next(), next()
+	if len(rest) > 0 {
+		f.waits = new(Histogram)
+		for i := range f.waits {
+			f.waits[i] = next()
+		}
+	}
+	return f
 }

@@ -37,6 +37,19 @@ func (l *Lease[T, C]) Release() {
 	}
 }
 
+// Target returns the tenant's target in its newest generation.
+func (l *Lease[T, C]) Target() T {
+	sh := l.tenant.pool.shard(l.tenant.hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return l.tenant.target
+}
+
+// Rests tells whether the tenant has no connection, and nobody waits for one.
+func (l *Lease[T, C]) Rests() bool {
+	return l.tenant.current.Load() == nil
+}
+
 // Acquire returns a connection to the tenant's database, of its newest generation. The caller must Release it. owner may be
 // nil, which only loses the detection of nested acquires.
 //
@@ -46,15 +59,16 @@ func (l *Lease[T, C]) Acquire(ctx context.Context, owner *Owner) (Conn[T, C], er
 	if l.tenant == nil || l.released.Load() || ctx.Err() != nil {
 		return Conn[T, C]{}, l.refused(ctx)
 	}
-	db := l.tenant.current.Load()
-	s := db.server
-	s.mu.Lock()
-	if c := db.idle; c != nil {
-		conn := s.take(c, owner)
+	if db := l.tenant.current.Load(); db != nil {
+		s := db.server
+		s.mu.Lock()
+		if c := db.idle; c != nil {
+			conn := s.take(c, owner)
+			s.mu.Unlock()
+			return conn, nil
+		}
 		s.mu.Unlock()
-		return conn, nil
 	}
-	s.mu.Unlock()
 	return l.acquireSlowly(ctx, owner)
 }
 
@@ -69,13 +83,16 @@ func (l *Lease[T, C]) refused(ctx context.Context) error {
 	return &Error{Reason: ctx.Err(), Tenant: l.tenant.id, Cause: context.Cause(ctx)}
 }
 
-// acquireSlowly acquires where no connection was idle. It starts over when the tenant gets a new target meanwhile, keeping
-// its place in line.
+// acquireSlowly acquires where no connection was idle. It starts over when the tenant gets a new target meanwhile, or went to
+// rest, keeping its place in line.
 func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, C], error) {
 	t := l.tenant
 	began := t.pool.now()
 	for {
-		db := t.current.Load()
+		db := t.wake()
+		if db == nil {
+			return Conn[T, C]{}, &Error{Reason: ErrReleased, Tenant: t.id}
+		}
 		w := &waiter[T, C]{db: db, owner: owner, since: began, ready: make(chan grant[T, C], 1)}
 		w.place.value = w
 		g := grant[T, C]{err: errMoved}

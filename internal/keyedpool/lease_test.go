@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 func TestReleasedLeaseAcquiresNothing(t *testing.T) {
@@ -337,4 +339,63 @@ func TestErrorsNameTenantServerAndCauseAndNoTarget(t *testing.T) {
 		}
 		lease.Release()
 	})
+}
+
+func TestATenantThatRestsGoesOnWhereItStood(t *testing.T) {
+	inBubble(t, func(c *Config[string, int]) { c.Budget, c.Reserve, c.IdleTimeout = 2, -1, time.Minute }, func(r *rig) {
+		regular := r.lease("regular")
+		for range 5 {
+			conn := r.acquire(regular)
+			conn.Release(Healthy)
+		}
+		before, _ := r.pool.Tenant("regular")
+		time.Sleep(2 * time.Minute)
+		if regular.tenant.current.Load() != nil {
+			t.Error("it doesn't rest without a connection")
+		}
+		before.Idle = 0
+		if st, _ := r.pool.Tenant("regular"); st != before {
+			t.Errorf("at rest: %+v, want %+v", st, before)
+		}
+		conn := r.acquire(regular)
+		conn.Release(Healthy)
+		if st, _ := r.pool.Tenant("regular"); st.Acquires != 6 || st.Opens != 2 || st.Waits[3] != 2 {
+			t.Errorf("after it: %+v", st)
+		}
+		r.use("once")
+		r.use("once")
+		r.use("new")
+		time.Sleep(2 * time.Millisecond)
+		if st, _ := r.pool.Tenant("regular"); st.Idle != 1 {
+			t.Errorf("the regular lost its connection to a stranger: %+v", st)
+		}
+		time.Sleep(2 * time.Minute)
+		moved := r.leaseTo("regular", "elsewhere/regular", 0)
+		if st, _ := r.pool.Tenant("regular"); st.Server != "elsewhere" || st.Generation != 2 || st.Acquires != 6 {
+			t.Errorf("moved at rest: %+v", st)
+		}
+		conn = r.acquire(regular)
+		conn.Release(Healthy)
+		moved.Release()
+		regular.Release()
+	})
+}
+
+func TestFiguresArePackedWithoutLoss(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		number := rapid.OneOf(rapid.Just(uint64(0)), rapid.Uint64())
+		f := figures{acquires: number.Draw(rt, "acquires"), opens: number.Draw(rt, "opens"), stolen: number.Draw(rt, "stolen"),
+			refusals: number.Draw(rt, "refusals"), waits: new(Histogram)}
+		for i := range f.waits {
+			f.waits[i] = number.Draw(rt, "waits")
+		}
+		var want, got TenantStats
+		want.count(f)
+		if got.count(unpack(f.pack())); got != want {
+			rt.Fatalf("%+v came back as %+v", want, got)
+		}
+	})
+	if packed := (figures{}).pack(); packed != "" {
+		t.Errorf("nothing takes %d bytes", len(packed))
+	}
 }

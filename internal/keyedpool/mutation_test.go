@@ -26,7 +26,7 @@ var mutations = []mutation{
 		"s.giveBack(g.conn.conn, Healthy, s.pool.now())\n", "_ = g\n",
 	}},
 	{"a lease with a new target changes nothing", "tenant.go", []string{
-		"t.current.Load().target == target {", "t.current.Load() != nil {",
+		"if t.target == target {", "if true || t.target == target {",
 	}},
 	{"a connection of an old generation goes back to the idle ones", "conn.go", []string{
 		"v == Destroy || db.stale || now", "v == Destroy || now",
@@ -55,7 +55,10 @@ var mutations = []mutation{
 	{"a half-open breaker lets several probes through", "breaker.go", []string{"b.probing = b.state(now) == BreakerHalfOpen\n\treturn b.probing", "return b.state(now) == BreakerHalfOpen"}},
 	{"a tenant does not back off", "dial.go", []string{"case db.backoff.waiting(now):", "case false && db.backoff.waiting(now):"}},
 	{"idle connections stay", "sweep.go", []string{"now >= c.idleUntil || now >= c.expires", "false && now >= c.idleUntil"}},
-	{"a lease counts for nothing", "tenant.go", []string{"if t.refs > 0 || sh", "if sh"}},
+	{"a tenant rests while it has connections", "tenant.go", []string{"\tif t.places.Load() > 0 {\n\t\treturn false\n\t}\n", ""}},
+	{"a tenant rests while somebody waits", "tenant.go", []string{"if db.waiting.n > 0 || db.backoff", "if db.backoff"}},
+	{"a backoff ends when the tenant rests", "tenant.go", []string{"db.waiting.n > 0 || db.backoff.waiting(s.pool.now())", "db.waiting.n > 0"}},
+	{"a lease counts for nothing", "tenant.go", []string{"unused, db := t.refs == 0, t", "unused, db := true, t"}},
 	{"who gave a connection back may do so again", "conn.go", []string{"c.use == h.use && c.state", "c.state"}},
 	{"a nested acquire is suspected everywhere", "waiter.go", []string{"(c.owner == nil || !db.awaitedBy(c.owner))", "false"}},
 	{"Close does not wait", "close.go", []string{"if !await(ctx, gone) {", "if _ = gone; false {"}},

@@ -28,8 +28,8 @@ type Pool[T comparable, C any] struct {
 
 // shard is a part of the tenants.
 type shard[T comparable, C any] struct {
-	// mu guards the fields below, and of each tenant refs, knownAt, retired, draining and gone. A server's mutex may be
-	// taken under it, never the other way round.
+	// mu guards the fields below, and of each tenant what its comment says. A server's mutex may be taken under it, never the
+	// other way round.
 	mu      sync.Mutex
 	tenants map[string]*tenant[T, C]
 	closed  bool
@@ -106,14 +106,13 @@ func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T, asOf uint64) (Le
 	t := sh.tenants[id]
 	switch {
 	case t == nil:
-		t = &tenant[T, C]{id: id, hash: hash, pool: p, knownAt: asOf}
-		t.current.Store(p.server(key).adopt(t, target, 1))
+		t = &tenant[T, C]{id: id, hash: hash, pool: p, server: p.server(key), target: target, generation: 1, knownAt: asOf}
 		sh.tenants[id] = t
 	case t.draining > 0:
 		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Tenant: id, Server: key, Cause: errDraining}
 	case !t.serves(target, asOf):
-		if known := t.current.Load(); asOf < t.knownAt {
-			target, key = known.target, known.server.key
+		if asOf < t.knownAt {
+			target, key = t.target, t.server.key
 		}
 		t.renew(p.server(key), target, max(asOf, t.knownAt))
 	}

@@ -55,16 +55,26 @@ func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
 	}
 }
 
-// adopt returns a new generation of a tenant on this server.
-func (s *server[T, C]) adopt(t *tenant[T, C], target T, generation uint64) *database[T, C] {
+// adopt returns a database for a tenant's present generation. Where the tenant rested, it goes on with what it was worth.
+func (s *server[T, C]) adopt(t *tenant[T, C]) *database[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	db := &database[T, C]{
-		tenant: t, server: s, target: target, generation: generation,
-		place: -1, worth: s.gauge.recall(t.hash), era: s.gauge.era,
+		tenant: t, server: s, target: t.target, generation: t.generation,
+		place: -1, worth: s.gauge.at(t.worth, t.era), era: s.gauge.era, figures: unpack(t.figures),
+	}
+	if db.worth == 0 {
+		db.worth = s.gauge.recall(t.hash)
 	}
 	db.queue.value = db
 	return db
+}
+
+// bury remembers what a tenant that is being forgotten was worth.
+func (s *server[T, C]) bury(t *tenant[T, C]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gauge.bury(t.hash, s.gauge.at(t.worth, t.era))
 }
 
 // supersede ends a database's service: idle connections close, those who wait look for the tenant's next generation, a dial

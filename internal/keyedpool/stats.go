@@ -133,16 +133,18 @@ func (p *Pool[T, C]) Tenant(id string) (TenantStats, bool) {
 func (t *tenant[T, C]) stats() TenantStats {
 	sh := t.pool.shard(t.hash)
 	sh.mu.Lock()
-	leases := t.refs
-	sh.mu.Unlock()
+	defer sh.mu.Unlock()
+	s := t.server
+	st := TenantStats{Tenant: t.id, Server: s.key, Generation: uint64(t.generation), Leases: int(t.refs)}
 	db := t.current.Load()
-	s := db.server
+	if db == nil {
+		st.count(unpack(t.figures))
+		return st
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := TenantStats{
-		Tenant: t.id, Server: s.key, Generation: db.generation, Leases: leases, Waiting: db.waiting.n,
-		Acquires: db.figures.acquires, Opens: db.figures.opens, Stolen: db.figures.stolen, Refusals: db.figures.refusals,
-	}
+	st.Waiting = db.waiting.n
+	st.count(db.figures)
 	if db.dialing {
 		st.Dialing = 1
 	}
@@ -151,11 +153,16 @@ func (t *tenant[T, C]) stats() TenantStats {
 			c.state.count(&st.Idle, &st.Leased, &st.Closing)
 		}
 	}
-	if db.figures.waits != nil {
-		st.Waits = *db.figures.waits
-	}
 	if now := s.pool.now(); db.backoff.waiting(now) {
 		st.Backoff, st.BackoffCause = db.backoff.until-now, db.backoff.cause
 	}
 	return st
+}
+
+// count fills in what is counted.
+func (st *TenantStats) count(f figures) {
+	st.Acquires, st.Opens, st.Stolen, st.Refusals = f.acquires, f.opens, f.stolen, f.refusals
+	if f.waits != nil {
+		st.Waits = *f.waits
+	}
 }

@@ -64,7 +64,7 @@ func (s *server[T, C]) lapsed() []*tenant[T, C] {
 	now := s.pool.now()
 	var over []*tenant[T, C]
 	for t := range s.lapsing {
-		if db := t.current.Load(); db.server != s || !db.backoff.waiting(now) {
+		if db := t.current.Load(); db == nil || db.server != s || !db.backoff.waiting(now) {
 			over = append(over, t)
 			delete(s.lapsing, t)
 		}

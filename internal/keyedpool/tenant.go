@@ -3,20 +3,29 @@ package keyedpool
 import "sync/atomic"
 
 // tenant is what the pool knows of a tenant across its generations. It exists while it is leased, has connections, or
-// backs off.
+// backs off. While it has no connection, and nobody waits for one, it rests: its database is dropped, and what a new one is
+// made of stands here, since thousands of tenants may be known and few of them busy.
 type tenant[T comparable, C any] struct {
 	id      string
 	hash    uint64
 	pool    *Pool[T, C]
-	current atomic.Pointer[database[T, C]] // stored under the shard's mutex
+	current atomic.Pointer[database[T, C]] // nil while it rests; stored under the shard's mutex
 	places  atomic.Int32                   // places it takes in budgets, over all generations; changed under the servers' mutexes
 
 	// The shard's mutex guards the rest.
-	refs     int
-	knownAt  uint64        // the newest asOf that came with the current target
-	retired  bool          // the last lease's release closes everything
-	draining int           // Drains that wait
-	gone     chan struct{} // closed once there is neither lease nor connection; nil unless somebody waits for it
+	refs       int32
+	draining   int32 // Drains that wait
+	generation uint32
+	server     *server[T, C] // of the present generation, as is target
+	target     T
+	knownAt    uint64        // the newest asOf that came with the target
+	gone       chan struct{} // closed once there is neither lease nor connection; nil unless somebody waits for it
+	retired    bool          // the last lease's release closes everything
+
+	// What the dropped database knew; zero while there is one.
+	era     int32
+	worth   float64
+	figures string // packed
 }
 
 // serves tells whether a lease with this target needs no new generation.
@@ -24,7 +33,7 @@ func (t *tenant[T, C]) serves(target T, asOf uint64) bool {
 	if t.retired || t.draining > 0 {
 		return false
 	}
-	if t.current.Load().target == target {
+	if t.target == target {
 		t.knownAt = max(t.knownAt, asOf)
 		return true
 	}
@@ -34,21 +43,44 @@ func (t *tenant[T, C]) serves(target T, asOf uint64) bool {
 // renew starts a new generation. An old one on the same server passes on its worth; one with the same target also its
 // backoff, which a retirement must not shorten.
 func (t *tenant[T, C]) renew(s *server[T, C], target T, asOf uint64) {
+	moved, same := t.server != s, t.target == target
+	t.generation++
+	t.server, t.target = s, target
+	t.knownAt, t.retired = asOf, false
+	if moved {
+		t.worth = 0
+	}
 	old := t.current.Load()
-	db := s.adopt(t, target, old.generation+1)
+	if old == nil {
+		return
+	}
+	db := s.adopt(t)
 	old.server.mu.Lock()
 	defer old.server.mu.Unlock()
 	// Those who leave the old generation late are counted there, under its own server's mutex.
 	db.figures = old.figures.clone()
-	if old.server == s {
+	if !moved {
 		db.worth, db.era = old.worth, old.era
-		if old.target == target {
+		if same {
 			db.backoff = old.backoff
 		}
 	}
 	t.current.Store(db)
-	t.knownAt, t.retired = asOf, false
 	old.server.supersede(old)
+}
+
+// wake returns the tenant's database, a new one where it rests; nil where the pool has forgotten the tenant.
+func (t *tenant[T, C]) wake() *database[T, C] {
+	sh := t.pool.shard(t.hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if db := t.current.Load(); db != nil || sh.tenants[t.id] != t {
+		return db
+	}
+	db := t.server.adopt(t)
+	t.worth, t.era, t.figures = 0, 0, ""
+	t.current.Store(db)
+	return db
 }
 
 // retire marks the tenant and returns the channel that closes when nothing of it is left.
@@ -60,23 +92,66 @@ func (t *tenant[T, C]) retire() <-chan struct{} {
 	return t.gone
 }
 
-// settle does what is due when a tenant may have lost its last lease or connection: a retired one closes what is idle, and
-// one that nothing refers to is forgotten. Whoever takes away the last of either calls it, without a lock.
+// settle does what is due when a tenant may have lost its last lease or connection: a retired one closes what is idle, one
+// without connections rests, and one that nothing refers to is forgotten. Whoever takes away the last of either calls it,
+// without a lock.
 func (p *Pool[T, C]) settle(t *tenant[T, C]) {
+	if p.settled(t) && p.cfg.Rested != nil {
+		p.cfg.Rested(t.id)
+	}
+}
+
+// settled does so, and tells whether the tenant is leased and has come to rest.
+func (p *Pool[T, C]) settled(t *tenant[T, C]) bool {
 	sh := p.shard(t.hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if t.refs > 0 || sh.tenants[t.id] != t {
-		return
+	if sh.tenants[t.id] != t {
+		return false
 	}
-	if !t.current.Load().settle(t.retired) {
-		return
+	unused, db := t.refs == 0, t.current.Load()
+	if db != nil && !t.rest(db, unused && t.retired) {
+		return false
 	}
+	resting := t.current.Load() == nil
+	if !unused {
+		return resting && db != nil
+	}
+	t.end()
+	if resting {
+		t.server.bury(t)
+		delete(sh.tenants, t.id)
+	}
+	return false
+}
+
+// end tells those who wait that nothing of the tenant is left.
+func (t *tenant[T, C]) end() {
 	if t.gone != nil {
 		close(t.gone)
 		t.gone = nil
 	}
-	if t.current.Load().forgettable() {
-		delete(sh.tenants, t.id)
+}
+
+// rest closes what is idle if the tenant is retired and unused, and tells whether the tenant has no place in any budget any
+// more. If so, and nothing else is worth keeping, its database is dropped: it serves nobody from then on. Otherwise the
+// sweeper asks again.
+func (t *tenant[T, C]) rest(db *database[T, C], retired bool) bool {
+	s := db.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if retired && !db.stale {
+		s.supersede(db)
 	}
+	if t.places.Load() > 0 {
+		return false
+	}
+	if db.waiting.n > 0 || db.backoff.waiting(s.pool.now()) {
+		s.lapsing[t] = struct{}{}
+		return true
+	}
+	db.stale = true
+	t.worth, t.era, t.figures = db.worth, db.era, db.figures.pack()
+	t.current.Store(nil)
+	return true
 }

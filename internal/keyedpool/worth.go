@@ -23,7 +23,7 @@ const (
 // gauge is a server's measure of worth.
 type gauge struct {
 	unit     float64 // what one acquire weighs now
-	era      int     // how often unit was scaled back
+	era      int32   // how often unit was scaled back
 	count    int     // acquires since unit last doubled
 	halfLife int
 	ghosts   []ghost
@@ -56,24 +56,24 @@ func (g *gauge) tick() bool {
 }
 
 // at converts a worth measured in an earlier era to the present one.
-func (g *gauge) at(worth float64, era int) float64 {
+func (g *gauge) at(worth float64, era int32) float64 {
 	if era == g.era {
 		return worth
 	}
-	return math.Ldexp(worth, -eraBits*(g.era-era))
+	return math.Ldexp(worth, -eraBits*int(g.era-era))
 }
 
 // bury remembers the worth of a tenant that is being forgotten.
 func (g *gauge) bury(hash uint64, worth float64) {
 	if worth > 0 {
-		g.ghosts[hash%uint64(len(g.ghosts))] = ghost{uint32(hash >> 32), float32(math.Log2(worth) + float64(eraBits*g.era))}
+		g.ghosts[hash%uint64(len(g.ghosts))] = ghost{uint32(hash >> 32), float32(math.Log2(worth) + eraBits*float64(g.era))}
 	}
 }
 
 // recall returns what a tenant was worth when it was forgotten.
 func (g *gauge) recall(hash uint64) float64 {
 	if m := g.ghosts[hash%uint64(len(g.ghosts))]; m.tag == uint32(hash>>32) {
-		return math.Exp2(float64(m.level) - float64(eraBits*g.era))
+		return math.Exp2(float64(m.level) - eraBits*float64(g.era))
 	}
 	return 0
 }
