@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,10 @@ import (
 // An authenticator that accepts several issuers says so by a method Issuers() []string; one that wraps another must not hide it.
 // New then wants a Config.UserKey, since subjects of two issuers may be equal and mean two people. A method
 // Revalidate(context.Context, *Identity) error, where there is one, is asked by Scope.Check. A method
-// AuthenticateAt(*http.Request) (*Identity, time.Time, error), where there is one, is called instead of Authenticate; it also returns
-// what it read of the machine's clock, if nothing that may wait was done since, so that a request reads it once; else the zero time.
+// Timed(self Authenticator) func(*http.Request) (*Identity, time.Time, error), where there is one, is asked once by New, and may return
+// what is called instead of Authenticate. That also returns what it read of the machine's clock, if nothing that may wait was done
+// since, so that a request reads it once; else the zero time. Timed returns nil where self is another Authenticator, which embeds the
+// one with the method: its own Authenticate is to be called.
 type Authenticator interface {
 	Authenticate(*http.Request) (*Identity, error)
 }
@@ -25,9 +28,11 @@ type Authenticator interface {
 // asking returns how an authenticator is asked.
 func asking(a Authenticator) func(*http.Request) (*Identity, time.Time, error) {
 	if timed, ok := a.(interface {
-		AuthenticateAt(*http.Request) (*Identity, time.Time, error)
+		Timed(Authenticator) func(*http.Request) (*Identity, time.Time, error)
 	}); ok {
-		return timed.AuthenticateAt
+		if ask := timed.Timed(a); ask != nil {
+			return ask
+		}
 	}
 	return func(r *http.Request) (*Identity, time.Time, error) {
 		identity, err := a.Authenticate(r)
@@ -47,19 +52,32 @@ type Identity struct {
 	// Claims are what else the credential says. Numbers are json.Number.
 	Claims map[string]any
 
-	last *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't Reusable
+	last  *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't Kept
+	holds func() error           // nil: ExpiresAt decides
 }
 
-// Reusable returns a copy of an identity for an Authenticator that returns it again for later requests with the same credential. It
-// leads straight to what the last request found out about the caller in its tenant, as long as that is good.
-func Reusable(id Identity) *Identity {
+// Kept returns a copy of an identity for an Authenticator that keeps it and returns it again for later requests with the same
+// credential. It leads straight to what the last request found out about the caller in its tenant, as long as that is good. holds
+// tells Scope.Check whether a request would be authenticated now, by returning Authenticate's error; nil: ExpiresAt decides.
+func Kept(id Identity, holds func() error) *Identity {
 	i := new(struct { // one block of memory, since each is read after the other
 		Identity
 		last atomic.Pointer[entry]
 	})
 	i.Identity = id
-	i.Identity.last = &i.last
+	i.Identity.last, i.Identity.holds = &i.last, holds
 	return &i.Identity
+}
+
+// check reports whether the credential is still good.
+func (i *Identity) check(now func() time.Time) error {
+	if i.holds != nil {
+		return i.holds()
+	}
+	if !i.ExpiresAt.IsZero() && !now().Before(i.ExpiresAt) {
+		return fmt.Errorf("%w: it has expired", ErrInvalidCredential)
+	}
+	return nil
 }
 
 // lastFound returns what the last request found, if the identity leads there.

@@ -43,8 +43,8 @@ type Config struct {
 	Subscription SubscriptionPolicy
 	// Roles are the roles of memberships, highest first. Default: owner, admin, member.
 	Roles []string
-	// Skip are the public routes, as http.ServeMux patterns ("GET /healthz", "/static/"). They are matched only where the
-	// request's path is clean and plainly escaped; anything else authenticates.
+	// Skip are the public routes, as http.ServeMux patterns without a host ("GET /healthz", "/static/"). They are matched only where
+	// the request's path is clean and plainly escaped; anything else authenticates.
 	Skip []string
 	// MinSchemaVersion is the lowest core_tenants.schema_version that this program works with; a tenant below it is answered
 	// ErrTenantUnavailable. Default 0: any, also a tenant that was never migrated.

@@ -68,9 +68,17 @@ type Error struct {
 // is never stored here.
 func (e *Error) Error() string {
 	if e.TenantID == "" {
-		return e.Err.Error()
+		return e.cause()
 	}
-	return e.Err.Error() + " (tenant " + e.TenantID + ")"
+	return e.cause() + " (tenant " + e.TenantID + ")"
+}
+
+// cause is Err's text; the code where a program made the error without one.
+func (e *Error) cause() string {
+	if e.Err == nil {
+		return e.Code
+	}
+	return e.Err.Error()
 }
 
 // Unwrap returns Err.

@@ -89,14 +89,15 @@ func (l *logins) create(ctx context.Context, key UserKey, id *Identity) error {
 	if exists, err := l.look(ctx, key); err != nil || exists {
 		return err
 	}
-	err := l.hook(ctx, id)
-	if errors.Is(err, hostdb.ErrConflict) {
-		err = nil // another process was faster
+	failure := l.hook(ctx, id)
+	if failure != nil && !errors.Is(failure, hostdb.ErrConflict) {
+		return failure
 	}
-	if err == nil {
-		_, err = l.look(ctx, key) // before the call is over, so that whoever comes next finds the user
+	exists, err := l.look(ctx, key) // before the call is over, so that whoever comes next finds the user
+	if err != nil || exists {       // a conflict was another process, which was faster
+		return err
 	}
-	return err
+	return failure
 }
 
 // close refuses further calls, cancels those under way and waits for them.

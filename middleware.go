@@ -164,7 +164,7 @@ func (m *Middleware) authenticate(r *http.Request) (identity *Identity, key User
 
 // soleTenant is the tenant of a request that names none, where FromSoleMembership allows that.
 func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey) (hostdb.TenantKey, error) {
-	if !m.source.sole || m.source.routed && r.Pattern == "" { // before routing a path value can't be told from none
+	if !m.source.sole || m.source.routed && !routed(r.Pattern) { // until then a path value can't be told from none
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
 	facts, err := m.facts(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), time.Time{})
@@ -231,7 +231,7 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err *Error) 
 		level = slog.LevelWarn
 	}
 	m.logger.LogAttrs(r.Context(), level, "request refused", slog.String("code", err.Code), slog.Int("status", f.status),
-		slog.String("tenant", err.TenantID), slog.String("cause", printable(err.Err.Error())))
+		slog.String("tenant", err.TenantID), slog.String("cause", printable(err.cause())))
 	if m.vary != "" {
 		w.Header().Add("Vary", m.vary)
 	}

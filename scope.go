@@ -100,8 +100,8 @@ func (s *Scope) Check(ctx context.Context) error {
 // check looks again at what the scope was granted for.
 func (s *Scope) check(ctx context.Context) error {
 	if s.Identity != nil {
-		if ends := s.Identity.ExpiresAt; !ends.IsZero() && !s.m.now().Before(ends) {
-			return fmt.Errorf("%w: it has expired", ErrInvalidCredential)
+		if err := s.Identity.check(s.m.now); err != nil {
+			return err
 		}
 		if again, ok := s.m.auth.(interface {
 			Revalidate(context.Context, *Identity) error

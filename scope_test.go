@@ -2,12 +2,15 @@ package tenantdb_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,6 +127,47 @@ func TestCheckBehindAuthenticatedFollowsTheUserAndTheToken(t *testing.T) {
 			}
 		})), request("joe", ""))
 	})
+}
+
+// TestCheckJudgesTheTokenAsARequestIsJudged: with the leeway of its authenticator, and only while the key that signed it is trusted.
+func TestCheckJudgesTheTokenAsARequestIsJudged(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	var keys atomic.Value
+	public := func(kid string) string {
+		n := base64.RawURLEncoding.EncodeToString(rsaKey().N.Bytes())
+		return `{"keys":[{"kty":"RSA","kid":"` + kid + `","n":"` + n + `","e":"AQAB"}]}`
+	}
+	keys.Store(public("k1"))
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, keys.Load().(string)) }))
+	defer server.Close()
+	cfg := w.config()
+	var err error
+	cfg.Authenticator, err = jwtauth.New(jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{"RS256"}, JWKSURL: server.URL,
+		Leeway: time.Minute, Now: w.clock.Now})
+	must(t, err)
+	var scope *tenantdb.Scope
+	h := w.middleware(cfg).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { scope, _ = tenantdb.FromContext(r.Context()) }))
+	r := request("", "acme")
+	r.Header.Set("Authorization", "Bearer "+rsaToken("ann"))
+	agree := func(what string, want int) {
+		t.Helper()
+		rec := do(h, r)
+		if rec.Code != want || tenantdb.StatusCode(scope.Check(t.Context())) != want && want != 200 || (scope.Check(t.Context()) == nil) != (want == 200) {
+			t.Errorf("%s: a request is answered %d, Check returns %v, want %d", what, rec.Code, scope.Check(t.Context()), want)
+		}
+	}
+	agree("a good token", 200)
+	w.clock.Set(noon.AddDate(1, 0, 0).Add(30 * time.Second))
+	agree("an end within the leeway", 200)
+	w.clock.Set(noon.AddDate(1, 0, 0).Add(time.Minute))
+	agree("an end past the leeway", 401)
+	w.clock.Set(noon)
+	agree("a good token again", 200)
+	keys.Store(public("k2"))
+	w.clock.Set(noon.Add(20 * time.Minute)) // a refresh is due, which the next look begins
+	eventually(t, func() bool { return do(h, r).Code == 401 })
+	agree("a removed key", 401)
 }
 
 func TestADetachThatComesTooLateIsAnErrorAndNoPanic(t *testing.T) {
@@ -269,6 +313,50 @@ func TestAnotherIssuersSubjectIsNotTheUser(t *testing.T) {
 	if rec := do(h, r); rec.Code != 401 {
 		t.Errorf("a key whose subject is also ann: %d; want 401", rec.Code)
 	}
+	cfg.UserKey = tenantdb.UserBySubject // who says that both issuers' subjects are one
+	h = w.middleware(cfg).Handler(http.HandlerFunc(whoami))
+	for range 2 {
+		if rec := do(h, r); rec.Code != 200 {
+			t.Errorf("a key, with a mapping that takes it: %d %s", rec.Code, rec.Body)
+		}
+	}
+}
+
+// stricter is an authenticator that asks for more than the token that it embeds another for.
+type stricter struct{ *jwtauth.Authenticator }
+
+func (a stricter) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
+	if r.Header.Get("X-Device") == "" {
+		return nil, tenantdb.ErrInvalidCredential
+	}
+	return a.Authenticator.Authenticate(r)
+}
+
+func TestAnAuthenticatorThatEmbedsAnotherIsAskedItself(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	cfg := w.config()
+	own, err := jwtauth.New(jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: secret})
+	must(t, err)
+	asAnn := func() *http.Request {
+		r := request("", "acme")
+		r.Header.Set("Authorization", "Bearer "+token("ann", func(c jwt.MapClaims) { c["exp"] = time.Now().Add(time.Hour).Unix() }))
+		return r
+	}
+	for _, embedded := range []*jwtauth.Authenticator{cfg.Authenticator.(*jwtauth.Authenticator), own} {
+		cfg.Authenticator = stricter{embedded}
+		h := w.middleware(cfg).Handler(http.HandlerFunc(whoami))
+		for range 2 {
+			if rec := do(h, asAnn()); rec.Code != 401 {
+				t.Errorf("what the outer authenticator refuses: %d %s", rec.Code, rec.Body)
+			}
+			r := asAnn()
+			r.Header.Set("X-Device", "known")
+			if rec := do(h, r); rec.Code != 200 {
+				t.Errorf("what it lets in: %d %s", rec.Code, rec.Body)
+			}
+		}
+	}
 }
 
 func TestAccessorsNameTheFixWhereNoMiddlewareRan(t *testing.T) {
@@ -356,6 +444,20 @@ func TestFirstLoginCreatesTheUserOnce(t *testing.T) {
 	})
 }
 
+func TestAFirstLoginThatConflictsWithAnotherUserRefuses(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		w.user("ann")
+		cfg := w.config()
+		cfg.FirstLogin = func(ctx context.Context, id *tenantdb.Identity) error { // with an address that is somebody else's
+			return w.host.Users.Insert(ctx, &hostdb.GlobalUser{OAuthID: id.Subject, Email: "ann@example.com"})
+		}
+		h := w.middleware(cfg).Authenticated(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		if rec := do(h, request("newcomer", "")); rec.Code != 503 || code(t, rec) != "host_unavailable" {
+			t.Errorf("%d %s", rec.Code, rec.Body)
+		}
+	})
+}
+
 func TestFirstLoginMayRefuse(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	cfg := w.config()
@@ -396,13 +498,17 @@ func TestAPathValueThatIsNotMatchedYetIsNoSoleMembership(t *testing.T) {
 	inside.Handle("GET /me", mw.Handler(http.HandlerFunc(whoami)))
 	outside := http.NewServeMux()
 	outside.HandleFunc("GET /t/{tenant}/me", whoami)
+	halfway := http.NewServeMux()
+	halfway.Handle("GET /t/", mw.Handler(outside))
+	rest := http.NewServeMux()
+	rest.Handle("GET /{rest...}", mw.Handler(outside))
 	for _, test := range []struct {
 		name   string
 		h      http.Handler
 		path   string
 		status int
 	}{{"inside, named", inside, "/t/globex/me", 403}, {"inside, own", inside, "/t/acme/me", 200}, {"inside, not named", inside, "/me", 200},
-		{"outside", mw.Handler(outside), "/t/globex/me", 400}} {
+		{"outside", mw.Handler(outside), "/t/globex/me", 400}, {"a subtree's", halfway, "/t/globex/me", 400}, {"the rest's", rest, "/t/globex/me", 400}} {
 		r := request("joe", "")
 		r.URL.Path = test.path
 		if rec := do(test.h, r); rec.Code != test.status {

@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // skipper matches the public routes. It matches a request only where every router reads its path alike; whatever is
@@ -29,6 +30,9 @@ func newSkipper(patterns []string) (s skipper, err error) {
 	}()
 	s.mux = http.NewServeMux()
 	for _, pattern := range patterns {
+		if path := pattern[strings.IndexAny(pattern, " \t")+1:]; !strings.HasPrefix(strings.TrimLeft(path, " \t"), "/") {
+			return skipper{}, fmt.Errorf("Skip: %q: give a path, without a host, which clients choose", pattern)
+		}
 		s.mux.Handle(pattern, public{})
 	}
 	return s, nil

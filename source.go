@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -61,8 +62,14 @@ func FromHeader(name string) Source {
 // underscoreTwins returns the canonical names that differ from key in one or more underscores for hyphens.
 func underscoreTwins(key string) ([]string, error) {
 	hyphens := strings.Count(key, "-")
-	if key == "" || strings.ContainsAny(key, "_ ") || hyphens > 4 {
-		return nil, fmt.Errorf("FromHeader(%q): give a header name without underscores or spaces and with at most 4 hyphens", key)
+	plain := func(c rune) bool {
+		return c == '-' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+	}
+	switch {
+	case key == "Host":
+		return nil, errors.New("FromHeader(\"Host\"): Host is no header here; use FromSubdomain")
+	case key == "" || strings.ContainsFunc(key, func(c rune) bool { return !plain(c) }) || hyphens > 4:
+		return nil, fmt.Errorf("FromHeader(%q): give a header name of letters, digits and at most 4 hyphens", key)
 	}
 	var twins []string
 	for mask := 1; mask < 1<<hyphens; mask++ {
@@ -99,6 +106,9 @@ func FromSubdomain(baseDomain string) Source {
 			}
 		}
 		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		if bare := strings.TrimRight(host, ".:0123456789"); bare != host && strings.HasSuffix(bare, suffix) {
+			return "", fmt.Errorf("%w: malformed Host", ErrInvalidTenant)
+		}
 		label, ok := strings.CutSuffix(host, suffix)
 		if !ok {
 			return "", nil
@@ -112,7 +122,8 @@ func FromSubdomain(baseDomain string) Source {
 }
 
 // FromPathValue takes the tenant from a wildcard of the route's pattern, as in "/t/{tenant}/notes". The router must have matched
-// before the middleware runs: wrap the handler, not the mux; in chi use it inside Route or With; in gin through contrib/gin.
+// before the middleware runs: wrap the handler, not the mux; in chi use With, or Use inside the Route whose pattern has the wildcard;
+// in gin use contrib/gin. Before that the path names no tenant, and another source beside this one decides alone.
 func FromPathValue(name string) Source {
 	var err error
 	if name == "" {
@@ -175,7 +186,8 @@ func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) 
 
 // FromSoleMembership takes the one tenant of which the caller is an active member, and is asked only where every other source
 // finds none. A caller with no membership, or with several, names no tenant (ErrNoTenant). Beside FromPathValue it counts only
-// once the router has matched (Request.Pattern is set): before that, a tenant in the path can't be told from none.
+// once the router has matched to the path's end (Request.Pattern is set, and is no pattern of a whole subtree): before that, a tenant
+// in the path can't be told from none.
 func FromSoleMembership() Source {
 	return Source{sole: true}
 }
@@ -224,6 +236,12 @@ func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error)
 		}
 	}
 	return found, nil
+}
+
+// routed reports whether a request's pattern stands for its whole path: behind one that stands for a subtree, such as "/api/" or chi's
+// "/api/*", another router may find a tenant in the rest.
+func routed(pattern string) bool {
+	return pattern != "" && !strings.HasSuffix(pattern, "/") && !strings.HasSuffix(pattern, "*") && !strings.HasSuffix(pattern, "...}")
 }
 
 // tenantKey tells a slug from an id. What is neither never reaches a query, nor a log.

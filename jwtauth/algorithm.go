@@ -85,8 +85,7 @@ func (a *algorithm) fits(material crypto.PublicKey) error {
 		if a.curve == nil || k == nil || k.Curve != a.curve {
 			return errKeyType
 		}
-		_, err := k.Bytes()
-		return err
+		return checkPoint(k)
 	case ed25519.PublicKey:
 		if a.keyType != "OKP" || len(k) != ed25519.PublicKeySize {
 			return errKeyType
@@ -96,9 +95,20 @@ func (a *algorithm) fits(material crypto.PublicKey) error {
 	return errKeyType
 }
 
+// checkPoint refuses what is no point of the key's curve; Bytes panics where it has no coordinates.
+func checkPoint(k *ecdsa.PublicKey) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errKeyType
+		}
+	}()
+	_, err = k.Bytes()
+	return err
+}
+
 // checkRSA refuses moduli outside our bounds and exponents that sign nothing.
 func checkRSA(k *rsa.PublicKey) error {
-	if k == nil || k.N == nil {
+	if k == nil || k.N == nil || k.N.Sign() < 0 {
 		return errKeyType
 	}
 	if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {

@@ -96,21 +96,29 @@ func (c *Config) setDefaults() error {
 //
 // The texts of the errors are fit for logs: nothing of the request is in them.
 func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
-	identity, _, err := a.AuthenticateAt(r)
+	identity, _, err := a.state.authenticate(r)
 	return identity, err
 }
 
-// AuthenticateAt is Authenticate that also returns when it read the clock: for a token seen before, unless Config.Now is set or
-// Config.Revoked was asked; else the zero time. tenantdb asks by it, and reads the clock no second time.
-func (a *Authenticator) AuthenticateAt(r *http.Request) (*tenantdb.Identity, time.Time, error) {
-	token, fromCookie, err := credentialOf(r.Header, a.state.cookie)
+// Timed returns, for tenantdb.New, Authenticate in a form that also returns when it read the clock: for a token seen before, unless
+// Config.Now is set or Config.Revoked was asked; else the zero time. It returns nil where self is an authenticator that embeds this one.
+func (a *Authenticator) Timed(self tenantdb.Authenticator) func(*http.Request) (*tenantdb.Identity, time.Time, error) {
+	if self != tenantdb.Authenticator(a) {
+		return nil
+	}
+	return a.state.authenticate
+}
+
+// authenticate is Authenticate; it returns beside the identity what Timed says.
+func (s *state) authenticate(r *http.Request) (*tenantdb.Identity, time.Time, error) {
+	token, fromCookie, err := credentialOf(r.Header, s.cookie)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	if fromCookie && a.state.crossOrigin.Check(r) != nil {
+	if fromCookie && s.crossOrigin.Check(r) != nil {
 		return nil, time.Time{}, errCrossOrigin
 	}
-	return a.state.identify(r.Context(), token)
+	return s.identify(r.Context(), token)
 }
 
 // Issuers returns the issuers whose tokens are accepted. With several, tenantdb.New wants a Config.UserKey: their subjects may
@@ -126,16 +134,13 @@ func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Ide
 	return identity, err
 }
 
-// identify judges a token. It returns beside the identity what AuthenticateAt does.
+// identify judges a token. It returns beside the identity what Timed says.
 func (s *state) identify(ctx context.Context, token string) (identity *tenantdb.Identity, at time.Time, err error) {
 	if len(token) > maxTokenBytes {
 		return nil, at, errTooLong
 	}
-	var now time.Time
-	if s.now != nil {
-		now = s.now()
-	} else {
-		now = time.Now()
+	now := s.clock()
+	if s.now == nil {
 		at = now
 	}
 	if identity = s.cache.get(token, now); identity == nil {
@@ -151,6 +156,14 @@ func (s *state) identify(ctx context.Context, token string) (identity *tenantdb.
 		}
 	}
 	return identity, at, nil
+}
+
+// clock reads the clock.
+func (s *state) clock() time.Time {
+	if s.now != nil {
+		return s.now()
+	}
+	return time.Now()
 }
 
 // Revalidate asks Config.Revoked about an identity again, as tenantdb.Scope.Check does for connections that live on. Its errors are
@@ -191,17 +204,30 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 	}
 	identity := t.claims.identity()
 	identity.Issuer = i.name // the same text, which whoever compares it need not read
-	if !i.keys.trusts(k, now) {
+	ends, promised := identity.ExpiresAt.Add(s.leeway), i.keys.trusts(k, now)
+	identity = tenantdb.Kept(*identity, func() error {
+		now := s.clock()
+		switch {
+		case !now.Before(ends):
+			return errExpired
+		case k.retired.Load():
+			return errUnknownKey
+		case promised && !i.keys.trusts(k, now): // a Keyfunc promises nothing, and can be asked with a token only
+			return errTooOld
+		}
+		return nil
+	})
+	if !promised {
 		return identity, nil
 	}
-	return s.cache.add(token, s.entryFor(identity, t.claims.size, i, k, now), now), nil
+	return s.cache.add(token, s.entryFor(identity, ends, t.claims.size, i, k, now), now), nil
 }
 
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.
-func (s *state) entryFor(identity *tenantdb.Identity, size int, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
+func (s *state) entryFor(identity *tenantdb.Identity, ends time.Time, size int, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
 	until := now.Round(0).Add(s.maxCached) // by the wall's clock
-	if end := identity.ExpiresAt.Add(s.leeway); end.Before(until) {
-		until = end
+	if ends.Before(until) {
+		until = ends
 	}
-	return &cacheEntry{identity: tenantdb.Reusable(*identity), key: k, issuer: i, size: uint32(size), from: now.UnixNano(), until: until.UnixNano()}
+	return &cacheEntry{identity: identity, key: k, issuer: i, size: uint32(size), from: now.UnixNano(), until: until.UnixNano()}
 }

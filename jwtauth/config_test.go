@@ -163,3 +163,18 @@ func TestLoopbackMayBePlain(t *testing.T) {
 		}
 	}
 }
+
+// TestMalformedKeysAreRefusedByName, those of golang's types that no decoder makes included.
+func TestMalformedKeysAreRefusedByName(t *testing.T) {
+	t.Parallel()
+	modulus := new(big.Int).Lsh(big.NewInt(1), 2047)
+	modulus.Add(modulus, big.NewInt(1))
+	for algorithm, key := range map[string]crypto.PublicKey{
+		"ES256": &ecdsa.PublicKey{Curve: elliptic.P256()}, "RS256": &rsa.PublicKey{N: modulus.Neg(modulus), E: 65537}, "EdDSA": ed25519.PublicKey{},
+	} {
+		_, err := New(Config{Issuer: testIssuer, Audience: testAudience, Algorithms: []string{algorithm}, PublicKeys: map[string]crypto.PublicKey{"k": key}})
+		if err == nil || !strings.HasPrefix(err.Error(), "jwtauth: Config.PublicKeys") {
+			t.Errorf("%s: %v", algorithm, err)
+		}
+	}
+}

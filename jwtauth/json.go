@@ -14,10 +14,15 @@ var (
 	errJSONSyntax    = errors.New("not a JSON object")
 	errJSONDuplicate = errors.New("a member's name stands twice in an object")
 	errJSONDepth     = errors.New("objects and arrays nested too deep")
+	errJSONSize      = errors.New("too many values")
 )
 
 // maxDepth bounds how deep objects and arrays may nest: far beyond what claims or keys need, far below what hurts.
 const maxDepth = 32
+
+// maxDecodedBytes bounds what the values of one text take beside it, by the estimate below: the sender need not be who it says. A
+// token's whole length in strings of a dozen bytes stays within it.
+const maxDecodedBytes = 128 << 10
 
 // What a decoded value takes at most beside the text: its place in a slice or map that grew, and its box. A map has room for eight
 // members from the start.
@@ -90,7 +95,9 @@ func (d *jsonDecoder) space() {
 }
 
 func (d *jsonDecoder) value() (any, error) {
-	d.size += bytesPerValue
+	if d.size += bytesPerValue; d.size > maxDecodedBytes {
+		return nil, errJSONSize
+	}
 	switch c := d.peek(); {
 	case c == '"':
 		return d.string()

@@ -67,6 +67,8 @@ func TestDecodeObjectRefuses(t *testing.T) {
 		{`{"a":1,"a":1}`, errJSONDuplicate}, {`{"a":1,"\u0061":2}`, errJSONDuplicate}, {`{"b":{"a":1,"a":2}}`, errJSONDuplicate},
 		{`{"b":[{"a":1,"a":2}]}`, errJSONDuplicate}, {`{"":1,"":2}`, errJSONDuplicate},
 		{deep, errJSONDepth}, {`{"a":` + strings.Repeat("[", 100_000), errJSONDepth}, {strings.Repeat(`{"a":`, 100_000), errJSONDepth},
+		{`{"a":[` + strings.Repeat(`{"":0},`, 400) + `0]}`, errJSONSize}, {`{"a":[` + strings.Repeat(`0,`, 1400) + `0]}`, errJSONSize},
+		{`{"a":[` + strings.Repeat(`"a dozen char",`, maxTokenBytes/15-1) + `0]}`, nil},
 	} {
 		if v, _, err := decodeObject(test.text); !errors.Is(err, test.want) {
 			t.Errorf("%.40q: %v, %v; want %v", test.text, v, err, test.want)

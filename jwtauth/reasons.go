@@ -22,6 +22,7 @@ var (
 	errUnknownKey   = invalid(errors.New("the issuer has no key of this name"))
 	errKeyAlgorithm = invalid(errors.New("the key is not for this algorithm"))
 	errSignature    = invalid(jwt.ErrTokenSignatureInvalid)
+	errExpired      = invalid(jwt.ErrTokenExpired)
 	errParty        = invalid(errors.New("the authorized party is another"))
 	errScope        = invalid(errors.New("a required scope is not granted"))
 	errRevoked      = invalid(errors.New("the credential is revoked"))
@@ -36,7 +37,7 @@ var (
 
 // Reasons why the claims of a signed token are refused, each with golang-jwt's error, most telling first.
 var claimReasons = []struct{ cause, reason error }{
-	{jwt.ErrTokenExpired, invalid(jwt.ErrTokenExpired)},
+	{jwt.ErrTokenExpired, errExpired},
 	{jwt.ErrTokenNotValidYet, invalid(jwt.ErrTokenNotValidYet)},
 	{jwt.ErrTokenUsedBeforeIssued, invalid(jwt.ErrTokenUsedBeforeIssued)},
 	{jwt.ErrTokenInvalidAudience, invalid(jwt.ErrTokenInvalidAudience)},

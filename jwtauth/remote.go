@@ -19,7 +19,10 @@ const (
 )
 
 // errKeysTooOld stands where no fetch failed, as when the clock jumped.
-var errKeysTooOld = errors.New("the keys are past their greatest age")
+var (
+	errKeysTooOld = errors.New("the keys are past their greatest age")
+	errTooOld     = unavailable(errKeysTooOld)
+)
 
 // setRefreshDefaults checks and completes how fetched keys age.
 func (c *Config) setRefreshDefaults() error {

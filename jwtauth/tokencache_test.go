@@ -230,10 +230,10 @@ func TestCostIsNoUnderestimate(t *testing.T) {
 	for name, changes := range map[string]map[string]any{
 		"usual":          nil,
 		"large strings":  {"x": strings.Repeat("x", 8000)},
-		"many numbers":   {"x": make([]int, 4000)},
-		"many arrays":    {"x": make([][0]int, 3000)},
-		"many objects":   {"x": make([]struct{}, 3000)},
-		"objects of one": {"x": make([]struct{ A int }, 1200)},
+		"many numbers":   {"x": make([]int, 1300)},
+		"many arrays":    {"x": make([][0]int, 1300)},
+		"many objects":   {"x": make([]struct{}, 300)},
+		"objects of one": {"x": make([]struct{ A int }, 240)},
 	} {
 		a, s := newFixture(t, "HS256", func(c *Config) { c.Cache.Bytes = 1 << 30 })
 		const n = 50
