@@ -16,12 +16,12 @@ type loan struct {
 	back       atomic.Bool
 }
 
-// loans are the connections that a scope holds. What its code forgets to give back, as when it panics between Begin and Commit, is
-// taken back at the scope's end.
+// loans are a scope's lease and the connections that it holds. What its code forgets to give back, as when it panics between Begin
+// and Commit, is taken back at the scope's end, which is the lease's.
 type loans struct {
-	owner keyedpool.Owner // for whom the pool counts them
-	over  atomic.Bool
-	used  atomic.Bool // there was one: a scope that took no connection ends without the lock
+	lease Lease           // of no tenant where the scope has none
+	owner keyedpool.Owner // for whom the pool counts the connections
+	used  atomic.Bool     // there was one: a scope that took no connection ends without the lock
 
 	mu    sync.Mutex // guards what follows
 	first *loan
@@ -39,7 +39,7 @@ func (s *loans) note(conn pgConn) (*loan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used.Store(true) // before over is read: either this sees the end, or the end sees this
-	if s.over.Load() {
+	if s.lease.over.Load() {
 		conn.Release(keyedpool.Healthy)
 		return nil, because(ErrTenantUnavailable, errScopeOver)
 	}
@@ -64,12 +64,19 @@ func (s *loans) forget(l *loan) {
 	}
 }
 
-// end takes back what is still out. Those connections are closed: somebody may still be using them.
+// end ends the lease, once, and takes back what is still out. Those connections are closed: somebody may still be using them.
 func (s *loans) end() {
-	s.over.Store(true)
-	if !s.used.Load() {
+	if s.lease.tenant == nil || s.lease.over.Swap(true) {
 		return
 	}
+	if s.used.Load() {
+		s.takeBack()
+	}
+	s.lease.tenant.release()
+}
+
+// takeBack closes the connections that are out.
+func (s *loans) takeBack() {
 	s.mu.Lock()
 	var left []*loan
 	for l := s.first; l != nil; l = l.next {

@@ -43,7 +43,6 @@ type Scope struct {
 type scopeContext struct {
 	context.Context
 	scope Scope
-	lease Lease // of no tenant where the scope has none
 	loans loans
 }
 
@@ -143,21 +142,18 @@ func (s *Scope) check(ctx context.Context) error {
 func (s *Scope) Detach() (context.Context, func()) {
 	held := &scopeContext{Context: context.WithoutCancel(s.ctx.Context), scope: *s}
 	held.scope.ctx = held
-	if s.ctx.lease.tenant != nil {
-		s.ctx.lease.again(&held.lease)
+	if s.ctx.loans.lease.tenant != nil {
+		s.ctx.loans.lease.again(&held.loans.lease)
 	}
 	return held, held.release
 }
 
 // hold gives the scope a lease that is counted already.
-func (c *scopeContext) hold(db *tenantDB) { c.lease.tenant = db }
+func (c *scopeContext) hold(db *tenantDB) { c.loans.lease.tenant = db }
 
 // release takes back the connections that were forgotten and gives the lease back, once.
 func (c *scopeContext) release() {
-	if c.lease.tenant != nil && !c.lease.over.Load() {
-		c.loans.end()
-		c.lease.Release()
-	}
+	c.loans.end()
 }
 
 // DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from the pool's budget.
@@ -188,8 +184,8 @@ func leaseOf(ctx context.Context, caller string) *Lease {
 	switch {
 	case !ok:
 		panic("tenantdb: " + caller + "(ctx): no scope in this context; wrap the route with Middleware.Handler, or get a context from Middleware.Enter")
-	case s.ctx.lease.tenant == nil:
+	case s.ctx.loans.lease.tenant == nil:
 		panic("tenantdb: " + caller + "(ctx): this scope has no tenant; the route is behind Authenticated or AllowAnonymous, so wrap it with Middleware.Handler")
 	}
-	return &s.ctx.lease
+	return &s.ctx.loans.lease
 }
