@@ -35,14 +35,14 @@ func (f *Fleet) Drop(ctx context.Context, tenantID string) error {
 func (f *Fleet) close(ctx context.Context, tenantID string) (tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		job = nil
-		if tenant, err = tx.Tenants.Lock(ctx, tenantID); err != nil {
-			return err
-		}
-		if !f.server.owns(tenant) {
-			return errors.New("its db_url is not on this fleet's Config.Server")
-		}
-		tenant.Status, tenant.IsActive, tenant.Slug = hostdb.TenantDropped, false, ""
-		if err := tx.Tenants.Update(ctx, tenant); err != nil {
+		tenant, err = tx.Tenants.Change(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
+			if !f.server.owns(tenant) {
+				return errors.New("its db_url is not on this fleet's Config.Server")
+			}
+			tenant.Status, tenant.IsActive, tenant.Slug = hostdb.TenantDropped, false, ""
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 		order, err := f.enqueue(ctx, tx, tenantID, false)
