@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -291,19 +289,6 @@ func (r *run) report(ctx context.Context, stopped error) (Report, error) {
 		report.Status = row.Status
 	}
 	return report, err
-}
-
-// withoutSecrets takes a db_url's password out of a text.
-func withoutSecrets(text string, dbURL hostdb.Secret) string {
-	u, err := url.Parse(dbURL.Reveal())
-	if err != nil || u.User == nil {
-		return text
-	}
-	if password, _ := u.User.Password(); password != "" {
-		_, escaped, _ := strings.Cut(u.User.String(), ":")
-		text = strings.ReplaceAll(strings.ReplaceAll(text, password, "***"), escaped, "***")
-	}
-	return text
 }
 
 // keep gives signs of life, four for each lease, until ctx ends, and calls lose when none has arrived for two thirds of a lease: the last
