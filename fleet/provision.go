@@ -158,7 +158,9 @@ func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) (int64,
 	}
 	defer lease.Release()
 	if version == unknown {
-		if version, err = f.schema.bring(ctx, lease.DB(), dialectOf(tenant.DBURL)); err != nil {
+		db := lease.Session()
+		version, err = f.schema.bring(ctx, db, dialectOf(tenant.DBURL))
+		if err = errors.Join(err, db.Close()); err != nil {
 			return 0, fmt.Errorf("migrate its database: %w", err)
 		}
 		f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "migrated")
