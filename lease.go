@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,6 +138,44 @@ func (l *Lease) Release() {
 	if !l.over.Swap(true) {
 		l.tenant.release()
 	}
+}
+
+// Close is Release for one who passes by and won't be back soon, as a migration of all tenants: the database closes where no other
+// lease holds it, and its connections make room for those that requests use.
+func (l *Lease) Close() {
+	t := l.tenant
+	if l.over.Swap(true) {
+		return
+	}
+	t.pool.mu.Lock()
+	last := t.leases.CompareAndSwap(1, retired)
+	if last {
+		t.pool.forget(t)
+	}
+	t.pool.mu.Unlock()
+	if !last {
+		t.release()
+		return
+	}
+	closeAll([]*tenantDB{t})
+	t.pool.pg.Retire(t.id)
+	t.pool.sqlite.wake()
+}
+
+// Session returns a handle on one connection, which it takes out of the budget (on SQLite it is the one that writes) with the first
+// statement and keeps until it is closed: for statements that follow each other, as those of migrations do, without a reset of
+// PostgreSQL's session between them. Close it before the lease ends.
+func (l *Lease) Session() *sql.DB {
+	var connector driver.Connector
+	switch e := l.tenant.engine.(type) {
+	case *PGX:
+		connector = pgConnector{e}
+	case *sqliteDB:
+		connector = e.writeHandle()
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(1)
+	return db
 }
 
 // DB returns the tenant's handle for writing; see the function DB.

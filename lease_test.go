@@ -58,3 +58,53 @@ func readName(ctx context.Context, pool *tenantdb.Pool, tenant *hostdb.TenantCat
 	lease.Release() // twice does nothing
 	return nil
 }
+
+func TestALeaseThatIsClosedClosesTheDatabaseOnceNobodyElseHoldsIt(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		first, err := w.pool.Lease(acme)
+		must(t, err)
+		second, err := w.pool.Lease(acme)
+		must(t, err)
+		handle := second.DB()
+		must(t, handle.PingContext(t.Context()))
+		first.Close()
+		first.Close() // twice does nothing
+		must(t, handle.PingContext(t.Context()))
+		if n := w.pool.Stats().Tenants; n != 1 {
+			t.Errorf("%d tenants while one lease is left", n)
+		}
+		second.Close()
+		if err := handle.PingContext(t.Context()); err == nil {
+			t.Error("the handle outlived its last lease")
+		}
+		if stats := w.pool.Stats(); stats.Tenants != 0 || stats.SQLite.Open != 0 {
+			t.Errorf("left: %+v", stats)
+		}
+		must(t, readName(t.Context(), w.pool, acme)) // who comes next opens it anew
+	})
+}
+
+func TestASessionKeepsItsOneConnectionUntilItIsClosed(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		lease, err := w.pool.Lease(w.tenant("acme", w.user("ann")))
+		must(t, err)
+		defer lease.Release()
+		session := lease.Session()
+		for _, statement := range []string{"CREATE TEMP TABLE mine (n INTEGER)", "INSERT INTO mine VALUES (1)"} {
+			_, err = session.ExecContext(ctx, statement)
+			must(t, err)
+		}
+		var n int
+		must(t, session.QueryRowContext(ctx, "SELECT count(*) FROM mine").Scan(&n))
+		must(t, session.Close())
+		if lease.PG() == nil { // SQLite's temporary tables live as long as the connection
+			must(t, lease.DB().PingContext(ctx)) // which is free again
+			return
+		}
+		if err := lease.DB().QueryRowContext(ctx, "SELECT count(*) FROM mine").Scan(&n); err == nil {
+			t.Error("the session's temporary table reached the next borrower")
+		}
+	})
+}

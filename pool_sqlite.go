@@ -153,7 +153,10 @@ func (s *sqliteFiles) wake() {
 	s.mu.Unlock()
 }
 
-func (f *sqliteDB) writer() *sql.DB { return f.handle(&f.write, 1, "_txlock=immediate").open() }
+func (f *sqliteDB) writer() *sql.DB { return f.writeHandle().open() }
+
+func (f *sqliteDB) writeHandle() *sqliteHandle { return f.handle(&f.write, 1, "_txlock=immediate") }
+
 func (f *sqliteDB) reader() *sql.DB {
 	return f.handle(&f.read, f.files.readers, "_pragma=query_only(1)").open()
 }

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	maxAdmins = 4               // connections on which databases are created and dropped
-	adminIdle = 5 * time.Second // how long they stay open unused
+	maxAdmins  = 4               // connections on which databases are created and dropped
+	adminIdle  = 5 * time.Second // how long they stay open unused
+	adminFresh = time.Second     // how long they are believed to answer
 )
 
 // admins are a few connections to a server's own database, kept for a moment: connecting costs as much as half a database.
@@ -20,8 +21,14 @@ type admins struct {
 	places chan struct{} // a token for each connection in use
 
 	mu    sync.Mutex // guards what follows
-	idle  []*pgx.Conn
+	idle  []idleAdmin
 	timer *time.Timer
+}
+
+// idleAdmin is a connection that nobody uses.
+type idleAdmin struct {
+	*pgx.Conn
+	since time.Time
 }
 
 func newAdmins(url string) *admins {
@@ -48,18 +55,18 @@ func (a *admins) use(ctx context.Context, do func(*pgx.Conn) error) error {
 func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
 	for {
 		a.mu.Lock()
-		var conn *pgx.Conn
+		var last idleAdmin
 		if n := len(a.idle); n > 0 {
-			conn, a.idle = a.idle[n-1], a.idle[:n-1]
+			last, a.idle = a.idle[n-1], a.idle[:n-1]
 		}
 		a.mu.Unlock()
-		if conn == nil {
+		if last.Conn == nil {
 			break
 		}
-		if conn.Ping(ctx) == nil {
-			return conn, nil
+		if time.Since(last.since) < adminFresh || last.Ping(ctx) == nil {
+			return last.Conn, nil
 		}
-		closeAdmin(conn)
+		closeAdmin(last.Conn)
 	}
 	conn, err := pgx.Connect(ctx, a.url)
 	if err != nil {
@@ -75,7 +82,7 @@ func (a *admins) give(conn *pgx.Conn) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.idle = append(a.idle, conn)
+	a.idle = append(a.idle, idleAdmin{conn, time.Now()})
 	if a.timer == nil {
 		a.timer = time.AfterFunc(adminIdle, a.closeIdle)
 	}
@@ -88,8 +95,8 @@ func (a *admins) closeIdle() {
 	idle := a.idle
 	a.idle = nil
 	a.mu.Unlock()
-	for _, conn := range idle {
-		closeAdmin(conn)
+	for _, of := range idle {
+		closeAdmin(of.Conn)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -73,18 +74,20 @@ func BenchmarkProvision(b *testing.B) {
 	var template string
 	must(b, conn.QueryRow(b.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, 'tenantdb_template_') ORDER BY oid DESC LIMIT 1").Scan(&template))
 	var bare, ours, host time.Duration
-	for b.Loop() {
-		name := "tenantdb_bare_" + hostdb.NewID()
-		began := time.Now()
-		_, err := conn.Exec(b.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY wal_log")
-		bare += time.Since(began)
-		must(b, err)
-		began = time.Now()
-		tenant := w.benchProvision(b, f, 1)[0]
-		ours += time.Since(began)
-		began = time.Now()
-		w.hostPart(b)
-		host += time.Since(began)
+	var tenant *hostdb.TenantCatalog
+	name := "tenantdb_bare_" + hostdb.NewID()
+	steps := [3]func(){
+		timed(&bare, func() {
+			_, err := conn.Exec(b.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY wal_log")
+			must(b, err)
+		}),
+		timed(&ours, func() { tenant = w.benchProvision(b, f, 1)[0] }),
+		timed(&host, func() { w.hostPart(b) }),
+	}
+	for turn := 0; b.Loop(); turn++ { // each of them is first in its turn
+		for i := range steps {
+			steps[(turn+i)%len(steps)]()
+		}
 		must(b, f.Drop(b.Context(), tenant.ID))
 		_, err = conn.Exec(b.Context(), "DROP DATABASE "+name)
 		must(b, err)
@@ -94,6 +97,15 @@ func BenchmarkProvision(b *testing.B) {
 	b.ReportMetric(ours.Seconds()*1000/n, "ours-ms")
 	b.ReportMetric(host.Seconds()*1000/n, "host-ms")
 	b.ReportMetric(ours.Seconds()/(bare+host).Seconds(), "ours/(bare+host)")
+}
+
+// timed adds up how long something takes.
+func timed(sum *time.Duration, do func()) func() {
+	return func() {
+		began := time.Now()
+		do()
+		*sum += time.Since(began)
+	}
 }
 
 // hostPart does in the host database what a Provision does there, with no tenant's database.
@@ -125,38 +137,73 @@ func (w *world) hostPart(b *testing.B) {
 	}))
 }
 
-// BenchmarkMigrate compares 10 migrations on 300 databases with goose driven by hand at the same parallelism.
+// BenchmarkMigrate compares 10 migrations on 300 databases with goose driven by hand at the same parallelism: the same databases, 50 at
+// a time, now one first and now the other.
 func BenchmarkMigrate(b *testing.B) {
-	const tenants, parallel = 300, 4
+	const tenants, slice, parallel = 300, 50, 4
 	for _, engine := range []string{"sqlite", "postgres"} {
 		b.Run(engine, func(b *testing.B) {
 			w := benchWorld(b, engine)
 			base := w.benchFleet(b, schema)
-			ten := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"], "00002_more.sql": schema["00002_more.sql"]}
-			for v := 3; v <= 12; v++ {
-				ten[fmt.Sprintf("%05d_step.sql", v)] = &fstest.MapFile{Data: []byte(fmt.Sprintf("-- +goose Up\nCREATE TABLE extra%d (id INTEGER PRIMARY KEY, body TEXT NOT NULL);\n", v))}
+			ten := newest(extra(3), extra(4), extra(5), extra(6), extra(7), extra(8), extra(9), extra(10), extra(11), extra(12))
+			all := w.benchProvision(b, base, tenants)
+			var took [2]time.Duration
+			ways := [2]func([]*hostdb.TenantCatalog){
+				func(some []*hostdb.TenantCatalog) { gooseByHand(b, w, engine, some, ten, parallel) },
+				func(some []*hostdb.TenantCatalog) { w.benchMigrate(b, ten, some, parallel) },
 			}
-			var byHand, ours time.Duration
 			for b.Loop() {
-				hand := w.benchProvision(b, base, tenants)
-				began := time.Now()
-				gooseByHand(b, w, engine, hand, ten, parallel)
-				byHand += time.Since(began)
-				w.benchDrop(b, base, hand)
-				all := w.benchProvision(b, base, tenants)
-				began = time.Now()
-				report, err := w.benchFleet(b, ten).Migrate(b.Context(), fleet.MigrateOptions{Parallel: parallel})
-				ours += time.Since(began)
-				must(b, err)
-				if report.Done != tenants {
-					b.Fatalf("report %+v", report)
+				for i := 0; i < tenants; i += slice {
+					some := all[i : i+slice]
+					for turn := range ways {
+						way := (turn + i/slice) % len(ways)
+						began := time.Now()
+						ways[way](some)
+						took[way] += time.Since(began)
+						w.benchReset(b, engine, some)
+					}
 				}
-				w.benchDrop(b, base, all)
 			}
-			b.ReportMetric(byHand.Seconds()/float64(b.N), "goose-s")
-			b.ReportMetric(ours.Seconds()/float64(b.N), "ours-s")
-			b.ReportMetric(ours.Seconds()/byHand.Seconds(), "ours/goose")
+			w.benchDrop(b, base, all)
+			b.ReportMetric(took[0].Seconds()/float64(b.N), "goose-s")
+			b.ReportMetric(took[1].Seconds()/float64(b.N), "ours-s")
+			b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ours/goose")
 		})
+	}
+}
+
+// benchMigrate brings tenants up with a fleet, and closes what it opened, as goose by hand does.
+func (w *world) benchMigrate(b *testing.B, migrations fstest.MapFS, some []*hostdb.TenantCatalog, parallel int) {
+	b.Helper()
+	var only []string
+	for _, tenant := range some {
+		only = append(only, tenant.ID)
+	}
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: w.dir})
+	must(b, err)
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: pool, Migrations: migrations})
+	must(b, err)
+	report, err := f.Migrate(b.Context(), fleet.MigrateOptions{Only: only, Parallel: parallel})
+	must(b, errors.Join(err, pool.Close(b.Context())))
+	if report.Done != len(some) {
+		b.Fatalf("report %+v", report)
+	}
+}
+
+// benchReset takes the ten migrations back, on connections that are no pool's.
+func (w *world) benchReset(b *testing.B, engine string, some []*hostdb.TenantCatalog) {
+	b.Helper()
+	var undo strings.Builder
+	undo.WriteString("DELETE FROM goose_db_version WHERE version_id > 2;")
+	for v := 3; v <= 12; v++ {
+		fmt.Fprintf(&undo, "DROP TABLE extra%d;", v)
+	}
+	for _, tenant := range some {
+		db, _, err := w.openByHand(engine, tenant)
+		must(b, err)
+		_, err = db.ExecContext(b.Context(), undo.String())
+		must(b, errors.Join(err, db.Close()))
+		must(b, w.host.Tenants.Update(b.Context(), tenant)) // as it was provisioned
 	}
 }
 
@@ -167,6 +214,17 @@ func (w *world) benchDrop(b *testing.B, f *fleet.Fleet, all []*hostdb.TenantCata
 	}
 }
 
+// openByHand opens a tenant's database without a pool.
+func (w *world) openByHand(engine string, tenant *hostdb.TenantCatalog) (*sql.DB, goose.Dialect, error) {
+	if engine == "postgres" {
+		db, err := sql.Open("pgx", tenant.DBURL.Reveal())
+		return db, goose.DialectPostgres, err
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.dir, tenant.ID+".db")+
+		"?mode=rw&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate")
+	return db, goose.DialectSQLite3, err
+}
+
 // gooseByHand migrates as a program would that has only goose.
 func gooseByHand(b *testing.B, w *world, engine string, all []*hostdb.TenantCatalog, migrations fstest.MapFS, parallel int) {
 	b.Helper()
@@ -175,13 +233,7 @@ func gooseByHand(b *testing.B, w *world, engine string, all []*hostdb.TenantCata
 	for range parallel {
 		workers.Go(func() {
 			for tenant := range work {
-				driver, dsn, dialect := "pgx", tenant.DBURL.Reveal(), goose.DialectPostgres
-				if engine == "sqlite" {
-					dialect, driver = goose.DialectSQLite3, "sqlite"
-					dsn = "file:" + filepath.Join(w.dir, tenant.ID+".db") +
-						"?mode=rw&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate"
-				}
-				db, err := sql.Open(driver, dsn)
+				db, dialect, err := w.openByHand(engine, tenant)
 				if err != nil {
 					b.Error(err)
 					continue

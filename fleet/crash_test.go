@@ -291,6 +291,9 @@ func TestDroppingThatIsKilledAtAnyStepGoesOnUntilNothingIsLeft(t *testing.T) {
 				if n := w.databases(t) + w.roles(t); n != 0 {
 					t.Errorf("step %d: %d databases and roles are left", steps, n)
 				}
+				if n := w.audited(t, acme, hostdb.EventTenantDropped); n != 1 {
+					t.Errorf("step %d: the drop is in the audit log %d times", steps, n)
+				}
 				if underRace {
 					break
 				}

@@ -9,10 +9,11 @@ import (
 )
 
 // Drop removes a tenant for good: it is closed to everybody, its requests end, its database is fenced off and removed, and its
-// role. Its row stays in the catalog with status dropped, without its slug, which is free again. A tenant that is being provisioned is
-// dropped once the process that works on it, or its lease, has ended. The work is recorded as a job with JobTenant: after a crash
-// another Drop goes on, or a worker with RunJob. Dropping a tenant again is not an error. A tenant whose db_url isn't one that this
-// fleet gave it is refused: its database is elsewhere.
+// role. Its row stays in the catalog with status dropped, without its slug, which is free again. The audit log tells of the closing as
+// of every change of the row, and of the end, once, as hostdb.EventTenantDropped. A tenant that is being provisioned is dropped once
+// the process that works on it, or its lease, has ended. The work is recorded as a job with JobTenant: after a crash another Drop goes
+// on, or a worker with RunJob. Dropping a tenant again is not an error. A tenant whose db_url isn't one that this fleet gave it is
+// refused: its database is elsewhere.
 func (f *Fleet) Drop(ctx context.Context, tenantID string) error {
 	tenant, job, err := f.close(ctx, tenantID)
 	if err != nil {
@@ -35,14 +36,14 @@ func (f *Fleet) Drop(ctx context.Context, tenantID string) error {
 func (f *Fleet) close(ctx context.Context, tenantID string) (tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		job = nil
-		if tenant, err = tx.Tenants.Lock(ctx, tenantID); err != nil {
-			return err
-		}
-		if !f.server.owns(tenant) {
-			return errors.New("its db_url is not on this fleet's Config.Server")
-		}
-		tenant.Status, tenant.IsActive, tenant.Slug = hostdb.TenantDropped, false, ""
-		if err := tx.Tenants.Update(ctx, tenant); err != nil {
+		tenant, err = tx.Tenants.Change(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
+			if !f.server.owns(tenant) {
+				return errors.New("its db_url is not on this fleet's Config.Server")
+			}
+			tenant.Status, tenant.IsActive, tenant.Slug = hostdb.TenantDropped, false, ""
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 		order, err := f.enqueue(ctx, tx, tenantID, false)
@@ -69,5 +70,13 @@ func (f *Fleet) remove(ctx context.Context, tenant *hostdb.TenantCatalog, seal s
 		return fmt.Errorf("remove its database: %w", err)
 	}
 	f.logger.DebugContext(ctx, "dropping", "tenant", tenant.ID, "step", "removed")
-	return f.host.InTx(ctx, seal)
+	return f.host.InTx(ctx, func(tx *hostdb.Tx) error {
+		if _, err := tx.Tenants.Lock(ctx, tenant.ID); err != nil {
+			return err
+		}
+		if err := tx.AuditLogs.RecordOnce(ctx, hostdb.EventTenantDropped, tenant.ID); err != nil {
+			return err
+		}
+		return seal(tx)
+	})
 }

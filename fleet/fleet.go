@@ -26,13 +26,14 @@ type Config struct {
 	// Migrations are the tenants' schema: goose SQL files at the root of the file system. Nil: databases stay empty.
 	Migrations fs.FS
 	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
-	// with a role that may create databases. Default: like Host, on the same server with the same role, or as SQLite files.
+	// with a role that may create databases (CREATEDB; it needn't be a superuser). Default: like Host, on the same server with the same role, or as SQLite files.
 	Server hostdb.Secret
 	// Seed fills a new tenant's database, after its schema and before it opens. After a crash it may run again on the same
 	// database. Nil: nothing is added.
 	Seed func(ctx context.Context, tenant *hostdb.TenantCatalog, db *sql.DB) error
 	// RolePerTenant has each new tenant on PostgreSQL connect as a role of its own, whose generated password is in db_url, to a database
-	// that no other role may connect to. Server's role must be allowed to create roles. It costs the template's speed.
+	// that no other role may connect to. Server's role must be allowed to create roles (CREATEROLE) and is a member of a tenant's only
+	// while it makes or drops the database. It costs the template's speed.
 	RolePerTenant bool
 	// NoTemplate has each new database migrated by itself. By default the migrations run once, on a template that new databases are
 	// copies of: on PostgreSQL a closed database beside them, tenantdb_template_…, made anew when the migrations change.

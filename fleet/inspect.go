@@ -95,7 +95,7 @@ func (f *Fleet) try(ctx context.Context, tenant *hostdb.TenantCatalog, opts Migr
 	defer cancel()
 	lease, err := f.pool.Lease(tenant)
 	if err == nil {
-		defer lease.Release()
+		defer lease.Close()
 		var way route
 		way, err = f.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), opts.Target, opts.Down)
 		result.From, result.To = way.from, way.to

@@ -73,14 +73,6 @@ func (f *Fleet) move(ctx context.Context, what, tenantID, to string, from ...str
 
 // edit changes a tenant's row in one transaction, which the host database audits; where nothing differs, nothing is written.
 func (f *Fleet) edit(ctx context.Context, tenantID string, change func(*hostdb.TenantCatalog) error) error {
-	return f.host.InTx(ctx, func(tx *hostdb.Tx) error {
-		tenant, err := tx.Tenants.Lock(ctx, tenantID)
-		if err != nil {
-			return err
-		}
-		if err := change(tenant); err != nil {
-			return err
-		}
-		return tx.Tenants.Update(ctx, tenant)
-	})
+	_, err := f.host.Tenants.Change(ctx, tenantID, change)
+	return err
 }

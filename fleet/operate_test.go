@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -23,11 +24,7 @@ func TestATenantIsSuspendedMaintainedAndOpenedAgainAndEachStepIsAuditedOnce(t *t
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, f := t.Context(), w.fleet(t, schema)
 		acme := w.provision(t, f, "acme")
-		audited := func() int {
-			logs, err := w.host.AuditLogs.ListForTarget(ctx, acme.ID)
-			must(t, err)
-			return len(logs)
-		}
+		audited := func() int { return w.audited(t, acme, "tenant.updated") }
 		before := audited()
 		for i, step := range []struct {
 			do   func() error
@@ -64,6 +61,66 @@ func TestATenantIsSuspendedMaintainedAndOpenedAgainAndEachStepIsAuditedOnce(t *t
 			t.Errorf("an unknown tenant: %v", err)
 		}
 	})
+}
+
+// audited counts the rows of the audit log with an event of a tenant.
+func (w *world) audited(t *testing.T, tenant *hostdb.TenantCatalog, event string) int {
+	t.Helper()
+	logs, err := w.host.AuditLogs.ListForTarget(t.Context(), tenant.ID, hostdb.Where("event_type", event))
+	must(t, err)
+	return len(logs)
+}
+
+func TestTheEndOfADropIsAuditedOnceAndTogetherWithItsJobsEnd(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ctx := hostdb.WithActor(t.Context(), "ann")
+		var cancelled int
+		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, Logger: slog.New(stepsTo(func(step string) {
+			if step == "removed" && cancelled == 0 { // an operator takes the job away: the first drop has no end
+				running, err := w.host.Jobs.List(ctx, hostdb.Where("status", hostdb.JobRunning))
+				must(t, err)
+				cancelled = len(running)
+				must(t, w.host.Jobs.Cancel(ctx, running[0].ID))
+			}
+		}))})
+		must(t, err)
+		acme := w.provision(t, f, "acme")
+		if err := f.Drop(ctx, acme.ID); !errors.Is(err, hostdb.ErrConflict) || cancelled != 1 {
+			t.Errorf("Drop = %v with %d jobs", err, cancelled)
+		}
+		if n := w.audited(t, acme, hostdb.EventTenantDropped); n != 0 {
+			t.Errorf("%d rows before the end", n)
+		}
+		drops := make(chan error)
+		for range 3 {
+			go func() { drops <- f.Drop(ctx, acme.ID) }()
+		}
+		for range 3 {
+			must(t, <-drops)
+		}
+		logs, err := w.host.AuditLogs.ListForTarget(ctx, acme.ID, hostdb.Where("event_type", hostdb.EventTenantDropped))
+		must(t, err)
+		if len(logs) != 1 || logs[0].ActorUserID != "ann" {
+			t.Errorf("audit log: %+v", logs)
+		}
+	})
+}
+
+// stepsTo is a slog.Handler that hands on the steps of a tenant's work.
+type stepsTo func(step string)
+
+func (stepsTo) Enabled(context.Context, slog.Level) bool { return true }
+func (h stepsTo) WithAttrs([]slog.Attr) slog.Handler     { return h }
+func (h stepsTo) WithGroup(string) slog.Handler          { return h }
+
+func (h stepsTo) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "step" {
+			h(a.Value.String())
+		}
+		return true
+	})
+	return nil
 }
 
 func TestASuspendedTenantsRequestsAreWaitedForAsLongAsTheCallerLikes(t *testing.T) {

@@ -26,9 +26,10 @@ type postgresServer struct {
 
 // The conditions of PostgreSQL (its documentation, appendix A) that are expected.
 const (
-	pgDuplicateDatabase = "42P04"
-	pgUnknownDatabase   = "3D000"
-	pgDuplicateRole     = "42710"
+	pgDuplicateDatabase     = "42P04"
+	pgUnknownDatabase       = "3D000"
+	pgDuplicateRole         = "42710"
+	pgInsufficientPrivilege = "42501"
 )
 
 // isPG reports whether the server answered with a condition.
@@ -76,7 +77,7 @@ func (s *postgresServer) create(ctx context.Context, tenant *hostdb.TenantCatalo
 		if isPG(err, pgDuplicateDatabase) {
 			version, err = unknown, nil
 		}
-		return err
+		return lacking(ctx, conn, hasRole(tenant), err)
 	})
 	return version, err
 }
@@ -104,35 +105,81 @@ func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn, ten
 		return created
 	}
 	s.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "database made for the role")
-	_, err = conn.Exec(ctx, "REVOKE ALL ON DATABASE "+quoted(tenant.ID)+" FROM PUBLIC")
-	return err
+	err = asRole(ctx, conn, quoted(tenant.ID), func() error {
+		_, err := conn.Exec(ctx, "REVOKE ALL ON DATABASE "+quoted(tenant.ID)+" FROM PUBLIC")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return leaveRole(ctx, conn, quoted(tenant.ID))
 }
 
-// drop first refuses and ends connections, so that a program that the host database can't reach stops writing, whatever comes next.
 func (s *postgresServer) drop(ctx context.Context, tenant *hostdb.TenantCatalog) error {
 	return s.admins.use(ctx, func(conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "ALTER DATABASE "+quoted(tenant.ID)+" WITH ALLOW_CONNECTIONS false")
-		if err != nil && !isPG(err, pgUnknownDatabase) {
-			return fmt.Errorf("fence it off: %w", err)
-		}
-		if err == nil {
-			// FORCE would end those who are connected only where nothing else is in the way of the drop.
-			_, err := conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datname = $1",
-				databaseOf(tenant.ID))
-			if err != nil {
-				return fmt.Errorf("end its connections: %w", err)
-			}
-			s.logger.DebugContext(ctx, "dropping", "tenant", tenant.ID, "step", "fenced")
-			if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quoted(tenant.ID)+" WITH (FORCE)"); err != nil {
+		own := false
+		var err error
+		if hasRole(tenant) {
+			if own, err = roleExists(ctx, conn, tenant.ID); err != nil {
 				return err
 			}
 		}
-		if !hasRole(tenant) {
-			return nil
+		if !own { // where its role is gone, so is the database that it owned
+			return lacking(ctx, conn, false, s.dropDatabase(ctx, conn, tenant.ID, func(do func() error) error { return do() }))
 		}
-		_, err = conn.Exec(ctx, "DROP ROLE IF EXISTS "+quoted(tenant.ID))
+		return lacking(ctx, conn, true, s.dropWithRole(ctx, conn, tenant.ID))
+	})
+}
+
+// dropWithRole drops a tenant's database, as the role that owns it, and the role.
+func (s *postgresServer) dropWithRole(ctx context.Context, conn *pgx.Conn, tenantID string) error {
+	if err := joinRole(ctx, conn, quoted(tenantID)); err != nil {
+		return fmt.Errorf("join its role: %w", err)
+	}
+	err := s.dropDatabase(ctx, conn, tenantID, func(do func() error) error { return asRole(ctx, conn, quoted(tenantID), do) })
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "DROP ROLE IF EXISTS "+quoted(tenantID)); err != nil {
+		return fmt.Errorf("drop its role: %w", err)
+	}
+	return nil
+}
+
+// dropDatabase first refuses and ends connections, so that a program that the host database can't reach stops writing, whatever comes
+// next. asOwner does something as the database's owner.
+func (s *postgresServer) dropDatabase(ctx context.Context, conn *pgx.Conn, tenantID string, asOwner func(func() error) error) error {
+	err := asOwner(func() error {
+		if _, err := conn.Exec(ctx, "ALTER DATABASE "+quoted(tenantID)+" WITH ALLOW_CONNECTIONS false"); err != nil {
+			return err
+		}
+		return endSessions(ctx, conn, tenantID, "usename = current_user")
+	})
+	if isPG(err, pgUnknownDatabase) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fence it off: %w", err)
+	}
+	if err := endSessions(ctx, conn, tenantID, "true"); err != nil { // what is left is others'
+		return fmt.Errorf("end its connections: %w", err)
+	}
+	s.logger.DebugContext(ctx, "dropping", "tenant", tenantID, "step", "fenced")
+	return asOwner(func() error {
+		_, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quoted(tenantID)+" WITH (FORCE)")
 		return err
 	})
+}
+
+// endSessions ends the connections to a tenant's database that meet a condition, and from PostgreSQL 14 on waits for it. FORCE would do
+// so only where nothing else is in the way of the drop.
+func endSessions(ctx context.Context, conn *pgx.Conn, tenantID, condition string) error {
+	end := "pg_terminate_backend(pid)"
+	if majorVersion(conn) >= 14 {
+		end = "pg_terminate_backend(pid, 5000)"
+	}
+	_, err := conn.Exec(ctx, "SELECT "+end+" FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datname = $1 AND "+condition, databaseOf(tenantID))
+	return err
 }
 
 // majorVersion is the server's, 0 where it isn't known.

@@ -158,7 +158,9 @@ func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) (int64,
 	}
 	defer lease.Release()
 	if version == unknown {
-		if version, err = f.schema.bring(ctx, lease.DB(), dialectOf(tenant.DBURL)); err != nil {
+		db := lease.Session()
+		version, err = f.schema.bring(ctx, db, dialectOf(tenant.DBURL))
+		if err = errors.Join(err, db.Close()); err != nil {
 			return 0, fmt.Errorf("migrate its database: %w", err)
 		}
 		f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "migrated")
@@ -178,26 +180,18 @@ var errDropped = fmt.Errorf("it was dropped meanwhile: %w", hostdb.ErrConflict)
 // open makes the owner a member and opens the tenant, in one transaction, unless something else became of it meanwhile.
 func (f *Fleet) open(ctx context.Context, tenantID string, version int64, job *hostdb.SystemJob, seal sealing) (tenant *hostdb.TenantCatalog, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
-		if tenant, err = tx.Tenants.Lock(ctx, tenantID); err != nil {
-			return err
-		}
-		switch tenant.Status {
-		case hostdb.TenantDropped:
-			return errDropped
-		case hostdb.TenantProvisioning:
-		default:
-			return fmt.Errorf("its status became %s meanwhile: %w", tenant.Status, hostdb.ErrConflict)
-		}
-		if err := admitOwner(ctx, tx, tenantID); err != nil {
-			return err
-		}
-		if orderIn(job).Trial {
-			if _, _, err := tx.Subscriptions.StartTrial(ctx, tenantID, tenant.PlanTier); err != nil {
-				return err
+		tenant, err = tx.Tenants.Change(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
+			switch tenant.Status {
+			case hostdb.TenantDropped:
+				return errDropped
+			case hostdb.TenantProvisioning:
+			default:
+				return fmt.Errorf("its status became %s meanwhile: %w", tenant.Status, hostdb.ErrConflict)
 			}
-		}
-		tenant.Status, tenant.SchemaVersion = hostdb.TenantActive, version
-		if err := tx.Tenants.Update(ctx, tenant); err != nil {
+			tenant.Status, tenant.SchemaVersion = hostdb.TenantActive, version
+			return admit(ctx, tx, tenant, orderIn(job).Trial)
+		})
+		if err != nil {
 			return err
 		}
 		f.logger.DebugContext(ctx, "provisioning", "tenant", tenantID, "step", "opening")
@@ -210,9 +204,9 @@ func (f *Fleet) open(ctx context.Context, tenantID string, version int64, job *h
 	return tenant, nil
 }
 
-// admitOwner makes the memberships that were reserved active.
-func admitOwner(ctx context.Context, tx *hostdb.Tx, tenantID string) error {
-	owners, err := tx.Memberships.ListForTenant(ctx, tenantID)
+// admit makes the memberships that were reserved active, and begins the trial of the tenant's plan.
+func admit(ctx context.Context, tx *hostdb.Tx, tenant *hostdb.TenantCatalog, trial bool) error {
+	owners, err := tx.Memberships.ListForTenant(ctx, tenant.ID)
 	if err != nil {
 		return err
 	}
@@ -222,5 +216,8 @@ func admitOwner(ctx context.Context, tx *hostdb.Tx, tenantID string) error {
 			return err
 		}
 	}
-	return nil
+	if trial {
+		_, _, err = tx.Subscriptions.StartTrial(ctx, tenant.ID, tenant.PlanTier)
+	}
+	return err
 }

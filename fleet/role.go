@@ -20,14 +20,14 @@ func newPassword() string {
 	return hex.EncodeToString(random[:])
 }
 
-// makeRole makes a login role, or gives one that is there the password. The creator becomes a member, so that it may give
-// databases to the role.
+// makeRole makes a login role, or gives one that is there the password, and joins it.
 func makeRole(ctx context.Context, conn *pgx.Conn, name, password string) error {
 	verifier, err := scramVerifier(password)
 	if err != nil {
 		return err
 	}
-	rights := name + " LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '" + verifier + "'"
+	// Without words for other rights: a new role has none, and only a superuser may alter SUPERUSER, even to what it is.
+	rights := name + " LOGIN PASSWORD '" + verifier + "'"
 	_, err = conn.Exec(ctx, "CREATE ROLE "+rights)
 	if isPG(err, pgDuplicateRole) {
 		_, err = conn.Exec(ctx, "ALTER ROLE "+rights)
@@ -35,8 +35,66 @@ func makeRole(ctx context.Context, conn *pgx.Conn, name, password string) error 
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, "GRANT "+name+" TO CURRENT_USER")
+	return joinRole(ctx, conn, name)
+}
+
+// joinRole makes the server's own role a member of a tenant's, so that it may become that role, and give databases to it. From
+// PostgreSQL 16 on who creates a role without being a superuser has no more than ADMIN on it, which allows this grant.
+func joinRole(ctx context.Context, conn *pgx.Conn, name string) error {
+	grant := "GRANT " + name + " TO CURRENT_USER"
+	if majorVersion(conn) >= 16 {
+		grant += " WITH INHERIT FALSE, SET TRUE"
+	}
+	_, err := conn.Exec(ctx, grant)
 	return err
+}
+
+// leaveRole ends that: a member of every tenant's role would have all tenants' rights, and PostgreSQL looks through all memberships of a
+// role time and again.
+func leaveRole(ctx context.Context, conn *pgx.Conn, name string) error {
+	_, err := conn.Exec(ctx, "REVOKE "+name+" FROM CURRENT_USER")
+	return err
+}
+
+// asRole does something as a role that was joined. Rights that aren't inherited (NOINHERIT) are its rights all the same then, and a
+// REVOKE by another than the owner would do nothing, with a warning.
+func asRole(ctx context.Context, conn *pgx.Conn, name string, do func() error) error {
+	if _, err := conn.Exec(ctx, "SET ROLE "+name); err != nil {
+		return err
+	}
+	defer func() {
+		if _, err := conn.Exec(context.WithoutCancel(ctx), "RESET ROLE"); err != nil {
+			closeAdmin(conn)
+		}
+	}()
+	return do()
+}
+
+// roleExists reports whether a tenant's role is there.
+func roleExists(ctx context.Context, conn *pgx.Conn, tenantID string) (there bool, err error) {
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", databaseOf(tenantID)).Scan(&there)
+	return there, err
+}
+
+// lacking says what the server's own role is missing, where that is why something failed.
+func lacking(ctx context.Context, conn *pgx.Conn, roles bool, err error) error {
+	if !isPG(err, pgInsufficientPrivilege) || conn.IsClosed() {
+		return err
+	}
+	var name string
+	var super, databases, makesRoles bool
+	ask := conn.QueryRow(ctx, "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = session_user")
+	if ask.Scan(&name, &super, &databases, &makesRoles) != nil || super {
+		return err
+	}
+	name = pgx.Identifier{name}.Sanitize()
+	switch {
+	case !databases:
+		return fmt.Errorf("Config.Server's role %s may not create databases; ALTER ROLE %s CREATEDB: %w", name, name, err)
+	case roles && !makesRoles:
+		return fmt.Errorf("Config.Server's role %s may not create roles, as Config.RolePerTenant needs; ALTER ROLE %s CREATEROLE: %w", name, name, err)
+	}
+	return fmt.Errorf("Config.Server's role %s, which is no superuser, has no right over what another role made or uses: %w", name, err)
 }
 
 // scramVerifier is what a server stores for a password (RFC 5803), so that the password itself is never in a statement, which a server

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +18,7 @@ type run struct {
 	worker string // by which this process's claims are known
 	hard   context.Context
 	stop   context.CancelCauseFunc // begins no further tenant
+	holds  holds
 
 	mu       sync.Mutex // guards what follows; held while Progress is called
 	ended    int        // tenants of the run
@@ -52,8 +51,9 @@ func (r *run) work(ctx context.Context) error {
 	r.stop, r.hard = stop, hard
 	var beats sync.WaitGroup
 	beats.Go(func() {
-		keep(hard, r.lease, func(ctx context.Context) error { return r.host.MigrationTenants.Heartbeat(ctx, r.worker, r.lease) },
-			func() { stop(errLease); abandon() })
+		keep(hard, r.lease, func(ctx context.Context) error {
+			return r.holds.beat(func() ([]string, error) { return r.host.MigrationTenants.Heartbeat(ctx, r.worker, r.lease) })
+		}, func() { stop(errLease); abandon() })
 	})
 	err := r.stages(soft)
 	abandon()
@@ -145,8 +145,10 @@ func (r *run) tenant(soft context.Context, tenant *hostdb.TenantCatalog, stage i
 		}
 		return
 	}
+	held, end := r.holds.begin(r.hard, tenant.ID)
+	defer end()
 	began := time.Now()
-	from, to, err := r.bring(soft, tenant)
+	from, to, err := r.bring(held, soft, tenant)
 	entry := &hostdb.MigrationTenant{RunID: r.row.ID, TenantID: tenant.ID, Worker: r.worker, Stage: stage, Status: hostdb.MigrationDone,
 		VersionBefore: max(from, 0), VersionAfter: max(to, 0), DurationMS: time.Since(began).Milliseconds()}
 	switch {
@@ -155,26 +157,34 @@ func (r *run) tenant(soft context.Context, tenant *hostdb.TenantCatalog, stage i
 	case err != nil:
 		entry.Status, entry.Error = hostdb.MigrationFailed, withoutSecrets(err.Error(), tenant.DBURL)
 	}
-	if err := r.settle(tenant, entry, to); err != nil {
-		r.stop(fmt.Errorf("tenant %s: %w", tenant.ID, err))
-		return
+	if err = context.Cause(held); !errors.Is(err, errTaken) {
+		err = r.settle(tenant, entry, to)
 	}
-	r.tell(tenant, entry)
+	switch {
+	case err == nil:
+		r.tell(tenant, entry)
+	case errors.Is(err, errTaken): // that one writes down how it ends
+		r.logger.WarnContext(r.hard, "a tenant was taken over", "run", r.row.ID, "tenant", tenant.ID, "slug", tenant.Slug)
+	default:
+		r.stop(fmt.Errorf("tenant %s: %w", tenant.ID, err))
+	}
 }
 
 // unknown is the version of a database that couldn't be asked.
 const unknown = -1
 
 // bring brings a tenant's database to the run's target, and returns the versions before and after.
-func (r *run) bring(soft context.Context, tenant *hostdb.TenantCatalog) (from, to int64, err error) {
-	ctx, cancel := context.WithTimeoutCause(r.hard, r.opts.Timeout, fmt.Errorf("it took longer than %s", r.opts.Timeout))
+func (r *run) bring(held, soft context.Context, tenant *hostdb.TenantCatalog) (from, to int64, err error) {
+	ctx, cancel := context.WithTimeoutCause(held, r.opts.Timeout, fmt.Errorf("it took longer than %s", r.opts.Timeout))
 	defer cancel()
 	lease, err := r.pool.Lease(tenant)
 	if err != nil {
 		return unknown, unknown, err
 	}
-	defer lease.Release()
-	way, err := r.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), r.row.TargetVersion, r.row.IsDown)
+	defer lease.Close()
+	db := lease.Session()
+	defer db.Close()
+	way, err := r.schema.route(ctx, db, dialectOf(tenant.DBURL), r.row.TargetVersion, r.row.IsDown)
 	if err != nil {
 		return unknown, unknown, timedOut(ctx, err)
 	}
@@ -183,7 +193,7 @@ func (r *run) bring(soft context.Context, tenant *hostdb.TenantCatalog) (from, t
 			return way.from, way.from, err
 		}
 	}
-	to, err = r.schema.walk(ctx, soft, lease.DB(), way)
+	to, err = r.schema.walk(ctx, soft, db, way)
 	return way.from, to, timedOut(ctx, err)
 }
 
@@ -205,25 +215,28 @@ func (r *run) lower(ctx context.Context, tenantID string, version int64) error {
 	})
 }
 
-// settle writes the ledger and the catalog's version, in one transaction.
+// settle writes the ledger and the catalog's version, in one transaction, unless the tenant was taken over.
 func (r *run) settle(used *hostdb.TenantCatalog, entry *hostdb.MigrationTenant, version int64) error {
 	return r.host.InTx(r.hard, func(tx *hostdb.Tx) error {
-		tenant, err := tx.Tenants.Lock(r.hard, used.ID)
+		_, err := tx.Tenants.Change(r.hard, used.ID, func(tenant *hostdb.TenantCatalog) error {
+			switch {
+			case tenant.Status == hostdb.TenantDropped:
+				entry.Status, entry.Error = hostdb.MigrationSkipped, ""
+			case tenant.DBURL != used.DBURL:
+				entry.Status, entry.Error = hostdb.MigrationFailed, "it was moved to another database meanwhile"
+			case version != unknown:
+				tenant.SchemaVersion = version
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		switch {
-		case tenant.Status == hostdb.TenantDropped:
-			entry.Status, entry.Error = hostdb.MigrationSkipped, ""
-		case tenant.DBURL != used.DBURL:
-			entry.Status, entry.Error = hostdb.MigrationFailed, "it was moved to another database meanwhile"
-		case version != unknown && tenant.SchemaVersion != version:
-			tenant.SchemaVersion = version
-			if err := tx.Tenants.Update(r.hard, tenant); err != nil {
-				return err
-			}
+		err = tx.MigrationTenants.Finish(r.hard, entry)
+		if errors.Is(err, hostdb.ErrConflict) {
+			return errTaken
 		}
-		return tx.MigrationTenants.Finish(r.hard, entry)
+		return err
 	})
 }
 
@@ -276,19 +289,6 @@ func (r *run) report(ctx context.Context, stopped error) (Report, error) {
 		report.Status = row.Status
 	}
 	return report, err
-}
-
-// withoutSecrets takes a db_url's password out of a text.
-func withoutSecrets(text string, dbURL hostdb.Secret) string {
-	u, err := url.Parse(dbURL.Reveal())
-	if err != nil || u.User == nil {
-		return text
-	}
-	if password, _ := u.User.Password(); password != "" {
-		_, escaped, _ := strings.Cut(u.User.String(), ":")
-		text = strings.ReplaceAll(strings.ReplaceAll(text, password, "***"), escaped, "***")
-	}
-	return text
 }
 
 // keep gives signs of life, four for each lease, until ctx ends, and calls lose when none has arrived for two thirds of a lease: the last

@@ -172,3 +172,20 @@ func TestNoErrorOfALedgerOrAJobHoldsThePassword(t *testing.T) {
 		}
 	}
 }
+
+func TestPasswordsAreTakenOutOfATextWhereverTheURLHasThem(t *testing.T) {
+	for address, text := range map[hostdb.Secret]string{
+		"postgres://u:p%2Fw@h/d":            "p/w and p%2Fw",
+		"postgres://u@h/d?password=s3%2Bt":  "s3+t and s3%2Bt",
+		"postgres://u@h/d?sslpassword=k+ey": "k ey and k+ey",
+	} {
+		if got := fleet.WithoutSecrets(text, address); got != "*** and ***" {
+			t.Errorf("%s: %q", address.Reveal(), got)
+		}
+	}
+	for _, address := range []hostdb.Secret{"sqlite:x.db", "postgres://u@h/d", "://"} {
+		if got := fleet.WithoutSecrets("as it was", address); got != "as it was" {
+			t.Errorf("%s: %q", address.Reveal(), got)
+		}
+	}
+}

@@ -12,8 +12,8 @@ import (
 //
 // The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans, in the same
 // transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the row's id, Details the columns
-// that were set, or {"column": [before, after]}. Secrets and long values are named but not shown. A login is "user.login", without
-// details.
+// that were set, or {"column": [before, after]}. Secrets and long values are named but not shown. A login is "user.login", the removal
+// of a dropped tenant's database "tenant.dropped", both without details.
 type HostAuditLog struct {
 	ID          string
 	ActorUserID string // who did it; no foreign key
@@ -53,6 +53,22 @@ func (t AuditLogs) ListForTarget(ctx context.Context, targetID string, filters .
 // ListForActor returns what a user did, ordered by id, which is the order of time, a page at a time. Errors: ErrInvalid.
 func (t AuditLogs) ListForActor(ctx context.Context, userID string, filters ...Filter) ([]*HostAuditLog, error) {
 	return t.List(ctx, append([]Filter{Where("actor_user_id", userID)}, filters...)...)
+}
+
+// EventTenantDropped is written when a dropped tenant's database is gone.
+const EventTenantDropped = "tenant.dropped"
+
+// RecordOnce writes that something happened to a target, in the name of the context's actor, unless that is written already. It
+// needs a Tx, which holds a lock on the target: others who do the same wait for it. Errors: ErrInvalid.
+func (t AuditLogs) RecordOnce(ctx context.Context, event, targetID string) error {
+	if t.s.tx == nil {
+		return invalid("tx", "what happens once is recorded within a transaction")
+	}
+	written, err := t.ListForTarget(ctx, targetID, Where("event_type", event), Limit(1))
+	if err != nil || len(written) > 0 {
+		return err
+	}
+	return record(ctx, t.s.tx, event, targetID, "")
 }
 
 // actorKey is the context key of WithActor.

@@ -161,11 +161,16 @@ func (t MigrationTenants) free(ctx context.Context, tenantID string) (bool, erro
 	return touched > 0, err
 }
 
-// Heartbeat extends the leases of all tenants that a worker has claimed, to lease from now.
-func (t MigrationTenants) Heartbeat(ctx context.Context, worker string, lease time.Duration) error {
-	_, err := t.s.exec(ctx, "UPDATE sys_migration_tenants SET lease_until = $2 WHERE worker = $1 AND status = 'running'",
-		[]any{worker, t.s.db.engine.time(t.s.db.now().Add(lease))}, nothing)
-	return err
+// Heartbeat extends the leases of all tenants that a worker has claimed, to lease from now, and returns those tenants' ids. One that is
+// missing was taken over.
+func (t MigrationTenants) Heartbeat(ctx context.Context, worker string, lease time.Duration) ([]string, error) {
+	var held []string
+	err := t.s.returning(ctx, "UPDATE sys_migration_tenants SET lease_until = $2 WHERE worker = $1 AND status = 'running' RETURNING tenant_id",
+		[]any{worker, t.s.db.engine.time(t.s.db.now().Add(lease))}, func(row scanner) error {
+			held = append(held, "")
+			return row.Scan(&held[len(held)-1])
+		})
+	return held, err
 }
 
 // Finish writes down how a worker left a tenant that it had claimed: Status, the versions, DurationMS and Error. Of the error, which

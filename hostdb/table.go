@@ -146,19 +146,58 @@ func (t Table[M]) Update(ctx context.Context, m *M) error {
 		return err
 	}
 	return t.s.write(ctx, func(tx *Tx) error {
-		in := t.in(tx)
-		before, err := in.Lock(ctx, t.r.id(m))
+		before, err := t.in(tx).Lock(ctx, t.r.id(m))
 		if err != nil {
 			return err
 		}
-		if !t.r.differ(before, m) {
-			return nil
-		}
-		if err := in.put(ctx, t.r.updating(), args, m); err != nil {
+		return t.in(tx).replace(ctx, before, m, args)
+	})
+}
+
+// replace writes a row, whose columns are args, over a locked one.
+func (t Table[M]) replace(ctx context.Context, before, m *M, args []any) error {
+	if !t.r.differ(before, m) {
+		return nil
+	}
+	if err := t.put(ctx, t.r.updating(), args, m); err != nil {
+		return err
+	}
+	return audit(ctx, t.s.tx, t.r, "updated", before, m)
+}
+
+// Change locks the row with this id, has change change it, and writes it as Update does, in one transaction. It returns the row as it
+// is then. What change returns ends it. change may run more than once. Errors: as for Update.
+func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) (*M, error) {
+	if err := t.r.checkID(id); err != nil {
+		return nil, err
+	}
+	if t.r.alter != nil {
+		return nil, t.r.alter(nil)
+	}
+	var m M
+	err := t.s.write(ctx, func(tx *Tx) error {
+		in := t.in(tx)
+		before, err := in.Lock(ctx, id)
+		if err != nil {
 			return err
 		}
-		return audit(ctx, tx, t.r, "updated", before, m)
+		m = *before
+		if err := change(&m); err != nil {
+			return err
+		}
+		args, err := t.r.values(t.s.db.engine, &m)
+		if err != nil {
+			return err
+		}
+		if t.r.id(&m) != id {
+			return invalid(t.r.columns[0].name, "can't be changed")
+		}
+		return in.replace(ctx, before, &m, args)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &m, nil
 }
 
 // Delete removes the row with this id. Errors: ErrNotFound; ErrConflict where other rows refer to it; ErrImmutable.

@@ -2,6 +2,7 @@ package hostdbtest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,7 +114,9 @@ func claims(t *testing.T, db *hostdb.DB) {
 	must(t, err)
 	lost := &hostdb.MigrationTenant{RunID: all[0], TenantID: ids[1], Worker: "a", Status: hostdb.MigrationDone}
 	refused(t, m.Finish(ctx, lost), hostdb.ErrConflict, "lease")
-	must(t, m.Heartbeat(ctx, "a", time.Hour))
+	held, err := m.Heartbeat(ctx, "a", time.Hour)
+	must(t, err)
+	same(t, "held by a", strings.Join(held, " "), ids[0])
 	done := &hostdb.MigrationTenant{RunID: all[0], TenantID: ids[0], Worker: "a", Status: hostdb.MigrationFailed, VersionBefore: 1,
 		VersionAfter: 2, DurationMS: 7, Error: "bro\x00ken"}
 	must(t, m.Finish(ctx, done))

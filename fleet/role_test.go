@@ -1,0 +1,152 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// ordinary makes a login role with some rights, which is no superuser, and returns the server's address with it. Statements then change
+// it by its name, in the place of %s.
+func (w *world) ordinary(t *testing.T, rights string) (server hostdb.Secret, change func(statement string)) {
+	t.Helper()
+	conn, name := w.connect(t), "app_"+hostdb.NewID()
+	change = func(statement string) {
+		t.Helper()
+		_, err := conn.Exec(context.Background(), fmt.Sprintf(statement, name))
+		must(t, err)
+	}
+	change("CREATE ROLE %s LOGIN PASSWORD 's3cret' NOSUPERUSER " + rights)
+	t.Cleanup(func() {
+		w.dropTemplates(t) // which it owns
+		change("DROP ROLE %s")
+	})
+	u, err := url.Parse(w.url)
+	must(t, err)
+	u.User = url.UserPassword(name, "s3cret")
+	return hostdb.Secret(u.String()), change
+}
+
+// onServer makes a fleet that creates databases with that server's role.
+func (w *world) onServer(t *testing.T, server hostdb.Secret, roles bool, more ...string) *fleet.Fleet {
+	t.Helper()
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest(more...), Server: server, RolePerTenant: roles})
+	must(t, err)
+	return f
+}
+
+func TestAServersRoleThatIsNoSuperuserDoesAllThatTenantsNeed(t *testing.T) {
+	for kind, rights := range map[string]string{
+		"with a role per tenant":             "CREATEDB CREATEROLE",
+		"that inherits nothing":              "CREATEDB CREATEROLE NOINHERIT",
+		"without roles, but with a template": "CREATEDB",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			w, roles := newWorld(t, "postgres"), rights != "CREATEDB"
+			ctx := t.Context()
+			server, _ := w.ordinary(t, rights)
+			if roles { // a first attempt stops half way, after the role was made
+				if _, err := w.onServer(t, server, true, "NONSENSE").Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
+					t.Fatal("a broken migration passed")
+				}
+			}
+			f := w.onServer(t, server, roles)
+			acme, err := f.Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
+			must(t, err)
+			w.at(t, acme, 2)
+			if n := len(w.templates(t)); !roles && n != 1 {
+				t.Errorf("%d templates", n)
+			}
+			if roles {
+				w.checkIsolation(t, server, acme)
+			}
+			_, err = w.onServer(t, server, roles, extra(3)).Migrate(ctx, fleet.MigrateOptions{})
+			must(t, err)
+			w.at(t, acme, 3)
+			must(t, f.Suspend(ctx, acme.ID))
+			must(t, f.Resume(ctx, acme.ID))
+			cutOff, err := pgx.Connect(ctx, acme.DBURL.Reveal())
+			must(t, err)
+			defer cutOff.Close(context.Background())
+			for range 2 {
+				must(t, f.Drop(ctx, acme.ID))
+			}
+			if _, err := cutOff.Exec(ctx, "SELECT 1"); err == nil {
+				t.Error("who was connected still is")
+			}
+			if n := w.databases(t) + w.roles(t); n != 0 {
+				t.Errorf("%d databases and roles are left", n)
+			}
+		})
+	}
+}
+
+// checkIsolation checks that nobody but the tenant's role may connect to its database, the server's role neither, which isn't a member.
+func (w *world) checkIsolation(t *testing.T, server hostdb.Secret, tenant *hostdb.TenantCatalog) {
+	t.Helper()
+	u, err := url.Parse(server.Reveal())
+	must(t, err)
+	var public, member bool
+	must(t, w.connect(t).QueryRow(t.Context(), "SELECT has_database_privilege($1, $2, 'CONNECT'), pg_has_role($1, $2, 'MEMBER')",
+		u.User.Username(), "tenant_"+tenant.ID).Scan(&public, &member))
+	if public || member {
+		t.Errorf("the server's role may connect: %v, and is a member of the tenant's: %v", public, member)
+	}
+}
+
+func TestWhatAServersRoleIsMissingIsNamed(t *testing.T) {
+	for want, rights := range map[string]string{"CREATEDB": "CREATEROLE", "CREATEROLE": "CREATEDB"} {
+		t.Run(want, func(t *testing.T) {
+			w := newWorld(t, "postgres")
+			server, change := w.ordinary(t, rights)
+			f := w.onServer(t, server, true)
+			_, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
+			if err == nil || !strings.Contains(err.Error(), "Config.Server's role") || !strings.Contains(err.Error(), " "+want+":") ||
+				strings.Contains(err.Error(), "s3cret") {
+				t.Fatalf("Provision = %v", err)
+			}
+			change("ALTER ROLE %s " + want) // and it goes on
+			acme, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
+			must(t, err)
+			must(t, f.Drop(t.Context(), acme.ID))
+		})
+	}
+}
+
+func TestADropThatASuperusersConnectionIsInTheWayOfSaysSo(t *testing.T) {
+	w := newWorld(t, "postgres")
+	ctx := t.Context()
+	server, _ := w.ordinary(t, "CREATEDB CREATEROLE")
+	f := w.onServer(t, server, true)
+	acme, err := f.Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
+	must(t, err)
+	u, err := url.Parse(w.url)
+	must(t, err)
+	u.Path = "/tenant_" + acme.ID
+	super, err := pgx.Connect(ctx, u.String())
+	must(t, err)
+	err = f.Drop(ctx, acme.ID)
+	if err == nil || !strings.Contains(err.Error(), "end its connections") || !strings.Contains(err.Error(), "no superuser") {
+		t.Errorf("Drop = %v", err)
+	}
+	must(t, super.Close(ctx))
+	must(t, f.Drop(ctx, acme.ID))
+	if n := w.databases(t) + w.roles(t); n != 0 {
+		t.Errorf("%d databases and roles are left", n)
+	}
+	lease, err := w.pool.Lease(acme)
+	must(t, err)
+	defer lease.Release()
+	if err := lease.DB().PingContext(ctx); !errors.Is(err, tenantdb.ErrTenantUnavailable) {
+		t.Errorf("the dropped tenant's database: %v", err)
+	}
+}
