@@ -28,6 +28,7 @@ type proxy struct {
 	conns    map[net.Conn]struct{}
 	hung     chan struct{} // open while nothing gets through; nil otherwise
 	refusing bool
+	epoch    int // connections of an earlier one are forgotten
 }
 
 // newProxy puts a network before a server.
@@ -63,19 +64,23 @@ func (p *proxy) serve(in net.Conn) {
 		return
 	}
 	p.conns[in], p.conns[out] = struct{}{}, struct{}{}
+	epoch := p.epoch
 	p.mu.Unlock()
-	go p.carry(in, out)
-	p.carry(out, in)
+	go p.carry(in, out, epoch)
+	p.carry(out, in, epoch)
 }
 
 // carry copies one way until that way ends.
-func (p *proxy) carry(from, to net.Conn) {
+func (p *proxy) carry(from, to net.Conn, epoch int) {
 	piece := make([]byte, 4096)
 	for {
 		n, err := from.Read(piece)
 		p.mu.Lock()
-		hung := p.hung
+		hung, forgotten := p.hung, epoch != p.epoch
 		p.mu.Unlock()
+		if forgotten && err == nil {
+			continue
+		}
 		if hung != nil {
 			<-hung
 		}
@@ -94,6 +99,13 @@ func (p *proxy) hang() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hung = make(chan struct{})
+}
+
+// forget swallows what comes by connections that there are, as an address translator does that has dropped them.
+func (p *proxy) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.epoch++
 }
 
 // reset ends what there is, and refuse what comes, until mend.
@@ -296,4 +308,27 @@ func TestADatabaseDroppedUnderLoadIsItsTenantsTroubleAlone(t *testing.T) {
 	must(t, conn.Close(t.Context()))
 	admin(t, "ALTER DATABASE "+name+"_restored RENAME TO "+name)
 	c.goesOn(t, "acme", "other")
+}
+
+func TestConnectionsThatTheNetworkForgotAreReplacedInTime(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	base, err := url.Parse(pgtest.Shared(t).URL("postgres"))
+	must(t, err)
+	p := newProxy(t, base.Host)
+	w.moveTo(acme, pgtest.Shared(t), p.listener.Addr().String())
+	ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), acme.ID) // a context without a deadline
+	must(t, err)
+	defer leave()
+	idle(t, ctx, 5)
+	p.forget()
+	quiet := time.Now()
+	eventually(t, func() bool { return time.Since(quiet) > 1100*time.Millisecond }) // until then nobody would be asked
+	asked := time.Now()
+	if got := ask[string](t, ctx, "SELECT name FROM me"); got != "acme" {
+		t.Errorf("read %q", got)
+	}
+	if took := time.Since(asked); took > 10*time.Second { // two for the first of them, little for each of the others, and a slow machine
+		t.Errorf("after %v", took)
+	}
 }

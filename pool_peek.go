@@ -10,7 +10,7 @@ import (
 // peeker looks at a socket without taking anything from it. It isn't for two goroutines at once.
 type peeker struct {
 	raw  syscall.RawConn
-	look func(fd uintptr) bool // made once, so that a look allocates nothing
+	look func(fd uintptr) // made once, so that a look allocates nothing
 	seen socketState
 	byte [1]byte
 }
@@ -26,7 +26,7 @@ func newPeeker(conn net.Conn) *peeker {
 		return nil
 	}
 	p := &peeker{raw: raw}
-	p.look = func(fd uintptr) bool {
+	p.look = func(fd uintptr) {
 		n, _, err := syscall.Recvfrom(int(fd), p.byte[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		switch {
 		case err == syscall.EAGAIN || err == syscall.EWOULDBLOCK:
@@ -36,7 +36,6 @@ func newPeeker(conn net.Conn) *peeker {
 		default: // the end, or a reset
 			p.seen = socketEnded
 		}
-		return true
 	}
 	return p
 }
@@ -47,6 +46,8 @@ func (p *peeker) peek() socketState {
 		return socketSilent
 	}
 	p.seen = socketSpeaks
-	_ = p.raw.Read(p.look) // where it fails nothing was seen, and the server is asked
+	// Not Read, which would wait for a reader: where a write took long, pgx leaves one behind in the idle connection. Where this
+	// fails nothing is seen, and the server is asked.
+	_ = p.raw.Control(p.look)
 	return p.seen
 }

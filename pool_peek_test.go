@@ -33,6 +33,31 @@ func TestAPeekSeesWordsAndTheEndAndTakesNothing(t *testing.T) {
 			if got := tenantdb.Peek(conn); got != "silent" {
 				t.Errorf("at first: %s", got)
 			}
+			reading, read, looked := make(chan struct{}), make(chan error), make(chan string)
+			go func() { // as pgx does after a slow write
+				close(reading)
+				_, err := conn.Read(make([]byte, 1))
+				read <- err
+			}()
+			<-reading
+			go func() {
+				seen := "silent"
+				for i := 0; i < 10_000 && seen == "silent"; i++ {
+					seen = tenantdb.Peek(conn)
+				}
+				looked <- seen
+			}()
+			select {
+			case seen := <-looked:
+				if seen != "silent" {
+					t.Errorf("beside a reader: %s", seen)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("a peek waits for the reader")
+			}
+			_, err = far.Write([]byte("y"))
+			must(t, err)
+			must(t, <-read)
 			_, err = far.Write([]byte("x"))
 			must(t, err)
 			eventually(t, func() bool { return tenantdb.Peek(conn) == "speaks" })

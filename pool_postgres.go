@@ -268,20 +268,35 @@ const (
 	askAfter = time.Second
 )
 
-// answers reports whether the server is still there, as far as that is known.
-func (c *pooledConn) answers(ctx context.Context) bool {
+// answers reports whether the server is still there, as far as that is known; where it has to be asked, within some patience.
+func (c *pooledConn) answers(ctx context.Context, patience time.Duration) bool {
 	pg, now := c.Conn.Conn().PgConn(), time.Since(start)
 	if pg.IsClosed() || pg.TxStatus() != 'I' {
 		return false
 	}
 	if unused := now - c.asked; unused > peekAfter {
 		seen := c.socket.peeker.peek()
-		if seen == socketEnded || (seen == socketSpeaks || unused > askAfter) && pg.Ping(ctx) != nil {
+		if seen == socketEnded || (seen == socketSpeaks || unused > askAfter) && !c.answersNow(ctx, patience) {
 			return false
 		}
 	}
 	c.asked = now
 	return true
+}
+
+// answersNow asks the server. The socket's own deadline bounds it, since a context's end would have the question cancelled, by another
+// connection that may hang as well.
+func (c *pooledConn) answersNow(ctx context.Context, patience time.Duration) bool {
+	deadline := time.Now().Add(patience)
+	if sooner, ok := ctx.Deadline(); ok && sooner.Before(deadline) {
+		deadline = sooner
+	}
+	_ = c.socket.SetDeadline(deadline)
+	if c.Conn.Conn().PgConn().Ping(context.WithoutCancel(ctx)) != nil {
+		c.abandoned.Store(true) // pgx may be closing it in the background
+		return false
+	}
+	return c.socket.SetDeadline(time.Time{}) == nil
 }
 
 // acquire takes a connection that answers out of the pool, on behalf of the context's scope.
@@ -292,15 +307,16 @@ func (p *PGX) acquire(ctx context.Context) (*loan, error) {
 		of = &scope.ctx.loans
 		owner = &of.owner
 	}
-	for {
+	for patience := serverPatience; ; {
 		conn, err := p.lease.Acquire(ctx, owner)
 		if err != nil {
 			return nil, explainPG(err)
 		}
-		if conn.Value().answers(ctx) { // a dead one makes way for the next
+		if conn.Value().answers(ctx, patience) { // a dead one makes way for the next
 			return of.note(conn)
 		}
 		conn.Release(keyedpool.Destroy)
+		patience = serverPatience / 20 // where a network has forgotten one, it has forgotten those that were used before it
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

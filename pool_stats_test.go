@@ -79,3 +79,26 @@ func TestStatsTellOfSQLiteFiles(t *testing.T) {
 		t.Errorf("after it: %+v", s)
 	}
 }
+
+// TestReplicasDivideTheBudget is PoolConfig's arithmetic.
+func TestReplicasDivideTheBudget(t *testing.T) {
+	const here, there = "db1.example.com:5432", "db2.example.com:6432"
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 80, Replicas: 3, Budgets: map[string]int{there: 31}})
+	must(t, err)
+	for _, server := range []string{here, there} {
+		lease, err := pool.Lease(&hostdb.TenantCatalog{ID: hostdb.NewID(), DBURL: hostdb.Secret("postgres://app:secret@" + server + "/x")})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, _ = lease.PG().Acquire(ctx)
+		lease.Release()
+	}
+	got := map[string]int{}
+	for _, s := range pool.Stats().Servers {
+		got[s.Server] = s.Budget
+	}
+	if len(got) != 2 || got[here] != 26 || got[there] != 10 {
+		t.Errorf("budgets of each of three processes: %v; want 80/3 and 31/3, rounded down", got)
+	}
+	must(t, pool.Close(t.Context()))
+}

@@ -13,8 +13,9 @@ import (
 // tenants allow, which was the best split of those tried. A pool in use isn't closed.
 type lruPools struct {
 	urls      []string
-	pools     int // at most
-	conns     int // each
+	text      string // of the query
+	pools     int    // at most
+	conns     int    // each
 	mu        sync.Mutex
 	open      map[int]*lruPool
 	leastLast *list.List // of *lruPool, the one used last in front
@@ -29,7 +30,7 @@ type lruPool struct {
 
 func newLRUPools(urls []string, budget int) *lruPools {
 	pools := min(budget, len(urls))
-	return &lruPools{urls: urls, pools: pools, conns: budget / pools, open: map[int]*lruPool{}, leastLast: list.New()}
+	return &lruPools{urls: urls, text: pointQuery, pools: pools, conns: budget / pools, open: map[int]*lruPool{}, leastLast: list.New()}
 }
 
 func (l *lruPools) query(ctx context.Context, tenant int) (string, error) {
@@ -38,7 +39,7 @@ func (l *lruPools) query(ctx context.Context, tenant int) (string, error) {
 		return "", err
 	}
 	defer l.giveBack(p)
-	return readName(p.pool.QueryRow(ctx, pointQuery, 1))
+	return readName(p.pool.QueryRow(ctx, l.text, 1))
 }
 
 // take returns a tenant's pool, for which the one used longest ago may have to go.
