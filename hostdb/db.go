@@ -41,6 +41,8 @@ type DB struct {
 	access preparedAccess
 	turns  atomic.Uint64 // how often somebody got SQLite's one connection to write on
 
+	replaced atomic.Bool // SQLite: the feed saw another file at the path, or none; connections would go on with the old one
+
 	closing   sync.Once
 	closed    chan struct{}
 	closeErr  error
@@ -118,6 +120,17 @@ func (db *DB) LogValue() slog.Value {
 // now is the configured clock, as the database stores it.
 func (db *DB) now() time.Time {
 	return canonical(db.config.Now())
+}
+
+// usable returns why no statement may run, if none may.
+func (db *DB) usable() error {
+	switch {
+	case db.isClosed():
+		return &failure{kind: ErrUnavailable, text: "the database is closed"}
+	case db.replaced.Load():
+		return errReplaced
+	}
+	return nil
 }
 
 // isClosed reports whether Close has begun.

@@ -62,12 +62,23 @@ func (c *postgresCursor) connect(ctx context.Context) error {
 	return err
 }
 
-// poll implements cursor.
+// poll implements cursor. A connection on which it failed is not used again: another may lead to another server.
 func (c *postgresCursor) poll(ctx context.Context) ([]Change, bool, error) {
 	c.polled = time.Now()
-	if err := c.connect(ctx); err != nil {
-		return nil, false, err
+	err := c.connect(ctx)
+	var changes []Change
+	reset := false
+	if err == nil {
+		changes, reset, err = c.look(ctx)
 	}
+	if err != nil {
+		c.close()
+	}
+	return changes, reset, err
+}
+
+// look asks for what has not been delivered.
+func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 	c.notified = false
 	rows, err := c.conn.Query(ctx, pollPostgres, c.snapshot)
 	if err != nil {

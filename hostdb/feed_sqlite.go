@@ -43,7 +43,7 @@ func (c *sqliteCursor) connect(ctx context.Context) error {
 
 // poll implements cursor.
 func (c *sqliteCursor) poll(ctx context.Context) ([]Change, bool, error) {
-	if err := c.db.origin.sameFile(); err != nil {
+	if err := c.db.lookAtFile(); err != nil {
 		return nil, false, err
 	}
 	if err := c.connect(ctx); err != nil {
@@ -105,14 +105,19 @@ func (c *sqliteCursor) close() {
 	}
 }
 
-// sameFile fails when the file at the path is not the one that was opened: connections still work on the old one.
-func (o *origin) sameFile() error {
-	if o.path == "" {
+// errReplaced is every statement's answer once the file is another.
+var errReplaced = &failure{kind: ErrUnavailable, text: "the database's file has been replaced or removed; open it again"}
+
+// lookAtFile fails when the file at the path is not the one that was opened, and so do statements until it is.
+func (db *DB) lookAtFile() error {
+	if db.origin.path == "" {
 		return nil
 	}
-	info, err := os.Stat(o.path)
-	if err != nil || !os.SameFile(info, o.file) {
-		return &failure{kind: ErrUnavailable, text: "the database's file has been replaced or removed; open it again"}
+	info, err := os.Stat(db.origin.path)
+	gone := err != nil || !os.SameFile(info, db.origin.file)
+	db.replaced.Store(gone)
+	if gone {
+		return errReplaced
 	}
 	return nil
 }

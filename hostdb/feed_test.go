@@ -351,9 +351,21 @@ func TestAReplacedFileIsReported(t *testing.T) {
 			if !errors.Is(e.err, hostdb.ErrUnavailable) {
 				t.Fatalf("error = %v, want ErrUnavailable", e.err)
 			}
-			return
+			break
 		}
 	}
+	// What would go to the old file, or come from it, is refused.
+	plan := &hostdb.PricingPlan{ID: "pro", Name: "Pro"}
+	_, access := db.Access(t.Context(), hostdb.UserKey{OAuthID: "x"}, hostdb.TenantKey{Slug: "acme"})
+	_, begin := db.Begin(t.Context())
+	for what, err := range map[string]error{"a write": db.Plans.Insert(t.Context(), plan), "access": access, "a transaction": begin} {
+		if !errors.Is(err, hostdb.ErrUnavailable) {
+			t.Errorf("%s: error = %v, want ErrUnavailable", what, err)
+		}
+	}
+	must(t, os.Rename(path+".old", path)) // it was only out of the way for a while
+	until(t, events, func(_ []hostdb.Change, d hostdb.Delivery) bool { return true })
+	must(t, db.Plans.Insert(t.Context(), plan))
 }
 
 func TestManyChangesAtOnceAreAReset(t *testing.T) {

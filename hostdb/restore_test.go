@@ -2,7 +2,10 @@ package hostdb_test
 
 import (
 	"database/sql"
+	"errors"
+	"net/url"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,4 +87,46 @@ func TestAFailoverEndsInAReset(t *testing.T) {
 	must(t, pool.QueryRow("SELECT pg_promote()").Scan(&promoted))
 	addUsers(t, pool, 3)
 	wantReset(t, db, events, stopped)
+}
+
+// TestAStandbyAmongTheHostsIsNeverAsked: its facts may be of any age, so nothing is better than what it says, and the feed finds back
+// to the primary.
+func TestAStandbyAmongTheHostsIsNeverAsked(t *testing.T) {
+	primary, standby := pgtest.Start(t), pgtest.Start(t)
+	given := primary.Database(t)
+	must(t, open(t, hostdb.Config{URL: hostdb.Secret(given)}).Close())
+	dir, copied := dataDirectory(t, rawURL(t, given)), dataDirectory(t, rawURL(t, standby.URL("postgres")))
+	primary.Stop()
+	standby.Stop()
+	shell(t, "rm", "-r", copied)
+	shell(t, "cp", "-a", dir, copied)
+	shell(t, "cp", "-a", copied+"/postgresql.auto.conf", copied+"/standby.signal")
+	must(t, primary.Start())
+	must(t, standby.Start())
+
+	u, err := url.Parse(given)
+	must(t, err)
+	other, err := url.Parse(standby.URL(strings.TrimPrefix(u.Path, "/")))
+	must(t, err)
+	wantField(t, openErr(t, other.String()), hostdb.ErrUnavailable, "url.host")
+	u.Host += "," + other.Host
+	db := open(t, hostdb.Config{URL: hostdb.Secret(u.String()), PollInterval: 20 * time.Millisecond, NoNotify: true})
+	events := listen(t, db)
+	next(t, events)
+	primary.Kill()
+	for range 10 {
+		if _, err := db.Users.Get(t.Context(), hostdb.NewID()); !errors.Is(err, hostdb.ErrUnavailable) {
+			t.Errorf("with the primary away: error = %v, want ErrUnavailable", err)
+		}
+	}
+	for next(t, events).err == nil {
+	}
+	must(t, primary.Start())
+	started := time.Now()
+	for e := next(t, events); e.err != nil || e.delivery.PolledAt.Before(started); e = next(t, events) {
+		if time.Since(started) > 20*time.Second {
+			t.Fatalf("the feed doesn't find back to the primary: %v", e.err)
+		}
+	}
+	must(t, db.Ping(t.Context()))
 }

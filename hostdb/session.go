@@ -32,8 +32,8 @@ func (s session) writer() (querier, error) {
 }
 
 func (s session) pick(pool *sql.DB) (querier, error) {
-	if s.db.isClosed() {
-		return nil, &failure{kind: ErrUnavailable, text: "the database is closed"}
+	if err := s.db.usable(); err != nil {
+		return nil, err
 	}
 	if s.tx == nil {
 		return pool, nil

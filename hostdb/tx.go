@@ -31,8 +31,8 @@ const longestWait = 5 * time.Second
 // isolation level. SQLite: with the write lock from the start; where another transaction of this DB holds it for 5 s:
 // ErrUnavailable. Errors: ErrUnavailable.
 func (db *DB) Begin(ctx context.Context) (*Tx, error) {
-	if db.isClosed() {
-		return nil, &failure{kind: ErrUnavailable, text: "the database is closed"}
+	if err := db.usable(); err != nil {
+		return nil, err
 	}
 	begun, end, err := db.begin(ctx)
 	if err != nil {

@@ -1,11 +1,14 @@
 package hostdb
 
 import (
+	"context"
+	"errors"
 	"net/url"
 	"os"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // origin is where a database is.
@@ -60,7 +63,20 @@ func parsePostgres(given string) (*origin, error) {
 	if err != nil {
 		return nil, invalid("url", "has a parameter that is malformed or unknown, or names a file that can't be read")
 	}
+	if server.ValidateConnect == nil && !u.Query().Has("target_session_attrs") {
+		server.ValidateConnect = refuseStandby
+	}
 	return &origin{engine: postgres, url: Secret(given), masked: maskURL(u), server: server}, nil
+}
+
+// refuseStandby is for a standby among the URL's hosts, or behind a name that moves: it would answer with facts of any age.
+func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
+	err := pgconn.ValidateConnectTargetSessionAttrsPrimary(ctx, conn)
+	var pg *pgconn.PgError
+	if err == nil || errors.As(err, &pg) || ctx.Err() != nil || conn.IsClosed() {
+		return err
+	}
+	return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server is a standby; name the primary, too"}
 }
 
 // maskURL hides the password, also where it is a parameter.
