@@ -79,7 +79,8 @@ type CacheConfig struct {
 	MaxStaleIfDown time.Duration
 	// MaxLoads bounds how many lookups run at once. Default 4.
 	MaxLoads int
-	// LoadTimeout bounds one lookup. Default 1 s.
+	// LoadTimeout bounds one lookup, the wait for its turn included. Default 1 s. The lookup itself may take no longer than
+	// MaxStaleness, since its answer would be too old.
 	LoadTimeout time.Duration
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
@@ -114,6 +115,33 @@ func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
 		})
 		if took := time.Since(down); !stale || took < 2*time.Second {
 			t.Errorf("refused %v after the database went down (stale facts served: %v); it should serve for 3 s", took, stale)
+		}
+	})
+}
+
+// TestAChangedPlanIsFelt, the one that the tenant's own tier names and the one that it subscribes to.
+func TestAChangedPlanIsFelt(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ann := w.user("ann")
+		free, paying := w.tenant("free", ann), w.tenant("paying", ann)
+		plans := map[string]*hostdb.PricingPlan{free.Slug: {ID: "free", Name: "Free"}, paying.Slug: {ID: "pro", Name: "Pro"}}
+		for _, plan := range plans {
+			must(t, w.host.Plans.Insert(t.Context(), plan))
+		}
+		must(t, w.host.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: paying.ID, PlanTier: "pro",
+			Status: hostdb.SubscriptionActive, PaymentType: hostdb.PaymentSubscription}))
+		cfg := w.config()
+		cfg.Cache.MaxAge = time.Hour
+		mw := w.middleware(cfg)
+		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+		h := mw.Handler(tenantdb.RequireFeature("export")(http.HandlerFunc(whoami)))
+		for slug, plan := range plans {
+			if rec := do(h, request("ann", slug)); rec.Code != 403 {
+				t.Errorf("%s: a feature that the plan lacks: %d %s", slug, rec.Code, rec.Body)
+			}
+			plan.Features = []string{"export"}
+			must(t, w.host.Plans.Update(t.Context(), plan))
+			eventually(t, func() bool { return do(h, request("ann", slug)).Code == 200 })
 		}
 	})
 }

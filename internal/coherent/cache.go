@@ -42,7 +42,8 @@ type Config[K comparable, V any] struct {
 	// MaxAge and DenialAge bound an entry's age; a grant's is shortened by up to a tenth, so that entries loaded together don't
 	// end together.
 	MaxAge, DenialAge time.Duration
-	// LoadTimeout bounds one load, the wait for its turn included; MaxLoads how many run at once.
+	// LoadTimeout bounds one load, the wait for its turn included; without that wait MaxStaleness bounds it too. MaxLoads is how
+	// many run at once.
 	LoadTimeout time.Duration
 	MaxLoads    int
 }
@@ -167,7 +168,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V
 // Again reports whether Get would return this entry of its once more, without waiting and without loading it anew in the background.
 // at is what it is for Get.
 func (c *Cache[K, V]) Again(e *Entry[K, V], at time.Time) bool {
-	if e.gone.Load() && mutation != keptOutlives || c.judge(e, instantOf(at)) != fresh {
+	if e.gone.Load() || c.judge(e, instantOf(at)) != fresh {
 		return false
 	}
 	c.held.hit(e)
@@ -260,6 +261,9 @@ func (c *Cache[K, V]) fly(hash uint64, key K, f *flight[K, V]) {
 		f.err = ctx.Err()
 		return
 	}
+	// An answer is as old as its load took. Waiting for a turn adds nothing to that.
+	ctx, cancel = context.WithTimeout(ctx, c.cfg.MaxStaleness)
+	defer cancel()
 	entry, err := c.load(ctx, key)
 	if err != nil {
 		c.stats.failures.Add(1)

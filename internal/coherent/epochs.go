@@ -141,7 +141,9 @@ func (c *Cache[K, V]) PlanChanged(id string) {
 
 // Reset tells the cache that anything may have changed.
 func (c *Cache[K, V]) Reset() {
-	c.epochs.raise(&c.epochs.reset)
+	if mutation != resetForgotten {
+		c.epochs.raise(&c.epochs.reset)
+	}
 }
 
 // Polled tells the cache that every change committed before began has been reported to it. Call it after reporting the changes that

@@ -229,6 +229,17 @@ func (m *model) poll(c *Cache[key, fact], travel time.Duration) {
 	c.Polled(began)
 }
 
+// lose tells the cache of everything at once what it would have told one by one.
+func (m *model) lose(c *Cache[key, fact]) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.Reset()
+	for _, change := range m.pending {
+		m.applied[change.part][change.version] = time.Now()
+	}
+	m.pending = nil
+}
+
 // judge says what is wrong with an answer that was asked for at one time and given at another.
 func (m *model) judge(k key, f fact, asked, given time.Time, bound time.Duration) string {
 	m.mu.Lock()

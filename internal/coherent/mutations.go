@@ -8,5 +8,8 @@ const (
 	ceilingIgnored     = "ceiling-ignored"      // MaxStaleIfDown doesn't bound
 	frontKeepsEvicted  = "front-keeps-evicted"  // an evicted entry is still found
 	frontKeepsReplaced = "front-keeps-replaced" // a new answer doesn't replace the one that is found without the lock
-	keptOutlives       = "kept-outlives"        // an entry that somebody kept is served although it was replaced or evicted
+
+	keptOutlivesEvicted  = "kept-outlives-evicted"  // an entry that somebody kept is served although it was evicted
+	keptOutlivesReplaced = "kept-outlives-replaced" // an entry that somebody kept is served although another took its place
+	resetForgotten       = "reset-forgotten"        // a Reset ends nothing
 )

@@ -51,7 +51,7 @@ type plan struct {
 
 var genStep = rapid.Custom(func(t *rapid.T) step {
 	return step{
-		What: rapid.SampledFrom([]string{"get", "get", "get", "get", "mutate", "mutate", "race", "race", "lag", "overtaken", "cancelled get", "hint", "down", "up", "cut",
+		What: rapid.SampledFrom([]string{"get", "get", "get", "get", "mutate", "mutate", "race", "race", "lag", "overtaken", "overtaken late", "cancelled get", "hint", "down", "up", "cut",
 			"mend", "reset", "panic", "exit", "hang", "invalidate"}).Draw(t, "what"),
 		Kind:  rapid.IntRange(0, 5).Draw(t, "kind"),
 		User:  rapid.IntRange(0, 1).Draw(t, "user"),
@@ -193,6 +193,24 @@ func (r *run) step(s step) {
 		}
 		r.get(context.Background(), k, false)
 		r.get(context.Background(), k, true)
+	case "overtaken late": // the same while nothing is told for so long that a load is needed, and then a look that began before the change ends
+		set(func() { m.cut = true })
+		time.Sleep(time.Second) // looks that are under way end
+		set(func() { m.cut = false })
+		m.poll(r.c, 0) // so that it is known how old the last one is
+		set(func() { m.cut = true })
+		r.get(context.Background(), k, true)
+		time.Sleep(maxStaleness - 500*time.Millisecond)
+		set(func() { m.cut = false })
+		r.gets.Go(func() { m.poll(r.c, 900*time.Millisecond) })
+		synctest.Wait()
+		set(func() { m.cut = true })
+		m.mutate(s.Kind, k.user, k.slug)
+		time.Sleep(600 * time.Millisecond)
+		r.get(context.Background(), k, false)
+		time.Sleep(400 * time.Millisecond)
+		r.get(context.Background(), k, true)
+		set(func() { m.cut = false })
 	case "hint":
 		r.gets.Go(func() { m.poll(r.c, 0) })
 	case "down":
@@ -203,8 +221,8 @@ func (r *run) step(s step) {
 		set(func() { m.cut = true })
 	case "mend":
 		set(func() { m.cut = false })
-	case "reset":
-		r.c.Reset()
+	case "reset": // the log was pruned, or is another's: what it held is never told
+		m.lose(r.c)
 	case "panic", "exit", "hang":
 		set(func() { m.fault = s.What })
 	case "invalidate":
@@ -297,7 +315,8 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 	if out, err := exec.Command("go", "test", "-c", "-tags", "mutations", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	for _, bug := range []string{stampAfterLoad, flightIgnoresStamp, pollTimeAtEnd, ceilingIgnored, frontKeepsEvicted, frontKeepsReplaced, keptOutlives} {
+	for _, bug := range []string{stampAfterLoad, flightIgnoresStamp, pollTimeAtEnd, ceilingIgnored, frontKeepsEvicted, frontKeepsReplaced, keptOutlivesEvicted,
+		keptOutlivesReplaced, resetForgotten} {
 		t.Run(bug, func(t *testing.T) {
 			// Some bugs show in few scenarios: the test is run until it fails, ten times at most.
 			cmd := exec.Command(binary, "-test.run", "^TestWhatIsServedIsNeverStalerThanPromised$", "-test.count", "10", "-test.failfast",

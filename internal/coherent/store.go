@@ -119,7 +119,7 @@ func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
 	for _, from := range []*held[K, V]{&p.grants, &p.denials} {
 		if old, found := from.Peek(hash); found {
 			from.Remove(hash)
-			old.gone.Store(true)
+			old.gone.Store(mutation != keptOutlivesReplaced)
 			if mutation != frontKeepsReplaced {
 				p.front.drop(hash, old)
 			}
@@ -127,7 +127,7 @@ func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
 	}
 	if to.Len() == to.capacity {
 		hash, gone := to.evict()
-		gone.gone.Store(true)
+		gone.gone.Store(mutation != keptOutlivesEvicted)
 		if mutation != frontKeepsEvicted {
 			p.front.drop(hash, gone)
 		}
