@@ -114,7 +114,7 @@ func TestRecoveryIsNoStampede(t *testing.T) {
 	}
 	network.reset()
 	eventually(t, func() bool { return do(h, request(members[len(members)-1].ID, "acme")).Code == 503 }) // the youngest facts
-	w.update(acme, func(t *hostdb.TenantCatalog) { t.Name = "Acme Inc." }) // else the first look at the changes would make all facts good again
+	w.update(acme, func(t *hostdb.TenantCatalog) { t.Name = "Acme Inc." })                               // else the first look at the changes would make all facts good again
 
 	conn, err := pgx.Connect(t.Context(), w.host.URI())
 	must(t, err)
