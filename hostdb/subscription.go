@@ -47,7 +47,7 @@ type Subscription struct {
 	TrialEnd          *time.Time
 	CreatedAt         time.Time
 
-	// The latest of Stripe's events that the row shows. Its place in the order is that of (LastEventAt, LastEventRank,
+	// The latest of Stripe's events that the row shows, or was fetched for. Its place in the order is that of (LastEventAt, LastEventRank,
 	// LastEventID): only a later event changes the row (package stripehook).
 	LastEventAt   *time.Time
 	LastEventRank int

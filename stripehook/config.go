@@ -24,7 +24,8 @@ type Config struct {
 	// Account is the connected account (Stripe Connect, "acct_…") whose events are taken. Default: the events of the account
 	// that owns the endpoint, and of no connected one. Other accounts' events are answered 200 and change nothing.
 	Account string
-	// Fetcher, where set, is asked for a subscription instead of taking it from the event.
+	// Fetcher, where set, is asked for a subscription instead of taking it from the event: by events about it that aren't older than
+	// the second that its row has reached, and by all invoices and sessions.
 	Fetcher Fetcher
 	// Logger receives what happens to events (level Info; Warn where one is parked or fails) and refused requests (level Debug):
 	// events' ids and types, nothing else of a payload. Default: none.

@@ -5,7 +5,7 @@
 // (core_stripe_webhook_events): twice delivered, it is applied once; a crash undoes both, and the next delivery does the work. Of the
 // events about one subscription the last in the order of (created, status, id) is what its row shows, in whatever order they came;
 // an older one is recorded as skipped_out_of_order. A subscription that is canceled stays so. Invoices are written to the audit log
-// and never change a status.
+// and set no status; with a Fetcher they have the subscription fetched.
 //
 // A subscription belongs to the tenant whose id its metadata holds as tenant_id, or the metadata or client_reference_id of the
 // Checkout session that began it. Behind a payment link the client reference is part of the address and whoever pays may write any

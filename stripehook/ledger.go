@@ -27,7 +27,8 @@ const (
 
 // Replay applies an event again, from its stored payload, whatever became of it before, and then what was parked for want of it. It
 // returns the event's status. It asks nobody but the host database, and may be called as often as one likes: an event that has
-// been applied changes nothing. EventID is Stripe's ("evt_…"). Errors: hostdb.ErrNotFound; hostdb.ErrInvalid;
+// been applied changes nothing, also where a Fetcher's answer was another, but for this: where the row still shows it as it is, its
+// plan is looked up anew, as the price list may have lacked it. EventID is Stripe's ("evt_…"). Errors: hostdb.ErrNotFound; hostdb.ErrInvalid;
 // hostdb.ErrUnavailable.
 func Replay(ctx context.Context, host *hostdb.DB, eventID string) (string, error) {
 	l := &ledger{host: host, logger: slog.New(slog.DiscardHandler)}

@@ -117,7 +117,7 @@ func positionOf(e *event, status string) position {
 	return position{final(status), e.created, rank(status), e.id}
 }
 
-// reached is the place of the last event that a row shows; before all others where it shows none.
+// reached is the place of the last event that a row shows, or was fetched for; before all others where it shows none.
 func reached(row *hostdb.Subscription) position {
 	p := position{final: final(row.Status), created: -1, rank: row.LastEventRank, event: row.LastEventID}
 	if row.LastEventAt != nil {
@@ -134,7 +134,17 @@ func (p position) before(q position) bool {
 	return cmp.Or(cmp.Compare(p.created, q.created), cmp.Compare(p.rank, q.rank), cmp.Compare(p.event, q.event)) < 0
 }
 
-// mark notes in a row which event it shows.
+// latest returns the last of positions.
+func latest(first position, others ...position) position {
+	for _, p := range others {
+		if first.before(p) {
+			first = p
+		}
+	}
+	return first
+}
+
+// mark notes in a row which event it has reached.
 func (p position) mark(row *hostdb.Subscription) {
 	at := time.Unix(p.created, 0).UTC()
 	row.LastEventAt, row.LastEventRank, row.LastEventID = &at, p.rank, p.event
@@ -148,6 +158,11 @@ func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan) {
 	if s.customer != "" {
 		row.StripeCustID = s.customer
 	}
+	s.writePlan(row, plan)
+}
+
+// writePlan puts the plan into a row; nil where the price list doesn't have it.
+func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan) {
 	if plan != nil {
 		row.PlanTier, row.ProductName = plan.ID, plan.Name
 	} else {

@@ -70,71 +70,25 @@ func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, erro
 			return "", err
 		}
 	}
-	switch {
-	case w.state != nil:
-		at := positionOf(w.event, w.state.status)
-		if at.before(reached(row)) {
-			return hostdb.WebhookSkipped, nil
-		}
-		now, err := w.present(ctx, row)
-		if err != nil || now == nil {
-			return hostdb.WebhookSkipped, err
-		}
-		at.mark(row)
-		return hostdb.WebhookProcessed, w.write(ctx, row, now)
-	case w.fetcher != nil: // an invoice or a session says that something has happened
-		now, err := w.present(ctx, row)
-		if err != nil || now == nil {
-			return hostdb.WebhookProcessed, err
-		}
-		return hostdb.WebhookProcessed, w.write(ctx, row, now)
-	}
-	return hostdb.WebhookProcessed, nil
-}
-
-// present is the subscription as the Fetcher has it now, else as the event had it; nil where that would revive one that is over.
-func (w *work) present(ctx context.Context, row *hostdb.Subscription) (*state, error) {
-	now := w.state
+	var ask func() (*state, error)
 	if w.fetcher != nil {
-		var err error
-		if now, err = fetch(ctx, w.fetcher, w.stripeSub); err != nil {
-			return nil, err
-		}
-		if w.state != nil && final(w.state.status) && !final(now.status) {
-			now = w.state // the answer is the older of the two
-		}
+		ask = func() (*state, error) { return fetch(ctx, w.fetcher, w.stripeSub) }
 	}
-	if final(row.Status) && !final(now.status) {
-		return nil, nil
+	d, err := decide(w.event, w.change, row, ask)
+	if err != nil || d.now == nil {
+		return d.status, err
 	}
-	return now, nil
-}
-
-// write stores a state.
-func (w *work) write(ctx context.Context, row *hostdb.Subscription, now *state) error {
-	plan, err := w.planOf(ctx, now.prices)
-	if err != nil {
-		return err
-	}
-	now.write(row, plan)
-	return w.tx.Subscriptions.Update(ctx, row)
-}
-
-// planOf returns the highest of the plans that the prices are of; nil where the price list has none of them.
-func (w *work) planOf(ctx context.Context, prices []string) (best *hostdb.PricingPlan, err error) {
-	for _, price := range prices {
+	plan, err := highest(d.now.prices, func(price string) (*hostdb.PricingPlan, error) {
 		plan, err := w.tx.Plans.ByStripePrice(ctx, price)
 		if errors.Is(err, hostdb.ErrNotFound) {
-			continue
+			return nil, nil
 		}
-		if err != nil {
-			return nil, err
-		}
-		if best == nil || plan.TierLevel > best.TierLevel {
-			best = plan
-		}
+		return plan, err
+	})
+	if err != nil || !d.carryOut(row, plan) {
+		return d.status, err
 	}
-	return best, nil
+	return d.status, w.tx.Subscriptions.Update(ctx, row)
 }
 
 // errFetch is all that is told of a Fetcher's failure: its own error may hold anything.
