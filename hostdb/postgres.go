@@ -82,7 +82,7 @@ func connectError(ctx context.Context, err error) error {
 	case errors.As(err, &pg):
 		return refused(pg, err)
 	case errors.As(err, &dns):
-		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the host's name is unknown; check it"}
+		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the host's name is unknown; check it, and escape an @ in the password as %40"}
 	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn), ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		return &FieldError{Field: "url.host", Err: ErrUnavailable,
 			Reason: "no PostgreSQL answers there; check host, port, sslmode, and that the server runs"}

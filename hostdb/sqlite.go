@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"modernc.org/sqlite"
+	sqlitecode "modernc.org/sqlite/lib"
 )
 
 // The parameters of a connection. busy_timeout is how many milliseconds it waits for another process's lock; recursive
@@ -170,9 +171,13 @@ func badFile(reason string) error {
 // fileError says that a failure to open is about the file.
 func fileError(ctx context.Context, err error) error {
 	var own *FieldError
+	var driver *sqlite.Error
+	if errors.As(err, &driver) && driver.Code()&0xff == sqlitecode.SQLITE_NOTADB {
+		return badFile("it is no SQLite database; name another, or remove it")
+	}
 	err = translate(ctx, err, nothing)
 	if errors.As(err, &own) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	return badFile(strings.TrimPrefix(err.Error(), "hostdb: "))
+	return badFile(strings.TrimPrefix(strings.TrimPrefix(err.Error(), "hostdb: "), "unavailable: "))
 }
