@@ -16,12 +16,11 @@ type loan struct {
 	back       atomic.Bool
 }
 
-// loans are a scope's lease and the connections that it holds. What its code forgets to give back, as when it panics between Begin
-// and Commit, is taken back at the scope's end, which is the lease's.
+// loans are the connections that a scope holds. What its code forgets to give back, as when it panics between Begin and Commit, is
+// taken back at the scope's end, which is its lease's.
 type loans struct {
-	lease Lease           // of no tenant where the scope has none
+	lease *Lease          // the scope's
 	owner keyedpool.Owner // for whom the pool counts the connections
-	used  atomic.Bool     // there was one: a scope that took no connection ends without the lock
 
 	mu    sync.Mutex // guards what follows
 	first *loan
@@ -38,8 +37,7 @@ func (s *loans) note(conn pgConn) (*loan, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used.Store(true) // before over is read: either this sees the end, or the end sees this
-	if s.lease.over.Load() {
+	if s.lease.over.Load() { // the end takes back what is in the list by then
 		conn.Release(keyedpool.Healthy)
 		return nil, because(ErrTenantUnavailable, errScopeOver)
 	}
@@ -64,18 +62,7 @@ func (s *loans) forget(l *loan) {
 	}
 }
 
-// end ends the lease, once, and takes back what is still out. Those connections are closed: somebody may still be using them.
-func (s *loans) end() {
-	if s.lease.tenant == nil || s.lease.over.Swap(true) {
-		return
-	}
-	if s.used.Load() {
-		s.takeBack()
-	}
-	s.lease.tenant.release()
-}
-
-// takeBack closes the connections that are out.
+// takeBack closes the connections that are out: somebody may still be using them.
 func (s *loans) takeBack() {
 	s.mu.Lock()
 	var left []*loan

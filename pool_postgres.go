@@ -304,7 +304,7 @@ func (p *PGX) acquire(ctx context.Context) (*loan, error) {
 	var of *loans
 	var owner *keyedpool.Owner
 	if scope, ok := FromContext(ctx); ok {
-		of = &scope.ctx.loans
+		of = scope.ctx.borrows()
 		owner = &of.owner
 	}
 	for patience := serverPatience; ; {

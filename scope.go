@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -43,7 +44,8 @@ type Scope struct {
 type scopeContext struct {
 	context.Context
 	scope Scope
-	loans loans
+	lease Lease                 // of no tenant where the scope has none
+	loans atomic.Pointer[loans] // nil before the first
 }
 
 // scopeKey is the key of Scope in a context.
@@ -142,18 +144,33 @@ func (s *Scope) check(ctx context.Context) error {
 func (s *Scope) Detach() (context.Context, func()) {
 	held := &scopeContext{Context: context.WithoutCancel(s.ctx.Context), scope: *s}
 	held.scope.ctx = held
-	if s.ctx.loans.lease.tenant != nil {
-		s.ctx.loans.lease.again(&held.loans.lease)
+	if s.ctx.lease.tenant != nil {
+		s.ctx.lease.again(&held.lease)
 	}
 	return held, held.release
 }
 
 // hold gives the scope a lease that is counted already.
-func (c *scopeContext) hold(db *tenantDB) { c.loans.lease.tenant = db }
+func (c *scopeContext) hold(db *tenantDB) { c.lease.tenant = db }
 
 // release takes back the connections that were forgotten and gives the lease back, once.
 func (c *scopeContext) release() {
-	c.loans.end()
+	if c.lease.tenant == nil || c.lease.over.Swap(true) {
+		return
+	}
+	if l := c.loans.Load(); l != nil {
+		l.takeBack()
+	}
+	c.lease.tenant.release()
+}
+
+// borrows returns the list of the scope's connections, which it makes when first asked: either it sees the scope's end, or the end sees
+// the list.
+func (c *scopeContext) borrows() *loans {
+	if c.loans.Load() == nil {
+		c.loans.CompareAndSwap(nil, &loans{lease: &c.lease})
+	}
+	return c.loans.Load()
 }
 
 // DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from the pool's budget.
@@ -184,8 +201,8 @@ func leaseOf(ctx context.Context, caller string) *Lease {
 	switch {
 	case !ok:
 		panic("tenantdb: " + caller + "(ctx): no scope in this context; wrap the route with Middleware.Handler, or get a context from Middleware.Enter")
-	case s.ctx.loans.lease.tenant == nil:
+	case s.ctx.lease.tenant == nil:
 		panic("tenantdb: " + caller + "(ctx): this scope has no tenant; the route is behind Authenticated or AllowAnonymous, so wrap it with Middleware.Handler")
 	}
-	return &s.ctx.loans.lease
+	return &s.ctx.lease
 }

@@ -39,7 +39,7 @@ type Config[T comparable, C any] struct {
 	// DialSlots is how many dials may be under way at once on a server. Default 8.
 	DialSlots int
 	// Turn is how many acquires of its own line a tenant's only connection serves in a row while tenants without any
-	// connection wait for its place. 1 passes the place on at every release: fairest, and a dial for each. Default 8.
+	// connection wait for its place, and no other is idle. 1 passes the place on at every release: fairest, and a dial for each. Default 8.
 	Turn int
 
 	// AcquireTimeout bounds the wait of an Acquire, whatever its context allows. Default 5 s.

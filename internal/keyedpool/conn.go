@@ -102,12 +102,12 @@ func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 }
 
 // serveLine gives a connection to the first in its tenant's line, or up, where tenants without any are waiting and the
-// tenant has another or has had its turn.
+// tenant has another, or has had its turn and nobody has one idle.
 func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
 	c.turns++
 	if !s.pressed() {
 		c.turns = 0
-	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn {
+	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn && s.victims.first() == nil {
 		s.shut(c)
 		return
 	}

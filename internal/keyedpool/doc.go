@@ -16,7 +16,8 @@
 // else, if the tenant has no connection at all, the least valuable idle one of another tenant (by frequency and recency)
 // is closed and its place taken; else it waits in line: first come, first served within the tenant; tenants without any
 // connection before those that want one more. While any tenant without a connection waits, nobody gets a second one, a
-// tenant with several gives one up at each release, and a tenant's only one serves its own line for a Turn at most. After
+// tenant with several gives one up at each release, and a tenant's only one serves its own line for a Turn at most, unless
+// another's is idle. After
 // StealAfter a tenant may take an idle connection's place for a second one.
 //
 // # What is exact

@@ -208,12 +208,13 @@ func (r *run) checkQuiescence(server string) {
 		return
 	}
 	free, ending := r.plan.budget-all, n[disconnecting]
+	dials := r.plan.slots - n[connecting] // that can start: no more need be closed for
 	switch {
-	case needy > 0 && (free > 0 || ending < needy && spare > 0):
+	case needy > 0 && (free > 0 || ending < min(needy, dials) && spare > 0):
 		r.violated("6: %d tenants wait with nothing on %s: %d places free, %d connections idle, %d ending", needy, server, free, spare, ending)
 	case needy == 0 && growing > 0 && free > r.reserve():
 		r.violated("6: %d tenants wait for one more on %s: %d places free", growing, server, free)
-	case needy == 0 && impatient > 0 && (free > 0 || ending < impatient && spare > 0):
+	case needy == 0 && impatient > 0 && (free > 0 || ending < min(impatient, dials) && spare > 0):
 		r.violated("6: %d tenants wait long for one more on %s: %d places free, %d connections idle, %d ending", impatient, server, free, spare, ending)
 	}
 }

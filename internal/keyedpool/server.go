@@ -149,7 +149,7 @@ func (s *server[T, C]) serveNeedy() bool {
 		s.dial(db)
 		return true
 	}
-	return s.closing < s.needy.n && s.steal()
+	return s.mayClose(s.needy.n) && s.steal()
 }
 
 // serveGrowing does the next thing for the tenants that want one more, and tells whether there was one. While anybody has
@@ -163,7 +163,7 @@ func (s *server[T, C]) serveGrowing() bool {
 			s.dial(db)
 			return true
 		}
-		return s.closing < s.impatient.n && s.steal()
+		return s.mayClose(s.impatient.n) && s.steal()
 	}
 	if s.used+s.reserve >= s.ceiling {
 		return false
@@ -188,10 +188,16 @@ func (s *server[T, C]) steal() bool {
 	return true
 }
 
+// mayClose tells whether one more connection may be closed for so many who wait: no more than can be dialed for at once, since what is
+// closed before that is missing meanwhile.
+func (s *server[T, C]) mayClose(wanted int) bool {
+	return s.closing < min(wanted, s.pool.cfg.DialSlots-s.dialing)
+}
+
 // pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them could be dialed
 // for than places are free or about to be.
 func (s *server[T, C]) pressed() bool {
-	return s.needy.n > s.closing+s.ceiling-s.used && s.mayDial()
+	return s.mayDial() && s.mayClose(s.needy.n-(s.ceiling-s.used))
 }
 
 // mayDial tells whether a dial may start, its place in the budget aside.
