@@ -17,8 +17,7 @@
 // is closed and its place taken; else it waits in line: first come, first served within the tenant; tenants without any
 // connection before those that want one more. While any tenant without a connection waits, nobody gets a second one, a
 // tenant with several gives one up at each release, and a tenant's only one serves its own line for a Turn at most, unless
-// another's is idle. After
-// StealAfter a tenant may take an idle connection's place for a second one.
+// another's is idle. After StealAfter a tenant may take an idle connection's place for a second one.
 //
 // # What is exact
 //
