@@ -6,8 +6,8 @@ import (
 )
 
 // ClaimJob takes one job for a worker and a lease, as Claim does, whatever its turn and its RunAfter: one that is in line, or
-// whose lease is over. Errors: ErrNotFound where the job has ended or isn't there; ErrConflict on "lease" while another worker
-// holds it; ErrInvalid.
+// whose lease is over. One whose lease is over and that has no attempt left fails for good. Errors: ErrNotFound where the job has
+// ended or isn't there; ErrConflict on "lease" while another worker holds it; ErrInvalid.
 func (t Jobs) ClaimJob(ctx context.Context, id, worker string, lease time.Duration) (*SystemJob, error) {
 	if err := t.r.checkID(id); err != nil {
 		return nil, err
@@ -15,22 +15,30 @@ func (t Jobs) ClaimJob(ctx context.Context, id, worker string, lease time.Durati
 	if err := (rule{required: true}).text("worker", worker); err != nil {
 		return nil, err
 	}
+	if err := checkLease(lease); err != nil {
+		return nil, err
+	}
 	e, now := t.s.db.engine, t.s.db.now()
 	var job *SystemJob
 	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, run_after = NULL, worker = $2, lease_until = $3,
-		claim_id = $4 WHERE id = $1 AND (status = 'pending' OR (status = 'running' AND lease_until <= $5)) RETURNING `+t.r.names(),
-		[]any{id, worker, e.time(now.Add(lease)), NewID(), e.time(now)}, func(row scanner) (err error) {
-			job, err = t.r.read(row)
-			return err
-		})
+		claim_id = $4 WHERE id = $1 AND (status = 'pending' OR (status = 'running' AND lease_until <= $5 AND attempts < max_attempts))
+		RETURNING `+t.r.names(), []any{id, worker, e.time(now.Add(lease)), NewID(), e.time(now)}, func(row scanner) (err error) {
+		job, err = t.r.read(row)
+		return err
+	})
 	if err != nil || job != nil {
 		return job, err
+	}
+	ended, err := t.s.exec(ctx, leaseEnded+" WHERE id = $2 AND status = 'running' AND lease_until <= $1 AND attempts >= max_attempts",
+		[]any{e.time(now), id}, nothing)
+	if err != nil {
+		return nil, err
 	}
 	there, err := t.Get(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if there.Status == JobRunning {
+	if ended == 0 && there.Status == JobRunning {
 		return nil, conflict("lease", "another worker holds the job")
 	}
 	return nil, ErrNotFound

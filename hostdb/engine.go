@@ -40,9 +40,8 @@ func (e engine) forUpdate() string {
 	return ""
 }
 
-// translate turns a driver's error into one of ours. about names the fields that a foreign key violation can be about: SQLite
-// doesn't say which key it was. Where ctx has ended, that is the error; what the database answered all the same stays beside it.
-func translate(ctx context.Context, err error, about func() string) error {
+// translate turns a driver's error into one of ours. about names the field that a conflict in SQLite is about. Where ctx has ended, that is the error; what the database answered all the same stays beside it.
+func translate(ctx context.Context, err error, about culprit) error {
 	if err == nil {
 		return nil
 	}
@@ -81,7 +80,7 @@ func timedOut() error {
 
 // translateAnswer translates what is ours already and what a database sent; nil for anything else. It reports whether that is more
 // than the end of a context.
-func translateAnswer(err error, about func() string) (error, bool) {
+func translateAnswer(err error, about culprit) (error, bool) {
 	var own *failure
 	var field *FieldError
 	if errors.As(err, &own) || errors.As(err, &field) || errors.Is(err, ErrNotFound) {
@@ -165,7 +164,7 @@ func sqlState(err *pgconn.PgError) string {
 }
 
 // translateSQLite maps result codes (sqlite.org/rescode.html) and the messages of our triggers.
-func translateSQLite(err *sqlite.Error, about func() string) error {
+func translateSQLite(err *sqlite.Error, about culprit) error {
 	detail := err.Error()
 	if i := strings.LastIndex(detail, "constraint failed: "); i >= 0 {
 		detail = detail[i+len("constraint failed: "):]
@@ -173,9 +172,9 @@ func translateSQLite(err *sqlite.Error, about func() string) error {
 	detail, _, _ = strings.Cut(detail, " (")
 	switch err.Code() {
 	case sqlitecode.SQLITE_CONSTRAINT_UNIQUE, sqlitecode.SQLITE_CONSTRAINT_PRIMARYKEY:
-		return conflict(sqliteFields(detail), "is taken")
+		return conflict(about(sqliteFields(detail)), "is taken")
 	case sqlitecode.SQLITE_CONSTRAINT_FOREIGNKEY:
-		return conflict(about(), "refers to no row, or is still referred to")
+		return conflict(about(""), "refers to no row, or is still referred to")
 	case sqlitecode.SQLITE_CONSTRAINT_NOTNULL:
 		return invalid(sqliteFields(detail), "is missing")
 	case sqlitecode.SQLITE_CONSTRAINT_CHECK:

@@ -10,7 +10,9 @@ var (
 	// ErrNotFound: there is no such row.
 	ErrNotFound = errors.New("hostdb: not found")
 	// ErrConflict: a value that must be unique is taken, a row is still referred to or refers to nothing, a job's lease is
-	// lost, or a tenant would be without an active owner (field "last_owner").
+	// lost, or a tenant would be without an active owner (field "last_owner"). Where several unique values of a row are taken, the
+	// field is one of them, on both engines the same: the id, else a user's oauth_id before its email. (PostgreSQL checks them in the
+	// order in which their indexes were made, which a restored dump may have changed.)
 	ErrConflict = errors.New("hostdb: conflict")
 	// ErrImmutable: audit rows are never changed or deleted.
 	ErrImmutable = errors.New("hostdb: immutable")

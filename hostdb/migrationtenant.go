@@ -36,7 +36,7 @@ type MigrationTenant struct {
 }
 
 var ledgerRelation = relation[MigrationTenant]{
-	table: "sys_migration_tenants", refers: "ledger_id",
+	table: "sys_migration_tenants", refers: "ledger_id", unique: []string{"run_id,tenant_id"},
 	columns: []column[MigrationTenant]{
 		{"id", func(m *MigrationTenant) any { return &m.ID }, idRule},
 		{"run_id", func(m *MigrationTenant) any { return &m.RunID }, idRule},

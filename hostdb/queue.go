@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,17 +72,37 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 	return false, conflict("dedupe_key", "is taken by jobs that come and go")
 }
 
+// MaxClaimTypes is how many job types a Claim may name.
+const MaxClaimTypes = 100
+
+// maxLease is the longest lease of a job.
+const maxLease = 30 * 24 * time.Hour
+
+// checkLease refuses leases out of range.
+func checkLease(lease time.Duration) error {
+	if lease < time.Millisecond || lease > maxLease {
+		return invalid("lease", "must be between 1 ms and 30 days")
+	}
+	return nil
+}
+
 // Claim takes the next job of one of these types (of any, if there are none) for a worker and a lease, which Heartbeat extends.
-// Tenants take turns, however many jobs each has in line; within a tenant, jobs run in the order in which they became ready: those
-// with a RunAfter when its time came, those that failed when their pause was over. A job whose lease is over goes back to its place
-// in line, or fails for good if it has no attempt left. A job is given to one worker at a time.
-// Errors: ErrNotFound when no job is ready; ErrInvalid.
+// Within a type tenants take turns, however many jobs each has in line; a tenant's jobs of a type run in the order in which they
+// became ready: those with a RunAfter when its time came, those that failed when their pause was over. Among several types, each that
+// has a job ready is as likely to be next as any other, however long its line: so tenants share each type's part evenly, and one with
+// jobs of two types has its turn in both. A job whose lease is over goes back to its place in line, or fails for good if it has no
+// attempt left. A job is given to one worker at a time. A lease is a time by the clock of the process that sets it (Config.Now): the
+// clocks of all that share a queue must agree to well within the lease, or one that is ahead takes over jobs that are being worked on.
+// Errors: ErrNotFound when no job is ready; ErrInvalid, also for more than MaxClaimTypes types.
 func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
 	if err := (rule{required: true}).text("worker", worker); err != nil {
 		return nil, err
 	}
-	if lease < time.Millisecond || lease > 30*24*time.Hour {
-		return nil, invalid("lease", "must be between 1 ms and 30 days")
+	if err := checkLease(lease); err != nil {
+		return nil, err
+	}
+	if len(types) > MaxClaimTypes {
+		return nil, invalid("job_type", fmt.Sprintf("more than %d are named", MaxClaimTypes))
 	}
 	for _, name := range types {
 		if err := (rule{required: true}).text("job_type", name); err != nil {
@@ -106,28 +128,57 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease ti
 	return t.next(ctx, worker, types, lease)
 }
 
-// next claims the first job in line, in one statement.
+// next claims the first job in the line of one of these types, or of any that has one.
 func (t Jobs) next(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
-	e := t.s.db.engine
-	args := []any{worker, e.time(t.s.db.now().Add(lease)), NewID()}
-	condition := ""
-	if len(types) > 0 {
-		places := make([]string, len(types))
-		for i, name := range types {
-			args = append(args, name)
-			places[i] = fmt.Sprintf("$%d", len(args))
+	var err error
+	if len(types) == 0 {
+		if types, err = t.waiting(ctx); err != nil {
+			return nil, err
 		}
-		condition = " AND job_type IN (" + strings.Join(places, ", ") + ")"
 	}
+	// Turns of different types don't compare. Chance favours no type, and needs nothing that processes share.
+	types = slices.Clone(types)
+	rand.Shuffle(len(types), func(i, j int) { types[i], types[j] = types[j], types[i] })
+	for some := range slices.Chunk(types, MaxClaimTypes) {
+		if job, err := t.first(ctx, worker, some, lease); !errors.Is(err, ErrNotFound) {
+			return job, err
+		}
+	}
+	return nil, ErrNotFound
+}
+
+// waiting returns the types that have a job ready, by one step through the index for each. It asks where writes run: in memory a reader
+// waits for the writer, and not as long.
+func (t Jobs) waiting(ctx context.Context) (types []string, err error) {
+	const first = "(SELECT job_type FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL%s ORDER BY job_type LIMIT 1)"
+	text := "WITH RECURSIVE kinds(kind) AS (SELECT " + fmt.Sprintf(first, "") + " UNION ALL SELECT " +
+		fmt.Sprintf(first, " AND job_type > kind") + " FROM kinds WHERE kind IS NOT NULL) SELECT kind FROM kinds WHERE kind IS NOT NULL"
+	err = t.s.returning(ctx, text, nil, func(row scanner) error {
+		types = append(types, "")
+		return row.Scan(&types[len(types)-1])
+	})
+	slices.Sort(types)
+	return slices.Compact(types), err // it may have run twice
+}
+
+// first claims the first job in line of the first of these types that has one, in one statement: coalesce evaluates no further.
+func (t Jobs) first(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
+	e := t.s.db.engine
 	skip := ""
 	if e == postgres {
 		skip = " FOR UPDATE SKIP LOCKED"
 	}
-	text := `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1, lease_until = $2, claim_id = $3
-		WHERE id = (SELECT id FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL` + condition +
-		" ORDER BY turn, id LIMIT 1" + skip + ") RETURNING " + t.r.names()
+	args := []any{worker, e.time(t.s.db.now().Add(lease)), NewID()}
+	heads := make([]string, len(types), len(types)+1)
+	for i, name := range types {
+		args = append(args, name)
+		heads[i] = fmt.Sprintf("(SELECT id FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = $%d"+
+			" ORDER BY turn, id LIMIT 1%s)", len(args), skip)
+	}
+	heads = append(heads, "NULL") // SQLite's coalesce takes two at least
 	var job *SystemJob
-	err := t.s.returning(ctx, text, args, func(row scanner) (err error) {
+	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1, lease_until = $2, claim_id = $3
+		WHERE id = coalesce(`+strings.Join(heads, ", ")+") RETURNING "+t.r.names(), args, func(row scanner) (err error) {
 		job, err = t.r.read(row)
 		return err
 	})
@@ -136,6 +187,11 @@ func (t Jobs) next(ctx context.Context, worker string, types []string, lease tim
 	}
 	return job, err
 }
+
+// leaseEnded takes jobs from their workers at the time $1.
+const leaseEnded = `UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_until = NULL, error_log = 'the lease ended',
+	completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
+	status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END`
 
 // sweepQueue puts jobs in line whose time has come and whose lease is over, and fails those without an attempt left. It returns
 // how many rows it changed.
@@ -148,10 +204,7 @@ func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	var swept int64
 	for _, text := range []string{
 		"UPDATE sys_jobs SET run_after = NULL WHERE id " + fmt.Sprintf(ids, "status = 'pending' AND run_after <= $1 ORDER BY run_after"),
-		`UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_until = NULL, error_log = 'the lease ended',
-			completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
-			status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END
-			WHERE id ` + fmt.Sprintf(ids, "status = 'running' AND lease_until <= $1 ORDER BY lease_until"),
+		leaseEnded + " WHERE id " + fmt.Sprintf(ids, "status = 'running' AND lease_until <= $1 ORDER BY lease_until"),
 	} {
 		touched, err := t.s.exec(ctx, text, []any{now}, nothing)
 		if err != nil {
@@ -165,8 +218,8 @@ func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 // Heartbeat extends the lease of a job that Claim returned, to lease from now. Errors: ErrConflict on "lease" where the job
 // is no longer this worker's, which should then stop; ErrInvalid.
 func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) error {
-	if lease < time.Millisecond || lease > 30*24*time.Hour {
-		return invalid("lease", "must be between 1 ms and 30 days")
+	if err := checkLease(lease); err != nil {
+		return err
 	}
 	until := t.s.db.now().Add(lease)
 	err := t.held(ctx, j, "lease_until = $4", t.s.db.engine.time(until))

@@ -14,6 +14,7 @@ type relation[M any] struct {
 	refers  string         // the column by which other tables refer to it
 	parents []parent       // the rows it refers to
 	columns []column[M]    // the first is the id
+	unique  []string       // unique columns ("a,b": together) that a conflict names before any but the id
 	fill    func(*M)       // sets the defaults of a new row
 	alter   func(*M) error // refuses every Update and Delete, where it is set
 	batch   int            // rows that All holds at a time; 0: maxPage

@@ -42,7 +42,7 @@ func (s session) pick(pool *sql.DB) (querier, error) {
 }
 
 // fail translates an error of a statement. In PostgreSQL it has ended the transaction, so it does in SQLite.
-func (s session) fail(ctx context.Context, err error, about func() string) error {
+func (s session) fail(ctx context.Context, err error, about culprit) error {
 	if s.tx != nil && s.tx.ctx.Err() != nil {
 		ctx = s.tx.ctx
 	}
@@ -53,8 +53,12 @@ func (s session) fail(ctx context.Context, err error, about func() string) error
 	return err
 }
 
-// nothing is the field of statements that can't violate a foreign key.
-func nothing() string { return "" }
+// culprit names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign key), or says one of the
+// several unique ones that are taken.
+type culprit func(said string) string
+
+// nothing is the culprit of statements that can't violate a foreign key, nor several unique ones.
+func nothing(said string) string { return said }
 
 // query runs a read and hands each row to each.
 func (s session) query(ctx context.Context, text string, args []any, each func(scanner) error) error {
@@ -108,7 +112,7 @@ func (s session) queryRow(ctx context.Context, text string, args []any, dest ...
 }
 
 // exec runs one write and returns how many rows it touched. Outside a transaction it is one of its own and is retried.
-func (s session) exec(ctx context.Context, text string, args []any, about func() string) (int64, error) {
+func (s session) exec(ctx context.Context, text string, args []any, about culprit) (int64, error) {
 	on, err := s.writer()
 	if err != nil {
 		return 0, err

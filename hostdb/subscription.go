@@ -132,8 +132,12 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 	if err != nil {
 		return nil, err
 	}
-	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args,
-		func() string { return t.orphan(ctx, s) })
+	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args, func(said string) string {
+		if said != "" {
+			return said
+		}
+		return t.orphan(ctx, s)
+	})
 	if err == nil && stored == 1 {
 		err = audit(ctx, t.s.tx, t.r, "created", nil, s)
 	}

@@ -2,7 +2,10 @@ package hostdb
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,12 +28,12 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if err != nil {
 		return err
 	}
-	if t.r.subject == "" {
+	if t.r.subject == "" && t.s.db.engine == postgres { // one statement is a transaction, and says what a conflict is about
 		_, err := t.s.exec(ctx, t.r.insertion(), args, nothing)
 		return err
 	}
 	return t.s.write(ctx, func(tx *Tx) error {
-		if err := t.in(tx).put(ctx, t.r.insertion(), args, m); err != nil {
+		if err := t.in(tx).put(ctx, t.r.insertion(), args, m, true); err != nil {
 			return err
 		}
 		return audit(ctx, tx, t.r, "created", nil, m)
@@ -57,14 +60,39 @@ func (t Table[M]) in(tx *Tx) Table[M] {
 	return Table[M]{session{db: t.s.db, tx: tx}, t.r}
 }
 
-// put runs an INSERT or UPDATE of a model.
-func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M) error {
-	_, err := t.s.exec(ctx, statement, args, func() string { return t.orphan(ctx, m) })
+// put runs the INSERT, of a fresh row, or the UPDATE of a model. SQLite's transaction can still be asked when the statement failed.
+func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M, fresh bool) error {
+	_, err := t.s.exec(ctx, statement, args, func(said string) string {
+		if said == "" {
+			return t.orphan(ctx, m)
+		}
+		return t.taken(ctx, args, fresh, said)
+	})
 	return err
 }
 
-// orphan finds the foreign key of a model that refers to nothing. The statement failed, but SQLite's transaction can still
-// be asked.
+// taken names the unique columns that PostgreSQL names for a row, where several are taken and SQLite said any of them: the id first.
+func (t Table[M]) taken(ctx context.Context, args []any, fresh bool, said string) string {
+	var found string
+	id := t.r.columns[0].name
+	if fresh && t.s.queryRow(ctx, "SELECT id FROM "+t.r.table+" WHERE id = $1", args[:1], &found) == nil {
+		return id
+	}
+	for _, key := range t.r.unique {
+		text, values := "SELECT id FROM "+t.r.table+" WHERE id <> $1", args[:1:1]
+		for name := range strings.SplitSeq(key, ",") {
+			i := slices.IndexFunc(t.r.columns, func(c column[M]) bool { return c.name == name })
+			values = append(values, args[i])
+			text += fmt.Sprintf(" AND %s = $%d", name, len(values))
+		}
+		if t.s.queryRow(ctx, text, values, &found) == nil {
+			return key
+		}
+	}
+	return said
+}
+
+// orphan finds the foreign key of a model that refers to nothing.
 func (t Table[M]) orphan(ctx context.Context, m *M) string {
 	for _, p := range t.r.parents {
 		for i := range t.r.columns {
@@ -159,7 +187,7 @@ func (t Table[M]) replace(ctx context.Context, before, m *M, args []any) error {
 	if !t.r.differ(before, m) {
 		return nil
 	}
-	if err := t.put(ctx, t.r.updating(), args, m); err != nil {
+	if err := t.put(ctx, t.r.updating(), args, m, false); err != nil {
 		return err
 	}
 	return audit(ctx, t.s.tx, t.r, "updated", before, m)
@@ -215,7 +243,7 @@ func (t Table[M]) Delete(ctx context.Context, id string) error {
 			return err
 		}
 		_, err = in.s.exec(ctx, "DELETE FROM "+t.r.table+" WHERE "+t.r.columns[0].name+" = $1", []any{id},
-			func() string { return t.r.refers })
+			func(string) string { return t.r.refers })
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ type GlobalUser struct {
 }
 
 var userRelation = relation[GlobalUser]{
-	table: "core_users", subject: "user", refers: "user_id",
+	table: "core_users", subject: "user", refers: "user_id", unique: []string{"oauth_id"},
 	columns: []column[GlobalUser]{
 		{"id", func(u *GlobalUser) any { return &u.ID }, idRule},
 		{"email", func(u *GlobalUser) any { return &u.Email }, rule{required: true, max: maxEmail}},

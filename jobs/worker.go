@@ -32,6 +32,7 @@ type Config struct {
 	// Middleware enters the tenants of jobs that name one. Nil: such jobs fail.
 	Middleware *tenantdb.Middleware
 	// Handlers are the job types that this worker knows, and what does them. Jobs of other types are left to other workers.
+	// At most hostdb.MaxClaimTypes.
 	Handlers map[string]Handler
 	// Parallel is how many jobs run at once. Default 4.
 	Parallel int
@@ -68,6 +69,8 @@ func New(cfg Config) (*Worker, error) {
 		return nil, errors.New("jobs: Config.Host: give the host database")
 	case len(cfg.Handlers) == 0:
 		return nil, errors.New("jobs: Config.Handlers: name at least one job type")
+	case len(cfg.Handlers) > hostdb.MaxClaimTypes:
+		return nil, fmt.Errorf("jobs: Config.Handlers: name at most %d job types; share them out among workers", hostdb.MaxClaimTypes)
 	case cfg.Parallel < 0 || cfg.PollInterval < 0:
 		return nil, errors.New("jobs: Config.Parallel, Config.PollInterval: can't be negative")
 	case cfg.Lease != 0 && cfg.Lease < 100*time.Millisecond:

@@ -373,8 +373,12 @@ func TestNewNamesTheField(t *testing.T) {
 	must(t, err)
 	defer host.Close()
 	some := map[string]jobs.Handler{"x": func(context.Context, *hostdb.SystemJob) error { return nil }}
+	many := map[string]jobs.Handler{}
+	for i := range hostdb.MaxClaimTypes + 1 {
+		many[fmt.Sprint("x", i)] = some["x"]
+	}
 	for field, cfg := range map[string]jobs.Config{
-		"Host": {Handlers: some}, "Handlers": {Host: host}, "Handlers[\"y\"]": {Host: host, Handlers: map[string]jobs.Handler{"y": nil}},
+		"Host": {Handlers: some}, "Handlers: name at most 100": {Host: host, Handlers: many}, "Handlers": {Host: host}, "Handlers[\"y\"]": {Host: host, Handlers: map[string]jobs.Handler{"y": nil}},
 		"Parallel": {Host: host, Handlers: some, Parallel: -1}, "Lease": {Host: host, Handlers: some, Lease: time.Millisecond},
 	} {
 		if _, err := jobs.New(cfg); err == nil || !strings.Contains(err.Error(), field) {

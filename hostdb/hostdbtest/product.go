@@ -2,6 +2,8 @@ package hostdbtest
 
 import (
 	"errors"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,8 +67,38 @@ func jobs(t *testing.T, db *hostdb.DB) {
 	}
 	must(t, err)
 	refused(t, db.Jobs.Complete(ctx, job), hostdb.ErrConflict, "lease")
-	_, err = db.Jobs.Claim(ctx, "w", nil, 0)
-	refused(t, err, hostdb.ErrInvalid, "lease")
+	strictClaims(t, db)
+}
+
+// strictClaims checks what Claim and ClaimJob refuse, and that neither exceeds MaxAttempts.
+func strictClaims(t *testing.T, db *hostdb.DB) {
+	ctx := t.Context()
+	once := &hostdb.SystemJob{JobType: "once", MaxAttempts: 1}
+	_, err := db.Jobs.Enqueue(ctx, once)
+	must(t, err)
+	for _, lease := range []time.Duration{-time.Hour, 0, 30*24*time.Hour + 1, math.MaxInt64} {
+		_, err := db.Jobs.Claim(ctx, "w", nil, lease)
+		refused(t, err, hostdb.ErrInvalid, "lease")
+		_, err = db.Jobs.ClaimJob(ctx, once.ID, "w", lease)
+		refused(t, err, hostdb.ErrInvalid, "lease")
+	}
+	for _, n := range []int{101, 70_000} {
+		_, err = db.Jobs.Claim(ctx, "w", slices.Repeat([]string{"x"}, n), time.Minute)
+		refused(t, err, hostdb.ErrInvalid, "job_type")
+	}
+	_, err = db.Jobs.Claim(ctx, "w", slices.Repeat([]string{"x"}, 100), time.Minute)
+	refused(t, err, hostdb.ErrNotFound, "")
+	job, err := db.Jobs.ClaimJob(ctx, once.ID, "w", time.Hour)
+	must(t, err)
+	must(t, db.Jobs.Heartbeat(ctx, job, time.Millisecond))
+	for err = hostdb.ErrConflict; errors.Is(err, hostdb.ErrConflict); { // until the lease is over
+		_, err = db.Jobs.ClaimJob(ctx, once.ID, "heir", time.Minute)
+	}
+	refused(t, err, hostdb.ErrNotFound, "")
+	dead, err := db.Jobs.Get(ctx, once.ID)
+	must(t, err)
+	same(t, "attempts", dead.Attempts, 1)
+	same(t, "status", dead.Status, hostdb.JobFailed)
 }
 
 func webhooks(t *testing.T, db *hostdb.DB) {

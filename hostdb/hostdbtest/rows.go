@@ -141,10 +141,52 @@ func uniqueness(t *testing.T, db *hostdb.DB) {
 	g := newFixture(t, db)
 	g.tenant.Slug = f.tenant.Slug
 	refused(t, db.Tenants.Update(ctx, g.tenant), hostdb.ErrConflict, "slug")
+	severalTaken(t, db, f)
 	for range 2 { // what is absent is not unique
 		must(t, db.Tenants.Insert(ctx, &hostdb.TenantCatalog{Name: "n"}))
 		must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: f.tenant.ID}))
 	}
+}
+
+// severalTaken checks which field is named where several are taken: the id, then the columns in a fixed order.
+func severalTaken(t *testing.T, db *hostdb.DB, f fixture) {
+	ctx, g := t.Context(), newFixture(t, db)
+	twice := &hostdb.GlobalUser{Email: strings.ToUpper(f.user.Email), OAuthID: f.user.OAuthID}
+	refused(t, db.Users.Insert(ctx, twice), hostdb.ErrConflict, "oauth_id")
+	refused(t, db.Users.Insert(ctx, &hostdb.GlobalUser{Email: f.user.Email, OAuthID: g.user.OAuthID}), hostdb.ErrConflict, "oauth_id")
+	refused(t, db.Users.Insert(ctx, &hostdb.GlobalUser{ID: g.user.ID, Email: f.user.Email}), hostdb.ErrConflict, "id")
+	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // what the transaction has written counts
+		third := &hostdb.GlobalUser{Email: "third", OAuthID: "third"}
+		must(t, tx.Users.Insert(ctx, third))
+		return tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: third.Email, OAuthID: third.OAuthID})
+	}), hostdb.ErrConflict, "oauth_id")
+	both := *g.user
+	both.Email, both.OAuthID = f.user.Email, f.user.OAuthID
+	refused(t, db.Users.Update(ctx, &both), hostdb.ErrConflict, "oauth_id")
+	both.OAuthID = g.user.OAuthID // its own
+	refused(t, db.Users.Update(ctx, &both), hostdb.ErrConflict, "email")
+	refused(t, db.Tenants.Insert(ctx, &hostdb.TenantCatalog{ID: g.tenant.ID, Name: "n", Slug: f.tenant.Slug}), hostdb.ErrConflict, "id")
+	member := hostdb.Membership{UserID: f.user.ID, TenantID: f.tenant.ID}
+	refused(t, db.Memberships.Insert(ctx, &member), hostdb.ErrConflict, "user_id,tenant_id")
+	for _, taken := range []string{f.owner.ID, g.owner.ID} {
+		member.ID = taken
+		refused(t, db.Memberships.Insert(ctx, &member), hostdb.ErrConflict, "id")
+	}
+	first := &hostdb.Subscription{TenantID: f.tenant.ID, StripeSubID: "first"}
+	must(t, db.Subscriptions.Insert(ctx, first))
+	refused(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{ID: first.ID, TenantID: f.tenant.ID, StripeSubID: "s"}), hostdb.ErrConflict, "id")
+	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
+		_, err := tx.Subscriptions.LockOrInsert(ctx, &hostdb.Subscription{ID: first.ID, TenantID: f.tenant.ID, StripeSubID: "second"})
+		return err
+	}), hostdb.ErrConflict, "id")
+	event := hostdb.StripeWebhookEvent{EventID: "twice", EventType: "x"}
+	must(t, db.WebhookEvents.Insert(ctx, &event))
+	refused(t, db.WebhookEvents.Insert(ctx, &event), hostdb.ErrConflict, "id")
+	job := hostdb.SystemJob{JobType: "x", DedupeKey: "once"}
+	must(t, db.Jobs.Insert(ctx, &job))
+	refused(t, db.Jobs.Insert(ctx, &job), hostdb.ErrConflict, "id")
+	job.ID = ""
+	refused(t, db.Jobs.Insert(ctx, &job), hostdb.ErrConflict, "dedupe_key")
 }
 
 func references(t *testing.T, db *hostdb.DB) {

@@ -1,0 +1,39 @@
+-- +goose Up
+-- Turns are counted within a job's type: what waits for workers that serve another type says nothing about this one's line.
+DROP INDEX sys_jobs_ready;
+DROP INDEX sys_jobs_queue;
+CREATE INDEX sys_jobs_ready ON sys_jobs (job_type, turn, id) WHERE status = 'pending' AND run_after IS NULL;
+CREATE INDEX sys_jobs_queue ON sys_jobs (job_type, coalesce(tenant_id, ''), turn) WHERE status = 'pending' AND run_after IS NULL;
+
+-- A job takes its tenant's next turn in its type's line as it becomes ready, whoever inserts it or changes it: a tenant with thousands
+-- in line delays another's one job by one. Only a job whose worker is gone keeps the turn that it had.
+DROP TRIGGER sys_jobs_turn;
+DROP TRIGGER sys_jobs_turn_again;
+-- +goose StatementBegin
+CREATE TRIGGER sys_jobs_turn AFTER INSERT ON sys_jobs WHEN NEW.status = 'pending' AND NEW.run_after IS NULL BEGIN
+    UPDATE sys_jobs SET turn = 1 + max(
+        coalesce((SELECT turn FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = NEW.job_type
+            AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '') AND id <> NEW.id ORDER BY turn DESC LIMIT 1), 0),
+        coalesce((SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = NEW.job_type
+            AND id <> NEW.id ORDER BY turn, id LIMIT 1), 0))
+    WHERE id = NEW.id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER sys_jobs_turn_again AFTER UPDATE OF status, run_after, job_type ON sys_jobs
+    WHEN NEW.status = 'pending' AND NEW.run_after IS NULL AND OLD.status <> 'running'
+        AND (OLD.status <> 'pending' OR OLD.run_after IS NOT NULL OR OLD.job_type <> NEW.job_type) BEGIN
+    UPDATE sys_jobs SET turn = 1 + max(
+        coalesce((SELECT turn FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = NEW.job_type
+            AND coalesce(tenant_id, '') = coalesce(NEW.tenant_id, '') AND id <> NEW.id ORDER BY turn DESC LIMIT 1), 0),
+        coalesce((SELECT turn - 1 FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = NEW.job_type
+            AND id <> NEW.id ORDER BY turn, id LIMIT 1), 0))
+    WHERE id = NEW.id;
+END;
+-- +goose StatementEnd
+
+-- Who stands in line begins anew in each type, a tenant's jobs in the order that they had. What runs comes first: it may come back.
+UPDATE sys_jobs SET turn = renewed.turn FROM (
+    SELECT id, row_number() OVER (PARTITION BY job_type, coalesce(tenant_id, '') ORDER BY status = 'pending', turn, id) AS turn
+    FROM sys_jobs WHERE status = 'running' OR status = 'pending' AND run_after IS NULL) AS renewed
+WHERE sys_jobs.id = renewed.id;
