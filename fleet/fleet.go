@@ -26,7 +26,8 @@ type Config struct {
 	// Migrations are the tenants' schema: goose SQL files at the root of the file system. Nil: databases stay empty.
 	Migrations fs.FS
 	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
-	// with a role that may create databases (CREATEDB; it needn't be a superuser). Default: like Host, on the same server with the same role, or as SQLite files.
+	// with a role that may create databases (CREATEDB; it needn't be a superuser). Default: like Host, on the same server with the same
+	// role, or as SQLite files.
 	Server hostdb.Secret
 	// Seed fills a new tenant's database, after its schema and before it opens. After a crash it may run again on the same
 	// database. Nil: nothing is added.

@@ -115,6 +115,7 @@ func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn, ten
 	return leaveRole(ctx, conn, quoted(tenant.ID))
 }
 
+// drop removes a tenant's database, and its role where it has one.
 func (s *postgresServer) drop(ctx context.Context, tenant *hostdb.TenantCatalog) error {
 	return s.admins.use(ctx, func(conn *pgx.Conn) error {
 		own := false

@@ -40,7 +40,8 @@ func (e engine) forUpdate() string {
 	return ""
 }
 
-// translate turns a driver's error into one of ours. about names the field that a conflict in SQLite is about. Where ctx has ended, that is the error; what the database answered all the same stays beside it.
+// translate turns a driver's error into one of ours. about names the field that a conflict in SQLite is about. Where ctx has ended, that
+// is the error; what the database answered all the same stays beside it.
 func translate(ctx context.Context, err error, about culprit) error {
 	if err == nil {
 		return nil

@@ -13,7 +13,7 @@ const (
 	maxKeyIDBytes = 256
 )
 
-// segments decodes a token's segments. It takes one spelling of each.
+// segments decodes a token's segments, and the numbers of a JWK. It takes one spelling of each.
 var segments = base64.RawURLEncoding.Strict()
 
 // header is what the JOSE header of a token says (RFC 7515, section 4), unverified.

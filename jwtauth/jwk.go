@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,7 +143,7 @@ func parseMaterial(members map[string]any) (crypto.PublicKey, error) {
 // decodeMember returns the bytes of a base64url member, which must be there and not be empty.
 func decodeMember(members map[string]any, name string) ([]byte, error) {
 	text, _ := members[name].(string)
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	b, err := segments.DecodeString(text)
 	if err != nil || len(b) == 0 {
 		return nil, fmt.Errorf("%s is missing or not base64url", name)
 	}
