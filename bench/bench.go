@@ -39,7 +39,7 @@ var (
 		algorithms: []string{"HS256"}, databases: []int{10, 200}, warm: 500, crowd: 200,
 		hostTenants: 10_000, keys: []int{1, 10_000, 1_000_000}, tenants: []int{10, 1000}, removals: 20, created: 3, migrated: 40}
 	tiny = scale{rounds: 1, slice: time.Millisecond, load: 20 * time.Millisecond, tokens: 20,
-		algorithms: []string{"HS256"}, databases: []int{3}, warm: 10, crowd: 20,
+		algorithms: []string{"HS256"}, databases: []int{2, 3}, warm: 10, crowd: 20,
 		hostTenants: 100, keys: []int{1, 100}, tenants: []int{2}, removals: 3, created: 1, migrated: 2}
 )
 

@@ -73,7 +73,7 @@ func (e *estate) prepare(ctx context.Context) error {
 	if _, err := e.admin.Exec(ctx, "CREATE DATABASE "+templateName); err != nil {
 		return err
 	}
-	for _, role := range []string{"hard", "each", "lru", "ours", "whole"} {
+	for _, role := range []string{"hard", "each", "lru4", "lru", "ours", "whole"} {
 		if _, err := e.admin.Exec(ctx, fmt.Sprintf("CREATE ROLE bench_%s LOGIN PASSWORD '%s' CONNECTION LIMIT %d", role, rolePassword, roleLimit)); err != nil {
 			return err
 		}
@@ -114,12 +114,13 @@ func (e *estate) sessions(ctx context.Context) (n float64, err error) {
 //go:embed pgbouncer.ini
 var pgbouncerINI string
 
-// bouncer starts PgBouncer in front of the estate and returns the databases' URLs through it.
+// bouncer starts PgBouncer in front of the estate, the budget split evenly among so many databases, and returns the databases' URLs through it.
 func (e *estate) bouncer(b *Bench, n int) ([]string, error) {
 	var settings []string
 	for line := range strings.Lines(pgbouncerINI) {
 		settings = append(settings, strings.TrimSpace(line))
 	}
+	settings = append(settings, fmt.Sprintf("default_pool_size = %d", evenSplit(tenantBudget, n)))
 	through, stop, err := pgtest.LaunchPgBouncer(e.server, settings...)
 	if err != nil {
 		return nil, fmt.Errorf("PgBouncer (apt-get install pgbouncer): %w", err)
@@ -134,7 +135,7 @@ func (e *estate) bouncer(b *Bench, n int) ([]string, error) {
 
 // service starts a child that serves the estate's first n databases in one of the ways, and says what to ask it.
 func (e *estate) service(b *Bench, kind string, n, budget int) (*target, error) {
-	roles := map[string]string{hardWired: "hard", openEach: "each", poolLRU: "lru", poolAlone: "ours", wholePath: "whole"}
+	roles := map[string]string{hardWired: "hard", openEach: "each", poolLRU4: "lru4", poolLRU: "lru", poolAlone: "ours", wholePath: "whole"}
 	var urls []string
 	var err error
 	if kind == viaPgBouncer {

@@ -9,8 +9,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// lruPools keeps one pgxpool for each of the tenants used last, under a budget that is split evenly: as many pools as the budget or the
-// tenants allow, which was the best split of those tried. A pool in use isn't closed.
+// evenSplit is how many connections each tenant may have so that most tenants have some: the best split of a budget of those tried, for
+// pgxpools and for PgBouncer.
+func evenSplit(budget, tenants int) int { return max(1, budget/tenants) }
+
+// lruPools keeps one pgxpool for each of the tenants used last. A pool in use isn't closed.
 type lruPools struct {
 	urls      []string
 	text      string // of the query
@@ -28,9 +31,8 @@ type lruPool struct {
 	place  *list.Element
 }
 
-func newLRUPools(urls []string, budget int) *lruPools {
-	pools := min(budget, len(urls))
-	return &lruPools{urls: urls, text: pointQuery, pools: pools, conns: budget / pools, open: map[int]*lruPool{}, leastLast: list.New()}
+func newLRUPools(urls []string, pools, conns int) *lruPools {
+	return &lruPools{urls: urls, text: pointQuery, pools: pools, conns: conns, open: map[int]*lruPool{}, leastLast: list.New()}
 }
 
 func (l *lruPools) query(ctx context.Context, tenant int) (string, error) {

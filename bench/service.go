@@ -19,6 +19,7 @@ const (
 	guardedHandler = "a guard"
 	hardWired      = "hard-wired pgxpool"
 	openEach       = "open per request"
+	poolLRU4       = "LRU of pgxpools of 4"
 	poolLRU        = "LRU of pgxpools"
 	viaPgBouncer   = "PgBouncer"
 	poolAlone      = "tenantdb, pool alone"
@@ -61,8 +62,12 @@ func newService(what *servedBy) (http.Handler, func(), error) {
 			defer conn.Close(ctx)
 			return readName(conn.QueryRow(ctx, pointQuery, 1))
 		}), func() {}, nil
-	case poolLRU:
-		pools := newLRUPools(what.Tenants, what.Budget)
+	case poolLRU4, poolLRU:
+		n := evenSplit(what.Budget, len(what.Tenants))
+		if what.Kind == poolLRU4 {
+			n = 4
+		}
+		pools := newLRUPools(what.Tenants, what.Budget/n, n)
 		return answering(pools.query), pools.close, nil
 	case viaPgBouncer:
 		pools := newBouncedPools(what.Tenants)
