@@ -46,10 +46,12 @@ func (e *cacheEntry) cost(token string) int {
 // entry stands for that one's whole configuration.
 //
 // The shards hold the entries and keep the bounds. The front leads to those that were used lately without a lock and without
-// writing to memory that other cores read: a slot for each hash, in which the last comer displaces the one before.
+// writing to memory that other cores read: a slot for each hash, in which the last comer displaces the one before. It grows with
+// what is kept, since the collector goes through all of it each time; the next front begins empty, and the shards fill it.
 type tokenCache struct {
 	shards []cacheShard
-	front  []atomic.Pointer[cacheEntry]
+	front  atomic.Pointer[[]atomic.Pointer[cacheEntry]]
+	kept   atomic.Int64 // entries
 	seed   maphash.Seed
 }
 
@@ -69,8 +71,8 @@ const (
 	shardBytes   = 256 << 10
 	// maxShards is more than the cores that compete for them.
 	maxShards = 64
-	// maxFront is for how many entries the front has room at most.
-	maxFront = 1 << 16
+	// minSlots and maxSlots are how many slots the front has.
+	minSlots, maxSlots = 64, 1 << 17
 )
 
 // setDefaults checks and completes the bounds.
@@ -101,17 +103,15 @@ func newTokenCache(c CacheConfig) *tokenCache {
 	for n < maxShards && c.Entries/(2*n) >= shardEntries && c.Bytes/(2*n) >= shardBytes {
 		n *= 2
 	}
-	slots := 64
-	for slots < 2*min(c.Entries, maxFront) {
-		slots *= 2
-	}
-	t := &tokenCache{shards: make([]cacheShard, n), front: make([]atomic.Pointer[cacheEntry], slots), seed: maphash.MakeSeed()}
+	t := &tokenCache{shards: make([]cacheShard, n), seed: maphash.MakeSeed()}
+	t.front.Store(newFront(minSlots))
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.maxBytes = c.Bytes / n
 		// The size is positive, which is all that NewLRU asks for.
 		s.entries, _ = simplelru.NewLRU(c.Entries/n, func(token string, e *cacheEntry) {
 			s.bytes -= e.cost(token)
+			t.kept.Add(-1)
 			t.slot(token).CompareAndSwap(e, nil)
 		})
 	}
@@ -130,7 +130,22 @@ func (t *tokenCache) shard(token string) *cacheShard {
 // slot returns a token's place in the front. Its end is a signature's, so a few bytes of it are as good as all.
 func (t *tokenCache) slot(token string) *atomic.Pointer[cacheEntry] {
 	h := maphash.String(t.seed, token[max(0, len(token)-16):])
-	return &t.front[h&uint64(len(t.front)-1)]
+	front := *t.front.Load()
+	return &front[h&uint64(len(front)-1)]
+}
+
+// newFront makes an empty front.
+func newFront(slots int) *[]atomic.Pointer[cacheEntry] {
+	f := make([]atomic.Pointer[cacheEntry], slots)
+	return &f
+}
+
+// count counts a new entry, and doubles the front where half of it is full.
+func (t *tokenCache) count() {
+	front := t.front.Load()
+	if slots := len(*front); t.kept.Add(1) > int64(slots/2) && slots < maxSlots {
+		t.front.CompareAndSwap(front, newFront(2*slots))
+	}
 }
 
 // get returns the identity of a token that was verified before and would be good now, or nil. The shards learn of its use to the second.
@@ -138,10 +153,9 @@ func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return nil
 	}
-	slot := t.slot(token)
-	e := slot.Load()
+	e := t.slot(token).Load()
 	if e == nil || e.token != token || uint32(now.Unix()) != e.used.Load() {
-		if e = t.touch(token, slot, now); e == nil {
+		if e = t.touch(token, now); e == nil {
 			return nil
 		}
 	}
@@ -152,7 +166,7 @@ func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 }
 
 // touch finds an entry in its shard, moves it to the young end, and puts it in the front.
-func (t *tokenCache) touch(token string, slot *atomic.Pointer[cacheEntry], now time.Time) *cacheEntry {
+func (t *tokenCache) touch(token string, now time.Time) *cacheEntry {
 	s := t.shard(token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +175,7 @@ func (t *tokenCache) touch(token string, slot *atomic.Pointer[cacheEntry], now t
 		return nil
 	}
 	e.used.Store(uint32(now.Unix()))
-	slot.Store(e) // under the lock, so that no evicted entry comes to stand there
+	t.slot(token).Store(e) // under the lock, so that no evicted entry comes to stand there
 	return e
 }
 
@@ -190,5 +204,6 @@ func (t *tokenCache) add(token string, e *cacheEntry, now time.Time) *tenantdb.I
 	s.bytes += cost
 	e.token = strings.Clone(token) // since the request's string keeps all headers of the request in memory
 	s.entries.Add(e.token, e)
+	t.count()
 	return e.identity
 }

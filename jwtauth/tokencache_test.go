@@ -177,8 +177,12 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 			if entries > c.Entries || bytes > c.Bytes {
 				t.Fatalf("%d entries of %d bytes, at most %d of %d", entries, bytes, c.Entries, c.Bytes)
 			}
-			for i := range cache.front {
-				if e := cache.front[i].Load(); e != nil {
+			if n := cache.kept.Load(); n != int64(entries) {
+				t.Fatalf("%d entries are counted, %d are there", n, entries)
+			}
+			front := *cache.front.Load()
+			for i := range front {
+				if e := front[i].Load(); e != nil {
 					if kept, _ := cache.shard(e.token).entries.Peek(e.token); kept != e {
 						t.Fatalf("the front keeps %.8s, which its shard does not", e.token)
 					}
@@ -193,6 +197,33 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTheFrontGrows with what is kept, to twice as many slots, and not beyond its bound.
+func TestTheFrontGrows(t *testing.T) {
+	t.Parallel()
+	c := CacheConfig{Entries: 1 << 20}
+	if err := c.setDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	cache, issuer := newTokenCache(c), &issuer{keys: staticKeys{}}
+	slots := func() int { return len(*cache.front.Load()) }
+	if n := slots(); n != minSlots {
+		t.Errorf("empty: %d slots", n)
+	}
+	for i := range maxSlots {
+		token := fmt.Sprint("token ", i)
+		e := &cacheEntry{identity: &tenantdb.Identity{}, issuer: issuer, from: testNow.UnixNano(), until: testNow.Add(time.Minute).UnixNano()}
+		cache.add(token, e, testNow)
+		switch n := slots(); {
+		case cache.get(token, testNow) != e.identity:
+			t.Fatalf("%q is not found", token)
+		case cache.slot(token).Load() != e:
+			t.Fatalf("the front doesn't lead to %q", token)
+		case n < 2*(i+1) && n < maxSlots, n > max(minSlots, 4*(i+1)), n > maxSlots:
+			t.Fatalf("%d slots for %d tokens", n, i+1)
+		}
+	}
 }
 
 // TestCacheShards: room for 64 entries in each, a power of two of them, each a multiple of two cache lines, evenly used.

@@ -6,13 +6,15 @@ import (
 )
 
 const (
-	ways     = 7 // entries of a bucket, which with their tags fill one cache line
-	perWay   = 3 // entries for each bucket on average: hardly one in 200 finds its bucket full
-	everyTag = 0x0101010101010101
+	ways      = 7  // entries of a bucket, which with their tags fill one cache line
+	perBucket = 3  // entries for each bucket on average: hardly one in 200 finds its bucket full
+	fewest    = 16 // buckets
+	everyTag  = 0x0101010101010101
 )
 
 // front finds the entries of a shard without its lock: a hit reads two cache lines and, as a rule, writes none. An entry that finds its
-// bucket full displaces another, which is then found with the lock. Only the lock's holder writes.
+// bucket full displaces another, which is then found with the lock. Only the lock's holder writes. A front grows with its shard, since
+// the collector goes through all of it each time: the next one begins empty, and fills as entries are found with the lock.
 type front[K comparable, V any] []bucket[K, V]
 
 // bucket holds entries whose hashes choose it. A byte of tags, of a slot's hash, spares readers a look at most other entries.
@@ -21,9 +23,14 @@ type bucket[K comparable, V any] struct {
 	slots [ways]atomic.Pointer[Entry[K, V]]
 }
 
-func newFront[K comparable, V any](entries int) front[K, V] {
-	return make(front[K, V], entries/perWay+1)
+// newFront makes an empty front.
+func newFront[K comparable, V any](buckets int) *front[K, V] {
+	f := make(front[K, V], buckets)
+	return &f
 }
+
+// room is how many entries a front is made for.
+func (f front[K, V]) room() int { return perBucket * len(f) }
 
 // bucket returns where a hash's entries are. The hash's upper half chooses it, its lowest byte is the tag.
 func (f front[K, V]) bucket(hash uint64) *bucket[K, V] {

@@ -27,11 +27,12 @@ type hits struct {
 
 // shard is a part of a store.
 type shard[K comparable, V any] struct {
-	front front[K, V]
+	front atomic.Pointer[front[K, V]]
+	_     [56]byte // keeps it off the cache line of the lock
 
 	mu              sync.Mutex // guards what follows and writes to the front; held for a few map operations
 	grants, denials held[K, V]
-	_               [40]byte
+	_               [24]byte
 }
 
 // held are entries in the order in which they go: oldest first, but those that have been used since they were last passed over stay.
@@ -50,7 +51,7 @@ func newStore[K comparable, V any](grants, denials int) *store[K, V] {
 	for i := range s.shards {
 		p := &s.shards[i]
 		p.grants, p.denials = newHeld[K, V](grants/n), newHeld[K, V](denials/n)
-		p.front = newFront[K, V](p.grants.capacity + p.denials.capacity)
+		p.front.Store(newFront[K, V](fewest))
 	}
 	return s
 }
@@ -69,7 +70,7 @@ func (s *store[K, V]) part(hash uint64) *shard[K, V] {
 // get returns a key's entry, nil where there is none, and marks it as used.
 func (s *store[K, V]) get(hash uint64, key *K) *Entry[K, V] {
 	p := s.part(hash)
-	e := p.front.find(hash, key)
+	e := p.front.Load().find(hash, key)
 	if e == nil {
 		if e = p.search(hash, key); e == nil {
 			return nil
@@ -103,7 +104,7 @@ func (p *shard[K, V]) search(hash uint64, key *K) *Entry[K, V] {
 	if !found || e.key != *key {
 		return nil
 	}
-	p.front.put(hash, e)
+	p.front.Load().put(hash, e)
 	return e
 }
 
@@ -121,7 +122,7 @@ func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
 			from.Remove(hash)
 			old.gone.Store(mutation != keptOutlivesReplaced)
 			if mutation != frontKeepsReplaced {
-				p.front.drop(hash, old)
+				p.front.Load().drop(hash, old)
 			}
 		}
 	}
@@ -129,11 +130,16 @@ func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
 		hash, gone := to.evict()
 		gone.gone.Store(mutation != keptOutlivesEvicted)
 		if mutation != frontKeepsEvicted {
-			p.front.drop(hash, gone)
+			p.front.Load().drop(hash, gone)
 		}
 	}
 	to.Add(hash, e)
-	p.front.put(hash, e)
+	front := p.front.Load()
+	if p.grants.Len()+p.denials.Len() > front.room() {
+		front = newFront[K, V](2 * len(*front))
+		p.front.Store(front)
+	}
+	front.put(hash, e)
 }
 
 // evict removes an entry and returns it. Each that it passes over has been hit since, so this costs a hit one step at most.

@@ -26,9 +26,10 @@ func (p *shard[K, V]) wrong() string {
 			return fmt.Sprintf("%v is both granted and denied", e.key)
 		}
 	}
-	for i := range p.front {
-		for j := range p.front[i].slots {
-			found := p.front[i].slots[j].Load()
+	front := *p.front.Load()
+	for i := range front {
+		for j := range front[i].slots {
+			found := front[i].slots[j].Load()
 			if found != nil && !slices.Contains(p.grants.Values(), found) && !slices.Contains(p.denials.Values(), found) {
 				return fmt.Sprintf("%v is served from the front, but no longer held", found.key)
 			}
@@ -43,6 +44,41 @@ func answer(k, value int, denied bool) *Entry[int, int] {
 		e.stamp.flags = denies
 	}
 	return e
+}
+
+func TestTheFrontGrowsWithTheStore(t *testing.T) {
+	const keys = 10_000
+	s := newStore[int, int](100_000, 10_000)
+	buckets := func() (n int) {
+		for i := range s.shards {
+			n += len(*s.shards[i].front.Load())
+		}
+		return n
+	}
+	if n := buckets(); n > keys/perBucket/10 {
+		t.Errorf("an empty store has %d buckets", n)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	hashes := make([]uint64, keys)
+	for k := range hashes {
+		hashes[k] = random.Uint64()
+		s.file(hashes[k], answer(k, k, false))
+	}
+	without := 0 // the lock
+	for k, hash := range hashes {
+		if s.get(hash, &k) == nil {
+			t.Fatalf("key %d isn't found", k)
+		}
+		if s.part(hash).front.Load().find(hash, &k) != nil {
+			without++
+		}
+	}
+	if without < keys*97/100 {
+		t.Errorf("%d of %d keys are found without the lock", without, keys)
+	}
+	if n := buckets(); n < keys/perBucket || n > 4*keys/perBucket {
+		t.Errorf("%d buckets for %d keys", n, keys)
+	}
 }
 
 func TestAStoreFindsWhatItHoldsAndNothingElse(t *testing.T) {
