@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,7 +14,7 @@ var requestScenario = Scenario{
 	Title: "A request's overhead, in process",
 	About: `A guard in front of a handler that does nothing, called without a network. CPU is the process's
 time for one request, garbage collection included; elapsed is what a core had for one (elapsed × cores ÷ requests), which is more
-where something waits, or other programs run. Each guard has seen every token before; tokens are visited in an order that the processor can't foresee. The
+where something waits, or other programs run. Each guard has seen every token before, in other requests; tokens are visited in an order that the processor can't foresee. The
 peers authenticate only; the hand-written guard and the lower bound also ask who is a member, but lease no database and hear of a
 change only after minutes; tenantdb does all of that. The lower bound is bench/bound.go, frozen before tenantdb was tuned. Aimed at:
 tenantdb ≤ 1.5 × the lower bound and ≤ 3 allocations; ≤ 1.5 µs with 10,000 tokens.`,
@@ -77,10 +78,12 @@ func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, co
 	if !remembers {
 		first = requests[:1]
 	}
-	for _, r := range first {
-		w := &silent{header: http.Header{}}
-		if h.ServeHTTP(w, r); w.status != 0 {
-			return nil, fmt.Errorf("status %d", w.status)
+	for range 2 { // at its second sight the lower bound finds a token without its lock
+		for _, r := range first {
+			w := &silent{header: http.Header{}}
+			if h.ServeHTTP(w, twin(r)); w.status != 0 {
+				return nil, fmt.Errorf("status %d", w.status)
+			}
 		}
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
@@ -104,6 +107,18 @@ func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, co
 		}
 	}
 	return []float64{float64(cpu) / float64(n), float64(took) * float64(cores) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n)}, nil
+}
+
+// twin returns a request with the same headers in memory of its own: what comes over a network never shares its token's bytes with
+// what a guard remembers, and two strings in one place are equal at a glance.
+func twin(r *http.Request) *http.Request {
+	other := r.Clone(r.Context())
+	for _, values := range other.Header {
+		for i, v := range values {
+			values[i] = strings.Clone(v)
+		}
+	}
+	return other
 }
 
 // serveLoop serves until the deadline; it returns how many requests, and the status of a refused one if there was any.
