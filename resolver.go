@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,9 +45,10 @@ func (k accessKey) hash(seed maphash.Seed) uint64 {
 	return maphash.String(seed, k.user) ^ odd*maphash.String(seed, k.tenant)
 }
 
-// own copies the strings, which may be parts of a request's header block.
+// own copies the strings, which may be parts of a request's header block, into one block of memory, since each is read after the other.
 func (k accessKey) own() accessKey {
-	k.user, k.tenant = strings.Clone(k.user), strings.Clone(k.tenant)
+	both, n := k.user+k.tenant, len(k.user)
+	k.user, k.tenant = both[:n], both[n:]
 	return k
 }
 

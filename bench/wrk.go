@@ -48,7 +48,7 @@ func openHTTP(b *Bench) (*Comparison, error) {
 				return nil, err
 			}
 			c.Rows = append(c.Rows, Row{algorithm, name, func() ([]float64, error) {
-				return wrk(server, b.scale.load, "Authorization: Bearer "+token, tenantHeader+": "+w.tenants[0].Slug)
+				return wrk(server, 2*b.scale.load, "Authorization: Bearer "+token, tenantHeader+": "+w.tenants[0].Slug)
 			}})
 		}
 	}
