@@ -10,8 +10,8 @@ var poolScenario = Scenario{
 	Title: "Many tenants under one budget of connections",
 	About: `A database for each tenant, 32 clients in a closed loop over a trace made from a fixed seed (bench/trace.go), a point query for each
 request, budget 80 connections: an LRU of pgxpools with 4 connections each, pgxpool's own default; an LRU of as many pgxpools as the
-budget or the tenants allow, the budget split evenly, the best of the splits tried; PgBouncer in transaction mode with the same split, its
-best too (bench/pgbouncer.ini; the server keeps a pgxpool to it for each tenant); tenantdb. Each connects as a role of its own that the
+budget or the tenants allow, the budget split evenly, which is the best split tried where tenants are many; PgBouncer in transaction mode
+with the same split, its best too (bench/pgbouncer.ini; the server keeps a pgxpool to it for each tenant); tenantdb. Each connects as a role of its own that the
 server refuses beyond 97 connections, as one with max_connections=100 does; PgBouncer has its own limit of 80. Everybody has been asked
 for every tenant once, and has then warmed up on the trace. "Hits" are the requests that needed no new connection, by the server's own count of sessions
 (PostgreSQL 14 or later); the static optimum is the share of requests for the 80 tenants that the trace names most. Classes: hot are the
