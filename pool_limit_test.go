@@ -71,6 +71,75 @@ func TestAServersOwnLimitIsNeverMet(t *testing.T) {
 	}
 }
 
+// TestADatabasesOwnLimitIsItsTenantsMatter: it bears the same code as a full server (53300), and must not hold up other tenants.
+func TestADatabasesOwnLimitIsItsTenantsMatter(t *testing.T) {
+	s := pgtest.Start(t)
+	tenants := manyDatabases(t, s, 6, 50)
+	admin, err := pgx.Connect(t.Context(), s.URL("postgres"))
+	must(t, err)
+	defer admin.Close(t.Context())
+	_, err = admin.Exec(t.Context(), "ALTER DATABASE tenant0 CONNECTION LIMIT 1")
+	must(t, err)
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 20})
+	must(t, err)
+	defer pool.Close(t.Context())
+	lease, err := pool.Lease(tenants[0])
+	must(t, err)
+	defer lease.Release()
+	held, err := lease.PG().Acquire(t.Context())
+	must(t, err)
+	defer held.Release()
+	second := make(chan error, 1)
+	go func() {
+		_, err := lease.PG().Exec(t.Context(), "SELECT 1")
+		second <- err
+	}()
+	eventually(t, func() bool { return pool.Stats().Servers[0].OpenFailures > 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	for _, other := range tenants[1:] { // all at once: an idle connection of one would make way for the next
+		l, err := pool.Lease(other)
+		must(t, err)
+		defer l.Release()
+		conn, err := l.PG().Acquire(ctx)
+		must(t, err)
+		defer conn.Release()
+	}
+	held.Release()
+	must(t, <-second) // it waited for the one connection that there may be
+}
+
+// TestAForcedCloseLeavesHoldersAlone but for their socket: pgx's own connection is one goroutine's. Under -race.
+func TestAForcedCloseLeavesHoldersAlone(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	for range 5 {
+		pool, err := tenantdb.NewPool(tenantdb.PoolConfig{})
+		must(t, err)
+		lease, err := pool.Lease(acme)
+		must(t, err)
+		conn, err := lease.PG().Acquire(t.Context())
+		must(t, err)
+		asked, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, err := conn.Conn().Exec(context.Background(), "SELECT 1")
+			for close(asked); err == nil; _, err = conn.Conn().Exec(context.Background(), "SELECT 1") {
+			}
+			conn.Release()
+		}()
+		<-asked
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := pool.Close(ctx); err == nil {
+			t.Error("closed, while somebody held a connection")
+		}
+		<-ended
+		lease.Release()
+		must(t, pool.Close(t.Context()))
+	}
+}
+
 // manyDatabases makes databases that a limited role may enter, each with a table for its own name.
 func manyDatabases(t *testing.T, s *pgtest.Server, n, limit int) []*hostdb.TenantCatalog {
 	t.Helper()

@@ -53,6 +53,7 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 	return keyedpool.New(keyedpool.Config[hostdb.Secret, *pooledConn]{
 		Dial:           p.dialPG,
 		Close:          closePG,
+		Seized:         func(c *pooledConn) { c.abandoned.Store(true) },
 		Server:         func(_ string, url hostdb.Secret) (string, error) { return pgServer(url) },
 		Classify:       classifyPG,
 		Rested:         p.slim,
@@ -198,12 +199,12 @@ func classifyPG(err error) keyedpool.Fault {
 		return keyedpool.ServerFault
 	}
 	switch {
-	case pgErr.Code == "53300": // too_many_connections
+	case pgErr.Code == "53300" && pgErr.Routine != "CheckMyDatabase": // too_many_connections, but not by the database's own limit
 		return keyedpool.Backpressure
 	case strings.HasPrefix(pgErr.Code, "57P"): // shutting down, starting up
 		return keyedpool.ServerFault
 	}
-	return keyedpool.TenantFault // no such database, wrong password, no right to connect, …
+	return keyedpool.TenantFault // no such database, its limit, wrong password, no right to connect, …
 }
 
 // newPGTenant prepares a tenant's database.

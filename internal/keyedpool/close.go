@@ -81,6 +81,7 @@ func (t *tenant[T, C]) force() {
 		s.mu.Lock()
 		for _, c := range s.conns {
 			if c.db.tenant == t && c.state != closing {
+				c.seized = c.state == leased
 				s.shut(c)
 			}
 		}

@@ -18,6 +18,8 @@ type Config[T comparable, C any] struct {
 	// The place in the budget is free when it returns, not before. An error, as of an end that nobody confirmed, is
 	// counted in ServerStats.Unconfirmed. It is called once for each connection, off every caller's path.
 	Close func(ctx context.Context, conn C) error
+	// Seized, where set, is called before Close for a connection that a shutdown by force takes from its holder, who may be using it.
+	Seized func(conn C)
 	// Server names the server (host:port) behind a target and refuses, with an error, a tenant or a target that is not
 	// valid. It is asked before anything changes, and only when the target is new.
 	Server func(tenant string, target T) (string, error)

@@ -37,6 +37,7 @@ type conn[T comparable, C any] struct {
 	value C
 
 	state     connState
+	seized    bool   // its holder has not given it back
 	use       uint32 // counts holders, so that one who gave it back is known
 	turns     int32  // acquires served in a row while tenants without any connection waited
 	index     int    // in the server's conns
@@ -102,12 +103,12 @@ func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 }
 
 // serveLine gives a connection to the first in its tenant's line, or up, where tenants without any are waiting and the
-// tenant has another, or has had its turn and nobody has one idle.
+// tenant has another, or has had its turn, could get the next, and nobody has one idle.
 func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
 	c.turns++
 	if !s.pressed() {
 		c.turns = 0
-	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn && s.victims.first() == nil {
+	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn && !c.db.backoff.waiting(now) && s.victims.first() == nil {
 		s.shut(c)
 		return
 	}
@@ -155,6 +156,9 @@ func (db *database[T, C]) unpark(c *conn[T, C]) {
 // finish closes a connection and then, when the close is confirmed or DrainTimeout over, gives its place back.
 func (s *server[T, C]) finish(c *conn[T, C]) {
 	t := c.db.tenant
+	if c.seized && s.pool.cfg.Seized != nil {
+		s.pool.cfg.Seized(c.value)
+	}
 	err := s.pool.close(c.value)
 	s.mu.Lock()
 	last := len(s.conns) - 1

@@ -235,6 +235,38 @@ func TestTurnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
 	}
 }
 
+// TestALineInBackoffKeepsItsOnlyConnection: passed on, it would leave the line to fail, since no other can be dialed for.
+func TestALineInBackoffKeepsItsOnlyConnection(t *testing.T) {
+	inBubble(t, func(c *Config[string, int]) {
+		c.Budget, c.TenantCap, c.Turn, c.Reserve, c.BackoffMin = 2, 2, 1, -1, 2*time.Second
+	}, func(r *rig) {
+		lease, conn := r.hold("a")
+		r.failing(func(tenant, _ string) error {
+			if tenant == "a" {
+				return errTenantBroken
+			}
+			return nil
+		})
+		waiting := r.start(lease, nil)
+		time.Sleep(60 * time.Millisecond) // the dial for a second one fails
+		other, full := r.hold("b")
+		pressing := r.lease("c")
+		pressed := r.start(pressing, nil)
+		synctest.Wait()
+		conn.Release(Healthy)
+		synctest.Wait()
+		if !waiting.over() || waiting.err != nil {
+			t.Errorf("over %v, %v: the tenant's connection came back healthy", waiting.over(), waiting.err)
+		}
+		full.Release(Healthy)
+		pressed.end()
+		waiting.end()
+		for _, l := range []*Lease[string, int]{lease, other, pressing} {
+			l.Release()
+		}
+	})
+}
+
 func TestNestedAcquireAtTheCapIsNamed(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.TenantCap = 1 }, func(r *rig) {
 		var owner Owner
