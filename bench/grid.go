@@ -13,8 +13,8 @@ request, budget 80 connections: an LRU of pgxpools with 4 connections each, pgxp
 budget or the tenants allow, the budget split evenly, which is the best split tried where tenants are many; PgBouncer in transaction mode
 with the same split, its best too (bench/pgbouncer.ini; the server keeps a pgxpool to it for each tenant); tenantdb. Each connects as a role of its own that the
 server refuses beyond 97 connections, as one with max_connections=100 does; PgBouncer has its own limit of 80. Everybody has been asked
-for every tenant once, and has then warmed up on the trace. "Hits" are the requests that needed no new connection, by the server's own count of sessions
-(PostgreSQL 14 or later); the static optimum is the share of requests for the 80 tenants that the trace names most. Classes: hot are the
+for every tenant once, and has then warmed up on the trace. "Hits" are the requests that needed no new connection, by the server's own
+count of sessions (PostgreSQL 14 or later); the static optimum is the share of requests for the 80 tenants that the trace names most. Classes: hot are the
 fewest tenants that make half of the requests, middle the next three tenths, cold the rest. Errors are refusals and wrong tenants' answers, the
 worst round's. Aimed at, with 1,000 databases and Zipf 1.1: ≥ 1.5 × PgBouncer and ≥ 1.5 × an LRU of pgxpools, no errors, hits ≥ 0.92 of the static optimum.`,
 	Open: openGrid,

@@ -22,7 +22,8 @@ var growthScenario = Scenario{
 	Title: "Cost as the work grows",
 	About: `A hit in the cache of access facts, a lease, and a whole request, each beside a bare map of as many keys visited in the same order: what
 the processor's own caches miss, both miss. Each look waits for the answer of the last one, as a request waits for its own: a processor
-that runs several at once would hide the misses of the simpler one. Memory is the heap's growth for one key or tenant. Tenants are known to the pool and have no connection. The requests come from one user who is a member
+that runs several at once would hide the misses of the simpler one. Memory is the heap's growth for one key or tenant. Tenants are known
+to the pool and have no connection. The requests come from one user who is a member
 of every tenant, without a token. Aimed at: a hit ≤ 100 ns at 10,000 keys and ≤ 1.5 × the bare map at 1,000,000; the overhead beyond
 the bare map flat within 1.5 ×; ≤ 400 bytes for a key, ≤ 500 for a tenant.`,
 	Open: openGrowth,

@@ -52,7 +52,7 @@ func openNeighbour(b *Bench) (*Comparison, error) {
 		if err != nil {
 			return nil, err
 		}
-		pools := newLRUPools(urls, sharedBudget/evenSplit(sharedBudget, len(urls)), evenSplit(sharedBudget, len(urls)))
+		pools := newLRUPools(urls, sharedBudget, evenSplit(sharedBudget, len(urls)))
 		pools.text = q.text
 		b.onClose(pools.close)
 		c.Rows = append(c.Rows, neighbourRows(b, poolLRU+", "+q.name, pools.query)...)

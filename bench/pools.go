@@ -31,8 +31,8 @@ type lruPool struct {
 	place  *list.Element
 }
 
-func newLRUPools(urls []string, pools, conns int) *lruPools {
-	return &lruPools{urls: urls, text: pointQuery, pools: pools, conns: conns, open: map[int]*lruPool{}, leastLast: list.New()}
+func newLRUPools(urls []string, budget, conns int) *lruPools {
+	return &lruPools{urls: urls, text: pointQuery, pools: budget / conns, conns: conns, open: map[int]*lruPool{}, leastLast: list.New()}
 }
 
 func (l *lruPools) query(ctx context.Context, tenant int) (string, error) {

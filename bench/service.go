@@ -67,7 +67,7 @@ func newService(what *servedBy) (http.Handler, func(), error) {
 		if what.Kind == poolLRU4 {
 			n = 4
 		}
-		pools := newLRUPools(what.Tenants, what.Budget/n, n)
+		pools := newLRUPools(what.Tenants, what.Budget, n)
 		return answering(pools.query), pools.close, nil
 	case viaPgBouncer:
 		pools := newBouncedPools(what.Tenants)

@@ -37,7 +37,7 @@ type conn[T comparable, C any] struct {
 	value C
 
 	state     connState
-	seized    bool   // its holder has not given it back
+	seized    bool   // its holder had not given it back when its close began; doesn't change after that
 	use       uint32 // counts holders, so that one who gave it back is known
 	turns     int32  // acquires served in a row while tenants without any connection waited
 	index     int    // in the server's conns
