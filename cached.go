@@ -39,7 +39,7 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 	case <-ctx.Done():
 		return none, ctx.Err()
 	}
-	if c.gone || t.leases.Load() == retired { // the scope is over, and the database with it: nobody would ever close what is built
+	if c.gone || t.leases.gone() { // the scope is over, and the database with it: nobody would ever close what is built
 		return none, because(ErrTenantUnavailable, errPoolClosed)
 	}
 	if !c.built {

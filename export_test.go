@@ -21,3 +21,43 @@ func Watched(pieces ...[]byte) (changed, spoiled bool) {
 func Peek(conn net.Conn) string {
 	return [...]string{"silent", "speaks", "ended"}[newPeeker(conn).peek()]
 }
+
+// Ledger is a database's leases and the connections that were taken from it outside any scope.
+type Ledger struct {
+	leases claims
+	strays strays
+}
+
+// Hold begins a lease, Again one more for its holder.
+func (l *Ledger) Hold() (phase uint8, held bool) {
+	p, held := l.leases.hold()
+	return uint8(p), held
+}
+
+func (l *Ledger) Again(of uint8) (uint8, bool) {
+	p, held := l.leases.again(phase(of))
+	return uint8(p), held
+}
+
+// Drop ends one.
+func (l *Ledger) Drop(of uint8) (left int, retired bool) {
+	ofPhase, left, retired := l.leases.drop(phase(of))
+	if ofPhase == 0 {
+		l.strays.settle(&l.leases)
+	}
+	return left, retired
+}
+
+// Retire marks the database, and reports whether nobody holds it.
+func (l *Ledger) Retire() bool { return l.leases.retire() }
+
+// Lend files a loan. It returns what gives it back.
+func (l *Ledger) Lend(seized func()) (giveBack func() bool) {
+	it := &loan{conn: seizure(seized)}
+	l.strays.file(it, &l.leases)
+	return it.giveBack
+}
+
+type seizure func()
+
+func (s seizure) seize() { s() }

@@ -19,14 +19,30 @@ type tenantDB struct {
 	engine engine
 	self   *shortcut
 
-	leases  atomic.Int64 // how many there are, and retired
-	used    atomic.Bool  // leased since the rings last passed by
-	slimmed atomic.Bool  // its last connection closed: its handle is to go with the last lease
+	leases  claims
+	used    atomic.Bool // leased since the rings last passed by
+	slimmed atomic.Bool // its last connection closed: its handle is to go with the last lease
 
 	place place         // in the pool's ring of all; guarded by Pool.mu, as the next is
 	asOf  time.Duration // when, since start, the host database was last asked and named its db_url; 0: nobody knows
 
-	cache atomic.Pointer[sync.Map] // key → *cached; nil before the first
+	cache  atomic.Pointer[sync.Map] // key → *cached; nil before the first
+	strays atomic.Pointer[strays]   // nil before the first
+}
+
+// claim is one lease on a database, counted; zero: none.
+type claim struct {
+	tenant *tenantDB
+	phase  phase
+}
+
+// hold returns one more claim, unless the database is retired.
+func (t *tenantDB) hold() (c claim, held bool) {
+	p, held := t.leases.hold()
+	if !held {
+		return claim{}, false
+	}
+	return claim{t, p}, true
 }
 
 // at reports whether this is the database of a db_url.
@@ -55,43 +71,32 @@ func (t *tenantDB) heavy() bool {
 // shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory they would hold on to.
 type shortcut struct{ to atomic.Pointer[tenantDB] }
 
-// hold returns the database, held once more; nil where there is none, or it is retired.
-func (s *shortcut) hold() *tenantDB {
+// hold returns a claim on the database; none where there is no database, or it is retired.
+func (s *shortcut) hold() (c claim, held bool) {
 	if s == nil {
-		return nil
+		return claim{}, false
 	}
-	if t := s.to.Load(); t != nil && t.hold() {
-		return t
+	if t := s.to.Load(); t != nil {
+		return t.hold()
 	}
-	return nil
+	return claim{}, false
 }
 
-// retired is the mark in tenantDB.leases of a database that nobody gets any more. It closes with its last lease: whoever brings
-// leases to retired alone closes it.
-const retired = int64(1) << 62
-
-// hold counts one more lease, unless the database is retired.
-func (t *tenantDB) hold() bool {
-	for {
-		n := t.leases.Load()
-		if n >= retired {
-			return false
-		}
-		if t.leases.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// release counts one lease less and closes what nobody needs.
-func (t *tenantDB) release() {
+// release ends the claim and closes what nobody needs.
+func (c claim) release() {
+	t := c.tenant
 	if !t.used.Load() { // a line that every request writes would be slow on several cores
 		t.used.Store(true)
 	}
-	switch t.leases.Add(-1) {
-	case retired:
+	ofPhase, left, isRetired := t.leases.drop(c.phase)
+	if ofPhase == 0 {
+		t.strays.Load().settle(&t.leases)
+	}
+	switch {
+	case left > 0:
+	case isRetired:
 		closeAll([]*tenantDB{t})
-	case 0:
+	default:
 		if t.slimmed.Load() && t.slimmed.Swap(false) {
 			t.pool.slim(t.id)
 		}
@@ -102,41 +107,23 @@ func (t *tenantDB) release() {
 	t.pool.sqlite.wake()
 }
 
-// retire marks the database, and reports whether no lease keeps it: then the caller closes it.
-func (t *tenantDB) retire() bool {
-	return t.leases.Or(retired) == 0
-}
-
-// retireIdle marks the database if no lease keeps it; the caller closes it then.
-func (t *tenantDB) retireIdle() bool {
-	return t.leases.CompareAndSwap(0, retired)
-}
-
 // Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries do.
 type Lease struct {
-	tenant *tenantDB
-	over   atomic.Bool
+	claim
+	over atomic.Bool
 }
 
 // again begins another lease on the same database. Where that has closed, since the lease has ended, the new one is over too.
 func (l *Lease) again(next *Lease) {
-	next.tenant = l.tenant
-	for {
-		n := l.tenant.leases.Load()
-		if n == retired {
-			next.over.Store(true)
-			return
-		}
-		if l.tenant.leases.CompareAndSwap(n, n+1) {
-			return
-		}
-	}
+	p, held := l.tenant.leases.again(l.phase)
+	next.claim = claim{l.tenant, p}
+	next.over.Store(!held)
 }
 
 // Release ends the lease. Further calls do nothing.
 func (l *Lease) Release() {
 	if !l.over.Swap(true) {
-		l.tenant.release()
+		l.release()
 	}
 }
 
@@ -148,18 +135,16 @@ func (l *Lease) Close() {
 		return
 	}
 	t.pool.mu.Lock()
-	last := t.leases.CompareAndSwap(1, retired)
+	last := t.leases.retireAt(1)
 	if last {
 		t.pool.forget(t)
 	}
 	t.pool.mu.Unlock()
+	l.release() // closes it where it was the last
 	if !last {
-		t.release()
 		return
 	}
-	closeAll([]*tenantDB{t})
 	t.pool.pg.Retire(t.id)
-	t.pool.sqlite.wake()
 }
 
 // Session returns a handle on one connection, which it takes out of the budget (on SQLite it is the one that writes) with the first
@@ -236,7 +221,7 @@ func (r *ring) victim() *tenantDB {
 	for range 2 * r.n {
 		t := r.hand
 		r.hand = r.of(t).next
-		if t.leases.Load() == 0 && !t.used.Swap(false) && t.retireIdle() {
+		if t.leases.count() == 0 && !t.used.Swap(false) && t.leases.retireAt(0) {
 			return t
 		}
 	}

@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -8,88 +9,165 @@ import (
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
 
-// loan is a PostgreSQL connection in the hands of a scope's code.
+// loan is a connection in the hands of somebody's code. What that forgets to give back, as when it panics between Begin and Commit, is
+// taken back: at the end of the scope in whose context it was taken; without one, as soon as every lease that there was has ended.
 type loan struct {
-	conn       pgConn
-	of         *loans // nil: outside any scope
-	prev, next *loan  // in of's list; guarded by of.mu
-	back       atomic.Bool
+	conn lent
+	back atomic.Bool // given or taken back: what happens to the connection is up to whoever set it
+
+	mu   *sync.Mutex // that of its list, if it is in one: guards what follows
+	at   **loan      // what points to it; nil outside any list
+	next *loan
 }
 
-// loans are the connections that a scope holds. What its code forgets to give back, as when it panics between Begin and Commit, is
-// taken back at the scope's end, which is its lease's.
-type loans struct {
-	lease *Lease          // the scope's
-	owner keyedpool.Owner // for whom the pool counts the connections
-
-	mu    sync.Mutex // guards what follows
-	first *loan
-}
+// lent is a connection that can be taken from its borrower, who may be using it. back is set by then.
+type lent interface{ seize() }
 
 // errScopeOver: a goroutine outlived its handler.
 var errScopeOver = errors.New("the scope is over; call Scope.Detach before the handler returns")
 
-// note files a connection under its scope.
-func (s *loans) note(conn pgConn) (*loan, error) {
-	l := &loan{conn: conn, of: s}
-	if s == nil {
-		return l, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lease.over.Load() { // the end takes back what is in the list by then
-		conn.Release(keyedpool.Healthy)
-		return nil, because(ErrTenantUnavailable, errScopeOver)
-	}
-	if l.next = s.first; l.next != nil {
-		l.next.prev = l
-	}
-	s.first = l
-	return l, nil
-}
-
-// forget takes a loan off the scope's list.
-func (s *loans) forget(l *loan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// file puts a loan into a list. The caller holds its mutex.
+func (l *loan) file(mu *sync.Mutex, list **loan) {
+	l.mu, l.at, l.next = mu, list, *list
 	if l.next != nil {
-		l.next.prev = l.prev
+		l.next.at = &l.next
 	}
-	if l.prev != nil {
-		l.prev.next = l.next
-	} else if s.first == l {
-		s.first = l.next
-	}
+	*list = l
 }
 
-// takeBack closes the connections that are out: somebody may still be using them.
-func (s *loans) takeBack() {
-	s.mu.Lock()
-	var left []*loan
-	for l := s.first; l != nil; l = l.next {
-		left = append(left, l)
+// unfile takes a loan out of its list, if it is in one. The caller holds its mutex.
+func (l *loan) unfile() {
+	if l.at == nil {
+		return
 	}
-	s.mu.Unlock()
-	for _, l := range left {
+	if *l.at = l.next; l.next != nil {
+		l.next.at = l.at
+	}
+	l.at, l.next = nil, nil
+}
+
+// giveBack ends the loan, once: it reports whether this call did.
+func (l *loan) giveBack() bool {
+	if l.back.Swap(true) {
+		return false
+	}
+	if l.mu != nil {
+		l.mu.Lock()
+		l.unfile()
+		l.mu.Unlock()
+	}
+	return true
+}
+
+// empty takes all loans out of a list. The caller holds its mutex.
+func empty(list **loan, to []*loan) []*loan {
+	for *list != nil {
+		l := *list
+		l.unfile()
+		to = append(to, l)
+	}
+	return to
+}
+
+// takeBack takes the connections that are still out.
+func takeBack(loans []*loan) {
+	for _, l := range loans {
 		if !l.back.Swap(true) {
-			l.conn.Value().abandoned.Store(true)
-			l.conn.Release(keyedpool.Destroy)
+			l.conn.seize()
 		}
 	}
 }
 
-// giveBack ends the loan. A connection that is broken, busy, in a transaction, or that can't be reset isn't used again. Further
-// calls do nothing.
-func (l *loan) giveBack() {
-	if l.back.Swap(true) {
+// loans are those of a scope.
+type loans struct {
+	lease *Lease          // the scope's
+	owner keyedpool.Owner // for whom the pool counts the connections
+
+	mu   sync.Mutex // guards what follows
+	list *loan
+}
+
+// file puts a loan into the list; false where the scope is over.
+func (s *loans) file(l *loan) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease.over.Load() { // the end takes back what is in the list by then
+		return false
+	}
+	l.file(&s.mu, &s.list)
+	return true
+}
+
+// takeBack takes the scope's connections.
+func (s *loans) takeBack() {
+	s.mu.Lock()
+	left := empty(&s.list, nil)
+	s.mu.Unlock()
+	takeBack(left)
+}
+
+// strays are the loans of a database that were taken outside any scope, by the phase in which new leases counted then.
+type strays struct {
+	mu    sync.Mutex // guards what follows
+	lists [2]*loan
+}
+
+// file puts a loan into the list.
+func (s *strays) file(l *loan, leases *claims) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, _, _ := leases.phases() // turned only under s.mu
+	l.file(&s.mu, &s.lists[now])
+	leases.turn()
+}
+
+// settle takes back what can be nobody's any more, after the last lease of a phase has ended: what was taken in a phase that has no
+// leases and gets none, since new ones count in the other.
+func (s *strays) settle(leases *claims) {
+	if s == nil {
 		return
 	}
-	if l.of != nil {
-		l.of.forget(l)
+	s.mu.Lock()
+	left := s.over(leases)
+	s.mu.Unlock()
+	takeBack(left)
+}
+
+// over takes the loans out that are nobody's. The caller holds s.mu.
+func (s *strays) over(leases *claims) (left []*loan) {
+	for {
+		now, inIt, inOther := leases.phases()
+		if inOther > 0 {
+			return left
+		}
+		left = empty(&s.lists[now.other()], left)
+		if inIt == 0 {
+			return empty(&s.lists[now], left)
+		}
+		if s.lists[now] == nil || !leases.turn() {
+			return left
+		}
 	}
-	verdict := keyedpool.Destroy
-	if l.conn.Value().clean() {
-		verdict = keyedpool.Healthy
+}
+
+// borrower returns the list of the context's scope; nil without one.
+func borrower(ctx context.Context) *loans {
+	if scope, ok := FromContext(ctx); ok {
+		return scope.ctx.borrows()
 	}
-	l.conn.Release(verdict)
+	return nil
+}
+
+// lend files a loan under its borrower; false where the borrower's scope is over.
+func (t *tenantDB) lend(l *loan, to *loans) bool {
+	if to != nil {
+		return to.file(l)
+	}
+	s := t.strays.Load()
+	if s == nil {
+		t.strays.CompareAndSwap(nil, new(strays))
+		s = t.strays.Load()
+	}
+	s.file(l, &t.leases)
+	return true
 }

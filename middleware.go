@@ -118,7 +118,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	}
 	scope := m.scope(ctx, Scope{Identity: identity, User: facts.User, Tenant: facts.Tenant, Membership: facts.Membership,
 		Role: grant.role, Subscription: grant.subscription, Plan: grant.plan, Features: grant.features, facts: facts, rules: rules})
-	scope.hold(db)
+	scope.lease.claim = db
 	return scope, nil
 }
 
@@ -192,12 +192,12 @@ func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Contex
 	if err != nil {
 		return nil, nil, m.explain(err, tenantID)
 	}
-	db, err := m.pool.tenant(tenant, asked)
+	db, err := m.pool.claim(tenant, asked)
 	if err != nil {
 		return nil, nil, m.explain(err, tenantID)
 	}
 	scope := m.scope(ctx, Scope{Tenant: tenant})
-	scope.hold(db)
+	scope.lease.claim = db
 	return scope, scope.release, nil
 }
 

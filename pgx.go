@@ -34,18 +34,19 @@ import (
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
 // that the tenant's server can't be reached.
 type PGX struct {
-	lease pgLease                // kept until close: it remembers the tenant's backoff and connections
-	db    atomic.Pointer[sql.DB] // owns a goroutine, so it is made when first asked for
+	tenant *tenantDB
+	lease  pgLease                // kept until close: it remembers the tenant's backoff and connections
+	db     atomic.Pointer[sql.DB] // owns a goroutine, so it is made when first asked for
 }
 
 // Conn is a connection taken from the pool by Acquire, for LISTEN, session settings and the like. Release it.
-type Conn loan
+type Conn pgLoan
 
 // Conn returns pgx's connection, for use until Release.
 func (c *Conn) Conn() *pgx.Conn { return c.conn.Value().Conn.Conn() }
 
 // Release gives the connection back. Further calls do nothing.
-func (c *Conn) Release() { (*loan)(c).giveBack() }
+func (c *Conn) Release() { (*pgLoan)(c).giveBack() }
 
 // Acquire takes a connection out of the pool until its Release.
 func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {

@@ -134,46 +134,48 @@ func (p *Pool) Format(f fmt.State, _ rune) {
 // it. Where a Middleware of this pool has looked the tenant up, its db_url counts instead: nobody knows how old this one is. It
 // fails with ErrTenantUnavailable where db_url isn't usable.
 func (p *Pool) Lease(tenant *hostdb.TenantCatalog) (*Lease, error) {
-	t, err := p.tenant(tenant, time.Time{})
+	c, err := p.claim(tenant, time.Time{})
 	if err != nil {
 		return nil, err
 	}
-	return &Lease{tenant: t}, nil
+	return &Lease{claim: c}, nil
 }
 
-// tenant returns a tenant's database, held once more. asOf is when the host database was asked for the row.
-func (p *Pool) tenant(tenant *hostdb.TenantCatalog, asOf time.Time) (*tenantDB, error) {
+// claim returns a claim on a tenant's database. asOf is when the host database was asked for the row.
+func (p *Pool) claim(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, error) {
 	p.mu.Lock()
-	t, old, err := p.find(tenant, asOf)
+	c, old, err := p.find(tenant, asOf)
 	p.mu.Unlock()
 	closeAll(old)
-	return t, err
+	return c, err
 }
 
-// find returns a tenant's database, a new generation where need be, held once. What it returns beside it is to be closed. The caller
+// find returns a claim on a tenant's database, a new generation where need be. What it returns beside it is to be closed. The caller
 // holds p.mu: what is below must learn of generations in the same order.
-func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (*tenantDB, []*tenantDB, error) {
+func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, []*tenantDB, error) {
 	if p.closed {
-		return nil, nil, because(ErrTenantUnavailable, errPoolClosed)
+		return claim{}, nil, because(ErrTenantUnavailable, errPoolClosed)
 	}
 	t, since := p.tenants[tenant.ID], time.Duration(0)
 	if !asOf.IsZero() {
 		since = asOf.Sub(start)
 	}
-	if t.serves(tenant.DBURL, since) && t.hold() {
-		return t, nil, nil
+	if t.serves(tenant.DBURL, since) {
+		if c, held := t.hold(); held {
+			return c, nil, nil
+		}
 	}
 	fresh, err := p.prepare(tenant.ID, tenant.DBURL, since)
 	if err != nil {
-		return nil, nil, because(ErrTenantUnavailable, err)
+		return claim{}, nil, because(ErrTenantUnavailable, err)
 	}
 	var old []*tenantDB
 	if t != nil {
 		old = p.retire(t)
 	}
-	fresh.leases.Store(1)
+	c, _ := fresh.hold()
 	p.add(fresh)
-	return fresh, append(old, p.surplus()...), nil
+	return c, append(old, p.surplus()...), nil
 }
 
 // add has a database given out from now on. The caller holds p.mu.
@@ -193,7 +195,7 @@ func (p *Pool) slim(tenantID string) {
 		return
 	}
 	t.slimmed.Store(true) // before leases is read: either this finds none, or the last one's end finds this
-	if !t.retireIdle() {
+	if !t.leases.retireAt(0) {
 		p.mu.Unlock()
 		return
 	}
@@ -223,8 +225,8 @@ func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
 	if !p.moved(tenant) {
 		return
 	}
-	if t, err := p.tenant(tenant, asOf); err == nil {
-		t.release()
+	if c, err := p.claim(tenant, asOf); err == nil {
+		c.release()
 	} else {
 		p.Retire(tenant.ID)
 	}
@@ -237,7 +239,7 @@ func (p *Pool) prepare(id string, url hostdb.Secret, asOf time.Duration) (t *ten
 	case "sqlite":
 		t.engine, err = p.sqlite.tenant(rest, t)
 	case "postgres", "postgresql":
-		t.engine, err = newPGTenant(p.pg, id, url)
+		t.engine, err = newPGTenant(t, url)
 	default:
 		err = errors.New("db_url: begins with neither sqlite: nor postgres://")
 	}
@@ -281,7 +283,7 @@ func (p *Pool) opened(t *tenantDB) {
 // closes what is returned without it.
 func (p *Pool) retire(t *tenantDB) []*tenantDB {
 	p.forget(t)
-	if !t.retire() {
+	if !t.leases.retire() {
 		return nil
 	}
 	return []*tenantDB{t}

@@ -133,10 +133,19 @@ func connectPG(ctx context.Context, url hostdb.Secret, resetAlways bool) (*poole
 	return pooled, nil
 }
 
-// closePG ends a connection and returns once the server has.
+// closePG ends a connection and returns once the server has. A server notices the end of one on which a query runs once that is done,
+// so it is told to cancel it.
 func closePG(ctx context.Context, conn *pooledConn) error {
 	if conn.abandoned.Load() {
+		ctx, cancel := context.WithTimeout(ctx, serverPatience)
+		defer cancel()
+		cancelled := make(chan struct{})
+		go func() {
+			defer close(cancelled)
+			_ = conn.Conn.Conn().PgConn().CancelRequest(ctx) // reads what never changes
+		}()
 		_ = conn.socket.Close()
+		<-cancelled
 	} else {
 		_ = conn.Conn.Conn().Close(ctx) // its error says what the wait below finds out
 	}
@@ -208,10 +217,10 @@ func classifyPG(err error) keyedpool.Fault {
 }
 
 // newPGTenant prepares a tenant's database.
-func newPGTenant(pool *pgPool, id string, url hostdb.Secret) (engine, error) {
-	p := new(PGX)
+func newPGTenant(t *tenantDB, url hostdb.Secret) (engine, error) {
+	p := &PGX{tenant: t}
 	var err error
-	if p.lease, err = pool.Lease(id, url, 0); err != nil { // Pool sees to the order
+	if p.lease, err = t.pool.pg.Lease(t.id, url, 0); err != nil { // Pool sees to the order
 		return nil, err
 	}
 	return p, nil
@@ -300,28 +309,75 @@ func (c *pooledConn) answersNow(ctx context.Context, patience time.Duration) boo
 	return c.socket.SetDeadline(time.Time{}) == nil
 }
 
+// pgLoan is the loan of a connection from the pool's budget.
+type pgLoan struct {
+	loan
+	conn pgConn
+}
+
 // acquire takes a connection that answers out of the pool, on behalf of the context's scope.
-func (p *PGX) acquire(ctx context.Context) (*loan, error) {
-	var of *loans
+func (p *PGX) acquire(ctx context.Context) (*pgLoan, error) {
+	of := borrower(ctx)
+	conn, err := p.alive(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	l := &pgLoan{conn: conn}
+	l.loan.conn = l
+	if !p.tenant.lend(&l.loan, of) {
+		conn.Release(keyedpool.Healthy)
+		return nil, because(ErrTenantUnavailable, errScopeOver)
+	}
+	return l, nil
+}
+
+// alive takes a connection that answers out of the pool. A dead one makes way for the next.
+func (p *PGX) alive(ctx context.Context, of *loans) (pgConn, error) {
 	var owner *keyedpool.Owner
-	if scope, ok := FromContext(ctx); ok {
-		of = scope.ctx.borrows()
+	if of != nil {
 		owner = &of.owner
 	}
-	for patience := serverPatience; ; {
-		conn, err := p.lease.Acquire(ctx, owner)
-		if err != nil {
-			return nil, explainPG(err)
-		}
-		if conn.Value().answers(ctx, patience) { // a dead one makes way for the next
-			return of.note(conn)
-		}
+	conn, err := p.lease.Acquire(ctx, owner)
+	if err != nil {
+		return conn, explainPG(err)
+	}
+	if conn.Value().answers(ctx, serverPatience) {
+		return conn, nil
+	}
+	outer := ctx
+	ctx, cancel := context.WithTimeout(ctx, p.tenant.pool.cfg.AcquireTimeout) // for all that follow together
+	defer cancel()
+	for {
 		conn.Release(keyedpool.Destroy)
-		patience = serverPatience / 20 // where a network has forgotten one, it has forgotten those that were used before it
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		if outer.Err() != nil {
+			return conn, outer.Err()
+		}
+		if conn, err = p.lease.Acquire(ctx, owner); err != nil {
+			return conn, explainPG(err)
+		}
+		if conn.Value().answers(ctx, serverPatience/20) { // where a network has forgotten one, it has forgotten those that were used before
+			return conn, nil
 		}
 	}
+}
+
+// giveBack ends the loan. A connection that is broken, busy, in a transaction, or that can't be reset isn't used again. Further
+// calls do nothing.
+func (l *pgLoan) giveBack() {
+	if !l.loan.giveBack() {
+		return
+	}
+	verdict := keyedpool.Destroy
+	if l.conn.Value().clean() {
+		verdict = keyedpool.Healthy
+	}
+	l.conn.Release(verdict)
+}
+
+// seize implements lent: the connection closes, whatever it does.
+func (l *pgLoan) seize() {
+	l.conn.Value().abandoned.Store(true)
+	l.conn.Release(keyedpool.Destroy)
 }
 
 // explainPG turns the pool's reasons into this package's.
@@ -353,7 +409,7 @@ func (pgConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 // borrowedConn is a connection in the hands of a *sql.DB, which closes it after each use: that gives it back.
 type borrowedConn struct {
 	*stdlib.Conn
-	loan *loan
+	loan *pgLoan
 }
 
 // Close implements driver.Conn.

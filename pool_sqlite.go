@@ -92,14 +92,14 @@ func (f *sqliteDB) check() error {
 }
 
 // admit gives a file a place among the open ones, where need be by closing an idle one, or waits for one.
-func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB) error {
+func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB, patience time.Duration) error {
 	if admitted, err := s.tryAdmit(f); admitted || err != nil {
 		return err // the usual case, before anything is set up to wait
 	}
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
-	patience := time.NewTimer(s.patience)
-	defer patience.Stop()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	for {
 		s.mu.Lock()
 		freed := s.freed // before looking, so that a place that comes free meanwhile isn't missed
@@ -115,7 +115,7 @@ func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB) error {
 		case <-freed:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-patience.C:
+		case <-timer.C:
 			return fmt.Errorf("%w: %d SQLite tenants are open and in use (PoolConfig.MaxOpenSQLite)", ErrBusy, s.max)
 		}
 	}

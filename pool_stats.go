@@ -77,7 +77,7 @@ func (p *Pool) Stats() PoolStats {
 	p.mu.Lock()
 	stats.Tenants = len(p.tenants)
 	for _, t := range p.tenants {
-		if t.leases.Load()&^retired > 0 {
+		if t.leases.count() > 0 {
 			stats.Leased++
 		}
 	}
@@ -112,7 +112,7 @@ func (p *Pool) TenantStats(ids ...string) []TenantStats {
 
 // stats returns the tenant's figures.
 func (t *tenantDB) stats() TenantStats {
-	stats := TenantStats{TenantID: t.id, Leases: int(t.leases.Load() &^ retired)}
+	stats := TenantStats{TenantID: t.id, Leases: t.leases.count()}
 	if f, ok := t.engine.(*sqliteDB); ok {
 		for _, h := range []*sqliteHandle{f.write.Load(), f.read.Load()} {
 			if h == nil {

@@ -69,16 +69,16 @@ type facts struct {
 	sole []string
 }
 
-// database returns the tenant's database in the pool, held once more.
-func (f *facts) database(pool *Pool) (*tenantDB, error) {
-	if db := f.db.Load().hold(); db != nil {
-		return db, nil
+// database returns a claim on the tenant's database in the pool.
+func (f *facts) database(pool *Pool) (claim, error) {
+	if c, held := f.db.Load().hold(); held {
+		return c, nil
 	}
-	db, err := pool.tenant(f.Tenant, f.asOf)
+	c, err := pool.claim(f.Tenant, f.asOf)
 	if err == nil {
-		f.db.Store(db.self)
+		f.db.Store(c.tenant.self)
 	}
-	return db, err
+	return c, err
 }
 
 // resolver answers what the host database says about a user and a tenant, from a cache that hears of changes.

@@ -150,9 +150,6 @@ func (s *Scope) Detach() (context.Context, func()) {
 	return held, held.release
 }
 
-// hold gives the scope a lease that is counted already.
-func (c *scopeContext) hold(db *tenantDB) { c.lease.tenant = db }
-
 // release takes back the connections that were forgotten and gives the lease back, once.
 func (c *scopeContext) release() {
 	if c.lease.tenant == nil || c.lease.over.Swap(true) {
@@ -161,7 +158,7 @@ func (c *scopeContext) release() {
 	if l := c.loans.Load(); l != nil {
 		l.takeBack()
 	}
-	c.lease.tenant.release()
+	c.lease.release()
 }
 
 // borrows returns the list of the scope's connections, which it makes when first asked: either it sees the scope's end, or the end sees

@@ -5,11 +5,12 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"modernc.org/sqlite"
+
+	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
 
 // sqliteHandle is a *sql.DB over a fixed number of connections to one file. They are counted here and not by database/sql, which
@@ -23,18 +24,6 @@ type sqliteHandle struct {
 	db   *sql.DB    // owns a goroutine, so it is made when first asked for
 	idle []sqliteConn
 	shut bool
-}
-
-// sqliteConn is what the driver's connections are.
-type sqliteConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.Pinger
-	driver.SessionResetter
-	driver.Validator
 }
 
 // open returns the *sql.DB.
@@ -53,38 +42,74 @@ func (h *sqliteHandle) open() *sql.DB {
 
 // Connect implements driver.Connector: it waits for one of the connections, at most as long as the pool's patience.
 func (h *sqliteHandle) Connect(ctx context.Context) (driver.Conn, error) {
-	if err := h.wait(ctx); err != nil {
+	of := borrower(ctx)
+	patience, err := h.wait(ctx, of)
+	if err != nil {
 		return nil, err
 	}
-	conn, err := h.take(ctx)
+	conn, err := h.take(ctx, patience)
 	if err != nil {
 		<-h.places
 		return nil, err
 	}
-	return &borrowedSQLite{sqliteConn: conn, handle: h}, nil
+	l := &sqliteLoan{conn: conn, handle: h}
+	l.loan.conn = l
+	if !h.file.tenant.lend(&l.loan, of) {
+		h.giveBack(conn, false)
+		return nil, because(ErrTenantUnavailable, errScopeOver)
+	}
+	return l, nil
 }
 
-// wait takes a place.
-func (h *sqliteHandle) wait(ctx context.Context) error {
+// nestedAfter is how long somebody waits beside connections of their own before that is called a deadlock.
+const nestedAfter = time.Second
+
+// wait takes a place, and tells how much patience is left.
+func (h *sqliteHandle) wait(ctx context.Context, of *loans) (patience time.Duration, err error) {
+	patience = h.file.files.patience
 	select {
 	case h.places <- struct{}{}:
-		return nil
+		return patience, nil
 	default:
 	}
-	patience := time.NewTimer(h.file.files.patience)
-	defer patience.Stop()
-	select {
-	case h.places <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-patience.C:
-		return fmt.Errorf("%w: this tenant's %d SQLite connection(s) of this kind are in use; does a handler hold a transaction, or unread rows, while it waits for another connection?", ErrBusy, cap(h.places))
+	began, timer := time.Now(), time.NewTimer(min(nestedAfter, patience))
+	defer timer.Stop()
+	for {
+		select {
+		case h.places <- struct{}{}:
+			return patience - time.Since(began), nil
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-timer.C:
+		}
+		left := patience - time.Since(began)
+		switch {
+		case of.count(h) == cap(h.places):
+			return 0, because(ErrBusy, keyedpool.ErrNested)
+		case left <= 0:
+			return 0, fmt.Errorf("%w: this tenant's %d SQLite connection(s) of this kind are in use; does a handler hold a transaction, or unread rows, while it waits for another connection?", ErrBusy, cap(h.places))
+		}
+		timer.Reset(left)
 	}
+}
+
+// count returns how many of the scope's loans are a handle's.
+func (s *loans) count(h *sqliteHandle) (n int) {
+	if s == nil {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := s.list; l != nil; l = l.next {
+		if c, ok := l.conn.(*sqliteLoan); ok && c.handle == h {
+			n++
+		}
+	}
+	return n
 }
 
 // take returns an idle connection, or a new one.
-func (h *sqliteHandle) take(ctx context.Context) (sqliteConn, error) {
+func (h *sqliteHandle) take(ctx context.Context, patience time.Duration) (sqliteConn, error) {
 	h.mu.Lock()
 	if n := len(h.idle); n > 0 && !h.shut {
 		conn := h.idle[n-1]
@@ -93,7 +118,7 @@ func (h *sqliteHandle) take(ctx context.Context) (sqliteConn, error) {
 		return conn, nil
 	}
 	h.mu.Unlock()
-	if err := h.file.files.admit(ctx, h.file); err != nil {
+	if err := h.file.files.admit(ctx, h.file, patience); err != nil {
 		return nil, err
 	}
 	if err := h.file.check(); err != nil {
@@ -151,52 +176,4 @@ func (h *sqliteHandle) close() {
 	if db != nil {
 		_ = db.Close()
 	}
-}
-
-// borrowedSQLite is a connection in the hands of database/sql, which closes it after each use: that gives it back.
-type borrowedSQLite struct {
-	sqliteConn
-	handle *sqliteHandle
-	began  bool // a statement may have begun a transaction that database/sql doesn't know of
-	once   sync.Once
-}
-
-// Close implements driver.Conn.
-func (c *borrowedSQLite) Close() error {
-	c.once.Do(func() { c.handle.giveBack(c.sqliteConn, c.began) })
-	return nil
-}
-
-// Unwrap returns the driver's own connection, which its helpers look for.
-func (c *borrowedSQLite) Unwrap() driver.Conn { return c.sqliteConn }
-
-// ExecContext implements driver.ExecerContext.
-func (c *borrowedSQLite) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	c.began = c.began || mayBegin(query)
-	return c.sqliteConn.ExecContext(ctx, query, args)
-}
-
-// QueryContext implements driver.QueryerContext.
-func (c *borrowedSQLite) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	c.began = c.began || mayBegin(query)
-	return c.sqliteConn.QueryContext(ctx, query, args)
-}
-
-// PrepareContext implements driver.ConnPrepareContext.
-func (c *borrowedSQLite) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	c.began = c.began || mayBegin(query)
-	return c.sqliteConn.PrepareContext(ctx, query)
-}
-
-// mayBegin reports whether a statement's text holds a word that begins a transaction. Where it is only a name or a value, the
-// connection is looked at for nothing.
-func mayBegin(query string) bool {
-	for _, word := range []string{"begin", "savepoint"} {
-		for i := 0; i+len(word) <= len(query); i++ {
-			if strings.EqualFold(query[i:i+len(word)], word) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -1,0 +1,381 @@
+package tenantdb_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// forgotten are ways to begin something and never end it, each with what its forgetful holder does next.
+var forgotten = map[string]func(ctx context.Context, db *sql.DB) (later func() error, err error){
+	"Begin": func(ctx context.Context, db *sql.DB) (func() error, error) {
+		tx, err := db.Begin()
+		if err != nil {
+			return nil, err
+		}
+		_, err = tx.Exec("INSERT INTO me (name) VALUES ('lost')")
+		return tx.Commit, err
+	},
+	"BeginTx": func(ctx context.Context, db *sql.DB) (func() error, error) {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		_, err = tx.ExecContext(ctx, "INSERT INTO me (name) VALUES ('lost')")
+		return tx.Commit, err
+	},
+	"a BEGIN of its own": func(ctx context.Context, db *sql.DB) (func() error, error) {
+		conn, err := db.Conn(context.WithoutCancel(ctx))
+		if err != nil {
+			return nil, err
+		}
+		_, err = conn.ExecContext(ctx, "BEGIN; INSERT INTO me (name) VALUES ('lost')")
+		return func() error {
+			_, err := conn.ExecContext(context.Background(), "COMMIT")
+			return err
+		}, err
+	},
+	"Query": func(ctx context.Context, db *sql.DB) (func() error, error) {
+		rows, err := db.Query("SELECT name FROM me UNION ALL SELECT name FROM me")
+		if err != nil || !rows.Next() {
+			return nil, errors.Join(err, errors.New("no rows"))
+		}
+		return func() error {
+			if types, err := rows.ColumnTypes(); err == nil {
+				types[0].ScanType()
+			}
+			for rows.Next() {
+				return errors.New("read on")
+			}
+			return rows.Err()
+		}, nil
+	},
+	"a statement in a transaction": func(ctx context.Context, db *sql.DB) (func() error, error) {
+		tx, err := db.Begin()
+		if err != nil {
+			return nil, err
+		}
+		stmt, err := tx.Prepare("INSERT INTO me (name) VALUES ('lost') RETURNING name")
+		if err != nil {
+			return nil, err
+		}
+		rows, err := stmt.Query()
+		if err != nil || !rows.Next() {
+			return nil, errors.Join(err, errors.New("no rows"))
+		}
+		return func() error {
+			_, err := stmt.Exec()
+			return err
+		}, nil
+	},
+}
+
+func TestWhatAHandlerForgetsIsTakenBackAtItsEnd(t *testing.T) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			w := newWorld(t, engine, tenantdb.PoolConfig{MaxConnsPerTenant: 1, AcquireTimeout: time.Minute})
+			acme := w.tenant("acme", w.user("ann"))
+			mw := w.middleware(w.config())
+			for name, begin := range forgotten {
+				t.Run(name, func(t *testing.T) {
+					ctx, leave, err := mw.Enter(context.Background(), acme.ID)
+					must(t, err)
+					later, err := begin(ctx, tenantdb.DB(ctx))
+					must(t, err)
+					leave()
+					began := time.Now()
+					next, leave, err := mw.Enter(t.Context(), acme.ID)
+					must(t, err)
+					defer leave()
+					_, err = tenantdb.DB(next).ExecContext(next, "UPDATE me SET name = name")
+					must(t, err)
+					if waited := time.Since(began); waited > 10*time.Second {
+						t.Errorf("the next writer waited %v", waited)
+					}
+					if err := later(); err == nil { // its connection has closed: there may be one only
+						t.Error("what was taken back goes on")
+					}
+					var names int
+					must(t, tenantdb.DB(next).QueryRowContext(next, "SELECT count(*) FROM me WHERE name = 'lost'").Scan(&names))
+					if names != 0 {
+						t.Errorf("%d of its rows are there", names)
+					}
+				})
+			}
+		})
+	}
+}
+
+func TestWhatIsTakenOutsideAScopeLastsAsLongAsTheLeasesThatThereWere(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		acme := w.tenant("acme", w.user("ann"))
+		mw := w.middleware(w.config())
+		enter := func() (context.Context, func()) {
+			ctx, leave, err := mw.Enter(context.Background(), acme.ID)
+			must(t, err)
+			return ctx, leave
+		}
+		for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
+			var leave [4]func()
+			var first context.Context
+			first, leave[0] = enter()
+			_, leave[1] = enter()
+			tx, err := tenantdb.DB(first).Begin()
+			must(t, err)
+			scope, _ := tenantdb.FromContext(first)
+			_, leave[2] = scope.Detach() // its holder may go on with the transaction
+			_, leave[3] = enter()        // never had it
+			for _, i := range order {
+				if _, err := tx.Exec("UPDATE me SET name = name"); err != nil {
+					t.Fatalf("taken back while a lease that there was is held: %v", err)
+				}
+				leave[i]()
+			}
+			eventually(t, func() bool { // PostgreSQL's connections close in the background
+				_, err := tx.Exec("UPDATE me SET name = name")
+				return err != nil
+			})
+			leave[3]()
+		}
+	})
+}
+
+func TestADetachedScopeEndsWhatItBegan(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		ctx, leave, err := w.middleware(w.config()).Enter(context.Background(), w.tenant("acme", w.user("ann")).ID)
+		must(t, err)
+		defer leave()
+		scope, _ := tenantdb.FromContext(ctx)
+		inner, done := scope.Detach()
+		tx, err := tenantdb.DB(inner).BeginTx(inner, nil)
+		must(t, err)
+		done()
+		eventually(t, func() bool {
+			_, err := tx.ExecContext(ctx, "UPDATE me SET name = name")
+			return err != nil
+		})
+		if _, err := tenantdb.DB(ctx).ExecContext(inner, "SELECT 1"); !errors.Is(err, tenantdb.ErrTenantUnavailable) || !strings.Contains(err.Error(), "Detach") {
+			t.Errorf("a query in an ended scope = %v", err)
+		}
+	})
+}
+
+// TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong: on PostgreSQL it is cancelled, and the server says that it is over; on SQLite, where
+// the handler's context ends it, the connection is taken as soon as it returns.
+func TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong(t *testing.T) {
+	for engine, slow := range map[string]string{
+		"sqlite":   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n",
+		"postgres": "SELECT pg_sleep(60)",
+	} {
+		t.Run(engine, func(t *testing.T) {
+			w := newWorld(t, engine, tenantdb.PoolConfig{MaxConnsPerTenant: 1, AcquireTimeout: time.Minute})
+			acme := w.tenant("acme", w.user("ann"))
+			mw := w.middleware(w.config())
+			outer, end := context.WithCancel(context.Background())
+			ctx, leave, err := mw.Enter(outer, acme.ID)
+			must(t, err)
+			db := tenantdb.DB(ctx)
+			conn, err := db.Conn(ctx)
+			must(t, err)
+			ended := make(chan error)
+			go func() {
+				var n int
+				ended <- conn.QueryRowContext(outer, slow).Scan(&n)
+			}()
+			eventually(t, func() bool { return w.pool.TenantStats(acme.ID)[0].Leased == 1 })
+			began := time.Now()
+			leave()
+			if engine == "sqlite" {
+				end()
+			}
+			next, leave, err := mw.Enter(t.Context(), acme.ID)
+			must(t, err)
+			defer leave()
+			_, err = tenantdb.DB(next).ExecContext(next, "UPDATE me SET name = name")
+			must(t, err)
+			t.Logf("the next writer waited %v", time.Since(began))
+			if time.Since(began) > 20*time.Second {
+				t.Error("it waited long")
+			}
+			if err := <-ended; err == nil {
+				t.Error("the query went on")
+			}
+			end()
+			for _, s := range w.pool.Stats().Servers {
+				if s.Unconfirmed != 0 {
+					t.Errorf("%d connections whose end the server didn't confirm", s.Unconfirmed)
+				}
+			}
+		})
+	}
+}
+
+func TestAWriteBesideItsOwnTransactionOnSQLiteIsNamed(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{AcquireTimeout: time.Minute})
+	ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), w.tenant("acme", w.user("ann")).ID)
+	must(t, err)
+	defer leave()
+	tx, err := tenantdb.DB(ctx).BeginTx(ctx, nil)
+	must(t, err)
+	began := time.Now()
+	_, err = tenantdb.DB(ctx).ExecContext(ctx, "UPDATE me SET name = name")
+	if !errors.Is(err, tenantdb.ErrBusy) || !strings.Contains(err.Error(), "nested acquire") || time.Since(began) > 30*time.Second {
+		t.Errorf("after %v: %v", time.Since(began), err)
+	}
+	must(t, tx.Rollback())
+	_, err = tenantdb.DB(ctx).ExecContext(ctx, "UPDATE me SET name = name")
+	must(t, err)
+}
+
+// TestStraysAgainstAModel compares two phases of counts with a model that knows of each loan which leases there were.
+func TestStraysAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		type stray struct {
+			leases   map[int]bool // those there were, and their holders' further ones
+			giveBack func() bool
+			seized   bool
+			only     bool // no lease has begun since, so nothing else may keep it
+		}
+		var ledger tenantdb.Ledger
+		leases := make(map[int]uint8) // their phases
+		strays := make(map[int]*stray)
+		next, retired := 0, false
+		choose := func(keys []int) int {
+			slices.Sort(keys)
+			return rapid.SampledFrom(keys).Draw(t, "which")
+		}
+		begin := func(phase uint8) {
+			for _, s := range strays {
+				s.only = false
+			}
+			leases[next] = phase
+			next++
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"hold": func(t *rapid.T) {
+				phase, held := ledger.Hold()
+				if held == retired {
+					t.Fatalf("retired %v, held %v", retired, held)
+				}
+				if held {
+					begin(phase)
+				}
+			},
+			"again": func(t *rapid.T) {
+				if len(leases) == 0 {
+					phase, held := ledger.Again(0) // by one whose lease has ended
+					if held == retired {
+						t.Fatalf("retired %v, held %v", retired, held)
+					}
+					if held {
+						begin(phase)
+					}
+					return
+				}
+				of := choose(slices.Collect(maps.Keys(leases)))
+				phase, held := ledger.Again(leases[of])
+				if !held {
+					t.Fatal("no second lease for a holder")
+				}
+				for _, s := range strays {
+					if s.leases[of] {
+						s.leases[next] = true
+					}
+				}
+				begin(phase)
+			},
+			"lend": func(t *rapid.T) {
+				s := &stray{leases: make(map[int]bool), only: true}
+				for id := range leases {
+					s.leases[id] = true
+				}
+				s.giveBack = ledger.Lend(func() { s.seized = true })
+				strays[next] = s
+				next++
+			},
+			"give back": func(t *rapid.T) {
+				if len(strays) == 0 {
+					t.Skip()
+				}
+				id := choose(slices.Collect(maps.Keys(strays)))
+				if s := strays[id]; s.giveBack() == s.seized {
+					t.Fatal("given back and taken back")
+				}
+				delete(strays, id)
+			},
+			"drop": func(t *rapid.T) {
+				if len(leases) == 0 {
+					t.Skip()
+				}
+				of := choose(slices.Collect(maps.Keys(leases)))
+				left, isRetired := ledger.Drop(leases[of])
+				delete(leases, of)
+				if left != len(leases) || isRetired != retired {
+					t.Fatalf("%d left, retired %v; want %d, %v", left, isRetired, len(leases), retired)
+				}
+				for _, s := range strays {
+					delete(s.leases, of)
+					if !s.seized && (left == 0 || s.only && len(s.leases) == 0) {
+						t.Fatal("nobody's, and not taken back")
+					}
+				}
+			},
+			"retire": func(t *rapid.T) {
+				if ledger.Retire() != (len(leases) == 0) {
+					t.Fatal("wrong about who holds it")
+				}
+				retired = true
+			},
+			"": func(t *rapid.T) {
+				for _, s := range strays {
+					if s.seized && len(s.leases) > 0 {
+						t.Fatal("taken back under a lease")
+					}
+				}
+			},
+		})
+	})
+}
+
+// TestStraysTogether has the race detector look at loans and leases that come and go at once.
+func TestStraysTogether(t *testing.T) {
+	var ledger tenantdb.Ledger
+	var mu sync.Mutex
+	seized := 0
+	together(8, func(i int) {
+		for n := range 2_000 {
+			phase, _ := ledger.Hold()
+			var taken bool
+			giveBack := ledger.Lend(func() {
+				mu.Lock()
+				defer mu.Unlock()
+				taken = true
+				seized++
+			})
+			mu.Lock()
+			if taken {
+				t.Error("taken back under a lease")
+			}
+			mu.Unlock()
+			if (n+i)%3 > 0 && !giveBack() {
+				t.Error("given back and taken back")
+			}
+			ledger.Drop(phase)
+		}
+	})
+	phase, _ := ledger.Hold()
+	ledger.Drop(phase)
+	if want := 8 * 2_000 / 3; seized < want-8 || seized > want+8 {
+		t.Errorf("%d were taken back; want about %d", seized, want)
+	}
+}

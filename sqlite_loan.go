@@ -1,0 +1,312 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql/driver"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// sqliteLoan is the loan of a connection to database/sql, which closes it after each use: that gives it back. The driver's connections
+// must not be closed while something runs on them, so all that is done with one passes by here; one that is seized while something
+// runs is closed as soon as that returns.
+type sqliteLoan struct {
+	loan
+	conn   sqliteConn
+	handle *sqliteHandle
+
+	mu    sync.Mutex // held by whoever is in the driver; guards what follows
+	open  []io.Closer
+	began bool // a statement may have begun a transaction that database/sql doesn't know of
+	bare  bool // somebody has the driver's connection itself: it can't be seized
+	ended bool
+}
+
+// sqliteConn is what the driver's connections are.
+type sqliteConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+}
+
+// enter is called before something is done with the connection. Where it returns nil, leave follows.
+func (c *sqliteLoan) enter() error {
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return because(ErrTenantUnavailable, errScopeOver)
+	}
+	return nil
+}
+
+// leave is called after something was done with the connection.
+func (c *sqliteLoan) leave() {
+	c.mu.Unlock()
+	if c.back.Load() {
+		c.seize()
+	}
+}
+
+// seize implements lent.
+func (c *sqliteLoan) seize() {
+	if !c.mu.TryLock() { // whoever is in the driver finds back set on leaving
+		return
+	}
+	defer c.mu.Unlock()
+	if c.ended || c.bare {
+		return
+	}
+	c.ended = true
+	for _, used := range slices.Backward(c.open) { // else they would keep the connection; a statement's rows before it
+		_ = used.Close()
+	}
+	_, _ = c.conn.ExecContext(context.Background(), "ROLLBACK", nil) // fails where there is no transaction
+	_ = c.conn.Close()
+	<-c.handle.places
+}
+
+// Close implements driver.Conn.
+func (c *sqliteLoan) Close() error {
+	c.loan.giveBack()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.ended = true
+		c.handle.giveBack(c.conn, c.began)
+	}
+	return nil
+}
+
+// Unwrap returns the driver's own connection, which its helpers look for, while they have sql.Conn.Raw keep it.
+func (c *sqliteLoan) Unwrap() driver.Conn {
+	if c.enter() != nil {
+		return nil
+	}
+	defer c.leave()
+	c.bare = true
+	return c.conn
+}
+
+// IsValid implements driver.Validator.
+func (c *sqliteLoan) IsValid() bool {
+	if c.enter() != nil {
+		return false
+	}
+	defer c.leave()
+	return c.conn.IsValid()
+}
+
+// Ping implements driver.Pinger.
+func (c *sqliteLoan) Ping(ctx context.Context) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.leave()
+	return c.conn.Ping(ctx)
+}
+
+// ExecContext implements driver.ExecerContext.
+func (c *sqliteLoan) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	c.began = c.began || mayBegin(query)
+	return c.conn.ExecContext(ctx, query, args)
+}
+
+// QueryContext implements driver.QueryerContext.
+func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	c.began = c.began || mayBegin(query)
+	return c.rows(c.conn.QueryContext(ctx, query, args))
+}
+
+// PrepareContext implements driver.ConnPrepareContext.
+func (c *sqliteLoan) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	c.began = c.began || mayBegin(query)
+	stmt, err := c.conn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	c.open = append(c.open, stmt)
+	return &sqliteStmt{c, stmt.(sqliteStatement)}, nil
+}
+
+// Prepare implements driver.Conn.
+func (c *sqliteLoan) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *sqliteLoan) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	tx, err := c.conn.BeginTx(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	return sqliteTx{c, tx}, nil
+}
+
+// Begin implements driver.Conn.
+func (c *sqliteLoan) Begin() (driver.Tx, error) {
+	return c.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// close closes rows or a statement, unless the loan has ended, and they with it. The caller has not entered.
+func (c *sqliteLoan) close(used io.Closer) error {
+	if c.enter() != nil {
+		return nil
+	}
+	defer c.leave()
+	i := slices.Index(c.open, used)
+	if i < 0 {
+		return nil
+	}
+	c.open = slices.Delete(c.open, i, i+1)
+	return used.Close()
+}
+
+// sqliteTx is a transaction on a loan.
+type sqliteTx struct {
+	of *sqliteLoan
+	tx driver.Tx
+}
+
+// Commit implements driver.Tx.
+func (t sqliteTx) Commit() error {
+	if err := t.of.enter(); err != nil {
+		return err
+	}
+	defer t.of.leave()
+	return t.tx.Commit()
+}
+
+// Rollback implements driver.Tx.
+func (t sqliteTx) Rollback() error {
+	if t.of.enter() != nil {
+		return nil // it was rolled back when it was taken
+	}
+	defer t.of.leave()
+	return t.tx.Rollback()
+}
+
+// sqliteStatement is what the driver's statements are.
+type sqliteStatement interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+// sqliteStmt is a statement on a loan.
+type sqliteStmt struct {
+	of *sqliteLoan
+	sqliteStatement
+}
+
+// Close implements driver.Stmt.
+func (s *sqliteStmt) Close() error { return s.of.close(s.sqliteStatement) }
+
+// ExecContext implements driver.StmtExecContext.
+func (s *sqliteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if err := s.of.enter(); err != nil {
+		return nil, err
+	}
+	defer s.of.leave()
+	return s.sqliteStatement.ExecContext(ctx, args)
+}
+
+// QueryContext implements driver.StmtQueryContext.
+func (s *sqliteStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	if err := s.of.enter(); err != nil {
+		return nil, err
+	}
+	defer s.of.leave()
+	return s.of.rows(s.sqliteStatement.QueryContext(ctx, args))
+}
+
+// sqliteResult is what the driver's rows are.
+type sqliteResult interface {
+	driver.Rows
+	driver.RowsColumnTypeDatabaseTypeName
+	driver.RowsColumnTypeLength
+	driver.RowsColumnTypeNullable
+	driver.RowsColumnTypePrecisionScale
+	driver.RowsColumnTypeScanType
+}
+
+// sqliteRows are rows on a loan. What isn't below the driver knows without looking.
+type sqliteRows struct {
+	of *sqliteLoan
+	sqliteResult
+}
+
+// rows wraps a query's rows. The caller has entered.
+func (c *sqliteLoan) rows(rows driver.Rows, err error) (driver.Rows, error) {
+	if err != nil {
+		return nil, err
+	}
+	c.open = append(c.open, rows)
+	return &sqliteRows{c, rows.(sqliteResult)}, nil
+}
+
+// Close implements driver.Rows.
+func (r *sqliteRows) Close() error { return r.of.close(r.sqliteResult) }
+
+// Next implements driver.Rows.
+func (r *sqliteRows) Next(dest []driver.Value) error {
+	if err := r.of.enter(); err != nil {
+		return err
+	}
+	defer r.of.leave()
+	return r.sqliteResult.Next(dest)
+}
+
+// ColumnTypeLength implements driver.RowsColumnTypeLength.
+func (r *sqliteRows) ColumnTypeLength(index int) (length int64, ok bool) {
+	if r.of.enter() != nil {
+		return 0, false
+	}
+	defer r.of.leave()
+	return r.sqliteResult.ColumnTypeLength(index)
+}
+
+// ColumnTypeScanType implements driver.RowsColumnTypeScanType.
+func (r *sqliteRows) ColumnTypeScanType(index int) reflect.Type {
+	if r.of.enter() != nil {
+		return reflect.TypeFor[string]()
+	}
+	defer r.of.leave()
+	return r.sqliteResult.ColumnTypeScanType(index)
+}
+
+// mayBegin reports whether a statement's text holds a word that begins a transaction. Where it is only a name or a value, the
+// connection is looked at for nothing.
+func mayBegin(query string) bool {
+	for _, word := range []string{"begin", "savepoint"} {
+		for i := 0; i+len(word) <= len(query); i++ {
+			if strings.EqualFold(query[i:i+len(word)], word) {
+				return true
+			}
+		}
+	}
+	return false
+}
