@@ -65,11 +65,10 @@ func (c *sqliteLoan) seize() {
 		return
 	}
 	c.ended = true
-	for _, used := range slices.Backward(c.open) { // else they would keep the connection; a statement's rows before it
+	for _, used := range slices.Backward(c.open) { // a statement's rows before it
 		_ = used.Close()
 	}
-	_, _ = c.conn.ExecContext(context.Background(), "ROLLBACK", nil) // fails where there is no transaction
-	_ = c.conn.Close()
+	_ = c.conn.Close() // rolls back; with something open it would wait for that
 	<-c.handle.places
 }
 
