@@ -6,10 +6,13 @@ import (
 	"database/sql/driver"
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -177,17 +180,13 @@ func TestADetachedScopeEndsWhatItBegan(t *testing.T) {
 // TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong: on PostgreSQL it is cancelled, and the server says that it is over; on SQLite, where
 // its own context ends it, the connection is taken as soon as it returns.
 func TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong(t *testing.T) {
-	running := make(chan struct{}, 1)
-	must(t, sqlite.RegisterScalarFunction("tell", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
-		running <- struct{}{}
-		return int64(1), nil
-	}))
+	running := tell()
 	for engine, slow := range map[string]string{
 		"sqlite":   "WITH RECURSIVE n(i) AS (SELECT tell() UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n",
 		"postgres": "SELECT length(pg_sleep(60)::text)",
 	} {
 		t.Run(engine, func(t *testing.T) {
-			w := newWorld(t, engine, tenantdb.PoolConfig{MaxConnsPerTenant: 1, AcquireTimeout: time.Minute})
+			w := newWorld(t, engine, tenantdb.PoolConfig{MaxConns: 1, AcquireTimeout: time.Minute})
 			acme := w.tenant("acme", w.user("ann"))
 			mw := w.middleware(w.config())
 			ctx, leave, err := mw.Enter(context.Background(), acme.ID)
@@ -229,6 +228,16 @@ func TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong(t *testing.T) {
 	}
 }
 
+// tell has SQLite's function tell send to the channel that it returns.
+var tell = sync.OnceValue(func() <-chan struct{} {
+	called := make(chan struct{}, 1)
+	sqlite.MustRegisterScalarFunction("tell", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
+		called <- struct{}{}
+		return int64(1), nil
+	})
+	return called
+})
+
 // awaitQuery waits until a query with a word in it runs in a tenant's database.
 func awaitQuery(t *testing.T, tenant *hostdb.TenantCatalog, word string) {
 	conn, err := pgx.Connect(t.Context(), tenant.DBURL.Reveal())
@@ -256,6 +265,35 @@ func TestAWriteBesideItsOwnTransactionOnSQLiteIsNamed(t *testing.T) {
 	must(t, tx.Rollback())
 	_, err = tenantdb.DB(ctx).ExecContext(ctx, "UPDATE me SET name = name")
 	must(t, err)
+}
+
+// TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne: two callers of a tenant whose file can't be opened, since another's is in use.
+func TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne(t *testing.T) {
+	dir := t.TempDir()
+	var tenants []*hostdb.TenantCatalog
+	for range 2 {
+		id := hostdb.NewID()
+		must(t, os.WriteFile(filepath.Join(dir, id+".db"), nil, 0o600))
+		tenants = append(tenants, &hostdb.TenantCatalog{ID: id, DBURL: hostdb.Secret("sqlite:" + id + ".db")})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: dir, MaxOpenSQLite: 1, AcquireTimeout: 10 * time.Second})
+		must(t, err)
+		holder, err := pool.Lease(tenants[0])
+		must(t, err)
+		must(t, holder.DB().PingContext(t.Context()))
+		waiter, err := pool.Lease(tenants[1])
+		must(t, err)
+		began := time.Now()
+		together(2, func(int) {
+			if err := waiter.DB().PingContext(t.Context()); !errors.Is(err, tenantdb.ErrBusy) || time.Since(began) != 10*time.Second {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+		})
+		holder.Release()
+		waiter.Release()
+		must(t, pool.Close(t.Context()))
+	})
 }
 
 // TestStraysAgainstAModel compares two phases of counts with a model that knows of each loan which leases there were.
