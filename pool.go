@@ -76,6 +76,7 @@ type Pool struct {
 	cfg    PoolConfig
 	sqlite *sqliteFiles
 	pg     *pgPool
+	roles  roles
 
 	host    atomic.Pointer[hostdb.DB] // of the Middleware made last; nil without one
 	crowded atomic.Bool               // there are more tenants than MaxIdleTenants

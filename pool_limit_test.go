@@ -71,42 +71,62 @@ func TestAServersOwnLimitIsNeverMet(t *testing.T) {
 	}
 }
 
-// TestADatabasesOwnLimitIsItsTenantsMatter: it bears the same code as a full server (53300), and must not hold up other tenants.
-func TestADatabasesOwnLimitIsItsTenantsMatter(t *testing.T) {
+// TestATenantsOwnLimitIsItsOwnMatter: that of its database, or of a role which is no other tenant's, bears the same code as a full server
+// (53300), and must not hold up other tenants, whoever has the connections that there may be.
+func TestATenantsOwnLimitIsItsOwnMatter(t *testing.T) {
 	s := pgtest.Start(t)
-	tenants := manyDatabases(t, s, 6, 50)
+	tenants := manyDatabases(t, s, 7, 50)
 	admin, err := pgx.Connect(t.Context(), s.URL("postgres"))
 	must(t, err)
 	defer admin.Close(t.Context())
-	_, err = admin.Exec(t.Context(), "ALTER DATABASE tenant0 CONNECTION LIMIT 1")
-	must(t, err)
-	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 20})
-	must(t, err)
-	defer pool.Close(t.Context())
-	lease, err := pool.Lease(tenants[0])
-	must(t, err)
-	defer lease.Release()
-	held, err := lease.PG().Acquire(t.Context())
-	must(t, err)
-	defer held.Release()
-	second := make(chan error, 1)
-	go func() {
-		_, err := lease.PG().Exec(t.Context(), "SELECT 1")
-		second <- err
-	}()
-	eventually(t, func() bool { return pool.Stats().Servers[0].OpenFailures > 0 })
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	for _, other := range tenants[1:] { // all at once: an idle connection of one would make way for the next
-		l, err := pool.Lease(other)
+	for _, statement := range []string{"ALTER DATABASE tenant0 CONNECTION LIMIT 1", "CREATE ROLE alone LOGIN PASSWORD 'alone' CONNECTION LIMIT 1"} {
+		_, err = admin.Exec(t.Context(), statement)
 		must(t, err)
-		defer l.Release()
-		conn, err := l.PG().Acquire(ctx)
-		must(t, err)
-		defer conn.Release()
 	}
-	held.Release()
-	must(t, <-second) // it waited for the one connection that there may be
+	at, err := url.Parse(tenants[1].DBURL.Reveal())
+	must(t, err)
+	at.User = url.UserPassword("alone", "alone")
+	tenants[1].DBURL = hostdb.Secret(at.String())
+	for limited, name := range []string{"database", "role"} {
+		for _, elsewhere := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, held elsewhere %v", name, elsewhere), func(t *testing.T) {
+				pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 20})
+				must(t, err)
+				defer pool.Close(context.Background())
+				lease, err := pool.Lease(tenants[limited])
+				must(t, err)
+				defer lease.Release()
+				var release func()
+				if elsewhere {
+					conn, err := pgx.Connect(t.Context(), tenants[limited].DBURL.Reveal())
+					must(t, err)
+					release = func() { must(t, conn.Close(t.Context())) }
+				} else {
+					conn, err := lease.PG().Acquire(t.Context())
+					must(t, err)
+					release = conn.Release
+				}
+				second := make(chan error, 1)
+				go func() {
+					_, err := lease.PG().Exec(t.Context(), "SELECT 1")
+					second <- err
+				}()
+				eventually(t, func() bool { return pool.Stats().Servers[0].OpenFailures > 0 })
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				for _, other := range tenants[2:] { // all at once: an idle connection of one would make way for the next
+					l, err := pool.Lease(other)
+					must(t, err)
+					defer l.Release()
+					conn, err := l.PG().Acquire(ctx)
+					must(t, err)
+					defer conn.Release()
+				}
+				release()
+				must(t, <-second) // it waited for the one connection that there may be
+			})
+		}
+	}
 }
 
 // TestAForcedCloseLeavesHoldersAlone but for their socket: pgx's own connection is one goroutine's. Under -race.

@@ -38,6 +38,7 @@ type pooledConn struct {
 	session     *session
 	resetAlways bool
 	asked       time.Duration // when it was last known to answer, since start
+	closed      func()        // hears of its end
 	abandoned   atomic.Bool   // somebody may still be using it: nothing but the socket may be touched
 }
 
@@ -67,7 +68,17 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 // dialPG opens a connection. Where the password is refused the catalog is asked once more: it may have been changed, and the change
 // not have been heard of. Then the tenant goes on in a new generation, and so do those who wait for this dial.
 func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (*pooledConn, error) {
-	conn, err := connectPG(ctx, url, p.cfg.ResetAlways)
+	cfg, err := parsePG(url)
+	if err != nil {
+		return nil, err
+	}
+	role := roleOf(cfg)
+	conn, err := connectPG(ctx, cfg, p.cfg.ResetAlways)
+	if err == nil {
+		p.roles.count(role, tenantID, 1)
+		conn.closed = func() { p.roles.count(role, tenantID, -1) }
+		return conn, nil
+	}
 	var pgErr *pgconn.PgError
 	if host := p.host.Load(); host != nil && errors.As(err, &pgErr) && pgErr.Code == "28P01" {
 		asked := time.Now()
@@ -75,7 +86,7 @@ func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (
 			p.renew(tenant, asked)
 		}
 	}
-	return conn, err
+	return nil, p.roles.ownLimit(err, role, tenantID)
 }
 
 // parsePG reads a db_url. pgx's own errors may repeat parts of it.
@@ -97,11 +108,7 @@ func pgServer(url hostdb.Secret) (string, error) {
 }
 
 // connectPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.
-func connectPG(ctx context.Context, url hostdb.Secret, resetAlways bool) (*pooledConn, error) {
-	cfg, err := parsePG(url)
-	if err != nil {
-		return nil, err
-	}
+func connectPG(ctx context.Context, cfg *pgx.ConnConfig, resetAlways bool) (*pooledConn, error) {
 	pooled := &pooledConn{resetAlways: resetAlways, asked: time.Since(start)}
 	var dialed atomic.Bool // what is dialed from then on cancels queries
 	dial := cfg.DialFunc
@@ -136,6 +143,7 @@ func connectPG(ctx context.Context, url hostdb.Secret, resetAlways bool) (*poole
 // closePG ends a connection and returns once the server has. A server notices the end of one on which a query runs once that is done,
 // so it is told to cancel it.
 func closePG(ctx context.Context, conn *pooledConn) error {
+	defer conn.closed()
 	if conn.abandoned.Load() {
 		ctx, cancel := context.WithTimeout(ctx, serverPatience)
 		defer cancel()
@@ -208,12 +216,14 @@ func classifyPG(err error) keyedpool.Fault {
 		return keyedpool.ServerFault
 	}
 	switch {
-	case pgErr.Code == "53300" && pgErr.Routine != "CheckMyDatabase": // too_many_connections, but not by the database's own limit
+	case errors.Is(err, errTenantFull):
+		return keyedpool.TenantFull
+	case pgErr.Code == tooManyConnections:
 		return keyedpool.Backpressure
 	case strings.HasPrefix(pgErr.Code, "57P"): // shutting down, starting up
 		return keyedpool.ServerFault
 	}
-	return keyedpool.TenantFault // no such database, its limit, wrong password, no right to connect, …
+	return keyedpool.TenantFault // no such database, wrong password, no right to connect, …
 }
 
 // newPGTenant prepares a tenant's database.

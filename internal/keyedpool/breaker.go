@@ -10,6 +10,7 @@ type backoff struct {
 	failures int
 	until    time.Duration // on the pool's clock
 	cause    error
+	full     bool // of a tenant: it is worth waiting for its end
 }
 
 // fail counts a failure: the pause doubles from least to most, and is jittered downwards by up to a half.

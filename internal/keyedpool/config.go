@@ -81,6 +81,8 @@ const (
 	TenantFault
 	// Backpressure: the server has no place for the moment. Nobody is at fault; its dials pause.
 	Backpressure
+	// TenantFull: the server has no place for this tenant, whatever it has for others. Its dials pause, and those in its line wait.
+	TenantFull
 )
 
 // withDefaults returns the configuration with every zero value replaced, or what is wrong with it.

@@ -96,9 +96,10 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 		return
 	}
 	switch fault {
-	case TenantFault:
+	case TenantFault, TenantFull:
 		s.breaker.answered()
 		db.backoff.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
+		db.backoff.full = fault == TenantFull
 	case Backpressure:
 		s.breaker.answered()
 		s.full.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
@@ -132,7 +133,7 @@ func (s *server[T, C]) outage(db *database[T, C], now time.Duration) *Error {
 	switch {
 	case s.ended:
 		return s.refusal(db, ErrClosed, nil, 0)
-	case db.backoff.waiting(now):
+	case db.backoff.waiting(now) && !db.backoff.full:
 		return s.refusal(db, ErrTenantUnavailable, db.backoff.cause, db.backoff.until-now)
 	case s.breaker.state(now) == BreakerOpen:
 		return s.refusal(db, ErrServerUnavailable, s.breaker.trips.cause, s.breaker.trips.until-now)
@@ -140,13 +141,18 @@ func (s *server[T, C]) outage(db *database[T, C], now time.Duration) *Error {
 	return nil
 }
 
-// setAlarm makes the server look again when a pause of its dials ends.
+// setAlarm makes the server look again when a pause of dials ends, its own or that of a tenant with a line.
 func (s *server[T, C]) setAlarm(now time.Duration) {
 	var next time.Duration
-	for _, b := range []*backoff{&s.full, &s.breaker.trips} {
+	sooner := func(b *backoff) {
 		if b.waiting(now) && (next == 0 || b.until < next) {
 			next = b.until
 		}
+	}
+	sooner(&s.full)
+	sooner(&s.breaker.trips)
+	for e := s.paused.front; e != nil; e = e.next {
+		sooner(&e.value.backoff)
 	}
 	switch {
 	case next == 0 || s.ended:
@@ -162,6 +168,11 @@ func (s *server[T, C]) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.pool.now()
+	for e := s.paused.front; e != nil; {
+		db := e.value
+		e = e.next // a review may move db
+		s.review(db)
+	}
 	s.setAlarm(now)
 	if s.full.failures > 0 && !s.full.waiting(now) && s.victims.first() == nil {
 		s.ceiling = min(s.ceiling+1, s.budget)

@@ -219,6 +219,50 @@ func TestBackpressureMakesDialsWaitAndNobodyFail(t *testing.T) {
 	})
 }
 
+func TestATenantWithoutRoomWaitsAloneAndNobodyFails(t *testing.T) {
+	inBubble(t, budget(10), func(r *rig) {
+		r.failing(func(tenant, _ string) error {
+			if tenant == "a" {
+				return errTenantFull
+			}
+			return nil
+		})
+		lease := r.lease("a")
+		p := r.start(lease, nil)
+		time.Sleep(20 * time.Millisecond)
+		began := time.Now()
+		for _, tenant := range strings.Fields("b c d e f g h i") {
+			r.use(tenant)
+		}
+		if waited := time.Since(began); waited > 50*time.Millisecond { // a dial each
+			t.Errorf("the others waited %v", waited)
+		}
+		time.Sleep(time.Second)
+		st := r.server()
+		if p.over() || st.Breaker != BreakerClosed || st.Steals != 0 || st.DialFailures < 3 || st.DialFailures > 8 {
+			t.Errorf("over %v, %+v", p.over(), st)
+		}
+		r.failing(nil)
+		p.end()
+		if p.err != nil {
+			t.Error(p.err)
+		}
+		lease.Release()
+	})
+}
+
+func TestATenantThatStaysWithoutRoomIsBusy(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.failing(always(errTenantFull))
+		lease := r.lease("a")
+		_, err := lease.Acquire(r.t.Context(), nil)
+		if r.reason(err, ErrBusy); !errors.Is(err, errTenantFull) {
+			t.Errorf("%v does not say why", err)
+		}
+		lease.Release()
+	})
+}
+
 func TestBackpressureThatLastsIsBusy(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errServerFull))

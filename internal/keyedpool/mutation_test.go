@@ -41,7 +41,7 @@ var mutations = []mutation{
 		"return asOf < t.knownAt", "return false && asOf < t.knownAt",
 		"t.knownAt, t.retired = asOf, false", "t.knownAt, t.retired = 0, false",
 	}},
-	{"the cap is not kept", "server.go", []string{"case db.live >= s.cap || ", "case "}},
+	{"the cap is not kept", "server.go", []string{"case db.live >= s.cap:", "case false:"}},
 	{"the dial slots are not kept", "server.go", []string{"s.dialing < s.pool.cfg.DialSlots && ", ""}},
 	{"the last in line is served first", "conn.go", []string{
 		"s.grant(c, c.db.waiting.first(), now)", "s.grant(c, c.db.waiting.back.value, now)",
@@ -53,7 +53,7 @@ var mutations = []mutation{
 	{"nobody is stolen from", "server.go", []string{"victim := s.victims.first()\n\tif victim == nil", "victim := s.victims.first()\n\tif victim == nil || true"}},
 	{"the breaker lets every dial through", "breaker.go", []string{"return state == BreakerClosed ||", "return true || state == BreakerClosed ||"}},
 	{"a half-open breaker lets several probes through", "breaker.go", []string{"b.probing = b.state(now) == BreakerHalfOpen\n\treturn b.probing", "return b.state(now) == BreakerHalfOpen"}},
-	{"a tenant does not back off", "dial.go", []string{"case db.backoff.waiting(now):", "case false && db.backoff.waiting(now):"}},
+	{"a tenant does not back off", "server.go", []string{"case db.backoff.waiting(now):", "case false:"}},
 	{"idle connections stay", "sweep.go", []string{"now >= c.idleUntil || now >= c.expires", "false && now >= c.idleUntil"}},
 	{"a tenant rests while it has connections", "tenant.go", []string{"\tif t.places.Load() > 0 {\n\t\treturn false\n\t}\n", ""}},
 	{"a tenant rests while somebody waits", "tenant.go", []string{"if db.waiting.n > 0 || db.backoff", "if db.backoff"}},

@@ -352,6 +352,7 @@ func (r *run) move(tenant string, a int) {
 	r.targets[tenant] = to
 	r.asOf++
 	delete(r.refusedAt, tenant)
+	delete(r.pausesFrom, tenant)
 	r.renewed(tenant)
 	r.mu.Unlock()
 	r.leaseOnly(tenant, 1)
@@ -432,7 +433,7 @@ func (r *run) fault(tenant string, a, b int) {
 	case 0, 1:
 		r.serverMode[server] = []mode{refuses, hangs, full}[b%3]
 	case 2, 3:
-		r.tenantMode[tenant] = []mode{refuses, panics}[b%2]
+		r.tenantMode[tenant] = []mode{refuses, panics, full}[b%3]
 	case 4:
 		r.slow[server] = true
 	default:

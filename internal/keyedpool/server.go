@@ -21,10 +21,11 @@ type server[T comparable, C any] struct {
 	dialing int
 	closing int
 	waiting int // Acquires in line
-	// Those who wait stand in one of these, or in none while a dial for them is under way or nothing can be done for them.
+	// Those who wait stand in one of these, or in none while a dial for them is under way or they have all that they may.
 	needy     list[*database[T, C]] // have no connection
 	growing   list[*database[T, C]] // have some and are below the cap
 	impatient list[*database[T, C]] // the same, after StealAfter
+	paused    list[*database[T, C]] // their tenant's dials pause
 	victims   victims[T, C]
 	gauge     gauge
 	breaker   breaker
@@ -114,6 +115,9 @@ func (s *server[T, C]) review(db *database[T, C]) {
 		if want != nil {
 			want.push(&db.queue)
 		}
+		if want == &s.paused {
+			s.setAlarm(now)
+		}
 	}
 }
 
@@ -122,10 +126,12 @@ func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *list[*da
 	switch {
 	case db.waiting.n == 0 || db.dialing || db.stale:
 		return nil
+	case db.live >= s.cap:
+		return nil
+	case db.backoff.waiting(now):
+		return &s.paused
 	case db.live == 0:
 		return &s.needy
-	case db.live >= s.cap || db.backoff.waiting(now):
-		return nil
 	case now-db.waiting.first().since >= s.pool.cfg.StealAfter:
 		return &s.impatient
 	}

@@ -21,7 +21,7 @@ const (
 	sound   mode = iota
 	refuses      // a dial fails
 	hangs        // a dial takes until its timeout
-	full         // a dial fails with Backpressure
+	full         // a dial fails with Backpressure, or TenantFull
 	panics       // a dial panics
 	cut          // a close is never confirmed
 )
@@ -31,6 +31,7 @@ var (
 	errServerDown   = errors.New("server down")
 	errTenantBroken = errors.New("tenant broken")
 	errServerFull   = errors.New("server full")
+	errTenantFull   = errors.New("no place for this tenant")
 	errUnconfirmed  = errors.New("close not confirmed")
 	errInvalid      = errors.New("target not valid")
 )
@@ -42,6 +43,8 @@ func classify(err error) Fault {
 		return TenantFault
 	case errors.Is(err, errServerFull):
 		return Backpressure
+	case errors.Is(err, errTenantFull):
+		return TenantFull
 	}
 	return ServerFault
 }
@@ -104,6 +107,7 @@ type world struct {
 	slow       map[string]bool // servers that confirm no close
 	health     map[string]*health
 	refusedAt  map[string]time.Time // when a tenant's dial last failed by its own fault
+	pausesFrom map[string]time.Time // the same, or of a lack of room for it
 	needSince  map[string]time.Time // since when a tenant waits without any connection
 	faulty     bool                 // some fault was ever switched on
 	forceAt    time.Time            // when a Close runs out of time; zero: not yet
@@ -124,7 +128,8 @@ func newWorld(p plan) *world {
 		plan: p, sockets: make(map[*socket]struct{}), targets: make(map[string]target), changed: make(map[string]time.Time),
 		episode: make(map[string]int), drains: make(map[string]int), serverMode: make(map[string]mode), tenantMode: make(map[string]mode),
 		slow: make(map[string]bool), health: make(map[string]*health), refusedAt: make(map[string]time.Time),
-		needSince: make(map[string]time.Time),
+		pausesFrom: make(map[string]time.Time),
+		needSince:  make(map[string]time.Time),
 	}
 }
 
@@ -201,6 +206,8 @@ func (w *world) dial(ctx context.Context, tenant string, to target) (*socket, er
 		return nil, w.failed(ctx, s, probe, errServerFull)
 	case own == refuses:
 		return nil, w.failed(ctx, s, probe, errTenantBroken)
+	case own == full:
+		return nil, w.failed(ctx, s, probe, errTenantFull)
 	case own == panics:
 		panic(w.failed(ctx, s, probe, errTenantBroken))
 	}
@@ -225,7 +232,7 @@ func (w *world) connect(tenant string, to target) (*socket, bool) {
 			w.violated("10: %s is dialed twice at once", tenant)
 		}
 	}
-	if at, ok := w.refusedAt[tenant]; ok && now.After(at) && now.Before(at.Add(w.plan.backoffMin/2)) {
+	if at, ok := w.pausesFrom[tenant]; ok && now.After(at) && now.Before(at.Add(w.plan.backoffMin/2)) {
 		w.violated("9: %s is dialed %v after its failure, in its backoff", tenant, now.Sub(at))
 	}
 	s.over = w.passedOver(tenant, to)
@@ -320,7 +327,12 @@ func (w *world) failed(ctx context.Context, s *socket, probe bool, err error) er
 	case errors.Is(err, errTenantBroken):
 		w.answered(s.target.server)
 		if s.episode == w.episode[s.tenant] {
-			w.refusedAt[s.tenant] = time.Now()
+			w.refusedAt[s.tenant], w.pausesFrom[s.tenant] = time.Now(), time.Now()
+		}
+	case errors.Is(err, errTenantFull):
+		w.answered(s.target.server)
+		if s.episode == w.episode[s.tenant] {
+			w.pausesFrom[s.tenant] = time.Now()
 		}
 	default:
 		w.answered(s.target.server)
