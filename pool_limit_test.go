@@ -92,7 +92,11 @@ func TestATenantsOwnLimitIsItsOwnMatter(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, held elsewhere %v", name, elsewhere), func(t *testing.T) {
 				pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 20})
 				must(t, err)
-				defer pool.Close(context.Background())
+				defer func() {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+					defer cancel()
+					must(t, pool.Close(ctx))
+				}()
 				lease, err := pool.Lease(tenants[limited])
 				must(t, err)
 				defer lease.Release()
