@@ -19,7 +19,7 @@ type cached struct {
 // together: a *gorm.DB, an ent client, prepared statements. It is dropped with the database (after its last lease, or when the
 // tenant moves), through the function that build returns; nil where there is nothing to close. An error of build is returned
 // and not kept; who waits for another's build leaves when ctx ends. Key is any comparable value; use a type of your own, as with
-// context keys. It panics where no middleware ran.
+// context keys. A connection can't be kept so: it goes with the request. It panics where no middleware ran.
 func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), error)) (T, error) {
 	var none T
 	t := leaseOf(ctx, "Cached").tenant

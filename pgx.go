@@ -14,7 +14,8 @@ import (
 // connection from the pool's budget and gives it back when its result is done with: rows when closed or read to the end, a row
 // when scanned, a batch's results when closed, a transaction at Commit or Rollback.
 //
-// What is not given back by the end of the scope (the handler's return, Detach's or Enter's function) is closed then.
+// What is not given back by the end of the scope whose context it was taken with (the handler's return, Detach's or Enter's function) is
+// closed then, a query under way cancelled; see DB for other contexts.
 //
 // # What a borrower leaves behind
 //

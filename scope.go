@@ -171,8 +171,10 @@ func (c *scopeContext) borrows() *loans {
 }
 
 // DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from the pool's budget.
-// It is the tenant's one handle: don't close it. Give its methods the request's context: what is begun without it (Begin instead of
-// BeginTx) isn't taken back at the request's end. It panics where no middleware ran, which is a mistake in the program.
+// It is the tenant's one handle: don't close it. Give its methods the request's context: what the handler leaves open is rolled back and
+// closed at the request's end then. What is begun without it (Begin instead of BeginTx) is nobody's request's, and stays open until
+// every request that the tenant had at that moment has ended, long-lived ones too. DB panics where no middleware ran, which is a mistake
+// in the program.
 func DB(ctx context.Context) *sql.DB {
 	return leaseOf(ctx, "DB").DB()
 }
