@@ -43,6 +43,8 @@ func asking(a Authenticator) func(*http.Request) (*Identity, time.Time, error) {
 // Identity is a verified caller: the pair of Issuer and Subject names one person or program, and neither does alone
 // (OpenID Connect Core 1.0, section 2). An Identity is shared between requests; treat it as read-only.
 type Identity struct {
+	last *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't a KeptIdentity's
+
 	// Issuer is who vouches for the caller (the iss claim).
 	Issuer string
 	// Subject is the caller's name at that issuer (the sub claim).
@@ -52,22 +54,27 @@ type Identity struct {
 	// Claims are what else the credential says. Numbers are json.Number.
 	Claims map[string]any
 
-	last  *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't Kept
-	holds func() error           // nil: ExpiresAt decides
+	holds func() error // nil: ExpiresAt decides
 }
 
-// Kept returns a copy of an identity for an Authenticator that keeps it and returns it again for later requests with the same
-// credential. It leads straight to what the last request found out about the caller in its tenant, as long as that is good. holds
-// tells Scope.Check whether a request would be authenticated now, by returning Authenticate's error; nil: ExpiresAt decides.
-func Kept(id Identity, holds func() error) *Identity {
-	i := new(struct { // one block of memory, since each is read after the other
-		Identity
-		last atomic.Pointer[entry]
-	})
-	i.Identity = id
-	i.Identity.last, i.Identity.holds = &i.last, holds
-	return &i.Identity
+// KeptIdentity is an identity for an Authenticator that keeps it and returns it again for later requests with the same credential. It
+// leads straight to what the last request found out about the caller in its tenant, as long as that is good. It may be part of what the
+// authenticator keeps anyway, so that both lie side by side in memory; it must not be copied.
+type KeptIdentity struct {
+	found    atomic.Pointer[entry]
+	identity Identity
 }
+
+// Keep fills in the identity, once, and returns it. holds tells Scope.Check whether a request would be authenticated now, by returning
+// Authenticate's error; nil: ExpiresAt decides.
+func (k *KeptIdentity) Keep(id Identity, holds func() error) *Identity {
+	k.identity = id
+	k.identity.last, k.identity.holds = &k.found, holds
+	return &k.identity
+}
+
+// Identity returns what Keep did.
+func (k *KeptIdentity) Identity() *Identity { return &k.identity }
 
 // check reports whether the credential is still good.
 func (i *Identity) check(now func() time.Time) error {

@@ -109,17 +109,17 @@ func (l *logins) close() {
 	l.running.Wait()
 }
 
-// facts returns the facts about a caller, after the first-login hook where they have no user yet.
+// find returns the facts about a caller, after the first-login hook where they have no user yet.
 // at is when the clock was read, just now, or zero.
-func (m *Middleware) facts(ctx context.Context, id *Identity, key accessKey, at time.Time) (*facts, error) {
-	facts, err := m.resolver.facts(ctx, id, key, at)
-	if err != nil || facts.User != nil || m.logins.hook == nil {
-		return facts, err
+func (m *Middleware) find(ctx context.Context, id *Identity, key accessKey, at time.Time) (*entry, error) {
+	found, err := m.resolver.find(ctx, id, key, at)
+	if err != nil || found.Value().User != nil || m.logins.hook == nil {
+		return found, err
 	}
 	if err := m.firstLogin(ctx, id, key.userKey()); err != nil {
 		return nil, err
 	}
-	return m.resolver.facts(ctx, id, key, time.Time{})
+	return m.resolver.find(ctx, id, key, time.Time{})
 }
 
 // firstLogin has the user created.

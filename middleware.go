@@ -104,10 +104,11 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	if err != nil {
 		return nil, err
 	}
-	facts, err := m.facts(ctx, identity, keyOf(user, tenant), at)
+	found, err := m.find(ctx, identity, keyOf(user, tenant), at)
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
+	facts := found.Value()
 	grant, err := m.policy.judge(facts, m.now, rules)
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
@@ -117,7 +118,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 		return nil, m.explain(err, facts.Tenant.ID)
 	}
 	scope := m.scope(ctx, Scope{Identity: identity, User: facts.User, Tenant: facts.Tenant, Membership: facts.Membership,
-		Role: grant.role, Subscription: grant.subscription, Plan: grant.plan, Features: grant.features, facts: facts, rules: rules})
+		Role: grant.role, Subscription: grant.subscription, Plan: grant.plan, Features: grant.features(), found: found, rules: rules})
 	scope.lease.claim = db
 	return scope, nil
 }
@@ -128,11 +129,11 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := m.facts(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), at)
+	found, err := m.find(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), at)
 	if err != nil {
 		return nil, err
 	}
-	return m.scope(r.Context(), Scope{Identity: identity, User: facts.User, facts: facts}), nil
+	return m.scope(r.Context(), Scope{Identity: identity, User: found.Value().User, found: found}), nil
 }
 
 // authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused. It also returns when the
@@ -167,14 +168,14 @@ func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey
 	if !m.source.sole || m.source.routed && !routed(r.Pattern) { // until then a path value can't be told from none
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
-	facts, err := m.facts(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), time.Time{})
+	found, err := m.find(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), time.Time{})
 	if err != nil {
 		return hostdb.TenantKey{}, err
 	}
-	if len(facts.sole) != 1 {
+	if found.Value().sole == "" {
 		return hostdb.TenantKey{}, fmt.Errorf("%w, and the caller is not a member of exactly one", ErrNoTenant)
 	}
-	return hostdb.TenantKey{ID: facts.sole[0]}, nil
+	return hostdb.TenantKey{ID: found.Value().sole}, nil
 }
 
 // Enter is Handler outside HTTP, for jobs and scripts: it checks that the tenant is open and its schema current, asking the host

@@ -41,7 +41,14 @@ type grant struct {
 	role         string
 	subscription *hostdb.Subscription // in force, else the best one there was
 	plan         *hostdb.PricingPlan
-	features     []string
+}
+
+// features are those of the plan.
+func (g grant) features() []string {
+	if g.plan == nil {
+		return nil
+	}
+	return g.plan.Features
 }
 
 // judge returns the grant for facts, or the reason to refuse. Where no date bears on it, it was settled when they were loaded.
@@ -97,9 +104,6 @@ func granted(a *hostdb.Access, subscription *hostdb.Subscribed, plan *hostdb.Pri
 	g := grant{role: a.Membership.Role, plan: plan}
 	if subscription != nil {
 		g.subscription = &subscription.Subscription
-	}
-	if plan != nil {
-		g.features = plan.Features
 	}
 	return g
 }

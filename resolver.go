@@ -53,20 +53,18 @@ func (k accessKey) own() accessKey {
 }
 
 // entry is what the cache holds of a key.
-type entry = coherent.Entry[accessKey, *facts]
+type entry = coherent.Entry[accessKey, facts]
 
 // facts are what the host database says about a key. They are immutable but for the shortcut. What every request reads comes first.
 type facts struct {
-	of *resolver
 	// db leads to the tenant's database in the middleware's pool, once it was asked for.
 	db      atomic.Pointer[shortcut]
 	settled bool
 	grant   grant // where settled
 	hostdb.Access
-	key  accessKey
 	asOf time.Time // when the host database was asked
-	// sole are the ids of up to two tenants of the user; loaded only for a key without a tenant.
-	sole []string
+	// sole is the id of the user's one tenant; "" where they have none or several, and for a key with a tenant.
+	sole string
 }
 
 // database returns a claim on the tenant's database in the pool.
@@ -85,14 +83,14 @@ func (f *facts) database(pool *Pool) (claim, error) {
 type resolver struct {
 	host   *hostdb.DB
 	policy *policy
-	cache  *coherent.Cache[accessKey, *facts]
+	cache  *coherent.Cache[accessKey, facts]
 	feed   feed
 }
 
 // newResolver makes the cache. It isn't told of changes before follow.
 func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	r := &resolver{host: host, policy: policy}
-	r.cache = coherent.New(coherent.Config[accessKey, *facts]{
+	r.cache = coherent.New(coherent.Config[accessKey, facts]{
 		Load:           r.load,
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },
 		Own:            accessKey.own,
@@ -108,39 +106,40 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	return r
 }
 
-// facts returns the facts about a user in a tenant, or, for a key without one, about the user alone: those that the identity
+// find returns the facts about a user in a tenant, or, for a key without one, about the user alone: those that the identity
 // leads to, where they are still good, else what the cache has or loads. An error means that they can't be had now. at is when
 // the clock was read, just now; zero: it wasn't.
-func (r *resolver) facts(ctx context.Context, id *Identity, key accessKey, at time.Time) (*facts, error) {
+func (r *resolver) find(ctx context.Context, id *Identity, key accessKey, at time.Time) (*entry, error) {
 	if at.IsZero() {
 		at = time.Now()
 	}
-	if e := id.lastFound(); e != nil && e.Value().of == r && e.Key() == key && r.cache.Again(e, at) {
-		return e.Value(), nil
+	if e := id.lastFound(); e != nil && e.Key() == key && r.cache.Again(e, at) {
+		return e, nil
 	}
 	e, err := r.cache.Get(ctx, key, at)
 	if err != nil {
 		return nil, because(ErrHostUnavailable, err)
 	}
 	id.found(e)
-	return e.Value(), nil
+	return e, nil
 }
 
 // load asks the host database.
-func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*facts], error) {
+func (r *resolver) load(ctx context.Context, key accessKey, f *facts) (coherent.Loaded, error) {
 	if key.tenant == "" {
-		return r.loadUser(ctx, key)
+		return r.loadUser(ctx, key, f)
 	}
-	asked := time.Now()
+	f.asOf = time.Now()
 	access, err := r.host.Access(ctx, key.userKey(), key.tenantKey())
 	if errors.Is(err, hostdb.ErrInvalid) { // a name that nobody can have: a definite no
-		return coherent.Loaded[*facts]{Value: &facts{of: r, key: key}, Denied: true}, nil
+		return coherent.Loaded{Denied: true}, nil
 	}
 	if err != nil {
-		return coherent.Loaded[*facts]{}, err
+		return coherent.Loaded{}, err
 	}
-	l := coherent.Loaded[*facts]{Value: &facts{Access: *access, of: r, key: key, asOf: asked}, Denied: access.Membership == nil || !access.Membership.IsActive}
-	r.policy.settle(l.Value)
+	f.Access = *access
+	r.policy.settle(f)
+	l := coherent.Loaded{Denied: access.Membership == nil || !access.Membership.IsActive}
 	if access.User != nil {
 		l.User = access.User.ID
 	}
@@ -155,20 +154,24 @@ func (r *resolver) load(ctx context.Context, key accessKey) (coherent.Loaded[*fa
 }
 
 // loadUser asks for a user alone.
-func (r *resolver) loadUser(ctx context.Context, key accessKey) (coherent.Loaded[*facts], error) {
+func (r *resolver) loadUser(ctx context.Context, key accessKey, f *facts) (coherent.Loaded, error) {
 	user, err := r.findUser(ctx, key.userKey())
 	if errors.Is(err, hostdb.ErrNotFound) || errors.Is(err, hostdb.ErrInvalid) {
-		return coherent.Loaded[*facts]{Value: &facts{of: r, key: key}, Denied: true}, nil
+		return coherent.Loaded{Denied: true}, nil
 	}
 	if err != nil {
-		return coherent.Loaded[*facts]{}, err
+		return coherent.Loaded{}, err
 	}
 	sole, err := r.host.SoleTenants(ctx, key.userKey())
 	if err != nil {
-		return coherent.Loaded[*facts]{}, err
+		return coherent.Loaded{}, err
 	}
 	user.PasswordHash = ""
-	return coherent.Loaded[*facts]{Value: &facts{Access: hostdb.Access{User: user}, of: r, key: key, sole: sole}, User: user.ID, Any: true}, nil
+	f.User = user
+	if len(sole) == 1 {
+		f.sole = sole[0]
+	}
+	return coherent.Loaded{User: user.ID, Any: true}, nil
 }
 
 // userExists asks the host database for a user, and has the cache forget that there was none.

@@ -36,7 +36,7 @@ type Scope struct {
 
 	m     *Middleware
 	ctx   *scopeContext // which carries it
-	facts *facts        // what it was granted by; nil in a scope from Enter and for an anonymous visitor
+	found *entry        // what it was granted by; nil in a scope from Enter and for an anonymous visitor
 	rules Rules
 }
 
@@ -116,8 +116,8 @@ func (s *Scope) check(ctx context.Context) error {
 	case s.Tenant == nil && s.User == nil: // anonymous, or signed in without a user
 		return nil
 	case s.Tenant == nil:
-		now, err := s.m.resolver.facts(ctx, s.Identity, s.facts.key, time.Time{})
-		if err == nil && (now.User == nil || now.User.ID != s.User.ID) {
+		now, err := s.m.resolver.find(ctx, s.Identity, s.found.Key(), time.Time{})
+		if err == nil && (now.Value().User == nil || now.Value().User.ID != s.User.ID) {
 			err = fmt.Errorf("%w: the user is gone", ErrForbidden)
 		}
 		return err
@@ -125,10 +125,11 @@ func (s *Scope) check(ctx context.Context) error {
 		_, err := s.m.openTenant(ctx, s.Tenant.ID)
 		return err
 	}
-	facts, err := s.m.resolver.facts(ctx, s.Identity, s.facts.key, time.Time{})
+	found, err := s.m.resolver.find(ctx, s.Identity, s.found.Key(), time.Time{})
 	if err != nil {
 		return err
 	}
+	facts := found.Value()
 	if _, err := s.m.policy.judge(facts, s.m.now, s.rules); err != nil {
 		return err
 	}

@@ -76,13 +76,13 @@ func addKeys(b *Bench, c *Comparison, n int) {
 			bare[k] = value
 		}
 	})
-	var cache *coherent.Cache[pairKey, *hostdb.Access]
+	var cache *coherent.Cache[pairKey, hostdb.Access]
 	var failed error
 	at := time.Now() // a request reads the clock once for all that it asks
 	cacheBytes := heapGrowth(n, func() {
-		cache = coherent.New(coherent.Config[pairKey, *hostdb.Access]{
-			Load: func(_ context.Context, k pairKey) (coherent.Loaded[*hostdb.Access], error) {
-				return coherent.Loaded[*hostdb.Access]{Value: value, User: k.user, Tenant: k.tenant, Plans: []string{"pro"}}, nil
+		cache = coherent.New(coherent.Config[pairKey, hostdb.Access]{
+			Load: func(_ context.Context, k pairKey, _ *hostdb.Access) (coherent.Loaded, error) {
+				return coherent.Loaded{User: k.user, Tenant: k.tenant, Plans: []string{"pro"}}, nil
 			},
 			Hash: func(seed maphash.Seed, k pairKey) uint64 {
 				return maphash.String(seed, k.user) ^ 3*maphash.String(seed, k.tenant)

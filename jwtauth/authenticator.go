@@ -205,7 +205,8 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 	identity := t.claims.identity()
 	identity.Issuer = i.name // the same text, which whoever compares it need not read
 	ends, promised := identity.ExpiresAt.Add(s.leeway), i.keys.trusts(k, now)
-	identity = tenantdb.Kept(*identity, func() error {
+	e := s.entryFor(ends, t.claims.size, i, k, now)
+	e.kept.Keep(identity, func() error {
 		now := s.clock()
 		switch {
 		case !now.Before(ends):
@@ -218,16 +219,16 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 		return nil
 	})
 	if !promised {
-		return identity, nil
+		return e.kept.Identity(), nil
 	}
-	return s.cache.add(token, s.entryFor(identity, ends, t.claims.size, i, k, now), now), nil
+	return s.cache.add(token, e, now), nil
 }
 
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.
-func (s *state) entryFor(identity *tenantdb.Identity, ends time.Time, size int, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
+func (s *state) entryFor(ends time.Time, size int, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
 	until := now.Round(0).Add(s.maxCached) // by the wall's clock
 	if ends.Before(until) {
 		until = ends
 	}
-	return &cacheEntry{identity: identity, key: k, issuer: i, size: uint32(size), from: now.UnixNano(), until: until.UnixNano()}
+	return &cacheEntry{key: k, issuer: i, size: uint32(size), from: now.UnixNano(), until: until.UnixNano()}
 }

@@ -142,8 +142,8 @@ func stringsOf(v any) (list []string, ok bool) {
 }
 
 // identity returns whom validated claims name.
-func (c *claimSet) identity() *tenantdb.Identity {
-	identity := &tenantdb.Identity{Claims: c.members}
+func (c *claimSet) identity() tenantdb.Identity {
+	identity := tenantdb.Identity{Claims: c.members}
 	identity.Issuer, _ = c.text("iss")
 	identity.Subject, _ = c.text("sub")
 	if exp, err := c.date("exp"); err == nil && exp != nil {

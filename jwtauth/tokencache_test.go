@@ -39,7 +39,7 @@ func TestHitsShareOneIdentity(t *testing.T) {
 	}
 	cache := newTokenCache(CacheConfig{Entries: 1, Bytes: 1 << 20})
 	entry := func() *cacheEntry {
-		return &cacheEntry{identity: new(tenantdb.Identity), issuer: &issuer{keys: staticKeys{}}, from: testNow.UnixNano(), until: testNow.Add(time.Minute).UnixNano()}
+		return &cacheEntry{issuer: &issuer{keys: staticKeys{}}, from: testNow.UnixNano(), until: testNow.Add(time.Minute).UnixNano()}
 	}
 	if first := cache.add("t", entry(), testNow); first == nil || cache.add("t", entry(), testNow) != first {
 		t.Error("the second of two verifications at once takes the place of the first")
@@ -171,7 +171,7 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 				t.Fatalf("%.8s has another's identity", token)
 			}
 			now = now.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "pass")) * time.Second)
-			e := &cacheEntry{identity: &tenantdb.Identity{}, issuer: issuer, from: now.UnixNano(), until: now.Add(time.Minute).UnixNano(), size: uint32(rapid.IntRange(0, 10_000).Draw(t, "size"))}
+			e := &cacheEntry{issuer: issuer, from: now.UnixNano(), until: now.Add(time.Minute).UnixNano(), size: uint32(rapid.IntRange(0, 10_000).Draw(t, "size"))}
 			model[token] = cache.add(token, e, now)
 			entries, bytes := cache.size()
 			if entries > c.Entries || bytes > c.Bytes {
@@ -213,10 +213,10 @@ func TestTheFrontGrows(t *testing.T) {
 	}
 	for i := range maxSlots {
 		token := fmt.Sprint("token ", i)
-		e := &cacheEntry{identity: &tenantdb.Identity{}, issuer: issuer, from: testNow.UnixNano(), until: testNow.Add(time.Minute).UnixNano()}
+		e := &cacheEntry{issuer: issuer, from: testNow.UnixNano(), until: testNow.Add(time.Minute).UnixNano()}
 		cache.add(token, e, testNow)
 		switch n := slots(); {
-		case cache.get(token, testNow) != e.identity:
+		case cache.get(token, testNow) != e.kept.Identity():
 			t.Fatalf("%q is not found", token)
 		case cache.slot(token).Load() != e:
 			t.Fatalf("the front doesn't lead to %q", token)

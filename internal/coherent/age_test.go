@@ -12,12 +12,13 @@ import (
 // aged is a cache whose feed looks every second and never finds a change, and whose loads are counted and take a while.
 func aged(t *testing.T, loads *int, takes *time.Duration) *Cache[key, int] {
 	c := New(Config[key, int]{
-		Load: func(ctx context.Context, _ key) (Loaded[int], error) {
+		Load: func(ctx context.Context, _ key, value *int) (Loaded, error) {
 			*loads++
 			if !pause(ctx, *takes) {
-				return Loaded[int]{}, ctx.Err()
+				return Loaded{}, ctx.Err()
 			}
-			return Loaded[int]{Value: *loads, User: "u"}, nil
+			*value = *loads
+			return Loaded{User: "u"}, nil
 		},
 		Hash: maphash.Comparable[key], Own: func(k key) key { return k }, Capacity: 64, Denials: 64, MaxStaleness: 3 * time.Second,
 		MaxStaleIfDown: 20 * time.Second, MaxAge: 100 * time.Second, DenialAge: time.Second, LoadTimeout: 10 * time.Second, MaxLoads: 1,
@@ -44,7 +45,7 @@ func value(t *testing.T, c *Cache[key, int]) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e.Value()
+	return *e.Value()
 }
 
 // TestAnEntryIsLoadedAnewBeforeItIsTooOld: in the background, by whom it is asked for in the last fifth of its life.

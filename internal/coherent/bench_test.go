@@ -11,11 +11,11 @@ import (
 )
 
 // benchCache holds n grants that stay valid.
-func benchCache(b *testing.B, n int) (*Cache[key, *fact], []key) {
+func benchCache(b *testing.B, n int) (*Cache[key, fact], []key) {
 	b.Helper()
-	c := New(Config[key, *fact]{
-		Load: func(_ context.Context, k key) (Loaded[*fact], error) {
-			return Loaded[*fact]{Value: new(fact), User: k.user, Tenant: k.slug, Plans: []string{"pro"}}, nil
+	c := New(Config[key, fact]{
+		Load: func(_ context.Context, k key, _ *fact) (Loaded, error) {
+			return Loaded{User: k.user, Tenant: k.slug, Plans: []string{"pro"}}, nil
 		},
 		Hash: func(s maphash.Seed, k key) uint64 { return maphash.String(s, k.user) ^ 3*maphash.String(s, k.slug) },
 		Own:  func(k key) key { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
@@ -45,7 +45,7 @@ func BenchmarkHit(b *testing.B) {
 		runtime.GC()     // none is under way while it is measured
 		step := 7919 % n // visits the keys in an order that the processor can't foresee
 		at := time.Now()
-		kept := make([]*Entry[key, *fact], n)
+		kept := make([]*Entry[key, fact], n)
 		for i, k := range keys {
 			var err error
 			if kept[i], err = c.Get(context.Background(), k, at); err != nil {

@@ -27,8 +27,9 @@ var ErrClosed = errors.New("coherent: the cache is closed")
 
 // Config describes a Cache. Every field is needed.
 type Config[K comparable, V any] struct {
-	// Load asks for the facts behind a key. An error means that they can't be had now; a "no" is a value with Denied set.
-	Load func(context.Context, K) (Loaded[V], error)
+	// Load asks for the facts behind a key and puts them into the place given. An error means that they can't be had now; a "no" is
+	// an answer with Denied set.
+	Load func(context.Context, K, *V) (Loaded, error)
 	// Hash hashes a key; maphash.Comparable does, more slowly than what knows the key's fields.
 	Hash func(maphash.Seed, K) uint64
 	// Own returns a copy of a key that shares no memory with the request it came from; called once for each load.
@@ -48,9 +49,8 @@ type Config[K comparable, V any] struct {
 	MaxLoads    int
 }
 
-// Loaded is the answer of a load and what it depends on. An empty id depends on nothing by that name.
-type Loaded[V any] struct {
-	Value        V
+// Loaded is what the facts of a load depend on. An empty id depends on nothing by that name.
+type Loaded struct {
 	Denied       bool
 	User, Tenant string
 	Plans        []string
@@ -76,23 +76,24 @@ type Cache[K comparable, V any] struct {
 	running sync.WaitGroup
 }
 
-// Entry is one answer. Who keeps it may ask for it again without a look into the cache (see Again).
+// Entry is one answer. Who keeps it may ask for it again without a look into the cache (see Again). The facts lie in it, so that a
+// processor that has to fetch it from memory waits once.
 type Entry[K comparable, V any] struct { // what isn't atomic never changes
+	of     *Cache[K, V]
 	key    K
-	value  V
 	stamp  stamp
 	from   instant     // when its load began
 	maxAge uint32      // milliseconds
 	used   atomic.Bool // since it was last passed over by an eviction
 	gone   atomic.Bool // replaced by a later answer, or evicted
-	_      [16]byte    // tenantdb's own entries fill two cache lines
+	value  V
 }
 
 // Key returns what was asked.
 func (e *Entry[K, V]) Key() K { return e.key }
 
 // Value returns the facts.
-func (e *Entry[K, V]) Value() V { return e.value }
+func (e *Entry[K, V]) Value() *V { return &e.value }
 
 func (e *Entry[K, V]) denied() bool {
 	return e.stamp.flags&denies != 0
@@ -165,10 +166,10 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V
 	}
 }
 
-// Again reports whether Get would return this entry of its once more, without waiting and without loading it anew in the background.
-// at is what it is for Get.
+// Again reports whether Get would return this entry once more, without waiting and without loading it anew in the background; of
+// another cache's entry, that it wouldn't. at is what it is for Get.
 func (c *Cache[K, V]) Again(e *Entry[K, V], at time.Time) bool {
-	if e.gone.Load() || c.judge(e, instantOf(at)) != fresh {
+	if e.of != c || e.gone.Load() || c.judge(e, instantOf(at)) != fresh {
 		return false
 	}
 	c.held.hit(e)
@@ -278,14 +279,14 @@ func (c *Cache[K, V]) fly(hash uint64, key K, f *flight[K, V]) {
 func (c *Cache[K, V]) load(ctx context.Context, key K) (*Entry[K, V], error) {
 	c.stats.loads.Add(1)
 	began, from := c.epochs.now(), instantOf(time.Now()) // both before the question is asked
-	l, err := c.cfg.Load(ctx, key)
+	e := &Entry[K, V]{of: c, key: key, from: from}
+	l, err := c.cfg.Load(ctx, key, &e.value)
 	if err != nil {
 		return nil, err
 	}
 	if mutation == stampAfterLoad {
 		began = c.epochs.now()
 	}
-	e := &Entry[K, V]{key: key, value: l.Value, from: from}
 	maxAge := c.cfg.DenialAge
 	if !l.Denied {
 		maxAge = c.cfg.MaxAge - time.Duration(rand.Int64N(int64(c.cfg.MaxAge)/10+1))

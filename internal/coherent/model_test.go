@@ -123,13 +123,13 @@ func (m *model) settle() {
 }
 
 // read is one snapshot of a key's parts.
-func (m *model) read(k key) Loaded[fact] {
+func (m *model) read(k key) (fact, Loaded) {
 	uid, tid := m.users[k.user], m.slugs[k.slug]
 	f := fact{key: k, parts: map[string]int{}}
 	see := func(part string) { f.parts[part] = max(0, len(m.versions[part])-1) }
 	see("user " + k.user)
 	see("tenant " + k.slug)
-	l := Loaded[fact]{User: uid, Tenant: tid}
+	l := Loaded{User: uid, Tenant: tid}
 	if uid != "" && tid != "" {
 		see("member " + uid + " " + tid)
 		f.granted = m.members[[2]string{uid, tid}]
@@ -139,14 +139,14 @@ func (m *model) read(k key) Loaded[fact] {
 		see("plan " + m.plans[tid])
 		l.Plans = []string{m.plans[tid]}
 	}
-	l.Value, l.Denied = f, !f.granted
-	return l
+	l.Denied = !f.granted
+	return f, l
 }
 
 var errDown = errors.New("the database is down")
 
 // load is the cache's loader: slow, failing and misbehaving on demand.
-func (m *model) load(ctx context.Context, k key) (Loaded[fact], error) {
+func (m *model) load(ctx context.Context, k key, value *fact) (Loaded, error) {
 	m.mu.Lock()
 	m.loading[k]++
 	m.inFlight++
@@ -166,7 +166,7 @@ func (m *model) load(ctx context.Context, k key) (Loaded[fact], error) {
 		m.mu.Unlock()
 	}()
 	if !pause(ctx, delay) {
-		return Loaded[fact]{}, ctx.Err()
+		return Loaded{}, ctx.Err()
 	}
 	switch fault {
 	case "panic":
@@ -175,17 +175,19 @@ func (m *model) load(ctx context.Context, k key) (Loaded[fact], error) {
 		runtime.Goexit()
 	case "hang":
 		<-ctx.Done()
-		return Loaded[fact]{}, ctx.Err()
+		return Loaded{}, ctx.Err()
 	}
 	m.mu.Lock()
-	l, down := m.read(k), m.down
+	f, l := m.read(k)
+	down := m.down
 	m.mu.Unlock()
 	if down {
-		return Loaded[fact]{}, errDown
+		return Loaded{}, errDown
 	}
 	if !pause(ctx, delay) { // the answer travels while the world goes on
-		return Loaded[fact]{}, ctx.Err()
+		return Loaded{}, ctx.Err()
 	}
+	*value = f
 	return l, nil
 }
 

@@ -240,7 +240,7 @@ func (r *run) get(ctx context.Context, k key, keeps bool) {
 	given := time.Now()
 	switch {
 	case err == nil:
-		f := e.Value()
+		f := *e.Value()
 		bound := maxStaleIfDown
 		if after := r.c.Stats(); after.Failures == before.Failures && after.StaleServes == before.StaleServes {
 			bound = maxStaleness // which is more than a load may take
