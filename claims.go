@@ -40,6 +40,12 @@ func all(word int64) int { return phase(0).of(word) + phase(1).of(word) }
 // count returns how many leases there are.
 func (c *claims) count() int { return all(c.word.Load()) }
 
+// unused reports whether there is no lease, and may be one again.
+func (c *claims) unused() bool {
+	word := c.word.Load()
+	return word < retired && all(word) == 0
+}
+
 // gone reports whether the database is retired and its last lease has ended.
 func (c *claims) gone() bool {
 	word := c.word.Load()

@@ -51,12 +51,15 @@ func (l *Ledger) Drop(of uint8) (left int, retired bool) {
 // Retire marks the database, and reports whether nobody holds it.
 func (l *Ledger) Retire() bool { return l.leases.retire() }
 
-// Lend files a loan. It returns what gives it back.
-func (l *Ledger) Lend(seized func()) (giveBack func() bool) {
+// Lend files a loan, unless it is refused. It returns what gives it back.
+func (l *Ledger) Lend(seized func()) (giveBack func() bool, ok bool) {
 	it := &loan{conn: seizure(seized)}
-	l.strays.file(it, &l.leases)
-	return it.giveBack
+	ok = l.strays.file(it, &l.leases)
+	return it.giveBack, ok
 }
+
+// Close is what follows when a retired database has no lease.
+func (l *Ledger) Close() { l.strays.close() }
 
 type seizure func()
 

@@ -10,7 +10,8 @@ import (
 )
 
 // loan is a connection in the hands of somebody's code. What that forgets to give back, as when it panics between Begin and Commit, is
-// taken back: at the end of the scope in whose context it was taken; without one, as soon as every lease that there was has ended.
+// taken back: at the end of the scope in whose context it was taken; without one, once the leases have ended that there were, and at the
+// latest those that began while one of them lasted.
 type loan struct {
 	conn lent
 	back atomic.Bool // given or taken back: what happens to the connection is up to whoever set it
@@ -110,15 +111,29 @@ func (s *loans) takeBack() {
 type strays struct {
 	mu    sync.Mutex // guards what follows
 	lists [2]*loan
+	shut  bool // the database has closed
 }
 
-// file puts a loan into the list.
-func (s *strays) file(l *loan, leases *claims) {
+// file puts a loan into the list; false where there is no lease, nor a closer of Cached at work, so that it would be nobody's.
+func (s *strays) file(l *loan, leases *claims) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.shut || leases.unused() {
+		return false
+	}
 	now, _, _ := leases.phases() // turned only under s.mu
 	l.file(&s.mu, &s.lists[now])
 	leases.turn()
+	return true
+}
+
+// close takes back what is left, and refuses what comes.
+func (s *strays) close() {
+	s.mu.Lock()
+	s.shut = true
+	left := empty(&s.lists[1], empty(&s.lists[0], nil))
+	s.mu.Unlock()
+	takeBack(left)
 }
 
 // settle takes back what can be nobody's any more, after the last lease of a phase has ended: what was taken in a phase that has no
@@ -158,16 +173,18 @@ func borrower(ctx context.Context) *loans {
 	return nil
 }
 
-// lend files a loan under its borrower; false where the borrower's scope is over.
+// lend files a loan under its borrower; false where the borrower's scope, or any lease, is over.
 func (t *tenantDB) lend(l *loan, to *loans) bool {
 	if to != nil {
 		return to.file(l)
 	}
-	s := t.strays.Load()
-	if s == nil {
+	return t.outsideScopes().file(l, &t.leases)
+}
+
+// outsideScopes returns the list of the loans outside any scope, which it makes when first asked.
+func (t *tenantDB) outsideScopes() *strays {
+	if t.strays.Load() == nil {
 		t.strays.CompareAndSwap(nil, new(strays))
-		s = t.strays.Load()
 	}
-	s.file(l, &t.leases)
-	return true
+	return t.strays.Load()
 }

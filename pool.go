@@ -306,6 +306,7 @@ func closeAll(unused []*tenantDB) {
 		t.self.to.Store(nil)
 		t.dropCached()
 		t.engine.close()
+		t.outsideScopes().close()
 		t.pool.mu.Lock()
 		gone := t.pool.retiring[t]
 		delete(t.pool.retiring, t)

@@ -73,12 +73,13 @@ func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (
 		return nil, err
 	}
 	role := roleOf(cfg)
+	p.roles.count(role, tenantID, 1)
 	conn, err := connectPG(ctx, cfg, p.cfg.ResetAlways)
 	if err == nil {
-		p.roles.count(role, tenantID, 1)
 		conn.closed = func() { p.roles.count(role, tenantID, -1) }
 		return conn, nil
 	}
+	defer p.roles.count(role, tenantID, -1)
 	var pgErr *pgconn.PgError
 	if host := p.host.Load(); host != nil && errors.As(err, &pgErr) && pgErr.Code == "28P01" {
 		asked := time.Now()
@@ -173,6 +174,42 @@ type awaitedConn struct {
 	once        sync.Once
 	closed      chan struct{}
 	unconfirmed error // set before closed closes
+
+	mu     sync.Mutex // held while a deadline is set
+	ending atomic.Bool
+}
+
+// Read implements net.Conn. Whoever still reads when the connection is closed must not take what is left for what comes next, since
+// Close reads too.
+func (c *awaitedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.ending.Load() {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// SetDeadline implements net.Conn.
+func (c *awaitedConn) SetDeadline(t time.Time) error { return c.setDeadline(c.Conn.SetDeadline, t) }
+
+// SetReadDeadline implements net.Conn.
+func (c *awaitedConn) SetReadDeadline(t time.Time) error {
+	return c.setDeadline(c.Conn.SetReadDeadline, t)
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *awaitedConn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline(c.Conn.SetWriteDeadline, t)
+}
+
+// setDeadline sets a deadline, unless that of Close is set.
+func (c *awaitedConn) setDeadline(set func(time.Time) error, t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending.Load() {
+		return net.ErrClosed
+	}
+	return set(t)
 }
 
 // Close implements net.Conn.
@@ -180,7 +217,10 @@ func (c *awaitedConn) Close() error {
 	var err error
 	c.once.Do(func() {
 		defer close(c.closed)
+		c.mu.Lock()
+		c.ending.Store(true)
 		_ = c.Conn.SetDeadline(time.Now().Add(serverPatience))
+		c.mu.Unlock()
 		if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
@@ -288,15 +328,16 @@ const (
 	askAfter = time.Second
 )
 
-// answers reports whether the server is still there, as far as that is known; where it has to be asked, within some patience.
-func (c *pooledConn) answers(ctx context.Context, patience time.Duration) bool {
-	pg, now := c.Conn.Conn().PgConn(), time.Since(start)
+// answers reports whether the server is still there, as far as that is known; where it has to be asked, within some patience. now is
+// the time since start; its next user waits until a time at most.
+func (c *pooledConn) answers(now time.Duration, until time.Time, patience time.Duration) bool {
+	pg := c.Conn.Conn().PgConn()
 	if pg.IsClosed() || pg.TxStatus() != 'I' {
 		return false
 	}
 	if unused := now - c.asked; unused > peekAfter {
 		seen := c.socket.peeker.peek()
-		if seen == socketEnded || (seen == socketSpeaks || unused > askAfter) && !c.answersNow(ctx, patience) {
+		if seen == socketEnded || (seen == socketSpeaks || unused > askAfter) && !c.answersNow(until, patience) {
 			return false
 		}
 	}
@@ -306,13 +347,12 @@ func (c *pooledConn) answers(ctx context.Context, patience time.Duration) bool {
 
 // answersNow asks the server. The socket's own deadline bounds it, since a context's end would have the question cancelled, by another
 // connection that may hang as well.
-func (c *pooledConn) answersNow(ctx context.Context, patience time.Duration) bool {
-	deadline := time.Now().Add(patience)
-	if sooner, ok := ctx.Deadline(); ok && sooner.Before(deadline) {
-		deadline = sooner
+func (c *pooledConn) answersNow(until time.Time, patience time.Duration) bool {
+	if sooner := time.Now().Add(patience); sooner.Before(until) {
+		until = sooner
 	}
-	_ = c.socket.SetDeadline(deadline)
-	if c.Conn.Conn().PgConn().Ping(context.WithoutCancel(ctx)) != nil {
+	_ = c.socket.SetDeadline(until)
+	if c.Conn.Conn().PgConn().Ping(context.Background()) != nil {
 		c.abandoned.Store(true) // pgx may be closing it in the background
 		return false
 	}
@@ -328,9 +368,20 @@ type pgLoan struct {
 // acquire takes a connection that answers out of the pool, on behalf of the context's scope.
 func (p *PGX) acquire(ctx context.Context) (*pgLoan, error) {
 	of := borrower(ctx)
-	conn, err := p.alive(ctx, of)
+	var owner *keyedpool.Owner
+	if of != nil {
+		owner = &of.owner
+	}
+	conn, err := p.lease.Acquire(ctx, owner)
 	if err != nil {
-		return nil, err
+		return nil, explainPG(err)
+	}
+	now := time.Since(start)
+	until := p.until(ctx, now-conn.Waited())
+	if !conn.Value().answers(now, until, serverPatience) {
+		if conn, err = p.another(ctx, owner, conn, until); err != nil {
+			return nil, err
+		}
 	}
 	l := &pgLoan{conn: conn}
 	l.loan.conn = l
@@ -341,33 +392,36 @@ func (p *PGX) acquire(ctx context.Context) (*pgLoan, error) {
 	return l, nil
 }
 
-// alive takes a connection that answers out of the pool. A dead one makes way for the next.
-func (p *PGX) alive(ctx context.Context, of *loans) (pgConn, error) {
-	var owner *keyedpool.Owner
-	if of != nil {
-		owner = &of.owner
+// until is when the wait ends of one who came at a time since start.
+func (p *PGX) until(ctx context.Context, came time.Duration) time.Time {
+	until := start.Add(came + p.tenant.pool.cfg.AcquireTimeout)
+	if sooner, ok := ctx.Deadline(); ok && sooner.Before(until) {
+		return sooner
 	}
-	conn, err := p.lease.Acquire(ctx, owner)
-	if err != nil {
-		return conn, explainPG(err)
-	}
-	if conn.Value().answers(ctx, serverPatience) {
-		return conn, nil
-	}
-	outer := ctx
-	ctx, cancel := context.WithTimeout(ctx, p.tenant.pool.cfg.AcquireTimeout) // for all that follow together
+	return until
+}
+
+// another takes a connection that answers, in place of a dead one.
+func (p *PGX) another(ctx context.Context, owner *keyedpool.Owner, dead pgConn, until time.Time) (pgConn, error) {
+	bounded, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	for {
-		conn.Release(keyedpool.Destroy)
-		if outer.Err() != nil {
-			return conn, outer.Err()
+		dead.Release(keyedpool.Destroy)
+		if ctx.Err() != nil {
+			return pgConn{}, ctx.Err()
 		}
-		if conn, err = p.lease.Acquire(ctx, owner); err != nil {
+		conn, err := p.lease.Acquire(bounded, owner)
+		if err != nil && bounded.Err() != nil && ctx.Err() == nil { // nobody cancelled it
+			return conn, because(ErrBusy, err)
+		}
+		if err != nil {
 			return conn, explainPG(err)
 		}
-		if conn.Value().answers(ctx, serverPatience/20) { // where a network has forgotten one, it has forgotten those that were used before
+		// Where a network has forgotten one, it has forgotten those that were used before it.
+		if conn.Value().answers(time.Since(start), until, serverPatience/20) {
 			return conn, nil
 		}
+		dead = conn
 	}
 }
 

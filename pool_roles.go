@@ -18,7 +18,7 @@ const (
 	limitOfDatabase    = "CheckMyDatabase"
 )
 
-// roles counts connections by role and tenant, to tell whose matter a role's limit is: where all tenants connect as one role it is that of
+// roles counts connections, and those being opened, by role and tenant, to tell whose matter a role's limit is: where all tenants connect as one role it is that of
 // the server, where each has its own it is the tenant's, and must not hold up others.
 type roles struct {
 	mu   sync.Mutex
@@ -50,7 +50,7 @@ func (r *roles) count(role, tenantID string, n int) {
 	}
 }
 
-// othersUse reports whether other tenants have connections as the role.
+// othersUse reports whether other tenants connect as the role.
 func (r *roles) othersUse(role, tenantID string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

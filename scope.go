@@ -153,13 +153,15 @@ func (s *Scope) Detach() (context.Context, func()) {
 
 // release takes back the connections that were forgotten and gives the lease back, once.
 func (c *scopeContext) release() {
-	if c.lease.tenant == nil || c.lease.over.Swap(true) {
+	if c.lease.over.Swap(true) {
 		return
 	}
 	if l := c.loans.Load(); l != nil {
 		l.takeBack()
 	}
-	c.lease.release()
+	if c.lease.tenant != nil {
+		c.lease.release()
+	}
 }
 
 // borrows returns the list of the scope's connections, which it makes when first asked: either it sees the scope's end, or the end sees
@@ -173,9 +175,9 @@ func (c *scopeContext) borrows() *loans {
 
 // DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from the pool's budget.
 // It is the tenant's one handle: don't close it. Give its methods the request's context: what the handler leaves open is rolled back and
-// closed at the request's end then. What is begun without it (Begin instead of BeginTx) is nobody's request's, and stays open until
-// every request that the tenant had at that moment has ended, long-lived ones too. DB panics where no middleware ran, which is a mistake
-// in the program.
+// closed at the request's end then. What is begun without it (Begin instead of BeginTx) is nobody's request's, and stays open until the
+// requests have ended that the tenant had at that moment, long-lived ones too, and perhaps those that began while one of them ran. DB
+// panics where no middleware ran, which is a mistake in the program.
 func DB(ctx context.Context) *sql.DB {
 	return leaseOf(ctx, "DB").DB()
 }

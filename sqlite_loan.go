@@ -3,7 +3,7 @@ package tenantdb
 import (
 	"context"
 	"database/sql/driver"
-	"io"
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,10 +19,16 @@ type sqliteLoan struct {
 	handle *sqliteHandle
 
 	mu    sync.Mutex // held by whoever is in the driver; guards what follows
-	open  []io.Closer
+	open  []opened
 	began bool // a statement may have begun a transaction that database/sql doesn't know of
 	bare  bool // somebody has the driver's connection itself: it can't be seized
 	ended bool
+}
+
+// opened are rows or a statement on a loan. Whoever calls its methods has entered.
+type opened interface {
+	// shut closes it, and what depends on it first.
+	shut() error
 }
 
 // sqliteConn is what the driver's connections are.
@@ -44,6 +50,7 @@ func (c *sqliteLoan) enter() error {
 		c.mu.Unlock()
 		return because(ErrTenantUnavailable, errScopeOver)
 	}
+	c.bare = false // database/sql calls nothing while sql.Conn.Raw runs
 	return nil
 }
 
@@ -65,8 +72,8 @@ func (c *sqliteLoan) seize() {
 		return
 	}
 	c.ended = true
-	for _, used := range slices.Backward(c.open) { // a statement's rows before it
-		_ = used.Close()
+	for len(c.open) > 0 {
+		_ = c.open[len(c.open)-1].shut()
 	}
 	_ = c.conn.Close() // rolls back; with something open it would wait for that
 	<-c.handle.places
@@ -84,7 +91,8 @@ func (c *sqliteLoan) Close() error {
 	return nil
 }
 
-// Unwrap returns the driver's own connection, which its helpers look for, while they have sql.Conn.Raw keep it.
+// Unwrap returns the driver's own connection, which its helpers look for, while they have sql.Conn.Raw keep it. It can't be seized until
+// something else is done with it.
 func (c *sqliteLoan) Unwrap() driver.Conn {
 	if c.enter() != nil {
 		return nil
@@ -101,6 +109,15 @@ func (c *sqliteLoan) IsValid() bool {
 	}
 	defer c.leave()
 	return c.conn.IsValid()
+}
+
+// ResetSession implements driver.SessionResetter: a handle that kept the connection gets another one where it was seized.
+func (c *sqliteLoan) ResetSession(ctx context.Context) error {
+	if c.enter() != nil {
+		return driver.ErrBadConn
+	}
+	defer c.leave()
+	return c.conn.ResetSession(ctx)
 }
 
 // Ping implements driver.Pinger.
@@ -129,7 +146,8 @@ func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driv
 	}
 	defer c.leave()
 	c.began = c.began || mayBegin(query)
-	return c.rows(c.conn.QueryContext(ctx, query, args))
+	rows, err := c.conn.QueryContext(ctx, query, args)
+	return c.rows(nil, rows, err)
 }
 
 // PrepareContext implements driver.ConnPrepareContext.
@@ -143,8 +161,9 @@ func (c *sqliteLoan) PrepareContext(ctx context.Context, query string) (driver.S
 	if err != nil {
 		return nil, err
 	}
-	c.open = append(c.open, stmt)
-	return &sqliteStmt{c, stmt.(sqliteStatement)}, nil
+	s := &sqliteStmt{c, stmt.(sqliteStatement)}
+	c.open = append(c.open, s)
+	return s, nil
 }
 
 // Prepare implements driver.Conn.
@@ -170,18 +189,22 @@ func (c *sqliteLoan) Begin() (driver.Tx, error) {
 	return c.BeginTx(context.Background(), driver.TxOptions{})
 }
 
-// close closes rows or a statement, unless the loan has ended, and they with it. The caller has not entered.
-func (c *sqliteLoan) close(used io.Closer) error {
+// close closes rows or a statement, once.
+func (c *sqliteLoan) close(used opened) error {
 	if c.enter() != nil {
-		return nil
+		return nil // it was closed when the loan was seized
 	}
 	defer c.leave()
-	i := slices.Index(c.open, used)
-	if i < 0 {
+	if !slices.Contains(c.open, used) {
 		return nil
 	}
+	return used.shut()
+}
+
+// drop forgets rows or a statement.
+func (c *sqliteLoan) drop(used opened) {
+	i := slices.Index(c.open, used)
 	c.open = slices.Delete(c.open, i, i+1)
-	return used.Close()
 }
 
 // sqliteTx is a transaction on a loan.
@@ -222,7 +245,18 @@ type sqliteStmt struct {
 }
 
 // Close implements driver.Stmt.
-func (s *sqliteStmt) Close() error { return s.of.close(s.sqliteStatement) }
+func (s *sqliteStmt) Close() error { return s.of.close(s) }
+
+// shut implements opened. The driver's rows read the memory of their statement.
+func (s *sqliteStmt) shut() error {
+	for _, used := range slices.Clone(s.of.open) {
+		if rows, ok := used.(*sqliteRows); ok && rows.stmt == s {
+			_ = rows.shut()
+		}
+	}
+	s.of.drop(s)
+	return s.sqliteStatement.Close()
+}
 
 // ExecContext implements driver.StmtExecContext.
 func (s *sqliteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
@@ -239,7 +273,8 @@ func (s *sqliteStmt) QueryContext(ctx context.Context, args []driver.NamedValue)
 		return nil, err
 	}
 	defer s.of.leave()
-	return s.of.rows(s.sqliteStatement.QueryContext(ctx, args))
+	rows, err := s.sqliteStatement.QueryContext(ctx, args)
+	return s.of.rows(s, rows, err)
 }
 
 // sqliteResult is what the driver's rows are.
@@ -254,25 +289,48 @@ type sqliteResult interface {
 
 // sqliteRows are rows on a loan. What isn't below the driver knows without looking.
 type sqliteRows struct {
-	of *sqliteLoan
+	of   *sqliteLoan
+	stmt *sqliteStmt // nil without one
 	sqliteResult
 }
 
-// rows wraps a query's rows. The caller has entered.
-func (c *sqliteLoan) rows(rows driver.Rows, err error) (driver.Rows, error) {
+// rows wraps the rows of a query, of a statement if not nil. The caller has entered.
+func (c *sqliteLoan) rows(of *sqliteStmt, rows driver.Rows, err error) (driver.Rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.open = append(c.open, rows)
-	return &sqliteRows{c, rows.(sqliteResult)}, nil
+	r := &sqliteRows{c, of, rows.(sqliteResult)}
+	c.open = append(c.open, r)
+	return r, nil
+}
+
+// errRowsClosed: their statement was closed, and they with it.
+var errRowsClosed = errors.New("tenantdb: the rows are closed")
+
+// enter is called before the driver looks at the rows. Where it returns nil, the loan's leave follows.
+func (r *sqliteRows) enter() error {
+	if err := r.of.enter(); err != nil {
+		return err
+	}
+	if !slices.Contains(r.of.open, opened(r)) {
+		r.of.leave()
+		return errRowsClosed
+	}
+	return nil
 }
 
 // Close implements driver.Rows.
-func (r *sqliteRows) Close() error { return r.of.close(r.sqliteResult) }
+func (r *sqliteRows) Close() error { return r.of.close(r) }
+
+// shut implements opened.
+func (r *sqliteRows) shut() error {
+	r.of.drop(r)
+	return r.sqliteResult.Close()
+}
 
 // Next implements driver.Rows.
 func (r *sqliteRows) Next(dest []driver.Value) error {
-	if err := r.of.enter(); err != nil {
+	if err := r.enter(); err != nil {
 		return err
 	}
 	defer r.of.leave()
@@ -281,7 +339,7 @@ func (r *sqliteRows) Next(dest []driver.Value) error {
 
 // ColumnTypeLength implements driver.RowsColumnTypeLength.
 func (r *sqliteRows) ColumnTypeLength(index int) (length int64, ok bool) {
-	if r.of.enter() != nil {
+	if r.enter() != nil {
 		return 0, false
 	}
 	defer r.of.leave()
@@ -290,7 +348,7 @@ func (r *sqliteRows) ColumnTypeLength(index int) (length int64, ok bool) {
 
 // ColumnTypeScanType implements driver.RowsColumnTypeScanType.
 func (r *sqliteRows) ColumnTypeScanType(index int) reflect.Type {
-	if r.of.enter() != nil {
+	if r.enter() != nil {
 		return reflect.TypeFor[string]()
 	}
 	defer r.of.leave()

@@ -43,6 +43,7 @@ type conn[T comparable, C any] struct {
 	index     int    // in the server's conns
 	next      *conn[T, C]
 	owner     *Owner
+	waited    time.Duration // how long its holder had
 	idleFor   time.Duration // how long it may lie idle
 	idleUntil time.Duration // on the pool's clock, while it is idle
 	expires   time.Duration // on the pool's clock
@@ -51,6 +52,11 @@ type conn[T comparable, C any] struct {
 // Value returns the connection itself. It must not be used after Release.
 func (h Conn[T, C]) Value() C {
 	return h.conn.value
+}
+
+// Waited returns how long its holder waited for it; 0 where it was idle. It must not be used after Release.
+func (h Conn[T, C]) Waited() time.Duration {
+	return h.conn.waited
 }
 
 // Release gives the connection back. Release after the first does nothing: the connection may be somebody else's by then.
@@ -72,7 +78,7 @@ func (h Conn[T, C]) Release(v Verdict) {
 func (s *server[T, C]) take(c *conn[T, C], owner *Owner) Conn[T, C] {
 	db := c.db
 	db.idle = c.next
-	c.turns = 0
+	c.turns, c.waited = 0, 0
 	return s.hand(c, owner)
 }
 
@@ -117,7 +123,8 @@ func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
 
 // grant makes a waiter the holder of a connection.
 func (s *server[T, C]) grant(c *conn[T, C], w *waiter[T, C], now time.Duration) {
-	s.waited(w.db, now-w.since)
+	c.waited = now - w.since
+	s.waited(w.db, c.waited)
 	s.wake(w, grant[T, C]{conn: s.hand(c, w.owner)})
 }
 
@@ -172,6 +179,9 @@ func (s *server[T, C]) finish(c *conn[T, C]) {
 		s.unsure++
 	}
 	left := t.places.Add(-1)
+	if c.db.backoff.full {
+		c.db.backoff = backoff{} // this made room
+	}
 	s.review(c.db)
 	s.pump()
 	s.mu.Unlock()

@@ -99,7 +99,9 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 	case TenantFault, TenantFull:
 		s.breaker.answered()
 		db.backoff.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
-		db.backoff.full = fault == TenantFull
+		if db.backoff.full = fault == TenantFull; db.backoff.full { // those who wait for room are to see it before their time is over
+			db.backoff.until = min(db.backoff.until, now+cfg.AcquireTimeout/4)
+		}
 	case Backpressure:
 		s.breaker.answered()
 		s.full.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
@@ -125,6 +127,16 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 func (s *server[T, C]) failNeedy() {
 	for s.needy.n > 0 {
 		s.review(s.needy.first())
+	}
+	s.reviewPaused()
+}
+
+// reviewPaused looks again at the databases whose dials pause.
+func (s *server[T, C]) reviewPaused() {
+	for e := s.paused.front; e != nil; {
+		db := e.value
+		e = e.next // the review may move it
+		s.review(db)
 	}
 }
 
@@ -168,11 +180,7 @@ func (s *server[T, C]) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.pool.now()
-	for e := s.paused.front; e != nil; {
-		db := e.value
-		e = e.next // a review may move db
-		s.review(db)
-	}
+	s.reviewPaused()
 	s.setAlarm(now)
 	if s.full.failures > 0 && !s.full.waiting(now) && s.victims.first() == nil {
 		s.ceiling = min(s.ceiling+1, s.budget)

@@ -251,6 +251,53 @@ func TestATenantWithoutRoomWaitsAloneAndNobodyFails(t *testing.T) {
 	})
 }
 
+// TestATenantsOwnCloseEndsItsPause: there is room where its connection was.
+func TestATenantsOwnCloseEndsItsPause(t *testing.T) {
+	inBubble(t, budget(10), func(r *rig) {
+		lease, held := r.hold("a")
+		r.failing(func(string, string) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.open > 1 {
+				return errTenantFull
+			}
+			return nil
+		})
+		for range 8 { // in vain, so that the pause is long
+			_, err := lease.Acquire(r.t.Context(), nil)
+			r.reason(err, ErrBusy)
+		}
+		held.Release(Destroy)
+		began := time.Now()
+		conn, err := lease.Acquire(r.t.Context(), nil)
+		if waited := time.Since(began); err != nil || waited > 100*time.Millisecond {
+			t.Errorf("after %v: %v", waited, err)
+			return
+		}
+		conn.Release(Healthy)
+		lease.Release()
+	})
+}
+
+func TestRoomThatComesIsSeenByThoseWhoWait(t *testing.T) {
+	inBubble(t, budget(10), func(r *rig) {
+		r.failing(always(errTenantFull))
+		lease := r.lease("a")
+		for range 8 {
+			_, err := lease.Acquire(r.t.Context(), nil)
+			r.reason(err, ErrBusy)
+		}
+		p := r.start(lease, nil)
+		time.Sleep(time.Second)
+		r.failing(nil)
+		began := time.Now()
+		if p.end(); p.err != nil || time.Since(began) > 2*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), p.err)
+		}
+		lease.Release()
+	})
+}
+
 func TestATenantThatStaysWithoutRoomIsBusy(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errTenantFull))

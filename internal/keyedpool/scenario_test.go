@@ -352,7 +352,7 @@ func (r *run) move(tenant string, a int) {
 	r.targets[tenant] = to
 	r.asOf++
 	delete(r.refusedAt, tenant)
-	delete(r.pausesFrom, tenant)
+	delete(r.fullAt, tenant)
 	r.renewed(tenant)
 	r.mu.Unlock()
 	r.leaseOnly(tenant, 1)

@@ -1,7 +1,6 @@
 package keyedpool
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -102,7 +101,10 @@ func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
 	var err *Error
 	switch holds := s.holds(w); {
 	case waited >= s.pool.cfg.AcquireTimeout:
-		err = s.refusal(w.db, ErrBusy, cmp.Or(w.db.backoff.cause, s.full.cause), 0)
+		err = s.refusal(w.db, ErrBusy, s.full.cause, 0)
+		if w.db.backoff.full {
+			err.Cause = w.db.backoff.cause
+		}
 		if holds {
 			err.Cause = ErrNested
 		}

@@ -107,7 +107,7 @@ type world struct {
 	slow       map[string]bool // servers that confirm no close
 	health     map[string]*health
 	refusedAt  map[string]time.Time // when a tenant's dial last failed by its own fault
-	pausesFrom map[string]time.Time // the same, or of a lack of room for it
+	fullAt     map[string]time.Time // when it last failed for want of room for the tenant
 	needSince  map[string]time.Time // since when a tenant waits without any connection
 	faulty     bool                 // some fault was ever switched on
 	forceAt    time.Time            // when a Close runs out of time; zero: not yet
@@ -128,8 +128,8 @@ func newWorld(p plan) *world {
 		plan: p, sockets: make(map[*socket]struct{}), targets: make(map[string]target), changed: make(map[string]time.Time),
 		episode: make(map[string]int), drains: make(map[string]int), serverMode: make(map[string]mode), tenantMode: make(map[string]mode),
 		slow: make(map[string]bool), health: make(map[string]*health), refusedAt: make(map[string]time.Time),
-		pausesFrom: make(map[string]time.Time),
-		needSince:  make(map[string]time.Time),
+		fullAt:    make(map[string]time.Time),
+		needSince: make(map[string]time.Time),
 	}
 }
 
@@ -232,8 +232,10 @@ func (w *world) connect(tenant string, to target) (*socket, bool) {
 			w.violated("10: %s is dialed twice at once", tenant)
 		}
 	}
-	if at, ok := w.pausesFrom[tenant]; ok && now.After(at) && now.Before(at.Add(w.plan.backoffMin/2)) {
-		w.violated("9: %s is dialed %v after its failure, in its backoff", tenant, now.Sub(at))
+	for _, failed := range []map[string]time.Time{w.refusedAt, w.fullAt} {
+		if at, ok := failed[tenant]; ok && now.After(at) && now.Before(at.Add(w.plan.backoffMin/2)) {
+			w.violated("9: %s is dialed %v after its failure, in its backoff", tenant, now.Sub(at))
+		}
 	}
 	s.over = w.passedOver(tenant, to)
 	probe := w.checkBreaker(to.server)
@@ -327,12 +329,12 @@ func (w *world) failed(ctx context.Context, s *socket, probe bool, err error) er
 	case errors.Is(err, errTenantBroken):
 		w.answered(s.target.server)
 		if s.episode == w.episode[s.tenant] {
-			w.refusedAt[s.tenant], w.pausesFrom[s.tenant] = time.Now(), time.Now()
+			w.refusedAt[s.tenant] = time.Now()
 		}
 	case errors.Is(err, errTenantFull):
 		w.answered(s.target.server)
 		if s.episode == w.episode[s.tenant] {
-			w.pausesFrom[s.tenant] = time.Now()
+			w.fullAt[s.tenant] = time.Now()
 		}
 	default:
 		w.answered(s.target.server)
@@ -365,6 +367,7 @@ func (w *world) close(ctx context.Context, s *socket) error {
 	defer w.mu.Unlock()
 	s.state = disconnected
 	delete(w.sockets, s)
+	delete(w.fullAt, s.tenant) // that made room
 	if slow {
 		return errUnconfirmed
 	}
