@@ -66,7 +66,12 @@ func TestChangesElsewhereLeaveOtherTenantsDatabasesOpen(t *testing.T) {
 		w.update(acme, func(t *hostdb.TenantCatalog) { t.Name = "Acme Inc." }) // bears on no connection
 		setStatus(hostdb.TenantSuspended)(w, other)
 		eventually(t, func() bool { return do(h, request("ann", "other")).Code == 403 })
-		must(t, db.PingContext(t.Context()))
+		lease, err = w.pool.Lease(acme)
+		must(t, err)
+		defer lease.Release()
+		if lease.DB() != db {
+			t.Error("another's change closed it")
+		}
 	})
 }
 
