@@ -29,24 +29,27 @@ type Ledger struct {
 }
 
 // Hold begins a lease, Again one more for its holder.
-func (l *Ledger) Hold() (phase uint8, held bool) {
+func (l *Ledger) Hold() (phase int64, held bool) {
 	p, held := l.leases.hold()
-	return uint8(p), held
+	return int64(p), held
 }
 
-func (l *Ledger) Again(of uint8) (uint8, bool) {
+func (l *Ledger) Again(of int64) (int64, bool) {
 	p, held := l.leases.again(phase(of))
-	return uint8(p), held
+	return int64(p), held
 }
 
 // Drop ends one.
-func (l *Ledger) Drop(of uint8) (left int, retired bool) {
-	ofPhase, left, retired := l.leases.drop(phase(of))
-	if ofPhase == 0 {
+func (l *Ledger) Drop(of int64) (last, retired bool) {
+	lastOfPhase, last, retired := l.leases.drop(phase(of))
+	if lastOfPhase {
 		l.strays.settle(&l.leases)
 	}
-	return left, retired
+	return last, retired
 }
+
+// Count returns how many there are.
+func (l *Ledger) Count() int { return l.leases.count() }
 
 // Retire marks the database, and reports whether nobody holds it.
 func (l *Ledger) Retire() bool { return l.leases.retire() }

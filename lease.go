@@ -88,12 +88,14 @@ func (c claim) release() {
 	if !t.used.Load() { // a line that every request writes would be slow on several cores
 		t.used.Store(true)
 	}
-	ofPhase, left, isRetired := t.leases.drop(c.phase)
-	if ofPhase == 0 {
-		t.strays.Load().settle(&t.leases)
+	lastOfPhase, last, isRetired := t.leases.drop(c.phase)
+	if lastOfPhase {
+		if s := t.strays.Load(); s != nil {
+			s.settle(&t.leases)
+		}
 	}
 	switch {
-	case left > 0:
+	case !last:
 	case isRetired:
 		closeAll([]*tenantDB{t})
 	default:

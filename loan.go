@@ -122,7 +122,7 @@ func (s *strays) file(l *loan, leases *claims) bool {
 		return false
 	}
 	now, _, _ := leases.phases() // turned only under s.mu
-	l.file(&s.mu, &s.lists[now])
+	l.file(&s.mu, &s.lists[now.index()])
 	leases.turn()
 	return true
 }
@@ -139,9 +139,6 @@ func (s *strays) close() {
 // settle takes back what can be nobody's any more, after the last lease of a phase has ended: what was taken in a phase that has no
 // leases and gets none, since new ones count in the other.
 func (s *strays) settle(leases *claims) {
-	if s == nil {
-		return
-	}
 	s.mu.Lock()
 	left := s.over(leases)
 	s.mu.Unlock()
@@ -152,14 +149,14 @@ func (s *strays) settle(leases *claims) {
 func (s *strays) over(leases *claims) (left []*loan) {
 	for {
 		now, inIt, inOther := leases.phases()
-		if inOther > 0 {
+		if inOther {
 			return left
 		}
-		left = empty(&s.lists[now.other()], left)
-		if inIt == 0 {
-			return empty(&s.lists[now], left)
+		left = empty(&s.lists[now.other().index()], left)
+		if !inIt {
+			return empty(&s.lists[now.index()], left)
 		}
-		if s.lists[now] == nil || !leases.turn() {
+		if s.lists[now.index()] == nil || !leases.turn() {
 			return left
 		}
 	}
