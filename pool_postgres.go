@@ -328,11 +328,16 @@ const (
 	askAfter = time.Second
 )
 
+// ready reports whether the connection is of use, as far as it knows itself.
+func (c *pooledConn) ready() bool {
+	pg := c.Conn.Conn().PgConn()
+	return !pg.IsClosed() && pg.TxStatus() == 'I'
+}
+
 // answers reports whether the server is still there, as far as that is known; where it has to be asked, within some patience. now is
 // the time since start; its next user waits until a time at most.
 func (c *pooledConn) answers(now time.Duration, until time.Time, patience time.Duration) bool {
-	pg := c.Conn.Conn().PgConn()
-	if pg.IsClosed() || pg.TxStatus() != 'I' {
+	if !c.ready() {
 		return false
 	}
 	if unused := now - c.asked; unused > peekAfter {
@@ -377,11 +382,10 @@ func (p *PGX) acquire(ctx context.Context) (*pgLoan, error) {
 		return nil, explainPG(err)
 	}
 	now := time.Since(start)
-	until := p.until(ctx, now-conn.Waited())
-	if !conn.Value().answers(now, until, serverPatience) {
-		if conn, err = p.another(ctx, owner, conn, until); err != nil {
-			return nil, err
-		}
+	if c := conn.Value(); now-c.asked <= peekAfter && c.ready() { // as between queries of a busy tenant
+		c.asked = now
+	} else if conn, err = p.alive(ctx, owner, conn, now); err != nil {
+		return nil, err
 	}
 	l := &pgLoan{conn: conn}
 	l.loan.conn = l
@@ -392,36 +396,35 @@ func (p *PGX) acquire(ctx context.Context) (*pgLoan, error) {
 	return l, nil
 }
 
-// until is when the wait ends of one who came at a time since start.
-func (p *PGX) until(ctx context.Context, came time.Duration) time.Time {
-	until := start.Add(came + p.tenant.pool.cfg.AcquireTimeout)
+// alive returns a connection if it answers, else another one: a dead one makes way for the next. AcquireTimeout bounds all of it, the wait
+// for the first included.
+func (p *PGX) alive(ctx context.Context, owner *keyedpool.Owner, conn pgConn, now time.Duration) (pgConn, error) {
+	until := start.Add(now - conn.Waited() + p.tenant.pool.cfg.AcquireTimeout)
 	if sooner, ok := ctx.Deadline(); ok && sooner.Before(until) {
-		return sooner
+		until = sooner
 	}
-	return until
-}
-
-// another takes a connection that answers, in place of a dead one.
-func (p *PGX) another(ctx context.Context, owner *keyedpool.Owner, dead pgConn, until time.Time) (pgConn, error) {
+	if conn.Value().answers(now, until, serverPatience) {
+		return conn, nil
+	}
 	bounded, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	for {
-		dead.Release(keyedpool.Destroy)
+		conn.Release(keyedpool.Destroy)
 		if ctx.Err() != nil {
-			return pgConn{}, ctx.Err()
+			return conn, ctx.Err()
 		}
-		conn, err := p.lease.Acquire(bounded, owner)
+		next, err := p.lease.Acquire(bounded, owner)
 		if err != nil && bounded.Err() != nil && ctx.Err() == nil { // nobody cancelled it
-			return conn, because(ErrBusy, err)
+			return next, because(ErrBusy, err)
 		}
 		if err != nil {
-			return conn, explainPG(err)
+			return next, explainPG(err)
 		}
 		// Where a network has forgotten one, it has forgotten those that were used before it.
-		if conn.Value().answers(time.Since(start), until, serverPatience/20) {
-			return conn, nil
+		if next.Value().answers(time.Since(start), until, serverPatience/20) {
+			return next, nil
 		}
-		dead = conn
+		conn = next
 	}
 }
 
