@@ -105,7 +105,12 @@ func pgServer(url hostdb.Secret) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), nil
+	return serverOf(cfg), nil
+}
+
+// serverOf is pgServer of one that was read.
+func serverOf(cfg *pgx.ConnConfig) string {
+	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
 }
 
 // connectPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.

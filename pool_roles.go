@@ -3,8 +3,6 @@ package tenantdb
 import (
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -27,7 +25,7 @@ type roles struct {
 
 // roleOf names a role on its server.
 func roleOf(cfg *pgx.ConnConfig) string {
-	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))) + " " + cfg.User
+	return serverOf(cfg) + " " + cfg.User
 }
 
 // count adds a tenant's connections, or takes them away.

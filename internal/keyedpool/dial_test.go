@@ -298,28 +298,19 @@ func TestRoomThatComesIsSeenByThoseWhoWait(t *testing.T) {
 	})
 }
 
-func TestATenantThatStaysWithoutRoomIsBusy(t *testing.T) {
-	inBubble(t, nil, func(r *rig) {
-		r.failing(always(errTenantFull))
-		lease := r.lease("a")
-		_, err := lease.Acquire(r.t.Context(), nil)
-		if r.reason(err, ErrBusy); !errors.Is(err, errTenantFull) {
-			t.Errorf("%v does not say why", err)
-		}
-		lease.Release()
-	})
-}
-
-func TestBackpressureThatLastsIsBusy(t *testing.T) {
-	inBubble(t, nil, func(r *rig) {
-		r.failing(always(errServerFull))
-		lease := r.lease("a")
-		_, err := lease.Acquire(r.t.Context(), nil)
-		if r.reason(err, ErrBusy); !errors.Is(err, errServerFull) {
-			t.Errorf("%v does not say why", err)
-		}
-		lease.Release()
-	})
+// TestNoRoomThatLastsIsBusy, be it the server's or the tenant's own.
+func TestNoRoomThatLastsIsBusy(t *testing.T) {
+	for _, cause := range []error{errServerFull, errTenantFull} {
+		inBubble(t, nil, func(r *rig) {
+			r.failing(always(cause))
+			lease := r.lease("a")
+			_, err := lease.Acquire(r.t.Context(), nil)
+			if r.reason(err, ErrBusy); !errors.Is(err, cause) {
+				t.Errorf("%v does not say why", err)
+			}
+			lease.Release()
+		})
+	}
 }
 
 // A server that others fill too: our own idle connections make the places that a budget promised and the server hasn't got.
