@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -30,6 +31,11 @@ const (
 	pgUnknownDatabase       = "3D000"
 	pgDuplicateRole         = "42710"
 	pgInsufficientPrivilege = "42501"
+)
+
+const (
+	othersPatience = 2 * time.Second // for connections that can't be ended to end by themselves
+	othersPause    = 20 * time.Millisecond
 )
 
 // isPG reports whether the server answered with a condition.
@@ -162,7 +168,7 @@ func (s *postgresServer) dropDatabase(ctx context.Context, conn *pgx.Conn, tenan
 	if err != nil {
 		return fmt.Errorf("fence it off: %w", err)
 	}
-	if err := endSessions(ctx, conn, tenantID, "true"); err != nil { // what is left is others'
+	if err := endOthers(ctx, conn, tenantID); err != nil {
 		return fmt.Errorf("end its connections: %w", err)
 	}
 	s.logger.DebugContext(ctx, "dropping", "tenant", tenantID, "step", "fenced")
@@ -181,6 +187,22 @@ func endSessions(ctx context.Context, conn *pgx.Conn, tenantID, condition string
 	}
 	_, err := conn.Exec(ctx, "SELECT "+end+" FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datname = $1 AND "+condition, databaseOf(tenantID))
 	return err
+}
+
+// endOthers ends what connections are left, which are others'. One that can't be ended, as it is a superuser's, may be ending by itself:
+// its client doesn't wait for that.
+func endOthers(ctx context.Context, conn *pgx.Conn, tenantID string) error {
+	for patience := time.Now().Add(othersPatience); ; {
+		err := endSessions(ctx, conn, tenantID, "true")
+		if !isPG(err, pgInsufficientPrivilege) || time.Now().After(patience) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(othersPause):
+		}
+	}
 }
 
 // majorVersion is the server's, 0 where it isn't known.
