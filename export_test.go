@@ -67,3 +67,14 @@ func (l *Ledger) Close() { l.strays.close() }
 type seizure func()
 
 func (s seizure) seize() { s() }
+
+// SharedRows counts the tenants and plans whose rows the cached facts have in common.
+func (m *Middleware) SharedRows() (tenants, plans int) {
+	return m.resolver.rows.tenants.count(), m.resolver.rows.plans.count()
+}
+
+func (s *shared[T]) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.byID)
+}

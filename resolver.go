@@ -84,6 +84,7 @@ type resolver struct {
 	host   *hostdb.DB
 	policy *policy
 	cache  *coherent.Cache[accessKey, facts]
+	rows   sharedRows
 	feed   feed
 }
 
@@ -137,6 +138,7 @@ func (r *resolver) load(ctx context.Context, key accessKey, f *facts) (coherent.
 	if err != nil {
 		return coherent.Loaded{}, err
 	}
+	r.rows.share(access)
 	f.Access = *access
 	r.policy.settle(f)
 	l := coherent.Loaded{Denied: access.Membership == nil || !access.Membership.IsActive}

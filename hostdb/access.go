@@ -136,32 +136,29 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 	return found, nil
 }
 
-// accessRow is a row of the access query.
-type accessRow struct {
-	user         GlobalUser
-	tenant       TenantCatalog
-	membership   Membership
-	tenantPlan   PricingPlan
-	subscription Subscription
-	plan         PricingPlan
-}
-
-// readAccess reads one row: an Access with one subscription at most.
+// readAccess reads one row: an Access with one subscription at most. Each record is memory of its own, so that who keeps one doesn't
+// keep the others.
 func readAccess(row scanner) (*Access, error) {
-	r := new(accessRow)
-	cells := accessUser.cells(&r.user, make([]any, 0, 72))
-	cells = tenantRelation.cells(&r.tenant, cells)
-	cells = membershipRelation.cells(&r.membership, cells)
-	cells = planRelation.cells(&r.tenantPlan, cells)
-	cells = subscriptionRelation.cells(&r.subscription, cells)
-	cells = planRelation.cells(&r.plan, cells)
+	var (
+		user             = new(GlobalUser)
+		tenant           = new(TenantCatalog)
+		membership       = new(Membership)
+		tenantPlan, plan = new(PricingPlan), new(PricingPlan)
+		subscription     Subscription
+	)
+	cells := accessUser.cells(user, make([]any, 0, 72))
+	cells = tenantRelation.cells(tenant, cells)
+	cells = membershipRelation.cells(membership, cells)
+	cells = planRelation.cells(tenantPlan, cells)
+	cells = subscriptionRelation.cells(&subscription, cells)
+	cells = planRelation.cells(plan, cells)
 	if err := row.Scan(cells...); err != nil {
 		return nil, err
 	}
-	found := &Access{User: known(&r.user, r.user.ID), Tenant: known(&r.tenant, r.tenant.ID),
-		Membership: known(&r.membership, r.membership.ID), TenantPlan: known(&r.tenantPlan, r.tenantPlan.ID)}
-	if r.subscription.ID != "" {
-		found.Subscriptions = []Subscribed{{r.subscription, known(&r.plan, r.plan.ID)}}
+	found := &Access{User: known(user, user.ID), Tenant: known(tenant, tenant.ID),
+		Membership: known(membership, membership.ID), TenantPlan: known(tenantPlan, tenantPlan.ID)}
+	if subscription.ID != "" {
+		found.Subscriptions = []Subscribed{{subscription, known(plan, plan.ID)}}
 	}
 	return found, nil
 }

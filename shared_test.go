@@ -1,0 +1,129 @@
+package tenantdb_test
+
+import (
+	"fmt"
+	"net/http"
+	"runtime"
+	"testing"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// subscribe has a tenant pay for a plan.
+func (w *world) subscribe(tenant *hostdb.TenantCatalog, plan string) {
+	w.t.Helper()
+	must(w.t, w.host.Subscriptions.Insert(w.t.Context(), &hostdb.Subscription{TenantID: tenant.ID, PlanTier: plan,
+		Status: hostdb.SubscriptionActive, PaymentType: hostdb.PaymentSubscription}))
+}
+
+// scopes returns what asks a middleware for a caller's scope in a tenant.
+func scopes(t *testing.T, mw *tenantdb.Middleware) func(subject, tenant string) *tenantdb.Scope {
+	t.Helper()
+	var scope *tenantdb.Scope
+	h := mw.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { scope, _ = tenantdb.FromContext(r.Context()) }))
+	eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+	return func(subject, tenant string) *tenantdb.Scope {
+		t.Helper()
+		scope = nil
+		if rec := do(h, request(subject, tenant)); scope == nil {
+			t.Fatalf("%s in %s: %d %s", subject, tenant, rec.Code, rec.Body)
+		}
+		return scope
+	}
+}
+
+// TestFactsHaveInCommonWhatTheySayAlike: members of a tenant share its rows, tenants of a plan the plan's, and a change is everybody's.
+func TestFactsHaveInCommonWhatTheySayAlike(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		gold := &hostdb.PricingPlan{ID: "gold", Name: "Gold", Features: []string{"sso", "export"}}
+		must(t, w.host.Plans.Insert(t.Context(), gold))
+		ann, bob := w.user("ann"), w.user("bob")
+		acme, other := w.tenant("acme", ann), w.tenant("other", ann)
+		w.member(bob, acme, hostdb.RoleMember)
+		w.subscribe(acme, "gold")
+		w.subscribe(other, "gold")
+		mw := w.middleware(w.config())
+		scope := scopes(t, mw)
+		alike := func() *tenantdb.Scope {
+			t.Helper()
+			a, b, o := scope("ann", "acme"), scope("bob", "acme"), scope("ann", "other")
+			if a.Tenant != b.Tenant || a.Subscription != b.Subscription || a.Plan != b.Plan {
+				t.Errorf("two copies of a tenant's rows:\n%+v\n%+v", a, b)
+			}
+			if a.Tenant == o.Tenant || a.Subscription == o.Subscription || a.Plan != o.Plan {
+				t.Errorf("of another tenant the plan alone is the same:\n%+v\n%+v", a, o)
+			}
+			if a.User == b.User || a.Membership == b.Membership || a.Role == b.Role || a.User.ID != ann.ID || b.User.ID != bob.ID || o.Tenant.ID != other.ID {
+				t.Errorf("what differs is shared:\n%+v\n%+v", a, b)
+			}
+			return a
+		}
+		before := alike()
+		if before.Plan == nil || !before.HasFeature("export") {
+			t.Fatalf("%+v", before)
+		}
+		w.update(acme, func(c *hostdb.TenantCatalog) { c.Name = "Acme & Sons" })
+		eventually(t, func() bool { return scope("bob", "acme").Tenant.Name == "Acme & Sons" })
+		if after := alike(); after.Tenant == before.Tenant || before.Tenant.Name == "Acme & Sons" || after.Plan != before.Plan {
+			t.Errorf("before and after the change:\n%+v\n%+v", before, after)
+		}
+		gold.Features = []string{"sso"}
+		must(t, w.host.Plans.Update(t.Context(), gold))
+		eventually(t, func() bool {
+			return !scope("bob", "acme").HasFeature("export") && !scope("ann", "other").HasFeature("export")
+		})
+		alike()
+	})
+}
+
+// TestRowsThatNobodyHoldsAreForgotten fills a cache with room for few.
+func TestRowsThatNobodyHoldsAreForgotten(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	ann := w.user("ann")
+	cfg := w.config()
+	cfg.Cache.Size = 1
+	mw := w.middleware(cfg)
+	scope := scopes(t, mw)
+	for i := range 50 {
+		slug := fmt.Sprintf("t%d", i)
+		w.subscribe(w.tenant(slug, ann), "free")
+		scope("ann", slug)
+	}
+	eventually(t, func() bool {
+		runtime.GC()
+		tenants, plans := mw.SharedRows()
+		return tenants <= 2 && plans <= 2
+	})
+}
+
+// TestMembersOfATenantAreRememberedCheaply counts all that is kept of a member whom the tenant's rows are shared with.
+func TestMembersOfATenantAreRememberedCheaply(t *testing.T) {
+	const members, most = 500, 1000
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	w.subscribe(acme, "free")
+	crowd := w.crowd(acme, members)
+	cfg := w.config()
+	cfg.Authenticator = authFunc(func(r *http.Request) (*tenantdb.Identity, error) { // which remembers nothing
+		return &tenantdb.Identity{Subject: r.Header.Get("X-Member")}, nil
+	})
+	h := w.middleware(cfg).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	enter := func(subject string) {
+		r := request("", "acme")
+		r.Header.Set("X-Member", subject)
+		if rec := do(h, r); rec.Code != http.StatusOK {
+			t.Fatal(rec.Code, rec.Body)
+		}
+	}
+	enter("ann")
+	before := heap()
+	for _, m := range crowd {
+		enter(m.ID)
+	}
+	each := (heap() - before) / members
+	t.Logf("%d bytes each", each)
+	if each > most {
+		t.Errorf("%d bytes each; want at most %d", each, most)
+	}
+}
