@@ -17,7 +17,7 @@ const (
 )
 
 // phase is where a lease counts, as one lease in a word.
-type phase int64
+type phase int32
 
 const (
 	firstPhase  phase = 1

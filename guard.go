@@ -10,10 +10,11 @@ import (
 // role that Config.Roles doesn't name denies, required or held. It goes inside Handler.
 func RequireRole(role string) func(http.Handler) http.Handler {
 	return require(func(s *Scope) error {
-		if s.m == nil {
+		if s.ctx == nil {
 			return ErrForbidden
 		}
-		needed, held := slices.Index(s.m.roles, role), slices.Index(s.m.roles, s.Role)
+		roles := s.ctx.m.roles
+		needed, held := slices.Index(roles, role), slices.Index(roles, s.Role)
 		if needed < 0 || held < 0 || held > needed {
 			return fmt.Errorf("%w: role %s needed", ErrForbidden, role)
 		}

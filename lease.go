@@ -13,21 +13,19 @@ import (
 
 // tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another. There may be tens of
 // thousands of them: what is needed only in use is made in use.
-type tenantDB struct {
-	pool   *Pool
-	id     string
-	engine engine
-	self   *shortcut
-
+type tenantDB struct { // what every lease reads comes first: a cache line
 	leases  claims
-	used    atomic.Bool // leased since the rings last passed by
-	slimmed atomic.Bool // its last connection closed: its handle is to go with the last lease
+	used    atomic.Bool            // leased since the rings last passed by
+	slimmed atomic.Bool            // its last connection closed: its handle is to go with the last lease
+	strays  atomic.Pointer[strays] // nil before the first
+	pool    *Pool
+	engine  engine
+	self    *shortcut
 
-	place place         // in the pool's ring of all; guarded by Pool.mu, as the next is
-	asOf  time.Duration // when, since start, the host database was last asked and named its db_url; 0: nobody knows
-
-	cache  atomic.Pointer[sync.Map] // key → *cached; nil before the first
-	strays atomic.Pointer[strays]   // nil before the first
+	id    string
+	place place                    // in the pool's ring of all; guarded by Pool.mu, as the next is
+	asOf  time.Duration            // when, since start, the host database was last asked and named its db_url; 0: nobody knows
+	cache atomic.Pointer[sync.Map] // key → *cached; nil before the first
 }
 
 // claim is one lease on a database, counted; zero: none.
@@ -111,21 +109,28 @@ func (c claim) release() {
 
 // Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries do.
 type Lease struct {
-	claim
-	over atomic.Bool
+	tenant *tenantDB // nil: no lease
+	phase  phase
+	over   atomic.Bool
 }
+
+// begin has the lease be a claim.
+func (l *Lease) begin(c claim) { l.tenant, l.phase = c.tenant, c.phase }
+
+// end ends the claim that the lease is.
+func (l *Lease) end() { claim{l.tenant, l.phase}.release() }
 
 // again begins another lease on the same database. Where that has closed, since the lease has ended, the new one is over too.
 func (l *Lease) again(next *Lease) {
 	p, held := l.tenant.leases.again(l.phase)
-	next.claim = claim{l.tenant, p}
+	next.begin(claim{l.tenant, p})
 	next.over.Store(!held)
 }
 
 // Release ends the lease. Further calls do nothing.
 func (l *Lease) Release() {
 	if !l.over.Swap(true) {
-		l.release()
+		l.end()
 	}
 }
 
@@ -142,7 +147,7 @@ func (l *Lease) Close() {
 		t.pool.forget(t)
 	}
 	t.pool.mu.Unlock()
-	l.release() // closes it where it was the last
+	l.end() // closes it where it was the last
 	if !last {
 		return
 	}

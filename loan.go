@@ -164,8 +164,8 @@ func (s *strays) over(leases *claims) (left []*loan) {
 
 // borrower returns the list of the context's scope; nil without one.
 func borrower(ctx context.Context) *loans {
-	if scope, ok := FromContext(ctx); ok {
-		return scope.ctx.borrows()
+	if c, ok := scopeOf(ctx); ok {
+		return c.borrows()
 	}
 	return nil
 }

@@ -113,7 +113,7 @@ func (l *logins) close() {
 // at is when the clock was read, just now, or zero.
 func (m *Middleware) find(ctx context.Context, id *Identity, key accessKey, at time.Time) (*entry, error) {
 	found, err := m.resolver.find(ctx, id, key, at)
-	if err != nil || found.Value().User != nil || m.logins.hook == nil {
+	if err != nil || m.logins.hook == nil || found.Value().User != nil {
 		return found, err
 	}
 	if err := m.firstLogin(ctx, id, key.userKey()); err != nil {

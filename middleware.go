@@ -92,7 +92,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	identity, user, at, err := m.authenticate(r)
 	if err != nil {
 		if rules.AllowAnonymous && refusalOf(err) == ErrNoCredential {
-			return m.scope(ctx, Scope{rules: rules}), nil
+			return &scopeContext{Context: ctx, m: m, rules: rules}, nil
 		}
 		return nil, err
 	}
@@ -117,9 +117,11 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	if err != nil {
 		return nil, m.explain(err, facts.Tenant.ID)
 	}
-	scope := m.scope(ctx, Scope{Identity: identity, User: facts.User, Tenant: facts.Tenant, Membership: facts.Membership,
-		Role: grant.role, Subscription: grant.subscription, Plan: grant.plan, Features: grant.features(), found: found, rules: rules})
-	scope.lease.claim = db
+	scope := &scopeContext{Context: ctx, m: m, identity: identity, found: found, rules: rules}
+	scope.lease.begin(db)
+	if !facts.settled {
+		scope.scope.Store(scope.granted(grant))
+	}
 	return scope, nil
 }
 
@@ -133,7 +135,7 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.scope(r.Context(), Scope{Identity: identity, User: found.Value().User, found: found}), nil
+	return &scopeContext{Context: r.Context(), m: m, identity: identity, found: found}, nil
 }
 
 // authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused. It also returns when the
@@ -197,8 +199,9 @@ func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Contex
 	if err != nil {
 		return nil, nil, m.explain(err, tenantID)
 	}
-	scope := m.scope(ctx, Scope{Tenant: tenant})
-	scope.lease.claim = db
+	scope := &scopeContext{Context: ctx, m: m}
+	scope.scope.Store(&Scope{Tenant: tenant, ctx: scope})
+	scope.lease.begin(db)
 	return scope, scope.release, nil
 }
 
@@ -215,13 +218,6 @@ func (m *Middleware) openTenant(ctx context.Context, id string) (*hostdb.TenantC
 		return nil, because(ErrHostUnavailable, err)
 	}
 	return tenant, m.policy.open(tenant)
-}
-
-// scope puts a scope into a context.
-func (m *Middleware) scope(ctx context.Context, s Scope) *scopeContext {
-	c := &scopeContext{Context: ctx, scope: s}
-	c.scope.m, c.scope.ctx = m, c
-	return c
 }
 
 // refuse answers a request that isn't let in, or whose handler failed.

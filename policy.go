@@ -52,11 +52,12 @@ func (g grant) features() []string {
 }
 
 // judge returns the grant for facts, or the reason to refuse. Where no date bears on it, it was settled when they were loaded.
-func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (grant, error) {
+func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (*grant, error) {
 	if f.settled {
-		return f.grant, nil
+		return &f.grant, nil
 	}
-	return p.decide(&f.Access, clock, rules)
+	g, err := p.decide(&f.Access, clock, rules)
+	return &g, err
 }
 
 // settle notes the grant that the facts have at all times and by all rules, if they have one.

@@ -33,12 +33,8 @@ type problem struct {
 // client; an error that is none of this package's is answered with 500. It respects Config.ErrorHandler and Config.Redirects.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	err = classifyQuery(err)
-	if s, ok := FromContext(r.Context()); ok && s.m != nil {
-		id := ""
-		if s.Tenant != nil {
-			id = s.Tenant.ID
-		}
-		s.m.refuse(w, r, s.m.explain(err, id))
+	if c, ok := scopeOf(r.Context()); ok {
+		c.m.refuse(w, r, c.m.explain(err, c.whole().tenantID()))
 		return
 	}
 	writeProblem(w, refusalOf(err))

@@ -34,29 +34,57 @@ type Scope struct {
 	// Features are those of Plan.
 	Features []string
 
-	m     *Middleware
-	ctx   *scopeContext // which carries it
-	found *entry        // what it was granted by; nil in a scope from Enter and for an anonymous visitor
-	rules Rules
+	ctx *scopeContext // which carries it; nil in a Scope that no middleware made
 }
 
-// scopeContext carries a Scope. It is the context itself, so that entering a request costs one allocation for both.
+// scopeContext is a context with a Scope. It has what a request is let in by; the Scope itself is made for the first who asks for it, as
+// a handler that wants its tenant's database alone does not.
 type scopeContext struct {
 	context.Context
-	scope Scope
-	lease Lease                 // of no tenant where the scope has none
-	loans atomic.Pointer[loans] // nil before the first
+	m        *Middleware
+	identity *Identity // nil in a scope from Enter and for an anonymous visitor, as found is
+	found    *entry    // what it was granted by
+	lease    Lease     // of no tenant where the scope has none
+	scope    atomic.Pointer[Scope]
+	loans    atomic.Pointer[loans] // nil before the first
+	rules    Rules
 }
 
-// scopeKey is the key of Scope in a context.
+// scopeKey is the key of a scopeContext in itself.
 type scopeKey struct{}
 
 // Value implements context.Context.
 func (c *scopeContext) Value(key any) any {
 	if key == (scopeKey{}) {
-		return &c.scope
+		return c
 	}
 	return c.Context.Value(key)
+}
+
+// scopeOf returns the innermost context with a Scope.
+func scopeOf(ctx context.Context) (c *scopeContext, found bool) {
+	c, found = ctx.Value(scopeKey{}).(*scopeContext)
+	return c, found
+}
+
+// whole returns the Scope: without another one before, what was found, by the grant that holds at all times.
+func (c *scopeContext) whole() *Scope {
+	if s := c.scope.Load(); s != nil {
+		return s
+	}
+	if c.found == nil {
+		c.scope.CompareAndSwap(nil, &Scope{ctx: c})
+	} else {
+		c.scope.CompareAndSwap(nil, c.granted(&c.found.Value().grant))
+	}
+	return c.scope.Load()
+}
+
+// granted makes the Scope of what was found, by a grant.
+func (c *scopeContext) granted(g *grant) *Scope {
+	f := c.found.Value()
+	return &Scope{Identity: c.identity, User: f.User, Tenant: f.Tenant, Membership: f.Membership,
+		Subscription: g.subscription, Plan: g.plan, Role: g.role, Features: g.features(), ctx: c}
 }
 
 // Format implements fmt.Formatter: a context is printed by name, not by what it carries.
@@ -66,8 +94,11 @@ func (c *scopeContext) Format(f fmt.State, _ rune) {
 
 // FromContext returns the scope of the request or of Enter; found=false where no middleware ran.
 func FromContext(ctx context.Context) (scope *Scope, found bool) {
-	scope, found = ctx.Value(scopeKey{}).(*Scope)
-	return scope, found
+	c, found := scopeOf(ctx)
+	if !found {
+		return nil, false
+	}
+	return c.whole(), true
 }
 
 // HasFeature reports whether the plan in force has a feature. An unknown plan has none.
@@ -78,10 +109,10 @@ func (s *Scope) HasFeature(key string) bool {
 // SubscriptionStatus returns what a page tells about the tenant's subscription now: days left, grace, cancellation. The zero
 // status where there is none.
 func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
-	if s.m == nil {
+	if s.ctx == nil {
 		return hostdb.SubscriptionStatus{}
 	}
-	return s.Subscription.StatusAt(s.m.now(), s.m.policy.grace)
+	return s.Subscription.StatusAt(s.ctx.m.now(), s.ctx.m.policy.grace)
 }
 
 // Check reports whether the caller may still be here: nil, or the error that a request would be refused with now. Long-lived
@@ -89,22 +120,27 @@ func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
 // the host database.
 func (s *Scope) Check(ctx context.Context) error {
 	if err := s.check(ctx); err != nil {
-		id := ""
-		if s.Tenant != nil {
-			id = s.Tenant.ID
-		}
-		return s.m.explain(err, id)
+		return s.ctx.m.explain(err, s.tenantID())
 	}
 	return nil
 }
 
+// tenantID is the tenant's id, "" without one.
+func (s *Scope) tenantID() string {
+	if s.Tenant == nil {
+		return ""
+	}
+	return s.Tenant.ID
+}
+
 // check looks again at what the scope was granted for.
 func (s *Scope) check(ctx context.Context) error {
+	m := s.ctx.m
 	if s.Identity != nil {
-		if err := s.Identity.check(s.m.now); err != nil {
+		if err := s.Identity.check(m.now); err != nil {
 			return err
 		}
-		if again, ok := s.m.auth.(interface {
+		if again, ok := m.auth.(interface {
 			Revalidate(context.Context, *Identity) error
 		}); ok {
 			if err := again.Revalidate(ctx, s.Identity); err != nil {
@@ -116,21 +152,21 @@ func (s *Scope) check(ctx context.Context) error {
 	case s.Tenant == nil && s.User == nil: // anonymous, or signed in without a user
 		return nil
 	case s.Tenant == nil:
-		now, err := s.m.resolver.find(ctx, s.Identity, s.found.Key(), time.Time{})
+		now, err := m.resolver.find(ctx, s.Identity, s.ctx.found.Key(), time.Time{})
 		if err == nil && (now.Value().User == nil || now.Value().User.ID != s.User.ID) {
 			err = fmt.Errorf("%w: the user is gone", ErrForbidden)
 		}
 		return err
 	case s.User == nil:
-		_, err := s.m.openTenant(ctx, s.Tenant.ID)
+		_, err := m.openTenant(ctx, s.Tenant.ID)
 		return err
 	}
-	found, err := s.m.resolver.find(ctx, s.Identity, s.found.Key(), time.Time{})
+	found, err := m.resolver.find(ctx, s.Identity, s.ctx.found.Key(), time.Time{})
 	if err != nil {
 		return err
 	}
 	facts := found.Value()
-	if _, err := s.m.policy.judge(facts, s.m.now, s.rules); err != nil {
+	if _, err := m.policy.judge(facts, m.now, s.ctx.rules); err != nil {
 		return err
 	}
 	if facts.Tenant.ID != s.Tenant.ID || facts.User.ID != s.User.ID { // their names mean others now
@@ -143,10 +179,13 @@ func (s *Scope) check(ctx context.Context) error {
 // database until the returned function is called, which must happen once the work is done. Call Detach before the handler
 // returns.
 func (s *Scope) Detach() (context.Context, func()) {
-	held := &scopeContext{Context: context.WithoutCancel(s.ctx.Context), scope: *s}
-	held.scope.ctx = held
-	if s.ctx.lease.tenant != nil {
-		s.ctx.lease.again(&held.lease)
+	c := s.ctx
+	held := &scopeContext{Context: context.WithoutCancel(c.Context), m: c.m, identity: c.identity, found: c.found, rules: c.rules}
+	whole := *s
+	whole.ctx = held
+	held.scope.Store(&whole)
+	if c.lease.tenant != nil {
+		c.lease.again(&held.lease)
 	}
 	return held, held.release
 }
@@ -160,7 +199,7 @@ func (c *scopeContext) release() {
 		l.takeBack()
 	}
 	if c.lease.tenant != nil {
-		c.lease.release()
+		c.lease.end()
 	}
 }
 
@@ -200,12 +239,12 @@ func PG(ctx context.Context) *PGX {
 
 // leaseOf returns the lease of the context's scope.
 func leaseOf(ctx context.Context, caller string) *Lease {
-	s, ok := FromContext(ctx)
+	c, ok := scopeOf(ctx)
 	switch {
 	case !ok:
 		panic("tenantdb: " + caller + "(ctx): no scope in this context; wrap the route with Middleware.Handler, or get a context from Middleware.Enter")
-	case s.ctx.lease.tenant == nil:
+	case c.lease.tenant == nil:
 		panic("tenantdb: " + caller + "(ctx): this scope has no tenant; the route is behind Authenticated or AllowAnonymous, so wrap it with Middleware.Handler")
 	}
-	return &s.ctx.lease
+	return &c.lease
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -660,4 +661,33 @@ func mustPanic(t *testing.T, text string, call func()) {
 		}
 	}()
 	call()
+}
+
+// TestAScopeIsOneWhoeverAsksFirst asks in several goroutines of one request.
+func TestAScopeIsOneWhoeverAsksFirst(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	h := w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var ready, all sync.WaitGroup
+		got := make([]*tenantdb.Scope, 8)
+		ready.Add(len(got))
+		for i := range got {
+			all.Go(func() {
+				ready.Done()
+				ready.Wait()
+				got[i], _ = tenantdb.FromContext(r.Context())
+			})
+		}
+		all.Wait()
+		for _, s := range got {
+			if s == nil || s != got[0] || s.Role == "" {
+				t.Errorf("%p beside %p", s, got[0])
+			}
+		}
+	}))
+	for range 2000 {
+		if rec := do(h, request("ann", "acme")); rec.Code != http.StatusOK {
+			t.Fatal(rec.Code, rec.Body)
+		}
+	}
 }
