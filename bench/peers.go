@@ -22,17 +22,34 @@ const (
 	byHand      = "hand-written"
 	lowerBound  = "lower bound"
 	ours        = "tenantdb"
+	oursRead    = "tenantdb, its Scope read" // by the handler
 )
 
 // guards are all of them, in the tables' order.
 var guards = []string{bareHandler, lowerBound, ours, byHand, auth0Peer, chiPeer}
 
 // remembers tells whether a guard keeps anything of the requests that it has seen.
-func remembers(guard string) bool { return guard == lowerBound || guard == ours || guard == byHand }
+func remembers(guard string) bool {
+	return guard == lowerBound || guard == ours || guard == oursRead || guard == byHand
+}
+
+// readingScope asks for the Scope before next.
+func readingScope(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if scope, ok := tenantdb.FromContext(r.Context()); !ok || scope.Role == "" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // newGuard puts one of the guards in front of next. The peers authenticate, and do nothing about tenants.
 func newGuard(name string, keys *keyPair, host *hostdb.DB, pool *tenantdb.Pool, next http.Handler) (http.Handler, func(), error) {
 	nothing := func() {}
+	if name == oursRead {
+		name, next = ours, readingScope(next)
+	}
 	switch name {
 	case bareHandler:
 		return next, nothing, nil
