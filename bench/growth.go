@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"hash/maphash"
@@ -39,7 +38,9 @@ the bare map flat within 1.5 ×; ≤ 400 bytes for a key, ≤ 500 for a tenant.`
 func openGrowth(b *Bench) (*Comparison, error) {
 	c := &Comparison{Bases: []string{bareMap}, Columns: []Column{{Name: "time", Format: nanoseconds, Ratio: true}, {Name: "bytes each", Format: integer}}}
 	for _, n := range b.scale.keys {
-		addKeys(b, c, n)
+		if err := addKeys(b, c, n); err != nil {
+			return nil, err
+		}
 	}
 	for _, n := range b.scale.tenants {
 		if err := addLeases(b, c, n); err != nil {
@@ -82,31 +83,20 @@ type record struct {
 // pairKey is a cache's key like tenantdb's own: two names.
 type pairKey struct{ user, tenant string }
 
-// addKeys compares hits among n cached keys.
-func addKeys(b *Bench, c *Comparison, n int) {
-	keys := make([]pairKey, n)
-	for i := range keys {
-		keys[i] = pairKey{subject(i), slug(i / 4)}
-	}
-	value := new(hostdb.Access)
-	var bare map[pairKey]*hostdb.Access
-	bareBytes := heapGrowth(n, func() {
-		bare = make(map[pairKey]*hostdb.Access, n)
+// mapOf makes a map with a value for each key, and tells its bytes for each.
+func mapOf[V any](keys []pairKey, value func() *V) (m map[pairKey]*V, bytes float64) {
+	bytes = heapGrowth(len(keys), func() {
+		m = make(map[pairKey]*V, len(keys))
 		for _, k := range keys {
-			bare[k] = value
+			m[k] = value()
 		}
 	})
-	var records map[pairKey]*record
-	recordBytes := heapGrowth(n, func() {
-		records = make(map[pairKey]*record, n)
-		for _, k := range keys {
-			records[k] = &record{loaded: time.Now()}
-		}
-	})
-	var cache *coherent.Cache[pairKey, hostdb.Access]
-	var failed error
-	at := time.Now() // a request reads the clock once for all that it asks
-	cacheBytes := heapGrowth(n, func() {
+	return m, bytes
+}
+
+// pairCache makes a cache that holds all keys at that time, and tells its bytes for each.
+func pairCache(b *Bench, keys []pairKey, at time.Time) (cache *coherent.Cache[pairKey, hostdb.Access], bytes float64, err error) {
+	bytes = heapGrowth(len(keys), func() {
 		cache = coherent.New(coherent.Config[pairKey, hostdb.Access]{
 			Load: func(_ context.Context, k pairKey, _ *hostdb.Access) (coherent.Loaded, error) {
 				return coherent.Loaded{User: k.user, Tenant: k.tenant, Plans: []string{"pro"}}, nil
@@ -114,17 +104,33 @@ func addKeys(b *Bench, c *Comparison, n int) {
 			Hash: func(seed maphash.Seed, k pairKey) uint64 {
 				return maphash.String(seed, k.user) ^ 3*maphash.String(seed, k.tenant)
 			},
-			Own: func(k pairKey) pairKey { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+			Own: func(k pairKey) pairKey { return k }, Capacity: 2 * len(keys), Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
 			MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
 		})
 		cache.Polled(time.Now())
 		for _, k := range keys {
-			if _, err := cache.Get(b.ctx, k, at); err != nil {
-				failed = err
+			if _, e := cache.Get(b.ctx, k, at); e != nil {
+				err = e
 			}
 		}
 	})
 	b.onClose(cache.Close)
+	return cache, bytes, err
+}
+
+// addKeys compares hits among n cached keys.
+func addKeys(b *Bench, c *Comparison, n int) error {
+	keys := make([]pairKey, n)
+	for i := range keys {
+		keys[i] = pairKey{subject(i), slug(i / 4)}
+	}
+	at, shared := time.Now(), new(hostdb.Access) // a request reads the clock once for all that it asks
+	bare, bareBytes := mapOf(keys, func() *hostdb.Access { return shared })
+	records, recordBytes := mapOf(keys, func() *record { return &record{loaded: at} })
+	cache, cacheBytes, err := pairCache(b, keys, at)
+	if err != nil {
+		return err
+	}
 	group := fmt.Sprintf("hit among %d keys", n)
 	c.Rows = append(c.Rows,
 		Row{group, bareMap, func() ([]float64, error) {
@@ -153,12 +159,13 @@ func addKeys(b *Bench, c *Comparison, n int) {
 			none := 0
 			return withBytes(cacheBytes, b.scale.slice, func(i int) error {
 				found, err := cache.Get(b.ctx, keys[(i*7919+none)%n], at)
-				if err = cmp.Or(err, failed); err == nil {
+				if err == nil {
 					none = len(found.Value().Subscriptions)
 				}
 				return err
 			})
 		}})
+	return nil
 }
 
 // addLeases compares leases among n tenants.
@@ -222,28 +229,41 @@ type onlyUser struct{ identity tenantdb.Identity }
 // Authenticate implements tenantdb.Authenticator.
 func (u *onlyUser) Authenticate(*http.Request) (*tenantdb.Identity, error) { return &u.identity, nil }
 
-// addRequests compares whole requests into n tenants.
-func addRequests(b *Bench, c *Comparison, n int) error {
+// manyTenants makes a guard for a user who is a member of n tenants, and a request into each.
+func manyTenants(b *Bench, n int) (guard func(http.Handler) http.Handler, tenants []*hostdb.TenantCatalog, requests []*http.Request, err error) {
 	w, err := newWorld(b, 1, n)
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	if err := joinAll(b.ctx, w.host, w.tenants); err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	mw, err := tenantdb.New(tenantdb.Config{Host: w.host, Authenticator: &onlyUser{tenantdb.Identity{Subject: subject(0)}},
 		Tenant: tenantdb.FromHeader(tenantHeader), Pool: w.pool})
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	b.onClose(func() { _ = mw.Close(context.Background()) })
-	requests, bare := make([]*http.Request, n), make(map[string]*hostdb.TenantCatalog, n)
-	for i, t := range w.tenants {
-		bare[t.Slug] = t
-		if requests[i], err = http.NewRequest(http.MethodGet, "http://app.example.com/", nil); err != nil {
-			return err
+	for _, t := range w.tenants {
+		r, err := http.NewRequest(http.MethodGet, "http://app.example.com/", nil)
+		if err != nil {
+			return nil, nil, nil, err
 		}
-		requests[i].Header.Set(tenantHeader, t.Slug)
+		r.Header.Set(tenantHeader, t.Slug)
+		requests = append(requests, r)
+	}
+	return mw.Handler, w.tenants, requests, nil
+}
+
+// addRequests compares whole requests into n tenants.
+func addRequests(b *Bench, c *Comparison, n int) error {
+	guard, tenants, requests, err := manyTenants(b, n)
+	if err != nil {
+		return err
+	}
+	bare := make(map[string]*hostdb.TenantCatalog, n)
+	for _, t := range tenants {
+		bare[t.Slug] = t
 	}
 	var versions atomic.Int64 // a sum that waits for its summand, and the next look for it
 	look := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -260,7 +280,7 @@ func addRequests(b *Bench, c *Comparison, n int) error {
 		look(w, r)
 		nothing.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), boundKey{}, r)))
 	})
-	guarded := mw.Handler(nothing)
+	guarded := guard(nothing)
 	answer := &silent{header: http.Header{}}
 	bytes := heapGrowth(n, func() {
 		for _, r := range requests {
