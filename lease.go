@@ -26,6 +26,7 @@ type tenantDB struct { // what every lease reads comes first: a cache line
 	place place                    // in the pool's ring of all; guarded by Pool.mu, as the next is
 	asOf  time.Duration            // when, since start, the host database was last asked and named its db_url; 0: nobody knows
 	cache atomic.Pointer[sync.Map] // key → *cached; nil before the first
+	_     [24]byte                 // so that it begins where a line does
 }
 
 // claim is one lease on a database, counted; zero: none.

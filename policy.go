@@ -51,13 +51,12 @@ func (g grant) features() []string {
 	return g.plan.Features
 }
 
-// judge returns the grant for facts, or the reason to refuse. Where no date bears on it, it was settled when they were loaded.
-func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (*grant, error) {
-	if f.settled {
-		return &f.grant, nil
+// judge returns the reason to refuse, or the grant for facts whose own isn't settled.
+func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (g grant, err error) {
+	if f.settled { // the grant itself is read by who needs it
+		return grant{}, nil
 	}
-	g, err := p.decide(&f.Access, clock, rules)
-	return &g, err
+	return p.decide(&f.Access, clock, rules)
 }
 
 // settle notes the grant that the facts have at all times and by all rules, if they have one.

@@ -84,13 +84,13 @@ type resolver struct {
 	host   *hostdb.DB
 	policy *policy
 	cache  *coherent.Cache[accessKey, facts]
-	rows   sharedRows
+	rows   *sharedRows
 	feed   feed
 }
 
 // newResolver makes the cache. It isn't told of changes before follow.
 func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
-	r := &resolver{host: host, policy: policy}
+	r := &resolver{host: host, policy: policy, rows: new(sharedRows)}
 	r.cache = coherent.New(coherent.Config[accessKey, facts]{
 		Load:           r.load,
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },

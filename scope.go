@@ -37,8 +37,8 @@ type Scope struct {
 	ctx *scopeContext // which carries it; nil in a Scope that no middleware made
 }
 
-// scopeContext is a context with a Scope. It has what a request is let in by; the Scope itself is made for the first who asks for it, as
-// a handler that wants its tenant's database alone does not.
+// scopeContext is a context with a Scope. It has what a request is let in by. The Scope itself is made for the first who asks for it, as
+// a handler that wants its tenant's database alone does not; at once where the grant is of this moment only, as a trial's is.
 type scopeContext struct {
 	context.Context
 	m        *Middleware
@@ -67,7 +67,8 @@ func scopeOf(ctx context.Context) (c *scopeContext, found bool) {
 	return c, found
 }
 
-// whole returns the Scope: without another one before, what was found, by the grant that holds at all times.
+// whole returns the Scope. Where none was made before, it tells what was found: then the grant is settled, or there is none (behind
+// Authenticated), or nothing was looked for (an anonymous visitor).
 func (c *scopeContext) whole() *Scope {
 	if s := c.scope.Load(); s != nil {
 		return s
@@ -119,6 +120,9 @@ func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
 // connections (websockets, event streams) call it from time to time. It costs a cache lookup; in a scope from Enter, a query in
 // the host database.
 func (s *Scope) Check(ctx context.Context) error {
+	if s.ctx == nil { // no middleware made it, so it grants nothing
+		return &Error{Code: refusalOf(ErrForbidden).code, TenantID: s.tenantID(), Err: ErrForbidden}
+	}
 	if err := s.check(ctx); err != nil {
 		return s.ctx.m.explain(err, s.tenantID())
 	}

@@ -691,3 +691,11 @@ func TestAScopeIsOneWhoeverAsksFirst(t *testing.T) {
 		}
 	}
 }
+
+func TestAScopeThatNoMiddlewareMadeGrantsNothing(t *testing.T) {
+	for _, s := range []tenantdb.Scope{{}, {Identity: &tenantdb.Identity{Subject: "ann"}}, {Tenant: &hostdb.TenantCatalog{ID: hostdb.NewID()}, Role: "owner"}} {
+		if err := s.Check(t.Context()); !errors.Is(err, tenantdb.ErrForbidden) {
+			t.Errorf("Check = %v", err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"weak"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // sharedRows lets cached facts have in common what they say alike: thousands of members of a tenant hold one copy of its row, its
-// subscriptions and its plans. Less memory is that, and what requests read of a busy tenant is in the processor's caches.
+// subscriptions and its plans. That takes less memory, and what requests read of a busy tenant is in the processor's caches. It must be
+// memory of its own: the runtime keeps what its cleanups lead to, which may not be what holds the rows.
 type sharedRows struct {
 	tenants shared[tenantFacts]
 	plans   shared[hostdb.PricingPlan]
@@ -41,16 +43,17 @@ func (s *sharedRows) plan(p *hostdb.PricingPlan) *hostdb.PricingPlan {
 	if p == nil {
 		return nil
 	}
+	p.Features = slices.Clip(p.Features) // so that what one tenant's handler appends is in nobody else's list
 	return s.plans.one(p.ID, p)
 }
 
-// shared finds the latest value of each id while somebody holds it.
+// shared finds the value that was filed last for each id, while somebody holds it.
 type shared[T any] struct {
 	mu   sync.Mutex // guards byID
 	byID map[string]weak.Pointer[T]
 }
 
-// one returns the value that an id had last where it is the same, else the given one, which counts from now on.
+// one returns the value filed for an id where it is the same, else the given one, which is filed from now on.
 func (s *shared[T]) one(id string, v *T) *T {
 	s.mu.Lock()
 	held := s.byID[id].Value()

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"testing"
+	"weak"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -75,6 +76,42 @@ func TestFactsHaveInCommonWhatTheySayAlike(t *testing.T) {
 		})
 		alike()
 	})
+}
+
+// TestWhatAHandlerAppendsIsInNobodyElsesList: a plan's features are one list for all its tenants.
+func TestWhatAHandlerAppendsIsInNobodyElsesList(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		must(t, w.host.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "gold", Name: "Gold", Features: []string{"a", "b", "c"}}))
+		ann := w.user("ann")
+		w.subscribe(w.tenant("acme", ann), "gold")
+		w.subscribe(w.tenant("other", ann), "gold")
+		scope := scopes(t, w.middleware(w.config()))
+		acme, other := scope("ann", "acme"), scope("ann", "other")
+		list := append(other.Features, "others")
+		_, _ = append(acme.Features, "acmes"), append(acme.Plan.Features, "acmes")
+		if list[3] != "others" {
+			t.Errorf("other's list is %v", list)
+		}
+	})
+}
+
+// TestAClosedMiddlewareIsCollected: nothing that outlives it leads to it, before and after it cached what is shared.
+func TestAClosedMiddlewareIsCollected(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	for _, tenant := range []string{"none", "acme"} {
+		closed := func() weak.Pointer[tenantdb.Middleware] {
+			mw, err := tenantdb.New(w.config()) // w.middleware would keep it
+			must(t, err)
+			_ = do(mw.Handler(http.HandlerFunc(whoami)), request("ann", tenant))
+			must(t, mw.Close(t.Context()))
+			return weak.Make(mw)
+		}()
+		eventually(t, func() bool {
+			runtime.GC()
+			return closed.Value() == nil
+		})
+	}
 }
 
 // TestRowsThatNobodyHoldsAreForgotten fills a cache with room for few.

@@ -34,8 +34,8 @@ const (
 )
 
 const (
-	othersPatience = 2 * time.Second // for connections that can't be ended to end by themselves
-	othersPause    = 20 * time.Millisecond
+	othersPatience = 2 * time.Second       // for connections that can't be ended to end by themselves
+	othersPause    = 20 * time.Millisecond // the first; each is twice the one before
 )
 
 // isPG reports whether the server answered with a condition.
@@ -189,18 +189,19 @@ func endSessions(ctx context.Context, conn *pgx.Conn, tenantID, condition string
 	return err
 }
 
-// endOthers ends what connections are left, which are others'. One that can't be ended, as it is a superuser's, may be ending by itself:
-// its client doesn't wait for that.
+// endOthers ends what connections are left, which are others'. One that this role may not end, such as a superuser's, may be ending by
+// itself: a client that closes one doesn't wait until the server has.
 func endOthers(ctx context.Context, conn *pgx.Conn, tenantID string) error {
-	for patience := time.Now().Add(othersPatience); ; {
+	began := time.Now()
+	for pause := othersPause; ; pause *= 2 {
 		err := endSessions(ctx, conn, tenantID, "true")
-		if !isPG(err, pgInsufficientPrivilege) || time.Now().After(patience) {
+		if !isPG(err, pgInsufficientPrivilege) || time.Since(began) > othersPatience {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return err
-		case <-time.After(othersPause):
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-time.After(pause):
 		}
 	}
 }

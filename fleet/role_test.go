@@ -138,8 +138,10 @@ func TestADropThatASuperusersConnectionIsInTheWayOfSaysSo(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "end its connections") || !strings.Contains(err.Error(), "no superuser") {
 		t.Errorf("Drop = %v", err)
 	}
-	must(t, super.Close(ctx))
-	must(t, f.Drop(ctx, acme.ID))
+	dropped := make(chan error, 1)
+	go func() { dropped <- f.Drop(ctx, acme.ID) }()
+	must(t, super.Close(ctx)) // of which its server learns later, and the drop waits for it
+	must(t, <-dropped)
 	if n := w.databases(t) + w.roles(t); n != 0 {
 		t.Errorf("%d databases and roles are left", n)
 	}
