@@ -13,7 +13,7 @@ import (
 
 // tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another. There may be tens of
 // thousands of them: what is needed only in use is made in use.
-type tenantDB struct { // what every lease reads comes first: a cache line
+type tenantDB struct { // what every lease reads comes first, side by side
 	leases  claims
 	used    atomic.Bool            // leased since the rings last passed by
 	slimmed atomic.Bool            // its last connection closed: its handle is to go with the last lease
@@ -26,7 +26,6 @@ type tenantDB struct { // what every lease reads comes first: a cache line
 	place place                    // in the pool's ring of all; guarded by Pool.mu, as the next is
 	asOf  time.Duration            // when, since start, the host database was last asked and named its db_url; 0: nobody knows
 	cache atomic.Pointer[sync.Map] // key → *cached; nil before the first
-	_     [24]byte                 // so that it begins where a line does
 }
 
 // claim is one lease on a database, counted; zero: none.
