@@ -136,7 +136,7 @@ func TestRowsThatNobodyHoldsAreForgotten(t *testing.T) {
 
 // TestMembersOfATenantAreRememberedCheaply counts all that is kept of a member whom the tenant's rows are shared with.
 func TestMembersOfATenantAreRememberedCheaply(t *testing.T) {
-	const members, most = 500, 1000
+	const members, most = 500, 1200
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	w.subscribe(acme, "free")
