@@ -109,7 +109,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
 	facts := found.Value()
-	now, err := m.policy.judge(facts, m.now, rules)
+	dated, err := m.policy.judge(facts, m.now, rules)
 	if err != nil {
 		return nil, m.explain(err, tenant.ID+tenant.Slug)
 	}
@@ -120,7 +120,7 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	scope := &scopeContext{Context: ctx, m: m, identity: identity, found: found, rules: rules}
 	scope.lease.begin(db)
 	if !facts.settled {
-		scope.scope.Store(scope.granted(&now))
+		scope.scope.Store(scope.granted(&dated))
 	}
 	return scope, nil
 }
