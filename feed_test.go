@@ -133,8 +133,7 @@ func TestAChangedPlanIsFelt(t *testing.T) {
 		for _, plan := range plans {
 			must(t, w.host.Plans.Insert(t.Context(), plan))
 		}
-		must(t, w.host.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: paying.ID, PlanTier: "pro",
-			Status: hostdb.SubscriptionActive, PaymentType: hostdb.PaymentSubscription}))
+		w.subscribe(paying, "pro")
 		cfg := w.config()
 		cfg.Cache.MaxAge = time.Hour
 		mw := w.middleware(cfg)

@@ -158,6 +158,13 @@ func (w *world) member(user *hostdb.GlobalUser, tenant *hostdb.TenantCatalog, ro
 	return m
 }
 
+// subscribe has a tenant pay for a plan.
+func (w *world) subscribe(tenant *hostdb.TenantCatalog, plan string) {
+	w.t.Helper()
+	must(w.t, w.host.Subscriptions.Insert(w.t.Context(), &hostdb.Subscription{TenantID: tenant.ID, PlanTier: plan,
+		Status: hostdb.SubscriptionActive, PaymentType: hostdb.PaymentSubscription}))
+}
+
 // update changes a tenant's row.
 func (w *world) update(tenant *hostdb.TenantCatalog, change func(*hostdb.TenantCatalog)) {
 	w.t.Helper()

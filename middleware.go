@@ -78,7 +78,7 @@ func (m *Middleware) guard(next http.Handler, enter func(*http.Request) (*scopeC
 		}
 		ctx, err := enter(r)
 		if err != nil {
-			m.refuse(w, r, m.explain(err, ""))
+			m.refuse(w, r, explain(err, ""))
 			return
 		}
 		defer ctx.release()
@@ -106,16 +106,16 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	}
 	found, err := m.find(ctx, identity, keyOf(user, tenant), at)
 	if err != nil {
-		return nil, m.explain(err, tenant.ID+tenant.Slug)
+		return nil, explain(err, tenant.ID+tenant.Slug)
 	}
 	facts := found.Value()
 	dated, err := m.policy.judge(facts, m.now, rules)
 	if err != nil {
-		return nil, m.explain(err, tenant.ID+tenant.Slug)
+		return nil, explain(err, tenant.ID+tenant.Slug)
 	}
 	db, err := facts.database(m.pool)
 	if err != nil {
-		return nil, m.explain(err, facts.Tenant.ID)
+		return nil, explain(err, facts.Tenant.ID)
 	}
 	scope := &scopeContext{Context: ctx, m: m, identity: identity, found: found, rules: rules}
 	scope.lease.begin(db)
@@ -185,19 +185,19 @@ func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey
 // user, no subscription is checked, and RequireRole denies.
 func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Context, func(), error) {
 	if m.closed.Load() {
-		return nil, nil, m.explain(because(ErrHostUnavailable, errClosed), "")
+		return nil, nil, explain(because(ErrHostUnavailable, errClosed), "")
 	}
 	asked := time.Now()
 	tenant, err := m.openTenant(ctx, tenantID)
 	if errors.Is(err, ErrInvalidTenant) {
-		return nil, nil, m.explain(err, "")
+		return nil, nil, explain(err, "")
 	}
 	if err != nil {
-		return nil, nil, m.explain(err, tenantID)
+		return nil, nil, explain(err, tenantID)
 	}
 	db, err := m.pool.claim(tenant, asked)
 	if err != nil {
-		return nil, nil, m.explain(err, tenantID)
+		return nil, nil, explain(err, tenantID)
 	}
 	scope := &scopeContext{Context: ctx, m: m}
 	scope.scope.Store(&Scope{Tenant: tenant, ctx: scope})
@@ -242,7 +242,7 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err *Error) 
 }
 
 // explain gives an error its code and tenant.
-func (m *Middleware) explain(err error, tenant string) *Error {
+func explain(err error, tenant string) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e

@@ -139,7 +139,9 @@ func (p *Pool) Lease(tenant *hostdb.TenantCatalog) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lease{tenant: c.tenant, phase: c.phase}, nil
+	l := new(Lease)
+	l.begin(c)
+	return l, nil
 }
 
 // claim returns a claim on a tenant's database. asOf is when the host database was asked for the row.

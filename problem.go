@@ -34,7 +34,7 @@ type problem struct {
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	err = classifyQuery(err)
 	if c, ok := scopeOf(r.Context()); ok {
-		c.m.refuse(w, r, c.m.explain(err, c.whole().tenantID()))
+		c.m.refuse(w, r, explain(err, c.whole().tenantID()))
 		return
 	}
 	writeProblem(w, refusalOf(err))

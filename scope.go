@@ -73,11 +73,13 @@ func (c *scopeContext) whole() *Scope {
 	if s := c.scope.Load(); s != nil {
 		return s
 	}
+	var made *Scope
 	if c.found == nil {
-		c.scope.CompareAndSwap(nil, &Scope{ctx: c})
+		made = &Scope{ctx: c}
 	} else {
-		c.scope.CompareAndSwap(nil, c.granted(&c.found.Value().grant))
+		made = c.granted(&c.found.Value().grant)
 	}
+	c.scope.CompareAndSwap(nil, made)
 	return c.scope.Load()
 }
 
@@ -120,11 +122,12 @@ func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
 // connections (websockets, event streams) call it from time to time. It costs a cache lookup; in a scope from Enter, a query in
 // the host database.
 func (s *Scope) Check(ctx context.Context) error {
-	if s.ctx == nil { // no middleware made it, so it grants nothing
-		return &Error{Code: refusalOf(ErrForbidden).code, TenantID: s.tenantID(), Err: ErrForbidden}
+	err := ErrForbidden // a Scope that no middleware made grants nothing
+	if s.ctx != nil {
+		err = s.check(ctx)
 	}
-	if err := s.check(ctx); err != nil {
-		return s.ctx.m.explain(err, s.tenantID())
+	if err != nil {
+		return explain(err, s.tenantID())
 	}
 	return nil
 }

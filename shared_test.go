@@ -11,13 +11,6 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// subscribe has a tenant pay for a plan.
-func (w *world) subscribe(tenant *hostdb.TenantCatalog, plan string) {
-	w.t.Helper()
-	must(w.t, w.host.Subscriptions.Insert(w.t.Context(), &hostdb.Subscription{TenantID: tenant.ID, PlanTier: plan,
-		Status: hostdb.SubscriptionActive, PaymentType: hostdb.PaymentSubscription}))
-}
-
 // scopes returns what asks a middleware for a caller's scope in a tenant.
 func scopes(t *testing.T, mw *tenantdb.Middleware) func(subject, tenant string) *tenantdb.Scope {
 	t.Helper()

@@ -34,7 +34,7 @@ const (
 )
 
 const (
-	othersPatience = 2 * time.Second       // for connections that can't be ended to end by themselves
+	othersPatience = 2 * time.Second       // for connections that can't be ended to end by themselves: then comes the last try
 	othersPause    = 20 * time.Millisecond // the first; each is twice the one before
 )
 
