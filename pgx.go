@@ -23,14 +23,17 @@ import (
 // of what ran decide, however it was sent. With the server on the same, busy two-core machine (BenchmarkBetweenBorrowers), where
 // SELECT 1 took 0.06 ms:
 //
-//   - SET, CREATE (a temporary table), DECLARE, DO, CALL, EXPLAIN, and a statement whose text names an advisory lock, or set_config without
-//     a plain true at its end: the session is reset by all that DISCARD ALL does, but prepared statements stay. One round trip,
-//     0.1 ms. SET LOCAL, SET TRANSACTION and RESET need none (SET LOCAL as a statement of its own, not in a batch).
+//   - SET, CREATE (a temporary table), DECLARE, DO, CALL, EXPLAIN, and a statement whose text names an advisory lock,
+//     pg_settings, an identifier with Unicode escapes (U&"…"), or set_config without a plain true at its end: the session
+//     is reset by all that DISCARD ALL does, but prepared statements stay. One round trip, 0.1 ms. SET LOCAL,
+//     SET TRANSACTION and RESET need none (SET LOCAL as a statement of its own, not in a batch).
 //   - an open transaction, unread rows, LISTEN, LOAD, PREPARE, DEALLOCATE, DISCARD: the connection is closed, and the next
 //     query opens one, up to 12 ms.
 //   - a cancelled query: the server confirms the cancellation and answers once more before the connection serves again. 1 ms.
-//   - what leaves no trace, which is what other functions do inside, such as one of the tenant's own that takes a lock or makes a
-//     temporary table: the tenant's next borrower meets it. PoolConfig.ResetAlways resets after every borrower, 0.1 ms for each.
+//   - what a function does inside leaves no trace that the server reports. Examples are a function of the tenant's own
+//     that takes a lock or makes a temporary table, query_to_xml with such a text, setseed, and the sequence
+//     values that currval and lastval repeat. The tenant's next borrower meets it. PoolConfig.ResetAlways
+//     resets after every borrower, 0.1 ms for each; setseed outlives that too.
 //
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
 // that the tenant's server can't be reached.

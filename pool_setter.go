@@ -2,19 +2,42 @@ package tenantdb
 
 import "bytes"
 
-// callsSetter reports whether a statement's text names a function that changes the session it runs in: one that takes an advisory lock
-// beyond the transaction, in any case, quoted or with its schema, or set_config unless it says for this transaction. Where the text
-// leaves that open, as with a parameter, it does. It allocates nothing, and looks at what surrounds each underscore.
+// callsSetter reports whether a statement's text may change the session that it runs in without a command tag that
+// says so. It looks for three names, in any case, quoted or with a schema:
+//
+//   - a function that takes an advisory lock beyond the transaction,
+//   - set_config, unless its last argument is literally true, which means for this transaction,
+//   - the view pg_settings, whose rule for UPDATE calls set_config.
+//
+// An identifier with Unicode escapes (U&"…") can spell any of them, so each one counts. Where the text leaves the
+// matter open, as with a parameter, callsSetter reports true: that costs a reset and nothing else. It allocates nothing.
 func callsSetter(text []byte) bool {
-	for i := 0; ; i++ {
-		at := bytes.IndexByte(text[i:], '_')
+	for rest := text; ; {
+		at := bytes.IndexByte(rest, '_')
+		if at < 0 {
+			return hasEscapedIdentifier(text)
+		}
+		i := len(text) - len(rest) + at
+		rest = rest[at+1:]
+		if around(text, i, "advisory", "lock") || around(text, i, "pg", "settings") ||
+			around(text, i, "set", "config") && !isLocalConfig(text[i+len("_config"):]) {
+			return true
+		}
+	}
+}
+
+// hasEscapedIdentifier reports whether a text holds U&", which begins an identifier with Unicode escapes (PostgreSQL
+// documentation, "Identifiers and Key Words").
+func hasEscapedIdentifier(text []byte) bool {
+	for {
+		at := bytes.Index(text, []byte(`&"`))
 		if at < 0 {
 			return false
 		}
-		i += at
-		if around(text, i, "advisory", "lock") || around(text, i, "set", "config") && !isLocalConfig(text[i+len("_config"):]) {
+		if at > 0 && (text[at-1] == 'U' || text[at-1] == 'u') {
 			return true
 		}
+		text = text[at+2:]
 	}
 }
 

@@ -46,6 +46,13 @@ func TestStatementsThatCallASetterAreKnownByTheirText(t *testing.T) {
 		`SELECT "set_config"('a.b', 'c', true)`:                               false,
 		"SELECT current_setting('a.b', true)":                                 false,
 		"UPDATE set_configs SET a_b = 1":                                      true, // a name alone costs a reset, no more
+		`SELECT U&"set\005fconfig"('a.b', 'c', false)`:                        true,
+		`SELECT u&"pg!005fadvisory!005flock" UESCAPE '!' (7)`:                 true,
+		`SELECT pg_catalog.U&"\0073et_config"('a.b', 'c', true)`:              true,
+		"UPDATE pg_settings SET setting = 'c' WHERE name = 'a.b'":             true,
+		`UPDATE "pg_catalog"."pg_settings" SET setting = 'c'`:                 true,
+		`SELECT '&"', a&"b", U & "c" FROM "U"`:                                false,
+		`&"`:                                                                  false,
 		"SELECT 1":                                                            false,
 		"":                                                                    false,
 		"_":                                                                   false,
