@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL,
-# PgBouncer or wrk is missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
+# PgBouncer, wrk or npm is missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
+# The fleet also runs on the oldest and the newest PostgreSQL, which npm downloads into a cache outside the repository.
 set -eu
 cd "$(dirname "$0")"
 
@@ -13,6 +14,8 @@ have_postgresql() {
 }
 
 have_wrk() { command -v wrk >/dev/null 2>&1; }
+
+have_npm() { command -v npm >/dev/null 2>&1; }
 
 have_pgbouncer() {
     command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]
@@ -31,11 +34,13 @@ install() {
 }
 
 missing=""
-for package in postgresql pgbouncer wrk; do
+for package in postgresql pgbouncer wrk npm; do
     "have_$package" || missing="$missing $package"
 done
 [ -z "$missing" ] || install $missing
 export TENANTDB_REQUIRE_POSTGRES=1
+versions="13 18"
+go run ./internal/pgtest/fetch $versions
 
 for module in . contrib/gin examples/routers examples/orm stripehook/striptest bench; do
     echo "== $module"
@@ -52,6 +57,10 @@ done
 # every step at which a process may be killed, on every engine.
 echo "== hostdb and fleet, at full size"
 go test -timeout 20m "$@" ./hostdb ./fleet
+for version in $versions; do
+    echo "== fleet on PostgreSQL $version"
+    TENANTDB_TEST_POSTGRES_VERSION=$version go test -timeout 20m "$@" ./fleet
+done
 echo "== the pool, at full size: 1,000 databases, 200 workers, a minute"
 TENANTDB_TEST_FULL=1 go test -timeout 20m -run '^TestAServersOwnLimitIsNeverMet$' .
 

@@ -2,11 +2,14 @@
 // the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). Start and StartPgBouncer need local binaries in either case.
 //
 // A test binary that uses it calls Run from TestMain, which stops the server and removes its files, or drops what it made there.
+// TENANTDB_TEST_POSTGRES_VERSION asks for servers of a major version, of the system or from the cache that Fetch fills.
+//
 // Where no server or pooler can be had, tests are skipped with the reason; with TENANTDB_REQUIRE_POSTGRES=1 they fail.
 package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -166,7 +169,12 @@ func foreign(given string) (*Server, error) {
 		return nil, fmt.Errorf("TENANTDB_TEST_POSTGRES_URL: %w", err)
 	}
 	s := &Server{base: base}
-	return s, s.exec("SELECT 1")
+	wanted, err := wantedVersion()
+	if err != nil || wanted == 0 {
+		return s, errors.Join(err, s.exec("SELECT 1"))
+	}
+	return s, s.exec(fmt.Sprintf("DO $$ BEGIN ASSERT current_setting('server_version_num')::int / 10000 = %d, 'not the version of %s'; END $$",
+		wanted, VersionEnv))
 }
 
 // uniqueName names a database so that test binaries which share a server don't meet, nor one what an earlier one left behind:

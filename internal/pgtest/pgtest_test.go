@@ -41,10 +41,8 @@ func TestCloneCopiesTheTemplateAndCopiesAreSeparate(t *testing.T) {
 
 func TestARunLeavesNoDatabaseOnAForeignServer(t *testing.T) {
 	s := pgtest.Start(t)
-	run := exec.Command(os.Args[0], "-test.run=^TestCloneCopiesTheTemplate", "-test.v")
-	run.Env = append(os.Environ(), "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres"))
-	if out, err := run.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestCloneCopiesTheTemplate") {
-		t.Fatalf("%v\n%s", err, out)
+	if out := rerun(t, "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres")); !strings.Contains(out, "--- PASS: TestCloneCopiesTheTemplate") {
+		t.Fatal(out)
 	}
 	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
 	if err != nil {
@@ -101,4 +99,46 @@ func TestPgBouncerPoolsTransactionsOfEveryDatabase(t *testing.T) {
 			t.Errorf("three clients used %d of the server's connections; want 1", len(backends))
 		}
 	}
+}
+
+func TestEveryServerHasTheVersionThatIsAskedFor(t *testing.T) {
+	t.Setenv(pgtest.VersionEnv, "18")
+	s := pgtest.Start(t)
+	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var version int
+	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&version); err != nil || version != 18 {
+		t.Fatalf("the server's version is %d, %v; want 18", version, err)
+	}
+	for asked, want := range map[string]string{
+		"18": "--- PASS: TestCloneCopiesTheTemplate",
+		"13": "not the version of " + pgtest.VersionEnv, // the server is 18
+	} {
+		if out := rerun(t, pgtest.VersionEnv+"="+asked, "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres")); !strings.Contains(out, want) {
+			t.Errorf("version %s on a foreign server of 18: %s", asked, out)
+		}
+	}
+}
+
+func TestAVersionThatIsNotThereFailsTheTestsWhereServersAreRequired(t *testing.T) {
+	for required, want := range map[string]string{"1": "--- FAIL: TestCloneCopiesTheTemplate", "": "--- SKIP: TestCloneCopiesTheTemplate"} {
+		for asked, reason := range map[string]string{"13": "go run ./internal/pgtest/fetch 13", "99": "no PostgreSQL 99", "x": "no major version"} {
+			out := rerun(t, "TENANTDB_REQUIRE_POSTGRES="+required, pgtest.VersionEnv+"="+asked, "TENANTDB_TEST_POSTGRES_CACHE="+t.TempDir(), "TENANTDB_TEST_POSTGRES_URL=")
+			if !strings.Contains(out, want) || !strings.Contains(out, reason) {
+				t.Errorf("required %q, version %s: %s", required, asked, out)
+			}
+		}
+	}
+}
+
+// rerun runs the test of Clone again with other variables, and returns what it prints.
+func rerun(t *testing.T, env ...string) string {
+	t.Helper()
+	run := exec.Command(os.Args[0], "-test.run=^TestCloneCopiesTheTemplate", "-test.v")
+	run.Env = append(os.Environ(), env...)
+	out, _ := run.CombinedOutput() // it may fail, as its output says
+	return string(out)
 }

@@ -2,13 +2,9 @@ package pgtest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/url"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"syscall"
 )
 
@@ -78,28 +74,4 @@ func (s *Server) data() string {
 // program returns the path of one of the server's programs.
 func (s *Server) program(name string) string {
 	return filepath.Join(s.bin, name)
-}
-
-// binaries finds the directory of initdb and postgres.
-func binaries() (string, error) {
-	places, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
-	slices.SortFunc(places, func(a, b string) int { return version(b) - version(a) })
-	if path, err := exec.LookPath("initdb"); err == nil {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			places = append([]string{filepath.Dir(real)}, places...)
-		}
-	}
-	for _, dir := range places {
-		if _, err := exec.LookPath(filepath.Join(dir, "postgres")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", errors.New("no initdb and postgres on PATH or in /usr/lib/postgresql/*/bin; install PostgreSQL 13 or later " +
-		"(TENANTDB_TEST_POSTGRES_URL replaces the shared server only)")
-}
-
-// version reads the major version out of /usr/lib/postgresql/15/bin.
-func version(dir string) int {
-	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
-	return n
 }
