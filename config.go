@@ -51,10 +51,15 @@ type Config struct {
 	MinSchemaVersion int64
 	// Redirects sends browsers to the login and billing pages.
 	Redirects Redirects
-	// ErrorHandler writes the response to a refused request. Default: problem+json (RFC 9457). The error is an *Error; what it
-	// wraps may be shown to nobody.
+	// ErrorHandler writes the response to a refused request. Default: WriteProblem, which it may call for what it doesn't answer
+	// itself. The error is an *Error; its text and its Reason may be shown to nobody. It has been logged.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
-	// Logger receives what goes wrong on the server's side (level Warn) and refused requests (level Debug). Default: none.
+	// Logger receives a line for each refused request (level Info, "request refused") and for each that failed on the server's side
+	// (level Error, "request failed"; Debug where the client had gone). The line says what an operator needs to know why a member
+	// can't get in: code, status, reason (a [Reason]), cause, method, route (the pattern that matched, not the path, which may hold
+	// personal data), host, tenant_id, tenant_slug, and user_id or else issuer and subject. It is logged with the request's context, so
+	// that a handler of your own can add a request's id. A reason and caller get at most five lines in ten seconds; left_out in the next
+	// one counts the others. Default: slog.Default as it is when New is called. slog.New(slog.DiscardHandler) silences it.
 	Logger *slog.Logger
 	// Now is the clock that subscriptions are judged by. Default: time.Now.
 	Now func() time.Time
@@ -151,9 +156,7 @@ func (c *Config) setDefaults() {
 	if len(c.Roles) == 0 {
 		c.Roles = []string{hostdb.RoleOwner, hostdb.RoleAdmin, hostdb.RoleMember}
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = defaultLogger(c.Logger)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -3,7 +3,6 @@ package tenantdb
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 )
 
@@ -53,15 +52,20 @@ func (r *refusal) Error() string {
 	return "tenantdb: " + r.text
 }
 
-// Error is a refusal with its circumstances, as ErrorHandler receives it. Its text is for logs: of Err, only the code
-// reaches a client.
+// Error is a refusal with its circumstances, as ErrorHandler receives it. Its text is for logs: of all this, only the code
+// reaches a client. Log it as a slog attribute to have what the middleware itself logs.
 type Error struct {
 	// Code is the stable word that the response carries, such as "not_member".
 	Code string
-	// TenantID is the tenant's id, or its name as the request gave it where the id is unknown. It may be empty.
+	// Reason tells apart what the response tells alike, such as an unknown tenant and a missing membership.
+	Reason Reason
+	// TenantID is the tenant's id, or its name as the request gave it where the caller may not know the id. It may be empty.
 	TenantID string
 	// Err wraps one of the Err values, and the cause where there is one.
 	Err error
+
+	about  about
+	handed bool // ErrorHandler has it
 }
 
 // Error implements error. Control characters in the tenant's name are escaped by the name's own grammar: a name outside it
@@ -127,24 +131,7 @@ func refusalOf(err error) *refusal {
 	return unknown
 }
 
-// printable escapes the control characters of a text that goes into a log.
-func printable(text string) string {
-	for i := range len(text) {
-		if text[i] < ' ' || text[i] == 0x7f {
-			quoted := strconv.Quote(text)
-			return quoted[1 : len(quoted)-1]
-		}
-	}
-	return text
-}
-
 var (
-	errSchemaTooOld = errors.New("its schema is older than this program needs")
-	errPoolClosed   = errors.New("the pool is closed")
-	errClosed       = errors.New("the middleware is closed")
+	errPoolClosed = errors.New("the pool is closed")
+	errClosed     = errors.New("the middleware is closed")
 )
-
-// notOpen is why a tenant with that status can't be entered.
-func notOpen(status string) error {
-	return errors.New("its status is " + strconv.Quote(status))
-}

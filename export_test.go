@@ -1,11 +1,15 @@
 package tenantdb
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // What tests of package tenantdb_test need from inside.
 var (
 	VectorDir   = vectorDir
 	CallsSetter = callsSetter
+	Printable   = printable
 )
 
 // Watched tells what a session notes of what its server sends.
@@ -78,3 +82,14 @@ func (s *shared[T]) count() int {
 	defer s.mu.Unlock()
 	return len(s.byID)
 }
+
+// Reporter is the limit of the log's lines.
+type Reporter struct{ reporter }
+
+// Allow reports whether a caller may have a line.
+func (r *Reporter) Allow(caller string, now time.Time) (leftOut int, ok bool) {
+	return r.allow(reportKey{caller: caller}, now)
+}
+
+// Keys counts the callers in the table.
+func (r *Reporter) Keys() int { return len(r.tallies) }

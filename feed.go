@@ -29,7 +29,7 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 	f.running.Go(func() {
 		for delivery, err := range r.host.Changes(ctx) {
 			if f.failing.Swap(err != nil) != (err != nil) && err != nil {
-				logger.WarnContext(ctx, "the host database can't be asked for changes", "cause", printable(err.Error()))
+				logger.WarnContext(ctx, "the host database can't be asked for changes", "cause", printable(err.Error(), maxCause))
 			}
 			if err == nil {
 				r.apply(delivery)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -180,7 +181,7 @@ func (w *world) config() tenantdb.Config {
 		Cookie: "session", Now: w.clock.Now})
 	must(w.t, err)
 	return tenantdb.Config{Host: w.host, Authenticator: auth, Tenant: tenantdb.FromHeader(header), Pool: w.pool, Now: w.clock.Now,
-		Subscription: tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}}}
+		Subscription: tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}}, Logger: slog.New(slog.DiscardHandler)}
 }
 
 // middleware makes a middleware, closed when the test ends.

@@ -16,7 +16,7 @@ func RequireRole(role string) func(http.Handler) http.Handler {
 		roles := s.ctx.m.roles
 		needed, held := slices.Index(roles, role), slices.Index(roles, s.Role)
 		if needed < 0 || held < 0 || held > needed {
-			return fmt.Errorf("%w: role %s needed", ErrForbidden, role)
+			return why(ErrForbidden, ReasonRole, "role "+role+" needed")
 		}
 		return nil
 	})
@@ -26,7 +26,7 @@ func RequireRole(role string) func(http.Handler) http.Handler {
 func RequireFeature(key string) func(http.Handler) http.Handler {
 	return require(func(s *Scope) error {
 		if !s.HasFeature(key) {
-			return fmt.Errorf("%w: feature %s needed", ErrForbidden, key)
+			return why(ErrForbidden, ReasonFeature, "feature "+key+" needed")
 		}
 		return nil
 	})
@@ -37,7 +37,7 @@ func RequireFeature(key string) func(http.Handler) http.Handler {
 func RequireTier(level int) func(http.Handler) http.Handler {
 	return require(func(s *Scope) error {
 		if s.Plan == nil || s.Plan.TierLevel < level {
-			return fmt.Errorf("%w: tier %d needed", ErrForbidden, level)
+			return why(ErrForbidden, ReasonTier, fmt.Sprintf("tier %d needed", level))
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ type logins struct {
 	hook    func(context.Context, *Identity) error       // nil: there is none
 	look    func(context.Context, UserKey) (bool, error) // asks the host database, not the cache, whether the user exists
 	timeout time.Duration
+	log     *reporter
 	life    context.Context
 	end     context.CancelFunc
 
@@ -26,19 +28,25 @@ type logins struct {
 
 // loginCall is one call of the hook.
 type loginCall struct {
-	done chan struct{}
-	err  error // set before done closes
+	ctx    context.Context // ends with the call, or with the time for it
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // set before done closes
 }
 
-// errLoginGone is a call's error until the hook returns: one that panics leaves it.
-var errLoginGone = errors.New("the first-login hook did not return")
+var (
+	// errLoginGone is a call's error until the hook returns: one that panics leaves it.
+	errLoginGone = errors.New("the first-login hook did not return")
+	errLoginLate = errors.New("the first-login hook has not returned within Cache.LoadTimeout")
+)
 
-func (l *logins) open(cfg *Config, look func(context.Context, UserKey) (bool, error)) {
-	l.hook, l.look, l.timeout, l.calls = cfg.FirstLogin, look, cfg.Cache.LoadTimeout, make(map[UserKey]*loginCall)
+func (l *logins) open(cfg *Config, log *reporter, look func(context.Context, UserKey) (bool, error)) {
+	l.hook, l.look, l.timeout, l.log, l.calls = cfg.FirstLogin, look, cfg.Cache.LoadTimeout, log, make(map[UserKey]*loginCall)
 	l.life, l.end = context.WithCancel(context.Background())
 }
 
-// run calls the hook for a user, or waits for the call under way. The caller's cancel ends its own wait only.
+// run calls the hook for a user, or waits for the call under way. The caller's cancel ends its own wait only. Nobody waits for longer than
+// the hook may take: one that sends a request as its own user waits for itself.
 func (l *logins) run(ctx context.Context, key UserKey, id *Identity) error {
 	call, err := l.join(key, id)
 	if err != nil {
@@ -49,6 +57,13 @@ func (l *logins) run(ctx context.Context, key UserKey, id *Identity) error {
 		return call.err
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-call.ctx.Done():
+	}
+	select {
+	case <-call.done:
+		return call.err
+	default:
+		return errLoginLate
 	}
 }
 
@@ -62,6 +77,7 @@ func (l *logins) join(key UserKey, id *Identity) (*loginCall, error) {
 	call := l.calls[key]
 	if call == nil {
 		call = &loginCall{done: make(chan struct{}), err: errLoginGone}
+		call.ctx, call.cancel = context.WithTimeout(l.life, l.timeout)
 		l.calls[key] = call
 		l.running.Add(1)
 		go l.call(key, id, call)
@@ -73,15 +89,17 @@ func (l *logins) join(key UserKey, id *Identity) (*loginCall, error) {
 func (l *logins) call(key UserKey, id *Identity, call *loginCall) {
 	defer l.running.Done()
 	defer func() {
-		_ = recover() // errLoginGone tells; a panic on this goroutine would end the process
+		p := recover() // or it would end the process
 		l.mu.Lock()
 		delete(l.calls, key)
 		l.mu.Unlock()
 		close(call.done)
+		call.cancel()
+		if p != nil {
+			l.log.panicked("Config.FirstLogin panicked", id, p, debug.Stack())
+		}
 	}()
-	ctx, cancel := context.WithTimeout(l.life, l.timeout)
-	defer cancel()
-	call.err = l.create(ctx, key, id)
+	call.err = l.create(call.ctx, key, id)
 }
 
 // create calls the hook, unless the user has come to exist since it was looked for: by a call that ended just now, or elsewhere.
@@ -90,14 +108,25 @@ func (l *logins) create(ctx context.Context, key UserKey, id *Identity) error {
 		return err
 	}
 	failure := l.hook(ctx, id)
-	if failure != nil && !errors.Is(failure, hostdb.ErrConflict) {
+	switch {
+	case errors.Is(failure, hostdb.ErrInvalid):
+		return permanent(failure)
+	case failure != nil && !errors.Is(failure, hostdb.ErrConflict):
 		return failure
 	}
 	exists, err := l.look(ctx, key) // before the call is over, so that whoever comes next finds the user
 	if err != nil || exists {       // a conflict was another process, which was faster
 		return err
 	}
-	return failure
+	return permanent(failure)
+}
+
+// permanent turns a failure that trying again doesn't mend into a refusal that doesn't ask for it.
+func permanent(failure error) error {
+	if failure == nil {
+		return nil
+	}
+	return because(why(ErrForbidden, ReasonFirstLogin, "Config.FirstLogin could not create the user"), failure)
 }
 
 // close refuses further calls, cancels those under way and waits for them.

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -43,7 +42,7 @@ type Middleware struct {
 	redirects    Redirects
 	vary         string
 	errorHandler func(http.ResponseWriter, *http.Request, error)
-	logger       *slog.Logger
+	reporter     reporter
 	now          func() time.Time
 	closed       atomic.Bool
 }
@@ -78,7 +77,7 @@ func (m *Middleware) guard(next http.Handler, enter func(*http.Request) (*scopeC
 		}
 		ctx, err := enter(r)
 		if err != nil {
-			m.refuse(w, r, explain(err, ""))
+			m.refuse(w, r, explain(err, ""), next)
 			return
 		}
 		defer ctx.release()
@@ -102,20 +101,20 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 		at = time.Time{} // it may have waited
 	}
 	if err != nil {
-		return nil, err
+		return nil, explain(err, "").of(identity, tenant, nil)
 	}
 	found, err := m.find(ctx, identity, keyOf(user, tenant), at)
 	if err != nil {
-		return nil, explain(err, tenant.ID+tenant.Slug)
+		return nil, explain(err, tenant.ID+tenant.Slug).of(identity, tenant, nil)
 	}
 	facts := found.Value()
 	dated, err := m.policy.judge(facts, m.now, rules)
 	if err != nil {
-		return nil, explain(err, tenant.ID+tenant.Slug)
+		return nil, explain(err, tenant.ID+tenant.Slug).of(identity, tenant, facts)
 	}
 	db, err := facts.database(m.pool)
 	if err != nil {
-		return nil, explain(err, facts.Tenant.ID)
+		return nil, explain(err, facts.Tenant.ID).of(identity, tenant, facts)
 	}
 	scope := &scopeContext{Context: ctx, m: m, identity: identity, found: found, rules: rules}
 	scope.lease.begin(db)
@@ -133,7 +132,7 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 	}
 	found, err := m.find(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), at)
 	if err != nil {
-		return nil, err
+		return nil, explain(err, "").of(identity, hostdb.TenantKey{}, nil)
 	}
 	return &scopeContext{Context: r.Context(), m: m, identity: identity, found: found}, nil
 }
@@ -157,7 +156,7 @@ func (m *Middleware) authenticate(r *http.Request) (identity *Identity, key User
 		err = checkUserKey(key)
 	}
 	if err != nil {
-		return nil, UserKey{}, at, because(ErrInvalidCredential, err)
+		return nil, UserKey{}, at, explain(because(ErrInvalidCredential, err), "").of(identity, hostdb.TenantKey{}, nil)
 	}
 	if m.waits {
 		at = time.Time{}
@@ -167,15 +166,20 @@ func (m *Middleware) authenticate(r *http.Request) (identity *Identity, key User
 
 // soleTenant is the tenant of a request that names none, where FromSoleMembership allows that.
 func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey) (hostdb.TenantKey, error) {
-	if !m.source.sole || m.source.routed && !routed(r.Pattern) { // until then a path value can't be told from none
+	switch {
+	case m.source.routed && !routed(r.Pattern): // until then a path value can't be told from none
+		return hostdb.TenantKey{}, errNotRouted
+	case !m.source.sole:
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
 	found, err := m.find(r.Context(), identity, keyOf(key, hostdb.TenantKey{}), time.Time{})
-	if err != nil {
+	switch {
+	case err != nil:
 		return hostdb.TenantKey{}, err
-	}
-	if found.Value().sole == "" {
-		return hostdb.TenantKey{}, fmt.Errorf("%w, and the caller is not a member of exactly one", ErrNoTenant)
+	case found.Value().User == nil:
+		return hostdb.TenantKey{}, errNoUserNoSole
+	case found.Value().sole == "":
+		return hostdb.TenantKey{}, errNoSole
 	}
 	return hostdb.TenantKey{ID: found.Value().sole}, nil
 }
@@ -212,42 +216,14 @@ func (m *Middleware) openTenant(ctx context.Context, id string) (*hostdb.TenantC
 	}
 	tenant, err := m.resolver.host.Tenants.Get(ctx, id)
 	switch {
-	case errors.Is(err, hostdb.ErrNotFound), err == nil && tenant.Status == hostdb.TenantDropped:
-		return nil, fmt.Errorf("%w: no such tenant", ErrNotMember)
+	case errors.Is(err, hostdb.ErrNotFound):
+		return nil, errUnknownTenant
+	case err == nil && tenant.Status == hostdb.TenantDropped:
+		return nil, errDropped
 	case err != nil:
 		return nil, because(ErrHostUnavailable, err)
 	}
 	return tenant, m.policy.open(tenant)
-}
-
-// refuse answers a request that isn't let in, or whose handler failed.
-func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err *Error) {
-	level := slog.LevelDebug
-	f := refusalOf(err)
-	if f.status >= http.StatusInternalServerError && !errors.Is(err, context.Canceled) { // nobody waits for the answer any more
-		level = slog.LevelWarn
-	}
-	m.logger.LogAttrs(r.Context(), level, "request refused", slog.String("code", err.Code), slog.Int("status", f.status),
-		slog.String("tenant", err.TenantID), slog.String("cause", printable(err.cause())))
-	if m.vary != "" {
-		w.Header().Add("Vary", m.vary)
-	}
-	switch {
-	case m.redirects.redirect(w, r, f):
-	case m.errorHandler != nil:
-		m.errorHandler(w, r, err)
-	default:
-		writeProblem(w, f)
-	}
-}
-
-// explain gives an error its code and tenant.
-func explain(err error, tenant string) *Error {
-	var e *Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return &Error{Code: refusalOf(err).code, TenantID: tenant, Err: err}
 }
 
 // Close stops listening for changes and forgets what is cached; requests are refused from then on. It waits for what runs until
@@ -290,7 +266,7 @@ func New(cfg Config) (*Middleware, error) {
 		roles: cfg.Roles, skip: skip, pool: cfg.Pool,
 		policy:    policy{cfg.Subscription.FreePlans, max(0, cfg.Subscription.Grace), cfg.MinSchemaVersion},
 		redirects: cfg.Redirects, vary: strings.Join(cfg.Tenant.vary(), ", "),
-		errorHandler: cfg.ErrorHandler, logger: cfg.Logger, now: cfg.Now,
+		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, now: cfg.Now,
 	}
 	if m.pool == nil {
 		if m.pool, err = NewPool(PoolConfig{}); err != nil {
@@ -300,7 +276,7 @@ func New(cfg Config) (*Middleware, error) {
 	}
 	m.pool.host.Store(cfg.Host)
 	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache)
-	m.logins.open(&cfg, m.resolver.userExists)
-	m.resolver.follow(m.pool, m.logger)
+	m.logins.open(&cfg, &m.reporter, m.resolver.userExists)
+	m.resolver.follow(m.pool, cfg.Logger)
 	return m, nil
 }

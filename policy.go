@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -70,8 +71,8 @@ func (p *policy) settle(f *facts) {
 
 // decide returns the grant, or the reason to refuse. The clock is read only where a date matters.
 func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (grant, error) {
-	if a.User == nil || a.Tenant == nil || a.Membership == nil || !a.Membership.IsActive || a.Tenant.Status == hostdb.TenantDropped {
-		return grant{}, ErrNotMember
+	if err := enrolled(a); err != nil {
+		return grant{}, err
 	}
 	if err := p.open(a.Tenant); err != nil {
 		return grant{}, err
@@ -96,7 +97,36 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 	if rules.AllowInactive {
 		return granted(a, lapsed, nil), nil
 	}
-	return grant{}, ErrSubscriptionInactive
+	return grant{}, unpaid(a.Tenant, lapsed)
+}
+
+// enrolled returns why a user is no active member of a tenant, if they aren't.
+func enrolled(a *hostdb.Access) error {
+	switch {
+	case a.User == nil:
+		return errUnknownUser
+	case a.Tenant == nil:
+		return errUnknownTenant
+	case a.Membership == nil:
+		return errNoMembership
+	case !a.Membership.IsActive:
+		return errInactive
+	case a.Tenant.Status == hostdb.TenantDropped:
+		return errDropped
+	}
+	return nil
+}
+
+// unpaid is why a tenant needs a subscription that admits, and has none. best is nil where it has none at all.
+func unpaid(t *hostdb.TenantCatalog, best *hostdb.Subscribed) error {
+	plan := "the plan " + strconv.Quote(t.PlanTier) + " is not in FreePlans, and "
+	switch {
+	case best == nil:
+		return why(ErrSubscriptionInactive, ReasonNoSubscription, plan+"there is no subscription")
+	case best.PaymentType != hostdb.PaymentSubscription:
+		return why(ErrSubscriptionInactive, ReasonSubscriptionLapsed, plan+"there are only one-time payments")
+	}
+	return why(ErrSubscriptionInactive, ReasonSubscriptionLapsed, plan+"the best subscription is "+best.Status+" and its dates do not admit now")
 }
 
 // granted fills in a grant; subscription and plan may be nil.
@@ -111,12 +141,18 @@ func granted(a *hostdb.Access, subscription *hostdb.Subscribed, plan *hostdb.Pri
 // open returns why a tenant can't be entered by anybody, if it can't.
 func (p *policy) open(t *hostdb.TenantCatalog) error {
 	switch {
-	case t.Status == hostdb.TenantSuspended || !t.IsActive:
-		return ErrTenantSuspended
-	case t.Status != hostdb.TenantActive: // provisioning, maintenance, a word of a later version
-		return because(ErrTenantUnavailable, notOpen(t.Status))
+	case t.Status == hostdb.TenantSuspended:
+		return errSuspended
+	case !t.IsActive:
+		return errTenantOff
+	case t.Status == hostdb.TenantMaintenance:
+		return errMaintenance
+	case t.Status == hostdb.TenantProvisioning:
+		return errProvisioning
+	case t.Status != hostdb.TenantActive: // a word of a later version
+		return why(ErrTenantUnavailable, ReasonTenantStatus, "its status is "+strconv.Quote(t.Status))
 	case t.SchemaVersion < p.minSchemaVersion:
-		return because(ErrTenantUnavailable, errSchemaTooOld)
+		return errSchemaTooOld
 	}
 	return nil
 }

@@ -28,16 +28,11 @@ type problem struct {
 	Code   string `json:"code"`
 }
 
-// WriteError answers a request with an error that a handler's query returned, or any other error of this package, in the form
-// that the middleware itself uses: its status, a problem+json body, Retry-After where it helps. The cause never reaches the
-// client; an error that is none of this package's is answered with 500. It respects Config.ErrorHandler and Config.Redirects.
-func WriteError(w http.ResponseWriter, r *http.Request, err error) {
-	err = classifyQuery(err)
-	if c, ok := scopeOf(r.Context()); ok {
-		c.m.refuse(w, r, explain(err, c.whole().tenantID()))
-		return
-	}
-	writeProblem(w, refusalOf(err))
+// WriteProblem answers a request as the middleware does without Config.ErrorHandler: with the error's status and a problem+json body.
+// It is for an ErrorHandler that only adds to the default, or takes over some errors. It logs nothing, and can be Config.ErrorHandler
+// itself.
+func WriteProblem(w http.ResponseWriter, _ *http.Request, err error) {
+	writeProblem(w, refusalOf(classifyQuery(err)))
 }
 
 // writeProblem writes the default response.
@@ -86,9 +81,20 @@ func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal)
 	return true
 }
 
-// acceptsHTML reports whether a request names text/html among what it accepts, as browsers do and programs don't.
+// maxAccept bounds what is read of Accept, in bytes. Browsers send about 150.
+const maxAccept = 2 << 10
+
+// acceptsHTML reports whether a request names text/html among what it accepts, as browsers do and programs don't. A header that
+// is longer than any browser's counts as a program's.
 func acceptsHTML(r *http.Request) bool {
-	for _, header := range r.Header["Accept"] {
+	headers := r.Header["Accept"]
+	if len(headers) > 4 {
+		return false
+	}
+	for _, header := range headers {
+		if len(header) > maxAccept {
+			return false
+		}
 		for part := range strings.SplitSeq(header, ",") {
 			kind, params, err := mime.ParseMediaType(part)
 			if err == nil && kind == "text/html" && strings.Trim(params["q"], "0.") == "" && params["q"] != "" {

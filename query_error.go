@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/tenantdb/tenantdb/hostdb"
 )
 
 // classifyQuery tells which refusal an error of a handler's query amounts to, where it wraps none: the server may have gone, or
@@ -24,6 +26,8 @@ func classifyQuery(err error) error {
 		return errors.New("WriteError without an error")
 	case refusalOf(err) != unknown:
 		return err
+	case errors.Is(err, hostdb.ErrUnavailable): // of a query to the host database
+		reason = ErrHostUnavailable
 	case errors.As(err, &pgErr):
 		reason = pgReason(pgErr.Code)
 	case errors.As(err, &liteErr):

@@ -445,7 +445,7 @@ func TestFirstLoginCreatesTheUserOnce(t *testing.T) {
 	})
 }
 
-func TestAFirstLoginThatConflictsWithAnotherUserRefuses(t *testing.T) {
+func TestAFirstLoginThatConflictsWithAnotherUserIsForbidden(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.user("ann")
 		cfg := w.config()
@@ -453,8 +453,8 @@ func TestAFirstLoginThatConflictsWithAnotherUserRefuses(t *testing.T) {
 			return w.host.Users.Insert(ctx, &hostdb.GlobalUser{OAuthID: id.Subject, Email: "ann@example.com"})
 		}
 		h := w.middleware(cfg).Authenticated(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-		if rec := do(h, request("newcomer", "")); rec.Code != 503 || code(t, rec) != "host_unavailable" {
-			t.Errorf("%d %s", rec.Code, rec.Body)
+		if rec := do(h, request("newcomer", "")); rec.Code != 403 || code(t, rec) != "forbidden" || rec.Header().Get("Retry-After") != "" {
+			t.Errorf("%d %s", rec.Code, rec.Body) // the next attempt would meet the same conflict
 		}
 	})
 }
