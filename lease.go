@@ -1,8 +1,10 @@
 package tenantdb
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -156,18 +158,28 @@ func (l *Lease) Close() {
 
 // Session returns a handle on one connection, which it takes out of the budget (on SQLite it is the one that writes) with the first
 // statement and keeps until it is closed: for statements that follow each other, as those of migrations do, without a reset of
-// PostgreSQL's session between them. Close it before the lease ends.
+// PostgreSQL's session between them. Close it before the lease ends. On SQLite the connection is new, and closes with the handle, so
+// that a PRAGMA such as foreign_keys reaches nobody else. It is confined to the tenant's file as those of requests are (see the function
+// DB), but it may set the journal mode and run VACUUM alone.
 func (l *Lease) Session() *sql.DB {
 	var connector driver.Connector
 	switch e := l.tenant.engine.(type) {
 	case *PGX:
 		connector = pgConnector{e}
 	case *sqliteDB:
-		connector = e.writeHandle()
+		connector = sqliteSession{e.writeHandle()}
 	}
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(1)
 	return db
+}
+
+// Vacuum has the database give space that rows no longer need back to the system: all of it on SQLite, which writes the file anew while
+// nobody else writes, and what PostgreSQL's VACUUM can.
+func (l *Lease) Vacuum(ctx context.Context) error {
+	db := l.Session()
+	_, err := db.ExecContext(ctx, "VACUUM")
+	return errors.Join(err, db.Close())
 }
 
 // DB returns the tenant's handle for writing; see the function DB.

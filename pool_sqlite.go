@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,19 +50,13 @@ type sqliteDB struct {
 	open, shut bool // guarded by files.mu
 }
 
-// tenant prepares a tenant's database. A relative path must be a generated name, an absolute one is taken as it is.
+// tenant prepares a tenant's database. A relative path must be the tenant's own, an absolute one is taken as it is.
 func (s *sqliteFiles) tenant(path string, t *tenantDB) (engine, error) {
 	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path), tenant: t}
-	if name, ok := strings.CutSuffix(path, ".db"); f.relative && (!ok || !hostdb.ValidID(name)) {
-		return nil, errors.New("db_url: a relative SQLite path must be 32 hex digits and .db; give an absolute path for other names")
+	if f.relative && (path != t.id+".db" || !hostdb.ValidID(t.id)) {
+		return nil, errors.New("db_url: a relative SQLite path must be the tenant's id and .db; give an absolute path for a file of another name")
 	}
 	return f, nil
-}
-
-// dsn is the driver's name for the file. It never creates one, and nothing in the path is read as a parameter.
-func (f *sqliteDB) dsn(option string) string {
-	return (&url.URL{Scheme: "file", OmitHost: true, Path: f.fullPath()}).String() +
-		"?mode=rw&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_time_format=sqlite&" + option
 }
 
 // fullPath returns the file's absolute path.
@@ -155,10 +147,10 @@ func (s *sqliteFiles) wake() {
 
 func (f *sqliteDB) writer() *sql.DB { return f.writeHandle().open() }
 
-func (f *sqliteDB) writeHandle() *sqliteHandle { return f.handle(&f.write, 1, "_txlock=immediate") }
+func (f *sqliteDB) writeHandle() *sqliteHandle { return f.handle(&f.write, 1, writerOption) }
 
 func (f *sqliteDB) reader() *sql.DB {
-	return f.handle(&f.read, f.files.readers, "_pragma=query_only(1)").open()
+	return f.handle(&f.read, f.files.readers, readerOption).open()
 }
 func (f *sqliteDB) native() *PGX { return nil }
 

@@ -60,6 +60,9 @@ func TestAMovedTenantGetsANewGeneration(t *testing.T) {
 		must(t, err)
 		moved := *acme
 		moved.DBURL = other.DBURL
+		if w.engine == "sqlite" { // a relative path is the tenant's own
+			moved.DBURL = hostdb.Secret("sqlite:" + w.sqliteFile(other))
+		}
 		fresh, err := w.pool.Lease(&moved)
 		must(t, err)
 		defer fresh.Release()

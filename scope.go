@@ -224,6 +224,12 @@ func (c *scopeContext) borrows() *loans {
 // closed at the request's end then. What is begun without it (Begin instead of BeginTx) is nobody's request's, and stays open until the
 // requests have ended that the tenant had at that moment, long-lived ones too, and perhaps those that began while one of them ran. DB
 // panics where no middleware ran, which is a mistake in the program.
+//
+// On SQLite there is one connection that writes. A query on it inside for rows.Next(), or beside a transaction of one's own, waits for
+// itself and fails with ErrBusy: finish or close the rows first, use the transaction, or read with [ReadDB]. Statements are confined to
+// the tenant's file: ATTACH and VACUUM are refused ([Lease.Vacuum] compacts), as are extensions, and PRAGMAs that last beyond the
+// connection, such as journal_mode = DELETE. Other PRAGMAs and temporary tables work, and last as long as the connection is held
+// (sql.Conn, sql.Tx); the next borrower finds neither.
 func DB(ctx context.Context) *sql.DB {
 	return leaseOf(ctx, "DB").DB()
 }

@@ -22,7 +22,7 @@ type sqliteHandle struct {
 
 	mu   sync.Mutex // guards what follows
 	db   *sql.DB    // owns a goroutine, so it is made when first asked for
-	idle []sqliteConn
+	idle []*fileConn
 	shut bool
 }
 
@@ -42,12 +42,24 @@ func (h *sqliteHandle) open() *sql.DB {
 
 // Connect implements driver.Connector: it waits for one of the connections, at most as long as the pool's patience.
 func (h *sqliteHandle) Connect(ctx context.Context) (driver.Conn, error) {
+	return h.connect(ctx, false)
+}
+
+// sqliteSession is the connector of Lease.Session: its connection takes the writer's place, and nobody else gets it.
+type sqliteSession struct{ *sqliteHandle }
+
+// Connect implements driver.Connector.
+func (s sqliteSession) Connect(ctx context.Context) (driver.Conn, error) {
+	return s.connect(ctx, true)
+}
+
+func (h *sqliteHandle) connect(ctx context.Context, session bool) (driver.Conn, error) {
 	of := borrower(ctx)
 	patience, err := h.wait(ctx, of)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := h.take(ctx, patience)
+	conn, err := h.take(ctx, patience, session)
 	if err != nil {
 		<-h.places
 		return nil, err
@@ -55,7 +67,7 @@ func (h *sqliteHandle) Connect(ctx context.Context) (driver.Conn, error) {
 	l := &sqliteLoan{conn: conn, handle: h}
 	l.loan.conn = l
 	if !h.file.tenant.lend(&l.loan, of) {
-		h.giveBack(conn, false)
+		h.giveBack(conn)
 		return nil, because(ErrTenantUnavailable, errScopeOver)
 	}
 	return l, nil
@@ -108,8 +120,11 @@ func (s *loans) count(h *sqliteHandle) (n int) {
 	return n
 }
 
-// take returns an idle connection, or a new one.
-func (h *sqliteHandle) take(ctx context.Context, patience time.Duration) (sqliteConn, error) {
+// take returns an idle connection, or a new one; for a session always a new one, which the idle ones make room for.
+func (h *sqliteHandle) take(ctx context.Context, patience time.Duration, session bool) (*fileConn, error) {
+	if session {
+		h.closeIdle()
+	}
 	h.mu.Lock()
 	if n := len(h.idle); n > 0 && !h.shut {
 		conn := h.idle[n-1]
@@ -121,26 +136,24 @@ func (h *sqliteHandle) take(ctx context.Context, patience time.Duration) (sqlite
 	if err := h.file.files.admit(ctx, h.file, patience); err != nil {
 		return nil, err
 	}
-	if err := h.file.check(); err != nil {
-		return nil, because(ErrTenantUnavailable, err)
+	option := h.option
+	if session {
+		option = sessionOption
 	}
-	connector, err := sqlite.NewConnector(h.file.dsn(h.option))
+	conn, err := h.file.dial(ctx, option)
 	if err != nil {
 		return nil, because(ErrTenantUnavailable, err)
 	}
-	conn, err := connector.Connect(ctx)
-	if err != nil {
-		return nil, because(ErrTenantUnavailable, err)
-	}
-	return conn.(sqliteConn), nil
+	conn.guard.session = session
+	return conn, nil
 }
 
 // Driver implements driver.Connector.
 func (h *sqliteHandle) Driver() driver.Driver { return new(sqlite.Driver) }
 
-// giveBack keeps a connection for the next, or closes one that is of no more use.
-func (h *sqliteHandle) giveBack(conn sqliteConn, began bool) {
-	sound := conn.IsValid() && !(began && inTransaction(conn))
+// giveBack keeps a connection for the next, or closes one that isn't as it was when it was new.
+func (h *sqliteHandle) giveBack(conn *fileConn) {
+	sound := conn.sound()
 	h.mu.Lock()
 	if sound && !h.shut {
 		h.idle = append(h.idle, conn)
@@ -153,26 +166,24 @@ func (h *sqliteHandle) giveBack(conn sqliteConn, began bool) {
 	<-h.places
 }
 
-// inTransaction reports whether a borrower left a transaction open, as by a BEGIN of its own: then a second one is refused.
-func inTransaction(conn sqliteConn) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if _, err := conn.ExecContext(ctx, "BEGIN DEFERRED", nil); err != nil {
-		return true
+// closeIdle closes the idle connections.
+func (h *sqliteHandle) closeIdle() {
+	h.mu.Lock()
+	idle := h.idle
+	h.idle = nil
+	h.mu.Unlock()
+	for _, conn := range idle {
+		_ = conn.Close()
 	}
-	_, err := conn.ExecContext(ctx, "ROLLBACK", nil)
-	return err != nil
 }
 
 // close closes the idle connections; those in use close when they are given back.
 func (h *sqliteHandle) close() {
 	h.mu.Lock()
-	idle, db := h.idle, h.db
-	h.idle, h.shut = nil, true
+	db := h.db
+	h.shut = true
 	h.mu.Unlock()
-	for _, conn := range idle {
-		_ = conn.Close()
-	}
+	h.closeIdle()
 	if db != nil {
 		_ = db.Close()
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 )
 
@@ -15,12 +14,11 @@ import (
 // runs is closed as soon as that returns.
 type sqliteLoan struct {
 	loan
-	conn   sqliteConn
+	conn   *fileConn
 	handle *sqliteHandle
 
 	mu    sync.Mutex // held by whoever is in the driver; guards what follows
 	open  []opened
-	began bool // a statement may have begun a transaction that database/sql doesn't know of
 	bare  bool // somebody has the driver's connection itself: it can't be seized
 	ended bool
 }
@@ -29,18 +27,6 @@ type sqliteLoan struct {
 type opened interface {
 	// shut closes it, and what depends on it first.
 	shut() error
-}
-
-// sqliteConn is what the driver's connections are.
-type sqliteConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.Pinger
-	driver.SessionResetter
-	driver.Validator
 }
 
 // enter is called before something is done with the connection. Where it returns nil, leave follows.
@@ -86,7 +72,10 @@ func (c *sqliteLoan) Close() error {
 	defer c.mu.Unlock()
 	if !c.ended {
 		c.ended = true
-		c.handle.giveBack(c.conn, c.began)
+		for len(c.open) > 0 { // left behind in sql.Conn.Raw
+			_ = c.open[len(c.open)-1].shut()
+		}
+		c.handle.giveBack(c.conn)
 	}
 	return nil
 }
@@ -99,7 +88,8 @@ func (c *sqliteLoan) Unwrap() driver.Conn {
 	}
 	defer c.leave()
 	c.bare = true
-	return c.conn
+	c.conn.guard.changed = true // by whatever is done with it
+	return c.conn.sqliteConn
 }
 
 // IsValid implements driver.Validator.
@@ -135,8 +125,9 @@ func (c *sqliteLoan) ExecContext(ctx context.Context, query string, args []drive
 		return nil, err
 	}
 	defer c.leave()
-	c.began = c.began || mayBegin(query)
-	return c.conn.ExecContext(ctx, query, args)
+	c.conn.guard.text = query
+	result, err := c.conn.ExecContext(ctx, query, args)
+	return result, c.conn.guard.explain(err)
 }
 
 // QueryContext implements driver.QueryerContext.
@@ -145,7 +136,7 @@ func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driv
 		return nil, err
 	}
 	defer c.leave()
-	c.began = c.began || mayBegin(query)
+	c.conn.guard.text = query
 	rows, err := c.conn.QueryContext(ctx, query, args)
 	return c.rows(nil, rows, err)
 }
@@ -156,12 +147,12 @@ func (c *sqliteLoan) PrepareContext(ctx context.Context, query string) (driver.S
 		return nil, err
 	}
 	defer c.leave()
-	c.began = c.began || mayBegin(query)
+	c.conn.guard.text = query
 	stmt, err := c.conn.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, err
+		return nil, c.conn.guard.explain(err)
 	}
-	s := &sqliteStmt{c, stmt.(sqliteStatement)}
+	s := &sqliteStmt{c, query, stmt.(sqliteStatement)}
 	c.open = append(c.open, s)
 	return s, nil
 }
@@ -177,11 +168,22 @@ func (c *sqliteLoan) BeginTx(ctx context.Context, options driver.TxOptions) (dri
 		return nil, err
 	}
 	defer c.leave()
-	tx, err := c.conn.BeginTx(ctx, options)
+	var tx driver.Tx
+	err := c.own(func() (err error) {
+		tx, err = c.conn.BeginTx(ctx, options)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return sqliteTx{c, tx}, nil
+}
+
+// own has database/sql begin or end its transaction.
+func (c *sqliteLoan) own(do func() error) error {
+	c.conn.guard.own = true
+	defer func() { c.conn.guard.own = false }()
+	return do()
 }
 
 // Begin implements driver.Conn.
@@ -219,7 +221,7 @@ func (t sqliteTx) Commit() error {
 		return err
 	}
 	defer t.of.leave()
-	return t.tx.Commit()
+	return t.of.own(t.tx.Commit)
 }
 
 // Rollback implements driver.Tx.
@@ -228,7 +230,7 @@ func (t sqliteTx) Rollback() error {
 		return nil // it was rolled back when it was taken
 	}
 	defer t.of.leave()
-	return t.tx.Rollback()
+	return t.of.own(t.tx.Rollback)
 }
 
 // sqliteStatement is what the driver's statements are.
@@ -240,7 +242,8 @@ type sqliteStatement interface {
 
 // sqliteStmt is a statement on a loan.
 type sqliteStmt struct {
-	of *sqliteLoan
+	of   *sqliteLoan
+	text string
 	sqliteStatement
 }
 
@@ -264,7 +267,9 @@ func (s *sqliteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) 
 		return nil, err
 	}
 	defer s.of.leave()
-	return s.sqliteStatement.ExecContext(ctx, args)
+	s.of.conn.guard.text = s.text
+	result, err := s.sqliteStatement.ExecContext(ctx, args)
+	return result, s.of.conn.guard.explain(err)
 }
 
 // QueryContext implements driver.StmtQueryContext.
@@ -273,6 +278,7 @@ func (s *sqliteStmt) QueryContext(ctx context.Context, args []driver.NamedValue)
 		return nil, err
 	}
 	defer s.of.leave()
+	s.of.conn.guard.text = s.text
 	rows, err := s.sqliteStatement.QueryContext(ctx, args)
 	return s.of.rows(s, rows, err)
 }
@@ -297,7 +303,7 @@ type sqliteRows struct {
 // rows wraps the rows of a query, of a statement if not nil. The caller has entered.
 func (c *sqliteLoan) rows(of *sqliteStmt, rows driver.Rows, err error) (driver.Rows, error) {
 	if err != nil {
-		return nil, err
+		return nil, c.conn.guard.explain(err)
 	}
 	r := &sqliteRows{c, of, rows.(sqliteResult)}
 	c.open = append(c.open, r)
@@ -334,7 +340,7 @@ func (r *sqliteRows) Next(dest []driver.Value) error {
 		return err
 	}
 	defer r.of.leave()
-	return r.sqliteResult.Next(dest)
+	return r.of.conn.guard.explain(r.sqliteResult.Next(dest))
 }
 
 // ColumnTypeLength implements driver.RowsColumnTypeLength.
@@ -353,17 +359,4 @@ func (r *sqliteRows) ColumnTypeScanType(index int) reflect.Type {
 	}
 	defer r.of.leave()
 	return r.sqliteResult.ColumnTypeScanType(index)
-}
-
-// mayBegin reports whether a statement's text holds a word that begins a transaction. Where it is only a name or a value, the
-// connection is looked at for nothing.
-func mayBegin(query string) bool {
-	for _, word := range []string{"begin", "savepoint"} {
-		for i := 0; i+len(word) <= len(query); i++ {
-			if strings.EqualFold(query[i:i+len(word)], word) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -53,7 +53,7 @@ func (c *execCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if err != nil {
 		return err
 	}
-	one := &executor{host: host, pool: pool, dir: s.flags.TenantsDir, actor: s.flags.Actor, statement: statement, write: c.Write, rows: c.Rows}
+	one := &executor{host: host, pool: pool, actor: s.flags.Actor, statement: statement, write: c.Write, rows: c.Rows}
 	printer := newExecPrinter(s, len(c.Tenant) == 1)
 	if err := c.each(ctx, c.tenants(ctx, host), one, printer.print); err != nil {
 		return errors.Join(err, printer.close())

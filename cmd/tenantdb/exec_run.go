@@ -7,16 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
-	"modernc.org/sqlite"
-	sqlitecode "modernc.org/sqlite/lib"
-
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -28,7 +22,6 @@ const maxResult = 16 << 20
 type executor struct {
 	host      *hostdb.DB
 	pool      *tenantdb.Pool
-	dir       string // of SQLite files
 	actor     string
 	statement string
 	write     bool
@@ -81,7 +74,7 @@ func (e *executor) execute(ctx context.Context, r *execResult) error {
 	case e.write:
 		return e.writeSQLite(ctx, lease.DB(), r)
 	}
-	return e.readSQLite(ctx, r)
+	return e.scan(ctx, lease.ReadDB(), r) // it can't write, nor reach another file, and what it sets goes with its connection
 }
 
 // postgresQuerier is a transaction, or a connection.
@@ -163,36 +156,7 @@ func (e *executor) writeSQLite(ctx context.Context, db *sql.DB, r *execResult) e
 	return tx.Commit()
 }
 
-// readSQLite runs the statement on a connection of its own, which was opened for reading: unlike query_only, no PRAGMA takes that back.
-// Without ATTACH and VACUUM INTO it reaches no other file.
-func (e *executor) readSQLite(ctx context.Context, r *execResult) error {
-	path := strings.TrimPrefix(r.tenant.DBURL.Reveal(), "sqlite:") // the lease has checked it
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(e.dir, path)
-	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", OmitHost: true, Path: path}).String() +
-		"?mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)")
-	if err != nil {
-		return err
-	}
-	db := sql.OpenDB(connector)
-	defer db.Close()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if _, err := sqlite.Limit(conn, sqlitecode.SQLITE_LIMIT_ATTACHED, 0); err != nil {
-		return err
-	}
-	return e.scan(ctx, conn, r)
-}
-
-// sqliteQuerier is a transaction, or a connection.
+// sqliteQuerier is a transaction, or a handle.
 type sqliteQuerier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
