@@ -15,6 +15,7 @@ import (
 // authenticator can't judge is never let through. It must not return nil, nil. It is called by many goroutines at once.
 //
 // An authenticator that accepts several issuers says so by a method Issuers() []string; one that wraps another must not hide it.
+// An issuer with a placeholder, such as https://login.example/{tid}, stands for several.
 // New then wants a Config.UserKey, since subjects of two issuers may be equal and mean two people. A method
 // Revalidate(context.Context, *Identity) error, where there is one, is asked by Scope.Check. A method
 // Timed(self Authenticator) func(*http.Request) (*Identity, time.Time, error), where there is one, is asked once by New, and may return

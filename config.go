@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -171,6 +172,9 @@ func (c *Config) userKey() (func(*Identity) (UserKey, error), error) {
 		issuers := several.Issuers()
 		if n := len(issuers); n != 1 {
 			return nil, fmt.Errorf("UserKey: needed with %d issuers, since the same subject may be another person there; see UserByPrefixedSubject", n)
+		}
+		if strings.Contains(issuers[0], "{") {
+			return nil, errors.New("UserKey: needed with an issuer that has a placeholder, since it stands for several")
 		}
 		return bySubjectOf(issuers[0]), nil
 	}

@@ -482,7 +482,8 @@ func TestNewNamesTheFieldAndTheMend(t *testing.T) {
 		"Cache.MaxStaleness":     func(c *tenantdb.Config) { c.Cache.MaxStaleness = time.Millisecond },
 		"Cache.MaxStaleIfDown":   func(c *tenantdb.Config) { c.Cache.MaxStaleIfDown = time.Second },
 		"Subscription.FreePlans": func(c *tenantdb.Config) { c.Subscription.FreePlans = []string{""} },
-		"UserKey":                func(c *tenantdb.Config) { c.Authenticator = severalIssuers{c.Authenticator} },
+		"UserKey":                func(c *tenantdb.Config) { c.Authenticator = issuers{c.Authenticator, []string{"a", "b"}} },
+		"UserKey: ":              func(c *tenantdb.Config) { c.Authenticator = issuers{c.Authenticator, []string{"https://a/{tid}"}} },
 	} {
 		cfg := w.config()
 		breakIt(&cfg)
@@ -492,10 +493,13 @@ func TestNewNamesTheFieldAndTheMend(t *testing.T) {
 	}
 }
 
-// severalIssuers is an authenticator that accepts two issuers.
-type severalIssuers struct{ tenantdb.Authenticator }
+// issuers is an authenticator that names the issuers that it accepts.
+type issuers struct {
+	tenantdb.Authenticator
+	names []string
+}
 
-func (severalIssuers) Issuers() []string { return []string{"a", "b"} }
+func (i issuers) Issuers() []string { return i.names }
 
 func TestNewPoolNamesTheField(t *testing.T) {
 	for field, cfg := range map[string]tenantdb.PoolConfig{

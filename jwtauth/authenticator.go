@@ -29,6 +29,7 @@ type Authenticator struct {
 // state is what an Authenticator is made of. Only the cache and the fetched keys ever change.
 type state struct {
 	issuers     map[string]*issuer
+	patterns    []*issuer // those of issuers whose name has a placeholder
 	cookie      string
 	crossOrigin *http.CrossOriginProtection
 	revoked     func(context.Context, tenantdb.Identity) error
@@ -46,7 +47,7 @@ func New(c Config) (*Authenticator, error) {
 	}
 	s := &state{
 		issuers: make(map[string]*issuer), cookie: c.Cookie, crossOrigin: c.CrossOrigin, revoked: c.Revoked,
-		cache: newTokenCache(c.Cache), maxCached: c.Cache.MaxAge, leeway: c.Leeway, now: c.Now,
+		cache: newTokenCache(c.Cache), maxCached: c.Cache.MaxAge, leeway: c.expiryLeeway(), now: c.Now,
 	}
 	for n, rules := range append([]IssuerConfig{c.first()}, c.Others...) {
 		where := "Config."
@@ -61,14 +62,23 @@ func New(c Config) (*Authenticator, error) {
 			return nil, fmt.Errorf("jwtauth: %s%w", where, err)
 		}
 		s.issuers[i.name] = i
+		if i.pattern == nil {
+			continue
+		}
+		for _, other := range s.patterns {
+			if i.pattern.overlaps(other.pattern) {
+				return nil, fmt.Errorf("jwtauth: %sIssuer: a token could match it and %q as well", where, other.name)
+			}
+		}
+		s.patterns = append(s.patterns, i)
 	}
 	return &Authenticator{s}, nil
 }
 
 // setDefaults checks and completes what all issuers share.
 func (c *Config) setDefaults() error {
-	if c.Leeway < 0 || c.Leeway > time.Minute {
-		return errors.New("Leeway must be between 0 and a minute")
+	if c.Leeway > time.Minute {
+		return errors.New("Leeway must be a minute at most")
 	}
 	if c.Cookie != "" && (&http.Cookie{Name: c.Cookie}).Valid() != nil {
 		return fmt.Errorf("Cookie: %q is no cookie name (RFC 6265, section 4.1.1)", c.Cookie)
@@ -121,8 +131,8 @@ func (s *state) authenticate(r *http.Request) (*tenantdb.Identity, time.Time, er
 	return s.identify(r.Context(), token)
 }
 
-// Issuers returns the issuers whose tokens are accepted. With several, tenantdb.New wants a Config.UserKey: their subjects may
-// collide.
+// Issuers returns the issuers whose tokens are accepted, as Config names them. With several, or with a placeholder in
+// one, tenantdb.New wants a Config.UserKey: their subjects may collide.
 func (a *Authenticator) Issuers() []string {
 	return slices.Sorted(maps.Keys(a.state.issuers))
 }
@@ -159,9 +169,12 @@ func (s *state) identify(ctx context.Context, token string) (identity *tenantdb.
 }
 
 // clock reads the clock.
-func (s *state) clock() time.Time {
-	if s.now != nil {
-		return s.now()
+func (s *state) clock() time.Time { return readClock(s.now) }
+
+// readClock reads a clock; nil is the machine's.
+func readClock(now func() time.Time) time.Time {
+	if now != nil {
+		return now()
 	}
 	return time.Now()
 }
@@ -193,9 +206,8 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 	if err != nil {
 		return nil, err
 	}
-	name, err := t.claims.GetIssuer()
-	i := s.issuers[name]
-	if err != nil || i == nil {
+	i := s.issuerOf(t.claims)
+	if i == nil {
 		return nil, errIssuer
 	}
 	k, err := i.verify(ctx, t, now)
@@ -203,7 +215,9 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 		return nil, err
 	}
 	identity := t.claims.identity()
-	identity.Issuer = i.name // the same text, which whoever compares it need not read
+	if i.pattern == nil {
+		identity.Issuer = i.name // the same text, which whoever compares it need not read
+	}
 	ends, promised := identity.ExpiresAt.Add(s.leeway), i.keys.trusts(k, now)
 	e := s.entryFor(ends, t.claims.size, i, k, now)
 	e.kept.Keep(identity, func() error {
@@ -222,6 +236,24 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 		return e.kept.Identity(), nil
 	}
 	return s.cache.add(token, e, now), nil
+}
+
+// issuerOf returns the issuer whose rules a token must satisfy; nil where there is none. An exact name goes before a
+// pattern, and patterns don't overlap.
+func (s *state) issuerOf(claims *claimSet) *issuer {
+	name, err := claims.GetIssuer()
+	if err != nil {
+		return nil
+	}
+	if i := s.issuers[name]; i != nil && i.pattern == nil {
+		return i
+	}
+	for _, i := range s.patterns {
+		if i.pattern.matches(name, claims) {
+			return i
+		}
+	}
+	return nil
 }
 
 // entryFor makes the cache entry of a token verified now, when its nbf had passed.

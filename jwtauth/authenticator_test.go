@@ -208,7 +208,7 @@ func TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm(t *testing.T) {
 func TestFractionsOfASecondAreReadToTheTokensDisadvantage(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	a, s := newFixture(t, "HS256", func(c *Config) { c.Now = clock.Now })
+	a, s := newFixture(t, "HS256", func(c *Config) { c.Now, c.Leeway = clock.Now, -1 })
 	now := float64(clock.Now().Unix())
 	for name, want := range map[string]error{"nbf": tenantdb.ErrInvalidCredential, "iat": tenantdb.ErrInvalidCredential} {
 		verifies(t, a, name, s.token(t, map[string]any{name: now + 0.9}), want)

@@ -99,6 +99,31 @@ func (c *claimSet) date(name string) (*jwt.NumericDate, error) {
 	return &jwt.NumericDate{Time: time.Unix(int64(seconds), 0).UTC()}, nil
 }
 
+// addresses returns why a token isn't meant for an audience that a claim other than aud names. An aud that is present
+// must name the audience as well.
+func (c *claimSet) addresses(audience, claim string) error {
+	named, ok := c.members[claim].(string)
+	switch {
+	case c.members[claim] == nil:
+		return errClaimMissing
+	case !ok:
+		return errClaims
+	case named != audience:
+		return errAudience
+	}
+	if _, present := c.members["aud"]; !present {
+		return nil
+	}
+	list, err := c.GetAudience()
+	if err != nil {
+		return errClaims
+	}
+	if !slices.Contains(list, audience) {
+		return errAudience
+	}
+	return nil
+}
+
 // authorizedBy reports whether azp names one of the parties (OpenID Connect Core 1.0, section 2).
 func (c *claimSet) authorizedBy(parties []string) bool {
 	party, ok := c.members["azp"].(string)

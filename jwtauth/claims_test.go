@@ -36,12 +36,12 @@ func TestClaimAttacks(t *testing.T) {
 		"exp true":            {map[string]any{"exp": true}, errClaims},
 		"exp an array":        {map[string]any{"exp": []int{4102444800}}, errClaims},
 		"exp an object":       {map[string]any{"exp": map[string]any{}}, errClaims},
-		"nbf in a second":     {map[string]any{"nbf": now + 1}, jwt.ErrTokenNotValidYet},
+		"nbf in 31 seconds":   {map[string]any{"nbf": now + 31}, jwt.ErrTokenNotValidYet},
 		"nbf a string":        {map[string]any{"nbf": "0"}, errClaims},
 		"nbf 1e300":           {map[string]any{"nbf": json.Number("1e300")}, errClaims},
 		"nbf -1e300":          {map[string]any{"nbf": json.Number("-1e300")}, errClaims},
 		"nbf 9.3e18":          {map[string]any{"nbf": json.Number("9.3e18")}, errClaims},
-		"iat in a second":     {map[string]any{"iat": now + 1}, jwt.ErrTokenUsedBeforeIssued},
+		"iat in 31 seconds":   {map[string]any{"iat": now + 31}, jwt.ErrTokenUsedBeforeIssued},
 		"iat a string":        {map[string]any{"iat": "0"}, errClaims},
 		"iss missing":         {map[string]any{"iss": nil}, errIssuer},
 		"iss empty":           {map[string]any{"iss": ""}, errIssuer},
@@ -130,7 +130,16 @@ func TestLeeway(t *testing.T) {
 		reason  error
 	}{
 		{0, map[string]any{"exp": now + 1}, nil},
-		{0, map[string]any{"nbf": now, "iat": now}, nil},
+		{0, map[string]any{"exp": now}, jwt.ErrTokenExpired},
+		{0, map[string]any{"nbf": now + 30, "iat": now + 30}, nil}, // the issuer's clock is ahead
+		{0, map[string]any{"nbf": now + 31}, jwt.ErrTokenNotValidYet},
+		{0, map[string]any{"iat": now + 31}, jwt.ErrTokenUsedBeforeIssued},
+		{-1, map[string]any{"nbf": now, "iat": now}, nil},
+		{-1, map[string]any{"nbf": now + 1}, jwt.ErrTokenNotValidYet},
+		{-1, map[string]any{"iat": now + 1}, jwt.ErrTokenUsedBeforeIssued},
+		{-1, map[string]any{"exp": now}, jwt.ErrTokenExpired},
+		{time.Second, map[string]any{"nbf": now + 1, "iat": now + 1}, nil},
+		{time.Second, map[string]any{"iat": now + 2}, jwt.ErrTokenUsedBeforeIssued},
 		{time.Minute, map[string]any{"exp": now - 59}, nil},
 		{time.Minute, map[string]any{"exp": now - 60}, jwt.ErrTokenExpired},
 		{time.Minute, map[string]any{"nbf": now + 60, "iat": now + 60}, nil},
@@ -141,6 +150,36 @@ func TestLeeway(t *testing.T) {
 		for range 2 { // from the cache, too
 			if _, err := a.Verify(t.Context(), s.token(t, test.changes)); !errors.Is(err, test.reason) {
 				t.Errorf("leeway %v, %v: %v, want %v", test.leeway, test.changes, err, test.reason)
+			}
+		}
+	}
+}
+
+// TestAudienceClaim: tokens without aud name the service in another claim, if the configuration says so.
+func TestAudienceClaim(t *testing.T) {
+	t.Parallel()
+	for _, claim := range []string{"client_id", "azp", "cid"} {
+		a, s := newFixture(t, "HS256", func(c *Config) { c.AudienceClaim = claim })
+		for name, test := range map[string]struct {
+			changes map[string]any
+			reason  error
+		}{
+			"that claim":               {map[string]any{"aud": nil, claim: testAudience}, nil},
+			"that claim and aud":       {map[string]any{"aud": []string{"x", testAudience}, claim: testAudience}, nil},
+			"another client":           {map[string]any{"aud": nil, claim: "other"}, jwt.ErrTokenInvalidAudience},
+			"in another case":          {map[string]any{"aud": nil, claim: strings.ToUpper(testAudience)}, jwt.ErrTokenInvalidAudience},
+			"no claim":                 {map[string]any{"aud": nil}, jwt.ErrTokenRequiredClaimMissing},
+			"aud alone":                {nil, jwt.ErrTokenRequiredClaimMissing},
+			"null":                     {map[string]any{"aud": nil, claim: json.RawMessage("null")}, jwt.ErrTokenRequiredClaimMissing},
+			"an array":                 {map[string]any{"aud": nil, claim: []string{testAudience}}, errClaims},
+			"meant for another by aud": {map[string]any{"aud": "other", claim: testAudience}, jwt.ErrTokenInvalidAudience},
+			"aud null":                 {map[string]any{"aud": json.RawMessage("null"), claim: testAudience}, errClaims},
+			"aud an object":            {map[string]any{"aud": map[string]any{}, claim: testAudience}, errClaims},
+		} {
+			if test.reason == nil {
+				verifies(t, a, claim+": "+name, s.token(t, test.changes), nil)
+			} else {
+				refuses(t, a, claim+": "+name, s.token(t, test.changes), test.reason)
 			}
 		}
 	}

@@ -19,10 +19,20 @@ import (
 // another struct.
 type Config struct {
 	// Issuer is the exact iss claim of accepted tokens (RFC 7519, section 4.1.1).
+	//
+	// It may hold one placeholder, a claim's name in braces, for an identity provider that writes its own tenant's name
+	// there, as Microsoft does in "https://login.microsoftonline.com/{tid}/v2.0". A token's iss must then be this text
+	// with that claim of the same token in place of the placeholder. The claim must be 1 to 64 letters, digits,
+	// hyphens and underscores. Every tenant of that provider can sign in, so tenantdb.New wants a Config.UserKey, which
+	// gets the token's whole iss in Identity.Issuer. Such an issuer needs JWKSURL or another key source than Discover.
 	Issuer string
 	// Audience is the name of this service: it must be, or be among, the aud claim (RFC 7519, section 4.1.3). Without it a token
 	// that the same issuer made for another service would open this one.
 	Audience string
+	// AudienceClaim names another claim that must equal Audience, for issuers whose tokens have no aud: "client_id" for
+	// access tokens of Amazon Cognito (RFC 9068, section 2.2), "azp" for session tokens of Clerk. A token that has an
+	// aud all the same must name Audience there too. Default: "aud".
+	AudienceClaim string
 	// Algorithms are the signature algorithms that the issuer uses: HS256, HS384, HS512; or RS256, RS384, RS512, PS256, PS384,
 	// PS512, ES256, ES384, ES512 and EdDSA (RFC 7518, section 3.1; RFC 8037). The two groups exclude each other: who accepts both
 	// accepts tokens signed with a public key as if it were a secret (RFC 8725, section 2.1).
@@ -40,7 +50,8 @@ type Config struct {
 	// while a secret is rotated. Keys that can't be used are skipped, but one must be left.
 	JWKS []byte
 	// JWKSURL is a key source: the https address of the issuer's JWK set. http is for loopback hosts. The set is fetched when the
-	// first token comes, and again as KeyRefresh and unknown kids ask for it.
+	// first token comes, and again as KeyRefresh and unknown kids ask for it, at most once a second. A token with an
+	// unknown kid waits for a fetch that began after it came, so that nobody's made-up kids delay a new key.
 	JWKSURL string
 	// Discover is a key source: the JWK set that the issuer's discovery document names (OpenID Connect Discovery 1.0, section 4).
 	// Issuer must then be an https address; http is for loopback hosts.
@@ -68,7 +79,10 @@ type Config struct {
 	// CrossOrigin judges requests whose credential is in the cookie. Default: the zero http.CrossOriginProtection, which refuses
 	// methods other than GET, HEAD and OPTIONS from other origins. WebSocket handshakes are GETs: their library checks Origin.
 	CrossOrigin *http.CrossOriginProtection
-	// Leeway is how far the issuer's clock may be off when exp, nbf and iat are compared, at most a minute. Default: not at all.
+	// Leeway is how far the issuer's clock may be off when exp, nbf and iat are compared, at most a minute. A negative
+	// Leeway means none at all. The default is 30 seconds for nbf and iat, and none for exp: a clock that is a second
+	// ahead would otherwise have a token refused that its issuer made just now, while a token that is accepted after
+	// its end outlives what its issuer promised.
 	Leeway time.Duration
 	// Revoked, if set, is asked about each identity on every request, also where the token is cached. An error refuses the
 	// credential (401); one that wraps tenantdb.ErrAuthUnavailable, or a context's error, says that it can't be judged now (503).
@@ -92,10 +106,12 @@ type Config struct {
 
 // IssuerConfig is a further issuer. Its fields mean what those of Config do.
 type IssuerConfig struct {
-	// Issuer is the exact iss claim; no two issuers share one.
+	// Issuer is the exact iss claim, or one with a placeholder; no two issuers share one.
 	Issuer string
 	// Audience is this service's name at the issuer.
 	Audience string
+	// AudienceClaim is the claim that must equal Audience.
+	AudienceClaim string
 	// Algorithms are those the issuer signs with.
 	Algorithms []string
 	// Secret is a key source: a symmetric key.
@@ -137,9 +153,23 @@ type CacheConfig struct {
 // first returns the rules of the issuer that Config itself describes.
 func (c *Config) first() IssuerConfig {
 	return IssuerConfig{
-		Issuer: c.Issuer, Audience: c.Audience, Algorithms: c.Algorithms,
+		Issuer: c.Issuer, Audience: c.Audience, AudienceClaim: c.AudienceClaim, Algorithms: c.Algorithms,
 		Secret: c.Secret, PublicKeys: c.PublicKeys, PEM: c.PEM, JWKS: c.JWKS,
 		JWKSURL: c.JWKSURL, Discover: c.Discover, Keyfunc: c.Keyfunc,
 		TokenTypes: c.TokenTypes, AuthorizedParties: c.AuthorizedParties, Scopes: c.Scopes,
 	}
+}
+
+// defaultIssueLeeway is the leeway for nbf and iat where Config.Leeway is zero.
+const defaultIssueLeeway = 30 * time.Second
+
+// expiryLeeway returns how long after its exp a token is accepted.
+func (c *Config) expiryLeeway() time.Duration { return max(0, c.Leeway) }
+
+// issueLeeway returns how long before its nbf and iat a token is accepted.
+func (c *Config) issueLeeway() time.Duration {
+	if c.Leeway == 0 {
+		return defaultIssueLeeway
+	}
+	return max(0, c.Leeway)
 }

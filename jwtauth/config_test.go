@@ -102,7 +102,7 @@ func TestNewRefuses(t *testing.T) {
 		"discovery plain":           {with([]string{"RS256"}, func(c *Config) { c.Secret, c.Discover, c.Issuer = nil, true, "http://issuer.example" }), "Config.Discover: http is for"},
 		"no token types":            {func(c *Config) { c.TokenTypes = []string{} }, "Config.TokenTypes is empty"},
 		"no parties":                {func(c *Config) { c.AuthorizedParties = []string{} }, "Config.AuthorizedParties is empty"},
-		"leeway negative":           {func(c *Config) { c.Leeway = -1 }, "Config.Leeway"},
+		"audience by sub":           {func(c *Config) { c.AudienceClaim = "sub" }, "Config.AudienceClaim"},
 		"leeway over a minute":      {func(c *Config) { c.Leeway = time.Minute + 1 }, "Config.Leeway"},
 		"cookie name":               {func(c *Config) { c.Cookie = "a b" }, "Config.Cookie"},
 		"cookie name with a line":   {func(c *Config) { c.Cookie = "a\nb" }, `Config.Cookie: "a\nb"`},

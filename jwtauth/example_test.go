@@ -198,3 +198,61 @@ func ExampleAuthenticator_Verify() {
 	fmt.Println(errors.Is(err, jwt.ErrTokenExpired), err)
 	// Output: true tenantdb: the credential is not valid: token is expired
 }
+
+// Access tokens of Amazon Cognito have no aud claim. Their client_id names the app client.
+func ExampleConfig_audienceClaim() {
+	secret := []byte("at least thirty-two random bytes!") // Cognito's own are RS256, with JWKSURL or Discover
+	auth, err := jwtauth.New(jwtauth.Config{
+		Issuer:        "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_example",
+		Audience:      "3n4b5urk1ft4fl3mg5e62d9ado",
+		AudienceClaim: "client_id",
+		Algorithms:    []string{"HS256"},
+		Secret:        secret,
+		Now:           noon,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, client := range []string{"3n4b5urk1ft4fl3mg5e62d9ado", "another-client"} {
+		_, err := auth.Authenticate(get(sign(jwt.SigningMethodHS256, secret, "", jwt.MapClaims{
+			"iss": "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_example",
+			"sub": "ada", "client_id": client, "token_use": "access", "exp": noon().Add(time.Hour).Unix(),
+		})))
+		fmt.Println(client, err == nil)
+	}
+	// Output:
+	// 3n4b5urk1ft4fl3mg5e62d9ado true
+	// another-client false
+}
+
+// Microsoft writes the directory's id (tid) into iss. An app for several directories accepts each of them, and
+// decides by Config.UserKey which person a token stands for.
+func ExampleConfig_issuerWithPlaceholder() {
+	auth, err := jwtauth.New(jwtauth.Config{
+		Issuer:     "https://login.microsoftonline.com/{tid}/v2.0",
+		Audience:   "6731de76-14a6-49ae-97bc-6eba6914391e",
+		Algorithms: []string{"RS256"},
+		JWKSURL:    "https://login.microsoftonline.com/common/discovery/v2.0/keys",
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(auth.Issuers())
+
+	// The directory's id is the last segment but one of Identity.Issuer, and oid names the person in it.
+	userKey := func(id tenantdb.Identity) (tenantdb.UserKey, error) {
+		tid, _ := id.Claim("tid")
+		oid, ok := id.Claim("oid")
+		if !ok {
+			return tenantdb.UserKey{}, errors.New("the token has no oid")
+		}
+		return tenantdb.UserKey{OAuthID: "microsoft_" + tid + "_" + oid}, nil
+	}
+	key, err := userKey(tenantdb.Identity{Claims: map[string]any{"tid": "t1", "oid": "o1"}})
+	fmt.Println(key.OAuthID, err)
+	// Output:
+	// [https://login.microsoftonline.com/{tid}/v2.0]
+	// microsoft_t1_o1 <nil>
+}

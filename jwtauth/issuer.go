@@ -12,13 +12,21 @@ import (
 
 // issuer is the whole rule set for the tokens of one issuer.
 type issuer struct {
-	name       string
-	algorithms []*algorithm
-	keys       keySource
-	types      []string
-	parties    []string
-	scopes     []string
-	validator  *jwt.Validator
+	name     string         // the iss claim, or the pattern's text
+	pattern  *issuerPattern // nil where the name is exact
+	audience string
+	// audienceClaim is the claim that must equal audience; "" for aud.
+	audienceClaim string
+	algorithms    []*algorithm
+	keys          keySource
+	types         []string
+	parties       []string
+	scopes        []string
+	// validator checks everything but exp with the leeway for clocks that are ahead, and exp without any.
+	validator *jwt.Validator
+	// expiryLeeway is how long after exp a token is accepted.
+	expiryLeeway time.Duration
+	now          func() time.Time
 }
 
 // keySource yields the keys of one issuer.
@@ -49,16 +57,42 @@ func newIssuer(c IssuerConfig, shared *Config) (*issuer, error) {
 	if c.AuthorizedParties != nil && len(c.AuthorizedParties) == 0 {
 		return nil, errors.New("AuthorizedParties is empty but not nil: leave it nil to accept every party, or name some")
 	}
+	pattern, err := parseIssuer(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAudienceClaim(c.AudienceClaim); err != nil {
+		return nil, err
+	}
 	keys, err := newKeySource(c, allowed, shared)
 	if err != nil {
 		return nil, err
 	}
-	return &issuer{
-		name: c.Issuer, algorithms: allowed, keys: keys, types: types,
+	i := &issuer{
+		name: c.Issuer, pattern: pattern, audience: c.Audience, algorithms: allowed, keys: keys, types: types,
 		parties: slices.Clone(c.AuthorizedParties), scopes: slices.Clone(c.Scopes),
-		validator: jwt.NewValidator(jwt.WithIssuer(c.Issuer), jwt.WithAudience(c.Audience), jwt.WithExpirationRequired(),
-			jwt.WithIssuedAt(), jwt.WithLeeway(shared.Leeway), jwt.WithTimeFunc(shared.Now)),
-	}, nil
+		expiryLeeway: shared.expiryLeeway(), now: shared.Now,
+	}
+	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+		jwt.WithLeeway(shared.issueLeeway()), jwt.WithTimeFunc(shared.Now)}
+	if pattern == nil {
+		options = append(options, jwt.WithIssuer(c.Issuer))
+	}
+	if c.AudienceClaim == "" || c.AudienceClaim == "aud" {
+		options = append(options, jwt.WithAudience(c.Audience))
+	} else {
+		i.audienceClaim = c.AudienceClaim
+	}
+	i.validator = jwt.NewValidator(options...)
+	return i, nil
+}
+
+// checkAudienceClaim refuses the names of claims that say something else.
+func checkAudienceClaim(name string) error {
+	if name != "aud" && slices.Contains(registeredClaims, name) {
+		return fmt.Errorf("AudienceClaim: %q never names the service: use client_id, azp or a claim of the issuer's own", name)
+	}
+	return nil
 }
 
 // parseAlgorithms looks the names up, and refuses a mixture of symmetric and asymmetric.
@@ -120,8 +154,20 @@ func (i *issuer) checkClaims(claims *claimSet) error {
 	if err := i.validator.Validate(claims); err != nil {
 		return claimReason(err)
 	}
+	exp, err := claims.date("exp")
+	if err != nil || exp == nil {
+		return errClaims
+	}
+	if !readClock(i.now).Before(exp.Add(i.expiryLeeway)) {
+		return errExpired
+	}
 	if _, err := claims.GetSubject(); err != nil {
 		return errClaims
+	}
+	if i.audienceClaim != "" {
+		if err := claims.addresses(i.audience, i.audienceClaim); err != nil {
+			return err
+		}
 	}
 	if i.parties != nil && !claims.authorizedBy(i.parties) {
 		return errParty

@@ -23,6 +23,8 @@ var (
 	errKeyAlgorithm = invalid(errors.New("the key is not for this algorithm"))
 	errSignature    = invalid(jwt.ErrTokenSignatureInvalid)
 	errExpired      = invalid(jwt.ErrTokenExpired)
+	errAudience     = invalid(jwt.ErrTokenInvalidAudience)
+	errClaimMissing = invalid(jwt.ErrTokenRequiredClaimMissing)
 	errParty        = invalid(errors.New("the authorized party is another"))
 	errScope        = invalid(errors.New("a required scope is not granted"))
 	errRevoked      = invalid(errors.New("the credential is revoked"))
@@ -40,8 +42,8 @@ var claimReasons = []struct{ cause, reason error }{
 	{jwt.ErrTokenExpired, errExpired},
 	{jwt.ErrTokenNotValidYet, invalid(jwt.ErrTokenNotValidYet)},
 	{jwt.ErrTokenUsedBeforeIssued, invalid(jwt.ErrTokenUsedBeforeIssued)},
-	{jwt.ErrTokenInvalidAudience, invalid(jwt.ErrTokenInvalidAudience)},
-	{jwt.ErrTokenRequiredClaimMissing, invalid(jwt.ErrTokenRequiredClaimMissing)},
+	{jwt.ErrTokenInvalidAudience, errAudience},
+	{jwt.ErrTokenRequiredClaimMissing, errClaimMissing},
 }
 
 // invalid makes a reason why a credential is not valid.

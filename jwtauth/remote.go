@@ -12,10 +12,13 @@ import (
 )
 
 const (
-	// cooldown is how long no fetch follows another that an unknown kid asks for.
-	cooldown = 30 * time.Second
-	// retryAfter takes its place after a failure while there are no keys: nothing can be verified without.
+	// fetchGap is the least time between the beginnings of two fetches. An unknown kid waits for a fetch of its own
+	// rather than being refused, so the gap also bounds how long senders of made-up kids can delay a new key.
+	fetchGap = time.Second
+	// retryAfter is how long no fetch follows one that failed. Tokens that need one are answered at once meanwhile.
 	retryAfter = 5 * time.Second
+	// leastRefresh is the least Config.KeyRefresh.
+	leastRefresh = 30 * time.Second
 )
 
 // errKeysTooOld stands where no fetch failed, as when the clock jumped.
@@ -32,8 +35,8 @@ func (c *Config) setRefreshDefaults() error {
 	if c.KeyMaxAge == 0 {
 		c.KeyMaxAge = 24 * time.Hour
 	}
-	if c.KeyRefresh < cooldown {
-		return fmt.Errorf("KeyRefresh must be %v at least, or 0 for the default", cooldown)
+	if c.KeyRefresh < leastRefresh {
+		return fmt.Errorf("KeyRefresh must be %v at least, or 0 for the default", leastRefresh)
 	}
 	if c.KeyMaxAge < c.KeyRefresh {
 		return errors.New("KeyMaxAge must not be below KeyRefresh: keys would end before they are fetched again")
@@ -70,10 +73,11 @@ func (s *snapshot) age(now time.Time) time.Duration {
 	return now.Sub(s.fetched).Abs()
 }
 
-// flight is a fetch that goes on. err is set before done is closed.
+// flight is a fetch that is due or goes on.
 type flight struct {
-	done chan struct{}
-	err  error
+	begun bool // the issuer may have answered already; guarded by remoteKeys.mu
+	done  chan struct{}
+	err   error // set before done is closed
 }
 
 // newRemoteKeys checks the addresses; it fetches nothing.
@@ -96,7 +100,7 @@ func (s *remoteKeys) current(now time.Time) *snapshot {
 	}
 	age := latest.age(now)
 	if age >= s.refresh {
-		s.startFetch(now)
+		_, _, _ = s.startFetch(now)
 	}
 	if age >= s.maxAge {
 		return nil
@@ -108,58 +112,71 @@ func (s *remoteKeys) trusts(k *verificationKey, now time.Time) bool {
 	return s.current(now) != nil && !k.retired.Load()
 }
 
-// find looks in the snapshot first. Only for a kid that is not there, or without a snapshot, does it wait for a fetch, and
-// only for one.
+// find looks in the snapshot first. Only for a kid that is not there, or without a snapshot, does it wait for a fetch.
+// A fetch that had begun before find was called may have read the set before the kid was published. Then find waits
+// for the next fetch as well.
 func (s *remoteKeys) find(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error) {
-	latest := s.current(now)
-	if latest != nil {
+	if latest := s.current(now); latest != nil {
 		k, err := latest.lookup(t.header, t.algorithm)
 		if !errors.Is(err, errUnknownKey) {
 			return k, err
 		}
 	}
-	fetch, failure := s.startFetch(now)
-	if fetch != nil {
-		select {
-		case <-fetch.done:
-			failure = fetch.err
-		case <-ctx.Done():
-			return nil, unavailable(ctx.Err())
+	for first := true; ; first = false {
+		fetch, early, failure := s.startFetch(now)
+		if fetch != nil {
+			select {
+			case <-fetch.done:
+				failure = fetch.err
+			case <-ctx.Done():
+				return nil, unavailable(ctx.Err())
+			}
+		}
+		latest := s.snapshot.Load()
+		if latest == nil || latest.age(now) >= s.maxAge {
+			return nil, unavailable(cmp.Or(failure, errKeysTooOld))
+		}
+		k, err := latest.lookup(t.header, t.algorithm)
+		switch {
+		case !errors.Is(err, errUnknownKey):
+			return k, err
+		case failure != nil: // the key may be a new one, and nobody can tell
+			return nil, unavailable(failure)
+		case !early || !first:
+			return nil, err
 		}
 	}
-	latest = s.snapshot.Load()
-	if latest == nil || latest.age(now) >= s.maxAge {
-		return nil, unavailable(cmp.Or(failure, errKeysTooOld))
-	}
-	k, err := latest.lookup(t.header, t.algorithm)
-	if errors.Is(err, errUnknownKey) && failure != nil {
-		// The key may be a new one: who can't ask the issuer can't tell.
-		return nil, unavailable(failure)
-	}
-	return k, err
 }
 
-// startFetch returns the fetch in flight, begun now if there was none. Within the cooldown there may be none: then it returns how
-// the last attempt failed, if it did.
-func (s *remoteKeys) startFetch(now time.Time) (*flight, error) {
+// startFetch returns the fetch that is due or goes on, and begins one where there is none. It reports whether the fetch
+// had begun earlier. Soon after a failure there is no fetch, and startFetch returns that failure.
+func (s *remoteKeys) startFetch(now time.Time) (f *flight, early bool, failure error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.flight != nil {
-		return s.flight, nil
+		return s.flight, s.flight.begun, nil
 	}
-	if now.Before(s.nextAttempt) && s.nextAttempt.Sub(now) <= cooldown {
-		return nil, s.failure
+	wait := s.nextAttempt.Sub(now)
+	if wait > 2*retryAfter { // the clock was set back
+		wait = 0
 	}
-	s.nextAttempt = now.Round(0).Add(cooldown)
+	if wait > 0 && s.failure != nil {
+		return nil, false, s.failure
+	}
 	s.flight = &flight{done: make(chan struct{})}
-	go s.fetch(s.flight, now)
-	return s.flight, nil
+	go s.fetch(s.flight, now, max(0, wait))
+	return s.flight, false, nil
 }
 
-// fetch brings the key set up to date and ends the flight, within fetchTimeout whatever the injected client does. It logs after
-// that, so that nobody waits for a slow log.
-func (s *remoteKeys) fetch(f *flight, began time.Time) {
+// fetch brings the key set up to date after a wait and ends the flight, within fetchTimeout whatever the injected client
+// does. It logs after that, so that nobody waits for a slow log.
+func (s *remoteKeys) fetch(f *flight, now time.Time, wait time.Duration) {
 	defer func() { _ = recover() }() // the injected logger may panic
+	time.Sleep(wait)
+	began := now.Add(wait)
+	s.mu.Lock()
+	f.begun, s.nextAttempt = true, began.Round(0).Add(fetchGap)
+	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
 	started := time.Now()
@@ -195,14 +212,14 @@ func (s *remoteKeys) loadInTime(ctx context.Context) (parsedKeys, error) {
 	}
 }
 
-// land ends a flight with its outcome. Where there are no keys to go on with, the next attempt may follow soon.
+// land ends a flight with its outcome.
 func (s *remoteKeys) land(f *flight, began, ended time.Time, set *keySet, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.err, s.failure, s.flight = err, err, nil
 	if err == nil {
 		s.replace(&snapshot{set, began.Round(0)})
-	} else if latest := s.snapshot.Load(); latest == nil || latest.age(ended) >= s.maxAge {
+	} else {
 		s.nextAttempt = ended.Round(0).Add(retryAfter)
 	}
 	close(f.done)

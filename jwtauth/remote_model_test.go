@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -16,7 +17,6 @@ import (
 
 // issuerModel is an issuer, and what an observer of it may demand of an authenticator. It knows nothing of how keys are kept.
 type issuerModel struct {
-	now       time.Time
 	published []int
 	up        bool
 	// attempts are the fetches so far, latest last.
@@ -46,18 +46,19 @@ func (m *issuerModel) latestGood() (attempt, bool) {
 	return attempt{}, false
 }
 
-// sinceAttempt returns how long ago the last fetch was.
-func (m *issuerModel) sinceAttempt() time.Duration {
+// mayFetch reports whether no fetch failed within retryAfter.
+func (m *issuerModel) mayFetch() bool {
 	if len(m.attempts) == 0 {
-		return time.Hour
+		return true
 	}
-	return m.now.Sub(m.attempts[len(m.attempts)-1].at)
+	last := m.attempts[len(m.attempts)-1]
+	return last.ok || time.Since(last.at) >= retryAfter
 }
 
 // check compares a verdict about a token of a key with what must hold, given the attempts up to and after it.
 func (m *issuerModel) check(t *rapid.T, key int, err error, before int, wasDue bool) {
 	latest, known := m.latestGood()
-	fresh := known && m.now.Sub(latest.at) < modelMaxAge
+	fresh := known && time.Since(latest.at) < modelMaxAge
 	listed := fresh && slices.Contains(latest.keys, key)
 	// Where a refresh runs in the background, the verdict may be that of the snapshot before it.
 	background := len(m.attempts) > before
@@ -72,7 +73,7 @@ func (m *issuerModel) check(t *rapid.T, key int, err error, before int, wasDue b
 	case errors.Is(err, tenantdb.ErrInvalidCredential) && !fresh:
 		t.Fatalf("key %d is refused by keys past their age: %v", key, err)
 	case err != nil && m.up && wasDue && slices.Contains(m.published, key):
-		t.Fatalf("key %d is published, the issuer is up and the cooldown over: %v", key, err)
+		t.Fatalf("key %d is published, the issuer is up and no fetch failed lately: %v", key, err)
 	case err != nil && !errors.Is(err, tenantdb.ErrAuthUnavailable) && !errors.Is(err, errUnknownKey):
 		t.Fatalf("key %d: %v", key, err)
 	}
@@ -81,10 +82,8 @@ func (m *issuerModel) check(t *rapid.T, key int, err error, before int, wasDue b
 // checkPace fails if fetches follow each other too fast.
 func (m *issuerModel) checkPace(t *rapid.T) {
 	for i := 1; i < len(m.attempts); i++ {
-		least := cooldown
-		before := &issuerModel{attempts: m.attempts[:i]}
-		// Without keys to go on with, the pause after a failure is short.
-		if good, known := before.latestGood(); !known || m.attempts[i-1].at.Sub(good.at) >= modelMaxAge {
+		least := fetchGap
+		if !m.attempts[i-1].ok {
 			least = retryAfter
 		}
 		if pause := m.attempts[i].at.Sub(m.attempts[i-1].at); pause < least {
@@ -103,47 +102,49 @@ func TestRemoteKeysAgainstModel(t *testing.T) {
 		signers[i] = newSigner(t, "EdDSA")
 		jwks[i] = signers[i].jwk(t, fmt.Sprint(i), nil)
 	}
-	rapid.Check(t, func(rt *rapid.T) {
-		m := &issuerModel{now: testNow, published: []int{0}, up: true}
-		client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
-			m.attempts = append(m.attempts, attempt{at: m.now, keys: slices.Clone(m.published), ok: m.up && len(m.published) > 0})
-			if !m.up {
-				return nil, errors.New("down")
+	synctest.Test(t, func(t *testing.T) {
+		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) { // rapid asks a *testing.T for its deadline, which a bubble forbids
+			m := &issuerModel{published: []int{0}, up: true}
+			client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+				m.attempts = append(m.attempts, attempt{at: time.Now(), keys: slices.Clone(m.published), ok: m.up && len(m.published) > 0})
+				if !m.up {
+					return nil, errors.New("down")
+				}
+				var listed []string
+				for _, i := range m.published {
+					listed = append(listed, jwks[i])
+				}
+				return answerOf(keySetOf(strings.Join(listed, ","))), nil
+			})}
+			c := testConfig("EdDSA")
+			c.JWKSURL, c.HTTPClient, c.KeyRefresh, c.KeyMaxAge = "https://issuer.example/keys", client, modelRefresh, modelMaxAge
+			c.Now = nil // the bubble's clock
+			a, err := New(c)
+			if err != nil {
+				rt.Fatal(err)
 			}
-			var listed []string
-			for _, i := range m.published {
-				listed = append(listed, jwks[i])
+			tokens := [keys]string{}
+			for i, s := range signers {
+				tokens[i] = s.named(t, fmt.Sprint(i), map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800})
 			}
-			return answerOf(keySetOf(strings.Join(listed, ","))), nil
-		})}
-		c := testConfig("EdDSA")
-		c.JWKSURL, c.HTTPClient, c.KeyRefresh, c.KeyMaxAge = "https://issuer.example/keys", client, modelRefresh, modelMaxAge
-		c.Now = func() time.Time { return m.now }
-		a, err := New(c)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		tokens := [keys]string{}
-		for i, s := range signers {
-			tokens[i] = s.named(t, fmt.Sprint(i), map[string]any{"exp": testNow.Add(1000 * time.Hour).Unix()})
-		}
-		rt.Repeat(map[string]func(*rapid.T){
-			"advance": func(rt *rapid.T) {
-				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 400).Draw(rt, "seconds")) * time.Second)
-			},
-			"publish": func(rt *rapid.T) {
-				m.published = rapid.SliceOfNDistinct(rapid.IntRange(0, keys-1), 0, keys, rapid.ID).Draw(rt, "keys")
-			},
-			"break": func(*rapid.T) { m.up = false },
-			"mend":  func(*rapid.T) { m.up = true },
-			"verify": func(rt *rapid.T) {
-				key := rapid.IntRange(0, keys-1).Draw(rt, "key")
-				before, due := len(m.attempts), m.sinceAttempt() >= cooldown
-				_, err := a.Verify(t.Context(), tokens[key])
-				settle(a)
-				m.check(rt, key, err, before, due)
-			},
-			"": func(rt *rapid.T) { m.checkPace(rt) },
+			rt.Repeat(map[string]func(*rapid.T){
+				"advance": func(rt *rapid.T) {
+					time.Sleep(time.Duration(rapid.IntRange(1, 400_000).Draw(rt, "milliseconds")) * time.Millisecond)
+				},
+				"publish": func(rt *rapid.T) {
+					m.published = rapid.SliceOfNDistinct(rapid.IntRange(0, keys-1), 0, keys, rapid.ID).Draw(rt, "keys")
+				},
+				"break": func(*rapid.T) { m.up = false },
+				"mend":  func(*rapid.T) { m.up = true },
+				"verify": func(rt *rapid.T) {
+					key := rapid.IntRange(0, keys-1).Draw(rt, "key")
+					before, due := len(m.attempts), m.mayFetch()
+					_, err := a.Verify(t.Context(), tokens[key])
+					settle(a)
+					m.check(rt, key, err, before, due)
+				},
+				"": func(rt *rapid.T) { m.checkPace(rt) },
+			})
 		})
 	})
 }

@@ -53,8 +53,7 @@ func TestRotation(t *testing.T) {
 	verifies(t, a, "first key", oldToken, nil)
 
 	server.serve(keySetOf(first.jwk(t, "first", nil), second.jwk(t, "second", nil)))
-	verifies(t, a, "new key within the cooldown", newToken, errUnknownKey)
-	clock.advance(cooldown)
+	clock.advance(fetchGap)
 	verifies(t, a, "new key at first use", newToken, nil)
 	verifies(t, a, "old key beside it", oldToken, nil)
 	if n := server.fetches(); n != 2 {
@@ -73,7 +72,7 @@ func TestRotation(t *testing.T) {
 	}
 	identity, _ = a.Verify(t.Context(), oldToken)
 	server.serve(keySetOf(second.jwk(t, "second", nil)))
-	clock.advance(cooldown)
+	clock.advance(fetchGap)
 	if again, err := a.Verify(t.Context(), oldToken); err != nil || again != identity {
 		t.Errorf("the token is not cached when its key goes: %v", err)
 	}
@@ -88,7 +87,7 @@ func TestRefreshKeepsCachedTokens(t *testing.T) {
 	clock := newClock()
 	s, other := newSigner(t, "ES256"), newSigner(t, "ES256")
 	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
-	a := newRemoteFixture(t, server, func(c *Config) { c.Now, c.KeyRefresh = clock.Now, cooldown })
+	a := newRemoteFixture(t, server, func(c *Config) { c.Now, c.KeyRefresh = clock.Now, leastRefresh })
 	verifies(t, a, "at first", s.token(t, nil), nil)
 	token := s.token(t, map[string]any{"jti": "kept"})
 	identity, err := a.Verify(t.Context(), token)
@@ -96,7 +95,7 @@ func TestRefreshKeepsCachedTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	refresh := func() {
-		clock.advance(cooldown)
+		clock.advance(leastRefresh)
 		if _, err := a.Verify(t.Context(), token); err != nil {
 			t.Error(err)
 		}
@@ -112,39 +111,31 @@ func TestRefreshKeepsCachedTokens(t *testing.T) {
 	verifies(t, a, "token of the key in its place", other.token(t, nil), nil)
 }
 
-// TestRandomKidsCauseOneFetch sends a thousand at once, at a slow issuer: one fetch, and nobody waits much longer than it takes.
-func TestRandomKidsCauseOneFetch(t *testing.T) {
+// TestRandomKidsCauseAFetchEachGap sends a thousand made-up kids in a second, at a slow issuer. Fetches stay fetchGap
+// apart, nobody waits for more than two of them, and known kids wait for none.
+func TestRandomKidsCauseAFetchEachGap(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 300 * time.Millisecond
 		s := newSigner(t, "ES256")
 		document := keySetOf(s.jwk(t, testKeyID, nil))
-		var fetches int // by one goroutine at a time, which is what is tested: the race detector watches
+		var fetched []time.Time // by one goroutine at a time, which is what is tested: the race detector watches
 		client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
-			fetches++
+			fetched = append(fetched, time.Now())
 			time.Sleep(slow)
 			return answerOf(document), nil
 		})}
-		c := testConfig("ES256")
-		c.Now, c.JWKSURL, c.HTTPClient = nil, "https://issuer.example/keys", client
-		a, err := New(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := remoteAuthenticator(t, client)
 		lasting := map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800}
 		verifies(t, a, "a good token", s.token(t, lasting), nil)
-		time.Sleep(cooldown)
-		fetches = 0
 		var group sync.WaitGroup
-		began := time.Now()
 		for i := range 1000 {
 			group.Go(func() {
 				time.Sleep(time.Duration(i) * time.Millisecond)
 				arrived := time.Now()
 				verifies(t, a, "a random kid", s.named(t, fmt.Sprintf("kid-%d", i), lasting), errUnknownKey)
-				left := max(0, slow-arrived.Sub(began))
-				if waited := time.Since(arrived); waited > left+50*time.Millisecond {
-					t.Errorf("kid %d waited %v, the fetch took %v longer", i, waited, left)
+				if waited := time.Since(arrived); waited > 2*(fetchGap+slow) {
+					t.Errorf("kid %d waited %v", i, waited)
 				}
 			})
 			group.Go(func() {
@@ -156,14 +147,72 @@ func TestRandomKidsCauseOneFetch(t *testing.T) {
 			})
 		}
 		group.Wait()
-		if fetches != 1 {
-			t.Errorf("%d fetches for a thousand random kids in a second", fetches)
+		for i := 1; i < len(fetched); i++ {
+			if gap := fetched[i].Sub(fetched[i-1]); gap < fetchGap {
+				t.Errorf("fetches %d and %d are %v apart", i-1, i, gap)
+			}
+		}
+		if n := len(fetched); n > 4 {
+			t.Errorf("%d fetches for a thousand random kids in a second", n)
 		}
 	})
 }
 
-// TestColdRandomKidsCauseOneFetch is the same where no key was ever fetched, with the issuer up and down.
-func TestColdRandomKidsCauseOneFetch(t *testing.T) {
+// TestUnknownKidsDoNotDelayANewKey lets somebody send made-up kids all the time while the issuer publishes a new key. The
+// first token of the new key waits for one fetch and is accepted, wherever in the gap it arrives.
+func TestUnknownKidsDoNotDelayANewKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 300 * time.Millisecond
+		old, fresh := newSigner(t, "ES256"), newSigner(t, "ES256")
+		document := keySetOf(old.jwk(t, "old", nil))
+		client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			read := document // as the issuer has it when the fetch begins
+			time.Sleep(slow)
+			return answerOf(read), nil
+		})}
+		lasting := map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800}
+		for at := time.Duration(0); at < 2*time.Second; at += 50 * time.Millisecond {
+			document = keySetOf(old.jwk(t, "old", nil))
+			a := remoteAuthenticator(t, client)
+			ctx, stop := context.WithCancel(t.Context())
+			var group sync.WaitGroup
+			for range 5 {
+				group.Go(func() {
+					for i := 0; ctx.Err() == nil; i++ {
+						_, _ = a.Verify(ctx, old.named(t, fmt.Sprintf("made-up-%d", i), lasting))
+						time.Sleep(time.Millisecond)
+					}
+				})
+			}
+			time.Sleep(3*time.Second + at)
+			document = keySetOf(old.jwk(t, "old", nil), fresh.jwk(t, "new", nil))
+			arrived := time.Now()
+			verifies(t, a, fmt.Sprintf("the new key, published %v on", at), fresh.named(t, "new", lasting), nil)
+			if waited := time.Since(arrived); waited > 2*slow+fetchGap {
+				t.Errorf("the new key's token waited %v", waited)
+			}
+			stop()
+			group.Wait()
+		}
+	})
+}
+
+// remoteAuthenticator makes an authenticator whose keys a client fetches, by the machine's clock.
+func remoteAuthenticator(t *testing.T, client *http.Client) *Authenticator {
+	t.Helper()
+	c := testConfig("ES256")
+	c.Now, c.JWKSURL, c.HTTPClient = nil, "https://issuer.example/keys", client
+	a, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// TestColdRandomKidsShareFetches: where no key was ever fetched, random kids that come at once share one fetch, and those
+// that come while it goes on share the next. While the issuer is down there is only one.
+func TestColdRandomKidsShareFetches(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]error{http.StatusOK: errUnknownKey, http.StatusBadGateway: tenantdb.ErrAuthUnavailable} {
 		s := newSigner(t, "ES256")
@@ -178,7 +227,7 @@ func TestColdRandomKidsCauseOneFetch(t *testing.T) {
 			group.Go(func() { verifies(t, a, "a random kid", token, want) })
 		}
 		group.Wait()
-		if n := server.fetches(); n != 1 {
+		if n := server.fetches(); n > 2 || n != 1 && status != http.StatusOK {
 			t.Errorf("status %d: %d fetches", status, n)
 		}
 	}
@@ -215,11 +264,11 @@ func TestIssuerDown(t *testing.T) {
 	verifies(t, a, "other token at the maximum age", s.token(t, day), tenantdb.ErrAuthUnavailable)
 	settle(a)
 	server.serve(document)
-	clock.advance(cooldown)
+	clock.advance(retryAfter + time.Second)
 	verifies(t, a, "the issuer is back", last, nil)
 }
 
-// TestFailedStartIsRetriedSoon: without keys the next attempt need not wait for the whole cooldown.
+// TestFailedStartIsRetriedSoon: a failed fetch is tried again after retryAfter.
 func TestFailedStartIsRetriedSoon(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
