@@ -93,3 +93,17 @@ func (r *Reporter) Allow(caller string, now time.Time) (leftOut int, ok bool) {
 
 // Keys counts the callers in the table.
 func (r *Reporter) Keys() int { return len(r.tallies) }
+
+// Cutoffs say how old facts about tenants may be.
+type Cutoffs struct{ c cutoffs }
+
+// Drained notes that a tenant was drained.
+func (c *Cutoffs) Drained(tenantID string, at time.Duration) { c.c.raise(tenantID, at) }
+
+// Refuses reports whether facts are too old.
+func (c *Cutoffs) Refuses(tenantID string, asOf time.Duration) bool {
+	return c.c.refuses(tenantID, asOf)
+}
+
+// Len is how many tenants have a cutoff of their own.
+func (c *Cutoffs) Len() int { return len(c.c.tenants) }

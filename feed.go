@@ -104,7 +104,7 @@ func (r *resolver) review(ctx context.Context, pool *Pool) {
 			asked := time.Now()
 			tenant, err := r.host.Tenants.Get(ctx, id)
 			if err != nil || !tenant.Open() && tenant.Status != hostdb.TenantProvisioning {
-				pool.Retire(id) // where in doubt too: who comes next opens it anew
+				pool.shut(id, asked.Sub(start)) // where in doubt too: who comes next opens it anew
 			} else {
 				pool.renew(tenant, asked)
 			}

@@ -103,18 +103,13 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	if err != nil {
 		return nil, explain(err, "").of(identity, tenant, nil)
 	}
-	found, err := m.find(ctx, identity, keyOf(user, tenant), at)
-	if err != nil {
-		return nil, explain(err, tenant.ID+tenant.Slug).of(identity, tenant, nil)
+	found, dated, db, err := m.admit(ctx, identity, keyOf(user, tenant), at, rules)
+	var facts *facts // nil where nothing is known
+	if found != nil {
+		facts = found.Value()
 	}
-	facts := found.Value()
-	dated, err := m.policy.judge(facts, m.now, rules)
 	if err != nil {
 		return nil, explain(err, tenant.ID+tenant.Slug).of(identity, tenant, facts)
-	}
-	db, err := facts.database(m.pool)
-	if err != nil {
-		return nil, explain(err, facts.Tenant.ID).of(identity, tenant, facts)
 	}
 	scope := &scopeContext{Context: ctx, m: m, identity: identity, found: found, rules: rules}
 	scope.lease.begin(db)
@@ -122,6 +117,31 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 		scope.scope.Store(scope.granted(&dated))
 	}
 	return scope, nil
+}
+
+// admit decides whether a caller may enter a tenant, and claims its database. Facts from before a drain of the tenant are loaded anew.
+// Where the answer is no it returns what was found all the same.
+func (m *Middleware) admit(ctx context.Context, id *Identity, key accessKey, at time.Time, rules Rules) (*entry, grant, claim, error) {
+	for reloads := 0; ; reloads++ {
+		found, err := m.find(ctx, id, key, at)
+		if err != nil {
+			return nil, grant{}, claim{}, err
+		}
+		facts := found.Value()
+		dated, err := m.policy.judge(facts, m.now, rules)
+		if err != nil {
+			return found, grant{}, claim{}, err
+		}
+		db, err := facts.database(m.pool)
+		if err == nil {
+			return found, dated, db, nil
+		}
+		if !errors.Is(err, errOutdated) || reloads == maxReloads {
+			return found, grant{}, claim{}, explain(err, facts.Tenant.ID)
+		}
+		m.resolver.cache.TenantChanged(facts.Tenant.ID)
+		at = time.Time{} // it may have waited
+	}
 }
 
 // signIn decides a request that needs a caller, and no tenant.
@@ -191,15 +211,10 @@ func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Contex
 	if m.closed.Load() {
 		return nil, nil, explain(because(ErrHostUnavailable, errClosed), "")
 	}
-	asked := time.Now()
-	tenant, err := m.openTenant(ctx, tenantID)
+	tenant, db, err := m.claimOpen(ctx, tenantID)
 	if errors.Is(err, ErrInvalidTenant) {
 		return nil, nil, explain(err, "")
 	}
-	if err != nil {
-		return nil, nil, explain(err, tenantID)
-	}
-	db, err := m.pool.claim(tenant, asked)
 	if err != nil {
 		return nil, nil, explain(err, tenantID)
 	}
@@ -207,6 +222,21 @@ func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Contex
 	scope.scope.Store(&Scope{Tenant: tenant, ctx: scope})
 	scope.lease.begin(db)
 	return scope, scope.release, nil
+}
+
+// claimOpen claims the database of a tenant that may be entered. It asks again where the tenant was drained meanwhile.
+func (m *Middleware) claimOpen(ctx context.Context, id string) (*hostdb.TenantCatalog, claim, error) {
+	for reloads := 0; ; reloads++ {
+		asked := time.Now()
+		tenant, err := m.openTenant(ctx, id)
+		if err != nil {
+			return nil, claim{}, err
+		}
+		db, err := m.pool.claim(tenant, asked)
+		if !errors.Is(err, errOutdated) || reloads == maxReloads {
+			return tenant, db, err
+		}
+	}
 }
 
 // openTenant returns a tenant that may be entered.

@@ -86,6 +86,7 @@ type Pool struct {
 	retiring map[*tenantDB]chan struct{} // marked, until their last lease ends and they have closed; the channel, if any, closes then
 	all      ring                        // of tenants
 	open     ring                        // of those that hold a SQLite file open
+	cutoffs  cutoffs
 	closed   bool
 }
 
@@ -162,6 +163,9 @@ func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, []*ten
 	t, since := p.tenants[tenant.ID], time.Duration(0)
 	if !asOf.IsZero() {
 		since = asOf.Sub(start)
+	}
+	if p.cutoffs.refuses(tenant.ID, since) {
+		return claim{}, nil, because(ErrTenantUnavailable, errOutdated)
 	}
 	if t.serves(tenant.DBURL, since) {
 		if c, held := t.hold(); held {
@@ -339,39 +343,6 @@ func (p *Pool) moved(tenant *hostdb.TenantCatalog) bool {
 	defer p.mu.Unlock()
 	t := p.tenants[tenant.ID]
 	return t != nil && !t.at(tenant.DBURL)
-}
-
-// Retire has a tenant's database closed as soon as no lease holds it; whoever comes next opens it anew. It returns at once.
-func (p *Pool) Retire(tenantID string) {
-	p.mu.Lock()
-	var unused []*tenantDB
-	if t := p.tenants[tenantID]; t != nil {
-		unused = p.retire(t)
-	}
-	p.mu.Unlock()
-	closeAll(unused)
-	p.pg.Retire(tenantID)
-}
-
-// Drain is Retire that waits until every lease on the tenant's database has ended and it is closed, or ctx has. See to it first
-// that nobody is let in any more.
-func (p *Pool) Drain(ctx context.Context, tenantID string) error {
-	p.Retire(tenantID)
-	for {
-		gone := p.leaving(tenantID)
-		if gone == nil {
-			break
-		}
-		select {
-		case <-gone:
-		case <-ctx.Done():
-			return fmt.Errorf("tenantdb: draining tenant %s: requests still hold its database: %w", tenantID, ctx.Err())
-		}
-	}
-	if err := p.pg.Drain(ctx, tenantID); err != nil {
-		return fmt.Errorf("tenantdb: draining tenant %s: %w", tenantID, err)
-	}
-	return nil
 }
 
 // leaving returns what closes as soon as a retired database of a tenant (any, for "") has closed; nil where there is none.

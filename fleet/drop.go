@@ -60,9 +60,9 @@ func (f *Fleet) clear(ctx context.Context, tenant *hostdb.TenantCatalog, _ *host
 	return tenant, f.remove(ctx, tenant, seal)
 }
 
-// remove removes a closed tenant's database once nobody in this process holds it.
+// remove removes a closed tenant's database once nobody holds it, as far as drain waits.
 func (f *Fleet) remove(ctx context.Context, tenant *hostdb.TenantCatalog, seal sealing) error {
-	if err := f.pool.Drain(ctx, tenant.ID); err != nil {
+	if err := f.drain(ctx, tenant.ID); err != nil {
 		return err
 	}
 	f.logger.DebugContext(ctx, "dropping", "tenant", tenant.ID, "step", "drained")

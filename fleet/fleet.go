@@ -42,6 +42,10 @@ type Config struct {
 	// Lease is how long work on a tenant stays a process's own without a sign of life in the host database, at least 100 ms.
 	// Default 1 min: after a crash others wait that long.
 	Lease time.Duration
+	// WaitForOthers is how long Suspend, Maintenance and Drop wait for other processes, beside the wait for this one's requests. Give
+	// the others' CacheConfig.MaxStaleness, within which they notice the change, and the time that their longest request takes. A
+	// process that can't reach the host database notices later, within its CacheConfig.MaxStaleIfDown. Default 0: they don't wait.
+	WaitForOthers time.Duration
 	// Logger receives what happens to tenants. Default: none.
 	Logger *slog.Logger
 }
@@ -55,6 +59,7 @@ type Fleet struct {
 	seed   func(context.Context, *hostdb.TenantCatalog, *sql.DB) error
 	name   string // by which this process's claims of jobs are known
 	lease  time.Duration
+	others time.Duration // Config.WaitForOthers
 	logger *slog.Logger
 }
 
@@ -67,6 +72,8 @@ func New(cfg Config) (*Fleet, error) {
 		return nil, errors.New("fleet: Config.Pool: give the pool that serves the tenants")
 	case cfg.Lease != 0 && cfg.Lease < 100*time.Millisecond:
 		return nil, errors.New("fleet: Config.Lease: give at least 100ms")
+	case cfg.WaitForOthers < 0:
+		return nil, errors.New("fleet: Config.WaitForOthers: can't be negative")
 	case cfg.Server == "":
 		cfg.Server = hostdb.Secret(cfg.Host.URI())
 	}
@@ -78,7 +85,8 @@ func New(cfg Config) (*Fleet, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(), lease: cfg.Lease, logger: cfg.Logger}
+	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(), lease: cfg.Lease, others: cfg.WaitForOthers,
+		logger: cfg.Logger}
 	withTemplate := schema.files != nil && !cfg.NoTemplate
 	if strings.HasPrefix(cfg.Server.Reveal(), "sqlite:") {
 		f.server = &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate}
