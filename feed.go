@@ -28,13 +28,17 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 	f.stop, f.changed, f.wake = stop, make(map[string]struct{}), make(chan struct{}, 1)
 	f.running.Go(func() {
 		for delivery, err := range r.host.Changes(ctx) {
-			if f.failing.Swap(err != nil) != (err != nil) && err != nil {
-				logger.WarnContext(ctx, "the host database can't be asked for changes", "cause", printable(err.Error(), maxCause))
+			if err != nil {
+				if !f.failing.Swap(true) {
+					logger.WarnContext(ctx, "the host database's changes can't be relied on", "cause", printable(err.Error(), maxCause))
+				}
+				continue
 			}
-			if err == nil {
-				r.apply(delivery)
-				f.note(pool, delivery)
+			if !delivery.PolledAt.IsZero() {
+				f.failing.Store(false)
 			}
+			r.apply(delivery)
+			f.note(pool, delivery)
 		}
 		f.failing.Store(true)
 	})
@@ -62,7 +66,9 @@ func (r *resolver) apply(delivery hostdb.Delivery) {
 			r.cache.Reset()
 		}
 	}
-	r.cache.Polled(delivery.PolledAt)
+	if !delivery.PolledAt.IsZero() {
+		r.cache.Polled(delivery.PolledAt)
+	}
 }
 
 // note remembers the changed tenants whose databases the pool holds.

@@ -33,6 +33,7 @@ type DB struct {
 	Tables
 	engine engine
 	origin *origin
+	pooled bool // a pooler stands before the PostgreSQL server
 	config *Config
 	write  *sql.DB // SQLite: one connection
 	read   *sql.DB // PostgreSQL: the same as write

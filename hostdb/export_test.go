@@ -73,3 +73,23 @@ func (p APoller) Poll(ctx context.Context) error {
 func (p APoller) Close() {
 	p.at.close()
 }
+
+// Verified are the objects that Verify looks for.
+func Verified(onPostgres bool) (objects []string) {
+	if !onPostgres {
+		for _, row := range objectRows() {
+			objects = append(objects, row[0]+" "+row[1])
+		}
+		return objects
+	}
+	for _, row := range triggerRows() {
+		objects = append(objects, "trigger "+row[1])
+	}
+	for _, name := range uniqueKeys {
+		objects = append(objects, "key "+name)
+	}
+	for _, name := range otherConstraints {
+		objects = append(objects, "constraint "+name)
+	}
+	return objects
+}

@@ -24,6 +24,8 @@ type feed struct {
 type cursor interface {
 	// poll returns what was committed since the last poll; reset: all that is known is that something may have been.
 	poll(ctx context.Context) (changes []Change, reset bool, err error)
+	// verify looks for what is wrong with what the log rests on. It is called after a poll that went well.
+	verify(ctx context.Context) ([]Fault, error)
 	// wait returns when ctx ends, or earlier when there may be something to poll.
 	wait(ctx context.Context)
 	// close frees what the cursor holds.
@@ -99,18 +101,19 @@ func (f *feed) wakeLocked() {
 func (f *feed) run(ctx context.Context) {
 	at := f.db.newCursor()
 	defer at.close()
+	watch := &watch{db: f.db}
 	var pruned time.Time
 	for {
 		started := f.db.config.Now()
-		changes, reset, err := f.poll(ctx, at)
+		found, err := f.poll(ctx, at, watch, started)
 		if ctx.Err() != nil {
 			return
 		}
-		f.deliver(Delivery{PolledAt: started, Changes: changes, Reset: reset}, err)
-		if err == nil && started.Sub(pruned) > f.db.config.Retention/4 {
+		f.deliver(found, err)
+		if found != nil && started.Sub(pruned) > f.db.config.Retention/4 {
 			pruned = started
 			if err := f.db.prune(ctx); err != nil && ctx.Err() == nil {
-				f.deliver(Delivery{}, err)
+				f.deliver(nil, err)
 			}
 		}
 		f.pause(ctx, at)
@@ -123,14 +126,26 @@ func (f *feed) run(ctx context.Context) {
 // pollTimeout bounds one poll, so that a server that hangs is reported.
 const pollTimeout = 5 * time.Second
 
-func (f *feed) poll(ctx context.Context, at cursor) ([]Change, bool, error) {
+// poll verifies when it is time to, and polls. While something is wrong there are both what it found, which promises nothing, and an
+// error.
+func (f *feed) poll(ctx context.Context, at cursor, watch *watch, started time.Time) (*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	changes, reset, err := at.poll(ctx)
-	if len(changes) > maxChanges {
-		return nil, true, err
+	if err := watch.look(ctx, at, started); err != nil {
+		return nil, translate(ctx, err, nothing)
 	}
-	return changes, reset, translate(ctx, err, nothing)
+	changes, reset, err := at.poll(ctx)
+	if err != nil {
+		return nil, translate(ctx, err, nothing)
+	}
+	found := &Delivery{PolledAt: started, Changes: changes, Reset: watch.polled(reset) || len(changes) > maxChanges}
+	if found.Reset {
+		found.Changes = nil
+	}
+	if watch.distrust != nil {
+		found.PolledAt = time.Time{}
+	}
+	return found, watch.distrust
 }
 
 // pause waits for the interval, for Wake or for a hint of the database's.
@@ -150,7 +165,7 @@ func (f *feed) pause(ctx context.Context, at cursor) {
 }
 
 // deliver hands a poll's outcome to every subscriber.
-func (f *feed) deliver(found Delivery, err error) {
+func (f *feed) deliver(found *Delivery, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for sub := range f.subscribers {
@@ -168,31 +183,35 @@ type subscriber struct {
 	err     error
 }
 
-// put adds a poll's outcome to what is pending.
-func (s *subscriber) put(found Delivery, err error) {
+// put adds a poll's outcome to what is pending. Subscribers share found.
+func (s *subscriber) put(found *Delivery, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = err
-	if err == nil {
-		if s.fresh {
-			found.Reset = true
-			s.fresh = false
-		}
-		if s.pending != nil {
-			found.Reset = found.Reset || s.pending.Reset
-			found.Changes = append(s.pending.Changes, found.Changes...)
-		}
-		if found.Reset = found.Reset || len(found.Changes) > maxChanges; found.Reset {
-			found.Changes = nil
-		} else {
-			found.Changes = found.Changes[:len(found.Changes):len(found.Changes)] // subscribers share the array
-		}
-		s.pending = &found
+	if found != nil {
+		s.add(*found)
 	}
 	select {
 	case s.ready <- struct{}{}:
 	default:
 	}
+}
+
+func (s *subscriber) add(found Delivery) {
+	if s.fresh {
+		found.Reset = true
+		s.fresh = false
+	}
+	if s.pending != nil {
+		found.Reset = found.Reset || s.pending.Reset
+		found.Changes = append(s.pending.Changes, found.Changes...)
+	}
+	if found.Reset = found.Reset || len(found.Changes) > maxChanges; found.Reset {
+		found.Changes = nil
+	} else {
+		found.Changes = found.Changes[:len(found.Changes):len(found.Changes)] // subscribers share the array
+	}
+	s.pending = &found
 }
 
 // take returns what is pending: a delivery, an error that came after it, or both.

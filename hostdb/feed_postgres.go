@@ -2,6 +2,9 @@ package hostdb
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,27 +24,57 @@ type postgresCursor struct {
 	db       *DB
 	conn     *pgx.Conn
 	notified bool
+	text     string // the query; servers differ in what they tell about themselves
 	snapshot string // what has been delivered: every transaction visible in it
 	identity string // the cluster, its timeline, the database, the table, and when the server started
 	polled   time.Time
 }
 
+// pollPostgres is the query for what is new; the first %s is the server's identity.
+//
 // The cursor is a snapshot, since transactions commit in another order than they take ids. Whatever is visible now and was
 // not visible then is new. The floor says which transactions' rows have been pruned. A restored backup may have used more transaction
 // ids by now than the server had before, but it has been started; and a crash may lose what synchronous_commit = off had reported.
+//
+// In a dump that another cluster restores, ids are the old cluster's. Where one of them is still to come, alien is true: no row that
+// a transaction of this cluster wrote and that can be seen has such an id.
 const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
 	p AS MATERIALIZED (SELECT coalesce(nullif($1, ''), s.snapshot::text)::pg_snapshot AS snapshot FROM s)
-	SELECT s.snapshot::text,
-		(SELECT system_identifier FROM pg_control_system())::text || '/' ||
-			left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' ||
-			(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' || 'host_changes'::regclass::oid::text || '/' ||
-			extract(epoch FROM pg_postmaster_start_time())::text,
-		(SELECT floor FROM host_feed_floor) > pg_snapshot_xmin(p.snapshot)
-			OR pg_snapshot_xmax(p.snapshot) > pg_snapshot_xmax(s.snapshot),
+	SELECT s.snapshot::text, %s,
+		coalesce((SELECT floor FROM host_feed_floor) > pg_snapshot_xmin(p.snapshot), true)
+			OR pg_snapshot_xmax(p.snapshot) > pg_snapshot_xmax(s.snapshot) AS lost,
+		coalesce((SELECT floor FROM host_feed_floor) > pg_snapshot_xmax(s.snapshot), false)
+			OR coalesce((SELECT xid FROM host_changes ORDER BY xid DESC LIMIT 1) >= pg_snapshot_xmax(s.snapshot), false) AS alien,
 		coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
 	FROM s CROSS JOIN p LEFT JOIN host_changes c
 		ON c.xid >= pg_snapshot_xmin(p.snapshot) AND NOT pg_visible_in_snapshot(c.xid, p.snapshot)
 	LIMIT 10001`
+
+// everyIdentity is what every server tells: which database and table it is, and when the server started.
+const everyIdentity = `(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' || 'host_changes'::regclass::oid::text ||
+			'/' || extract(epoch FROM pg_postmaster_start_time())::text`
+
+// furtherIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some roles are refused them. A
+// server that takes over from another has another start, too, so that nothing rests on these alone.
+var furtherIdentities = []string{"(SELECT system_identifier FROM pg_control_system())::text", "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"}
+
+// pollText returns the query for what the server at a connection tells.
+func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
+	identity := everyIdentity
+	for _, further := range furtherIdentities {
+		_, err := conn.Exec(ctx, "SELECT "+further)
+		var refused *pgconn.PgError
+		switch {
+		case err == nil:
+			identity += " || '/' || " + further
+		case errors.As(err, &refused) && slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
+			// No right to it, not supported, no such function, or not in this state.
+		default:
+			return "", err
+		}
+	}
+	return fmt.Sprintf(pollPostgres, identity), nil
+}
 
 // connect opens the connection, if there is none.
 func (c *postgresCursor) connect(ctx context.Context) error {
@@ -55,8 +88,8 @@ func (c *postgresCursor) connect(ctx context.Context) error {
 		return err
 	}
 	c.conn = conn
-	if c.db.config.NoNotify {
-		return nil
+	if c.text, err = pollText(ctx, conn); err != nil || c.db.config.NoNotify || c.db.pooled {
+		return err // behind a pooler another client's transaction would hear what this one listens to
 	}
 	_, err = conn.Exec(ctx, "LISTEN hostdb_changes")
 	return err
@@ -80,7 +113,7 @@ func (c *postgresCursor) poll(ctx context.Context) ([]Change, bool, error) {
 // look asks for what has not been delivered.
 func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 	c.notified = false
-	rows, err := c.conn.Query(ctx, pollPostgres, c.snapshot)
+	rows, err := c.conn.Query(ctx, c.text, c.snapshot)
 	if err != nil {
 		return nil, false, err
 	}
@@ -88,14 +121,14 @@ func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 	var (
 		changes            []Change
 		snapshot, identity string
-		lost, reset        bool
+		lost, alien, reset bool
 	)
 	for rows.Next() {
 		var change Change
-		if err := rows.Scan(&snapshot, &identity, &lost, &change.Kind, &change.UserID, &change.TenantID, &change.PlanID); err != nil {
+		if err := rows.Scan(&snapshot, &identity, &lost, &alien, &change.Kind, &change.UserID, &change.TenantID, &change.PlanID); err != nil {
 			return nil, false, err
 		}
-		reset = reset || lost || change.Kind == "reset"
+		reset = reset || lost || alien || change.Kind == "reset"
 		if change.Kind != "" {
 			changes = append(changes, change)
 		}
@@ -103,9 +136,41 @@ func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 	if err := rows.Err(); err != nil {
 		return nil, false, err
 	}
+	if alien {
+		for _, statement := range naturalize {
+			if _, err := c.conn.Exec(ctx, statement); err != nil {
+				return nil, false, err
+			}
+		}
+	}
 	reset = reset || identity != c.identity
 	c.snapshot, c.identity = snapshot, identity
 	return changes, reset, nil
+}
+
+// verify implements cursor.
+func (c *postgresCursor) verify(ctx context.Context) (faults []Fault, err error) {
+	if err = c.connect(ctx); err == nil {
+		faults, err = c.faults(ctx)
+	}
+	if err != nil {
+		c.close()
+	}
+	return faults, err
+}
+
+func (c *postgresCursor) faults(ctx context.Context) (faults []Fault, err error) {
+	rows, err := c.conn.Query(ctx, verifyPostgres)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := readFault(rows, &faults); err != nil {
+			return nil, err
+		}
+	}
+	return faults, rows.Err()
 }
 
 // pollGap keeps a storm of notifications from becoming a storm of polls.
@@ -130,5 +195,6 @@ func (c *postgresCursor) close() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = c.conn.Close(ctx)
+		c.conn = nil
 	}
 }

@@ -15,15 +15,26 @@ type sqliteCursor struct {
 	conn    *sql.Conn
 	version int64 // data_version: it changes when another connection has committed
 	last    int64
+	trace   string // of the last change; "" where it has been pruned
 	started bool
 }
 
-const pollSQLite = `SELECT f.floor, (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'host_changes'),
-		coalesce(c.id, 0), coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
-	FROM host_feed_floor f LEFT JOIN host_changes c ON c.id > $1 ORDER BY c.id LIMIT 10001`
+// newestSQLite is the id of the newest change that there has been.
+const newestSQLite = "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'host_changes')"
 
-// connect opens the connection, if there is none.
+// trace is what tells a change from another one with its id, which a restored copy of the file may hold.
+const trace = "coalesce((SELECT changed_at || kind || coalesce(user_id, '') || coalesce(tenant_id, '') || coalesce(plan_id, '') FROM host_changes WHERE id = "
+
+const pollSQLite = `SELECT coalesce(f.floor, 9223372036854775807), ` + newestSQLite + `,
+		` + trace + `$1), ''), ` + trace + newestSQLite + `), ''),
+		coalesce(c.id, 0), coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
+	FROM (SELECT 1) LEFT JOIN host_feed_floor f LEFT JOIN host_changes c ON c.id > $1 ORDER BY c.id LIMIT 10001`
+
+// connect opens the connection, if there is none, to the file that the database was opened with.
 func (c *sqliteCursor) connect(ctx context.Context) error {
+	if err := c.db.lookAtFile(); err != nil {
+		return err
+	}
 	if c.conn != nil {
 		return nil
 	}
@@ -43,9 +54,6 @@ func (c *sqliteCursor) connect(ctx context.Context) error {
 
 // poll implements cursor.
 func (c *sqliteCursor) poll(ctx context.Context) ([]Change, bool, error) {
-	if err := c.db.lookAtFile(); err != nil {
-		return nil, false, err
-	}
 	if err := c.connect(ctx); err != nil {
 		return nil, false, err
 	}
@@ -73,10 +81,11 @@ func (c *sqliteCursor) read(ctx context.Context) ([]Change, bool, error) {
 	var (
 		changes           []Change
 		floor, newest, id int64
+		before, trace     string
 	)
 	for rows.Next() {
 		var change Change
-		if err := rows.Scan(&floor, &newest, &id, &change.Kind, &change.UserID, &change.TenantID, &change.PlanID); err != nil {
+		if err := rows.Scan(&floor, &newest, &before, &trace, &id, &change.Kind, &change.UserID, &change.TenantID, &change.PlanID); err != nil {
 			return nil, false, err
 		}
 		if id != 0 {
@@ -86,9 +95,22 @@ func (c *sqliteCursor) read(ctx context.Context) ([]Change, bool, error) {
 	if err := rows.Err(); err != nil {
 		return nil, false, err
 	}
-	reset := !c.started || floor > c.last || newest < c.last
-	c.started, c.version, c.last = true, version, newest
+	another := before != c.trace && (before != "" || floor < c.last) // else it has been pruned
+	reset := !c.started || floor > c.last || newest < c.last || another
+	c.started, c.version, c.last, c.trace = true, version, newest, trace
 	return changes, reset, nil
+}
+
+// verify implements cursor.
+func (c *sqliteCursor) verify(ctx context.Context) (faults []Fault, err error) {
+	if err := c.connect(ctx); err != nil {
+		return nil, err
+	}
+	err = each(ctx, c.conn, verifySQLite, func(row scanner) error { return readFault(row, &faults) })
+	if err != nil {
+		c.close()
+	}
+	return faults, err
 }
 
 // wait implements cursor. Own commits end ctx.

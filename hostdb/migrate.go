@@ -100,7 +100,7 @@ func refuseForeign(ctx context.Context, e engine, on querier) error {
 }
 
 // each runs a query outside of any session.
-func each(ctx context.Context, on querier, text string, read func(scanner) error) error {
+func each(ctx context.Context, on asker, text string, read func(scanner) error) error {
 	rows, err := on.QueryContext(ctx, text)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package hostdb
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"time"
 )
 
@@ -31,6 +32,11 @@ type Config struct {
 	// NoUpgrade refuses a database whose schema isn't of this library's version, with ErrInvalid on "url", where Open creates or
 	// upgrades it: for programs that only look, such as an operator's.
 	NoUpgrade bool
+	// VerifyInterval is how often Changes verifies what it rests on (DB.Verify), default 30 s. A trigger that is disabled and enabled
+	// again between two looks goes unnoticed, and so do the changes meanwhile.
+	VerifyInterval time.Duration
+	// Logger receives what Verify finds, default none.
+	Logger *slog.Logger
 	// Now is the clock, default time.Now. Tests set it.
 	Now func() time.Time
 }
@@ -46,10 +52,16 @@ func (c Config) withDefaults() (*Config, error) {
 		return nil, invalid("PollInterval", "is negative")
 	case c.Retention < 0:
 		return nil, invalid("Retention", "is negative")
+	case c.VerifyInterval < 0:
+		return nil, invalid("VerifyInterval", "is negative")
 	}
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
 	c.PollInterval = cmp.Or(c.PollInterval, time.Second)
 	c.Retention = cmp.Or(c.Retention, time.Hour)
+	c.VerifyInterval = cmp.Or(c.VerifyInterval, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -85,6 +97,11 @@ func OpenConfig(ctx context.Context, config Config) (*DB, error) {
 	}
 	if err == nil {
 		err = db.prune(ctx) // a process that never listens adds changes too
+	}
+	if err == nil {
+		var faults []Fault
+		faults, err = db.Verify(ctx)
+		db.report(ctx, faults)
 	}
 	if err != nil {
 		_ = db.Close()

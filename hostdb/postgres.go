@@ -20,11 +20,10 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if server.ConnectTimeout == 0 {
 		server.ConnectTimeout = db.config.ConnectTimeout
 	}
-	pooled, err := db.migratePostgres(ctx, server.Copy())
-	if err != nil {
+	if err := db.migratePostgres(ctx, server.Copy()); err != nil {
 		return connectError(ctx, err)
 	}
-	if pooled {
+	if db.pooled {
 		server.DefaultQueryExecMode = unnamed(server)
 	} else if db.config.NoNotify {
 		server.RuntimeParams["hostdb.notify"] = "off" // PgBouncer refuses clients with a parameter that it doesn't know
@@ -41,10 +40,10 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	return nil
 }
 
-// migratePostgres upgrades the schema, and tells whether a pooler stands before the server.
-func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) (pooled bool, err error) {
+// migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.
+func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error {
 	server.DefaultQueryExecMode = unnamed(server)
-	err = db.migrate(ctx, stdlib.GetConnector(*server, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+	return db.migrate(ctx, stdlib.GetConnector(*server, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		var version, process uint32
 		const text = "SELECT current_setting('server_version_num')::int, pg_backend_pid()"
 		if err := conn.QueryRow(ctx, text, pgx.QueryExecModeExec).Scan(&version, &process); err != nil {
@@ -53,10 +52,9 @@ func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) (pool
 		if version < oldestPostgres {
 			return &FieldError{Field: "url", Err: ErrInvalid, Reason: "the server is older than PostgreSQL 13; upgrade it"}
 		}
-		pooled = process != conn.PgConn().PID() // a pooler makes up the process that it names when a client connects
+		db.pooled = process != conn.PgConn().PID() // a pooler makes up the process that it names when a client connects
 		return nil
 	})))
-	return pooled, err
 }
 
 // unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next transaction may be another

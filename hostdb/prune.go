@@ -13,12 +13,26 @@ func (db *DB) prune(ctx context.Context) error {
 	return db.pruneSQLite(ctx)
 }
 
+// naturalize removes what a dump brought along from another cluster and what would only become true, or would be told at every poll
+// until then, once this cluster comes to that transaction. A row that a transaction of this cluster wrote is never among it: where it
+// can be seen, its id is below the snapshot's end.
+var naturalize = []string{
+	"DELETE FROM host_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
+	"DELETE FROM host_feed_marks WHERE pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())",
+	"UPDATE host_feed_floor SET floor = '0' WHERE floor > pg_snapshot_xmax(pg_current_snapshot())",
+}
+
 // prunePostgres deletes what a snapshot of at least the retention ago could see all of. The age of a row itself says nothing:
 // its transaction may have committed long after it was written.
 func prunePostgres(ctx context.Context, s session) error {
 	var mine bool
 	if err := s.queryRow(ctx, "SELECT pg_try_advisory_xact_lock(7307206461662302)", nil, &mine); err != nil || !mine {
 		return err
+	}
+	for _, statement := range naturalize {
+		if _, err := s.exec(ctx, statement, nil, nothing); err != nil {
+			return err
+		}
 	}
 	statements := []struct {
 		text string
@@ -44,12 +58,17 @@ func prunePostgres(ctx context.Context, s session) error {
 func (db *DB) pruneSQLite(ctx context.Context) error {
 	limit := formatTime(db.config.Now().Add(-db.config.Retention).Add(-time.Millisecond))
 	var newest int64
-	err := session{db: db}.queryRow(ctx, "SELECT coalesce(max(id), 0) FROM host_changes WHERE changed_at < $1", []any{limit}, &newest)
-	if err != nil || newest == 0 {
+	var high bool // a floor above every id, as a copy without sqlite_sequence has it, would make every poll a Reset
+	err := session{db: db}.queryRow(ctx, "SELECT (SELECT coalesce(max(id), 0) FROM host_changes WHERE changed_at < $1), "+
+		"coalesce((SELECT floor FROM host_feed_floor) > "+newestSQLite+", 0)", []any{limit}, &newest, &high)
+	if err != nil || newest == 0 && !high {
 		return err
 	}
 	return db.InTx(ctx, func(tx *Tx) error {
 		s := session{db: db, tx: tx}
+		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = "+newestSQLite+" WHERE floor > "+newestSQLite, nil, nothing); err != nil {
+			return err
+		}
 		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = max(floor, $1)", []any{newest}, nothing); err != nil {
 			return err
 		}

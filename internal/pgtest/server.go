@@ -36,7 +36,7 @@ func start(settings ...string) (s *Server, err error) {
 	if err := s.write("password", password); err != nil {
 		return nil, err
 	}
-	initdb := s.command(s.program("initdb"), "--pgdata="+s.data(), "--username=postgres", "--auth=scram-sha-256",
+	initdb := s.command(s.Program("initdb"), "--pgdata="+s.data(), "--username=postgres", "--auth=scram-sha-256",
 		"--pwfile="+filepath.Join(s.dir, "password"), "--encoding=UTF8", "--locale=C", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
@@ -59,7 +59,7 @@ func (s *Server) Start() error {
 	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}
-	return s.run(s.command(s.program("postgres"), args...), func() error { return s.exec("SELECT 1") })
+	return s.run(s.command(s.Program("postgres"), args...), func() error { return s.exec("SELECT 1") })
 }
 
 // Stop shuts the server down in order, ending its sessions.
@@ -71,7 +71,7 @@ func (s *Server) data() string {
 	return filepath.Join(s.dir, "data")
 }
 
-// program returns the path of one of the server's programs.
-func (s *Server) program(name string) string {
+// Program returns the path of one of the programs that came with a server that pgtest started.
+func (s *Server) Program(name string) string {
 	return filepath.Join(s.bin, name)
 }
