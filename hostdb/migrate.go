@@ -18,6 +18,11 @@ var migrations embed.FS
 
 const versionTable = "host_schema_version"
 
+// generation is by how much the numbers of migrations jump where one changes or removes what an older library uses, which is for a major
+// version of the library: 10001 is the first that version 1 can't work with. Within a generation migrations only add (tables, columns
+// with a default, triggers, indexes), so that a process of the library's last version goes on, and starts, on the next one's schema.
+const generation = 10_000
+
 // migrate brings the schema up to date in ONE transaction that holds a lock: an advisory one in PostgreSQL, the write lock in
 // SQLite. Processes that open at once take turns, and one that dies leaves nothing half done.
 func (db *DB) migrate(ctx context.Context, connector driver.Connector) error {
@@ -43,7 +48,7 @@ func (e engine) beginExclusive() []string {
 	return []string{"BEGIN IMMEDIATE"}
 }
 
-// upgrade refuses what isn't ours and what is newer than we are, and runs the pending migrations, or refuses those too.
+// upgrade refuses what isn't ours and what is of a newer generation, and runs the pending migrations, or refuses those too.
 func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 	files, err := fs.Sub(migrations, "migrations/"+string(e))
 	if err != nil {
@@ -64,10 +69,13 @@ func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 	if err != nil {
 		return err
 	}
-	if current > newest {
-		return invalid("url", "the schema was made by a newer version of this library; upgrade the library")
+	if current/generation > newest/generation {
+		return invalid("url", "the schema was made by a newer major version of this library; upgrade the library")
 	}
-	if refuse && current < newest {
+	if current >= newest {
+		return nil
+	}
+	if refuse {
 		return invalid("url", fmt.Sprintf("the schema has version %d, and this library's is %d; `tenantdb init`, or any Open without NoUpgrade, "+
 			"creates or upgrades it", current, newest))
 	}

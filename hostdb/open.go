@@ -29,8 +29,8 @@ type Config struct {
 	NoNotify bool
 	// Retention is how long changes are kept for processes that can't poll, default 1 h. Who comes later gets a Reset.
 	Retention time.Duration
-	// NoUpgrade refuses a database whose schema isn't of this library's version, with ErrInvalid on "url", where Open creates or
-	// upgrades it: for programs that only look, such as an operator's.
+	// NoUpgrade refuses a database whose schema is older than this library's, with ErrInvalid on "url", where Open creates or upgrades it:
+	// for programs that only look, such as an operator's.
 	NoUpgrade bool
 	// VerifyInterval is how often Changes verifies what it rests on (DB.Verify), default 30 s. A trigger that is disabled and enabled
 	// again between two looks goes unnoticed, and so do the changes meanwhile.
@@ -70,8 +70,10 @@ func (c Config) withDefaults() (*Config, error) {
 
 // Open opens a host database and creates or upgrades its schema. Close it in the end.
 //
-// Errors: ErrInvalid (*FieldError "url…") for a malformed URL, a schema that a newer version of this library made, or core_
-// tables that this library didn't make; ErrUnavailable (*FieldError "url…") where the server or the file can't be used. They
+// A schema that a newer version of this library has upgraded is used as it is: until the next major version upgrades only add. So
+// processes of two versions may run side by side, start again, and a deployment may be rolled back.
+//
+// Errors: ErrInvalid (*FieldError "url…") for a malformed URL, a schema of a newer major version of this library, or core_ tables that this library didn't make; ErrUnavailable (*FieldError "url…") where the server or the file can't be used. They
 // say how to mend it and never hold the password. Nothing is left behind then.
 func Open(ctx context.Context, url string) (*DB, error) {
 	return OpenConfig(ctx, Config{URL: Secret(url)})

@@ -135,11 +135,11 @@ func TestOpenRefusesTablesThatAreNotOurs(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesANewerSchema(t *testing.T) {
+func TestOpenRefusesTheSchemaOfANewerMajorVersion(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
-			_, err := raw(t, db).Exec("INSERT INTO host_schema_version (version_id, is_applied) VALUES (99, true)")
+			_, err := raw(t, db).Exec("INSERT INTO host_schema_version (version_id, is_applied) VALUES (10001, true)")
 			must(t, err)
 			err = openErr(t, url)
 			wantField(t, err, hostdb.ErrInvalid, "url")
