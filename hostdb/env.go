@@ -6,37 +6,67 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// instance guards the process-wide DB of FromEnv. A channel, so that waiting ends with the caller's context.
+// instance is the process-wide DB of FromEnv. turn guards the rest. It is a channel, so that waiting ends with the caller's context.
 var instance = struct {
 	turn chan struct{}
 	db   *DB
+	from *origin // which database db is, or was to be
 }{turn: make(chan struct{}, 1)}
 
-// FromEnv returns the process-wide DB, opened by the first call from DB_TYPE (POSTGRESQL, the default, or SQLITE), DB_USER
-// (postgres), DB_PASS (required for PostgreSQL), DB_HOST (localhost; or a socket's directory), DB_PORT (5432) and DB_NAME
-// (app_host; for SQLite the file app_host.db). DB_PASS may hold any character. An error is not remembered: the next call tries
-// again.
+// FromEnv returns the process-wide DB, opened by the first call from these variables:
+//
+//   - DB_TYPE: POSTGRESQL, the default, or SQLITE, in any case.
+//   - DB_NAME, default app_host: the database. For SQLite the file DB_NAME.db; a name that ends in ".db", or that a file has already,
+//     is the file's whole name.
+//   - DB_USER, default postgres, and DB_PASS, which PostgreSQL requires and which may hold any character.
+//   - DB_HOST, default localhost, or a socket's directory; DB_PORT, default 5432.
+//   - DB_SSLMODE: libpq's sslmode (disable, allow, prefer, require, verify-ca, verify-full), default prefer.
+//
+// An error is not remembered: the next call tries again. But once a database has been named that could be opened, or not, no call
+// returns another one, and once it has been closed, none opens it again: that is ErrInvalid and ErrUnavailable, until ResetInstance.
 //
 // Errors: as for Open; the *FieldError names the variable.
 func FromEnv(ctx context.Context) (*DB, error) {
+	return FromEnvConfig(ctx, Config{})
+}
+
+// FromEnvConfig is FromEnv with more choices for the call that opens the DB; later calls return it as it is. Config.URL is for the
+// variables to say: ErrInvalid where it is set.
+func FromEnvConfig(ctx context.Context, config Config) (*DB, error) {
+	if config.URL != "" {
+		return nil, invalid("URL", "FromEnv reads it from the environment; use OpenConfig")
+	}
 	select {
 	case instance.turn <- struct{}{}:
 	case <-ctx.Done():
 		return nil, translate(ctx, ctx.Err(), nothing)
 	}
 	defer func() { <-instance.turn }()
-	if instance.db != nil && !instance.db.isClosed() {
-		return instance.db, nil
+	if db := instance.db; db != nil {
+		if db.isClosed() {
+			return nil, &failure{kind: ErrUnavailable, text: "the database of FromEnv is closed; keep it open, or call ResetInstance to open it again"}
+		}
+		return db, nil
 	}
-	given, err := URLFromEnv(os.Getenv)
-	if err != nil {
+	var err error
+	if config.URL, err = URLFromEnv(os.Getenv); err != nil {
 		return nil, err
 	}
-	db, err := OpenConfig(ctx, Config{URL: given})
+	from, err := parseURL(config.URL.Reveal())
+	if err != nil {
+		return nil, envError(err)
+	}
+	if instance.from != nil && !instance.from.same(from) {
+		return nil, invalid("DB_NAME", "with DB_TYPE, DB_HOST and DB_PORT it names another database than the one that an earlier call "+
+			"could not open; call ResetInstance to change over")
+	}
+	instance.from = from
+	db, err := OpenConfig(ctx, config)
 	if err != nil {
 		return nil, envError(err)
 	}
@@ -49,7 +79,7 @@ func ResetInstance() error {
 	instance.turn <- struct{}{}
 	defer func() { <-instance.turn }()
 	db := instance.db
-	instance.db = nil
+	instance.db, instance.from = nil, nil
 	if db == nil {
 		return nil
 	}
@@ -64,9 +94,10 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 		}
 		return value
 	}
-	switch or("DB_TYPE", "POSTGRESQL") {
+	switch strings.ToUpper(or("DB_TYPE", "POSTGRESQL")) {
 	case "SQLITE":
-		return Secret("sqlite:" + or("DB_NAME", "app_host.db")), nil
+		name, err := fileFromEnv(or("DB_NAME", "app_host"))
+		return Secret("sqlite:" + name), err
 	case "POSTGRESQL":
 	default:
 		return "", invalid("DB_TYPE", "must be POSTGRESQL or SQLITE")
@@ -85,11 +116,49 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 	} else {
 		u.Host = net.JoinHostPort(host, port)
 	}
+	if mode := getenv("DB_SSLMODE"); mode != "" {
+		if !slices.Contains(sslModes, mode) {
+			return "", invalid("DB_SSLMODE", "must be one of "+strings.Join(sslModes, ", "))
+		}
+		query := u.Query()
+		query.Set("sslmode", mode)
+		u.RawQuery = query.Encode()
+	}
 	given := u.String()
 	if _, err := url.Parse(given); err != nil { // all but the host is escaped
 		return "", invalid("DB_HOST", "must be a host's name, an IP address without brackets, or the directory of a socket")
 	}
 	return Secret(given), nil
+}
+
+var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+
+// fileFromEnv returns the SQLite file that DB_NAME stands for. Where there are both candidates one may be an empty file that somebody
+// made by mistake, so that neither is taken.
+func fileFromEnv(name string) (string, error) {
+	if name == ":memory:" || strings.HasSuffix(name, ".db") {
+		return name, nil
+	}
+	isFile := func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Mode().IsRegular()
+	}
+	exact, withSuffix := isFile(name), isFile(name+".db")
+	switch {
+	case exact && withSuffix:
+		return "", invalid("DB_NAME", "there are two files, one with this name and one with .db after it; remove the wrong one, or add the .db")
+	case exact:
+		return name, nil
+	}
+	return name + ".db", nil
+}
+
+// same reports whether two origins are one database, whoever asks for it.
+func (o *origin) same(other *origin) bool {
+	if o.server == nil || other.server == nil {
+		return o.engine == other.engine && o.path == other.path
+	}
+	return o.server.Host == other.server.Host && o.server.Port == other.server.Port && o.server.Database == other.server.Database
 }
 
 // envError names the variable instead of the part of the URL.
@@ -99,7 +168,7 @@ func envError(err error) error {
 		return err
 	}
 	name := map[string]string{"url.host": "DB_HOST", "url.password": "DB_PASS", "url.user": "DB_USER", "url.database": "DB_NAME",
-		"url.path": "DB_NAME", "url": "DB_NAME"}[field.Field]
+		"url.path": "DB_NAME", "url.search_path": "DB_NAME", "url.pooler": "DB_HOST", "url": "DB_NAME"}[field.Field]
 	if name == "" {
 		return err
 	}

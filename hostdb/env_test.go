@@ -6,9 +6,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,7 +21,7 @@ import (
 // setEnv sets the seed's variables, and unsets those that are not given.
 func setEnv(t *testing.T, given map[string]string) {
 	t.Helper()
-	for _, name := range []string{"DB_TYPE", "DB_USER", "DB_PASS", "DB_HOST", "DB_PORT", "DB_NAME"} {
+	for _, name := range []string{"DB_TYPE", "DB_USER", "DB_PASS", "DB_HOST", "DB_PORT", "DB_NAME", "DB_SSLMODE"} {
 		t.Setenv(name, given[name])
 	}
 	t.Cleanup(func() { must(t, hostdb.ResetInstance()) })
@@ -53,19 +55,93 @@ func TestFromEnvOpensOneInstanceHoweverManyAsk(t *testing.T) {
 		t.Error("the same instance after a reset")
 	}
 	must(t, again.Close())
-	third, err := hostdb.FromEnv(t.Context())
-	if err != nil || third == again {
-		t.Errorf("a closed instance was returned, %v", err)
+	t.Setenv("DB_NAME", filepath.Join(t.TempDir(), "other.db"))
+	if _, err := hostdb.FromEnv(t.Context()); !errors.Is(err, hostdb.ErrUnavailable) || !strings.Contains(err.Error(), "ResetInstance") {
+		t.Errorf("after Close: error = %v, want ErrUnavailable that names ResetInstance", err)
 	}
 }
 
 func TestFromEnvForgetsAnError(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(dir, "host.db")})
+	_, err := hostdb.FromEnv(t.Context())
+	wantField(t, err, hostdb.ErrUnavailable, "DB_NAME")
+	must(t, os.Mkdir(dir, 0o700))
+	_, err = hostdb.FromEnv(t.Context())
+	must(t, err)
+}
+
+func TestFromEnvNeverTurnsToAnotherDatabaseAfterAnError(t *testing.T) {
 	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(t.TempDir(), "none", "host.db")})
 	_, err := hostdb.FromEnv(t.Context())
 	wantField(t, err, hostdb.ErrUnavailable, "DB_NAME")
-	t.Setenv("DB_NAME", filepath.Join(t.TempDir(), "host.db"))
+	other := filepath.Join(t.TempDir(), "host.db")
+	t.Setenv("DB_NAME", other)
+	_, err = hostdb.FromEnv(t.Context())
+	wantField(t, err, hostdb.ErrInvalid, "DB_NAME")
+	if _, err := os.Stat(other); err == nil {
+		t.Error("the other database was made")
+	}
+	must(t, hostdb.ResetInstance())
 	_, err = hostdb.FromEnv(t.Context())
 	must(t, err)
+}
+
+func TestFromEnvConfigOpensWithTheConfig(t *testing.T) {
+	setEnv(t, map[string]string{"DB_TYPE": "sqlite", "DB_NAME": filepath.Join(t.TempDir(), "host.db")})
+	_, err := hostdb.FromEnvConfig(t.Context(), hostdb.Config{URL: "sqlite:elsewhere.db"})
+	wantField(t, err, hostdb.ErrInvalid, "URL")
+	then := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	db, err := hostdb.FromEnvConfig(t.Context(), hostdb.Config{Now: func() time.Time { return then }})
+	must(t, err)
+	if user := newUser(t, db); !user.CreatedAt.Equal(then) {
+		t.Errorf("created at %v by the Config's clock, want %v", user.CreatedAt, then)
+	}
+	again, err := hostdb.FromEnv(t.Context())
+	if err != nil || again != db {
+		t.Errorf("FromEnv returned another instance, %v", err)
+	}
+}
+
+func TestTheNameOfTheSQLiteFileIsTheSeeds(t *testing.T) {
+	for what, c := range map[string]struct {
+		there      []string // files that are there already
+		name, want string   // "" is a refusal
+	}{
+		"the default":                      {nil, "", "app_host.db"},
+		"a name":                           {nil, "myapp", "myapp.db"},
+		"a name with an existing database": {[]string{"myapp.db"}, "myapp", "myapp.db"},
+		"a name with .db":                  {nil, "myapp.db", "myapp.db"},
+		"another suffix":                   {nil, "myapp.sqlite", "myapp.sqlite.db"},
+		"an existing file":                 {[]string{"myapp.sqlite"}, "myapp.sqlite", "myapp.sqlite"},
+		"the default as an existing file":  {[]string{"app_host"}, "", "app_host"},
+		"two candidates":                   {[]string{"myapp", "myapp.db"}, "myapp", ""},
+		"two files and the .db":            {[]string{"myapp", "myapp.db"}, "myapp.db", "myapp.db"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			for _, file := range c.there {
+				must(t, open(t, hostdb.Config{URL: hostdb.Secret("sqlite:" + file)}).Close())
+			}
+			setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": c.name})
+			db, err := hostdb.FromEnv(t.Context())
+			if c.want == "" {
+				wantField(t, err, hostdb.ErrInvalid, "DB_NAME")
+				return
+			}
+			must(t, err)
+			if db.URI() != "sqlite:"+c.want {
+				t.Errorf("opened %s, want %s", db.URI(), c.want)
+			}
+			files, err := filepath.Glob("*")
+			must(t, err)
+			for _, file := range files {
+				if file = strings.TrimSuffix(strings.TrimSuffix(file, "-wal"), "-shm"); file != c.want && !slices.Contains(c.there, file) {
+					t.Errorf("it made %s", file)
+				}
+			}
+		})
+	}
 }
 
 func TestFromEnvNamesTheVariable(t *testing.T) {
@@ -80,7 +156,7 @@ func TestFromEnvNamesTheVariable(t *testing.T) {
 		{"DB_PORT", "70000", hostdb.ErrInvalid}, {"DB_PORT", "0", hostdb.ErrInvalid}, {"DB_PASS", "wr0ng-secret", hostdb.ErrUnavailable},
 		{"DB_NAME", "nothing", hostdb.ErrUnavailable}, {"DB_HOST", "no-such-host.invalid", hostdb.ErrUnavailable},
 		{"DB_HOST", "bad host", hostdb.ErrInvalid}, {"DB_HOST", "a/b", hostdb.ErrInvalid}, {"DB_HOST", "u@h", hostdb.ErrInvalid},
-		{"DB_HOST", "[::1]", hostdb.ErrInvalid}, {"DB_HOST", "/no/such/directory", hostdb.ErrUnavailable},
+		{"DB_SSLMODE", "on", hostdb.ErrInvalid}, {"DB_HOST", "[::1]", hostdb.ErrInvalid}, {"DB_HOST", "/no/such/directory", hostdb.ErrUnavailable},
 	} {
 		given := map[string]string{c.name: c.value}
 		for name, value := range good {
@@ -88,6 +164,7 @@ func TestFromEnvNamesTheVariable(t *testing.T) {
 				given[name] = value
 			}
 		}
+		must(t, hostdb.ResetInstance())
 		setEnv(t, given)
 		_, err := hostdb.FromEnv(t.Context())
 		wantField(t, err, c.kind, c.name)
@@ -130,6 +207,9 @@ func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
 		"postgres://a:p@[::1]:1/b%3Fc":                                             {"DB_PASS": "p", "DB_USER": "a", "DB_HOST": "::1", "DB_PORT": "1", "DB_NAME": "b?c", "DB_TYPE": "POSTGRESQL"},
 		"postgres://postgres:p@/app_host?host=%2Fvar%2Frun%2Fpostgresql&port=5433": {"DB_PASS": "p", "DB_HOST": "/var/run/postgresql", "DB_PORT": "5433"},
 		"sqlite:app_host.db":                                                       {"DB_TYPE": "SQLITE"},
+		"sqlite:b.db":                                                              {"DB_TYPE": "sqlite", "DB_NAME": "b"},
+		"postgres://postgres:p@h:5432/app_host?sslmode=verify-full":                {"DB_TYPE": "PostgreSQL", "DB_PASS": "p", "DB_HOST": "h", "DB_SSLMODE": "verify-full"},
+		"postgres://postgres:p@/app_host?host=%2Fs&port=5432&sslmode=disable":      {"DB_PASS": "p", "DB_HOST": "/s", "DB_SSLMODE": "disable"},
 	} {
 		if got, err := hostdb.URLFromEnv(func(name string) string { return given[name] }); err != nil || got.Reveal() != want {
 			t.Errorf("URL = %q, %v; want %q", got, err, want)
