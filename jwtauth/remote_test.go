@@ -165,15 +165,15 @@ func TestUnknownKidsDoNotDelayANewKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 300 * time.Millisecond
 		old, fresh := newSigner(t, "ES256"), newSigner(t, "ES256")
-		document := keySetOf(old.jwk(t, "old", nil))
+		var document atomic.Value
 		client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
-			read := document // as the issuer has it when the fetch begins
+			read := document.Load().(string) // as the issuer has it when the fetch begins
 			time.Sleep(slow)
 			return answerOf(read), nil
 		})}
 		lasting := map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800}
 		for at := time.Duration(0); at < 2*time.Second; at += 50 * time.Millisecond {
-			document = keySetOf(old.jwk(t, "old", nil))
+			document.Store(keySetOf(old.jwk(t, "old", nil)))
 			a := remoteAuthenticator(t, client)
 			ctx, stop := context.WithCancel(t.Context())
 			var group sync.WaitGroup
@@ -186,7 +186,7 @@ func TestUnknownKidsDoNotDelayANewKey(t *testing.T) {
 				})
 			}
 			time.Sleep(3*time.Second + at)
-			document = keySetOf(old.jwk(t, "old", nil), fresh.jwk(t, "new", nil))
+			document.Store(keySetOf(old.jwk(t, "old", nil), fresh.jwk(t, "new", nil)))
 			arrived := time.Now()
 			verifies(t, a, fmt.Sprintf("the new key, published %v on", at), fresh.named(t, "new", lasting), nil)
 			if waited := time.Since(arrived); waited > 2*slow+fetchGap {
