@@ -34,7 +34,8 @@ import (
 
 // hook is the endpoint.
 type hook struct {
-	cfg Config
+	cfg    *Config // behind a pointer, since fmt may print what a pointer leads to without asking Format
+	bodies bodies
 	ledger
 }
 
@@ -53,6 +54,10 @@ const longest = 20 * time.Second
 //
 // It answers 200 to what has been dealt with, is parked, isn't for it, or can never be applied (recorded as failed); 400 and 413 to
 // what Stripe didn't send; 503 where the next delivery may succeed. The body is a word or a short sentence.
+//
+// Anybody may send requests to it. A body may have 1 MiB and take 10 seconds, and all that are under way take at most 32 MiB together:
+// beyond that a delivery is answered 503 with Retry-After, and Stripe repeats it. How long a request's header may take is for the
+// server: set http.Server.ReadHeaderTimeout.
 func New(host *hostdb.DB, cfg Config) (http.Handler, error) {
 	if host == nil {
 		return nil, errors.New("stripehook: New: give the host database")
@@ -61,7 +66,7 @@ func New(host *hostdb.DB, cfg Config) (http.Handler, error) {
 		return nil, fmt.Errorf("stripehook: Config.%w", err)
 	}
 	cfg.setDefaults()
-	h := &hook{cfg: cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher, logger: cfg.Logger}}
+	h := &hook{cfg: &cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher, logger: cfg.Logger}}
 	go h.follow()
 	return h, nil
 }
@@ -79,10 +84,11 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusMethodNotAllowed, "POST only")
 		return
 	}
-	e, code, err := h.receive(w, r)
+	e, release, err := h.receive(w, r)
+	defer release()
 	if err != nil {
 		h.cfg.Logger.DebugContext(r.Context(), "webhook refused", "cause", err.Error())
-		answer(w, code, err.Error())
+		refuse(w, err)
 		return
 	}
 	if !h.meant(e) || !e.known() {
@@ -105,6 +111,22 @@ func redeliver(status string, err error) bool {
 	return err != nil && (status == "" || status == hostdb.WebhookParked)
 }
 
+// refuse answers what isn't a delivery, or can't be taken now.
+func refuse(w http.ResponseWriter, err error) {
+	code := http.StatusBadRequest
+	switch err {
+	case errBodyLong:
+		code = http.StatusRequestEntityTooLarge
+	case errBodyRoom:
+		code = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "10")
+	}
+	if err == errBodyLong || err == errBodyRoom || err == errBodyEarly {
+		w.Header().Set("Connection", "close") // or the server would read the rest before it answers
+	}
+	answer(w, code, err.Error())
+}
+
 // answer writes a response of one line, which holds nothing of the request.
 func answer(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -114,34 +136,29 @@ func answer(w http.ResponseWriter, code int, text string) {
 }
 
 // receive returns the event that a request carries, or why it is refused. What a header alone can tell is asked before the body is
-// read.
-func (h *hook) receive(w http.ResponseWriter, r *http.Request) (e *event, code int, err error) {
+// read. The returned function gives back the event's memory.
+func (h *hook) receive(w http.ResponseWriter, r *http.Request) (e *event, release func(), err error) {
+	release = func() {}
 	headers := r.Header["Stripe-Signature"]
 	if len(headers) != 1 {
-		return nil, http.StatusBadRequest, errHeader
+		return nil, release, errHeader
 	}
 	signed, err := parseSignature(headers[0])
 	if err != nil {
-		return nil, http.StatusBadRequest, err
+		return nil, release, err
 	}
 	if err := signed.checkTime(h.cfg.Now(), h.cfg.Tolerance); err != nil {
-		return nil, http.StatusBadRequest, err
+		return nil, release, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var long *http.MaxBytesError
-	switch {
-	case errors.As(err, &long):
-		return nil, http.StatusRequestEntityTooLarge, errors.New("the body is too long")
-	case err != nil:
-		return nil, http.StatusBadRequest, errors.New("the body ended early")
+	body, release, err := h.bodies.read(w, r)
+	if err != nil {
+		return nil, release, err
 	}
 	if err := signed.check(h.cfg.Secrets, body); err != nil {
-		return nil, http.StatusBadRequest, err
+		return nil, release, err
 	}
-	if e, err = parseEvent(body); err != nil {
-		return nil, http.StatusBadRequest, err
-	}
-	return e, http.StatusOK, nil
+	e, err = parseEvent(body)
+	return e, release, err
 }
 
 // meant reports whether an event is of the account and the mode that are configured.

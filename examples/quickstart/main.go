@@ -63,9 +63,15 @@ func run(ctx context.Context, addr, postgres string) error {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /notes", listNotes)
 	mux.HandleFunc("POST /notes", addNote)
-	server := &http.Server{Handler: mw.Handler(mux)}
+	server := newServer(mw.Handler(mux))
 	demo.printCommands(os.Stdout, addr)
 	return errors.Join(serve(ctx, server, listener), mw.Close(context.Background()))
+}
+
+// newServer returns a server that strangers can neither hold up nor fill: a request's header has 5 seconds and 32 KiB.
+func newServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 32 << 10}
 }
 
 // serve serves until ctx ends, and then until the requests under way are answered.
