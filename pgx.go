@@ -3,6 +3,8 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"io"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -41,6 +43,11 @@ type PGX struct {
 	tenant *tenantDB
 	lease  pgLease                // kept until close: it remembers the tenant's backoff and connections
 	db     atomic.Pointer[sql.DB] // owns a goroutine, so it is made when first asked for
+}
+
+// Format implements fmt.Formatter: a database is printed by its tenant's id, whatever the verb, since its URL holds a password.
+func (p *PGX) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "tenantdb.PGX of "+p.tenant.id)
 }
 
 // Conn is a connection taken from the pool by Acquire, for LISTEN, session settings and the like. Release it.

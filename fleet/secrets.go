@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"fmt"
+	"io"
 	"net/url"
 	"strings"
 
@@ -25,4 +27,9 @@ func withoutSecrets(text string, dbURL hostdb.Secret) string {
 		}
 	}
 	return text
+}
+
+// Format implements fmt.Formatter: whatever the verb, it writes the server's mask, and nothing else.
+func (c Config) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "fleet.Config{"+c.Server.String()+"}")
 }

@@ -3,6 +3,8 @@ package hostdb
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"time"
 )
@@ -39,6 +41,11 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock, default time.Now. Tests set it.
 	Now func() time.Time
+}
+
+// Format implements fmt.Formatter: whatever the verb, it writes the URL's mask, and nothing else.
+func (c Config) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "hostdb.Config{"+c.URL.String()+"}")
 }
 
 // withDefaults returns a checked copy.

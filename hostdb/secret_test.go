@@ -84,6 +84,31 @@ func TestASecretIsReadFromJSONAndFromTheDatabase(t *testing.T) {
 	}
 }
 
+func TestAURLIsMaskedAsAWholeWhereThePasswordMayBeAnywhere(t *testing.T) {
+	for _, given := range []hostdb.Secret{
+		"postgres://u:12?hunter2@h/x", "postgres://u:12/hunter2@h/x", "postgres://u:12#hunter2@h/x", "postgres://u:1/x?hunter2", "postgres://h:1/x?sslmode=disable&hunter2",
+		"postgres://h/x#hunter2", "postgres://u:12?sslmode=disable&a=hunter2@h/x", "postgres://u:hunter2%@h/x", "postgres://u:hun ter2@h/x",
+		"sqlite:postgres://u:hunter2@h/x", "sqlite:u:hunter2@h", "mysql://u:hunter2@h/x", "host=h password=hunter2", "hunter2",
+		"postgres://u:12%3Fhunter2@h/x@hunter2",
+	} {
+		if masked := hostdb.MaskURL(given); masked != "[secret]" {
+			t.Errorf("%q is shown as %q", given.Reveal(), masked)
+		}
+	}
+	for given, want := range map[hostdb.Secret]string{
+		"postgres://u:hunter2@h:5432/x?sslmode=disable": "postgres://u:xxxxx@h:5432/x?sslmode=disable",
+		"postgres://u:a@hunter2@h/x":                    "postgres://u:xxxxx@h/x",
+		"postgres://u@h/x?search_path=hunter2":          "postgres://u@h/x?search_path=xxxxx",
+		"sqlite:data/host.db":                           "sqlite:data/host.db",
+		"sqlite::memory:":                               "sqlite::memory:",
+		"":                                              "",
+	} {
+		if masked := hostdb.MaskURL(given); masked != want {
+			t.Errorf("%q is shown as %q; want %q", given.Reveal(), masked, want)
+		}
+	}
+}
+
 func TestADBShowsNoPassword(t *testing.T) {
 	u := strings.Replace(postgresURL(t), ":pgtest@", ":pgtest@", 1)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(u)})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +43,9 @@ func parseURL(given string) (*origin, error) {
 
 func parseSQLite(given, path string) (*origin, error) {
 	from := &origin{engine: embedded, url: Secret(given), masked: given}
+	if strings.Contains(given, "@") || strings.Contains(given, "://") { // another engine's URL, taken for a file's name
+		from.masked = mask
+	}
 	switch {
 	case path == ":memory:":
 		return from, nil
@@ -79,15 +83,28 @@ func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
 	return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server is a standby; name the primary, too"}
 }
 
-// maskURL hides the password, also where it is a parameter.
+// shownParameters are those of a URL whose values are shown. What others hold is anybody's guess.
+var shownParameters = []string{"application_name", "connect_timeout", "default_query_exec_mode", "host", "pool_max_conns", "port", "sslmode",
+	"sslrootcert", "target_session_attrs", "user"}
+
+// maskURL hides the password, also where it is a parameter, and every parameter's value that may be one. An unescaped password can end up
+// in any part of a URL: where one part looks like that, all is hidden.
 func maskURL(u *url.URL) string {
 	masked := *u
+	if strings.Contains(u.EscapedPath()+u.RawQuery, "@") || strings.Contains(u.Path, "@") || u.Fragment != "" || u.ForceQuery {
+		return mask
+	}
 	if _, has := u.User.Password(); has {
 		masked.User = url.UserPassword(u.User.Username(), "xxxxx")
 	}
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		if !strings.Contains(pair, "=") && pair != "" {
+			return mask
+		}
+	}
 	query := masked.Query()
-	for _, name := range []string{"password", "sslpassword"} {
-		if query.Has(name) {
+	for name := range query {
+		if !slices.Contains(shownParameters, name) {
 			query.Set(name, "xxxxx")
 		}
 	}
@@ -95,7 +112,8 @@ func maskURL(u *url.URL) string {
 	return masked.String()
 }
 
-// MaskURL returns a database's URL with the password masked; of one that can't be read, nothing but the mask.
+// MaskURL returns a database's URL with the password and unknown parameters masked; of one that can't be read, or whose password may have
+// ended up elsewhere in it, nothing but the mask.
 func MaskURL(given Secret) string {
 	from, err := parseURL(given.Reveal())
 	if err != nil {

@@ -1,0 +1,243 @@
+package tenantdb_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/jobs"
+	"github.com/tenantdb/tenantdb/jwtauth"
+	"github.com/tenantdb/tenantdb/stripehook"
+	"github.com/tenantdb/tenantdb/tenantdbtest"
+)
+
+// planted is the secret that must not be shown.
+const planted = "c4narySecret0123456789abcdefghij"
+
+// shown is a value in the forms in which programs hold one, printed in every way that this test knows.
+type shown struct {
+	plain, hidden []any
+}
+
+// printing returns a value's forms. In an unexported field fmt prints what is there, and calls no method.
+func printing[T any](v T) shown {
+	return shown{
+		plain:  []any{v, &v, []T{v}, map[string]T{"k": v}, struct{ V T }{v}, struct{ V *T }{&v}, struct{ V any }{v}},
+		hidden: []any{struct{ v T }{v}, struct{ v *T }{&v}, struct{ v any }{v}, &struct{ v T }{v}, []struct{ v T }{{v}}},
+	}
+}
+
+// verbs are those for which fmt asks a value's methods. For %p of what is no pointer, and for %w, it asks none; go vet refuses both.
+var verbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%t", "%c", "%U", "%e", "%T", "%10.3v", "%-.3s", "%y"}
+
+// text is all that the values print with the verbs.
+func text(values []any, verbs ...string) string {
+	var out bytes.Buffer
+	for _, v := range values {
+		for _, verb := range verbs {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		fmt.Fprintln(&out, v)
+		for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+			slog.New(h).Info("x", "v", v, slog.Group("g", "v", v))
+		}
+		encoded, _ := json.Marshal(v) // what JSON can't encode it doesn't show
+		out.Write(encoded)
+	}
+	return out.String()
+}
+
+// leak returns the form in which a text shows a secret, if it does.
+func leak(text, secret string) (form string, found bool) {
+	decimal := fmt.Sprint([]byte(secret[:8]))
+	for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), fmt.Sprintf("% x", secret), decimal[1 : len(decimal)-1],
+		fmt.Sprintf("%#x", secret[:1]) + ", " + fmt.Sprintf("%#x", secret[1:2]) + ", " + fmt.Sprintf("%#x", secret[2:3]) + ", " + fmt.Sprintf("%#x", secret[3:4])} {
+		if strings.Contains(text, form) {
+			return form, true
+		}
+	}
+	return "", false
+}
+
+// secretive is a product whose host database, tenant and tokens have planted secrets, and a request in it.
+func secretive(t *testing.T, engine string) (w *world, r *http.Request, secrets []string) {
+	w = newWorld(t, engine, tenantdb.PoolConfig{})
+	secrets = []string{planted}
+	if engine == "postgres" {
+		admin, err := pgx.Connect(t.Context(), w.host.URI())
+		must(t, err)
+		defer admin.Close(t.Context())
+		role := "secretive_" + hostdb.NewID()
+		_, err = admin.Exec(t.Context(), "CREATE ROLE "+role+" SUPERUSER LOGIN PASSWORD '"+planted+"'")
+		must(t, err)
+		u, err := url.Parse(w.host.URI())
+		must(t, err)
+		u.User = url.UserPassword(role, planted)
+		w.host, err = hostdb.Open(t.Context(), u.String())
+		must(t, err)
+		t.Cleanup(func() { _ = w.host.Close() })
+		w.fleet, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, NoTemplate: true})
+		must(t, err)
+	}
+	ann := w.user("ann")
+	ann.PasswordHash = planted
+	must(t, w.host.Users.Update(t.Context(), ann))
+	acme := w.tenant("acme", ann)
+	if u, err := url.Parse(acme.DBURL.Reveal()); err == nil && engine == "postgres" {
+		password, _ := u.User.Password()
+		secrets = append(secrets, password)
+	}
+	served := make(chan *http.Request, 1)
+	do(w.middleware(w.config()).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		scope, _ := tenantdb.FromContext(r.Context())
+		ctx, release := scope.Detach()
+		t.Cleanup(release)
+		whoami(rw, r)
+		served <- r.WithContext(ctx)
+	})), request("ann", "acme"))
+	r = <-served
+	r.Header = nil // the token in it is the client's own
+	return w, r, secrets
+}
+
+// values has a value of each exported type that may lead to a secret. Those that are pointers, or hold nothing but pointers, hide it
+// wherever they are; the others are rows and configurations, which hold it themselves, where fmt can call their methods.
+func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer) (everywhere, callable map[string]shown) {
+	ctx := r.Context()
+	scope, _ := tenantdb.FromContext(ctx)
+	lease, err := w.pool.Lease(scope.Tenant)
+	must(t, err)
+	t.Cleanup(lease.Release)
+	mw := w.middleware(w.config())
+	hook, err := stripehook.New(w.host, stripehook.Config{Secrets: []string{planted}})
+	must(t, err)
+	secretAuth := jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: []byte(planted)}
+	auth, err := jwtauth.New(secretAuth)
+	must(t, err)
+	tx, err := w.host.Begin(ctx)
+	must(t, err)
+	t.Cleanup(func() { _ = tx.Rollback() })
+	worker, err := jobs.New(jobs.Config{Host: w.host, Middleware: mw, Handlers: map[string]jobs.Handler{"x": func(context.Context, *hostdb.SystemJob) error { return nil }}})
+	must(t, err)
+	t.Cleanup(func() { _ = worker.Close(context.Background()) })
+	conn, err := tenantdb.DB(ctx).Conn(ctx)
+	must(t, err)
+	stmt, err := conn.PrepareContext(ctx, "SELECT name FROM me")
+	must(t, err)
+	t.Cleanup(func() { _ = stmt.Close(); _ = conn.Close() })
+	everywhere = map[string]shown{
+		"tenantdb.Middleware": printing(mw), "tenantdb.Pool": printing(w.pool), "tenantdb.Lease": printing(lease), "tenantdb.Scope": printing(scope),
+		"tenantdb.Authenticator": printing(tenantdb.Authenticator(auth)), "tenantdb.Identity": printing(scope.Identity),
+		"tenantdb.KeptIdentity": printing(new(tenantdb.KeptIdentity)),
+		"tenantdb.Error":        printing(&tenantdb.Error{Code: "busy", Err: tenantdb.ErrBusy}), "tenantdb.Config": printing(w.config()),
+		"context.Context": printing(ctx), "http.Request": printing(r), "sql.DB": printing(tenantdb.DB(ctx)), "sql.Conn": printing(conn), "sql.Stmt": printing(stmt),
+		"hostdb.DB": printing(w.host), "hostdb.Tx": printing(tx), "hostdb.Tables": printing(w.host.Tables), "hostdb.Users": printing(w.host.Users),
+		"hostdb.Tenants": printing(w.host.Tenants), "hostdb.Memberships": printing(w.host.Memberships), "hostdb.Subscriptions": printing(w.host.Subscriptions),
+		"hostdb.Plans": printing(w.host.Plans), "hostdb.AuditLogs": printing(w.host.AuditLogs), "hostdb.Jobs": printing(w.host.Jobs),
+		"hostdb.WebhookEvents": printing(w.host.WebhookEvents), "hostdb.MigrationRuns": printing(w.host.MigrationRuns),
+		"hostdb.MigrationTenants": printing(w.host.MigrationTenants), "hostdb.Table": printing(w.host.Users.Table),
+		"jwtauth.Authenticator": printing(auth), "fleet.Fleet": printing(w.fleet), "jobs.Config": printing(jobs.Config{Host: w.host, Middleware: mw}),
+		"jobs.Worker": printing(worker), "stripehook.New": printing(hook), "tenantdbtest.Issuer": printing(signer),
+	}
+	if w.engine == "postgres" {
+		taken, err := tenantdb.PG(ctx).Acquire(ctx)
+		must(t, err)
+		t.Cleanup(taken.Release)
+		everywhere["tenantdb.PGX"], everywhere["tenantdb.Conn"] = printing(tenantdb.PG(ctx)), printing(taken)
+	}
+	callable = map[string]shown{
+		"hostdb.Secret":        printing(hostdb.Secret(planted)),
+		"hostdb.GlobalUser":    printing(hostdb.GlobalUser{PasswordHash: planted}),
+		"hostdb.TenantCatalog": printing(hostdb.TenantCatalog{DBURL: "sqlite:" + planted}),
+		"hostdb.Access":        printing(hostdb.Access{User: scope.User, Tenant: scope.Tenant}),
+		"hostdb.Config":        printing(hostdb.Config{URL: planted}),
+		"jwtauth.Config":       printing(secretAuth),
+		"jwtauth.IssuerConfig": printing(jwtauth.IssuerConfig{Issuer: issuer, Secret: []byte(planted)}),
+		"fleet.Config":         printing(fleet.Config{Host: w.host, Pool: w.pool, Server: planted}),
+		"stripehook.Config":    printing(stripehook.Config{Secrets: []string{planted}}),
+	}
+	return everywhere, callable
+}
+
+// harmless are the exported types that lead to no secret.
+var harmless = strings.Fields(`
+	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects tenantdb.Rules tenantdb.SQLiteStats
+	tenantdb.ServerStats tenantdb.Source tenantdb.Stats tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits
+	hostdb.Change hostdb.Delivery hostdb.FieldError hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
+	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.StripeWebhookEvent hostdb.Subscribed hostdb.Subscription
+	hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
+	jwtauth.CacheConfig
+	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus
+	jobs.Handler
+	stripehook.Fetcher stripehook.Mode`)
+
+// TestNoExportedValueShowsASecret prints a value of every exported type that may lead to a secret.
+func TestNoExportedValueShowsASecret(t *testing.T) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			w, r, secrets := secretive(t, engine)
+			signer := tenantdbtest.NewIssuer()
+			everywhere, callable := values(t, w, r, signer)
+			secrets = append(secrets, string(signer.Config().Secret))
+			for _, secret := range secrets {
+				for name, v := range everywhere {
+					for place, forms := range map[string][]any{"": v.plain, " in an unexported field": v.hidden} {
+						all := text(forms, append(verbs, "%p", "%w")...)
+						if form, found := leak(all, secret); found {
+							at := strings.Index(all, form)
+							t.Errorf("%s%s shows a secret: …%s", name, place, all[max(0, at-300):at+4])
+						}
+					}
+				}
+				for name, v := range callable {
+					if form, found := leak(text(v.plain, verbs...), secret); found {
+						t.Errorf("%s shows a secret, as %q", name, form)
+					}
+				}
+			}
+			if engine == "postgres" {
+				checkComplete(t, slices.Concat(slices.Collect(maps.Keys(everywhere)), slices.Collect(maps.Keys(callable)), harmless))
+			}
+		})
+	}
+}
+
+// checkComplete fails where an exported type of the module isn't among those that are known.
+func checkComplete(t *testing.T, known []string) {
+	for dir, name := range map[string]string{".": "tenantdb", "hostdb": "hostdb", "jwtauth": "jwtauth", "fleet": "fleet", "jobs": "jobs",
+		"stripehook": "stripehook", "tenantdbtest": "tenantdbtest"} {
+		production := func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }
+		packages, err := parser.ParseDir(gotoken.NewFileSet(), dir, production, parser.SkipObjectResolution)
+		must(t, err)
+		for _, file := range packages[name].Files {
+			for _, d := range file.Decls {
+				types, ok := d.(*ast.GenDecl)
+				if !ok || types.Tok != gotoken.TYPE {
+					continue
+				}
+				for _, s := range types.Specs {
+					if spec := s.(*ast.TypeSpec); spec.Name.IsExported() && !slices.Contains(known, name+"."+spec.Name.Name) {
+						t.Errorf("%s.%s is new: add a value of it to this test, or to the harmless types if it leads to no secret", name, spec.Name)
+					}
+				}
+			}
+		}
+	}
+}
