@@ -180,7 +180,7 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 var harmless = strings.Fields(`
 	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects tenantdb.Rules tenantdb.SQLiteStats
 	tenantdb.ServerStats tenantdb.Source tenantdb.Stats tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits
-	hostdb.Change hostdb.Delivery hostdb.FieldError hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
+	hostdb.Change hostdb.Delivery hostdb.Fault hostdb.FieldError hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
 	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.StripeWebhookEvent hostdb.Subscribed hostdb.Subscription
 	hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
 	jwtauth.CacheConfig
