@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -114,6 +115,9 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		if _, port, err := net.SplitHostPort(server); err != nil || port == "" || budget < cfg.Replicas {
 			return nil, fmt.Errorf("tenantdb: PoolConfig.Budgets: %q: %d: give a host:port at least a connection for each replica", server, budget)
 		}
+	}
+	if dir, err := filepath.Abs(cfg.SQLiteDir); err == nil { // whatever becomes of the working directory
+		cfg.SQLiteDir = dir
 	}
 	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]chan struct{})}
 	p.all.of = func(t *tenantDB) *place { return &t.place }

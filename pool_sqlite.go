@@ -47,6 +47,9 @@ type sqliteDB struct {
 
 	write, read atomic.Pointer[sqliteHandle] // nil before the first use
 
+	opening sync.Mutex  // held while a connection to the file is opened or closed; guards conns
+	conns   []*fileConn // all that are open
+
 	open, shut bool // guarded by files.mu
 }
 
@@ -64,23 +67,7 @@ func (f *sqliteDB) fullPath() string {
 	if !f.relative {
 		return f.path
 	}
-	full, err := filepath.Abs(filepath.Join(f.files.dir, f.path))
-	if err != nil { // the working directory is gone; the open will fail
-		return filepath.Join(f.files.dir, f.path)
-	}
-	return full
-}
-
-// check refuses what isn't a regular file: a missing one isn't created, a link isn't followed.
-func (f *sqliteDB) check() error {
-	info, err := os.Lstat(f.fullPath())
-	if err != nil {
-		return fmt.Errorf("its file: %w", errors.Unwrap(err)) // without the path
-	}
-	if !info.Mode().IsRegular() {
-		return errors.New("its file is not a regular file")
-	}
-	return nil
+	return f.files.dir + string(filepath.Separator) + f.path
 }
 
 // admit gives a file a place among the open ones, where need be by closing an idle one, or waits for one.

@@ -20,11 +20,12 @@ func classifyQuery(err error) error {
 	var pgErr *pgconn.PgError
 	var liteErr *sqlite.Error
 	var opErr *net.OpError
+	var confined *errConfined
 	var reason error
 	switch {
 	case err == nil:
 		return errors.New("WriteError without an error")
-	case refusalOf(err) != unknown:
+	case refusalOf(err) != unknown, errors.As(err, &confined):
 		return err
 	case errors.Is(err, hostdb.ErrUnavailable): // of a query to the host database
 		reason = ErrHostUnavailable
@@ -57,7 +58,8 @@ func sqliteReason(code int) error {
 	switch code & 0xff { // the primary code
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return ErrBusy
-	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT:
+	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT,
+		sqlite3.SQLITE_READONLY:
 		return ErrTenantUnavailable
 	}
 	return nil

@@ -3,10 +3,14 @@ package tenantdb
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
+	"io/fs"
 	"net/url"
+	"os"
 	"time"
 
 	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // sqliteConn is what the driver's connections are.
@@ -20,12 +24,18 @@ type sqliteConn interface {
 	driver.SessionResetter
 	driver.Validator
 	sqlite.AuthorizerRegisterer
+	IsReadOnly(schema string) (bool, error)
 }
 
 // fileConn is a connection to a tenant's file, with its guard.
 type fileConn struct {
 	sqliteConn
-	guard sqliteGuard
+	of      *sqliteDB
+	file    *openFile // shared by the connections to it
+	logged  bool      // its log is known since a write
+	guard   sqliteGuard
+	reads   bool // it is a reader's
+	spoiled bool // an error told of the file, or it can't be written: the next borrower gets a new connection
 }
 
 // What connections are opened with. A reader can't write, whatever its statements; a session may change the schema's table.
@@ -39,29 +49,78 @@ const (
 
 // dial opens a connection to the file, never creating one. Nothing in the path is read as a parameter.
 func (f *sqliteDB) dial(ctx context.Context, option string) (*fileConn, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", OmitHost: true, Path: f.fullPath()}).String() + "?" + option)
 	if err != nil {
+		return nil, because(ErrTenantUnavailable, err)
+	}
+	f.opening.Lock()
+	defer f.opening.Unlock()
+	before, err := f.look()
+	if err != nil {
 		return nil, err
+	}
+	if err := f.setAside(); err != nil {
+		return nil, because(ErrTenantUnavailable, err)
+	}
+	file := f.fileOf(before)
+	if file.aside.Load() {
+		return nil, because(ErrTenantUnavailable, errAside)
+	}
+	if option != readerOption {
+		f.matchModes(before)
 	}
 	opened, err := connector.Connect(ctx)
 	if err != nil {
-		return nil, err
+		return nil, because(ErrTenantUnavailable, err)
 	}
-	conn := &fileConn{sqliteConn: opened.(sqliteConn)}
-	if err := conn.RegisterAuthorizer(conn.guard.authorize); err != nil {
-		_ = conn.Close()
-		return nil, err
+	conn := &fileConn{sqliteConn: opened.(sqliteConn), of: f, file: file, reads: option == readerOption}
+	readOnly, err := conn.IsReadOnly("main")
+	if err == nil {
+		conn.spoiled = readOnly && !conn.reads
+		err = conn.RegisterAuthorizer(conn.guard.authorize)
 	}
+	if err = errors.Join(err, conn.inPlace()); err != nil { // else it has opened that file, and no other
+		_ = conn.sqliteConn.Close()
+		return nil, because(ErrTenantUnavailable, err)
+	}
+	f.noteLogs(conn.file)
+	f.conns = append(f.conns, conn)
 	return conn, nil
+}
+
+// fileOf returns the file as other connections have it open, else a new one. The caller holds f.opening.
+func (f *sqliteDB) fileOf(info fs.FileInfo) *openFile {
+	for _, c := range f.conns {
+		if os.SameFile(c.file.info, info) {
+			return c.file
+		}
+	}
+	return &openFile{info: info}
+}
+
+// failed marks what an error of a statement says of the connection, and tells whose fault it is.
+func (c *fileConn) failed(err error) error {
+	err = c.guard.explain(err)
+	var failure *sqlite.Error
+	if !errors.As(err, &failure) {
+		return err
+	}
+	switch code := failure.Code(); code & 0xff {
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN:
+		c.spoiled = true
+	case sqlite3.SQLITE_READONLY:
+		if c.reads && code == sqlite3.SQLITE_READONLY {
+			return &errConfined{errReader, err}
+		}
+		c.spoiled = true
+	}
+	return err
 }
 
 // sound reports whether the connection is as it was when it was new, so that the next borrower may have it.
 func (c *fileConn) sound() bool {
 	g := &c.guard
-	if g.session || g.changed || !c.IsValid() || g.began && c.inTransaction() {
+	if c.spoiled || g.session || g.changed || !c.IsValid() || g.began && c.inTransaction() {
 		return false
 	}
 	*g = sqliteGuard{}

@@ -27,10 +27,11 @@ type sqliteGuard struct {
 var (
 	errAttach = errors.New("ATTACH is refused: a connection is confined to its tenant's file")
 	errVacuum = errors.New("VACUUM is refused here, as it attaches a file: call Lease.Vacuum, or have it alone in a migration")
+	errReader = errors.New("ReadDB only reads: write with DB")
 	errPragma = errors.New("this PRAGMA is refused: what it sets would outlive the connection, or keep others of the tenant out")
 )
 
-// errConfined reports that a statement was refused by the guard of its connection.
+// errConfined reports that a statement isn't for its connection: the program is at fault, not the database.
 type errConfined struct{ reason, err error }
 
 func (e *errConfined) Error() string   { return "tenantdb: " + e.reason.Error() }

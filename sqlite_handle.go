@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -64,7 +65,7 @@ func (h *sqliteHandle) connect(ctx context.Context, session bool) (driver.Conn, 
 		<-h.places
 		return nil, err
 	}
-	l := &sqliteLoan{conn: conn, handle: h}
+	l := &sqliteLoan{conn: conn, handle: h, seen: true}
 	l.loan.conn = l
 	if !h.file.tenant.lend(&l.loan, of) {
 		h.giveBack(conn)
@@ -122,17 +123,17 @@ func (s *loans) count(h *sqliteHandle) (n int) {
 
 // take returns an idle connection, or a new one; for a session always a new one, which the idle ones make room for.
 func (h *sqliteHandle) take(ctx context.Context, patience time.Duration, session bool) (*fileConn, error) {
+	now, err := h.file.look()
+	if err != nil {
+		return nil, err // the idle ones stay: the file may come back
+	}
 	if session {
 		h.closeIdle()
 	}
-	h.mu.Lock()
-	if n := len(h.idle); n > 0 && !h.shut {
-		conn := h.idle[n-1]
-		h.idle = h.idle[:n-1]
-		h.mu.Unlock()
+	if conn := h.popIdle(now); conn != nil {
 		return conn, nil
 	}
-	h.mu.Unlock()
+	h.file.dropStale(now)
 	if err := h.file.files.admit(ctx, h.file, patience); err != nil {
 		return nil, err
 	}
@@ -142,10 +143,23 @@ func (h *sqliteHandle) take(ctx context.Context, patience time.Duration, session
 	}
 	conn, err := h.file.dial(ctx, option)
 	if err != nil {
-		return nil, because(ErrTenantUnavailable, err)
+		return nil, err
 	}
 	conn.guard.session = session
 	return conn, nil
+}
+
+// popIdle returns an idle connection to the file that has the name now, nil where there is none.
+func (h *sqliteHandle) popIdle(now fs.FileInfo) *fileConn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := len(h.idle)
+	if n == 0 || h.shut || !h.idle[n-1].serves(now) {
+		return nil
+	}
+	conn := h.idle[n-1]
+	h.idle = h.idle[:n-1]
+	return conn
 }
 
 // Driver implements driver.Connector.
@@ -162,6 +176,9 @@ func (h *sqliteHandle) giveBack(conn *fileConn) {
 	h.mu.Unlock()
 	if conn != nil {
 		_ = conn.Close()
+		if conn.spoiled { // the others may share what made it so, as a log that can't be written
+			h.file.dropStale(nil)
+		}
 	}
 	<-h.places
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"io"
 	"reflect"
 	"slices"
 	"sync"
@@ -19,6 +20,8 @@ type sqliteLoan struct {
 
 	mu    sync.Mutex // held by whoever is in the driver; guards what follows
 	open  []opened
+	seen  bool // the file was looked at since the last statement
+	inTx  bool // database/sql's transaction is open
 	bare  bool // somebody has the driver's connection itself: it can't be seized
 	ended bool
 }
@@ -37,6 +40,27 @@ func (c *sqliteLoan) enter() error {
 		return because(ErrTenantUnavailable, errScopeOver)
 	}
 	c.bare = false // database/sql calls nothing while sql.Conn.Raw runs
+	return nil
+}
+
+// ready is called before a statement: none runs in a file that lost its name.
+func (c *sqliteLoan) ready(text string) error {
+	seen := c.seen
+	c.seen, c.conn.guard.text = false, text
+	if seen {
+		return nil
+	}
+	return c.conn.inPlace()
+}
+
+// done is called after a statement, or after a transaction: a write is reported only where the file that took it has its name.
+func (c *sqliteLoan) done(err error) error {
+	switch {
+	case err != nil:
+		return c.conn.failed(err)
+	case c.conn.guard.wrote && !c.inTx:
+		return c.conn.written()
+	}
 	return nil
 }
 
@@ -116,7 +140,10 @@ func (c *sqliteLoan) Ping(ctx context.Context) error {
 		return err
 	}
 	defer c.leave()
-	return c.conn.Ping(ctx)
+	if err := c.ready(""); err != nil {
+		return err
+	}
+	return c.done(c.conn.Ping(ctx))
 }
 
 // ExecContext implements driver.ExecerContext.
@@ -125,9 +152,11 @@ func (c *sqliteLoan) ExecContext(ctx context.Context, query string, args []drive
 		return nil, err
 	}
 	defer c.leave()
-	c.conn.guard.text = query
+	if err := c.ready(query); err != nil {
+		return nil, err
+	}
 	result, err := c.conn.ExecContext(ctx, query, args)
-	return result, c.conn.guard.explain(err)
+	return result, c.done(err)
 }
 
 // QueryContext implements driver.QueryerContext.
@@ -136,7 +165,9 @@ func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driv
 		return nil, err
 	}
 	defer c.leave()
-	c.conn.guard.text = query
+	if err := c.ready(query); err != nil {
+		return nil, err
+	}
 	rows, err := c.conn.QueryContext(ctx, query, args)
 	return c.rows(nil, rows, err)
 }
@@ -147,10 +178,12 @@ func (c *sqliteLoan) PrepareContext(ctx context.Context, query string) (driver.S
 		return nil, err
 	}
 	defer c.leave()
-	c.conn.guard.text = query
+	if err := c.ready(query); err != nil {
+		return nil, err
+	}
 	stmt, err := c.conn.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, c.conn.guard.explain(err)
+		return nil, c.conn.failed(err)
 	}
 	s := &sqliteStmt{c, query, stmt.(sqliteStatement)}
 	c.open = append(c.open, s)
@@ -168,14 +201,18 @@ func (c *sqliteLoan) BeginTx(ctx context.Context, options driver.TxOptions) (dri
 		return nil, err
 	}
 	defer c.leave()
+	if err := c.ready(""); err != nil {
+		return nil, err
+	}
 	var tx driver.Tx
 	err := c.own(func() (err error) {
 		tx, err = c.conn.BeginTx(ctx, options)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, c.conn.failed(err)
 	}
+	c.inTx = true
 	return sqliteTx{c, tx}, nil
 }
 
@@ -200,7 +237,7 @@ func (c *sqliteLoan) close(used opened) error {
 	if !slices.Contains(c.open, used) {
 		return nil
 	}
-	return used.shut()
+	return c.done(used.shut())
 }
 
 // drop forgets rows or a statement.
@@ -221,7 +258,9 @@ func (t sqliteTx) Commit() error {
 		return err
 	}
 	defer t.of.leave()
-	return t.of.own(t.tx.Commit)
+	err := t.of.own(t.tx.Commit)
+	t.of.inTx = false
+	return t.of.done(err)
 }
 
 // Rollback implements driver.Tx.
@@ -230,6 +269,7 @@ func (t sqliteTx) Rollback() error {
 		return nil // it was rolled back when it was taken
 	}
 	defer t.of.leave()
+	t.of.inTx = false
 	return t.of.own(t.tx.Rollback)
 }
 
@@ -267,9 +307,11 @@ func (s *sqliteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) 
 		return nil, err
 	}
 	defer s.of.leave()
-	s.of.conn.guard.text = s.text
+	if err := s.of.ready(s.text); err != nil {
+		return nil, err
+	}
 	result, err := s.sqliteStatement.ExecContext(ctx, args)
-	return result, s.of.conn.guard.explain(err)
+	return result, s.of.done(err)
 }
 
 // QueryContext implements driver.StmtQueryContext.
@@ -278,7 +320,9 @@ func (s *sqliteStmt) QueryContext(ctx context.Context, args []driver.NamedValue)
 		return nil, err
 	}
 	defer s.of.leave()
-	s.of.conn.guard.text = s.text
+	if err := s.of.ready(s.text); err != nil {
+		return nil, err
+	}
 	rows, err := s.sqliteStatement.QueryContext(ctx, args)
 	return s.of.rows(s, rows, err)
 }
@@ -303,7 +347,7 @@ type sqliteRows struct {
 // rows wraps the rows of a query, of a statement if not nil. The caller has entered.
 func (c *sqliteLoan) rows(of *sqliteStmt, rows driver.Rows, err error) (driver.Rows, error) {
 	if err != nil {
-		return nil, c.conn.guard.explain(err)
+		return nil, c.conn.failed(err)
 	}
 	r := &sqliteRows{c, of, rows.(sqliteResult)}
 	c.open = append(c.open, r)
@@ -340,7 +384,14 @@ func (r *sqliteRows) Next(dest []driver.Value) error {
 		return err
 	}
 	defer r.of.leave()
-	return r.of.conn.guard.explain(r.sqliteResult.Next(dest))
+	err := r.sqliteResult.Next(dest)
+	if err != io.EOF {
+		return r.of.conn.failed(err)
+	}
+	if lost := r.of.done(nil); lost != nil { // what RETURNING returned was written
+		return lost
+	}
+	return err
 }
 
 // ColumnTypeLength implements driver.RowsColumnTypeLength.
