@@ -2,8 +2,10 @@ package tenantdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // cached is one thing kept beside a tenant's database.
@@ -18,8 +20,9 @@ type cached struct {
 // Cached returns what build makes of the scope's tenant, made once for each database and key however many requests ask
 // together: a *gorm.DB, an ent client, prepared statements. It is dropped with the database (after its last lease, or when the
 // tenant moves), through the function that build returns; nil where there is nothing to close. An error of build is returned
-// and not kept; who waits for another's build leaves when ctx ends. Key is any comparable value; use a type of your own, as with
-// context keys. A connection can't be kept so: it goes with the request. It panics where no middleware ran.
+// and not kept. Who waits for another's build leaves when ctx ends, and after PoolConfig.AcquireTimeout with ErrBusy: a build
+// that asks for its own key waits for itself until then. Key is any comparable value; use a type of your own, as with context
+// keys. A connection can't be kept so: it goes with the request. It panics where no middleware ran.
 func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), error)) (T, error) {
 	var none T
 	t := leaseOf(ctx, "Cached").tenant
@@ -33,12 +36,10 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 		entry, _ = entries.LoadOrStore(key, &cached{turn: make(chan struct{}, 1)})
 	}
 	c := entry.(*cached)
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return none, ctx.Err()
+	if err := c.wait(ctx, t.pool.cfg.AcquireTimeout); err != nil {
+		return none, err
 	}
+	defer func() { <-c.turn }()
 	if c.gone || t.leases.gone() { // the scope is over, and the database with it: nobody would ever close what is built
 		return none, because(ErrTenantUnavailable, errPoolClosed)
 	}
@@ -56,6 +57,28 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 	}
 	return value, nil
 }
+
+// wait waits for the turn. The bound is for builds that wait for each other, or for themselves.
+func (c *cached) wait(ctx context.Context, most time.Duration) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	late := time.NewTimer(most)
+	defer late.Stop()
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		return because(ErrBusy, errBuilding)
+	}
+}
+
+// errBuilding is why somebody doesn't get what Cached keeps.
+var errBuilding = errors.New("Cached: it is still being built; a build function must not ask for its own key")
 
 // dropCached closes what is kept beside a database that nobody holds.
 func (t *tenantDB) dropCached() {

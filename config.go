@@ -30,8 +30,11 @@ type Config struct {
 	UserKey func(Identity) (UserKey, error)
 	// FirstLogin, where set, is called when a verified caller has no user yet, to create one: once at a time for each user,
 	// however many requests arrive together. It may be called again, also by other processes, so a user who exists already
-	// (hostdb.ErrConflict) is not an error. One of this package's errors, such as ErrForbidden, refuses the request as that; any
-	// other as ErrHostUnavailable. Its context is the library's own and ends after Cache.LoadTimeout.
+	// (hostdb.ErrConflict) is not an error. A conflict that leaves the caller without a user, as where the e-mail address is that of a
+	// row without an oauth_id, and hostdb.ErrInvalid refuse the request as ErrForbidden, since the next attempt would meet them too: the
+	// example shows how an invited user's row is linked. One of this package's errors, such as ErrForbidden, refuses the request as
+	// that; any other, and a panic, which is logged, as ErrHostUnavailable. Its context is the library's own and ends after
+	// Cache.LoadTimeout; requests wait no longer.
 	FirstLogin func(context.Context, *Identity) error
 	// Tenant is where a request names its tenant.
 	Tenant Source

@@ -3,7 +3,8 @@
 // (cached) whether the caller may enter, and puts the tenant's own database into the request's context.
 //
 //	mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: auth, Tenant: tenantdb.FromSubdomain("example.com")})
-//	http.ListenAndServe(addr, mw.Handler(mux))
+//	server := &http.Server{Addr: addr, Handler: mw.Handler(mux), ReadHeaderTimeout: 5 * time.Second}
+//	err = server.ListenAndServe()
 //
 // and in a handler
 //

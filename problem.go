@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -11,12 +12,18 @@ import (
 )
 
 // Redirects says where a browser goes instead of seeing an error: requests that accept text/html get 303, those of HTMX 200 with
-// HX-Redirect. Both are paths on this site, such as "/login"; "" keeps the error response.
+// HX-Redirect. Login and Billing are paths, such as "/login"; "" keeps the error response.
 type Redirects struct {
 	// Login is for a missing or bad credential. It must be reachable without one.
 	Login string
 	// Billing is for ErrSubscriptionInactive. Serve it behind HandlerWith(Rules{AllowInactive: true}, …).
 	Billing string
+	// Origin is where the pages are, if not on the host that was asked for, as with one login page for all subdomains:
+	// "https://accounts.example.com". It is https, but for localhost and its subdomains. Default: the same host.
+	Origin string
+	// ReturnTo names a query parameter in which the login page learns what a GET asked for: a path, or with Origin a whole URL. Default:
+	// none. Anybody can make a link to the login page: it must check the host before it sends a browser there.
+	ReturnTo string
 }
 
 // problem is the response's body (RFC 9457).
@@ -69,6 +76,10 @@ func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal)
 	if to == "" || !htmx && !acceptsHTML(r) {
 		return false
 	}
+	if to == d.Login {
+		to += d.returnTo(r, htmx)
+	}
+	to = d.Origin + to
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, HX-Request")
 	if htmx {
@@ -79,6 +90,33 @@ func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal)
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusSeeOther)
 	return true
+}
+
+// maxReturn bounds the address that a login page is told, in bytes.
+const maxReturn = 1 << 10
+
+// returnTo is the query that tells the login page where to send the browser afterwards; "" where it isn't told.
+func (d *Redirects) returnTo(r *http.Request, htmx bool) string {
+	path := r.URL.EscapedPath()
+	if d.ReturnTo == "" || htmx || r.Method != http.MethodGet || !cleanPath(r.URL.Path) || !cleanPath(path) {
+		return ""
+	}
+	back := path
+	if r.URL.RawQuery != "" {
+		back += "?" + r.URL.RawQuery
+	}
+	if d.Origin != "" {
+		scheme, _, _ := strings.Cut(d.Origin, "://")
+		back = scheme + "://" + r.Host + back
+	}
+	if len(back) > maxReturn {
+		return ""
+	}
+	separator := "?"
+	if strings.Contains(d.Login, "?") {
+		separator = "&"
+	}
+	return separator + url.Values{d.ReturnTo: {back}}.Encode()
 }
 
 // maxAccept bounds what is read of Accept, in bytes. Browsers send about 150.
@@ -108,14 +146,30 @@ func acceptsHTML(r *http.Request) bool {
 	return false
 }
 
-// validate refuses targets that could lead off this site.
+// validate refuses targets that could lead off this site, or off Origin.
 func (d *Redirects) validate() error {
 	for field, target := range map[string]string{"Login": d.Login, "Billing": d.Billing} {
 		if target != "" && !localTarget(target) {
-			return fmt.Errorf("Redirects.%s: give a path on this site that begins with a single /, such as /login", field)
+			return fmt.Errorf("Redirects.%s: give a path that begins with a single /, such as /login", field)
 		}
 	}
+	if d.Origin != "" && !origin(d.Origin) {
+		return errors.New("Redirects.Origin: give https:// and a host, such as https://accounts.example.com")
+	}
+	if strings.ContainsFunc(d.ReturnTo, func(c rune) bool { return c != '_' && c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') }) {
+		return errors.New("Redirects.ReturnTo: give a parameter's name of a-z, 0-9, _ and -")
+	}
 	return nil
+}
+
+// origin reports whether a text is an origin that passwords may be sent to.
+func origin(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || text != u.Scheme+"://"+u.Host || strings.ContainsAny(text, " \\\"'<>") {
+		return false
+	}
+	local := u.Hostname() == "localhost" || strings.HasSuffix(u.Hostname(), ".localhost")
+	return u.Scheme == "https" || u.Scheme == "http" && local
 }
 
 // localTarget reports whether a browser stays on this site when sent there, however it reads odd characters.

@@ -1,0 +1,57 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// TestBuildsThatWaitForEachOtherEnd has what Cached builds ask Cached again: for its own key, and two for each other's.
+func TestBuildsThatWaitForEachOtherEnd(t *testing.T) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			w := newWorld(t, engine, tenantdb.PoolConfig{AcquireTimeout: 200 * time.Millisecond})
+			w.tenant("acme", w.user("ann"))
+			h := w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				ctx := context.WithoutCancel(r.Context()) // nobody's patience ends it
+				nothing := func(*tenantdb.Scope) (int, func(), error) { return 1, nil, nil }
+				_, err := tenantdb.Cached(ctx, "own", func(*tenantdb.Scope) (int, func(), error) {
+					v, err := tenantdb.Cached(ctx, "own", nothing)
+					return v, nil, err
+				})
+				if !errors.Is(err, tenantdb.ErrBusy) {
+					t.Errorf("its own key: %v", err)
+				}
+				var both, building sync.WaitGroup
+				building.Add(2)
+				failed := make(chan error, 2)
+				for _, keys := range [][2]string{{"a", "b"}, {"b", "a"}} {
+					both.Go(func() {
+						_, err := tenantdb.Cached(ctx, keys[0], func(*tenantdb.Scope) (int, func(), error) {
+							building.Done()
+							building.Wait()
+							v, err := tenantdb.Cached(ctx, keys[1], nothing)
+							return v, nil, err
+						})
+						failed <- err
+					})
+				}
+				both.Wait()
+				if first, second := <-failed, <-failed; !errors.Is(errors.Join(first, second), tenantdb.ErrBusy) {
+					t.Errorf("each other's: %v, %v", first, second)
+				}
+				if v, err := tenantdb.Cached(ctx, "own", nothing); v != 1 || err != nil {
+					t.Errorf("afterwards: %v, %v", v, err)
+				}
+			}))
+			if rec := do(h, request("ann", "acme")); rec.Code != 200 {
+				t.Errorf("%d %s", rec.Code, rec.Body)
+			}
+		})
+	}
+}
