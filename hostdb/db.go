@@ -25,6 +25,7 @@ type Tables struct {
 
 	MigrationRuns    MigrationRuns    // sys_migration_runs
 	MigrationTenants MigrationTenants // sys_migration_tenants
+	SchemaSets       SchemaSets       // sys_schema_sets
 }
 
 // DB is an open host database. Its methods, and those of its tables, may be called from several goroutines. A read sees every
@@ -70,6 +71,7 @@ func tablesOn(s session) Tables {
 
 		MigrationRuns:    MigrationRuns{Table[MigrationRun]{s, &runRelation}},
 		MigrationTenants: MigrationTenants{Table[MigrationTenant]{s, &ledgerRelation}},
+		SchemaSets:       SchemaSets{s},
 	}
 }
 

@@ -1,6 +1,7 @@
 package hostdb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -118,6 +119,7 @@ type MigrationPlan struct {
 	CanaryCount int      // that many more go first
 	Batch       int      // tenants in a stage; 0: all in one
 	Verify      bool     // also tenants that are at the target by the catalog
+	Complete    []string // ids of the SchemaSets that lack nothing up to the target
 }
 
 // maxNamed is how many tenants a plan may name.
@@ -133,11 +135,14 @@ func (p MigrationPlan) tenants(alias string) (string, []any) {
 	return condition + " AND " + alias + "id IN (" + places + ")", args
 }
 
-// query selects tenant_id and stage of the tenants that have something to do. The catalog's version is raised after an up, so it
-// proves that there is nothing; it is lowered before a down, so for a down it proves nothing.
+// query selects tenant_id and stage of the tenants that have something to do. The catalog's version and set are raised after an up, so
+// together they prove that there is nothing; they are lowered before a down, so for a down they prove nothing.
 func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 	if p.CanaryCount < 0 || p.Batch < 0 {
 		return "", nil, invalid("plan", "CanaryCount and Batch can't be negative")
+	}
+	if len(p.Complete) > newestSchemaSets {
+		return "", nil, invalid("plan", fmt.Sprintf("more than %d sets are complete", newestSchemaSets))
 	}
 	if len(p.Only) > maxNamed || len(p.Canary) > maxNamed {
 		return "", nil, invalid("plan", fmt.Sprintf("more than %d tenants are named", maxNamed))
@@ -149,7 +154,9 @@ func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 	}
 	condition, args := p.tenants("")
 	if !run.IsDown && !p.Verify {
-		condition += fmt.Sprintf(" AND (schema_version IS NULL OR schema_version < %d)", run.TargetVersion)
+		var places string
+		places, args = placesFor(p.Complete, args)
+		condition += fmt.Sprintf(" AND NOT coalesce(schema_version >= %d AND schema_set IN (%s), 0 = 1)", run.TargetVersion, cmp.Or(places, "NULL"))
 	}
 	canary := "0 = 1"
 	if len(p.Canary) > 0 {

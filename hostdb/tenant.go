@@ -19,15 +19,18 @@ const TierFree = "free"
 
 // TenantCatalog is a customer and the address of their database (core_tenants).
 type TenantCatalog struct {
-	ID            string
-	Name          string // required
-	DBURL         Secret // where the tenant's database is, password included
-	IsActive      bool   // written as given: set it on a new tenant
-	PlanTier      string // a PricingPlan's ID; default TierFree. It may name a plan that isn't there
-	CreatedAt     time.Time
-	Slug          string // the tenant's name in URLs (ValidSlug); unique where present
-	Status        string // default TenantActive
-	SchemaVersion int64  // the version of the tenant's own schema; 0: unknown
+	ID        string
+	Name      string // required
+	DBURL     Secret // where the tenant's database is, password included
+	IsActive  bool   // written as given: set it on a new tenant
+	PlanTier  string // a PricingPlan's ID; default TierFree. It may name a plan that isn't there
+	CreatedAt time.Time
+	Slug      string // the tenant's name in URLs (ValidSlug); unique where present
+	Status    string // default TenantActive
+	// SchemaVersion is the version of the tenant's own schema: the highest one below which no migration is missing. 0: unknown.
+	SchemaVersion int64
+	// SchemaSet is the id of the set of migrations that the database has ([SchemaSets]). "": unknown.
+	SchemaSet string
 }
 
 // Open reports whether members may use the tenant: IsActive, and Status is TenantActive.
@@ -49,6 +52,7 @@ var tenantRelation = relation[TenantCatalog]{
 		{"slug", func(t *TenantCatalog) any { return &t.Slug }, rule{form: ValidSlug}},
 		{"status", func(t *TenantCatalog) any { return &t.Status }, rule{required: true, words: tenantStatuses}},
 		{"schema_version", func(t *TenantCatalog) any { return &t.SchemaVersion }, rule{sparse: true}},
+		{"schema_set", func(t *TenantCatalog) any { return &t.SchemaSet }, linkRule},
 	},
 	fill: func(t *TenantCatalog) {
 		orDefault(&t.PlanTier, TierFree)

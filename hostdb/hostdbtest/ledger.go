@@ -1,6 +1,7 @@
 package hostdbtest
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -9,12 +10,25 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// fleet stores tenants, one for each version; 0 is unknown. It returns their ids in order.
+// upTo is the set of the versions 1 to n.
+func upTo(n int64) (set []int64) {
+	for v := range n {
+		set = append(set, v+1)
+	}
+	return set
+}
+
+// fleet stores tenants, one for each version, which has all those below it; 0 is unknown. It returns their ids in order.
 func fleet(t *testing.T, db *hostdb.DB, versions ...int64) []string {
 	t.Helper()
 	var ids []string
 	for _, version := range versions {
 		tenant := &hostdb.TenantCatalog{Name: "Acme", IsActive: true, SchemaVersion: version}
+		if version > 0 {
+			var err error
+			tenant.SchemaSet, err = db.SchemaSets.Record(t.Context(), upTo(version))
+			must(t, err)
+		}
 		must(t, db.Tenants.Insert(t.Context(), tenant))
 		ids = append(ids, tenant.ID)
 	}
@@ -22,7 +36,9 @@ func fleet(t *testing.T, db *hostdb.DB, versions ...int64) []string {
 }
 
 func ledger(t *testing.T, db *hostdb.DB) {
+	t.Run("a set of migrations is recorded once", func(t *testing.T) { schemaSets(t, db) })
 	t.Run("a plan has those below the target, in stages", func(t *testing.T) { plans(t, db) })
+	t.Run("a plan trusts the version and the set together", func(t *testing.T) { plansBySet(t, db) })
 	t.Run("rows round-trip", func(t *testing.T) {
 		id := fleet(t, db, 1)[0]
 		run := &hostdb.MigrationRun{TargetVersion: 3, IsDown: true}
@@ -41,8 +57,73 @@ func ledger(t *testing.T, db *hostdb.DB) {
 	t.Run("a run is paused, ended and continued", func(t *testing.T) { runs(t, db) })
 }
 
+func schemaSets(t *testing.T, db *hostdb.DB) {
+	ctx := t.Context()
+	first, err := db.SchemaSets.Record(ctx, []int64{3, 1, 20260101})
+	must(t, err)
+	again, err := db.SchemaSets.Record(ctx, []int64{1, 3, 20260101, 3})
+	must(t, err)
+	same(t, "the same set's id", again, first)
+	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
+		_, err := tx.SchemaSets.Record(ctx, nil)
+		return err
+	}))
+	undone := errors.New("undone")
+	if err := db.InTx(ctx, func(tx *hostdb.Tx) error {
+		_, err := tx.SchemaSets.Record(ctx, []int64{9})
+		return errors.Join(undone, err)
+	}); !errors.Is(err, undone) {
+		t.Errorf("InTx = %v", err)
+	}
+	sets, err := db.SchemaSets.Newest(ctx)
+	must(t, err)
+	same(t, "sets", len(sets), 2)
+	if got := sets[first]; !slices.Equal(got, []int64{1, 3, 20260101}) {
+		t.Errorf("the set is %v", got)
+	}
+	_, err = db.SchemaSets.Record(ctx, make([]int64, 50_001))
+	refused(t, err, hostdb.ErrInvalid, "versions")
+}
+
+// plansBySet gives tenants versions and sets that don't agree, as an older library leaves them.
+func plansBySet(t *testing.T, db *hostdb.DB) {
+	ctx := t.Context()
+	gap, err := db.SchemaSets.Record(ctx, []int64{1, 3})
+	must(t, err)
+	full, err := db.SchemaSets.Record(ctx, upTo(3))
+	must(t, err)
+	var ids []string
+	for _, tenant := range []hostdb.TenantCatalog{{SchemaVersion: 3, SchemaSet: full}, {SchemaVersion: 3, SchemaSet: gap}, {SchemaVersion: 2, SchemaSet: full},
+		{SchemaVersion: 3}, {SchemaSet: full}, {SchemaVersion: 3, SchemaSet: hostdb.NewID()}} {
+		tenant.Name = "Acme"
+		must(t, db.Tenants.Insert(ctx, &tenant))
+		ids = append(ids, tenant.ID)
+	}
+	for _, c := range []struct {
+		complete []string
+		want     []string
+	}{{[]string{full}, ids[1:]}, {nil, ids}} {
+		var got []string
+		for tenant, err := range db.MigrationTenants.Planned(ctx, &hostdb.MigrationRun{TargetVersion: 3}, hostdb.MigrationPlan{Only: ids, Complete: c.complete}) {
+			must(t, err)
+			got = append(got, tenant.ID)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("with %v complete: planned %v, want %v", c.complete, got, c.want)
+		}
+	}
+	plan := hostdb.MigrationPlan{Complete: make([]string, 1001)}
+	refused(t, db.MigrationRuns.Begin(ctx, new(hostdb.MigrationRun), plan), hostdb.ErrInvalid, "plan")
+}
+
 func plans(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
+	var complete []string
+	for _, version := range []int64{5, 6} {
+		set, err := db.SchemaSets.Record(ctx, upTo(version))
+		must(t, err)
+		complete = append(complete, set)
+	}
 	ids := fleet(t, db, 0, 5, 1, 2, 3, 4, 6)
 	var states []string
 	for _, status := range []string{hostdb.TenantProvisioning, hostdb.TenantDropped, hostdb.TenantSuspended, hostdb.TenantMaintenance} {
@@ -63,6 +144,7 @@ func plans(t *testing.T, db *hostdb.DB) {
 		"down":    {hostdb.MigrationPlan{Only: []string{ids[1], ids[6]}}, true, []string{ids[1], ids[6]}, []int{1, 1}},
 		"nothing": {hostdb.MigrationPlan{Only: ids[6:]}, false, nil, nil},
 	} {
+		c.plan.Complete = complete
 		run := &hostdb.MigrationRun{TargetVersion: 5, IsDown: c.down}
 		var got []string
 		var stages []int

@@ -44,8 +44,8 @@ func roundTrips(t *testing.T, db *hostdb.DB) {
 	at := time.Date(2026, 2, 28, 23, 59, 59, 999999000, time.UTC)
 	u := &hostdb.GlobalUser{Email: "a@example.com", OAuthID: "o", PasswordHash: "h", StripeCustID: "c", IsSysAdmin: true, LastLogin: &at}
 	roundTrip(t, db.Users, &u.ID, u, func() { u.OAuthID, u.LastLogin, u.PasswordHash = "", nil, "" })
-	tn := &hostdb.TenantCatalog{Name: "Ünï", DBURL: "postgres://u:p@h/d", IsActive: true, Slug: "uni", SchemaVersion: 7}
-	roundTrip(t, db.Tenants, &tn.ID, tn, func() { tn.Slug, tn.SchemaVersion, tn.IsActive = "", 0, false })
+	tn := &hostdb.TenantCatalog{Name: "Ünï", DBURL: "postgres://u:p@h/d", IsActive: true, Slug: "uni", SchemaVersion: 7, SchemaSet: hostdb.NewID()}
+	roundTrip(t, db.Tenants, &tn.ID, tn, func() { tn.Slug, tn.SchemaVersion, tn.SchemaSet, tn.IsActive = "", 0, "", false })
 	other := newFixture(t, db)
 	m := &hostdb.Membership{UserID: other.user.ID, TenantID: f.tenant.ID, ProfileID: "p", MetaAttributes: `{"a":1}`, IsActive: true}
 	roundTrip(t, db.Memberships, &m.ID, m, func() { m.Role, m.IsActive = "editor", false })
@@ -95,7 +95,7 @@ func refusals(t *testing.T, db *hostdb.DB) {
 		refused(t, db.Users.Insert(ctx, u), hostdb.ErrInvalid, field)
 	}
 	for field, tn := range map[string]*hostdb.TenantCatalog{
-		"name": {}, "slug": {Name: "n", Slug: "-a"}, "status": {Name: "n", Status: "open"}, "schema_version": {Name: "n", SchemaVersion: -1},
+		"name": {}, "slug": {Name: "n", Slug: "-a"}, "status": {Name: "n", Status: "open"}, "schema_version": {Name: "n", SchemaVersion: -1}, "schema_set": {Name: "n", SchemaSet: "x"},
 		"plan_tier": {Name: "n", PlanTier: strings.Repeat("x", 65)}, "created_at": {Name: "n", CreatedAt: late},
 	} {
 		refused(t, db.Tenants.Insert(ctx, tn), hostdb.ErrInvalid, field)
