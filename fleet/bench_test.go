@@ -260,9 +260,11 @@ func BenchmarkMigrateNothing(b *testing.B) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		b.Run(engine, func(b *testing.B) {
 			w := benchWorld(b, engine)
+			set, err := w.host.SchemaSets.Record(b.Context(), []int64{1, 2})
+			must(b, err)
 			for i := range 1000 {
 				must(b, w.host.Tenants.Insert(b.Context(), &hostdb.TenantCatalog{Slug: fmt.Sprintf("t%d", i), Name: "x", IsActive: true, SchemaVersion: 2,
-					DBURL: "postgres://nobody@127.0.0.1:1/none"}))
+					SchemaSet: set, DBURL: "postgres://nobody@127.0.0.1:1/none"}))
 			}
 			f := w.benchFleet(b, schema)
 			for b.Loop() {

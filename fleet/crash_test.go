@@ -97,13 +97,13 @@ func crash(plan string) error {
 
 // migrate dies in the middle of a tenant.
 func (p crashPlan) migrate(host *hostdb.DB, pool *tenantdb.Pool) error {
-	var reads atomic.Int64
-	files := hookFS{newest(extra(3)), func() {
-		if reads.Add(1) > int64(p.At) {
+	var begun atomic.Int64
+	inGo := hooked(extra(3), func() {
+		if begun.Add(1) > int64(p.At) {
 			os.Exit(crashExit)
 		}
-	}}
-	f, err := fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: files, Lease: childLease})
+	})
+	f, err := fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema, GoMigrations: inGo, Lease: childLease})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pressly/goose/v3"
+
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -23,8 +25,13 @@ type Config struct {
 	Host *hostdb.DB
 	// Pool is the pool that serves the tenants: the fleet drains it before it removes a database.
 	Pool *tenantdb.Pool
-	// Migrations are the tenants' schema: goose SQL files at the root of the file system. Nil: databases stay empty.
+	// Migrations are the tenants' schema: goose SQL files at the root of the file system, read by New. Without these and GoMigrations,
+	// databases stay empty.
 	Migrations fs.FS
+	// GoMigrations are further migrations, made with goose.NewGoMigration, whose versions order them among the files. RunTx may run
+	// again after a lock was waited for; on SQLite it runs with foreign keys off, which are checked before its end. RunDB has one
+	// connection: it must give back what it takes before it asks for more.
+	GoMigrations []*goose.Migration
 	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
 	// with a role that may create databases (CREATEDB; it needn't be a superuser). Default: like Host, on the same server with the same
 	// role, or as SQLite files.
@@ -78,7 +85,7 @@ func New(cfg Config) (*Fleet, error) {
 		cfg.Server = hostdb.Secret(cfg.Host.URI())
 	}
 	cfg.Lease = cmp.Or(cfg.Lease, time.Minute)
-	schema, err := readSchema(cfg.Migrations)
+	schema, err := readSchema(cfg.Migrations, cfg.GoMigrations)
 	if err != nil {
 		return nil, fmt.Errorf("fleet: Config.Migrations: %w", err)
 	}
@@ -87,7 +94,7 @@ func New(cfg Config) (*Fleet, error) {
 	}
 	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(), lease: cfg.Lease, others: cfg.WaitForOthers,
 		logger: cfg.Logger}
-	withTemplate := schema.files != nil && !cfg.NoTemplate
+	withTemplate := len(schema.migrations) > 0 && !cfg.NoTemplate
 	if strings.HasPrefix(cfg.Server.Reveal(), "sqlite:") {
 		f.server = &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate}
 		return f, nil

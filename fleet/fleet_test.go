@@ -3,10 +3,10 @@ package fleet_test
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,6 +15,7 @@ import (
 	"testing/fstest"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/fleet"
@@ -266,22 +267,13 @@ func TestAnotherOwnerCannotTakeOverAnUnfinishedTenant(t *testing.T) {
 	})
 }
 
-// hookFS is a file system that calls hook when a file is opened.
-type hookFS struct {
-	fstest.MapFS
-	hook func()
-}
-
-func (h hookFS) Open(name string) (fs.File, error) {
-	if strings.HasSuffix(name, ".sql") {
-		h.hook()
-	}
-	return h.MapFS.Open(name)
-}
-
-func (h hookFS) ReadFile(name string) ([]byte, error) {
-	h.hook()
-	return h.MapFS.ReadFile(name)
+// hooked is a third migration, in Go, that calls hook in its transaction before it runs a statement.
+func hooked(statement string, hook func()) []*goose.Migration {
+	return []*goose.Migration{goose.NewGoMigration(3, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+		hook()
+		_, err := tx.ExecContext(ctx, statement)
+		return err
+	}}, nil)}
 }
 
 func TestATenantClosedWhileItIsProvisionedStaysClosed(t *testing.T) {
@@ -298,7 +290,8 @@ func TestATenantClosedWhileItIsProvisionedStaysClosed(t *testing.T) {
 				}
 				must(t, w.host.Tenants.Update(t.Context(), tenant))
 			}
-			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: hookFS{schema, closeIt}})
+			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, NoTemplate: true,
+				GoMigrations: hooked(extra(3), closeIt)})
 			must(t, err)
 			if _, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); !errors.Is(err, hostdb.ErrConflict) {
 				t.Errorf("%s meanwhile: Provision = %v", status, err)

@@ -26,6 +26,11 @@ func (f *Fleet) Plan(ctx context.Context, opts MigrateOptions) iter.Seq2[Result,
 			yield(Result{}, fmt.Errorf("fleet: plan: %w", err))
 			return
 		}
+		var sets map[string][]int64
+		if sets, err = f.host.SchemaSets.Newest(ctx); err != nil {
+			yield(Result{}, fmt.Errorf("fleet: plan: %w", err))
+			return
+		}
 		run := &hostdb.MigrationRun{TargetVersion: opts.Target, IsDown: opts.Down}
 		for tenant, err := range f.host.MigrationTenants.Planned(ctx, run, plan) {
 			if err != nil {
@@ -33,11 +38,20 @@ func (f *Fleet) Plan(ctx context.Context, opts MigrateOptions) iter.Seq2[Result,
 				return
 			}
 			if !yield(Result{TenantID: tenant.ID, Slug: tenant.Slug, Status: hostdb.MigrationPending, Stage: tenant.Stage,
-				From: tenant.SchemaVersion, To: opts.Target}, nil) {
+				From: f.version(&tenant.TenantCatalog, sets), To: opts.Target}, nil) {
 				return
 			}
 		}
 	}
+}
+
+// version is how far a tenant's database is, by the catalog: by its set of migrations, where that is known, since the number was
+// judged by the migrations of then.
+func (f *Fleet) version(tenant *hostdb.TenantCatalog, sets map[string][]int64) int64 {
+	if applied, known := sets[tenant.SchemaSet]; known {
+		return min(tenant.SchemaVersion, f.schema.reached(applied))
+	}
+	return tenant.SchemaVersion
 }
 
 // dryRun asks every planned database where it stands.
@@ -98,6 +112,9 @@ func (f *Fleet) try(ctx context.Context, tenant *hostdb.TenantCatalog, opts Migr
 		defer lease.Close()
 		var way route
 		way, err = f.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), opts.Target, opts.Down)
+		if err == nil {
+			err = way.refuse(opts.RefuseLate)
+		}
 		result.From, result.To = way.from, way.to
 		if len(way.steps) == 0 {
 			result.Status = hostdb.MigrationDone
@@ -140,12 +157,18 @@ type TenantStatus struct {
 	Version  int64  // 0: unknown
 	Latest   int64  // the newest migration's
 	Pending  int    // migrations that it lacks
+	Unknown  bool   // the catalog doesn't say which migrations the database has: Pending is a guess, and the next Migrate asks it
 }
 
 // Status iterates over the tenants, or those named by slug or id, without dropped ones. It ends after an error.
 // Errors: hostdb.ErrNotFound.
 func (f *Fleet) Status(ctx context.Context, only ...string) iter.Seq2[TenantStatus, error] {
 	return func(yield func(TenantStatus, error) bool) {
+		sets, err := f.host.SchemaSets.Newest(ctx)
+		if err != nil {
+			yield(TenantStatus{}, fmt.Errorf("fleet: status: %w", err))
+			return
+		}
 		for tenant, err := range f.tenants(ctx, only) {
 			if err != nil {
 				yield(TenantStatus{}, fmt.Errorf("fleet: status: %w", err))
@@ -154,23 +177,39 @@ func (f *Fleet) Status(ctx context.Context, only ...string) iter.Seq2[TenantStat
 			if tenant.Status == hostdb.TenantDropped {
 				continue
 			}
-			if !yield(TenantStatus{TenantID: tenant.ID, Slug: tenant.Slug, Status: tenant.Status, Version: tenant.SchemaVersion,
-				Latest: f.schema.latest(), Pending: f.schema.above(tenant.SchemaVersion, f.schema.latest())}, nil) {
+			if !yield(f.status(tenant, sets), nil) {
 				return
 			}
 		}
 	}
 }
 
-// tenants iterates over all tenants, or those named.
+// status is how far a tenant is.
+func (f *Fleet) status(tenant *hostdb.TenantCatalog, sets map[string][]int64) TenantStatus {
+	s := TenantStatus{TenantID: tenant.ID, Slug: tenant.Slug, Status: tenant.Status, Version: f.version(tenant, sets), Latest: f.schema.latest()}
+	applied, known := sets[tenant.SchemaSet]
+	s.Unknown = !known || tenant.SchemaVersion < min(f.schema.reached(applied), s.Latest)
+	if s.Unknown {
+		s.Pending = f.schema.above(s.Version, s.Latest)
+	} else {
+		s.Pending = len(f.schema.missing(applied, s.Latest))
+	}
+	return s
+}
+
+// tenants iterates over all tenants, or those named, who are found before the first.
 func (f *Fleet) tenants(ctx context.Context, names []string) iter.Seq2[*hostdb.TenantCatalog, error] {
 	if len(names) == 0 {
 		return f.host.Tenants.All(ctx)
 	}
 	return func(yield func(*hostdb.TenantCatalog, error) bool) {
-		for _, name := range names {
-			tenant, err := f.find(ctx, name)
-			if !yield(tenant, err) || err != nil {
+		found, err := f.named(ctx, names)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, tenant := range found {
+			if !yield(tenant, nil) {
 				return
 			}
 		}

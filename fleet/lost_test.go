@@ -56,7 +56,7 @@ func TestWorkOnATenantEndsAsSoonAsASignOfLifeFindsItTakenOver(t *testing.T) {
 		var once sync.Once
 		var warnings []string
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Lease: 400 * time.Millisecond,
-			Migrations: hookFS{newest(w.endless()), func() { once.Do(func() { w.takeOver(t, acme.ID) }) }},
+			Migrations: schema, GoMigrations: hooked(w.endless(), func() { once.Do(func() { w.takeOver(t, acme.ID) }) }),
 			Logger: slog.New(warned{slog.DiscardHandler, func(text string) {
 				warnings = append(warnings, text)
 				interrupt() // else the run would wait for the other one
@@ -87,8 +87,8 @@ func TestALeaseLostAtTheLastMomentLeavesTheCatalogToWhoHasItNow(t *testing.T) {
 		defer interrupt()
 		var once sync.Once
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, // a minute's lease: no sign of life in between
-			Migrations: hookFS{newest(extra(3)), func() { once.Do(func() { w.takeOver(t, acme.ID) }) }},
-			Logger:     slog.New(warned{slog.DiscardHandler, func(string) { interrupt() }})})
+			Migrations: schema, GoMigrations: hooked(extra(3), func() { once.Do(func() { w.takeOver(t, acme.ID) }) }),
+			Logger: slog.New(warned{slog.DiscardHandler, func(string) { interrupt() }})})
 		must(t, err)
 		report, err := f.Migrate(ctx, fleet.MigrateOptions{})
 		if !errors.Is(err, context.Canceled) {

@@ -43,6 +43,16 @@ type MigrateOptions struct {
 	MaxFailureRate float64
 	// Timeout is how long one tenant may take. Default 15 min.
 	Timeout time.Duration
+	// LockTimeout is how long a migration on PostgreSQL waits for a lock (SET LOCAL lock_timeout) before it lets those go first who
+	// wait behind it, and tries again. It holds for migrations in a transaction; one without may leave half of its work behind, as
+	// an invalid index, and waits as the server says. Default 2 s; negative: as the server says.
+	LockTimeout time.Duration
+	// LockRetries is how often a migration is tried again after that, or after a deadlock. Each time it waits once or twice as long as
+	// LockTimeout. Default 10; negative: never.
+	LockRetries int
+	// RefuseLate fails a tenant that lacks a migration older than the newest that it has, as after two branches were merged. By default
+	// such a migration is applied like the others.
+	RefuseLate bool
 	// Verify asks every database for its version, also where the catalog says that it has the target, as after a restore.
 	Verify bool
 	// DryRun asks the planned databases for their versions, and changes nothing: the report counts who is pending. No run is recorded.
@@ -136,7 +146,7 @@ func (f *Fleet) migrate(ctx context.Context, opts MigrateOptions) (Report, error
 // check fills in the defaults and refuses what makes no sense.
 func (f *Fleet) check(o *MigrateOptions) error {
 	switch {
-	case f.schema.files == nil:
+	case len(f.schema.migrations) == 0:
 		return errors.New("Config.Migrations: there are none")
 	case o.Parallel < 0 || o.PerServer < 0 || o.Timeout < 0 || o.CanaryCount < 0 || o.Batch < 0:
 		return errors.New("Parallel, PerServer, Timeout, CanaryCount and Batch can't be negative")
@@ -155,6 +165,8 @@ func (f *Fleet) check(o *MigrateOptions) error {
 	o.Parallel = cmp.Or(o.Parallel, 4)
 	o.PerServer = cmp.Or(o.PerServer, o.Parallel)
 	o.Timeout = cmp.Or(o.Timeout, 15*time.Minute)
+	o.LockTimeout = max(0, cmp.Or(o.LockTimeout, 2*time.Second))
+	o.LockRetries = max(0, cmp.Or(o.LockRetries, 10))
 	if o.MaxFailures == 0 && o.MaxFailureRate == 0 {
 		o.MaxFailures = 1
 	}
@@ -181,27 +193,46 @@ func (f *Fleet) begin(ctx context.Context, opts MigrateOptions) (*hostdb.Migrati
 	return row, f.host.MigrationRuns.Begin(ctx, row, plan)
 }
 
-// plan turns names of tenants into ids.
+// plan turns names of tenants into ids, and finds the sets of migrations that lack nothing up to the target.
 func (f *Fleet) plan(ctx context.Context, opts MigrateOptions) (hostdb.MigrationPlan, error) {
 	plan := hostdb.MigrationPlan{CanaryCount: opts.CanaryCount, Batch: opts.Batch, Verify: opts.Verify}
 	var err error
 	if plan.Only, err = f.ids(ctx, opts.Only); err == nil {
 		plan.Canary, err = f.ids(ctx, opts.Canary)
 	}
+	if err != nil || opts.Down {
+		return plan, err
+	}
+	sets, err := f.host.SchemaSets.Newest(ctx)
+	for id, applied := range sets {
+		if len(f.schema.missing(applied, opts.Target)) == 0 {
+			plan.Complete = append(plan.Complete, id)
+		}
+	}
 	return plan, err
 }
 
 // ids finds tenants by slug or id.
 func (f *Fleet) ids(ctx context.Context, names []string) ([]string, error) {
+	found, err := f.named(ctx, names)
 	var ids []string
+	for _, tenant := range found {
+		ids = append(ids, tenant.ID)
+	}
+	return ids, err
+}
+
+// named finds tenants by slug or id, all or none.
+func (f *Fleet) named(ctx context.Context, names []string) ([]*hostdb.TenantCatalog, error) {
+	var found []*hostdb.TenantCatalog
 	for _, name := range names {
 		tenant, err := f.find(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		ids = append(ids, tenant.ID)
+		found = append(found, tenant)
 	}
-	return ids, nil
+	return found, nil
 }
 
 // find finds a tenant by slug or id.

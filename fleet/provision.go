@@ -129,11 +129,16 @@ func (f *Fleet) reserved(ctx context.Context, spec Spec, conflict error) (*hostd
 
 // complete does what is left for a reserved tenant, under its job's lease. seal makes sure of the lease in the last transaction.
 func (f *Fleet) complete(ctx context.Context, tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, seal sealing) (*hostdb.TenantCatalog, error) {
-	version, err := f.build(ctx, tenant)
+	applied, err := f.build(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := f.open(ctx, tenant.ID, version, job, seal)
+	set, err := f.host.SchemaSets.Record(ctx, applied)
+	if err != nil {
+		return nil, fmt.Errorf("record its schema: %w", err)
+	}
+	built := &hostdb.TenantCatalog{ID: tenant.ID, SchemaVersion: f.schema.reached(applied), SchemaSet: set}
+	opened, err := f.open(ctx, built, job, seal)
 	if errors.Is(err, errDropped) { // while it was built: what was built must not stay
 		if dropErr := f.remove(ctx, tenant, seal); dropErr != nil {
 			return nil, errors.Join(err, dropErr)
@@ -142,45 +147,47 @@ func (f *Fleet) complete(ctx context.Context, tenant *hostdb.TenantCatalog, job 
 	return opened, err
 }
 
-// build creates the database with its schema and content, and returns the schema's version.
-func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error) {
+// build creates the database with its schema and content, and returns the migrations that it has.
+func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) ([]int64, error) {
 	version, err := f.server.create(ctx, tenant)
 	if err != nil {
-		return 0, fmt.Errorf("create its database: %w", err)
+		return nil, fmt.Errorf("create its database: %w", err)
 	}
+	applied := f.schema.versions()
 	f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "database created")
 	if version != unknown && f.seed == nil {
-		return version, nil
+		return applied, nil
 	}
 	lease, err := f.pool.Lease(tenant)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer lease.Release()
 	if version == unknown {
 		db := lease.Session()
-		version, err = f.schema.bring(ctx, db, dialectOf(tenant.DBURL))
+		applied, err = f.schema.bring(ctx, db, dialectOf(tenant.DBURL))
 		if err = errors.Join(err, db.Close()); err != nil {
-			return 0, fmt.Errorf("migrate its database: %w", err)
+			return nil, fmt.Errorf("migrate its database: %w", err)
 		}
 		f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "migrated")
 	}
 	if f.seed != nil {
 		if err := f.seed(ctx, tenant, lease.DB()); err != nil {
-			return 0, fmt.Errorf("seed its database: %w", err)
+			return nil, fmt.Errorf("seed its database: %w", err)
 		}
 		f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "seeded")
 	}
-	return version, nil
+	return applied, nil
 }
 
 // errDropped: the tenant was dropped while it was provisioned.
 var errDropped = fmt.Errorf("it was dropped meanwhile: %w", hostdb.ErrConflict)
 
-// open makes the owner a member and opens the tenant, in one transaction, unless something else became of it meanwhile.
-func (f *Fleet) open(ctx context.Context, tenantID string, version int64, job *hostdb.SystemJob, seal sealing) (tenant *hostdb.TenantCatalog, err error) {
+// open makes the owner a member and opens the tenant with the schema that was built, in one transaction, unless something else became of
+// it meanwhile.
+func (f *Fleet) open(ctx context.Context, built *hostdb.TenantCatalog, job *hostdb.SystemJob, seal sealing) (tenant *hostdb.TenantCatalog, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
-		tenant, err = tx.Tenants.Change(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
+		tenant, err = tx.Tenants.Change(ctx, built.ID, func(tenant *hostdb.TenantCatalog) error {
 			switch tenant.Status {
 			case hostdb.TenantDropped:
 				return errDropped
@@ -188,19 +195,19 @@ func (f *Fleet) open(ctx context.Context, tenantID string, version int64, job *h
 			default:
 				return fmt.Errorf("its status became %s meanwhile: %w", tenant.Status, hostdb.ErrConflict)
 			}
-			tenant.Status, tenant.SchemaVersion = hostdb.TenantActive, version
+			tenant.Status, tenant.SchemaVersion, tenant.SchemaSet = hostdb.TenantActive, built.SchemaVersion, built.SchemaSet
 			return admit(ctx, tx, tenant, orderIn(job).Trial)
 		})
 		if err != nil {
 			return err
 		}
-		f.logger.DebugContext(ctx, "provisioning", "tenant", tenantID, "step", "opening")
+		f.logger.DebugContext(ctx, "provisioning", "tenant", built.ID, "step", "opening")
 		return seal(tx)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open it: %w", err)
 	}
-	f.logger.DebugContext(ctx, "provisioning", "tenant", tenantID, "step", "opened")
+	f.logger.DebugContext(ctx, "provisioning", "tenant", built.ID, "step", "opened")
 	return tenant, nil
 }
 

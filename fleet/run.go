@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type run struct {
 	total    int
 	finished int // by this call
 	failed   int
+	sets     map[string]string // ids of the sets of migrations that are on record, by the sets
 }
 
 // newRun prepares to work on a run.
@@ -33,7 +35,7 @@ func (f *Fleet) newRun(ctx context.Context, row *hostdb.MigrationRun, opts Migra
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Fleet: f, row: row, opts: opts, worker: hostdb.NewID()}
+	r := &run{Fleet: f, row: row, opts: opts, worker: hostdb.NewID(), sets: make(map[string]string)}
 	for status, n := range counts {
 		r.total += n
 		if status != hostdb.MigrationPending && status != hostdb.MigrationRunning {
@@ -148,9 +150,13 @@ func (r *run) tenant(soft context.Context, tenant *hostdb.TenantCatalog, stage i
 	held, end := r.holds.begin(r.hard, tenant.ID)
 	defer end()
 	began := time.Now()
-	from, to, err := r.bring(held, soft, tenant)
+	way, err := r.bring(held, soft, tenant)
+	from, to := way.from, r.schema.reached(way.applied)
+	if !way.known {
+		to = from
+	}
 	entry := &hostdb.MigrationTenant{RunID: r.row.ID, TenantID: tenant.ID, Worker: r.worker, Stage: stage, Status: hostdb.MigrationDone,
-		VersionBefore: max(from, 0), VersionAfter: max(to, 0), DurationMS: time.Since(began).Milliseconds()}
+		VersionBefore: from, VersionAfter: to, DurationMS: time.Since(began).Milliseconds()}
 	switch {
 	case errors.Is(err, errInterrupted):
 		entry.Status = hostdb.MigrationPending
@@ -158,7 +164,7 @@ func (r *run) tenant(soft context.Context, tenant *hostdb.TenantCatalog, stage i
 		entry.Status, entry.Error = hostdb.MigrationFailed, withoutSecrets(err.Error(), tenant.DBURL)
 	}
 	if err = context.Cause(held); !errors.Is(err, errTaken) {
-		err = r.settle(tenant, entry, to)
+		err = r.settle(tenant, entry, way)
 	}
 	switch {
 	case err == nil:
@@ -170,31 +176,38 @@ func (r *run) tenant(soft context.Context, tenant *hostdb.TenantCatalog, stage i
 	}
 }
 
-// unknown is the version of a database that couldn't be asked.
+// unknown is the version of a database that isn't a copy of the template.
 const unknown = -1
 
-// bring brings a tenant's database to the run's target, and returns the versions before and after.
-func (r *run) bring(held, soft context.Context, tenant *hostdb.TenantCatalog) (from, to int64, err error) {
+// bring brings a tenant's database to the run's target, and returns the way that it went.
+func (r *run) bring(held, soft context.Context, tenant *hostdb.TenantCatalog) (way route, err error) {
 	ctx, cancel := context.WithTimeoutCause(held, r.opts.Timeout, fmt.Errorf("it took longer than %s", r.opts.Timeout))
 	defer cancel()
 	lease, err := r.pool.Lease(tenant)
 	if err != nil {
-		return unknown, unknown, err
+		return way, err
 	}
 	defer lease.Close()
 	db := lease.Session()
 	defer db.Close()
-	way, err := r.schema.route(ctx, db, dialectOf(tenant.DBURL), r.row.TargetVersion, r.row.IsDown)
-	if err != nil {
-		return unknown, unknown, timedOut(ctx, err)
+	way, err = r.schema.route(ctx, db, dialectOf(tenant.DBURL), r.row.TargetVersion, r.row.IsDown)
+	if err == nil {
+		err = way.refuse(r.opts.RefuseLate)
 	}
-	if len(way.steps) > 0 && r.row.IsDown {
-		if err := r.lower(ctx, tenant.ID, way.to); err != nil {
-			return way.from, way.from, err
+	if err != nil {
+		return way, timedOut(ctx, err)
+	}
+	floor := way.from
+	if way.down {
+		floor = way.to
+	}
+	if len(way.steps) > 0 && (way.down || way.late || tenant.SchemaVersion > floor) {
+		if err := r.lower(ctx, tenant.ID, floor); err != nil {
+			return way, err
 		}
 	}
-	to, err = r.schema.walk(ctx, soft, db, way)
-	return way.from, to, timedOut(ctx, err)
+	err = r.schema.walk(ctx, soft, db, &way, lockPatience{r.opts.LockTimeout, r.opts.LockRetries})
+	return way, timedOut(ctx, err)
 }
 
 // timedOut says so where a tenant's time was over.
@@ -205,18 +218,24 @@ func timedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// lower has the catalog say before a down what version there will be at least, so that no request relies on more.
+// lower has the catalog say, before a down or a late up, what version there will be at least, so that no request relies on more. Which
+// migrations there are is unknown until the end.
 func (r *run) lower(ctx context.Context, tenantID string, version int64) error {
 	return r.edit(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
-		if tenant.SchemaVersion > version {
-			tenant.SchemaVersion = version
-		}
+		tenant.SchemaVersion, tenant.SchemaSet = min(tenant.SchemaVersion, version), ""
 		return nil
 	})
 }
 
-// settle writes the ledger and the catalog's version, in one transaction, unless the tenant was taken over.
-func (r *run) settle(used *hostdb.TenantCatalog, entry *hostdb.MigrationTenant, version int64) error {
+// settle writes the ledger, and into the catalog what the database has where that is known, in one transaction, unless the tenant was
+// taken over.
+func (r *run) settle(used *hostdb.TenantCatalog, entry *hostdb.MigrationTenant, way route) error {
+	set, err := "", error(nil)
+	if way.known {
+		if set, err = r.record(way.applied); err != nil {
+			return err
+		}
+	}
 	return r.host.InTx(r.hard, func(tx *hostdb.Tx) error {
 		_, err := tx.Tenants.Change(r.hard, used.ID, func(tenant *hostdb.TenantCatalog) error {
 			switch {
@@ -224,8 +243,8 @@ func (r *run) settle(used *hostdb.TenantCatalog, entry *hostdb.MigrationTenant, 
 				entry.Status, entry.Error = hostdb.MigrationSkipped, ""
 			case tenant.DBURL != used.DBURL:
 				entry.Status, entry.Error = hostdb.MigrationFailed, "it was moved to another database meanwhile"
-			case version != unknown:
-				tenant.SchemaVersion = version
+			case way.known:
+				tenant.SchemaVersion, tenant.SchemaSet = r.schema.reached(way.applied), set
 			}
 			return nil
 		})
@@ -238,6 +257,25 @@ func (r *run) settle(used *hostdb.TenantCatalog, entry *hostdb.MigrationTenant, 
 		}
 		return err
 	})
+}
+
+// record returns the id of a set of migrations, which most of a run's tenants share.
+func (r *run) record(applied []int64) (string, error) {
+	slices.Sort(applied)
+	key := fmt.Sprint(applied)
+	r.mu.Lock()
+	set := r.sets[key]
+	r.mu.Unlock()
+	if set != "" {
+		return set, nil
+	}
+	set, err := r.host.SchemaSets.Record(r.hard, applied)
+	if err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.sets[key] = set
+	}
+	return set, err
 }
 
 // tell counts a tenant that has ended, tells Progress, and stops the run where too many have failed.

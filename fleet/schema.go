@@ -2,74 +2,158 @@ package fleet
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/database"
 
-	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
 // schema is the tenants' migrations. Its zero value has none.
 type schema struct {
-	files    fs.FS
-	versions []int64 // ascending
+	migrations []migration // ascending
+	content    string      // a hash of them: a template is named by it
 }
 
-// readSchema lists the migrations. Files whose names don't begin with a version and "_" are left aside, as goose does.
-func readSchema(files fs.FS) (schema, error) {
-	if files == nil {
+// readSchema reads the migrations. Files whose names don't begin with a version and "_" are left aside, as goose does.
+func readSchema(files fs.FS, inGo []*goose.Migration) (schema, error) {
+	if files == nil && len(inGo) == 0 {
 		return schema{}, nil
 	}
-	names, err := fs.Glob(files, "*.sql")
-	if err != nil {
-		return schema{}, err
-	}
-	s := schema{files: files}
-	for _, name := range names {
-		version, err := goose.NumericComponent(name)
+	var s schema
+	content := sha256.New()
+	if files != nil {
+		names, err := fs.Glob(files, "*.sql")
 		if err != nil {
+			return schema{}, err
+		}
+		for _, name := range names {
+			text, err := fs.ReadFile(files, name)
+			if err != nil {
+				return schema{}, err
+			}
+			fmt.Fprintf(content, "%q %q\n", name, text)
+			version, err := goose.NumericComponent(name)
+			if err != nil {
+				continue
+			}
+			m, err := fromFile(version, name, string(text))
+			if err != nil {
+				return schema{}, err
+			}
+			s.migrations = append(s.migrations, m)
+		}
+	}
+	for _, given := range inGo {
+		m, err := fromGo(given)
+		if err != nil {
+			return schema{}, err
+		}
+		fmt.Fprintf(content, "go %d\n", m.version)
+		s.migrations = append(s.migrations, m)
+	}
+	s.content = hex.EncodeToString(content.Sum(nil)[:8])
+	return s, s.check(files)
+}
+
+// check orders the migrations, and refuses what goose would refuse.
+func (s *schema) check(files fs.FS) error {
+	if len(s.migrations) == 0 {
+		return errors.New("there is no file such as 00001_name.sql at the root")
+	}
+	slices.SortStableFunc(s.migrations, func(a, b migration) int { return int(min(1, max(-1, a.version-b.version))) })
+	for i := range s.migrations[1:] {
+		if a, b := &s.migrations[i], &s.migrations[i+1]; a.version == b.version {
+			return fmt.Errorf("%s and %s have the same version", a.name, b.name)
+		}
+	}
+	if files == nil {
+		return nil
+	}
+	sources, err := fs.Glob(files, "*.go")
+	if err != nil {
+		return err
+	}
+	for _, name := range sources {
+		version, err := goose.NumericComponent(name)
+		if err != nil || strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		if slices.Contains(s.versions, version) {
-			return schema{}, fmt.Errorf("two files have the version %d", version)
+		if m := s.find(version); m == nil || m.up.statements != nil {
+			return fmt.Errorf("%s: its migration isn't among Config.GoMigrations", name)
 		}
-		s.versions = append(s.versions, version)
 	}
-	if len(s.versions) == 0 {
-		return schema{}, errors.New("there is no file such as 00001_name.sql at the root")
-	}
-	slices.Sort(s.versions)
-	return s, nil
+	return nil
 }
 
 // latest is the newest migration's version, 0 without migrations.
 func (s schema) latest() int64 {
-	if len(s.versions) == 0 {
+	if len(s.migrations) == 0 {
 		return 0
 	}
-	return s.versions[len(s.versions)-1]
+	return s.migrations[len(s.migrations)-1].version
+}
+
+// find returns the migration of that version, nil where there is none.
+func (s schema) find(version int64) *migration {
+	for i := range s.migrations {
+		if s.migrations[i].version == version {
+			return &s.migrations[i]
+		}
+	}
+	return nil
 }
 
 // has reports whether there is a migration of that version.
-func (s schema) has(version int64) bool {
-	_, found := slices.BinarySearch(s.versions, version)
-	return found
+func (s schema) has(version int64) bool { return s.find(version) != nil }
+
+// versions are all migrations'.
+func (s schema) versions() []int64 {
+	var all []int64
+	for i := range s.migrations {
+		all = append(all, s.migrations[i].version)
+	}
+	return all
+}
+
+// missing are the migrations up to a target that aren't among the applied ones.
+func (s schema) missing(applied []int64, target int64) []int64 {
+	var missing []int64
+	for i := range s.migrations {
+		if v := s.migrations[i].version; v <= target && !slices.Contains(applied, v) {
+			missing = append(missing, v)
+		}
+	}
+	return missing
+}
+
+// reached is the highest applied version below which nothing is missing.
+func (s schema) reached(applied []int64) (version int64) {
+	if len(applied) == 0 {
+		return 0
+	}
+	missing := s.missing(applied, slices.Max(applied))
+	for _, v := range applied {
+		if v > version && (len(missing) == 0 || v < missing[0]) {
+			version = v
+		}
+	}
+	return version
 }
 
 // above counts the migrations between two versions.
 func (s schema) above(version, target int64) int {
 	n := 0
-	for _, v := range s.versions {
-		if v > version && v <= target {
+	for i := range s.migrations {
+		if v := s.migrations[i].version; v > version && v <= target {
 			n++
 		}
 	}
@@ -86,53 +170,13 @@ func dialectOf(url hostdb.Secret) goose.Dialect {
 
 // route is the way of one database to a version.
 type route struct {
+	history
+	known    bool // what history says is the database's last word
+	dialect  goose.Dialect
 	from, to int64   // the version that it has, and the one that it will have
 	steps    []int64 // versions to apply, or to take back, one after the other
 	down     bool
-	known    history
-}
-
-// history is what goose would ask a database before each migration, and has been read at once.
-type history struct {
-	database.Store
-	applied []int64
-	exists  bool // there is a table of versions
-}
-
-// TableExists implements database.StoreExtender.
-func (h *history) TableExists(context.Context, database.DBTxConn) (bool, error) { return h.exists, nil }
-
-// GetMigration implements database.Store.
-func (h *history) GetMigration(_ context.Context, _ database.DBTxConn, version int64) (*database.GetMigrationResult, error) {
-	if !slices.Contains(h.applied, version) {
-		return nil, database.ErrVersionNotFound
-	}
-	return &database.GetMigrationResult{IsApplied: true}, nil
-}
-
-// errOvertaken: somebody whose lease is over, or who took this one over, did the same in the meantime.
-var errOvertaken = errors.New("another process migrates this database")
-
-// Insert implements database.Store. It is in the migration's transaction, which is undone where another one applied the same.
-func (h *history) Insert(ctx context.Context, db database.DBTxConn, req database.InsertRequest) error {
-	return once(db.ExecContext(ctx, "INSERT INTO "+versionTable+" (version_id, is_applied) SELECT CAST($1 AS BIGINT), true WHERE NOT EXISTS"+
-		" (SELECT 1 FROM "+versionTable+" WHERE version_id = $1 AND is_applied)", req.Version))
-}
-
-// Delete implements database.Store, as Insert does.
-func (h *history) Delete(ctx context.Context, db database.DBTxConn, version int64) error {
-	return once(db.ExecContext(ctx, "DELETE FROM "+versionTable+" WHERE version_id = $1", version))
-}
-
-// once makes sure that a statement did something.
-func once(result sql.Result, err error) error {
-	if err != nil {
-		return err
-	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(errOvertaken, err)
-	}
-	return nil
+	late     bool // one of them is older than the newest that the database has
 }
 
 // route finds a database's way to a target, with one query where the database was migrated before.
@@ -141,159 +185,93 @@ func (s schema) route(ctx context.Context, db *sql.DB, dialect goose.Dialect, ta
 	if err != nil {
 		return route{}, err
 	}
-	r, applied := route{down: down, known: known}, slices.Clone(known.applied)
-	if len(applied) > 0 {
-		r.from = slices.Max(applied)
-	}
-	r.to = r.from
+	r := route{history: known, known: true, dialect: dialect, down: down, from: s.reached(known.applied)}
 	if down {
-		slices.Sort(applied)
-		slices.Reverse(applied)
-		return r.back(s, applied, target)
+		return r.back(s, target)
 	}
-	for _, v := range s.versions {
-		if v > target || slices.Contains(applied, v) {
-			continue
-		}
-		if v < r.from {
-			return route{}, fmt.Errorf("migration %d was never applied, and the database is at %d: number new migrations upwards", v, r.from)
-		}
-		r.steps = append(r.steps, v)
-		r.to = v
-	}
+	r.steps = s.missing(r.applied, target)
+	r.late = len(r.steps) > 0 && len(r.applied) > 0 && r.steps[0] < slices.Max(r.applied)
+	r.to = s.reached(append(slices.Clone(r.applied), r.steps...))
 	return r, nil
 }
 
 // back plans to take back what was applied above a target.
-func (r route) back(s schema, applied []int64, target int64) (route, error) {
-	for _, v := range applied {
-		if r.to = v; v <= target {
-			return r, nil
+func (r route) back(s schema, target int64) (route, error) {
+	var left []int64
+	for _, v := range r.applied {
+		switch {
+		case v <= target:
+			left = append(left, v)
+		case !s.has(v):
+			r.known = false // the catalog stays as it is
+			return r, fmt.Errorf("migration %d was applied and isn't among Config.Migrations: a newer program has to take it back", v)
+		default:
+			r.steps = append(r.steps, v)
 		}
-		if !s.has(v) {
-			return route{}, fmt.Errorf("migration %d was applied and isn't among Config.Migrations: a newer program has to take it back", v)
-		}
-		r.steps = append(r.steps, v)
 	}
-	r.to = 0
+	slices.Sort(r.steps)
+	slices.Reverse(r.steps)
+	r.to = s.reached(left)
 	return r, nil
 }
 
-// versionTable is where goose notes what it applied.
-const versionTable = goose.DefaultTablename
-
-// historyOf reads what was applied to a database. It writes nothing.
-func historyOf(ctx context.Context, db *sql.DB, dialect goose.Dialect) (h history, err error) {
-	if h.Store, err = database.NewStore(dialect, versionTable); err != nil {
-		return h, err
+// refuse fails a way on which a migration comes late, where that is to be refused.
+func (r *route) refuse(late bool) error {
+	if !late || !r.late {
+		return nil
 	}
-	err = patiently(ctx, func() error {
-		h.applied, err = readVersions(ctx, db)
-		return err
-	})
-	h.exists = err == nil
-	if h.exists {
-		return h, nil
-	}
-	exists := "SELECT count(*) FROM pg_class WHERE oid = to_regclass('" + versionTable + "')"
-	if dialect == goose.DialectSQLite3 {
-		exists = "SELECT count(*) FROM sqlite_schema WHERE name = '" + versionTable + "'"
-	}
-	var tables int
-	if second := db.QueryRowContext(ctx, exists).Scan(&tables); second == nil && tables == 0 {
-		return h, nil
-	}
-	return h, err
-}
-
-// readVersions reads goose's table.
-func readVersions(ctx context.Context, db *sql.DB) ([]int64, error) {
-	rows, err := db.QueryContext(ctx, "SELECT version_id FROM "+versionTable+" WHERE is_applied AND version_id > 0")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var versions []int64
-	for rows.Next() {
-		var version int64
-		if err := rows.Scan(&version); err != nil {
-			return nil, err
-		}
-		versions = append(versions, version)
-	}
-	return versions, rows.Err()
-}
-
-// walk takes a database along its route, a migration at a time, and returns the version that it has then. When ctx ends, so does the
-// statement that runs; when soft ends, the walk does after the migration that runs, with errInterrupted.
-func (s schema) walk(ctx, soft context.Context, db *sql.DB, r route) (int64, error) {
-	if len(r.steps) == 0 {
-		return r.from, nil
-	}
-	provider, err := goose.NewProvider(goose.DialectCustom, db, s.files, goose.WithStore(&r.known), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return r.from, err
-	}
-	at := r.from
-	for i, v := range r.steps {
-		if soft.Err() != nil {
-			return at, errInterrupted
-		}
-		var done *goose.MigrationResult
-		err := patiently(ctx, func() error {
-			done, err = provider.ApplyVersion(ctx, v, !r.down)
-			return err
-		})
-		if err != nil {
-			return at, explain(err)
-		}
-		switch {
-		case !r.down:
-			at = done.Source.Version
-		case i+1 < len(r.steps):
-			at = r.steps[i+1]
-		default:
-			at = r.to
-		}
-	}
-	return at, nil
-}
-
-// bring brings a database to the newest version, and returns it.
-func (s schema) bring(ctx context.Context, db *sql.DB, dialect goose.Dialect) (int64, error) {
-	way, err := s.route(ctx, db, dialect, s.latest(), false)
-	if err != nil {
-		return 0, err
-	}
-	return s.walk(ctx, ctx, db, way)
+	r.known = false // the catalog stays as it is
+	return fmt.Errorf("migration %d was never applied, and the database has %d: number new migrations upwards", r.steps[0], slices.Max(r.applied))
 }
 
 // errInterrupted: the work was asked to end.
 var errInterrupted = errors.New("interrupted")
 
-// explain names the file of a migration that failed.
-func explain(err error) error {
-	var partial *goose.PartialError
-	if errors.As(err, &partial) {
-		return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
+// walk takes a database along its route, a migration at a time, and keeps r.applied. When ctx ends, so does the statement that
+// runs; when soft ends, the walk does after the migration that runs, with errInterrupted.
+func (s schema) walk(ctx, soft context.Context, db *sql.DB, r *route, locks lockPatience) error {
+	if len(r.steps) > 0 && !r.exists {
+		if err := patiently(ctx, func() error { return createVersions(ctx, db, r.dialect) }); err != nil {
+			return err
+		}
 	}
-	return err
+	a := applier{db: db, sqlite: r.dialect == goose.DialectSQLite3, down: r.down, locks: locks}
+	for _, v := range r.steps {
+		if soft.Err() != nil {
+			return errInterrupted
+		}
+		if err := a.apply(ctx, soft, s.find(v)); err != nil {
+			return r.reread(ctx, db, err)
+		}
+		if r.down {
+			r.applied = slices.DeleteFunc(r.applied, func(applied int64) bool { return applied == v })
+		} else {
+			r.applied = append(r.applied, v)
+		}
+	}
+	return nil
 }
 
-// busyPause is how long a migration waits before it asks for a connection again.
-const busyPause = 50 * time.Millisecond
+// rereadPatience is how long a database may take to say what was applied to it, after a failure.
+const rereadPatience = 5 * time.Second
 
-// patiently repeats what finds the pool's connections in use: a migration stands in line with requests.
-func patiently(ctx context.Context, do func() error) error {
-	for {
-		err := do()
-		if !errors.Is(err, tenantdb.ErrBusy) {
-			return err
-		}
-		select {
-		case <-time.After(busyPause):
-		case <-ctx.Done():
-			return err
-		}
+// reread asks what was applied after a failure: a connection that breaks at the wrong moment hides that a transaction was committed.
+func (r *route) reread(ctx context.Context, db *sql.DB, failure error) error {
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), rereadPatience)
+	defer cancel()
+	known, err := historyOf(late, db, r.dialect)
+	if r.known = err == nil; r.known {
+		r.history = known
 	}
+	return failure
+}
+
+// bring brings a database to the newest version, and returns the versions that were applied to it.
+func (s schema) bring(ctx context.Context, db *sql.DB, dialect goose.Dialect) ([]int64, error) {
+	way, err := s.route(ctx, db, dialect, s.latest(), false)
+	if err != nil {
+		return nil, err
+	}
+	err = s.walk(ctx, ctx, db, &way, lockPatience{})
+	return way.applied, err
 }

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb/fleet"
 )
@@ -83,7 +83,7 @@ func TestAFileThatAnotherProcessMadeMeanwhileIsNotReplaced(t *testing.T) {
 		_, err = db.ExecContext(t.Context(), "CREATE TABLE precious (body TEXT)")
 		must(t, errors.Join(err, db.Close()))
 	}
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: hookFS{schema, anotherProcess}})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, GoMigrations: hooked(extra(3), anotherProcess)})
 	must(t, err)
 	acme := w.provision(t, f, "acme")
 	lease, err := w.pool.Lease(acme)
@@ -115,30 +115,37 @@ func TestAMigrationThatAnotherProcessAppliedMeanwhileIsNotAppliedTwice(t *testin
 		other, err := sql.Open(driver, source)
 		must(t, err)
 		defer other.Close()
-		change := func(down bool) (body string) {
-			target, meanwhile := int64(3), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (3, true)"
-			if down {
-				target, meanwhile = 2, "DELETE FROM goose_db_version WHERE version_id = 3"
+		meanwhile := ""
+		hook := &goose.GoFunc{RunDB: func(ctx context.Context, _ *sql.DB) error {
+			if meanwhile == "" {
+				return nil
 			}
-			files := newest("")
-			files["00003_step.sql"].Data = []byte("-- +goose Up\nUPDATE notes SET body = 'up';\n-- +goose Down\nUPDATE notes SET body = 'down';\n")
-			var first sync.Once // goose opens its files side by side
-			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: hookFS{files, func() {
-				first.Do(func() {
-					_, err := other.ExecContext(ctx, meanwhile)
-					must(t, err)
-				})
-			}}})
-			must(t, err)
-			if _, err = f.Migrate(ctx, fleet.MigrateOptions{Target: target, Down: down, Verify: true}); !errors.Is(err, fleet.ErrIncomplete) {
-				t.Errorf("down %v: %v", down, err)
+			_, err := other.ExecContext(ctx, meanwhile)
+			return err
+		}}
+		files := newest("", "UPDATE notes SET body = 'up'")
+		delete(files, "00003_step.sql")
+		files["00004_step.sql"].Data = []byte("-- +goose Up\nUPDATE notes SET body = 'up';\n-- +goose Down\nUPDATE notes SET body = 'down';\n")
+		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files,
+			GoMigrations: []*goose.Migration{goose.NewGoMigration(3, hook, nil), goose.NewGoMigration(5, nil, hook)}})
+		must(t, err)
+		for _, step := range []struct {
+			meanwhile string
+			opts      fleet.MigrateOptions
+			want      error
+		}{
+			{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (4, true)", fleet.MigrateOptions{Target: 4}, fleet.ErrIncomplete},
+			{"", fleet.MigrateOptions{}, nil},
+			{"DELETE FROM goose_db_version WHERE version_id = 4", fleet.MigrateOptions{Target: 3, Down: true}, fleet.ErrIncomplete},
+		} {
+			meanwhile = step.meanwhile
+			if _, err := f.Migrate(ctx, step.opts); !errors.Is(err, step.want) {
+				t.Errorf("%+v: %v", step.opts, err)
 			}
+			var body string
 			must(t, lease.DB().QueryRowContext(ctx, "SELECT body FROM notes").Scan(&body))
-			return body
-		}
-		for _, down := range []bool{false, true} {
-			if body := change(down); body != "x" {
-				t.Errorf("down %v: the note says %q", down, body)
+			if body != "x" {
+				t.Errorf("%+v: the note says %q", step.opts, body)
 			}
 		}
 	})
@@ -153,10 +160,12 @@ func TestWhatALargeFleetIsAskedTakesNoMoreMemoryThanASmallOne(t *testing.T) {
 	raw, err := sql.Open("sqlite", strings.TrimPrefix(w.url, "sqlite:")+"?_pragma=busy_timeout(5000)")
 	must(t, err)
 	defer raw.Close()
+	set, err := w.host.SchemaSets.Record(ctx, []int64{1, 2})
+	must(t, err)
 	size := 0
 	grow := func(by int) {
-		_, err := raw.ExecContext(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)"+
-			" INSERT INTO core_tenants (name, db_url, schema_version, slug) SELECT 'x', 'sqlite:none.db', 2, 't' || ?1 || '-' || i FROM n", by)
+		_, err := raw.ExecContext(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) INSERT INTO core_tenants"+
+			" (name, db_url, schema_version, schema_set, slug) SELECT 'x', 'sqlite:none.db', 2, ?2, 't' || ?1 || '-' || i FROM n", by, set)
 		must(t, err)
 	}
 	for _, more := range []int{100, 20_000} {

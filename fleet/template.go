@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"sync"
 
@@ -64,10 +63,7 @@ func (t *template) ensure(ctx context.Context, conn *pgx.Conn) (string, error) {
 	if t.name != "" {
 		return t.name, nil
 	}
-	prefix, name, err := t.names()
-	if err != nil {
-		return "", err
-	}
+	prefix, name := t.names()
 	key := lockKey(prefix)
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", key); err != nil {
 		return "", err
@@ -92,22 +88,10 @@ func (t *template) ensure(ctx context.Context, conn *pgx.Conn) (string, error) {
 }
 
 // names returns what all of this product's templates are called, and this one. The database that the fleet connects to stands for the product.
-func (t *template) names() (prefix, name string, err error) {
-	content := sha256.New()
-	files, err := fs.Glob(t.schema.files, "*.sql")
-	if err != nil {
-		return "", "", err
-	}
-	for _, file := range files {
-		text, err := fs.ReadFile(t.schema.files, file)
-		if err != nil {
-			return "", "", err
-		}
-		fmt.Fprintf(content, "%q %q\n", file, text)
-	}
+func (t *template) names() (prefix, name string) {
 	product := sha256.Sum256([]byte(t.base.Path))
 	prefix = "tenantdb_template_" + hex.EncodeToString(product[:4]) + "_"
-	return prefix, prefix + hex.EncodeToString(content.Sum(nil)[:8]), nil
+	return prefix, prefix + t.schema.content
 }
 
 // lockKey is the number of an advisory lock.

@@ -21,7 +21,7 @@ var (
 var uniqueKeys = strings.Fields("core_users__id core_users__oauth_id core_users__email core_tenants__id core_tenants__slug " +
 	"core_memberships__id core_memberships__user_id__tenant_id core_pricing_plans__id core_subscriptions__id " +
 	"core_subscriptions__stripe_sub_id sys_audit_logs__id sys_jobs__id sys_jobs__dedupe_key core_stripe_webhook_events__id " +
-	"core_stripe_webhook_events__event_id sys_migration_runs__id sys_migration_tenants__id " +
+	"core_stripe_webhook_events__event_id sys_migration_runs__id sys_migration_tenants__id sys_schema_sets__id " +
 	"sys_migration_tenants__run_id__tenant_id sys_migration_tenants__tenant_id host_changes_pkey host_feed_floor_pkey")
 
 // otherConstraints are the foreign keys, and the checks of what another program might write.
