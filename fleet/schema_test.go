@@ -28,8 +28,8 @@ func TestNewNamesTheFileAndTheLineOfABrokenMigration(t *testing.T) {
 	defer pool.Close(context.Background())
 	nothing := func(context.Context, *sql.Tx) error { return nil }
 	for text, want := range map[string]string{
-		"CREATE TABLE x (n INTEGER);\n":                                     "00002_x.sql:1: a statement stands before -- +goose Up",
-		"":                                                                  "00002_x.sql:1: there is no -- +goose Up",
+		"CREATE TABLE x (n INTEGER);\n": "00002_x.sql:1: a statement stands before -- +goose Up",
+		"":                              "00002_x.sql:1: there is no -- +goose Up",
 		"-- +goose Up\nSELECT 1;\n\n-- two\nSELECT\n 2\n":                   "00002_x.sql:5: the statement that begins here has no semicolon",
 		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n":               "00002_x.sql:2: the statement that begins here",
 		"-- +goose Up\n-- +goose Down\nSELECT 2\n":                          "00002_x.sql:3: the statement that begins here",

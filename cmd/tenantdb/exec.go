@@ -44,6 +44,10 @@ func (c *execCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if c.Parallel < 1 || c.Rows < 0 || c.Timeout <= 0 {
 		return errors.New("--parallel, --rows and --timeout can't be negative, nor --parallel and --timeout 0")
 	}
+	named, err := findTenants(ctx, host, c.Tenant) // all of them, before the statement touches one
+	if err != nil {
+		return err
+	}
 	if c.Write && c.All {
 		if err := s.confirm(ctx, c.confirmation, "all", "This lets the statement write in every tenant's database."); err != nil {
 			return err
@@ -55,7 +59,7 @@ func (c *execCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	}
 	one := &executor{host: host, pool: pool, actor: s.flags.Actor, statement: statement, write: c.Write, rows: c.Rows}
 	printer := newExecPrinter(s, len(c.Tenant) == 1)
-	if err := c.each(ctx, c.tenants(ctx, host), one, printer.print); err != nil {
+	if err := c.each(ctx, c.tenants(ctx, host, named), one, printer.print); err != nil {
 		return errors.Join(err, printer.close())
 	}
 	return printer.close()
@@ -81,18 +85,11 @@ func (c *execCmd) statement(s *session) (string, error) {
 }
 
 // tenants are those that were named, or all that have a database.
-func (c *execCmd) tenants(ctx context.Context, host *hostdb.DB) iter.Seq2[*hostdb.TenantCatalog, error] {
+func (c *execCmd) tenants(ctx context.Context, host *hostdb.DB, named []hostdb.TenantCatalog) iter.Seq2[*hostdb.TenantCatalog, error] {
 	if c.All {
 		return withDatabase(host.Tenants.All(ctx))
 	}
-	return func(yield func(*hostdb.TenantCatalog, error) bool) {
-		for _, name := range c.Tenant {
-			tenant, err := findTenant(ctx, host, name)
-			if !yield(tenant, err) || err != nil {
-				return
-			}
-		}
-	}
+	return each(named)
 }
 
 // withDatabase leaves out the tenants that have no database yet, or no more.

@@ -50,6 +50,19 @@ func findTenant(ctx context.Context, host *hostdb.DB, name string) (*hostdb.Tena
 	return tenant, nil
 }
 
+// findTenants returns the tenants with these slugs or ids, all or none.
+func findTenants(ctx context.Context, host *hostdb.DB, names []string) ([]hostdb.TenantCatalog, error) {
+	var found []hostdb.TenantCatalog
+	for _, name := range names {
+		tenant, err := findTenant(ctx, host, name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, *tenant)
+	}
+	return found, nil
+}
+
 // nameOf is what people call a tenant: its slug, or its id once it has none.
 func nameOf(tenant *hostdb.TenantCatalog) string {
 	if tenant.Slug != "" {

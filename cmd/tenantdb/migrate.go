@@ -44,10 +44,14 @@ type pace struct {
 	MaxFailures    int           `placeholder:"N" help:"Stop at so many failures; -1 is never. Default: 1, or never with --max-failure-rate."`
 	MaxFailureRate float64       `placeholder:"SHARE" help:"Stop when more than this share (0 to 1) of at least 20 tenants failed."`
 	Timeout        time.Duration `default:"15m" help:"How long one tenant may take."`
+	LockTimeout    time.Duration `default:"2s" help:"PostgreSQL: how long a migration in a transaction waits for a lock before it tries again; -1s is as the server says."`
+	LockRetries    int           `default:"10" help:"How often it tries again; -1 is never."`
+	RefuseLate     bool          `help:"Fail a tenant that lacks a migration older than the newest that it has, instead of applying it."`
 }
 
 // paceFlags are the flags that a retry takes over.
-var paceFlags = []string{"migrations", "parallel", "per-server", "max-failures", "max-failure-rate", "timeout"}
+var paceFlags = []string{"migrations", "parallel", "per-server", "max-failures", "max-failure-rate", "timeout", "lock-timeout", "lock-retries",
+	"refuse-late"}
 
 func (c selection) apply(o *fleet.MigrateOptions) {
 	o.Only, o.Canary, o.CanaryCount, o.Batch, o.Verify = c.Tenants, c.Canary, c.CanaryCount, c.Batch, c.Verify
@@ -55,6 +59,7 @@ func (c selection) apply(o *fleet.MigrateOptions) {
 
 func (c pace) apply(o *fleet.MigrateOptions) {
 	o.Parallel, o.PerServer, o.MaxFailures, o.MaxFailureRate, o.Timeout = c.Parallel, c.PerServer, c.MaxFailures, c.MaxFailureRate, c.Timeout
+	o.LockTimeout, o.LockRetries, o.RefuseLate = c.LockTimeout, c.LockRetries, c.RefuseLate
 }
 
 // migrateUpCmd is tenantdb migrate up.
@@ -221,6 +226,7 @@ var statusColumns = []column[fleet.TenantStatus]{
 	{"schema_version", func(t *fleet.TenantStatus) any { return t.Version }, true},
 	{"newest", func(t *fleet.TenantStatus) any { return t.Latest }, true},
 	{"pending", func(t *fleet.TenantStatus) any { return t.Pending }, true},
+	{"unknown", func(t *fleet.TenantStatus) any { return t.Unknown }, true},
 }
 
 // Run runs the command.
@@ -231,7 +237,7 @@ func (c *migrateStatusCmd) Run(ctx context.Context, s *session, host *hostdb.DB)
 	}
 	pending := 0
 	err = printList(s, statusColumns, pointers(f.Status(ctx, c.Tenants...), func(t fleet.TenantStatus) {
-		if t.Pending > 0 && t.Status != hostdb.TenantProvisioning { // which migrates it by itself
+		if (t.Pending > 0 || t.Unknown) && t.Status != hostdb.TenantProvisioning { // which migrates it by itself
 			pending++
 		}
 	}))
