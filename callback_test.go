@@ -55,3 +55,30 @@ func TestBuildsThatWaitForEachOtherEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestACloserMayCallBack has what closes a cached value ask for it: it gets an error, and the database closes.
+func TestACloserMayCallBack(t *testing.T) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			w := newWorld(t, engine, tenantdb.PoolConfig{AcquireTimeout: 100 * time.Millisecond})
+			acme := w.tenant("acme", w.user("ann"))
+			closed := make(chan error, 1)
+			do(w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				ctx := context.WithoutCancel(r.Context())
+				nothing := func(*tenantdb.Scope) (int, func(), error) { return 1, nil, nil }
+				_, err := tenantdb.Cached(ctx, "key", func(*tenantdb.Scope) (int, func(), error) {
+					return 1, func() {
+						err := errors.New("it panicked")
+						defer func() { closed <- err }()
+						_, err = tenantdb.Cached(ctx, "key", nothing)
+					}, nil
+				})
+				must(t, err)
+			})), request("ann", "acme"))
+			w.pool.Retire(acme.ID)
+			if err := <-closed; err == nil {
+				t.Error("a closed database's value was given out")
+			}
+		})
+	}
+}

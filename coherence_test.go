@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -34,7 +35,7 @@ func serve(url string) error {
 	byHeader := authFunc(func(r *http.Request) (*tenantdb.Identity, error) {
 		return &tenantdb.Identity{Subject: r.Header.Get("X-User")}, nil
 	})
-	mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: byHeader, Tenant: tenantdb.FromHeader(header),
+	mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: byHeader, Tenant: tenantdb.FromHeader(header), Logger: slog.New(slog.DiscardHandler),
 		Subscription: tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}},
 		Cache:        tenantdb.CacheConfig{LoadTimeout: 10 * time.Second}}) // a busy machine isn't what is measured
 	if err != nil {
