@@ -16,7 +16,8 @@ import (
 //
 // An authenticator that accepts several issuers says so by a method Issuers() []string; one that wraps another must not hide it.
 // An issuer with a placeholder, such as https://login.example/{tid}, stands for several.
-// New then wants a Config.UserKey, since subjects of two issuers may be equal and mean two people. A method
+// New then wants a Config.UserKey, since subjects of two issuers may be equal and mean two people. One that looks at other request
+// headers than Authorization and Cookie names them by a method Vary() []string, so that no cache shows one caller's answer to another. A method
 // Revalidate(context.Context, *Identity) error, where there is one, is asked by Scope.Check. A method
 // Timed(self Authenticator) func(*http.Request) (*Identity, time.Time, error), where there is one, is asked once by New, and may return
 // what is called instead of Authenticate. That also returns what it read of the machine's clock, if nothing that may wait was done
@@ -42,7 +43,8 @@ func asking(a Authenticator) func(*http.Request) (*Identity, time.Time, error) {
 }
 
 // Identity is a verified caller: the pair of Issuer and Subject names one person or program, and neither does alone
-// (OpenID Connect Core 1.0, section 2). An Identity is shared between requests; treat it as read-only.
+// (OpenID Connect Core 1.0, section 2). What an Authenticator returns may be shared between requests, so whoever wraps one changes a
+// [Identity.Clone]. Handlers, sources and the functions of Config get an Identity of their own.
 type Identity struct {
 	last *atomic.Pointer[entry] // what was found out about the caller last; nil where the identity isn't a KeptIdentity's
 
@@ -52,7 +54,9 @@ type Identity struct {
 	Subject string
 	// ExpiresAt is when the credential ends; zero where it doesn't.
 	ExpiresAt time.Time
-	// Claims are what else the credential says. Numbers are json.Number.
+	// Claims are what else the credential says, as JSON: strings, booleans, json.Number, nil, []any and map[string]any. An Authenticator
+	// may put other types there. Maps, slices and arrays are copied for each request that asks; a pointer or a struct with pointers is
+	// handed on as it is, so it must be safe for many goroutines. At most 65,536 values are copied; those beyond are nil.
 	Claims map[string]any
 
 	holds func() error // nil: ExpiresAt decides

@@ -44,8 +44,8 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 		return none, because(ErrTenantUnavailable, errPoolClosed)
 	}
 	if !c.built {
-		scope, _ := FromContext(ctx)
-		value, closer, err := build(scope)
+		scope, _ := scopeOf(ctx)
+		value, closer, err := build(scope.newScope(scope.access, scope.grant)) // not the handler's own: what is built outlives the request
 		if err != nil {
 			return none, err
 		}

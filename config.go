@@ -26,7 +26,7 @@ type Config struct {
 	Authenticator Authenticator
 	// UserKey maps a verified identity to a user. Default with one issuer: UserBySubject. With several issuers New fails
 	// without it, since their subjects may collide. An error refuses the request as ErrInvalidCredential. Never map by an
-	// e-mail address that the issuer hasn't verified.
+	// e-mail address that the issuer hasn't verified. Each call gets an Identity of its own, whose claims are copied for it.
 	UserKey func(Identity) (UserKey, error)
 	// FirstLogin, where set, is called when a verified caller has no user yet, to create one: once at a time for each user,
 	// however many requests arrive together. It may be called again, also by other processes, so a user who exists already
@@ -47,6 +47,8 @@ type Config struct {
 	Subscription SubscriptionPolicy
 	// Roles are the roles of memberships, highest first. Default: owner, admin, member.
 	Roles []string
+	// Features are the keys of features that Middleware.RequireFeature takes, so that a misspelt one is noticed at start. Default: any.
+	Features []string
 	// Skip are the public routes, as http.ServeMux patterns without a host ("GET /healthz", "/static/"). They are matched only where
 	// the request's path is clean and plainly escaped; anything else authenticates.
 	Skip []string
@@ -169,7 +171,7 @@ func (c *Config) setDefaults() {
 // userKey returns the configured mapping, or the default where it is safe.
 func (c *Config) userKey() (func(*Identity) (UserKey, error), error) {
 	if own := c.UserKey; own != nil {
-		return func(id *Identity) (UserKey, error) { return own(*id) }, nil
+		return func(id *Identity) (UserKey, error) { return own(id.own()) }, nil
 	}
 	if several, ok := c.Authenticator.(interface{ Issuers() []string }); ok {
 		issuers := several.Issuers()

@@ -3,6 +3,8 @@ package tenantdb
 import (
 	"net"
 	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
 )
 
 // What tests of package tenantdb_test need from inside.
@@ -75,6 +77,11 @@ func (s seizure) seize() { s() }
 // SharedRows counts the tenants and plans whose rows the cached facts have in common.
 func (m *Middleware) SharedRows() (tenants, plans int) {
 	return m.resolver.rows.tenants.count(), m.resolver.rows.plans.count()
+}
+
+// SharedBy returns the rows in the cache that a Scope was copied from.
+func (s *Scope) SharedBy() (*hostdb.Access, *hostdb.Subscription, *hostdb.PricingPlan) {
+	return s.ctx.access, s.ctx.grant.subscription, s.ctx.grant.plan
 }
 
 func (s *shared[T]) count() int {

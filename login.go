@@ -107,7 +107,7 @@ func (l *logins) create(ctx context.Context, key UserKey, id *Identity) error {
 	if exists, err := l.look(ctx, key); err != nil || exists {
 		return err
 	}
-	failure := l.hook(ctx, id)
+	failure := l.hook(ctx, id.Clone())
 	switch {
 	case errors.Is(failure, hostdb.ErrInvalid):
 		return permanent(failure)

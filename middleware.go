@@ -19,7 +19,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,12 +36,14 @@ type Middleware struct {
 	resolver     *resolver
 	policy       policy
 	roles        []string
+	features     []string // nil: any
 	skip         skipper
 	pool         *Pool
 	ownPool      bool
 	logins       logins
 	redirects    Redirects
-	vary         string
+	vary         string // what an answer depends on
+	varySignedIn string // the same for a route without a tenant
 	errorHandler func(http.ResponseWriter, *http.Request, error)
 	reporter     reporter
 	now          func() time.Time
@@ -54,27 +56,38 @@ func (m *Middleware) Format(f fmt.State, _ rune) {
 }
 
 // Handler guards next: it is served with a Scope in the request's context, or the request is refused.
+//
+// Every answer says by Vary (RFC 9110, section 12.5.5) on which request headers it depends: Authorization, Cookie, those that name the
+// tenant, and those of an Authenticator's Vary method. They are added before next is served. A handler that sets Vary with Header.Set
+// rather than Add takes them away, and a cache may then show one caller's page to another.
+//
+// Request.Pattern as a router inside next leaves it is handed to the request that a middleware around this one holds, for logs, traces
+// and metrics by route. Path values are not.
 func (m *Middleware) Handler(next http.Handler) http.Handler {
 	return m.HandlerWith(Rules{}, next)
 }
 
 // HandlerWith is Handler with exceptions for a part of the product, such as the billing page.
 func (m *Middleware) HandlerWith(rules Rules, next http.Handler) http.Handler {
-	return m.guard(next, func(r *http.Request) (*scopeContext, error) { return m.enter(r, rules) })
+	return m.guard(next, m.vary, func(r *http.Request) (*scopeContext, error) { return m.enter(r, rules) })
 }
 
 // Authenticated guards next for callers who are signed in but need no tenant: sign-up, "my workspaces", accepting an
 // invitation. Scope has the Identity, and the User where there is one.
 func (m *Middleware) Authenticated(next http.Handler) http.Handler {
-	return m.guard(next, m.signIn)
+	return m.guard(next, m.varySignedIn, m.signIn)
 }
 
 // guard is the request path: a scope or a refusal, the handler, the lease given back whatever happened.
-func (m *Middleware) guard(next http.Handler, enter func(*http.Request) (*scopeContext, error)) http.Handler {
+func (m *Middleware) guard(next http.Handler, vary string, enter func(*http.Request) (*scopeContext, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.skip.match(r) {
 			next.ServeHTTP(w, r)
 			return
+		}
+		h := w.Header()
+		if said := h["Vary"]; !slices.Contains(said, vary) { // a middleware around this one may have said it
+			h["Vary"] = append(said, vary)
 		}
 		ctx, err := enter(r)
 		if err != nil {
@@ -82,7 +95,9 @@ func (m *Middleware) guard(next http.Handler, enter func(*http.Request) (*scopeC
 			return
 		}
 		defer ctx.release()
-		next.ServeHTTP(w, r.WithContext(ctx))
+		inner := r.WithContext(ctx)
+		defer func() { r.Pattern = inner.Pattern }()
+		next.ServeHTTP(w, inner)
 	})
 }
 
@@ -104,19 +119,22 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	if err != nil {
 		return nil, explain(err, "").of(identity, tenant, nil)
 	}
-	found, dated, db, err := m.admit(ctx, identity, keyOf(user, tenant), at, rules)
-	var facts *facts // nil where nothing is known
+	return m.scopeFor(ctx, identity, user, tenant, at, rules)
+}
+
+// scopeFor makes the scope of a caller in a tenant, or refuses it.
+func (m *Middleware) scopeFor(ctx context.Context, id *Identity, user UserKey, tenant hostdb.TenantKey, at time.Time,
+	rules Rules) (*scopeContext, error) {
+	found, granted, db, err := m.admit(ctx, id, keyOf(user, tenant), at, rules)
+	var access *hostdb.Access // nil where nothing is known
 	if found != nil {
-		facts = found.Value()
+		access = &found.Value().Access
 	}
 	if err != nil {
-		return nil, explain(err, tenant.ID+tenant.Slug).of(identity, tenant, facts)
+		return nil, explain(err, tenant.ID+tenant.Slug).of(id, tenant, access)
 	}
-	scope := &scopeContext{Context: ctx, m: m, identity: identity, found: found, rules: rules}
+	scope := &scopeContext{Context: ctx, m: m, identity: id, found: found, access: access, grant: granted, rules: rules}
 	scope.lease.begin(db)
-	if !facts.settled {
-		scope.scope.Store(scope.granted(&dated))
-	}
 	return scope, nil
 }
 
@@ -129,13 +147,13 @@ func (m *Middleware) admit(ctx context.Context, id *Identity, key accessKey, at 
 			return nil, grant{}, claim{}, err
 		}
 		facts := found.Value()
-		dated, err := m.policy.judge(facts, m.now, rules)
+		granted, err := m.policy.judge(facts, m.now, rules)
 		if err != nil {
 			return found, grant{}, claim{}, err
 		}
 		db, err := facts.database(m.pool)
 		if err == nil {
-			return found, dated, db, nil
+			return found, granted, db, nil
 		}
 		if !errors.Is(err, errOutdated) || reloads == maxReloads {
 			return found, grant{}, claim{}, explain(err, facts.Tenant.ID)
@@ -155,7 +173,7 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 	if err != nil {
 		return nil, explain(err, "").of(identity, hostdb.TenantKey{}, nil)
 	}
-	return &scopeContext{Context: r.Context(), m: m, identity: identity, found: found}, nil
+	return &scopeContext{Context: r.Context(), m: m, identity: identity, found: found, access: &found.Value().Access}, nil
 }
 
 // authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused. It also returns when the
@@ -173,22 +191,29 @@ func (m *Middleware) authenticate(r *http.Request) (identity *Identity, key User
 	case identity == nil:
 		return nil, UserKey{}, at, because(ErrAuthUnavailable, errors.New("the authenticator returned neither identity nor error"))
 	}
-	if key, err = m.mapUser(identity); err == nil {
-		err = checkUserKey(key)
-	}
-	if err != nil {
-		return nil, UserKey{}, at, explain(because(ErrInvalidCredential, err), "").of(identity, hostdb.TenantKey{}, nil)
-	}
 	if m.waits {
 		at = time.Time{}
 	}
-	return identity, key, at, nil
+	key, err = m.userOf(identity)
+	return identity, key, at, err
+}
+
+// userOf maps a verified caller to a user.
+func (m *Middleware) userOf(id *Identity) (UserKey, error) {
+	key, err := m.mapUser(id)
+	if err == nil {
+		err = checkUserKey(key)
+	}
+	if err != nil {
+		return UserKey{}, explain(because(ErrInvalidCredential, err), "").of(id, hostdb.TenantKey{}, nil)
+	}
+	return key, nil
 }
 
 // soleTenant is the tenant of a request that names none, where FromSoleMembership allows that.
 func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey) (hostdb.TenantKey, error) {
 	switch {
-	case m.source.routed && !routed(r.Pattern): // until then a path value can't be told from none
+	case m.source.routed && !routed(r): // until then a path value can't be told from none
 		return hostdb.TenantKey{}, errNotRouted
 	case !m.source.sole:
 		return hostdb.TenantKey{}, ErrNoTenant
@@ -205,57 +230,8 @@ func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey
 	return hostdb.TenantKey{ID: found.Value().sole}, nil
 }
 
-// Enter is Handler outside HTTP, for jobs and scripts: it checks that the tenant is open and its schema current, asking the host
-// database afresh, and returns a context for DB, ReadDB, PG and Cached. Call the returned function when done. There is no
-// user, no subscription is checked, and RequireRole denies.
-func (m *Middleware) Enter(ctx context.Context, tenantID string) (context.Context, func(), error) {
-	if m.closed.Load() {
-		return nil, nil, explain(because(ErrHostUnavailable, errClosed), "")
-	}
-	tenant, db, err := m.claimOpen(ctx, tenantID)
-	if errors.Is(err, ErrInvalidTenant) {
-		return nil, nil, explain(err, "")
-	}
-	if err != nil {
-		return nil, nil, explain(err, tenantID)
-	}
-	scope := &scopeContext{Context: ctx, m: m}
-	scope.scope.Store(&Scope{Tenant: tenant, ctx: scope})
-	scope.lease.begin(db)
-	return scope, scope.release, nil
-}
-
-// claimOpen claims the database of a tenant that may be entered. It asks again where the tenant was drained meanwhile.
-func (m *Middleware) claimOpen(ctx context.Context, id string) (*hostdb.TenantCatalog, claim, error) {
-	for reloads := 0; ; reloads++ {
-		asked := time.Now()
-		tenant, err := m.openTenant(ctx, id)
-		if err != nil {
-			return nil, claim{}, err
-		}
-		db, err := m.pool.claim(tenant, asked)
-		if !errors.Is(err, errOutdated) || reloads == maxReloads {
-			return tenant, db, err
-		}
-	}
-}
-
-// openTenant returns a tenant that may be entered.
-func (m *Middleware) openTenant(ctx context.Context, id string) (*hostdb.TenantCatalog, error) {
-	if !hostdb.ValidID(id) {
-		return nil, ErrInvalidTenant
-	}
-	tenant, err := m.resolver.host.Tenants.Get(ctx, id)
-	switch {
-	case errors.Is(err, hostdb.ErrNotFound):
-		return nil, errUnknownTenant
-	case err == nil && tenant.Status == hostdb.TenantDropped:
-		return nil, errDropped
-	case err != nil:
-		return nil, because(ErrHostUnavailable, err)
-	}
-	return tenant, m.policy.open(tenant)
-}
+// Pool returns the pool of the tenants' databases: Config.Pool, or the one that New made.
+func (m *Middleware) Pool() *Pool { return m.pool }
 
 // Close stops listening for changes and forgets what is cached; requests are refused from then on. It waits for what runs until
 // ctx ends, closes the pool where New made it, and never closes Config.Host.
@@ -294,9 +270,9 @@ func New(cfg Config) (*Middleware, error) {
 	cfg.setDefaults()
 	m := &Middleware{
 		auth: cfg.Authenticator, ask: asking(cfg.Authenticator), mapUser: mapUser, source: cfg.Tenant, waits: cfg.UserKey != nil || cfg.Tenant.custom,
-		roles: cfg.Roles, skip: skip, pool: cfg.Pool,
+		roles: cfg.Roles, features: cfg.Features, skip: skip, pool: cfg.Pool,
 		policy:    policy{cfg.Subscription.FreePlans, max(0, cfg.Subscription.Grace), cfg.MinSchemaVersion},
-		redirects: cfg.Redirects, vary: strings.Join(cfg.Tenant.vary(), ", "),
+		redirects: cfg.Redirects, vary: varyOn(cfg.Authenticator, &cfg.Tenant), varySignedIn: varyOn(cfg.Authenticator, nil),
 		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, now: cfg.Now,
 	}
 	if m.pool == nil {

@@ -37,25 +37,16 @@ type policy struct {
 	minSchemaVersion int64
 }
 
-// grant is what a member is let in by.
+// grant is what a member is let in by, beside the membership.
 type grant struct {
-	role         string
 	subscription *hostdb.Subscription // in force, else the best one there was
 	plan         *hostdb.PricingPlan
 }
 
-// features are those of the plan.
-func (g grant) features() []string {
-	if g.plan == nil {
-		return nil
-	}
-	return g.plan.Features
-}
-
-// judge returns the reason to refuse, or the grant for facts whose own isn't settled.
-func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (g grant, err error) {
-	if f.settled { // the grant itself is read by who needs it
-		return grant{}, nil
+// judge returns the grant, or the reason to refuse.
+func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (grant, error) {
+	if f.settled {
+		return f.grant, nil
 	}
 	return p.decide(&f.Access, clock, rules)
 }
@@ -84,7 +75,7 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 			now = clock()
 		}
 		if s.ActiveAt(now, p.grace) {
-			return granted(a, s, s.Plan), nil
+			return granted(s, s.Plan), nil
 		}
 	}
 	var lapsed *hostdb.Subscribed
@@ -92,10 +83,10 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 		lapsed = &a.Subscriptions[0]
 	}
 	if slices.Contains(p.freePlans, a.Tenant.PlanTier) {
-		return granted(a, lapsed, a.TenantPlan), nil
+		return granted(lapsed, a.TenantPlan), nil
 	}
 	if rules.AllowInactive {
-		return granted(a, lapsed, nil), nil
+		return granted(lapsed, nil), nil
 	}
 	return grant{}, unpaid(a.Tenant, lapsed)
 }
@@ -130,8 +121,8 @@ func unpaid(t *hostdb.TenantCatalog, best *hostdb.Subscribed) error {
 }
 
 // granted fills in a grant; subscription and plan may be nil.
-func granted(a *hostdb.Access, subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) grant {
-	g := grant{role: a.Membership.Role, plan: plan}
+func granted(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) grant {
+	g := grant{plan: plan}
 	if subscription != nil {
 		g.subscription = &subscription.Subscription
 	}

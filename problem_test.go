@@ -54,16 +54,6 @@ func TestBrowsersAreSentToTheLoginAndBillingPages(t *testing.T) {
 	}
 }
 
-func TestDenialsVaryOnWhatSelectsTheTenant(t *testing.T) {
-	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
-	cfg := w.config()
-	cfg.Tenant = tenantdb.Sources(tenantdb.FromHeader("X-Tenant"), tenantdb.FromHeader("X-Org-Id"), tenantdb.FromSubdomain("example.com"))
-	rec := do(w.middleware(cfg).Handler(http.NotFoundHandler()), request("", "acme"))
-	if got := rec.Header().Get("Vary"); got != "X-Tenant, X-Org-Id" {
-		t.Errorf("Vary = %q", got)
-	}
-}
-
 func TestErrorHandlerReceivesCodeTenantAndCause(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	w.tenant("acme", w.user("ann"))

@@ -43,16 +43,16 @@ func reasonOf(err error) Reason {
 }
 
 // of adds who asked for which tenant, and what was found out about them. Each may be absent.
-func (e *Error) of(id *Identity, tenant hostdb.TenantKey, f *facts) *Error {
+func (e *Error) of(id *Identity, tenant hostdb.TenantKey, found *hostdb.Access) *Error {
 	a := about{tenantID: tenant.ID, tenantSlug: tenant.Slug}
 	if id != nil {
 		a.issuer, a.subject = id.Issuer, id.Subject
 	}
-	if f != nil && f.User != nil {
-		a.userID = f.User.ID
+	if found != nil && found.User != nil {
+		a.userID = found.User.ID
 	}
-	if f != nil && f.Tenant != nil {
-		a.tenantID, a.tenantSlug = f.Tenant.ID, f.Tenant.Slug
+	if found != nil && found.Tenant != nil {
+		a.tenantID, a.tenantSlug = found.Tenant.ID, found.Tenant.Slug
 	}
 	e.about = a
 	return e
@@ -60,17 +60,7 @@ func (e *Error) of(id *Identity, tenant hostdb.TenantKey, f *facts) *Error {
 
 // explain gives an error what is known of the scope.
 func (c *scopeContext) explain(err error) *Error {
-	f := &facts{}
-	if c.found != nil {
-		f = c.found.Value()
-	} else if s := c.scope.Load(); s != nil { // of Enter
-		f.Tenant = s.Tenant
-	}
-	id := ""
-	if f.Tenant != nil {
-		id = f.Tenant.ID
-	}
-	return explain(err, id).of(c.identity, hostdb.TenantKey{}, f)
+	return explain(err, c.tenantID()).of(c.identity, hostdb.TenantKey{}, c.access)
 }
 
 // WriteError answers a request with an error that a handler's query returned, or any other error of this package, in the form
@@ -115,9 +105,6 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, e *Error, in
 	if e.handed || r.Context().Value(answeringKey{}) != nil { // ErrorHandler delegates
 		writeProblem(w, f)
 		return
-	}
-	if m.vary != "" {
-		w.Header().Add("Vary", m.vary)
 	}
 	switch {
 	case m.redirects.redirect(w, r, f):

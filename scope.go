@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Scope is what the middleware found out about a request: who asks, in which tenant, by which right. What it points to is
-// shared with other requests: read it, never write to it.
+// Scope is what the middleware found out about a request: who asks, in which tenant, by which right. It is the handler's own: what a
+// handler writes into it, or into what it points to, changes no decision and is seen by no other request. FromContext returns the
+// same Scope throughout a request, which is made when first asked for: that takes three allocations and some more for the claims.
 type Scope struct {
 	// Identity is the verified caller; nil in a scope from Enter and for an anonymous visitor.
 	Identity *Identity
@@ -34,19 +34,23 @@ type Scope struct {
 	// Features are those of Plan.
 	Features []string
 
-	ctx *scopeContext // which carries it; nil in a Scope that no middleware made
+	ctx          *scopeContext        // which carries it; nil in a Scope that no middleware made
+	subscription *hostdb.Subscription // Subscription as the host database has it
 }
 
-// scopeContext is a context with a Scope. It has what a request is let in by. The Scope itself is made for the first who asks for it, as
-// a handler that wants its tenant's database alone does not; at once where the grant is of this moment only, as a trial's is.
+// scopeContext is a context with a Scope. It has what a request was let in by, which no handler can reach. The Scope is made from it
+// for the first who asks: a handler that only wants its tenant's database does not.
 type scopeContext struct {
 	context.Context
 	m        *Middleware
-	identity *Identity // nil in a scope from Enter and for an anonymous visitor, as found is
-	found    *entry    // what it was granted by
-	lease    Lease     // of no tenant where the scope has none
-	scope    atomic.Pointer[Scope]
-	loans    atomic.Pointer[loans] // nil before the first
+	identity *Identity                 // nil in a scope from Enter and for an anonymous visitor
+	found    *entry                    // where access is from; nil in a scope from Enter and for an anonymous visitor
+	access   *hostdb.Access            // what the host database says; nil for an anonymous visitor
+	grant    grant                     // what follows from it; zero without a membership
+	admitted atomic.Pointer[admission] // by which guards; nil: none yet
+	lease    Lease                     // of no tenant where the scope has none
+	scope    atomic.Pointer[Scope]     // nil before the first who asks
+	loans    atomic.Pointer[loans]     // nil before the first
 	rules    Rules
 }
 
@@ -67,27 +71,21 @@ func scopeOf(ctx context.Context) (c *scopeContext, found bool) {
 	return c, found
 }
 
-// whole returns the Scope. Where none was made before, it tells what was found: then the grant is settled, or there is none (behind
-// Authenticated), or nothing was looked for (an anonymous visitor).
+// whole returns the Scope, which it makes when first asked.
 func (c *scopeContext) whole() *Scope {
 	if s := c.scope.Load(); s != nil {
 		return s
 	}
-	var made *Scope
-	if c.found == nil {
-		made = &Scope{ctx: c}
-	} else {
-		made = c.granted(&c.found.Value().grant)
-	}
-	c.scope.CompareAndSwap(nil, made)
+	c.scope.CompareAndSwap(nil, c.newScope(c.access, c.grant))
 	return c.scope.Load()
 }
 
-// granted makes the Scope of what was found, by a grant.
-func (c *scopeContext) granted(g *grant) *Scope {
-	f := c.found.Value()
-	return &Scope{Identity: c.identity, User: f.User, Tenant: f.Tenant, Membership: f.Membership,
-		Subscription: g.subscription, Plan: g.plan, Role: g.role, Features: g.features(), ctx: c}
+// tenantID is the tenant's id, "" without one.
+func (c *scopeContext) tenantID() string {
+	if c.access == nil || c.access.Tenant == nil {
+		return ""
+	}
+	return c.access.Tenant.ID
 }
 
 // Format implements fmt.Formatter: a context is printed by name, not by what it carries.
@@ -115,87 +113,48 @@ func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
 	if s.ctx == nil {
 		return hostdb.SubscriptionStatus{}
 	}
-	return s.Subscription.StatusAt(s.ctx.m.now(), s.ctx.m.policy.grace)
-}
-
-// Check reports whether the caller may still be here: nil, or the error that a request would be refused with now. Long-lived
-// connections (websockets, event streams) call it from time to time. It costs a cache lookup; in a scope from Enter, a query in
-// the host database.
-func (s *Scope) Check(ctx context.Context) error {
-	err := ErrForbidden // a Scope that no middleware made grants nothing
-	if s.ctx != nil {
-		err = s.check(ctx)
-	}
-	if err != nil {
-		return explain(err, s.tenantID())
-	}
-	return nil
-}
-
-// tenantID is the tenant's id, "" without one.
-func (s *Scope) tenantID() string {
-	if s.Tenant == nil {
-		return ""
-	}
-	return s.Tenant.ID
-}
-
-// check looks again at what the scope was granted for.
-func (s *Scope) check(ctx context.Context) error {
-	m := s.ctx.m
-	if s.Identity != nil {
-		if err := s.Identity.check(m.now); err != nil {
-			return err
-		}
-		if again, ok := m.auth.(interface {
-			Revalidate(context.Context, *Identity) error
-		}); ok {
-			if err := again.Revalidate(ctx, s.Identity); err != nil {
-				return err
-			}
-		}
-	}
-	switch {
-	case s.Tenant == nil && s.User == nil: // anonymous, or signed in without a user
-		return nil
-	case s.Tenant == nil:
-		now, err := m.resolver.find(ctx, s.Identity, s.ctx.found.Key(), time.Time{})
-		if err == nil && (now.Value().User == nil || now.Value().User.ID != s.User.ID) {
-			err = fmt.Errorf("%w: the user is gone", ErrForbidden)
-		}
-		return err
-	case s.User == nil:
-		_, err := m.openTenant(ctx, s.Tenant.ID)
-		return err
-	}
-	found, err := m.resolver.find(ctx, s.Identity, s.ctx.found.Key(), time.Time{})
-	if err != nil {
-		return err
-	}
-	facts := found.Value()
-	if _, err := m.policy.judge(facts, m.now, s.ctx.rules); err != nil {
-		return err
-	}
-	if facts.Tenant.ID != s.Tenant.ID || facts.User.ID != s.User.ID { // their names mean others now
-		return ErrNotMember
-	}
-	return nil
+	return s.subscription.StatusAt(s.ctx.m.now(), s.ctx.m.policy.grace)
 }
 
 // Detach returns a context for work that outlives the handler: it isn't cancelled with the request, and it keeps the tenant's
-// database until the returned function is called, which must happen once the work is done. Call Detach before the handler
-// returns.
+// database until the returned function is called, which must happen once the work is done. Its Scope is the work's own. Call Detach
+// before the handler returns: after that the context is cancelled from the start, and its error says why.
 func (s *Scope) Detach() (context.Context, func()) {
 	c := s.ctx
-	held := &scopeContext{Context: context.WithoutCancel(c.Context), m: c.m, identity: c.identity, found: c.found, rules: c.rules}
-	whole := *s
-	whole.ctx = held
-	held.scope.Store(&whole)
+	if c == nil {
+		panic("tenantdb: Scope.Detach: this Scope is not from FromContext")
+	}
+	held := &scopeContext{Context: context.WithoutCancel(c.Context), m: c.m, identity: c.identity, found: c.found,
+		access: c.access, grant: c.grant, rules: c.rules}
+	held.admitted.Store(c.admitted.Load())
 	if c.lease.tenant != nil {
 		c.lease.again(&held.lease)
 	}
+	if c.lease.over.Load() { // perhaps just now: then the new lease is of no use either
+		held.release()
+		held.Context = lateContext{held.Context}
+	}
 	return held, held.release
 }
+
+// errDetachedLate is the error of a context from Detach after the handler.
+var errDetachedLate = fmt.Errorf("tenantdb: Scope.Detach was called after the handler had returned; call it before: %w", context.Canceled)
+
+// lateContext is a context that was over from the start.
+type lateContext struct{ context.Context }
+
+// ended is the Done channel of all of them.
+var ended = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Done implements context.Context.
+func (lateContext) Done() <-chan struct{} { return ended }
+
+// Err implements context.Context.
+func (lateContext) Err() error { return errDetachedLate }
 
 // release takes back the connections that were forgotten and gives the lease back, once.
 func (c *scopeContext) release() {
@@ -255,7 +214,8 @@ func leaseOf(ctx context.Context, caller string) *Lease {
 	c, ok := scopeOf(ctx)
 	switch {
 	case !ok:
-		panic("tenantdb: " + caller + "(ctx): no scope in this context; wrap the route with Middleware.Handler, or get a context from Middleware.Enter")
+		panic("tenantdb: " + caller + "(ctx): no scope in this context; wrap the route with Middleware.Handler, or get a context from Middleware.Enter; " +
+			"in gin, pass c.Request.Context() rather than c, or set the engine's ContextWithFallback")
 	case c.lease.tenant == nil:
 		panic("tenantdb: " + caller + "(ctx): this scope has no tenant; the route is behind Authenticated or AllowAnonymous, so wrap it with Middleware.Handler")
 	}

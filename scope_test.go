@@ -30,16 +30,18 @@ func TestScopeShowsWhoAsksAndByWhichRight(t *testing.T) {
 		onPlan(3, "export", "sso")(w, acme)
 		h := w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			s, ok := tenantdb.FromContext(r.Context())
-			if !ok || s.User.ID != ann.ID || s.Tenant.Slug != "acme" || s.Membership.UserID != ann.ID || s.Role != "owner" || s.Plan.TierLevel != 3 ||
-				!s.HasFeature("sso") || s.HasFeature("other") || s.Subscription != nil || s.Identity.Subject != "ann" {
-				t.Errorf("scope = %+v", s)
+			if !ok || s.User.ID != ann.ID || s.Membership.UserID != ann.ID || s.Identity.Subject != "ann" || s.Tenant.Slug != "acme" {
+				t.Errorf("who asks, and where: %+v", s)
+			}
+			if s.Role != "owner" || s.Plan.TierLevel != 3 || s.Subscription != nil || !s.HasFeature("sso") || s.HasFeature("other") {
+				t.Errorf("by which right: %+v", s)
 			}
 			if s.User.PasswordHash != "" {
 				t.Error("the password hash was loaded")
 			}
 		}))
-		do(h, request("ann", "acme"))
-		do(h, request("ann", acme.ID))
+		letIn(t, h, request("ann", "acme"))
+		letIn(t, h, request("ann", acme.ID))
 	})
 }
 
@@ -56,11 +58,11 @@ func TestCheckFollowsWhatHappensMeanwhile(t *testing.T) {
 			must(t, w.host.Memberships.Delete(t.Context(), membership.ID))
 			eventually(t, func() bool { return errors.Is(s.Check(r.Context()), tenantdb.ErrNotMember) })
 		}))
-		do(h, request("joe", "acme"))
+		letIn(t, h, request("joe", "acme"))
 		expiring := token("ann", func(c jwt.MapClaims) { c["exp"] = noon.Add(time.Minute).Unix() })
 		r := request("", "acme")
 		r.Header.Set("Authorization", "Bearer "+expiring)
-		do(w.middleware(cfg).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		letIn(t, w.middleware(cfg).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			s, _ := tenantdb.FromContext(r.Context())
 			must(t, s.Check(r.Context()))
 			w.clock.Set(noon.Add(2 * time.Minute))
@@ -78,7 +80,7 @@ func TestDetachKeepsTheDatabaseAndTheContextAlive(t *testing.T) {
 		var detached context.Context
 		var done func()
 		ctx, cancel := context.WithCancel(t.Context())
-		do(mw.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		letIn(t, mw.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			s, _ := tenantdb.FromContext(r.Context())
 			detached, done = s.Detach()
 		})), request("ann", "acme").WithContext(ctx))
@@ -104,7 +106,7 @@ func TestCheckKnowsWhenANameMeansAnother(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		acme, other := w.tenant("acme", ann), w.tenant("other", ann)
-		do(w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		letIn(t, w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			s, _ := tenantdb.FromContext(r.Context())
 			must(t, s.Check(r.Context()))
 			w.update(acme, func(t *hostdb.TenantCatalog) { t.Slug = "old" })
@@ -117,7 +119,7 @@ func TestCheckKnowsWhenANameMeansAnother(t *testing.T) {
 func TestCheckBehindAuthenticatedFollowsTheUserAndTheToken(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		joe := w.user("joe")
-		do(w.middleware(w.config()).Authenticated(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		letIn(t, w.middleware(w.config()).Authenticated(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			s, _ := tenantdb.FromContext(r.Context())
 			must(t, s.Check(r.Context()))
 			must(t, w.host.Users.Delete(t.Context(), joe.ID))
@@ -171,26 +173,77 @@ func TestCheckJudgesTheTokenAsARequestIsJudged(t *testing.T) {
 	agree("a removed key", 401)
 }
 
-func TestADetachThatComesTooLateIsAnErrorAndNoPanic(t *testing.T) {
+// TestDetachAfterTheHandlerAlwaysFails: whether the tenant's database has closed since or not.
+func TestDetachAfterTheHandlerAlwaysFails(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))
-		var scope *tenantdb.Scope
-		var over context.Context
-		do(w.middleware(w.config()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			scope, _ = tenantdb.FromContext(r.Context())
-			over = r.Context()
-		})), request("ann", "acme"))
-		must(t, w.pool.Drain(t.Context(), acme.ID))
-		ctx, done := scope.Detach()
-		if err := tenantdb.DB(ctx).PingContext(ctx); err == nil {
-			t.Error("a closed database answered")
+		mw := w.middleware(w.config())
+		for _, test := range []struct {
+			name  string
+			wrap  func(http.Handler) http.Handler
+			drain bool
+		}{{"open", mw.Handler, false}, {"closed", mw.Handler, true}, {"no tenant", mw.Authenticated, false}} {
+			var scope *tenantdb.Scope
+			var over context.Context
+			letIn(t, test.wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				scope, _ = tenantdb.FromContext(r.Context())
+				over = r.Context()
+			})), request("ann", "acme"))
+			if test.drain {
+				must(t, w.pool.Drain(t.Context(), acme.ID))
+			}
+			ctx, done := scope.Detach()
+			child, cancel := context.WithTimeout(ctx, time.Hour)
+			for _, ctx := range []context.Context{ctx, child} {
+				select {
+				case <-ctx.Done():
+				default:
+					t.Errorf("%s: the context lives", test.name)
+				}
+			}
+			if err := ctx.Err(); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "Detach was called after the handler") {
+				t.Errorf("%s: the context's error is %v", test.name, err)
+			}
+			if scope.Tenant != nil {
+				if err := tenantdb.DB(ctx).PingContext(ctx); err == nil {
+					t.Errorf("%s: the detached context serves", test.name)
+				}
+				if err := tenantdb.DB(over).PingContext(over); err == nil {
+					t.Errorf("%s: the scope that is over serves", test.name)
+				}
+			}
+			cancel()
+			done()
+			must(t, w.pool.Drain(t.Context(), acme.ID))
 		}
-		if err := tenantdb.DB(over).PingContext(over); err == nil {
-			t.Error("a closed database answered in a scope that is over")
-		}
-		done()
-		must(t, w.pool.Drain(t.Context(), acme.ID))
 	})
+}
+
+// TestDetachBesideTheHandlersEnd: it keeps the database or fails, whichever comes first, and forgets no lease.
+func TestDetachBesideTheHandlersEnd(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	mw := w.middleware(w.config())
+	for range 300 {
+		detached := make(chan error)
+		letIn(t, mw.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			scope, _ := tenantdb.FromContext(r.Context())
+			started := make(chan struct{})
+			go func() {
+				close(started)
+				ctx, done := scope.Detach()
+				defer done()
+				err := tenantdb.DB(ctx).PingContext(ctx)
+				if (err == nil) != (ctx.Err() == nil) {
+					detached <- fmt.Errorf("the context's error is %v, Ping's is %v", ctx.Err(), err)
+				}
+				close(detached)
+			}()
+			<-started
+		})), request("ann", "acme"))
+		must(t, <-detached)
+	}
+	must(t, w.pool.Drain(t.Context(), acme.ID))
 }
 
 func TestEnterChecksTheTenantAlone(t *testing.T) {
@@ -209,6 +262,14 @@ func TestEnterChecksTheTenantAlone(t *testing.T) {
 			t.Errorf("entered %q as %+v", name, s)
 		}
 		must(t, s.Check(ctx))
+		again, err := s.Refresh(ctx)
+		must(t, err)
+		bySlug, leaveToo, err := mw.Enter(t.Context(), "acme")
+		must(t, err)
+		defer leaveToo()
+		if also, _ := tenantdb.FromContext(bySlug); again.Tenant.ID != acme.ID || also.Tenant.ID != acme.ID {
+			t.Errorf("refreshed: %+v, entered by slug: %+v", again, also)
+		}
 		rec := do(tenantdb.RequireRole("member")(http.NotFoundHandler()), httptest.NewRequest("GET", "/", nil).WithContext(ctx))
 		if rec.Code != 403 {
 			t.Errorf("RequireRole without a user = %d", rec.Code)
@@ -218,9 +279,10 @@ func TestEnterChecksTheTenantAlone(t *testing.T) {
 			t.Errorf("Check of a suspended tenant = %v", err)
 		}
 		leave()
-		for id, want := range map[string]error{acme.ID: tenantdb.ErrTenantSuspended, "acme": tenantdb.ErrInvalidTenant, hostdb.NewID(): tenantdb.ErrNotMember} {
-			if _, _, err := mw.Enter(t.Context(), id); !errors.Is(err, want) {
-				t.Errorf("Enter(%s) = %v; want %v", id, err, want)
+		for name, want := range map[string]error{acme.ID: tenantdb.ErrTenantSuspended, "acme": tenantdb.ErrTenantSuspended, "ACME": tenantdb.ErrInvalidTenant,
+			"": tenantdb.ErrInvalidTenant, hostdb.NewID(): tenantdb.ErrNotMember, "nosuch": tenantdb.ErrNotMember} {
+			if _, _, err := mw.Enter(t.Context(), name); !errors.Is(err, want) {
+				t.Errorf("Enter(%s) = %v; want %v", name, err, want)
 			}
 		}
 		setStatus(hostdb.TenantActive)(w, acme)
@@ -653,6 +715,14 @@ func together(n int, call func(i int)) {
 	}
 }
 
+// letIn serves a request that must be let in: what a handler asserts is worth nothing where it did not run.
+func letIn(t *testing.T, h http.Handler, r *http.Request) {
+	t.Helper()
+	if rec := do(h, r); rec.Code != http.StatusOK {
+		t.Fatalf("the request was answered %d %s", rec.Code, rec.Body)
+	}
+}
+
 func mustPanic(t *testing.T, text string, call func()) {
 	t.Helper()
 	defer func() {
@@ -693,9 +763,13 @@ func TestAScopeIsOneWhoeverAsksFirst(t *testing.T) {
 }
 
 func TestAScopeThatNoMiddlewareMadeGrantsNothing(t *testing.T) {
+	mustPanic(t, "not from FromContext", func() { new(tenantdb.Scope).Detach() })
 	for _, s := range []tenantdb.Scope{{}, {Identity: &tenantdb.Identity{Subject: "ann"}}, {Tenant: &hostdb.TenantCatalog{ID: hostdb.NewID()}, Role: "owner"}} {
 		if err := s.Check(t.Context()); !errors.Is(err, tenantdb.ErrForbidden) {
 			t.Errorf("Check = %v", err)
+		}
+		if again, err := s.Refresh(t.Context()); again != nil || !errors.Is(err, tenantdb.ErrForbidden) {
+			t.Errorf("Refresh = %v, %v", again, err)
 		}
 	}
 }

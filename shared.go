@@ -3,7 +3,6 @@ package tenantdb
 import (
 	"reflect"
 	"runtime"
-	"slices"
 	"sync"
 	"weak"
 
@@ -43,7 +42,6 @@ func (s *sharedRows) plan(p *hostdb.PricingPlan) *hostdb.PricingPlan {
 	if p == nil {
 		return nil
 	}
-	p.Features = slices.Clip(p.Features) // so that what one tenant's handler appends is in nobody else's list
 	return s.plans.one(p.ID, p)
 }
 

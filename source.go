@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -174,14 +175,15 @@ func FromClaim(name string) Source {
 }
 
 // FromFunc takes the tenant's slug or id from find, which returns "" where the request names none. The header on which its
-// answer depends, if any, goes into the Vary of denials. An error that is none of this package's refuses the request as
-// ErrInvalidTenant.
+// answer depends, if any, goes into the Vary of every answer. An error that is none of this package's refuses the request as
+// ErrInvalidTenant. Each call gets an Identity of its own, whose claims are copied for it.
 func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) Source {
 	var err error
 	if find == nil {
 		err = fmt.Errorf("FromFunc: give a function")
 	}
-	return Source{finders: []finder{{find, textproto.CanonicalMIMEHeaderKey(vary)}}, custom: true, err: err}
+	own := func(r *http.Request, id *Identity) (string, error) { return find(r, id.Clone()) }
+	return Source{finders: []finder{{own, textproto.CanonicalMIMEHeaderKey(vary)}}, custom: true, err: err}
 }
 
 // FromSoleMembership takes the one tenant of which the caller is an active member, and is asked only where every other source
@@ -238,10 +240,16 @@ func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error)
 	return found, nil
 }
 
-// routed reports whether a request's pattern stands for its whole path: behind one that stands for a subtree, such as "/api/" or chi's
-// "/api/*", another router may find a tenant in the rest.
-func routed(pattern string) bool {
-	return pattern != "" && !strings.HasSuffix(pattern, "/") && !strings.HasSuffix(pattern, "*") && !strings.HasSuffix(pattern, "...}")
+// routed reports whether a router has matched a request's whole path. Behind a pattern that stands for a subtree, such as "/api/",
+// chi's "/api/*" or gin's "/api/*path", another router may find a tenant in the rest. A wildcard that stands for several segments has
+// many notations, so the path's segments are counted too.
+func routed(r *http.Request) bool {
+	pattern := r.Pattern
+	switch {
+	case pattern == "", strings.HasSuffix(pattern, "/"), strings.HasSuffix(pattern, "...}"), strings.Contains(pattern, "*"):
+		return false
+	}
+	return strings.Count(strings.TrimSuffix(r.URL.Path, "/"), "/") <= strings.Count(pattern, "/")
 }
 
 // tenantKey tells a slug from an id. What is neither never reaches a query, nor a log.
@@ -255,15 +263,25 @@ func tenantKey(name string) (hostdb.TenantKey, error) {
 	return hostdb.TenantKey{}, ErrInvalidTenant
 }
 
-// vary returns the request headers that select the tenant.
-func (s *Source) vary() []string {
-	var names []string
-	for _, f := range s.finders {
-		if f.vary != "" && f.vary != "Host" { // Host is part of every cache key
+// varyOn returns the value of Vary: the request headers that tell who asks, and in which tenant where there is a source.
+func varyOn(auth Authenticator, source *Source) string {
+	names := []string{"Authorization", "Cookie"}
+	if more, ok := auth.(interface{ Vary() []string }); ok {
+		names = append(names, more.Vary()...)
+	}
+	if source != nil {
+		for _, f := range source.finders {
 			names = append(names, f.vary)
 		}
 	}
-	return names
+	var distinct []string
+	for _, name := range names {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if name != "" && name != "Host" && !slices.Contains(distinct, name) { // Host is part of every cache key
+			distinct = append(distinct, name)
+		}
+	}
+	return strings.Join(distinct, ", ")
 }
 
 // cleanPath reports whether a path is what every router takes it for: rooted, without empty, "." or ".." segments, without a

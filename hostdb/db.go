@@ -95,6 +95,15 @@ func (db *DB) Ping(ctx context.Context) error {
 	return session{db: db}.queryRow(ctx, "SELECT 1", nil, new(int))
 }
 
+// The engines of a host database, as [DB.Engine] names them.
+const (
+	EngineSQLite   = string(embedded)
+	EnginePostgres = string(postgres)
+)
+
+// Engine returns which engine holds the host database: EngineSQLite or EnginePostgres.
+func (db *DB) Engine() string { return string(db.engine) }
+
 // URI returns the URL that the database was opened with, password included. Don't log it.
 func (db *DB) URI() string {
 	return db.origin.url.Reveal()

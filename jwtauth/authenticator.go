@@ -104,7 +104,8 @@ func (c *Config) setDefaults() error {
 //   - tenantdb.ErrInvalidCredential where the token is refused; golang-jwt's errors, such as jwt.ErrTokenExpired, are wrapped,
 //   - tenantdb.ErrAuthUnavailable where the issuer's keys, or Config.Revoked, can't be had.
 //
-// The texts of the errors are fit for logs: nothing of the request is in them.
+// The texts of the errors are fit for logs: nothing of the request is in them. The identity may be shared with other requests of the
+// same token: whoever wraps this Authenticator changes a Clone of it.
 func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
 	identity, _, err := a.state.authenticate(r)
 	return identity, err
@@ -138,10 +139,10 @@ func (a *Authenticator) Issuers() []string {
 }
 
 // Verify returns the identity of whom a bare token stands for: where it comes in a message, a WebSocket frame or RPC metadata.
-// The errors are those of Authenticate. The identity is shared with other requests of the same token.
+// The errors are those of Authenticate. The identity is the caller's own.
 func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Identity, error) {
 	identity, _, err := a.state.identify(ctx, token)
-	return identity, err
+	return identity.Clone(), err
 }
 
 // identify judges a token. It returns beside the identity what Timed says.
@@ -190,7 +191,7 @@ func (a *Authenticator) Revalidate(ctx context.Context, identity *tenantdb.Ident
 
 // checkRevoked asks Config.Revoked. The text of its error is dropped: it may be a driver's.
 func (s *state) checkRevoked(ctx context.Context, identity *tenantdb.Identity) error {
-	err := s.revoked(ctx, *identity)
+	err := s.revoked(ctx, *identity.Clone())
 	switch {
 	case err == nil:
 		return nil

@@ -71,13 +71,13 @@ func TestHitsCheckTheClock(t *testing.T) {
 		clock := newClock()
 		a, s := newFixture(t, "HS256", func(c *Config) { c.Now, c.Leeway = clock.Now, test.leeway })
 		token := s.token(t, map[string]any{"exp": testNow.Add(test.expires).Unix()})
-		first, err := a.Verify(t.Context(), token)
+		first, err := kept(t, a, token)
 		if err != nil {
 			t.Fatal(err)
 		}
 		clock.advance(test.step)
 		verifies(t, a, name, token, test.want)
-		if again, _ := a.Verify(t.Context(), token); test.want == nil && (again == first) != test.hit {
+		if again, _ := kept(t, a, token); test.want == nil && (again == first) != test.hit {
 			t.Errorf("%s: hit %t, want %t", name, again == first, test.hit)
 		}
 	}
@@ -132,7 +132,7 @@ func TestDisabledCache(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", func(c *Config) { c.Cache.Disabled = true })
 	token := s.token(t, nil)
-	first, err := a.Verify(t.Context(), token)
+	first, err := kept(t, a, token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,5 +304,29 @@ func TestHitAllocatesNothing(t *testing.T) {
 		}); n > 0 {
 			t.Errorf("a hit by %s costs %v allocations", name, n)
 		}
+	}
+}
+
+// kept returns the identity that the cache keeps of a token, of which Verify returns a copy.
+func kept(t *testing.T, a *Authenticator, token string) (*tenantdb.Identity, error) {
+	t.Helper()
+	identity, _, err := a.state.identify(t.Context(), token)
+	return identity, err
+}
+
+// TestVerifyReturnsAnIdentityOfTheCallersOwn: what is written into it is in nobody else's.
+func TestVerifyReturnsAnIdentityOfTheCallersOwn(t *testing.T) {
+	a, s := newFixture(t, "HS256", nil)
+	token := s.token(t, map[string]any{"deep": map[string]any{"list": []any{"x"}}})
+	for range 2 {
+		identity, err := a.Verify(t.Context(), token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := identity.Claims["deep"].(map[string]any)["list"].([]any)
+		if list[0] != "x" || identity.Subject == "other" {
+			t.Errorf("the second caller sees what the first wrote: %+v", identity)
+		}
+		list[0], identity.Subject = "other", "other"
 	}
 }
