@@ -96,7 +96,11 @@ func (m *Middleware) guard(next http.Handler, vary string, enter func(*http.Requ
 		}
 		defer ctx.release()
 		inner := r.WithContext(ctx)
-		defer func() { r.Pattern = inner.Pattern }()
+		defer func() {
+			if r.Pattern != inner.Pattern {
+				r.Pattern = inner.Pattern
+			}
+		}()
 		next.ServeHTTP(w, inner)
 	})
 }
