@@ -17,7 +17,8 @@ import (
 // An authenticator that accepts several issuers says so by a method Issuers() []string; one that wraps another must not hide it.
 // An issuer with a placeholder, such as https://login.example/{tid}, stands for several.
 // New then wants a Config.UserKey, since subjects of two issuers may be equal and mean two people. One that looks at other request
-// headers than Authorization and Cookie names them by a method Vary() []string, so that no cache shows one caller's answer to another. A method
+// headers than Authorization and Cookie names them by a method Vary() []string, so that no cache shows one caller's answer to another.
+// A method
 // Revalidate(context.Context, *Identity) error, where there is one, is asked by Scope.Check. A method
 // Timed(self Authenticator) func(*http.Request) (*Identity, time.Time, error), where there is one, is asked once by New, and may return
 // what is called instead of Authenticate. That also returns what it read of the machine's clock, if nothing that may wait was done

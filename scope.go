@@ -12,7 +12,7 @@ import (
 
 // Scope is what the middleware found out about a request: who asks, in which tenant, by which right. It is the handler's own: what a
 // handler writes into it, or into what it points to, changes no decision and is seen by no other request. FromContext returns the
-// same Scope throughout a request, which is made when first asked for: that takes three allocations and some more for the claims.
+// same Scope throughout a request, which is made when first asked for: that takes one allocation of 1 KB, one for the features, and those of the claims.
 type Scope struct {
 	// Identity is the verified caller; nil in a scope from Enter and for an anonymous visitor.
 	Identity *Identity

@@ -426,7 +426,7 @@ func TestAccessorsNameTheFixWhereNoMiddlewareRan(t *testing.T) {
 	ctx := t.Context()
 	mustPanic(t, "Middleware.Handler", func() { tenantdb.DB(ctx) })
 	mustPanic(t, "Middleware.Handler", func() { tenantdb.ReadDB(ctx) })
-	mustPanic(t, "Middleware.Handler", func() { tenantdb.PG(ctx) })
+	mustPanic(t, "in gin, pass c.Request.Context()", func() { tenantdb.PG(ctx) })
 	mustPanic(t, "Middleware.Handler", func() {
 		_, _ = tenantdb.Cached(ctx, "x", func(*tenantdb.Scope) (int, func(), error) { return 0, nil, nil })
 	})

@@ -12,9 +12,12 @@ import (
 //
 //	group := engine.Group("/t/:tenant", tenantgin.Use(mw.Handler))
 //
-// Handlers find the tenant by c.Request.Context(). The route's parameters are the request's path values, so that
-// tenantdb.FromPathValue("tenant") works, and its full path is the request's Pattern. A request that the middleware refuses goes no
-// further.
+// Handlers find the tenant by c.Request.Context(). Passing c itself, as in tenantdb.DB(c), works where the engine's
+// ContextWithFallback is set; by default gin's context doesn't show what is in its request's.
+//
+// The route's parameters are the request's path values, so that tenantdb.FromPathValue("tenant") works. The route is the request's
+// Pattern in the notation of http.ServeMux, "/t/{tenant}/{path...}" for "/t/:tenant/*path", also for a middleware around the engine.
+// A request that the middleware refuses goes no further.
 //
 // Use is for middleware that doesn't replace the ResponseWriter, as tenantdb's never does: gin's handlers write to c.Writer,
 // whatever ResponseWriter the middleware passes on.

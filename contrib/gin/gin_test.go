@@ -1,6 +1,7 @@
 package tenantgin_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -72,12 +73,23 @@ func TestTheMiddlewareSeesGinsRouteAsThePatternAndTheParametersAsPathValues(t *t
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
 	e.Use(tenantgin.Use(look)) // runs for what no route matches, too
-	e.GET("/t/:tenant/notes", func(c *gin.Context) { c.Status(http.StatusOK) })
-	for path, want := range map[string]string{"/t/acme/notes": `"/t/:tenant/notes" "acme"`, "/elsewhere": `"" ""`} {
+	for _, route := range []string{"/t/:tenant/notes", "/t/:tenant/files/*path", "/all/*path", "/user_:name"} {
+		e.GET(route, func(c *gin.Context) { c.Status(http.StatusOK) })
+	}
+	for path, want := range map[string][2]string{
+		"/t/acme/notes":     {"/t/{tenant}/notes", "acme"},
+		"/t/acme/files/a/b": {"/t/{tenant}/files/{path...}", "acme"},
+		"/all/t/acme/notes": {"/all/{path...}", ""},
+		"/user_ann":         {"/user_{name}", ""},
+		"/elsewhere":        {"", ""},
+	} {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
 		r.Pattern = "/" // of a ServeMux around the engine
-		if e.ServeHTTP(httptest.NewRecorder(), r); saw != want {
-			t.Errorf("%s: the middleware saw %s; want %s", path, saw, want)
+		if e.ServeHTTP(httptest.NewRecorder(), r); saw != fmt.Sprintf("%q %q", want[0], want[1]) {
+			t.Errorf("%s: the middleware saw %s; want %q", path, saw, want)
+		}
+		if outside := cmp.Or(want[0], "/"); r.Pattern != outside {
+			t.Errorf("%s: who is around the engine sees %q; want %q", path, r.Pattern, outside)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package tenantgin
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 )
@@ -17,12 +18,39 @@ type pass struct {
 type passKey struct{}
 
 // withPass returns the request with its pass, as http.ServeMux would have matched it: with gin's route as the pattern, whose presence
-// tells that routing has happened, and gin's parameters as path values.
+// tells that routing has happened, and gin's parameters as path values. The request outside gets the pattern too, for whoever logs or
+// counts by it.
 func withPass(c *gin.Context, p *pass) *http.Request {
+	pattern := patternOf(c.FullPath())
+	if pattern != "" {
+		c.Request.Pattern = pattern
+	}
 	r := c.Request.WithContext(context.WithValue(c.Request.Context(), passKey{}, p))
-	r.Pattern = c.FullPath()
+	r.Pattern = pattern // "" where no route has matched, whatever a router around the engine did
 	for _, param := range c.Params {
 		r.SetPathValue(param.Key, param.Value)
 	}
 	return r
+}
+
+// patternOf returns a route of gin's as a pattern of http.ServeMux: "/t/:tenant/*path" is "/t/{tenant}/{path...}".
+func patternOf(route string) string {
+	var pattern strings.Builder
+	for {
+		i := strings.IndexAny(route, ":*")
+		if i < 0 {
+			pattern.WriteString(route)
+			return pattern.String()
+		}
+		name, rest, more := strings.Cut(route[i+1:], "/")
+		pattern.WriteString(route[:i] + "{" + name)
+		if route[i] == '*' {
+			pattern.WriteString("...")
+		}
+		pattern.WriteString("}")
+		if !more {
+			return pattern.String()
+		}
+		route = "/" + rest
+	}
 }
