@@ -414,10 +414,19 @@ func TestAWriteBesideItsOwnTransactionOnSQLiteIsNamed(t *testing.T) {
 	must(t, err)
 	began := time.Now()
 	_, err = tenantdb.DB(ctx).ExecContext(ctx, "UPDATE me SET name = name")
-	if !errors.Is(err, tenantdb.ErrBusy) || !strings.Contains(err.Error(), "nested acquire") || time.Since(began) > 30*time.Second {
+	if !errors.Is(err, tenantdb.ErrBusy) || !strings.Contains(err.Error(), "one connection that writes") || time.Since(began) > 30*time.Second {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 	must(t, tx.Rollback())
+	rows, err := tenantdb.DB(ctx).QueryContext(ctx, "SELECT name FROM me")
+	must(t, err)
+	for rows.Next() {
+		_, err := tenantdb.DB(ctx).ExecContext(ctx, "UPDATE me SET name = name")
+		if !errors.Is(err, tenantdb.ErrBusy) || !strings.Contains(err.Error(), "close the rows") || !strings.Contains(err.Error(), "ReadDB") {
+			t.Errorf("inside rows: %v", err)
+		}
+	}
+	must(t, rows.Close())
 	_, err = tenantdb.DB(ctx).ExecContext(ctx, "UPDATE me SET name = name")
 	must(t, err)
 }
@@ -436,7 +445,8 @@ func TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne(t *testing.T) {
 		must(t, err)
 		holder, err := pool.Lease(tenants[0])
 		must(t, err)
-		must(t, holder.DB().PingContext(t.Context()))
+		tx, err := holder.DB().BeginTx(t.Context(), nil)
+		must(t, err)
 		waiter, err := pool.Lease(tenants[1])
 		must(t, err)
 		together(2, func(i int) {
@@ -446,6 +456,7 @@ func TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne(t *testing.T) {
 				t.Errorf("after %v: %v", time.Since(began), err)
 			}
 		})
+		must(t, tx.Rollback())
 		holder.Release()
 		waiter.Release()
 		must(t, pool.Close(t.Context()))

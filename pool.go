@@ -23,8 +23,9 @@ type PoolConfig struct {
 	// SQLiteDir is the folder of the tenants' SQLite files, for db_urls that are relative ("sqlite:NAME.db"). Default
 	// "tenants". It is created when first needed.
 	SQLiteDir string
-	// MaxOpenSQLite is how many SQLite tenants may be open at once; idle ones close for others. Default 256. Each takes up to
-	// 2·(1+SQLiteReaders)+1 file handles.
+	// MaxOpenSQLite is how many SQLite tenants may be open at once; those without a running statement, open transaction or unread rows
+	// close for others. Each takes up to 2·(1+SQLiteReaders)+1 file handles. Default 256, and no more than take two thirds of the handles
+	// that the process may have (RLIMIT_NOFILE). NewPool fails where they are more than it may have.
 	MaxOpenSQLite int
 	// SQLiteReaders is how many connections ReadDB may open for each tenant. Default 2.
 	SQLiteReaders int
@@ -63,13 +64,37 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	if c.SQLiteDir == "" {
 		c.SQLiteDir = "tenants"
 	}
-	orElse(&c.MaxOpenSQLite, 256)
 	orElse(&c.SQLiteReaders, 2)
+	orElse(&c.MaxOpenSQLite, c.affordableSQLite())
 	orElse(&c.MaxConns, 40)
 	orElse(&c.Replicas, 1)
 	orElse(&c.MaxIdleTenants, 10_000)
 	orElse(&c.AcquireTimeout, 5*time.Second)
 	return c
+}
+
+// handlesPerSQLite is how many file handles an open SQLite tenant takes: each connection has the file and its log, and they share the log's
+// index.
+func (c PoolConfig) handlesPerSQLite() int { return 2*(1+c.SQLiteReaders) + 1 }
+
+// affordableSQLite is the default of MaxOpenSQLite.
+func (c PoolConfig) affordableSQLite() int {
+	const most = 256
+	limit := handleLimit()
+	if limit == 0 || c.SQLiteReaders < 1 {
+		return most
+	}
+	return min(most, max(1, int(limit)*2/3/c.handlesPerSQLite()))
+}
+
+// checkHandles refuses a MaxOpenSQLite for which the process hasn't enough file handles.
+func (c PoolConfig) checkHandles() error {
+	limit, per := handleLimit(), uint64(c.handlesPerSQLite())
+	if limit == 0 || uint64(c.MaxOpenSQLite) <= limit/per || c.MaxOpenSQLite == c.affordableSQLite() {
+		return nil
+	}
+	return fmt.Errorf("tenantdb: PoolConfig.MaxOpenSQLite: %d tenants take up to %d file handles each, and the process may have %d: "+
+		"lower it, or raise the limit (ulimit -n)", c.MaxOpenSQLite, per, limit)
 }
 
 // Pool holds the tenants' databases: one handle for each, shared by all who ask, and connections under a common budget.
@@ -107,6 +132,9 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		if v < 1 {
 			return nil, fmt.Errorf("tenantdb: PoolConfig.%s: can't be negative", field)
 		}
+	}
+	if err := cfg.checkHandles(); err != nil {
+		return nil, err
 	}
 	if cfg.MaxConns < cfg.Replicas {
 		return nil, fmt.Errorf("tenantdb: PoolConfig.MaxConns: %d connections for %d replicas leave some without one", cfg.MaxConns, cfg.Replicas)
@@ -285,7 +313,7 @@ func (p *Pool) trim() {
 func (p *Pool) opened(t *tenantDB) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.tenants[t.id] == t {
+	if _, leaves := p.retiring[t]; leaves || p.tenants[t.id] == t {
 		p.open.add(t)
 	}
 }
@@ -304,9 +332,6 @@ func (p *Pool) retire(t *tenantDB) []*tenantDB {
 func (p *Pool) forget(t *tenantDB) {
 	delete(p.tenants, t.id)
 	p.all.remove(t)
-	if _, ok := t.engine.(*sqliteDB); ok {
-		p.open.remove(t)
-	}
 	p.retiring[t] = nil
 }
 
@@ -320,6 +345,9 @@ func closeAll(unused []*tenantDB) {
 		t.pool.mu.Lock()
 		gone := t.pool.retiring[t]
 		delete(t.pool.retiring, t)
+		if _, ok := t.engine.(*sqliteDB); ok {
+			t.pool.open.remove(t)
+		}
 		t.pool.mu.Unlock()
 		if gone != nil {
 			close(gone)
@@ -402,15 +430,27 @@ func (p *Pool) force(ctx context.Context) error {
 	return fmt.Errorf("tenantdb: pool closed by force; still held by requests of tenants %s: %w", strings.Join(holders, ", "), ctx.Err())
 }
 
-// closeIdleFile closes a SQLite database that nobody holds nor held for a while; false where there is none.
+// closeIdleFile closes a SQLite file: with its database where nobody holds that nor held it for a while, else one on which nothing runs,
+// whoever holds it. False where there is none.
 func (p *Pool) closeIdleFile() bool {
 	p.mu.Lock()
-	var unused []*tenantDB
 	if t := p.open.victim(); t != nil {
 		p.forget(t)
-		unused = append(unused, t)
+		p.mu.Unlock()
+		closeAll([]*tenantDB{t})
+		return true
+	}
+	for range p.open.n {
+		t := p.open.hand
+		p.open.hand = p.open.of(t).next
+		if f := t.engine.(*sqliteDB); f.rest() {
+			p.open.remove(t)
+			p.mu.Unlock()
+			f.closeIdle()
+			f.files.vacate()
+			return true
+		}
 	}
 	p.mu.Unlock()
-	closeAll(unused)
-	return unused != nil
+	return false
 }

@@ -21,9 +21,9 @@ type sqliteFiles struct {
 	max      int
 	readers  int
 	patience time.Duration
-	evict    func() bool // closes an idle file; false where there is none
+	evict    func() bool // closes a file on which nothing runs; false where there is none
 	waiting  atomic.Int32
-	steals   atomic.Uint64 // idle files closed for others
+	steals   atomic.Uint64 // files closed for others
 
 	mu    sync.Mutex    // guards what follows and every sqliteDB's state; no I/O under it
 	open  int           // files that hold a place, at most max
@@ -50,7 +50,9 @@ type sqliteDB struct {
 	opening sync.Mutex  // held while a connection to the file is opened or closed; guards conns
 	conns   []*fileConn // all that are open
 
-	open, shut bool // guarded by files.mu
+	open atomic.Bool  // it holds a place; written under files.mu
+	busy atomic.Int32 // connections that are in use, or being made
+	shut bool         // guarded by files.mu
 }
 
 // tenant prepares a tenant's database. A relative path must be the tenant's own, an absolute one is taken as it is.
@@ -95,7 +97,7 @@ func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB, patience time.Dura
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			return fmt.Errorf("%w: %d SQLite tenants are open and in use (PoolConfig.MaxOpenSQLite)", ErrBusy, s.max)
+			return fmt.Errorf("%w: %d SQLite tenants have statements running, transactions open or rows unread (PoolConfig.MaxOpenSQLite)", ErrBusy, s.max)
 		}
 	}
 }
@@ -103,9 +105,9 @@ func (s *sqliteFiles) admit(ctx context.Context, f *sqliteDB, patience time.Dura
 // tryAdmit gives a file a place where there is one.
 func (s *sqliteFiles) tryAdmit(f *sqliteDB) (bool, error) {
 	s.mu.Lock()
-	shut, had, free := f.shut, f.open, s.open < s.max
+	shut, had, free := f.shut, f.open.Load(), s.open < s.max
 	if !shut && !had && free {
-		f.open = true
+		f.open.Store(true)
 		s.open++
 		s.opens++
 	}
@@ -121,7 +123,7 @@ func (s *sqliteFiles) tryAdmit(f *sqliteDB) (bool, error) {
 	return free, nil
 }
 
-// wake has those who wait look again: a lease ended, or a file closed.
+// wake has those who wait look again: a lease ended, nothing runs on a file any more, or one closed.
 func (s *sqliteFiles) wake() {
 	if s.waiting.Load() == 0 {
 		return
@@ -160,16 +162,60 @@ func (f *sqliteDB) close() {
 	s.mu.Lock()
 	f.shut = true
 	s.mu.Unlock()
-	for _, h := range []*sqliteHandle{f.read.Load(), f.write.Load()} { // the writer last: it merges the write-ahead log into the file
-		if h != nil {
-			h.close()
-		}
+	for _, h := range f.handles() {
+		h.close()
 	}
 	s.mu.Lock()
-	if f.open {
-		f.open = false
-		s.open--
+	had := f.open.Swap(false)
+	s.mu.Unlock()
+	if had {
+		s.vacate()
 	}
+}
+
+// handles returns those that have been asked for, the writer last: it merges the log into the file.
+func (f *sqliteDB) handles() (list []*sqliteHandle) {
+	for _, h := range []*sqliteHandle{f.read.Load(), f.write.Load()} {
+		if h != nil {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// closeIdle closes the idle connections.
+func (f *sqliteDB) closeIdle() {
+	for _, h := range f.handles() {
+		h.closeIdle()
+	}
+}
+
+// rest has the file lose its place, if nothing runs on it: the caller closes its idle connections, and then vacates the place.
+func (f *sqliteDB) rest() bool {
+	f.files.mu.Lock()
+	defer f.files.mu.Unlock()
+	if !f.open.Load() {
+		return false
+	}
+	f.open.Store(false) // before busy is read: whoever counts from now on looks for a place first
+	if f.busy.Load() != 0 {
+		f.open.Store(true)
+		return false
+	}
+	return true
+}
+
+// leave is called when a connection is in use no more.
+func (f *sqliteDB) leave() {
+	if f.busy.Add(-1) == 0 {
+		f.files.wake()
+	}
+}
+
+// vacate gives a place back.
+func (s *sqliteFiles) vacate() {
+	s.mu.Lock()
+	s.open--
 	s.mu.Unlock()
 	s.wake()
 }

@@ -114,10 +114,7 @@ func (p *Pool) TenantStats(ids ...string) []TenantStats {
 func (t *tenantDB) stats() TenantStats {
 	stats := TenantStats{TenantID: t.id, Leases: t.leases.count()}
 	if f, ok := t.engine.(*sqliteDB); ok {
-		for _, h := range []*sqliteHandle{f.write.Load(), f.read.Load()} {
-			if h == nil {
-				continue
-			}
+		for _, h := range f.handles() {
 			h.mu.Lock()
 			stats.Idle += len(h.idle)
 			h.mu.Unlock()

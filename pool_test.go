@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -132,22 +133,54 @@ func TestOpenSQLiteFilesAreBounded(t *testing.T) {
 			}
 		}
 	}
-	var held []*tenantdb.Lease
+	var held []*sql.Tx
 	for _, slug := range []string{"t1", "t2"} {
 		lease, err := w.pool.Lease(w.bySlug(slug))
 		must(t, err)
-		must(t, lease.DB().PingContext(t.Context()))
-		held = append(held, lease)
+		defer lease.Release()
+		must(t, lease.ReadDB().PingContext(t.Context()))
+		tx, err := lease.DB().BeginTx(t.Context(), nil)
+		must(t, err)
+		held = append(held, tx)
 	}
 	rec := do(h, request("ann", "t3"))
 	if rec.Code != 503 || code(t, rec) != "busy" || rec.Header().Get("Retry-After") == "" {
 		t.Errorf("with every file in use: %d %s", rec.Code, rec.Body)
 	}
-	held[0].Release()
+	must(t, held[0].Rollback()) // its lease goes on
 	if rec := do(h, request("ann", "t3")); rec.Code != 200 {
-		t.Errorf("after a lease ended: %d %s", rec.Code, rec.Body)
+		t.Errorf("after a transaction ended: %d %s", rec.Code, rec.Body)
 	}
-	held[1].Release()
+	must(t, held[1].Rollback())
+	if stats := w.pool.Stats().SQLite; stats.Open > 2 {
+		t.Errorf("%d files are open; want at most 2", stats.Open)
+	}
+}
+
+func TestSlowRequestsWithoutAStatementKeepNoSQLiteFile(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{MaxOpenSQLite: 2})
+	ann := w.user("ann")
+	var leases []*tenantdb.Lease
+	for i := range 8 {
+		lease, err := w.pool.Lease(w.tenant(fmt.Sprint("t", i), ann))
+		must(t, err)
+		defer lease.Release()
+		leases = append(leases, lease)
+	}
+	w.pool.Retire(w.bySlug("t0").ID) // still leased
+	for range 3 {
+		together(len(leases), func(i int) {
+			for _, db := range []*sql.DB{leases[i].DB(), leases[i].ReadDB()} {
+				var name string
+				if err := db.QueryRowContext(t.Context(), "SELECT name FROM me").Scan(&name); err != nil || name != fmt.Sprint("t", i) {
+					t.Errorf("t%d: %q, %v", i, name, err)
+				}
+			}
+		})
+	}
+	if stats := w.pool.Stats().SQLite; stats.Open > 2 {
+		t.Errorf("%d files are open; want at most 2", stats.Open)
+	}
 }
 
 func TestWhoWaitsForASQLiteFileGetsTheOneThatComesFree(t *testing.T) {
@@ -156,13 +189,16 @@ func TestWhoWaitsForASQLiteFileGetsTheOneThatComesFree(t *testing.T) {
 	first, second := w.tenant("t1", ann), w.tenant("t2", ann)
 	lease, err := w.pool.Lease(first)
 	must(t, err)
-	must(t, lease.DB().PingContext(t.Context()))
+	tx, err := lease.DB().BeginTx(t.Context(), nil)
+	must(t, err)
+	defer lease.Release()
 	waiter, err := w.pool.Lease(second)
 	must(t, err)
 	defer waiter.Release()
 	got := make(chan error)
 	go func() { got <- waiter.DB().PingContext(context.Background()) }()
-	lease.Release()
+	eventually(t, func() bool { return w.pool.Stats().SQLite.Waiting == 1 })
+	must(t, tx.Rollback())
 	must(t, <-got)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

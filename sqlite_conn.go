@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
@@ -37,6 +39,9 @@ type fileConn struct {
 	reads   bool // it is a reader's
 	spoiled bool // an error told of the file, or it can't be written: the next borrower gets a new connection
 }
+
+// handlesPerConn is how many file handles a connection needs: for the file, its log and the log's index.
+const handlesPerConn = 3
 
 // What connections are opened with. A reader can't write, whatever its statements; a session may change the schema's table.
 const (
@@ -86,6 +91,19 @@ func (f *sqliteDB) dial(ctx context.Context, option string) (*fileConn, error) {
 	f.noteLogs(conn.file)
 	f.conns = append(f.conns, conn)
 	return conn, nil
+}
+
+// outOfHandles reports whether the process couldn't open as many files as a connection needs. It tries with the folder: to close the file
+// itself would end SQLite's locks on it (sqlite.org/howtocorrupt.html, 2.2).
+func (f *sqliteDB) outOfHandles() bool {
+	for range handlesPerConn {
+		folder, err := os.Open(filepath.Dir(f.fullPath()))
+		if err != nil {
+			return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+		}
+		defer folder.Close()
+	}
+	return false
 }
 
 // fileOf returns the file as other connections have it open, else a new one. The caller holds f.opening.

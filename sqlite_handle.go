@@ -60,9 +60,10 @@ func (h *sqliteHandle) connect(ctx context.Context, session bool) (driver.Conn, 
 	if err != nil {
 		return nil, err
 	}
+	h.file.busy.Add(1)
 	conn, err := h.take(ctx, patience, session)
 	if err != nil {
-		<-h.places
+		h.leave()
 		return nil, err
 	}
 	l := &sqliteLoan{conn: conn, handle: h, seen: true}
@@ -98,12 +99,21 @@ func (h *sqliteHandle) wait(ctx context.Context, of *loans) (patience time.Durat
 		left := patience - time.Since(began)
 		switch {
 		case of.count(h) == cap(h.places):
-			return 0, because(ErrBusy, keyedpool.ErrNested)
+			return 0, because(ErrBusy, h.nested())
 		case left <= 0:
 			return 0, fmt.Errorf("%w: this tenant's %d SQLite connection(s) of this kind are in use; does a handler hold a transaction, or unread rows, while it waits for another connection?", ErrBusy, cap(h.places))
 		}
 		timer.Reset(left)
 	}
+}
+
+// nested says what somebody does wrong who waits for a connection beside all that there are.
+func (h *sqliteHandle) nested() error {
+	if h.option == readerOption {
+		return fmt.Errorf("%w: this request has all %d connections of ReadDB in use: finish or close their rows first", keyedpool.ErrNested, cap(h.places))
+	}
+	return fmt.Errorf("%w: on SQLite a tenant has one connection that writes, and this request has it in use: finish or close the rows first, "+
+		"run the statement in the open transaction, or read with ReadDB", keyedpool.ErrNested)
 }
 
 // count returns how many of the scope's loans are a handle's.
@@ -127,6 +137,11 @@ func (h *sqliteHandle) take(ctx context.Context, patience time.Duration, session
 	if err != nil {
 		return nil, err // the idle ones stay: the file may come back
 	}
+	if !h.file.open.Load() {
+		if err := h.file.files.admit(ctx, h.file, patience); err != nil {
+			return nil, err
+		}
+	}
 	if session {
 		h.closeIdle()
 	}
@@ -134,19 +149,29 @@ func (h *sqliteHandle) take(ctx context.Context, patience time.Duration, session
 		return conn, nil
 	}
 	h.file.dropStale(now)
-	if err := h.file.files.admit(ctx, h.file, patience); err != nil {
-		return nil, err
-	}
 	option := h.option
 	if session {
 		option = sessionOption
 	}
 	conn, err := h.file.dial(ctx, option)
+	for err != nil && h.file.outOfHandles() {
+		if !h.file.files.evict() {
+			return nil, fmt.Errorf("%w: the process has no file handle left (RLIMIT_NOFILE; PoolConfig.MaxOpenSQLite)", ErrBusy)
+		}
+		h.file.files.steals.Add(1)
+		conn, err = h.file.dial(ctx, option)
+	}
 	if err != nil {
 		return nil, err
 	}
 	conn.guard.session = session
 	return conn, nil
+}
+
+// leave gives the place back.
+func (h *sqliteHandle) leave() {
+	<-h.places
+	h.file.leave()
 }
 
 // popIdle returns an idle connection to the file that has the name now, nil where there is none.
@@ -180,7 +205,7 @@ func (h *sqliteHandle) giveBack(conn *fileConn) {
 			h.file.dropStale(nil)
 		}
 	}
-	<-h.places
+	h.leave()
 }
 
 // closeIdle closes the idle connections.

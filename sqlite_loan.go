@@ -86,7 +86,7 @@ func (c *sqliteLoan) seize() {
 		_ = c.open[len(c.open)-1].shut()
 	}
 	_ = c.conn.Close() // rolls back; with something open it would wait for that
-	<-c.handle.places
+	c.handle.leave()
 }
 
 // Close implements driver.Conn.

@@ -149,10 +149,7 @@ func (c *fileConn) Close() error {
 
 // dropStale closes the idle connections to another file than the one that has the name; all for nil.
 func (f *sqliteDB) dropStale(now fs.FileInfo) {
-	for _, h := range []*sqliteHandle{f.read.Load(), f.write.Load()} {
-		if h == nil {
-			continue
-		}
+	for _, h := range f.handles() {
 		h.mu.Lock()
 		var stale []*fileConn
 		h.idle = slices.DeleteFunc(h.idle, func(c *fileConn) bool {

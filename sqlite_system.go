@@ -3,6 +3,7 @@
 package tenantdb
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -19,4 +20,13 @@ func lockFolder(path string) (unlock func(), err error) {
 		return nil, err
 	}
 	return func() { _ = folder.Close() }, nil
+}
+
+// handleLimit returns how many files and sockets the process may have open; 0 where it isn't known.
+func handleLimit() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return 0
+	}
+	return uint64(limit.Cur)
 }
