@@ -82,3 +82,35 @@ func TestACloserMayCallBack(t *testing.T) {
 		})
 	}
 }
+
+// asksBack is an authenticator whose Revalidate calls what calls it.
+type asksBack struct {
+	tenantdb.Authenticator
+	again func(context.Context) error
+	depth int
+}
+
+func (a *asksBack) Revalidate(ctx context.Context, _ *tenantdb.Identity) error {
+	if a.depth++; a.depth > 10 { // a fault ends the test, not the process
+		return nil
+	}
+	return a.again(ctx)
+}
+
+func TestRevalidateMayNotCallWhatCallsIt(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	cfg := w.config()
+	auth := &asksBack{Authenticator: cfg.Authenticator}
+	cfg.Authenticator = auth
+	do(w.middleware(cfg).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		scope, _ := tenantdb.FromContext(r.Context())
+		auth.again = scope.Check
+		if err := scope.Check(r.Context()); !errors.Is(err, tenantdb.ErrAuthUnavailable) || auth.depth != 1 {
+			t.Errorf("Check: %v after %d calls", err, auth.depth)
+		}
+	})), request("ann", "acme"))
+	if auth.depth == 0 {
+		t.Error("Revalidate was not called")
+	}
+}

@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -87,6 +88,12 @@ func (c *scopeContext) judgeAgain(ctx context.Context) (*hostdb.Access, grant, e
 	return &now.Access, g, nil
 }
 
+// vouchingKey marks the context that Revalidate gets.
+type vouchingKey struct{}
+
+// errVouching is the answer to a Revalidate that asks what is waiting for it.
+var errVouching = because(ErrAuthUnavailable, errors.New("the Authenticator's Revalidate must not call Check, Refresh or EnterAs"))
+
 // vouched reports whether the credential still stands for the caller.
 func (m *Middleware) vouched(ctx context.Context, id *Identity) error {
 	if err := id.check(m.now); err != nil {
@@ -95,7 +102,10 @@ func (m *Middleware) vouched(ctx context.Context, id *Identity) error {
 	if again, ok := m.auth.(interface {
 		Revalidate(context.Context, *Identity) error
 	}); ok {
-		return again.Revalidate(ctx, id.Clone())
+		if ctx.Value(vouchingKey{}) != nil {
+			return errVouching
+		}
+		return again.Revalidate(context.WithValue(ctx, vouchingKey{}, true), id.Clone())
 	}
 	return nil
 }
