@@ -88,10 +88,12 @@ type CacheConfig struct {
 	// MaxStaleIfDown bounds how long cached facts serve while the host database doesn't answer. Default 2 min; at least
 	// MaxStaleness.
 	MaxStaleIfDown time.Duration
-	// MaxLoads bounds how many lookups run at once. Default 4.
+	// MaxLoads bounds how many queries look callers up at once. Default 4, as many as hostdb.Config.LookupConns gives connections
+	// to. What has to wait meanwhile then goes together, up to 64 lookups in one query; callers take turns, so that one who asks for
+	// many tenants holds up nobody else, and has 8 lookups under way at most. A lookup whose callers have gone is not begun.
 	MaxLoads int
-	// LoadTimeout bounds one lookup, the wait for its turn included. Default 1 s. The lookup itself may take no longer than
-	// MaxStaleness, since its answer would be too old.
+	// LoadTimeout bounds how long a request waits for a lookup, the wait for its turn included, and how long a query takes.
+	// Default 1 s. A query may take no longer than MaxStaleness, since its answer would be too old.
 	LoadTimeout time.Duration
 }
 

@@ -155,7 +155,7 @@ func (m *Middleware) admit(ctx context.Context, id *Identity, key accessKey, at 
 		if err != nil {
 			return found, grant{}, claim{}, err
 		}
-		db, err := facts.database(m.pool)
+		db, err := databaseOf(found, m.pool)
 		if err == nil {
 			return found, granted, db, nil
 		}

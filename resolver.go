@@ -3,7 +3,6 @@ package tenantdb
 import (
 	"cmp"
 	"context"
-	"errors"
 	"hash/maphash"
 	"sync/atomic"
 	"time"
@@ -45,6 +44,16 @@ func (k accessKey) hash(seed maphash.Seed) uint64 {
 	return maphash.String(seed, k.user) ^ odd*maphash.String(seed, k.tenant)
 }
 
+// caller is the user's part of the key.
+func (k accessKey) caller() accessKey {
+	return accessKey{user: k.user, userByID: k.userByID}
+}
+
+// alike reports whether two keys name their parts by the same columns, so that one query finds both.
+func (k accessKey) alike(other accessKey) bool {
+	return k.userByID == other.userByID && k.tenantByID == other.tenantByID && (k.tenant == "") == (other.tenant == "")
+}
+
 // own copies the strings, which may be parts of a request's header block, into one block of memory, since each is read after the other.
 func (k accessKey) own() accessKey {
 	both, n := k.user+k.tenant, len(k.user)
@@ -62,17 +71,17 @@ type facts struct {
 	settled bool
 	grant   grant // where settled
 	hostdb.Access
-	asOf time.Time // when the host database was asked
 	// sole is the id of the user's one tenant; "" where they have none or several, and for a key with a tenant.
 	sole string
 }
 
-// database returns a claim on the tenant's database in the pool.
-func (f *facts) database(pool *Pool) (claim, error) {
+// databaseOf returns a claim on the database of the tenant that was found, in the pool.
+func databaseOf(found *entry, pool *Pool) (claim, error) {
+	f := found.Value()
 	if c, held := f.db.Load().hold(); held {
 		return c, nil
 	}
-	c, err := pool.claim(f.Tenant, f.asOf)
+	c, err := pool.claim(f.Tenant, found.AsOf())
 	if err == nil {
 		f.db.Store(c.tenant.self)
 	}
@@ -88,6 +97,9 @@ type resolver struct {
 	feed   feed
 }
 
+// maxBatch is how many lookups go to the host database together.
+const maxBatch = 64
+
 // newResolver makes the cache. It isn't told of changes before follow.
 func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	r := &resolver{host: host, policy: policy, rows: new(sharedRows)}
@@ -95,6 +107,8 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 		Load:           r.load,
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },
 		Own:            accessKey.own,
+		Caller:         accessKey.caller,
+		Alike:          accessKey.alike,
 		Capacity:       cfg.Size,
 		Denials:        cfg.Denials,
 		MaxStaleness:   cfg.MaxStaleness,
@@ -103,6 +117,7 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 		DenialAge:      cfg.DenialAge,
 		LoadTimeout:    cfg.LoadTimeout,
 		MaxLoads:       cfg.MaxLoads,
+		MaxBatch:       maxBatch,
 	})
 	return r
 }
@@ -125,23 +140,38 @@ func (r *resolver) find(ctx context.Context, id *Identity, key accessKey, at tim
 	return e, nil
 }
 
-// load asks the host database.
-func (r *resolver) load(ctx context.Context, key accessKey, f *facts) (coherent.Loaded, error) {
-	if key.tenant == "" {
-		return r.loadUser(ctx, key, f)
+// load asks the host database about a batch of keys.
+func (r *resolver) load(ctx context.Context, batch []coherent.Load[accessKey, facts]) {
+	keys := make([]hostdb.AccessKey, len(batch))
+	for i := range batch {
+		keys[i].User = batch[i].Key.userKey()
+		if batch[i].Key.tenant != "" {
+			keys[i].Tenant = batch[i].Key.tenantKey()
+		}
 	}
-	f.asOf = time.Now()
-	access, err := r.host.Access(ctx, key.userKey(), key.tenantKey())
-	if errors.Is(err, hostdb.ErrInvalid) { // a name that nobody can have: a definite no
-		return coherent.Loaded{Denied: true}, nil
+	answers, err := r.host.AccessAll(ctx, keys)
+	for i := range batch {
+		l := &batch[i]
+		switch {
+		case err != nil:
+			l.Err = err
+		case answers[i].Err != nil: // a name that nobody can have: a definite no
+			l.Denied = true
+		case l.Key.tenant == "":
+			l.Loaded = readUser(l.Value, &answers[i])
+		default:
+			l.Loaded = r.readAccess(l.Value, &answers[i].Access)
+		}
 	}
-	if err != nil {
-		return coherent.Loaded{}, err
-	}
+}
+
+// readAccess fills in the facts about a user in a tenant, and returns what they depend on.
+func (r *resolver) readAccess(f *facts, access *hostdb.Access) coherent.Loaded {
 	r.rows.share(access)
 	f.Access = *access
 	r.policy.settle(f)
-	l := coherent.Loaded{Denied: access.Membership == nil || !access.Membership.IsActive}
+	l := coherent.Loaded{Denied: access.Membership == nil || !access.Membership.IsActive,
+		AnyUser: access.User == nil, AnyTenant: access.Tenant == nil}
 	if access.User != nil {
 		l.User = access.User.ID
 	}
@@ -152,49 +182,26 @@ func (r *resolver) load(ctx context.Context, key accessKey, f *facts) (coherent.
 	for i := range access.Subscriptions {
 		l.Plans = append(l.Plans, access.Subscriptions[i].PlanTier)
 	}
-	return l, nil
+	return l
 }
 
-// loadUser asks for a user alone.
-func (r *resolver) loadUser(ctx context.Context, key accessKey, f *facts) (coherent.Loaded, error) {
-	user, err := r.findUser(ctx, key.userKey())
-	if errors.Is(err, hostdb.ErrNotFound) || errors.Is(err, hostdb.ErrInvalid) {
-		return coherent.Loaded{Denied: true}, nil
+// readUser fills in the facts about a user alone, and returns what they depend on.
+func readUser(f *facts, answer *hostdb.AccessAnswer) coherent.Loaded {
+	if answer.User == nil {
+		return coherent.Loaded{Denied: true, AnyUser: true}
 	}
-	if err != nil {
-		return coherent.Loaded{}, err
-	}
-	sole, err := r.host.SoleTenants(ctx, key.userKey())
-	if err != nil {
-		return coherent.Loaded{}, err
-	}
-	user.PasswordHash = ""
-	f.User = user
-	if len(sole) == 1 {
-		f.sole = sole[0]
-	}
-	return coherent.Loaded{User: user.ID, Any: true}, nil
+	f.User, f.sole = answer.User, answer.Sole
+	return coherent.Loaded{User: answer.User.ID, Tenants: answer.Basis, AnyTenant: answer.BasisOpen}
 }
 
 // userExists asks the host database for a user, and has the cache forget that there was none.
 func (r *resolver) userExists(ctx context.Context, key hostdb.UserKey) (bool, error) {
-	user, err := r.findUser(ctx, key)
-	switch {
-	case errors.Is(err, hostdb.ErrNotFound), errors.Is(err, hostdb.ErrInvalid):
-		return false, nil
-	case err != nil:
+	answers, err := r.host.AccessAll(ctx, []hostdb.AccessKey{{User: key}})
+	if err != nil || answers[0].User == nil {
 		return false, err
 	}
-	r.cache.UserChanged(user.ID)
+	r.cache.UserChanged(answers[0].User.ID)
 	return true, nil
-}
-
-// findUser returns a user's row.
-func (r *resolver) findUser(ctx context.Context, key hostdb.UserKey) (*hostdb.GlobalUser, error) {
-	if key.ID != "" {
-		return r.host.Users.Get(ctx, key.ID)
-	}
-	return r.host.Users.ByOAuthID(ctx, key.OAuthID)
 }
 
 // close ends the feed and the loads.

@@ -71,31 +71,43 @@ var accessUser = func() relation[GlobalUser] {
 	return r
 }()
 
+// bestSubscription orders a tenant's subscriptions.
+const bestSubscription = `(s.payment_type = 'one_time'),
+	CASE s.status WHEN 'active' THEN 0 WHEN 'trialing' THEN 1 WHEN 'past_due' THEN 2 ELSE 3 END,
+	s.current_period_end DESC NULLS LAST, s.id`
+
+// accessColumns are what readAccess reads.
+var accessColumns = strings.Join([]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
+	planRelation.namesOf("tp"), subscriptionRelation.namesOf("s"), planRelation.namesOf("sp")}, ", ")
+
+// accessJoins join a user and a tenant with what binds them, and the tenant's plan. Each finds one row at most.
+func accessJoins(user, tenant string) string {
+	return `
+		LEFT JOIN core_users u ON ` + user + `
+		LEFT JOIN core_tenants t ON ` + tenant + `
+		LEFT JOIN core_memberships m ON m.user_id = u.id AND m.tenant_id = t.id
+		LEFT JOIN core_pricing_plans tp ON tp.id = t.plan_tier
+		`
+}
+
 // accessQueries are the four queries, by the keys' columns. Every join but the subscriptions' finds one row at most, so the
 // limit is theirs; and there is always a row, whatever is unknown.
 var accessQueries = func() map[[2]string]string {
 	queries := map[[2]string]string{}
-	columns := strings.Join([]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
-		planRelation.namesOf("tp"), subscriptionRelation.namesOf("s"), planRelation.namesOf("sp")}, ", ")
 	for _, user := range []string{"id", "oauth_id"} {
 		for _, tenant := range []string{"id", "slug"} {
-			queries[[2]string{user, tenant}] = "SELECT " + columns + ` FROM (SELECT 1) AS one
-				LEFT JOIN core_users u ON u.` + user + ` = $1
-				LEFT JOIN core_tenants t ON t.` + tenant + ` = $2
-				LEFT JOIN core_memberships m ON m.user_id = u.id AND m.tenant_id = t.id
-				LEFT JOIN core_pricing_plans tp ON tp.id = t.plan_tier
-				LEFT JOIN core_subscriptions s ON s.tenant_id = m.tenant_id
+			queries[[2]string{user, tenant}] = "SELECT " + accessColumns + " FROM (SELECT 1) AS one" +
+				accessJoins("u."+user+" = $1", "t."+tenant+" = $2") + `LEFT JOIN core_subscriptions s ON s.tenant_id = m.tenant_id
 				LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
-				ORDER BY (s.payment_type = 'one_time'),
-					CASE s.status WHEN 'active' THEN 0 WHEN 'trialing' THEN 1 WHEN 'past_due' THEN 2 ELSE 3 END,
-					s.current_period_end DESC NULLS LAST, s.id
+				ORDER BY ` + bestSubscription + `
 				LIMIT 16`
 		}
 	}
 	return queries
 }()
 
-// Access answers whether a user may reach a tenant, with one indexed query, the same whether they exist or not.
+// Access answers whether a user may reach a tenant, with one indexed query, the same whether they exist or not. See [DB.AccessAll] for
+// many.
 // Errors: ErrInvalid for a key without exactly one field, or outside its grammar; ErrUnavailable.
 func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Access, error) {
 	userColumn, userValue, err := user.check()
@@ -106,19 +118,8 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 	if err != nil {
 		return nil, err
 	}
-	text := accessQueries[[2]string{userColumn, tenantColumn}]
-	s := session{db: db}
-	var on asker
-	if on, err = s.reader(); err != nil {
-		return nil, err
-	}
-	if db.engine == embedded {
-		if on, err = db.access.prepare(ctx, db.read, text); err != nil {
-			return nil, s.fail(ctx, err, nothing)
-		}
-	}
 	var found *Access
-	err = s.scan(ctx, on, text, []any{userValue, tenantValue}, func(row scanner) error {
+	err = db.lookUp(ctx, accessQueries[[2]string{userColumn, tenantColumn}], []any{userValue, tenantValue}, func(row scanner) error {
 		read, err := readAccess(row)
 		if err != nil {
 			return err
@@ -134,6 +135,23 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 		return nil, err
 	}
 	return found, nil
+}
+
+// lookUp runs an access query, on a connection that other queries don't use.
+func (db *DB) lookUp(ctx context.Context, text string, args []any, each func(scanner) error) error {
+	if err := db.usable(); err != nil {
+		return err
+	}
+	s := session{db: db}
+	var on asker = db.lookups
+	if db.engine == embedded {
+		prepared, err := db.access.prepare(ctx, db.lookups, text)
+		if err != nil {
+			return s.fail(ctx, err, nothing)
+		}
+		on = prepared
+	}
+	return s.scan(ctx, on, text, args, each)
 }
 
 // readAccess reads one row: an Access with one subscription at most. Each record is memory of its own, so that who keeps one doesn't

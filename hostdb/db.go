@@ -32,16 +32,17 @@ type Tables struct {
 // transaction committed before it began. In "sqlite::memory:" a read that is not part of a transaction under way waits for it.
 type DB struct {
 	Tables
-	engine engine
-	origin *origin
-	pooled bool // a pooler stands before the PostgreSQL server
-	config *Config
-	write  *sql.DB // SQLite: one connection
-	read   *sql.DB // PostgreSQL: the same as write
-	feed   *feed
-	sweep  *sweeper
-	access preparedAccess
-	turns  atomic.Uint64 // how often somebody got SQLite's one connection to write on
+	engine  engine
+	origin  *origin
+	pooled  bool // a pooler stands before the PostgreSQL server
+	config  *Config
+	write   *sql.DB // SQLite: one connection
+	read    *sql.DB // PostgreSQL: the same as write
+	lookups *sql.DB // for access lookups alone
+	feed    *feed
+	sweep   *sweeper
+	access  preparedAccess
+	turns   atomic.Uint64 // how often somebody got SQLite's one connection to write on
 
 	replaced atomic.Bool // SQLite: the feed saw another file at the path, or none; connections would go on with the old one
 

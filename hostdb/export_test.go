@@ -10,6 +10,15 @@ func AccessQueries() map[[2]string]string {
 	return accessQueries
 }
 
+// AccessBatchQueries are the texts of the batch's queries, by the keys' columns; no tenant column: of users alone.
+func (db *DB) AccessBatchQueries() map[[2]string]string {
+	texts := map[[2]string]string{}
+	for kind, text := range accessBatchQueries[db.engine] {
+		texts[[2]string{kind.user, kind.tenant}] = text
+	}
+	return texts
+}
+
 // Bare is the pool that reads run on.
 func (db *DB) Bare() *sql.DB {
 	return db.read

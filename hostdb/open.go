@@ -18,9 +18,13 @@ type Config struct {
 	// pooler bears them (PgBouncer's max_prepared_statements), default_query_exec_mode=cache_statement has them kept. In
 	// transaction mode NOTIFY doesn't arrive, and changes are found by polling alone.
 	URL Secret
-	// MaxConns bounds the connections. PostgreSQL: default 10, and one more while somebody listens to Changes. SQLite: one
-	// writer and as many readers as this says, default 4.
+	// MaxConns bounds the connections. PostgreSQL: default 10; beside them there are LookupConns, and one while somebody listens to
+	// Changes. SQLite: one writer and as many readers as this says, default 4.
 	MaxConns int
+	// LookupConns is how many more connections Access and AccessAll may have, which nothing else uses: a product's slow queries and
+	// long transactions don't hold them up. Default 4, as many as tenantdb's CacheConfig.MaxLoads. Each is opened when it is first
+	// needed. A PostgreSQL server sees up to MaxConns + LookupConns + 1 connections of a process: 15 by default.
+	LookupConns int
 	// ConnectTimeout bounds the making of one connection to PostgreSQL, default 5 s. The URL's connect_timeout goes first.
 	ConnectTimeout time.Duration
 	// PollInterval is how often Changes polls, default 1 s.
@@ -53,6 +57,8 @@ func (c Config) withDefaults() (*Config, error) {
 	switch {
 	case c.MaxConns < 0:
 		return nil, invalid("MaxConns", "is negative")
+	case c.LookupConns < 0:
+		return nil, invalid("LookupConns", "is negative")
 	case c.ConnectTimeout < 0:
 		return nil, invalid("ConnectTimeout", "is negative")
 	case c.PollInterval < 0:
@@ -62,6 +68,7 @@ func (c Config) withDefaults() (*Config, error) {
 	case c.VerifyInterval < 0:
 		return nil, invalid("VerifyInterval", "is negative")
 	}
+	c.LookupConns = cmp.Or(c.LookupConns, 4)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
 	c.PollInterval = cmp.Or(c.PollInterval, time.Second)
 	c.Retention = cmp.Or(c.Retention, time.Hour)

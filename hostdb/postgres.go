@@ -2,6 +2,7 @@ package hostdb
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"net"
@@ -28,16 +29,22 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	} else if db.config.NoNotify {
 		server.RuntimeParams["hostdb.notify"] = "off" // PgBouncer refuses clients with a parameter that it doesn't know
 	}
-	pool := stdlib.OpenDB(*server)
 	limit := db.config.MaxConns
 	if limit == 0 {
 		limit = 10
 	}
+	pool := db.bounded(stdlib.OpenDB(*server), limit)
+	db.write, db.read = pool, pool
+	db.lookups = db.bounded(stdlib.OpenDB(*server), db.config.LookupConns)
+	return nil
+}
+
+// bounded bounds a pool, which Close will close.
+func (db *DB) bounded(pool *sql.DB, limit int) *sql.DB {
 	pool.SetMaxOpenConns(limit)
 	pool.SetMaxIdleConns(limit)
-	db.write, db.read = pool, pool
 	db.onClosing = append(db.onClosing, pool.Close)
-	return nil
+	return pool
 }
 
 // migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.

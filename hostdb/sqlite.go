@@ -68,6 +68,9 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	if readers == 0 {
 		readers = 4
 	}
+	if db.lookups, err = db.pool(name+readerConn, db.config.LookupConns); err != nil {
+		return err
+	}
 	if db.read, err = db.pool(name+readerConn, readers); err != nil || db.origin.path == "" {
 		return err
 	}
@@ -93,11 +96,7 @@ func (db *DB) pool(dsn string, limit int) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool := sql.OpenDB(connector)
-	pool.SetMaxOpenConns(limit)
-	pool.SetMaxIdleConns(limit)
-	db.onClosing = append(db.onClosing, pool.Close)
-	return pool, nil
+	return db.bounded(sql.OpenDB(connector), limit), nil
 }
 
 // name is the start of a DSN, in which nothing of the path can become a parameter.

@@ -17,7 +17,7 @@ import (
 type doctorCmd struct {
 	Replicas   int           `default:"1" help:"How many processes of the product run."`
 	Budget     int           `default:"40" help:"How many connections each of them may have to a server of tenants: PoolConfig.MaxConns / PoolConfig.Replicas."`
-	HostBudget int           `default:"11" help:"How many connections each of them may have to the host database: hostdb.Config.MaxConns and one that listens."`
+	HostBudget int           `default:"15" help:"How many connections each of them may have to the host database: hostdb.Config.MaxConns, LookupConns and one that listens."`
 	Parallel   int           `default:"8" help:"How many tenants are tried at once."`
 	Timeout    time.Duration `default:"5s" help:"How long a tenant's database may take to answer."`
 }

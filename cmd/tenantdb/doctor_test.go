@@ -75,11 +75,11 @@ func TestDoctorAddsUpTheConnections(t *testing.T) {
 			return
 		}
 		o.tenants("acme")
-		// Of 200 connections, 3 are kept: 2×(40+11) + 2×(10+4) + 1 = 131, and 4×(40+11) + 29 = 233.
-		if detail := o.findings(0, "--replicas=2")["connections"]["detail"].(string); !strings.Contains(detail, "= 131") || !strings.Contains(detail, "= 197") {
+		// Of 200 connections, 3 are kept: 2×(40+15) + 2×(10+4) + 1 = 139, and 4×(40+15) + 29 = 249.
+		if detail := o.findings(0, "--replicas=2")["connections"]["detail"].(string); !strings.Contains(detail, "= 139") || !strings.Contains(detail, "= 197") {
 			t.Errorf("two replicas: %s", detail)
 		}
-		if found := o.findings(1, "--replicas=4")["connections"]; found["status"] != "wrong" || !strings.Contains(found["detail"].(string), "= 233") {
+		if found := o.findings(1, "--replicas=4")["connections"]; found["status"] != "wrong" || !strings.Contains(found["detail"].(string), "= 249") {
 			t.Errorf("four replicas: %v", found)
 		}
 	})

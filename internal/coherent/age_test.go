@@ -12,16 +12,16 @@ import (
 // aged is a cache whose feed looks every second and never finds a change, and whose loads are counted and take a while.
 func aged(t *testing.T, loads *int, takes *time.Duration) *Cache[key, int] {
 	c := New(Config[key, int]{
-		Load: func(ctx context.Context, _ key, value *int) (Loaded, error) {
+		Load: each(func(ctx context.Context, _ key, value *int) (Loaded, error) {
 			*loads++
 			if !pause(ctx, *takes) {
 				return Loaded{}, ctx.Err()
 			}
 			*value = *loads
 			return Loaded{User: "u"}, nil
-		},
-		Hash: maphash.Comparable[key], Own: func(k key) key { return k }, Capacity: 64, Denials: 64, MaxStaleness: 3 * time.Second,
-		MaxStaleIfDown: 20 * time.Second, MaxAge: 100 * time.Second, DenialAge: time.Second, LoadTimeout: 10 * time.Second, MaxLoads: 1,
+		}),
+		Hash: maphash.Comparable[key], Own: own, Caller: caller, Alike: alike, Capacity: 64, Denials: 64, MaxStaleness: 3 * time.Second,
+		MaxStaleIfDown: 20 * time.Second, MaxAge: 100 * time.Second, DenialAge: time.Second, LoadTimeout: 10 * time.Second, MaxLoads: 1, MaxBatch: 1,
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})

@@ -14,12 +14,12 @@ import (
 func benchCache(b *testing.B, n int) (*Cache[key, fact], []key) {
 	b.Helper()
 	c := New(Config[key, fact]{
-		Load: func(_ context.Context, k key, _ *fact) (Loaded, error) {
+		Load: each(func(_ context.Context, k key, _ *fact) (Loaded, error) {
 			return Loaded{User: k.user, Tenant: k.slug, Plans: []string{"pro"}}, nil
-		},
+		}),
 		Hash: func(s maphash.Seed, k key) uint64 { return maphash.String(s, k.user) ^ 3*maphash.String(s, k.slug) },
-		Own:  func(k key) key { return k }, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
-		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
+		Own:  own, Caller: caller, Alike: alike, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4, MaxBatch: 16,
 	})
 	b.Cleanup(c.Close)
 	c.Polled(time.Now())

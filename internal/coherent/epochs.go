@@ -29,8 +29,9 @@ type epochs struct {
 type stamp struct {
 	checked      atomic.Uint64 // the number up to which no change has ended it
 	began        uint64
-	plans        uint64 // a set of plan stripes
-	user, tenant uint16 // stripes
+	plans        uint64   // a set of plan stripes
+	others       []uint16 // stripes of further tenants
+	user, tenant uint16   // stripes
 	flags        flags
 }
 
@@ -40,7 +41,8 @@ type flags uint8
 const (
 	hasUser flags = 1 << iota
 	hasTenant
-	hasAny // depends on users and tenants that may yet come to exist
+	hasAnyUser // depends on users that may yet come to exist
+	hasAnyTenant
 	denies
 )
 
@@ -58,20 +60,32 @@ func (p *epochs) now() uint64 {
 }
 
 // stamp fills in the stamp of facts whose load began at that number.
-func (p *epochs) stamp(s *stamp, began uint64, user, tenant string, plans []string, any bool) {
+func (p *epochs) stamp(s *stamp, began uint64, l *Loaded) {
 	s.began = began
 	s.checked.Store(began)
-	if user != "" {
-		s.user, s.flags = stripe(user, len(p.users)), s.flags|hasUser
+	if l.User != "" {
+		s.user, s.flags = stripe(l.User, len(p.users)), s.flags|hasUser
 	}
-	if tenant != "" {
-		s.tenant, s.flags = stripe(tenant, len(p.tenants)), s.flags|hasTenant
+	if l.Tenant != "" {
+		s.tenant, s.flags = stripe(l.Tenant, len(p.tenants)), s.flags|hasTenant
 	}
-	for _, plan := range plans {
+	if n := len(l.Tenants); n > 0 && mutation != othersForgotten {
+		s.others = make([]uint16, n)
+		for i, tenant := range l.Tenants {
+			s.others[i] = stripe(tenant, len(p.tenants))
+		}
+	}
+	for _, plan := range l.Plans {
 		s.plans |= 1 << stripe(plan, planStripes)
 	}
-	if any {
-		s.flags |= hasAny
+	if l.AnyUser && mutation != namesForgotten {
+		s.flags |= hasAnyUser
+	}
+	if l.AnyTenant && mutation != namesForgotten {
+		s.flags |= hasAnyTenant
+	}
+	if l.Denied {
+		s.flags |= denies
 	}
 }
 
@@ -85,8 +99,14 @@ func (p *epochs) valid(s *stamp) bool {
 	if p.reset.Load() > s.began ||
 		s.flags&hasUser != 0 && p.users[s.user].Load() > s.began ||
 		s.flags&hasTenant != 0 && p.tenants[s.tenant].Load() > s.began ||
-		s.flags&hasAny != 0 && (p.anyUser.Load() > s.began || p.anyTenant.Load() > s.began) {
+		s.flags&hasAnyUser != 0 && p.anyUser.Load() > s.began ||
+		s.flags&hasAnyTenant != 0 && p.anyTenant.Load() > s.began {
 		return false
+	}
+	for _, other := range s.others {
+		if p.tenants[other].Load() > s.began {
+			return false
+		}
 	}
 	for set := s.plans; set != 0; set &= set - 1 {
 		if p.plans[bits.TrailingZeros64(set)].Load() > s.began {

@@ -14,16 +14,16 @@ func TestAFloodOfRandomNamesPushesNobodyOut(t *testing.T) {
 	const asked, members = 100_000, 1000
 	var grants, denials atomic.Int64 // loads
 	c := New(Config[key, int]{
-		Load: func(_ context.Context, k key, _ *int) (Loaded, error) {
+		Load: each(func(_ context.Context, k key, _ *int) (Loaded, error) {
 			if k.slug != "acme" {
 				denials.Add(1)
-				return Loaded{Denied: true, User: k.user}, nil
+				return Loaded{Denied: true, User: k.user, AnyTenant: true}, nil
 			}
 			grants.Add(1)
 			return Loaded{User: k.user, Tenant: k.slug}, nil
-		},
-		Hash: maphash.Comparable[key], Own: func(k key) key { return k }, Capacity: 2 * members, Denials: 256, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
-		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
+		}),
+		Hash: maphash.Comparable[key], Own: own, Caller: caller, Alike: alike, Capacity: 2 * members, Denials: 256, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4, MaxBatch: 16,
 	})
 	defer c.Close()
 	ask := func(k key) {

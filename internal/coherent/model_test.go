@@ -10,8 +10,22 @@ import (
 	"time"
 )
 
-// key names a user and a tenant as a request does: neither is an id.
+// key names a user and a tenant as a request does: neither is an id. Without a tenant it names the user alone.
 type key struct{ user, slug string }
+
+func own(k key) key       { return k }
+func caller(k key) key    { return key{user: k.user} }
+func alike(a, b key) bool { return (a.slug == "") == (b.slug == "") }
+
+// each is a loader that loads a batch's keys one after the other.
+func each[K comparable, V any](load func(context.Context, K, *V) (Loaded, error)) func(context.Context, []Load[K, V]) {
+	return func(ctx context.Context, batch []Load[K, V]) {
+		for i := range batch {
+			l := &batch[i]
+			l.Loaded, l.Err = load(ctx, l.Key, l.Value)
+		}
+	}
+}
 
 // fact is what a load returns: which version of each part it saw.
 type fact struct {
@@ -36,7 +50,8 @@ type model struct {
 	fault    string
 	delay    time.Duration // of a load, before and after it reads
 	loading  map[key]int
-	inFlight int
+	inFlight int      // batches
+	batch    int      // the most keys of one
 	broken   []string // what the model itself found wrong
 }
 
@@ -72,7 +87,7 @@ func (m *model) mutate(kind int, user, slug string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	uid, tid := m.users[user], m.slugs[slug]
-	switch kind % 6 {
+	switch kind % 7 {
 	case 0: // the user comes or goes
 		if uid == "" {
 			uid = m.newID("user")
@@ -95,6 +110,7 @@ func (m *model) mutate(kind int, user, slug string) {
 		}
 		m.members[[2]string{uid, tid}] = !m.members[[2]string{uid, tid}]
 		m.commit("member "+uid+" "+tid, func(c *Cache[key, fact]) { c.MembershipChanged(uid, tid) })
+		m.commit("memberships of "+uid, func(c *Cache[key, fact]) { c.MembershipChanged(uid, tid) })
 	case 4: // the subscription changes
 		if tid == "" {
 			return
@@ -106,6 +122,11 @@ func (m *model) mutate(kind int, user, slug string) {
 		}
 		plan := m.plans[tid]
 		m.commit("plan "+plan, func(c *Cache[key, fact]) { c.PlanChanged(plan) })
+	case 6: // the tenant is migrated, or closed, or opened
+		if tid == "" {
+			return
+		}
+		m.commit("tenant "+slug, func(c *Cache[key, fact]) { c.TenantChanged(tid) })
 	}
 }
 
@@ -128,8 +149,11 @@ func (m *model) read(k key) (fact, Loaded) {
 	f := fact{key: k, parts: map[string]int{}}
 	see := func(part string) { f.parts[part] = max(0, len(m.versions[part])-1) }
 	see("user " + k.user)
+	if k.slug == "" {
+		return f, m.readUser(&f, uid, see)
+	}
 	see("tenant " + k.slug)
-	l := Loaded{User: uid, Tenant: tid}
+	l := Loaded{User: uid, Tenant: tid, AnyUser: uid == "", AnyTenant: tid == ""}
 	if uid != "" && tid != "" {
 		see("member " + uid + " " + tid)
 		f.granted = m.members[[2]string{uid, tid}]
@@ -143,30 +167,32 @@ func (m *model) read(k key) (fact, Loaded) {
 	return f, l
 }
 
+// readUser reads a user alone, and in which tenants they are.
+func (m *model) readUser(f *fact, uid string, see func(part string)) Loaded {
+	l := Loaded{User: uid, AnyUser: uid == "", Denied: uid == ""}
+	if uid == "" {
+		return l
+	}
+	f.granted = true
+	see("memberships of " + uid)
+	for slug, tid := range m.slugs {
+		if m.members[[2]string{uid, tid}] {
+			see("tenant " + slug)
+			l.Tenants = append(l.Tenants, tid)
+		}
+	}
+	return l
+}
+
 var errDown = errors.New("the database is down")
 
 // load is the cache's loader: slow, failing and misbehaving on demand.
-func (m *model) load(ctx context.Context, k key, value *fact) (Loaded, error) {
-	m.mu.Lock()
-	m.loading[k]++
-	m.inFlight++
-	if m.loading[k] > 1 {
-		m.broken = append(m.broken, fmt.Sprintf("two loads of %v at once", k))
-	}
-	if m.inFlight > maxLoads {
-		m.broken = append(m.broken, "more loads at once than MaxLoads")
-	}
-	delay, fault := m.delay, m.fault
-	m.fault = ""
-	m.mu.Unlock()
-	defer func() {
-		m.mu.Lock()
-		m.loading[k]--
-		m.inFlight--
-		m.mu.Unlock()
-	}()
+func (m *model) load(ctx context.Context, batch []Load[key, fact]) {
+	fault, delay := m.begin(batch)
+	defer m.end(batch)
 	if !pause(ctx, delay) {
-		return Loaded{}, ctx.Err()
+		fail(batch, ctx.Err())
+		return
 	}
 	switch fault {
 	case "panic":
@@ -175,20 +201,59 @@ func (m *model) load(ctx context.Context, k key, value *fact) (Loaded, error) {
 		runtime.Goexit()
 	case "hang":
 		<-ctx.Done()
-		return Loaded{}, ctx.Err()
+		fail(batch, ctx.Err())
+		return
 	}
 	m.mu.Lock()
-	f, l := m.read(k)
+	for i := range batch {
+		*batch[i].Value, batch[i].Loaded = m.read(batch[i].Key)
+	}
 	down := m.down
 	m.mu.Unlock()
 	if down {
-		return Loaded{}, errDown
+		fail(batch, errDown)
+	} else if !pause(ctx, delay) { // the answer travels while the world goes on
+		fail(batch, ctx.Err())
 	}
-	if !pause(ctx, delay) { // the answer travels while the world goes on
-		return Loaded{}, ctx.Err()
+}
+
+// fail answers a whole batch.
+func fail(batch []Load[key, fact], err error) {
+	for i := range batch {
+		batch[i].Err = err
 	}
-	*value = f
-	return l, nil
+}
+
+// begin notes what a batch asks for, and returns how its load misbehaves.
+func (m *model) begin(batch []Load[key, fact]) (fault string, delay time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range batch {
+		if m.loading[l.Key]++; m.loading[l.Key] > 1 {
+			m.broken = append(m.broken, fmt.Sprintf("two loads of %v at once", l.Key))
+		}
+		if !alike(l.Key, batch[0].Key) {
+			m.broken = append(m.broken, "a batch of keys that aren't alike")
+		}
+	}
+	if m.inFlight++; m.inFlight > maxLoads {
+		m.broken = append(m.broken, "more loads at once than MaxLoads")
+	}
+	if len(batch) == 0 || len(batch) > m.batch {
+		m.broken = append(m.broken, fmt.Sprintf("a batch of %d", len(batch)))
+	}
+	fault, m.fault = m.fault, ""
+	return fault, m.delay
+}
+
+// end notes that a batch has ended.
+func (m *model) end(batch []Load[key, fact]) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range batch {
+		m.loading[l.Key]--
+	}
+	m.inFlight--
 }
 
 // pause waits; false if ctx ends first.

@@ -12,4 +12,6 @@ const (
 	keptOutlivesEvicted  = "kept-outlives-evicted"  // an entry that somebody kept is served although it was evicted
 	keptOutlivesReplaced = "kept-outlives-replaced" // an entry that somebody kept is served although another took its place
 	resetForgotten       = "reset-forgotten"        // a Reset ends nothing
+	othersForgotten      = "others-forgotten"       // a change of a further tenant ends nothing
+	namesForgotten       = "names-forgotten"        // what was unknown stays so, although a user or a tenant may have come
 )
