@@ -139,7 +139,7 @@ func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
 		mw := w.middleware(cfg)
 		h := mw.Handler(http.HandlerFunc(whoami))
 		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 }) // the feed begins by forgetting what was read before it
-		do(h, request("ann", "acme"))
+		eventually(t, func() bool { return do(h, request("ann", "acme")).Code == 200 })
 		must(t, w.host.Close())
 		down := time.Now()
 		stale := false

@@ -98,14 +98,17 @@ func mapOf[V any](keys []pairKey, value func() *V) (m map[pairKey]*V, bytes floa
 func pairCache(b *Bench, keys []pairKey, at time.Time) (cache *coherent.Cache[pairKey, hostdb.Access], bytes float64, err error) {
 	bytes = heapGrowth(len(keys), func() {
 		cache = coherent.New(coherent.Config[pairKey, hostdb.Access]{
-			Load: func(_ context.Context, k pairKey, _ *hostdb.Access) (coherent.Loaded, error) {
-				return coherent.Loaded{User: k.user, Tenant: k.tenant, Plans: []string{"pro"}}, nil
+			Load: func(_ context.Context, batch []coherent.Load[pairKey, hostdb.Access]) {
+				for i := range batch {
+					batch[i].Loaded = coherent.Loaded{User: batch[i].Key.user, Tenant: batch[i].Key.tenant, Plans: []string{"pro"}}
+				}
 			},
 			Hash: func(seed maphash.Seed, k pairKey) uint64 {
 				return maphash.String(seed, k.user) ^ 3*maphash.String(seed, k.tenant)
 			},
-			Own: func(k pairKey) pairKey { return k }, Capacity: 2 * len(keys), Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
-			MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4,
+			Own: func(k pairKey) pairKey { return k }, Caller: func(k pairKey) pairKey { return pairKey{user: k.user} },
+			Alike: func(_, _ pairKey) bool { return true }, Capacity: 2 * len(keys), Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+			MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4, MaxBatch: 16,
 		})
 		cache.Polled(time.Now())
 		for _, k := range keys {

@@ -22,7 +22,7 @@ import (
 
 // scenarios are all of them, in the document's order.
 var scenarios = []Scenario{requestScenario, tokenScenario, httpScenario, queryScenario, sqliteScenario, poolScenario, openLoopScenario, acquireScenario,
-	neighbourScenario, serversScenario, hostScenario, growthScenario, coherenceScenario, fleetScenario}
+	neighbourScenario, serversScenario, hostScenario, lookupsScenario, growthScenario, coherenceScenario, fleetScenario}
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == serveArgument {

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+const (
+	oneQueryEach = "one query for each, four connections"
+	roundTrip    = 5 * time.Millisecond
+	waiting      = 512 // requests at a time
+)
+
+var lookupsScenario = Scenario{
+	Name:  "lookups",
+	Title: "First requests with the host database 5 ms away",
+	About: `Members whom the cache doesn't know yet, on PostgreSQL behind a proxy that delays every byte by 2.5 ms each way: the access query
+for one after the other on each of four connections; and the middleware with four of them, cold, and 512 requests at a time, whose
+lookups go together when they wait together. Then the same beside one caller who asks for made-up tenants with 512 more requests at a
+time. Aimed at: 10 × the lookups of one query for each.`,
+	Open: openLookups,
+}
+
+func openLookups(b *Bench) (*Comparison, error) {
+	n := min(b.scale.hostTenants, 20_000)
+	host, bare, err := hostOn(b, onPostgres)
+	if err != nil {
+		return nil, err
+	}
+	if err := fillHost(b.ctx, bare, onPostgres, n); err != nil {
+		return nil, err
+	}
+	// A lease opens nothing before the first statement, and these requests have none.
+	if _, err := bare.ExecContext(b.ctx, "UPDATE core_tenants SET db_url = 'sqlite:' || id || '.db'"); err != nil {
+		return nil, err
+	}
+	far, err := farAway(b, host.URI())
+	if err != nil {
+		return nil, err
+	}
+	l := &lookups{b: b, host: far, n: n}
+	return &Comparison{Bases: []string{oneQueryEach}, Columns: []Column{{Name: "lookups/s", Format: integer, Ratio: true},
+		{Name: "refused", Format: integer}},
+		Rows: []Row{
+			{"PostgreSQL, 5 ms", oneQueryEach, l.oneByOne},
+			{"PostgreSQL, 5 ms", "the middleware, 512 requests at a time", func() ([]float64, error) { return l.through(false) }},
+			{"PostgreSQL, 5 ms", "beside 512 requests for made-up tenants", func() ([]float64, error) { return l.through(true) }},
+		}}, nil
+}
+
+// farAway opens a host database through a proxy that delays what it carries.
+func farAway(b *Bench, address string) (*hostdb.DB, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	u.Host, err = delayed(b, u.Host, roundTrip/2)
+	if err != nil {
+		return nil, err
+	}
+	host, err := hostdb.Open(b.ctx, u.String())
+	if err == nil {
+		b.onClose(func() { _ = host.Close() })
+	}
+	return host, err
+}
+
+// lookups asks for members of a host database.
+type lookups struct {
+	b    *Bench
+	host *hostdb.DB
+	n    int // members
+}
+
+// oneByOne has four goroutines ask the host database.
+func (l *lookups) oneByOne() ([]float64, error) {
+	return l.count(4, func(i int) (bool, error) {
+		found, err := l.host.Access(l.b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(i)}, hostdb.TenantKey{Slug: "s-" + hexID(i)})
+		return err == nil && found.Membership != nil, err
+	})
+}
+
+// through has a new middleware serve requests, beside those of a caller who makes names up where that is wanted.
+func (l *lookups) through(flooded bool) ([]float64, error) {
+	dir, err := l.b.folder()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: dir, MaxIdleTenants: l.n + 1})
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close(l.b.ctx)
+	mw, err := tenantdb.New(tenantdb.Config{Host: l.host, Authenticator: headerUser{}, Tenant: tenantdb.FromHeader(tenantHeader), Pool: pool,
+		Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	defer mw.Close(l.b.ctx)
+	for mw.Stats().SincePoll < 0 { // the feed begins by forgetting what was read before it
+		time.Sleep(roundTrip)
+	}
+	h := mw.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	ask := func(user, tenant string) int {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set(userHeader, user)
+		r.Header.Set(tenantHeader, tenant)
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		return rec.Code
+	}
+	if flooded {
+		var over atomic.Bool
+		var flood sync.WaitGroup
+		defer flood.Wait()
+		defer over.Store(true)
+		for k := range waiting {
+			flood.Go(func() {
+				for i := 0; !over.Load(); i++ {
+					ask("o"+hexID(0), fmt.Sprintf("no-%d-%d", k, i))
+				}
+			})
+		}
+	}
+	return l.count(waiting, func(i int) (bool, error) {
+		return ask("o"+hexID(i), "s-"+hexID(i)) == http.StatusOK, nil
+	})
+}
+
+// count has goroutines ask for one member after the other, each once, and returns how many were found in a second and how many weren't.
+func (l *lookups) count(goroutines int, ask func(i int) (bool, error)) ([]float64, error) {
+	var next, refused atomic.Int64
+	var wg sync.WaitGroup
+	errs := make(chan error, goroutines)
+	began := time.Now()
+	for range goroutines {
+		wg.Go(func() {
+			for time.Since(began) < 4*l.b.scale.slice {
+				i := int(next.Add(1))
+				if i >= l.n {
+					next.Add(-1)
+					return
+				}
+				switch found, err := ask(i); {
+				case err != nil:
+					errs <- err
+					return
+				case !found:
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(began)
+	select {
+	case err := <-errs:
+		return nil, err
+	default:
+	}
+	if next.Load() == refused.Load() {
+		return nil, errors.New("nobody was found")
+	}
+	return []float64{float64(next.Load()-refused.Load()) / took.Seconds(), float64(refused.Load())}, nil
+}
