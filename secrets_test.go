@@ -167,6 +167,7 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"hostdb.GlobalUser":    printing(hostdb.GlobalUser{PasswordHash: planted}),
 		"hostdb.TenantCatalog": printing(hostdb.TenantCatalog{DBURL: "sqlite:" + planted}),
 		"hostdb.Access":        printing(hostdb.Access{User: scope.User, Tenant: scope.Tenant}),
+		"hostdb.AccessAnswer":  printing(hostdb.AccessAnswer{Access: hostdb.Access{User: scope.User, Tenant: scope.Tenant}}),
 		"hostdb.Config":        printing(hostdb.Config{URL: planted}),
 		"jwtauth.Config":       printing(secretAuth),
 		"jwtauth.IssuerConfig": printing(jwtauth.IssuerConfig{Issuer: issuer, Secret: []byte(planted)}),
@@ -182,7 +183,7 @@ var harmless = strings.Fields(`
 	tenantdb.ServerStats tenantdb.Source tenantdb.Stats tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits
 	hostdb.Change hostdb.Delivery hostdb.Fault hostdb.FieldError hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
 	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.StripeWebhookEvent hostdb.Subscribed hostdb.Subscription
-	hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
+	hostdb.AccessKey hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
 	jwtauth.CacheConfig
 	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus
 	jobs.Handler
