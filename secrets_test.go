@@ -151,7 +151,7 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"hostdb.DB": printing(w.host), "hostdb.Tx": printing(tx), "hostdb.Tables": printing(w.host.Tables), "hostdb.Users": printing(w.host.Users),
 		"hostdb.Tenants": printing(w.host.Tenants), "hostdb.Memberships": printing(w.host.Memberships), "hostdb.Subscriptions": printing(w.host.Subscriptions),
 		"hostdb.Plans": printing(w.host.Plans), "hostdb.AuditLogs": printing(w.host.AuditLogs), "hostdb.Jobs": printing(w.host.Jobs),
-		"hostdb.WebhookEvents": printing(w.host.WebhookEvents), "hostdb.MigrationRuns": printing(w.host.MigrationRuns),
+		"hostdb.WebhookEvents": printing(w.host.WebhookEvents), "hostdb.MigrationRuns": printing(w.host.MigrationRuns), "hostdb.SchemaSets": printing(w.host.SchemaSets),
 		"hostdb.MigrationTenants": printing(w.host.MigrationTenants), "hostdb.Table": printing(w.host.Users.Table),
 		"jwtauth.Authenticator": printing(auth), "fleet.Fleet": printing(w.fleet), "jobs.Config": printing(jobs.Config{Host: w.host, Middleware: mw}),
 		"jobs.Worker": printing(worker), "stripehook.New": printing(hook), "tenantdbtest.Issuer": printing(signer),
