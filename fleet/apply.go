@@ -12,7 +12,8 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// lockPatience says how a migration on PostgreSQL waits for a lock that somebody else holds. Zero: as the server says.
+// lockPatience says how a migration on PostgreSQL waits for a lock that somebody else holds. Zero: as the
+// server says.
 type lockPatience struct {
 	timeout time.Duration // for one try
 	retries int
@@ -27,7 +28,8 @@ const (
 	pgDeadlock         = "40P01"
 )
 
-// applier applies migrations to a database, or takes them back. Where the database is SQLite, db has one connection.
+// applier applies migrations to a database, or takes them back. Where the database is SQLite, db has one
+// connection.
 type applier struct {
 	db     *sql.DB
 	sqlite bool
@@ -35,8 +37,8 @@ type applier struct {
 	locks  lockPatience
 }
 
-// apply applies a migration. In a transaction on PostgreSQL it waits for a lock a while, since everybody after it waits too, lets them
-// go first, and tries again.
+// apply applies a migration. In a transaction on PostgreSQL it waits for a lock a while, since everybody
+// after it waits too, lets them go first, and tries again.
 func (a applier) apply(ctx, soft context.Context, m *migration) error {
 	part := &m.up
 	if a.down {
@@ -107,7 +109,11 @@ func (a applier) work(ctx context.Context, m *migration, part *section) error {
 
 // inTx applies a migration in a transaction.
 func (a applier) inTx(ctx context.Context, conn *sql.Conn, m *migration, part *section, unkeyed bool) error {
-	tx, err := conn.BeginTx(ctx, nil)
+	var tx *sql.Tx
+	err := patiently(ctx, func() (err error) {
+		tx, err = conn.BeginTx(ctx, nil)
+		return err
+	})
 	if err != nil {
 		return err
 	}

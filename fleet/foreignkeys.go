@@ -10,15 +10,16 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// SQLite's DROP TABLE deletes the table's rows first. With foreign keys on, this deletes the rows that refer to them, where those say
-// ON DELETE CASCADE. So a migration that rebuilds a table runs with foreign keys off, and is checked before its end
-// (https://www.sqlite.org/lang_altertable.html#otheralter). Within a transaction they can't be switched.
+// SQLite's DROP TABLE deletes the table's rows first. With foreign keys on, this deletes the rows that refer
+// to them, where those say ON DELETE CASCADE. So a migration that rebuilds a table runs with foreign keys
+// off, and is checked before its end (https://www.sqlite.org/lang_altertable.html#otheralter). Within a
+// transaction they can't be switched.
 
 // errViolation: rows refer to rows that aren't there.
 var errViolation = errors.New("PRAGMA foreign_key_check")
 
-// dropsParents reports whether a section is to run with foreign keys off: it says so, or drops a table that others may refer to, or is a
-// Go function in a transaction, which may do anything.
+// dropsParents reports whether a section is to run with foreign keys off: it says so, or drops a table that
+// others may refer to, or is a Go function in a transaction, which may do anything.
 func (part *section) dropsParents(ctx context.Context, on database.DBTxConn) (bool, error) {
 	if part.inTx != nil {
 		return true, nil

@@ -21,7 +21,8 @@ type history struct {
 	exists  bool // there is a table of versions
 }
 
-// historyOf reads what was applied to a database, with one query where it was migrated before. It writes nothing.
+// historyOf reads what was applied to a database, with one query where it was migrated before. It writes
+// nothing.
 func historyOf(ctx context.Context, db *sql.DB, dialect goose.Dialect) (h history, err error) {
 	err = patiently(ctx, func() error {
 		h.applied, err = readVersions(ctx, db)
@@ -83,8 +84,8 @@ func createVersions(ctx context.Context, db *sql.DB, dialect goose.Dialect) erro
 // errOvertaken: somebody whose lease is over, or who took this one over, did the same in the meantime.
 var errOvertaken = errors.New("another process migrates this database")
 
-// note notes that a migration was applied, or taken back, unless that is noted already. In the migration's transaction the failure
-// undoes what was done a second time.
+// note notes that a migration was applied, or taken back, unless that is noted already. In the migration's
+// transaction the failure undoes what was done a second time.
 func note(ctx context.Context, on database.DBTxConn, version int64, down bool) error {
 	statement := "INSERT INTO " + versionTable + " (version_id, is_applied) SELECT CAST($1 AS BIGINT), true WHERE NOT EXISTS" +
 		" (SELECT 1 FROM " + versionTable + " WHERE version_id = $1 AND is_applied)"

@@ -28,8 +28,8 @@ const (
 	inDown
 )
 
-// parser reads a file of goose's format line by line (https://github.com/pressly/goose#sql-migrations). Unlike goose's
-// own it knows the lines, and reads both sections at once.
+// parser reads a file of goose's format line by line (https://github.com/pressly/goose#sql-migrations).
+// Unlike goose's own it knows the lines, and reads both sections at once.
 type parser struct {
 	parsed
 	section int

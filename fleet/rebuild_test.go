@@ -2,10 +2,13 @@ package fleet_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb/fleet"
 )
@@ -146,5 +149,44 @@ func TestATableIsRebuiltOnSQLiteByADownAndInANewTenant(t *testing.T) {
 		if got := w.ask(t, "acme", population); got != "1 1 0 0 0" {
 			t.Errorf("down %v: rows: %s", down, got)
 		}
+	}
+}
+
+func TestAGoMigrationThatDropsATableOnSQLiteKeepsItsChildren(t *testing.T) {
+	inTx := func(statement string) *goose.GoFunc {
+		return &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, statement)
+			return err
+		}}
+	}
+	onDB := &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
+		_, err := db.ExecContext(ctx, "DELETE FROM p")
+		return err
+	}}
+	for name, test := range map[string]struct {
+		run  *goose.GoFunc
+		want string
+		err  error
+	}{
+		"rebuilt":                    {inTx(rebuilt), "1 1 0 0 0", nil},
+		"a DELETE in a transaction":  {inTx("DELETE FROM p"), "1 1 0 0 0", fleet.ErrIncomplete},
+		"a DELETE outside of any":    {onDB, "0 0 0 0 0", nil},
+		"a DELETE of the child, too": {inTx("DELETE FROM p; DELETE FROM c"), "0 0 0 0 0", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "sqlite")
+			files := fstest.MapFS{"00001_family.sql": step(family, "")}
+			acme := w.provision(t, w.fleet(t, files), "acme")
+			w.exec(t, acme, "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)")
+			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files,
+				GoMigrations: []*goose.Migration{goose.NewGoMigration(2, test.run, nil)}})
+			must(t, err)
+			if _, err := f.Migrate(t.Context(), fleet.MigrateOptions{}); !errors.Is(err, test.err) {
+				t.Errorf("Migrate = %v; want %v", err, test.err)
+			}
+			if got := w.ask(t, "acme", population); got != test.want {
+				t.Errorf("rows: %s; want %s", got, test.want)
+			}
+		})
 	}
 }

@@ -23,7 +23,8 @@ type schema struct {
 	content    string      // a hash of them: a template is named by it
 }
 
-// readSchema reads the migrations. Files whose names don't begin with a version and "_" are left aside, as goose does.
+// readSchema reads the migrations. Files whose names don't begin with a version and "_" are left aside, as
+// goose does.
 func readSchema(files fs.FS, inGo []*goose.Migration) (schema, error) {
 	if files == nil && len(inGo) == 0 {
 		return schema{}, nil
@@ -227,8 +228,8 @@ func (r *route) refuse(late bool) error {
 // errInterrupted: the work was asked to end.
 var errInterrupted = errors.New("interrupted")
 
-// walk takes a database along its route, a migration at a time, and keeps r.applied. When ctx ends, so does the statement that
-// runs; when soft ends, the walk does after the migration that runs, with errInterrupted.
+// walk takes a database along its route, a migration at a time, and keeps r.applied. When ctx ends, so does
+// the statement that runs; when soft ends, the walk does after the migration that runs, with errInterrupted.
 func (s schema) walk(ctx, soft context.Context, db *sql.DB, r *route, locks lockPatience) error {
 	if len(r.steps) > 0 && !r.exists {
 		if err := patiently(ctx, func() error { return createVersions(ctx, db, r.dialect) }); err != nil {
@@ -255,7 +256,8 @@ func (s schema) walk(ctx, soft context.Context, db *sql.DB, r *route, locks lock
 // rereadPatience is how long a database may take to say what was applied to it, after a failure.
 const rereadPatience = 5 * time.Second
 
-// reread asks what was applied after a failure: a connection that breaks at the wrong moment hides that a transaction was committed.
+// reread asks what was applied after a failure: a connection that breaks at the wrong moment hides that a
+// transaction was committed.
 func (r *route) reread(ctx context.Context, db *sql.DB, failure error) error {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), rereadPatience)
 	defer cancel()

@@ -115,6 +115,38 @@ func TestCheckExitsWith3WhileSomethingIsPending(t *testing.T) {
 	})
 }
 
+func TestCheckKnowsALateMigrationAndATenantWhoseMigrationsAreUnknown(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		o.schema = 2
+		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills") // the third
+		o.tenants("acme", "globex")
+		o.schema = 1
+		o.migration("CREATE TABLE late (id INTEGER)", "DROP TABLE late")
+		flag, host := "--migrations="+o.migrations(), o.host()
+		pending := func(who string) {
+			t.Helper()
+			for _, verb := range []string{"status", "plan"} {
+				o.fails(3, who, "migrate", verb, flag, "--check")
+			}
+		}
+		pending("2 tenants")
+		o.fails(2, "number new migrations upwards", "migrate", "up", flag, "--refuse-late", "acme")
+		pending("2 tenants")
+		o.ok("migrate", "up", flag)
+		o.ok("migrate", "status", flag, "--check")
+		acme, err := host.Tenants.BySlug(t.Context(), "acme")
+		must(t, err)
+		acme.SchemaSet = "" // as an older version leaves it
+		must(t, host.Tenants.Update(t.Context(), acme))
+		pending("1 tenant")
+		if rows := o.list("migrate", "status", flag, "acme"); rows[0]["unknown"] != true || rows[0]["schema_version"] != 3.0 {
+			t.Errorf("status: %v", rows)
+		}
+		o.ok("migrate", "up", flag)
+		o.ok("migrate", "status", flag, "--check")
+	})
+}
+
 func TestDownWantsConfirmationAndTakesMigrationsBack(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
