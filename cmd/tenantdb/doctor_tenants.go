@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,9 +45,30 @@ func serverOf(url hostdb.Secret) string {
 	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
 }
 
+// databaseOf names a tenant's database, whatever its URL's user and parameters, so that two tenants with one are found; "" where the URL
+// can't be read.
+func (d *doctor) databaseOf(url hostdb.Secret) string {
+	if path, ok := strings.CutPrefix(url.Reveal(), "sqlite:"); ok {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(d.s.flags.TenantsDir, path)
+		}
+		if whole, err := filepath.EvalSymlinks(path); err == nil {
+			path = whole
+		}
+		path, _ = filepath.Abs(path)
+		return path
+	}
+	cfg, err := pgx.ParseConfig(url.Reveal())
+	if err != nil {
+		return ""
+	}
+	return serverOf(url) + "/" + cfg.Database
+}
+
 // catalog tries every tenant, several at once.
 func (d *doctor) catalog(ctx context.Context) error {
-	var mu sync.Mutex // guards what follows, and d
+	var mu sync.Mutex                 // guards what follows, and d
+	owners := make(map[string]string) // of databases
 	counts, places := make(map[string]int), make(chan struct{}, d.cmd.Parallel)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -59,6 +82,14 @@ func (d *doctor) catalog(ctx context.Context) error {
 		if tenant.Status == hostdb.TenantDropped {
 			continue
 		}
+		mu.Lock()
+		database := d.databaseOf(tenant.DBURL)
+		if owner := owners[database]; owner != "" && database != "" {
+			d.sick++
+			d.add("tenant "+nameOf(tenant), wrong, "its db_url is the database of tenant %s: give each a database of its own", owner)
+		}
+		owners[database] = nameOf(tenant)
+		mu.Unlock()
 		places <- struct{}{}
 		running.Go(func() {
 			defer func() { <-places }()

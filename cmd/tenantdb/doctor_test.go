@@ -115,3 +115,26 @@ func TestOnlyInitMakesOrUpgradesAHostDatabase(t *testing.T) {
 	o.env["DB_TYPE"] = "POSTGRESQL"
 	o.fails(1, "DB_PASS", "tenant", "list")
 }
+
+func TestDoctorFindsTwoTenantsWithOneDatabase(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		o.tenants("acme", "globex")
+		host := o.host()
+		acme, err := host.Tenants.BySlug(t.Context(), "acme")
+		must(t, err)
+		globex, err := host.Tenants.BySlug(t.Context(), "globex")
+		must(t, err)
+		url := acme.DBURL.Reveal()
+		if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+			url = "sqlite:" + filepath.Join(o.dir, "tenants", path)
+		} else {
+			url += "&application_name=other"
+		}
+		globex.DBURL = hostdb.Secret(url)
+		must(t, host.Tenants.Update(t.Context(), globex))
+		_, out, _ := o.run("doctor", "-o", "json")
+		if !strings.Contains(out, "its db_url is the database of tenant") {
+			t.Errorf("doctor: %s", out)
+		}
+	})
+}
