@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 )
@@ -38,6 +39,15 @@ var (
 	ErrBusy error = &refusal{"busy", http.StatusServiceUnavailable, "too much is going on; try again"}
 	// ErrHostUnavailable: the host database can't be asked, and nothing usable is cached (503).
 	ErrHostUnavailable error = &refusal{"host_unavailable", http.StatusServiceUnavailable, "the service is unavailable for the moment"}
+)
+
+// Mistakes in the program, which a query reports. They are answered with 500 and logged; the client isn't told.
+var (
+	// ErrWrongTenant: a handle, a connection, a statement or a transaction of one tenant, or something that was built on one, was used
+	// with the context of another tenant's request.
+	ErrWrongTenant = errors.New("tenantdb: this handle is not of the context's tenant")
+	// ErrNoScope: a query was given a context without a scope, and PoolConfig.RequireScope wants one.
+	ErrNoScope = errors.New("tenantdb: no scope in the query's context")
 )
 
 // refusal is the one type behind the Err values: what the client may know.
@@ -134,4 +144,8 @@ func refusalOf(err error) *refusal {
 var (
 	errPoolClosed = errors.New("the pool is closed")
 	errClosed     = errors.New("the middleware is closed")
+	errNoScope    = fmt.Errorf("%w; give it the request's context or that of Middleware.Enter (PoolConfig.RequireScope)", ErrNoScope)
 )
+
+// wrongTenantMend says what to do about ErrWrongTenant.
+const wrongTenantMend = "call tenantdb.DB(r.Context()), or ReadDB or PG, in each request instead of keeping its result"

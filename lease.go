@@ -3,7 +3,6 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ type tenantDB struct { // what every lease reads comes first, side by side
 	used    atomic.Bool            // leased since the rings last passed by
 	slimmed atomic.Bool            // its last connection closed: its handle is to go with the last lease
 	strays  atomic.Pointer[strays] // nil before the first
+	spares  atomic.Pointer[spares] // nil before a request's first handle
 	pool    *Pool
 	engine  engine
 	self    *shortcut
@@ -51,7 +51,7 @@ func (t *tenantDB) at(url hostdb.Secret) bool {
 		path, ok := strings.CutPrefix(url.Reveal(), "sqlite:")
 		return ok && path == f.path
 	}
-	return t.engine.native().lease.Target() == url
+	return t.engine.(*PGX).lease.Target() == url
 }
 
 // url returns its db_url.
@@ -59,13 +59,13 @@ func (t *tenantDB) url() hostdb.Secret {
 	if f, ok := t.engine.(*sqliteDB); ok {
 		return hostdb.Secret("sqlite:" + f.path)
 	}
-	return t.engine.native().lease.Target()
+	return t.engine.(*PGX).lease.Target()
 }
 
-// heavy reports whether it has no connection, but a handle, which owns a goroutine. What Cached keeps may need the handle.
+// heavy reports whether it has no connection, but spare handles, which own goroutines. What Cached keeps has handles of its own.
 func (t *tenantDB) heavy() bool {
-	p := t.engine.native()
-	return p != nil && p.db.Load() != nil && p.lease.Rests() && t.cache.Load() == nil
+	p, ok := t.engine.(*PGX)
+	return ok && t.spares.Load() != nil && p.lease.Rests() && t.cache.Load() == nil
 }
 
 // shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory they would hold on to.
@@ -114,19 +114,30 @@ type Lease struct {
 	tenant *tenantDB // nil: no lease
 	phase  phase
 	over   atomic.Bool
+
+	handles atomic.Pointer[handles] // nil before the first, and after Cached took them
 }
 
 // begin has the lease be a claim.
 func (l *Lease) begin(c claim) { l.tenant, l.phase = c.tenant, c.phase }
 
-// end ends the claim that the lease is.
-func (l *Lease) end() { claim{l.tenant, l.phase}.release() }
+// end gives the handles back and ends the claim that the lease is.
+func (l *Lease) end() {
+	if h := l.handles.Swap(nil); h != nil {
+		h.leave()
+	}
+	claim{l.tenant, l.phase}.release()
+}
 
-// again begins another lease on the same database. Where that has closed, since the lease has ended, the new one is over too.
+// again begins another lease on the same database, with the same handles. Where that has closed, since the lease has ended, the new one is
+// over too.
 func (l *Lease) again(next *Lease) {
 	p, held := l.tenant.leases.again(l.phase)
 	next.begin(claim{l.tenant, p})
 	next.over.Store(!held)
+	if h := l.handles.Load(); held && h != nil && h.share() {
+		next.handles.Store(h)
+	}
 }
 
 // Release ends the lease. Further calls do nothing.
@@ -162,14 +173,7 @@ func (l *Lease) Close() {
 // that a PRAGMA such as foreign_keys reaches nobody else. It is confined to the tenant's file as those of requests are (see the function
 // DB), but it may set the journal mode and run VACUUM alone.
 func (l *Lease) Session() *sql.DB {
-	var connector driver.Connector
-	switch e := l.tenant.engine.(type) {
-	case *PGX:
-		connector = pgConnector{e}
-	case *sqliteDB:
-		connector = sqliteSession{e.writeHandle()}
-	}
-	db := sql.OpenDB(connector)
+	db := newHandle(l.tenant.engine.writer(), forSessions).db
 	db.SetMaxOpenConns(1)
 	return db
 }
@@ -182,14 +186,15 @@ func (l *Lease) Vacuum(ctx context.Context) error {
 	return errors.Join(err, db.Close())
 }
 
-// DB returns the tenant's handle for writing; see the function DB.
-func (l *Lease) DB() *sql.DB { return l.tenant.engine.writer() }
+// DB returns a handle for writing, the lease's own until Release; see the function DB. It serves any context: who has a Lease has named the
+// tenant.
+func (l *Lease) DB() *sql.DB { return l.own(forLeases).writer() }
 
-// ReadDB returns the tenant's handle for reading; see the function ReadDB.
-func (l *Lease) ReadDB() *sql.DB { return l.tenant.engine.reader() }
+// ReadDB returns a handle for reading, the lease's own until Release; see the function ReadDB. It serves any context.
+func (l *Lease) ReadDB() *sql.DB { return l.own(forLeases).reader() }
 
-// PG returns the tenant's handle in pgx's shape, nil for a tenant on SQLite.
-func (l *Lease) PG() *PGX { return l.tenant.engine.native() }
+// PG returns the tenant's database in pgx's shape, nil for a tenant on SQLite. It serves any context.
+func (l *Lease) PG() *PGX { return l.tenant.engine.native(forLeases) }
 
 // ring is a clock over databases: its hand finds one that nobody has used for a while without an order that every lease would have
 // to keep. Guarded by Pool.mu.

@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -14,6 +15,7 @@ import (
 // latest those that began while one of them lasted.
 type loan struct {
 	conn lent
+	of   *tenantDB   // whose scopes' contexts alone it serves; nil: any
 	back atomic.Bool // given or taken back: what happens to the connection is up to whoever set it
 
 	mu   *sync.Mutex // that of its list, if it is in one: guards what follows
@@ -162,16 +164,52 @@ func (s *strays) over(leases *claims) (left []*loan) {
 	}
 }
 
-// borrower returns the list of the context's scope; nil without one.
-func borrower(ctx context.Context) *loans {
+// borrower returns the list of the context's scope, nil without one, unless the context may not be used with a handle of this tenant.
+func (t *tenantDB) borrower(ctx context.Context, to use) (*loans, error) {
+	c, ok := scopeOf(ctx)
+	switch {
+	case to == forRequests && !ok && t.pool.cfg.RequireScope:
+		return nil, errNoScope
+	case !ok:
+		return nil, nil
+	case to == forRequests:
+		if err := t.admits(c); err != nil {
+			return nil, err
+		}
+	}
+	return c.borrows(), nil
+}
+
+// admits refuses a scope of another tenant or of none. Generations don't matter: a tenant may have moved while it is served.
+func (t *tenantDB) admits(c *scopeContext) error {
+	other := c.lease.tenant
+	switch {
+	case other == t:
+		return nil
+	case other == nil:
+		return fmt.Errorf("%w: it is of tenant %s, and the context has a scope without a tenant; %s", ErrWrongTenant, t.id, wrongTenantMend)
+	case other.id != t.id || other.pool != t.pool && !sameHost(other.pool.host.Load(), t.pool.host.Load()):
+		return fmt.Errorf("%w: it is of tenant %s, and the context of tenant %s; %s", ErrWrongTenant, t.id, other.id, wrongTenantMend)
+	}
+	return nil
+}
+
+// check refuses the context of another tenant's scope for a connection that is on loan to a request.
+func (l *loan) check(ctx context.Context) error {
+	if l.of == nil {
+		return nil
+	}
 	if c, ok := scopeOf(ctx); ok {
-		return c.borrows()
+		return l.of.admits(c)
 	}
 	return nil
 }
 
 // lend files a loan under its borrower; false where the borrower's scope, or any lease, is over.
-func (t *tenantDB) lend(l *loan, to *loans) bool {
+func (t *tenantDB) lend(l *loan, to *loans, on use) bool {
+	if on == forRequests {
+		l.of = t
+	}
 	if to != nil {
 		return to.file(l)
 	}

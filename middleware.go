@@ -285,7 +285,9 @@ func New(cfg Config) (*Middleware, error) {
 		}
 		m.ownPool = true
 	}
-	m.pool.host.Store(cfg.Host)
+	if err := m.pool.serve(cfg.Host); err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
 	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache)
 	m.logins.open(&cfg, &m.reporter, m.resolver.userExists)
 	m.resolver.follow(m.pool, cfg.Logger)

@@ -2,10 +2,8 @@ package tenantdb
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -41,8 +39,9 @@ import (
 // that the tenant's server can't be reached.
 type PGX struct {
 	tenant *tenantDB
-	lease  pgLease                // kept until close: it remembers the tenant's backoff and connections
-	db     atomic.Pointer[sql.DB] // owns a goroutine, so it is made when first asked for
+	lease  pgLease // kept until close: it remembers the tenant's backoff and connections
+
+	forLeases *PGX // the tenant's, where this one serves leases; it has no lease of its own then
 }
 
 // Format implements fmt.Formatter: a database is printed by its tenant's id, whatever the verb, since its URL holds a password.
@@ -61,7 +60,11 @@ func (c *Conn) Release() { (*pgLoan)(c).giveBack() }
 
 // Acquire takes a connection out of the pool until its Release.
 func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
-	l, err := p.acquire(ctx)
+	of, to := p, forRequests
+	if p.forLeases != nil {
+		of, to = p.forLeases, forLeases
+	}
+	l, err := of.acquire(ctx, to)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package tenantdb
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +53,11 @@ type PoolConfig struct {
 	// ResetAlways has every PostgreSQL connection reset between borrowers (see PGX), not only one whose session is known to have
 	// changed. It costs a round trip for each query outside a transaction.
 	ResetAlways bool
+	// RequireScope refuses queries of requests' handles (those of DB, ReadDB, PG and Cached) whose context has no scope, with ErrNoScope. It
+	// is for programs in which a handle that is kept by mistake must not serve another tenant's request even where that gives no context:
+	// then nothing else tells for whom a query is. A Lease serves any context still. Functions that close what Cached kept can't query
+	// then, and who limits a handle by SetMaxOpenConns finds that database/sql opens connections for those who wait without their context.
+	RequireScope bool
 	// MaxIdleTenants is how many tenants without a request are remembered, at about 500 bytes each where they have no connection.
 	// Default 10,000.
 	MaxIdleTenants int
@@ -104,7 +108,7 @@ type Pool struct {
 	pg     *pgPool
 	roles  roles
 
-	host    atomic.Pointer[hostdb.DB] // of the Middleware made last; nil without one
+	host    atomic.Pointer[hostdb.DB] // of the Middlewares; nil without one
 	crowded atomic.Bool               // there are more tenants than MaxIdleTenants
 
 	mu       sync.Mutex                  // guards what follows; no I/O under it
@@ -118,9 +122,9 @@ type Pool struct {
 
 // engine is a tenant's database on one kind of server. Its methods do no I/O but close.
 type engine interface {
-	writer() *sql.DB
-	reader() *sql.DB
-	native() *PGX // nil where the engine isn't PostgreSQL
+	writer() lender
+	reader() lender     // nil where the writer serves readers too
+	native(to use) *PGX // nil where the engine isn't PostgreSQL
 	close()
 }
 
@@ -161,6 +165,26 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 // Format implements fmt.Formatter: a pool is printed by name, since what it holds is secret and changes.
 func (p *Pool) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "tenantdb.Pool")
+}
+
+// serve has the pool serve a host database's tenants. Another host database has other tenants, and perhaps the same ids where one began as
+// a copy, so it is refused.
+func (p *Pool) serve(host *hostdb.DB) error {
+	for {
+		bound := p.host.Load()
+		if bound != nil && !sameHost(bound, host) {
+			return errors.New("Pool: it serves the Middlewares of another host database; make a Pool for each host database")
+		}
+		if p.host.CompareAndSwap(bound, host) {
+			return nil
+		}
+	}
+}
+
+// sameHost reports whether two handles are of one host database: they are the same, or were opened by the same URL. A database in memory is
+// that of one handle.
+func sameHost(a, b *hostdb.DB) bool {
+	return a == b || a != nil && b != nil && a.URI() == b.URI() && a.URI() != "sqlite::memory:"
 }
 
 // Lease returns a lease on a tenant's database as the catalog describes it. A db_url other than before starts a new generation:
@@ -340,6 +364,9 @@ func closeAll(unused []*tenantDB) {
 	for _, t := range unused {
 		t.self.to.Store(nil)
 		t.dropCached()
+		if s := t.spares.Load(); s != nil {
+			s.close()
+		}
 		t.engine.close()
 		t.outsideScopes().close()
 		t.pool.mu.Lock()

@@ -2,8 +2,6 @@ package tenantdb
 
 import (
 	"context"
-	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"io"
 	"net"
@@ -36,6 +34,7 @@ type pooledConn struct {
 	*stdlib.Conn
 	socket      *awaitedConn
 	session     *session
+	guard       *pgGuard
 	resetAlways bool
 	asked       time.Duration // when it was last known to answer, since start
 	closed      func()        // hears of its end
@@ -115,7 +114,8 @@ func serverOf(cfg *pgx.ConnConfig) string {
 
 // connectPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.
 func connectPG(ctx context.Context, cfg *pgx.ConnConfig, resetAlways bool) (*pooledConn, error) {
-	pooled := &pooledConn{resetAlways: resetAlways, asked: time.Since(start)}
+	pooled := &pooledConn{guard: new(pgGuard), resetAlways: resetAlways, asked: time.Since(start)}
+	cfg.Tracer = pooled.guard
 	var dialed atomic.Bool // what is dialed from then on cancels queries
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -281,34 +281,15 @@ func newPGTenant(t *tenantDB, url hostdb.Secret) (engine, error) {
 	return p, nil
 }
 
-func (p *PGX) native() *PGX    { return p }
-func (p *PGX) reader() *sql.DB { return p.writer() }
+func (p *PGX) writer() lender { return p }
+func (p *PGX) reader() lender { return nil }
+func (p *PGX) close()         { p.lease.Release() }
 
-func (p *PGX) writer() *sql.DB {
-	if db := p.db.Load(); db != nil {
-		return db
+func (p *PGX) native(to use) *PGX {
+	if to == forRequests {
+		return p
 	}
-	db := sql.OpenDB(pgConnector{p})
-	db.SetMaxIdleConns(0) // idle ones belong to the pool
-	if !p.db.CompareAndSwap(nil, db) {
-		_ = db.Close()
-	}
-	return p.db.Load()
-}
-
-// closedDB takes the place of the handle of a tenant whose database has closed.
-var closedDB = sync.OnceValue(func() *sql.DB {
-	db := sql.OpenDB(pgConnector{})
-	_ = db.Close()
-	return db
-})
-
-// close implements engine.
-func (p *PGX) close() {
-	if db := p.db.Swap(closedDB()); db != nil {
-		_ = db.Close()
-	}
-	p.lease.Release()
+	return &PGX{tenant: p.tenant, forLeases: p}
 }
 
 // start is when the process began, for clock readings that need no wall time.
@@ -376,8 +357,11 @@ type pgLoan struct {
 }
 
 // acquire takes a connection that answers out of the pool, on behalf of the context's scope.
-func (p *PGX) acquire(ctx context.Context) (*pgLoan, error) {
-	of := borrower(ctx)
+func (p *PGX) acquire(ctx context.Context, to use) (*pgLoan, error) {
+	of, err := p.tenant.borrower(ctx, to)
+	if err != nil {
+		return nil, err
+	}
 	var owner *keyedpool.Owner
 	if of != nil {
 		owner = &of.owner
@@ -394,10 +378,11 @@ func (p *PGX) acquire(ctx context.Context) (*pgLoan, error) {
 	}
 	l := &pgLoan{conn: conn}
 	l.loan.conn = l
-	if !p.tenant.lend(&l.loan, of) {
+	if !p.tenant.lend(&l.loan, of, to) {
 		conn.Release(keyedpool.Healthy)
 		return nil, because(ErrTenantUnavailable, errScopeOver)
 	}
+	conn.Value().guard.loan = &l.loan
 	return l, nil
 }
 
@@ -461,31 +446,4 @@ func explainPG(err error) error {
 		return because(ErrBusy, err)
 	}
 	return because(ErrTenantUnavailable, err)
-}
-
-// pgConnector makes a *sql.DB draw on the pool.
-type pgConnector struct{ pgx *PGX }
-
-// Connect implements driver.Connector.
-func (c pgConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	l, err := c.pgx.acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &borrowedConn{l.conn.Value().Conn, l}, nil
-}
-
-// Driver implements driver.Connector.
-func (pgConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
-
-// borrowedConn is a connection in the hands of a *sql.DB, which closes it after each use: that gives it back.
-type borrowedConn struct {
-	*stdlib.Conn
-	loan *pgLoan
-}
-
-// Close implements driver.Conn.
-func (c *borrowedConn) Close() error {
-	c.loan.giveBack()
-	return nil
 }

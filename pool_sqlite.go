@@ -2,7 +2,6 @@ package tenantdb
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -134,14 +133,12 @@ func (s *sqliteFiles) wake() {
 	s.mu.Unlock()
 }
 
-func (f *sqliteDB) writer() *sql.DB { return f.writeHandle().open() }
+func (f *sqliteDB) writer() lender { return f.handle(&f.write, 1, writerOption) }
 
-func (f *sqliteDB) writeHandle() *sqliteHandle { return f.handle(&f.write, 1, writerOption) }
-
-func (f *sqliteDB) reader() *sql.DB {
-	return f.handle(&f.read, f.files.readers, readerOption).open()
+func (f *sqliteDB) reader() lender {
+	return f.handle(&f.read, f.files.readers, readerOption)
 }
-func (f *sqliteDB) native() *PGX { return nil }
+func (f *sqliteDB) native(use) *PGX { return nil }
 
 // handle returns a handle of at most n connections, opened with an option, which it makes when first asked for.
 func (f *sqliteDB) handle(at *atomic.Pointer[sqliteHandle], n int, option string) *sqliteHandle {

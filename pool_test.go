@@ -2,7 +2,6 @@ package tenantdb_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,16 +18,16 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestRequestsThatArriveTogetherShareOneHandle(t *testing.T) {
+func TestRequestsThatArriveTogetherShareOneDatabase(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.tenant("acme", w.user("ann"))
 		w.pool.Retire(w.bySlug("acme").ID)
 		first, second := w.middleware(w.config()), w.middleware(w.config()) // one pool, two middlewares
-		handles := make(chan *sql.DB, 100)
+		var opened atomic.Int32
 		h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			db := tenantdb.DB(r.Context())
-			must(t, db.PingContext(r.Context()))
-			handles <- db
+			must(t, tenantdb.DB(r.Context()).PingContext(r.Context()))
+			_, err := tenantdb.Cached(r.Context(), "of the database", func(*tenantdb.Scope) (int32, func(), error) { return opened.Add(1), nil, nil })
+			must(t, err)
 		})
 		together(40, func(i int) {
 			mw := first
@@ -37,11 +36,8 @@ func TestRequestsThatArriveTogetherShareOneHandle(t *testing.T) {
 			}
 			do(mw.Handler(h), request("ann", "acme"))
 		})
-		one := <-handles
-		for range 39 {
-			if db := <-handles; db != one {
-				t.Fatal("two handles for one tenant")
-			}
+		if n := opened.Load(); n != 1 {
+			t.Errorf("a tenant has %d databases", n)
 		}
 	})
 }

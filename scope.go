@@ -190,19 +190,19 @@ func (c *scopeContext) borrows() *loans {
 // connection, such as journal_mode = DELETE. Other PRAGMAs and temporary tables work, and last as long as the connection is held
 // (sql.Conn, sql.Tx); the next borrower finds neither.
 func DB(ctx context.Context) *sql.DB {
-	return leaseOf(ctx, "DB").DB()
+	return leaseOf(ctx, "DB").own(forRequests).writer()
 }
 
 // ReadDB returns the tenant's database for reading: on SQLite the readers, which refuse writes and don't wait for the writer;
 // on PostgreSQL the same as DB. It panics where no middleware ran.
 func ReadDB(ctx context.Context) *sql.DB {
-	return leaseOf(ctx, "ReadDB").ReadDB()
+	return leaseOf(ctx, "ReadDB").own(forRequests).reader()
 }
 
 // PG returns the tenant's PostgreSQL database in pgx's own shape, as sqlc's generated code wants it. It panics where no middleware
 // ran, and for a tenant on SQLite.
 func PG(ctx context.Context) *PGX {
-	pg := leaseOf(ctx, "PG").PG()
+	pg := leaseOf(ctx, "PG").tenant.engine.native(forRequests)
 	if pg == nil {
 		panic("tenantdb: PG(ctx): this tenant's database is SQLite; use DB(ctx), which serves both engines")
 	}

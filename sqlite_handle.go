@@ -2,7 +2,6 @@ package tenantdb
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"io/fs"
@@ -14,61 +13,41 @@ import (
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
 
-// sqliteHandle is a *sql.DB over a fixed number of connections to one file. They are counted here and not by database/sql, which
-// would have a caller wait as long as its context lives.
+// sqliteHandle lends the connections of one kind to one file, of which there is a fixed number. They are counted here and not by
+// database/sql, which would have a caller wait as long as its context lives.
 type sqliteHandle struct {
 	file   *sqliteDB
 	option string        // of the driver's, for its connections
 	places chan struct{} // one token for each connection that may be in use
 
 	mu   sync.Mutex // guards what follows
-	db   *sql.DB    // owns a goroutine, so it is made when first asked for
 	idle []*fileConn
 	shut bool
 }
 
-// open returns the *sql.DB.
-func (h *sqliteHandle) open() *sql.DB {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.db == nil {
-		h.db = sql.OpenDB(h)
-		h.db.SetMaxIdleConns(0) // idle ones are kept here
-		if h.shut {
-			_ = h.db.Close()
-		}
+// lend implements lender: it waits for one of the connections, at most as long as the pool's patience.
+func (h *sqliteHandle) lend(ctx context.Context, to use) (driver.Conn, error) {
+	of, err := h.file.tenant.borrower(ctx, to)
+	if err != nil {
+		return nil, err
 	}
-	return h.db
-}
-
-// Connect implements driver.Connector: it waits for one of the connections, at most as long as the pool's patience.
-func (h *sqliteHandle) Connect(ctx context.Context) (driver.Conn, error) {
-	return h.connect(ctx, false)
-}
-
-// sqliteSession is the connector of Lease.Session: its connection takes the writer's place, and nobody else gets it.
-type sqliteSession struct{ *sqliteHandle }
-
-// Connect implements driver.Connector.
-func (s sqliteSession) Connect(ctx context.Context) (driver.Conn, error) {
-	return s.connect(ctx, true)
-}
-
-func (h *sqliteHandle) connect(ctx context.Context, session bool) (driver.Conn, error) {
-	of := borrower(ctx)
 	patience, err := h.wait(ctx, of)
 	if err != nil {
 		return nil, err
 	}
+<<<<<<< HEAD
 	h.file.busy.Add(1)
 	conn, err := h.take(ctx, patience, session)
+=======
+	conn, err := h.take(ctx, patience, to == forSessions)
+>>>>>>> d030914 (handles: each scope has handles of its own, which refuse other tenants' contexts; sql.Conn.Raw leads to pgx's connection)
 	if err != nil {
 		h.leave()
 		return nil, err
 	}
-	l := &sqliteLoan{conn: conn, handle: h, seen: true}
+	l := &sqliteLoan{conn: conn, handle: h, seen: true, keeps: to == forSessions}
 	l.loan.conn = l
-	if !h.file.tenant.lend(&l.loan, of) {
+	if !h.file.tenant.lend(&l.loan, of, to) {
 		h.giveBack(conn)
 		return nil, because(ErrTenantUnavailable, errScopeOver)
 	}
@@ -187,7 +166,7 @@ func (h *sqliteHandle) popIdle(now fs.FileInfo) *fileConn {
 	return conn
 }
 
-// Driver implements driver.Connector.
+// Driver implements lender.
 func (h *sqliteHandle) Driver() driver.Driver { return new(sqlite.Driver) }
 
 // giveBack keeps a connection for the next, or closes one that isn't as it was when it was new.
@@ -222,11 +201,7 @@ func (h *sqliteHandle) closeIdle() {
 // close closes the idle connections; those in use close when they are given back.
 func (h *sqliteHandle) close() {
 	h.mu.Lock()
-	db := h.db
 	h.shut = true
 	h.mu.Unlock()
 	h.closeIdle()
-	if db != nil {
-		_ = db.Close()
-	}
 }

@@ -17,6 +17,7 @@ type sqliteLoan struct {
 	loan
 	conn   *fileConn
 	handle *sqliteHandle
+	keeps  bool // the handle of database/sql keeps it until its own end
 
 	mu    sync.Mutex // held by whoever is in the driver; guards what follows
 	open  []opened
@@ -30,6 +31,14 @@ type sqliteLoan struct {
 type opened interface {
 	// shut closes it, and what depends on it first.
 	shut() error
+}
+
+// enterWith is enter for somebody with a context, which must not be another tenant's.
+func (c *sqliteLoan) enterWith(ctx context.Context) error {
+	if err := c.loan.check(ctx); err != nil {
+		return err
+	}
+	return c.enter()
 }
 
 // enter is called before something is done with the connection. Where it returns nil, leave follows.
@@ -116,9 +125,9 @@ func (c *sqliteLoan) Unwrap() driver.Conn {
 	return c.conn.sqliteConn
 }
 
-// IsValid implements driver.Validator.
+// IsValid implements driver.Validator, which database/sql asks whether it may keep the connection.
 func (c *sqliteLoan) IsValid() bool {
-	if c.enter() != nil {
+	if !c.keeps || c.enter() != nil {
 		return false
 	}
 	defer c.leave()
@@ -136,7 +145,7 @@ func (c *sqliteLoan) ResetSession(ctx context.Context) error {
 
 // Ping implements driver.Pinger.
 func (c *sqliteLoan) Ping(ctx context.Context) error {
-	if err := c.enter(); err != nil {
+	if err := c.enterWith(ctx); err != nil {
 		return err
 	}
 	defer c.leave()
@@ -148,7 +157,7 @@ func (c *sqliteLoan) Ping(ctx context.Context) error {
 
 // ExecContext implements driver.ExecerContext.
 func (c *sqliteLoan) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if err := c.enter(); err != nil {
+	if err := c.enterWith(ctx); err != nil {
 		return nil, err
 	}
 	defer c.leave()
@@ -161,7 +170,7 @@ func (c *sqliteLoan) ExecContext(ctx context.Context, query string, args []drive
 
 // QueryContext implements driver.QueryerContext.
 func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if err := c.enter(); err != nil {
+	if err := c.enterWith(ctx); err != nil {
 		return nil, err
 	}
 	defer c.leave()
@@ -174,7 +183,7 @@ func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driv
 
 // PrepareContext implements driver.ConnPrepareContext.
 func (c *sqliteLoan) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if err := c.enter(); err != nil {
+	if err := c.enterWith(ctx); err != nil {
 		return nil, err
 	}
 	defer c.leave()
@@ -197,7 +206,7 @@ func (c *sqliteLoan) Prepare(query string) (driver.Stmt, error) {
 
 // BeginTx implements driver.ConnBeginTx.
 func (c *sqliteLoan) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
-	if err := c.enter(); err != nil {
+	if err := c.enterWith(ctx); err != nil {
 		return nil, err
 	}
 	defer c.leave()
@@ -303,7 +312,7 @@ func (s *sqliteStmt) shut() error {
 
 // ExecContext implements driver.StmtExecContext.
 func (s *sqliteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	if err := s.of.enter(); err != nil {
+	if err := s.of.enterWith(ctx); err != nil {
 		return nil, err
 	}
 	defer s.of.leave()
@@ -316,7 +325,7 @@ func (s *sqliteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) 
 
 // QueryContext implements driver.StmtQueryContext.
 func (s *sqliteStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	if err := s.of.enter(); err != nil {
+	if err := s.of.enterWith(ctx); err != nil {
 		return nil, err
 	}
 	defer s.of.leave()

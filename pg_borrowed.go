@@ -1,0 +1,177 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// stdConn is pgx's connection for database/sql. By this name a struct that embeds it has its method Conn.
+type stdConn = stdlib.Conn
+
+// borrowedConn is a connection in the hands of a *sql.DB, which closes it after each use: that gives it back.
+type borrowedConn struct {
+	*stdConn
+	loan  *pgLoan
+	keeps bool // the handle keeps it until its own end
+}
+
+// lend implements lender.
+func (p *PGX) lend(ctx context.Context, to use) (driver.Conn, error) {
+	l, err := p.acquire(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return &borrowedConn{l.conn.Value().Conn, l, to == forSessions}, nil
+}
+
+// Driver implements lender.
+func (p *PGX) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
+
+// Close implements driver.Conn.
+func (c *borrowedConn) Close() error {
+	c.loan.giveBack()
+	return nil
+}
+
+// IsValid implements driver.Validator, which database/sql asks whether it may keep the connection.
+func (c *borrowedConn) IsValid() bool { return c.keeps }
+
+// What follows checks contexts before pgx does, by pgGuard: database/sql takes pgx's refusal for a broken connection and tries again.
+
+// Ping implements driver.Pinger.
+func (c *borrowedConn) Ping(ctx context.Context) error {
+	if err := c.loan.check(ctx); err != nil {
+		return err
+	}
+	return c.stdConn.Ping(ctx)
+}
+
+// ExecContext implements driver.ExecerContext.
+func (c *borrowedConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.loan.check(ctx); err != nil {
+		return nil, err
+	}
+	return c.stdConn.ExecContext(ctx, query, args)
+}
+
+// QueryContext implements driver.QueryerContext.
+func (c *borrowedConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.loan.check(ctx); err != nil {
+		return nil, err
+	}
+	return c.stdConn.QueryContext(ctx, query, args)
+}
+
+// BeginTx implements driver.ConnBeginTx.
+func (c *borrowedConn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	if err := c.loan.check(ctx); err != nil {
+		return nil, err
+	}
+	return c.stdConn.BeginTx(ctx, options)
+}
+
+// PrepareContext implements driver.ConnPrepareContext.
+func (c *borrowedConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.loan.check(ctx); err != nil {
+		return nil, err
+	}
+	stmt, err := c.stdConn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &borrowedStmt{stmt.(*stdlib.Stmt), c.loan}, nil
+}
+
+// borrowedStmt is a statement on a borrowed connection.
+type borrowedStmt struct {
+	*stdlib.Stmt
+	loan *pgLoan
+}
+
+// ExecContext implements driver.StmtExecContext.
+func (s *borrowedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if err := s.loan.check(ctx); err != nil {
+		return nil, err
+	}
+	return s.Stmt.ExecContext(ctx, args)
+}
+
+// QueryContext implements driver.StmtQueryContext.
+func (s *borrowedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	if err := s.loan.check(ctx); err != nil {
+		return nil, err
+	}
+	return s.Stmt.QueryContext(ctx, args)
+}
+
+// pgGuard refuses contexts of other tenants' scopes on a connection that is on loan, whichever way they reach it: a transaction, a
+// savepoint, a batch, pgx's own connection. It is pgx's tracer, whose context a statement goes on with; a refused one goes on with a
+// context that is done, by whose error pgx gives up before it sends anything.
+type pgGuard struct{ loan *loan }
+
+// refusedContext is the context of a statement that is refused.
+type refusedContext struct {
+	context.Context
+	err error
+}
+
+var closedChannel = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Done implements context.Context.
+func (refusedContext) Done() <-chan struct{} { return closedChannel }
+
+// Err implements context.Context.
+func (c refusedContext) Err() error { return c.err }
+
+// check returns the context to go on with.
+func (g *pgGuard) check(ctx context.Context) context.Context {
+	if g.loan == nil { // the connection is being opened
+		return ctx
+	}
+	if err := g.loan.check(ctx); err != nil {
+		return refusedContext{ctx, err}
+	}
+	return ctx
+}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (g *pgGuard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return g.check(ctx)
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (g *pgGuard) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TraceBatchStart implements pgx.BatchTracer.
+func (g *pgGuard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return g.check(ctx)
+}
+
+// TraceBatchQuery implements pgx.BatchTracer.
+func (g *pgGuard) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+// TraceBatchEnd implements pgx.BatchTracer.
+func (g *pgGuard) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// TraceCopyFromStart implements pgx.CopyFromTracer.
+func (g *pgGuard) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
+	return g.check(ctx)
+}
+
+// TraceCopyFromEnd implements pgx.CopyFromTracer.
+func (g *pgGuard) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
+
+// TracePrepareStart implements pgx.PrepareTracer.
+func (g *pgGuard) TracePrepareStart(ctx context.Context, _ *pgx.Conn, _ pgx.TracePrepareStartData) context.Context {
+	return g.check(ctx)
+}
+
+// TracePrepareEnd implements pgx.PrepareTracer.
+func (g *pgGuard) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {}
