@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,15 +69,15 @@ func TestTheDatabaseOfASuspendedTenantClosesWithoutARequest(t *testing.T) {
 		mw := w.middleware(w.config())
 		ctx, leave, err := mw.Enter(t.Context(), acme.ID)
 		must(t, err)
-		lease, err := w.pool.Lease(acme)
-		must(t, err)
-		db := lease.DB()
-		must(t, db.PingContext(ctx))
+		must(t, tenantdb.DB(ctx).PingContext(ctx))
+		closed := closing(t, ctx)
 		leave()
-		lease.Release()
 		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 }) // the feed is under way
+		if closed() {
+			t.Fatal("it closed with its last lease")
+		}
 		setStatus(hostdb.TenantSuspended)(w, acme)
-		eventually(t, func() bool { return db.PingContext(context.Background()) != nil })
+		eventually(t, closed)
 	})
 }
 
@@ -88,18 +89,15 @@ func TestChangesElsewhereLeaveOtherTenantsDatabasesOpen(t *testing.T) {
 		h := mw.Handler(http.HandlerFunc(whoami))
 		do(h, request("ann", "acme"))
 		do(h, request("ann", "other"))
-		lease, err := w.pool.Lease(acme)
+		ctx, leave, err := mw.Enter(t.Context(), acme.ID)
 		must(t, err)
-		db := lease.DB()
-		lease.Release()
+		closed := closing(t, ctx)
+		leave()
 		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
 		w.update(acme, func(t *hostdb.TenantCatalog) { t.Name = "Acme Inc." }) // bears on no connection
 		setStatus(hostdb.TenantSuspended)(w, other)
 		eventually(t, func() bool { return do(h, request("ann", "other")).Code == 403 })
-		lease, err = w.pool.Lease(acme)
-		must(t, err)
-		defer lease.Release()
-		if lease.DB() != db {
+		if closed() {
 			t.Error("another's change closed it")
 		}
 	})
@@ -178,4 +176,14 @@ func TestAChangedPlanIsFelt(t *testing.T) {
 			eventually(t, func() bool { return do(h, request("ann", slug)).Code == 200 })
 		}
 	})
+}
+
+// closing returns a function that reports whether the database of a scope has closed.
+func closing(t *testing.T, ctx context.Context) func() bool {
+	var closed atomic.Bool
+	_, err := tenantdb.Cached(ctx, &closed, func(*tenantdb.Scope) (int, func(), error) {
+		return 0, func() { closed.Store(true) }, nil
+	})
+	must(t, err)
+	return closed.Load
 }

@@ -45,8 +45,8 @@ func scopesOf(t *testing.T, w *world) tenantScopes {
 	var done func()
 	s.detached, done = scope.Detach()
 	t.Cleanup(done)
-	s.signedIn = during(t, s.mw.Authenticated, request("ann", ""))
-	s.anonymous = during(t, func(next http.Handler) http.Handler {
+	s.signedIn = duringRequest(t, s.mw.Authenticated, request("ann", ""))
+	s.anonymous = duringRequest(t, func(next http.Handler) http.Handler {
 		return s.mw.HandlerWith(tenantdb.Rules{AllowAnonymous: true}, next)
 	}, request("", ""))
 	w.pool.Retire(s.acmeTenant.ID)
@@ -54,8 +54,8 @@ func scopesOf(t *testing.T, w *world) tenantScopes {
 	return s
 }
 
-// during returns the context of a request whose handler returns when the test ends.
-func during(t *testing.T, guard func(http.Handler) http.Handler, r *http.Request) context.Context {
+// duringRequest returns the context of a request whose handler returns when the test ends.
+func duringRequest(t *testing.T, guard func(http.Handler) http.Handler, r *http.Request) context.Context {
 	began, end, ended := make(chan context.Context, 1), make(chan struct{}), make(chan int)
 	h := guard(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		began <- r.Context()

@@ -48,21 +48,31 @@ func TestATenantThatWasUsedKeepsNoGoroutine(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConns: 1})
 	ann := w.user("ann")
 	acme, other := w.tenant("acme", ann), w.tenant("other", ann)
-	must(t, readName(t.Context(), w.pool, acme))
+	mw := w.middleware(w.config())
+	enter := func(tenant *hostdb.TenantCatalog) (handle *sql.DB, ctx context.Context, leave func()) {
+		ctx, leave, err := mw.Enter(t.Context(), tenant.ID)
+		must(t, err)
+		handle = tenantdb.DB(ctx)
+		must(t, handle.PingContext(ctx))
+		return handle, ctx, leave
+	}
+	use := func(tenant *hostdb.TenantCatalog) *sql.DB {
+		handle, _, leave := enter(tenant)
+		leave()
+		return handle
+	}
+	handle := use(acme)
 	eventually(t, func() bool { return w.pool.TenantStats(other.ID)[0].Closing == 0 })
 	before := runtime.NumGoroutine() // acme has the one connection, and a handle
-	must(t, readName(t.Context(), w.pool, other))
-	eventually(t, func() bool { return runtime.NumGoroutine() <= before })
+	use(other)
+	eventually(t, func() bool { return isClosed(handle) && runtime.NumGoroutine() <= before })
 
-	lease, err := w.pool.Lease(acme)
-	must(t, err)
-	must(t, lease.DB().PingContext(t.Context()))
-	must(t, readName(t.Context(), w.pool, other)) // takes acme's connection
-	handle := lease.DB()
-	must(t, handle.PingContext(t.Context())) // which goes on, held as it is
-	must(t, readName(t.Context(), w.pool, other))
+	handle, ctx, leave := enter(acme)
+	use(other)                       // takes acme's connection
+	must(t, handle.PingContext(ctx)) // which goes on, held as it is
+	use(other)
 	eventually(t, func() bool { return w.pool.TenantStats(acme.ID)[0].Closing == 0 })
-	lease.Release()
+	leave()
 	eventually(t, func() bool { return isClosed(handle) && runtime.NumGoroutine() <= before })
 	if s := w.pool.TenantStats(acme.ID); len(s) != 1 || s[0].Opens < 3 || s[0].Leases != 0 {
 		t.Errorf("it is counted anew: %+v", s)

@@ -74,7 +74,8 @@ func TestAMovedTenantGetsANewGeneration(t *testing.T) {
 				t.Errorf("read %q; want %q", name, want)
 			}
 		}
-		db := old.DB()
+		db := old.Session() // which isn't closed with the lease
+		defer db.Close()
 		old.Release()
 		old.Release() // twice is harmless
 		if err := db.PingContext(t.Context()); err == nil {
