@@ -39,7 +39,8 @@ type Config struct {
 	// Tenant is where a request names its tenant.
 	Tenant Source
 	// Pool holds the tenants' databases. Nil: one is made with the defaults and closed by Close. A Pool that is given may serve
-	// several Middlewares and is closed by whoever made it.
+	// several Middlewares and is closed by whoever made it. They must have the same Host, or one that was opened by the same URL: New
+	// fails otherwise.
 	Pool *Pool
 	// Cache bounds what is remembered of the host database, and for how long.
 	Cache CacheConfig

@@ -11,6 +11,8 @@ import (
 // Enter is [Middleware.Handler] outside HTTP, for jobs and scripts. The tenant is named by its id or its slug. Enter checks that the
 // tenant is open and its schema current, asking the host database afresh, and returns a context for [DB], [ReadDB], [PG] and [Cached].
 // Call the returned function when done. There is no user, no subscription is checked, and [RequireRole] denies.
+// Where ctx has a scope already, as a request's, use the returned context and the handles that it gives together: those of the outer scope
+// refuse it if that is another tenant's.
 func (m *Middleware) Enter(ctx context.Context, tenant string) (context.Context, func(), error) {
 	scope, err := m.enterTenant(ctx, tenant)
 	if err != nil {

@@ -17,6 +17,9 @@ import (
 // What is not given back by the end of the scope whose context it was taken with (the handler's return, Detach's or Enter's function) is
 // closed then, a query under way cancelled; see DB for other contexts.
 //
+// The context of another tenant's scope is refused with ErrWrongTenant: by each method, and by what comes of it (transactions, batches,
+// connections), but for what pgx's own connection does without a statement of its own, as WaitForNotification, Ping and PgConn do.
+//
 // # What a borrower leaves behind
 //
 // Connections serve one tenant only, whatever happens. Between two borrowers of the same tenant, the server's confirmations

@@ -101,7 +101,7 @@ func (c PoolConfig) checkHandles() error {
 		"lower it, or raise the limit (ulimit -n)", c.MaxOpenSQLite, per, limit)
 }
 
-// Pool holds the tenants' databases: one handle for each, shared by all who ask, and connections under a common budget.
+// Pool holds the tenants' databases, each one shared by all who ask, and their connections under a common budget.
 type Pool struct {
 	cfg    PoolConfig
 	sqlite *sqliteFiles

@@ -2,6 +2,7 @@ package tenantdb_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"

@@ -179,10 +179,24 @@ func (c *scopeContext) borrows() *loans {
 }
 
 // DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from the pool's budget.
-// It is the tenant's one handle: don't close it. Give its methods the request's context: what the handler leaves open is rolled back and
-// closed at the request's end then. What is begun without it (Begin instead of BeginTx) is nobody's request's, and stays open until the
-// requests have ended that the tenant had at that moment, long-lived ones too, and perhaps those that began while one of them ran. DB
-// panics where no middleware ran, which is a mistake in the program.
+// DB panics where no middleware ran, which is a mistake in the program.
+//
+// Give the handle's methods the request's context. What the handler leaves open is rolled back and closed at the request's end then.
+// What is begun without it (Begin instead of BeginTx) is nobody's request's, and stays open until the requests have ended that the
+// tenant had at that moment, long-lived ones too, and perhaps those that began while one of them ran.
+//
+// Call DB in each request instead of keeping its result. With the context of another tenant's scope, or of a scope without a tenant, a
+// handle and all that comes of it (statements, connections, transactions, what [Cached] keeps) fail with [ErrWrongTenant]. Within a scope
+// from [Middleware.Enter], use the handle and the context of that scope together. A call without a context can't be told apart, since
+// nothing says for whose request it is; PoolConfig.RequireScope refuses these.
+//
+// The handle is the scope's own. A library may close it or limit its connections: no other scope feels it, and the next call of DB
+// returns an open one. Idle connections are the pool's, so SetMaxIdleConns, SetConnMaxLifetime and SetConnMaxIdleTime have no effect. Behind
+// a limit (SetMaxOpenConns) database/sql lets callers wait as long as their contexts live, whatever AcquireTimeout says. After the scope's
+// end the handle may be closed, or be that of another request of the tenant.
+//
+// On PostgreSQL, the value that sql.Conn.Raw passes has a method Conn() *pgx.Conn, which is for use until Raw returns. It is no
+// *stdlib.Conn: pgx gives no way to make one that goes back to a pool of another's, so stdlib.AcquireConn panics; see [PGX.Acquire].
 //
 // On SQLite there is one connection that writes. A query on it inside for rows.Next(), or beside a transaction of one's own, waits for
 // itself and fails with ErrBusy: finish or close the rows first, use the transaction, or read with [ReadDB]. Statements are confined to
@@ -200,7 +214,7 @@ func ReadDB(ctx context.Context) *sql.DB {
 }
 
 // PG returns the tenant's PostgreSQL database in pgx's own shape, as sqlc's generated code wants it. It panics where no middleware
-// ran, and for a tenant on SQLite.
+// ran, and for a tenant on SQLite. Call it in each request: as with DB, the context of another tenant's scope is refused.
 func PG(ctx context.Context) *PGX {
 	pg := leaseOf(ctx, "PG").tenant.engine.native(forRequests)
 	if pg == nil {

@@ -35,12 +35,8 @@ func (h *sqliteHandle) lend(ctx context.Context, to use) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-<<<<<<< HEAD
 	h.file.busy.Add(1)
-	conn, err := h.take(ctx, patience, session)
-=======
 	conn, err := h.take(ctx, patience, to == forSessions)
->>>>>>> d030914 (handles: each scope has handles of its own, which refuse other tenants' contexts; sql.Conn.Raw leads to pgx's connection)
 	if err != nil {
 		h.leave()
 		return nil, err
