@@ -68,6 +68,11 @@ func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
 		}
 		closeAdmin(last.Conn)
 	}
+	return a.connect(ctx)
+}
+
+// connect opens a connection.
+func (a *admins) connect(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := pgx.Connect(ctx, a.url)
 	if err != nil {
 		return nil, fmt.Errorf("the server of Config.Server can't be reached: %w", err)

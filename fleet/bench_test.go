@@ -45,7 +45,14 @@ func benchWorld(b *testing.B, engine string) *world {
 // benchFleet makes a fleet.
 func (w *world) benchFleet(b *testing.B, migrations fstest.MapFS) *fleet.Fleet {
 	b.Helper()
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: migrations})
+	return w.benchFleetOf(b, fleet.Config{Migrations: migrations})
+}
+
+// benchFleetOf makes a fleet with a configuration.
+func (w *world) benchFleetOf(b *testing.B, cfg fleet.Config) *fleet.Fleet {
+	b.Helper()
+	cfg.Host, cfg.Pool = w.host, w.pool
+	f, err := fleet.New(cfg)
 	must(b, err)
 	return f
 }
@@ -62,41 +69,54 @@ func (w *world) benchProvision(b *testing.B, f *fleet.Fleet, n int) []*hostdb.Te
 	return all
 }
 
-// BenchmarkProvision compares provisioning on PostgreSQL with a bare CREATE DATABASE from the same template, turn by turn, and reports
-// the host database's part.
+// BenchmarkProvision compares provisioning on PostgreSQL with a bare CREATE DATABASE from the same template, turn by turn: with a role per
+// tenant, the same without the template, and with one role for all. It reports the host database's part too.
 func BenchmarkProvision(b *testing.B) {
 	w := benchWorld(b, "postgres")
-	f := w.benchFleet(b, schema)
-	w.benchProvision(b, f, 1)
+	ways := []struct {
+		name string
+		*fleet.Fleet
+		took time.Duration
+	}{
+		{name: "shared", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, SharedRole: true})}, // whose template a bare CREATE DATABASE copies
+		{name: "roles", Fleet: w.benchFleet(b, schema)},
+		{name: "roles-untemplated", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, NoTemplate: true})},
+	}
 	conn, err := pgx.Connect(b.Context(), w.url)
 	must(b, err)
 	defer conn.Close(context.Background())
 	var template string
-	must(b, conn.QueryRow(b.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, 'tenantdb_template_') ORDER BY oid DESC LIMIT 1").Scan(&template))
-	var bare, ours, host time.Duration
-	var tenant *hostdb.TenantCatalog
-	name := "tenantdb_bare_" + hostdb.NewID()
-	steps := [3]func(){
-		timed(&bare, func() {
-			_, err := conn.Exec(b.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY wal_log")
-			must(b, err)
-		}),
-		timed(&ours, func() { tenant = w.benchProvision(b, f, 1)[0] }),
-		timed(&host, func() { w.hostPart(b) }),
+	var steps []func()
+	var tenants []*hostdb.TenantCatalog
+	for i := range ways {
+		must(b, ways[i].Drop(b.Context(), w.benchProvision(b, ways[i].Fleet, 1)[0].ID))
+		if i == 0 {
+			must(b, conn.QueryRow(b.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, 'tenantdb_template_') ORDER BY oid DESC LIMIT 1").Scan(&template))
+		}
+		steps = append(steps, timed(&ways[i].took, func() { tenants = append(tenants, w.benchProvision(b, ways[i].Fleet, 1)...) }))
 	}
+	var bare, host time.Duration
+	name := "tenantdb_bare_" + hostdb.NewID()
+	steps = append(steps, timed(&bare, func() {
+		_, err := conn.Exec(b.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY wal_log")
+		must(b, err)
+	}), timed(&host, func() { w.hostPart(b) }))
 	for turn := 0; b.Loop(); turn++ { // each of them is first in its turn
 		for i := range steps {
 			steps[(turn+i)%len(steps)]()
 		}
-		must(b, f.Drop(b.Context(), tenant.ID))
+		w.benchDrop(b, ways[0].Fleet, tenants)
+		tenants = nil
 		_, err = conn.Exec(b.Context(), "DROP DATABASE "+name)
 		must(b, err)
 	}
 	n := float64(b.N)
 	b.ReportMetric(bare.Seconds()*1000/n, "bare-ms")
-	b.ReportMetric(ours.Seconds()*1000/n, "ours-ms")
 	b.ReportMetric(host.Seconds()*1000/n, "host-ms")
-	b.ReportMetric(ours.Seconds()/(bare+host).Seconds(), "ours/(bare+host)")
+	for _, way := range ways {
+		b.ReportMetric(way.took.Seconds()*1000/n, way.name+"-ms")
+		b.ReportMetric(way.took.Seconds()/(bare+host).Seconds(), way.name+"/(bare+host)")
+	}
 }
 
 // timed adds up how long something takes.

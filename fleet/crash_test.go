@@ -57,7 +57,7 @@ func (h stepHandler) Handle(_ context.Context, r slog.Record) error {
 
 // fleet is the fleet that the child and its heirs have.
 func (p crashPlan) fleet(host *hostdb.DB, pool *tenantdb.Pool, lease time.Duration, logger *slog.Logger) (*fleet.Fleet, error) {
-	return fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema, Seed: seedOnce, Lease: lease, Logger: logger, RolePerTenant: p.Roles})
+	return fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema, Seed: seedOnce, Lease: lease, Logger: logger, SharedRole: !p.Roles})
 }
 
 // seedOnce leaves one row, however often it runs.

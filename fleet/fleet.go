@@ -33,16 +33,17 @@ type Config struct {
 	// connection: it must give back what it takes before it asks for more.
 	GoMigrations []*goose.Migration
 	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a PostgreSQL server
-	// with a role that may create databases (CREATEDB; it needn't be a superuser). Default: like Host, on the same server with the same
-	// role, or as SQLite files.
+	// with a role that may create databases and roles (CREATEDB, CREATEROLE; it needn't be a superuser). Default: like Host, on the
+	// same server with the same role, or as SQLite files.
 	Server hostdb.Secret
 	// Seed fills a new tenant's database, after its schema and before it opens. After a crash it may run again on the same
 	// database. Nil: nothing is added.
 	Seed func(ctx context.Context, tenant *hostdb.TenantCatalog, db *sql.DB) error
-	// RolePerTenant has each new tenant on PostgreSQL connect as a role of its own, whose generated password is in db_url, to a database
-	// that no other role may connect to. Server's role must be allowed to create roles (CREATEROLE) and is a member of a tenant's only
-	// while it makes or drops the database. It costs the template's speed.
-	RolePerTenant bool
+	// SharedRole has new tenants on PostgreSQL connect as the role of Server, which can read every tenant's database. By default each
+	// new tenant has a role of its own, whose generated password is in its db_url, and a database that no other role may connect to.
+	// Server's role must be allowed to create roles (CREATEROLE) for that; it has a tenant's rights only while it makes or drops the
+	// database. Tenants keep what they have, whatever this says later.
+	SharedRole bool
 	// NoTemplate has each new database migrated by itself. By default the migrations run once, on a template that new databases are
 	// copies of: on PostgreSQL a closed database beside them, tenantdb_template_…, made anew when the migrations change.
 	NoTemplate bool
@@ -70,7 +71,8 @@ type Fleet struct {
 	logger *slog.Logger
 }
 
-// New checks the configuration and makes a Fleet. It connects to nothing.
+// New checks the configuration and makes a Fleet. Unless Config.SharedRole is set it asks a PostgreSQL server whether its role may
+// create roles, for at most 10 s, and fails if not, or if the server doesn't answer; otherwise it connects to nothing.
 func New(cfg Config) (*Fleet, error) {
 	switch {
 	case cfg.Host == nil:
@@ -104,9 +106,14 @@ func New(cfg Config) (*Fleet, error) {
 		// The parser's error would repeat the URL, and the password in it.
 		return nil, fmt.Errorf("fleet: Config.Server: neither sqlite: nor a URL such as postgres://user:password@host:5432/postgres")
 	}
-	server := &postgresServer{base: base, admins: newAdmins(base.String()), roles: cfg.RolePerTenant, logger: cfg.Logger}
+	server := &postgresServer{base: base, admins: newAdmins(base.String()), roles: !cfg.SharedRole, logger: cfg.Logger}
 	if withTemplate {
-		server.template = &template{base: base, schema: schema}
+		server.template = &template{base: base, schema: schema, roles: server.roles, logger: cfg.Logger}
+	}
+	if server.roles {
+		if err := server.check(); err != nil {
+			return nil, fmt.Errorf("fleet: %w", err)
+		}
 	}
 	f.server = server
 	return f, nil

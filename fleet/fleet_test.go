@@ -132,29 +132,45 @@ func (w *world) connect(t *testing.T) *pgx.Conn {
 	return conn
 }
 
-// templates names the closed templates that fleets made beside a host database.
-func (w *world) templates(t *testing.T) []string {
+// templatePrefix begins the names of the templates that fleets made beside a host database, and of their roles.
+func (w *world) templatePrefix(t *testing.T) string {
 	t.Helper()
 	u, err := url.Parse(w.url)
 	must(t, err)
 	product := sha256.Sum256([]byte(u.Path))
-	rows, err := w.connect(t).Query(context.Background(), "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT datallowconn ORDER BY oid",
-		"tenantdb_template_"+hex.EncodeToString(product[:4]))
+	return "tenantdb_template_" + hex.EncodeToString(product[:4])
+}
+
+// templates names the closed templates that fleets made beside a host database.
+func (w *world) templates(t *testing.T) []string {
+	t.Helper()
+	return w.named(t, "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT datallowconn ORDER BY oid")
+}
+
+// named returns the names with the templates' prefix that a query finds.
+func (w *world) named(t *testing.T, query string) []string {
+	t.Helper()
+	rows, err := w.connect(t).Query(context.Background(), query, w.templatePrefix(t))
 	must(t, err)
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	must(t, err)
 	return names
 }
 
-// dropTemplates removes them.
+// dropTemplates removes them, and their roles.
 func (w *world) dropTemplates(t *testing.T) {
 	t.Helper()
+	var statements []string
+	for _, name := range w.named(t, "SELECT datname FROM pg_database WHERE starts_with(datname, $1)") {
+		statements = append(statements, "ALTER DATABASE "+name+" IS_TEMPLATE false", "DROP DATABASE "+name)
+	}
+	for _, name := range w.named(t, "SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)") {
+		statements = append(statements, "DROP ROLE "+name)
+	}
 	conn := w.connect(t)
-	for _, name := range w.templates(t) {
-		for _, statement := range []string{"ALTER DATABASE " + name + " IS_TEMPLATE false", "DROP DATABASE " + name} {
-			_, err := conn.Exec(context.Background(), statement)
-			must(t, err)
-		}
+	for _, statement := range statements {
+		_, err := conn.Exec(context.Background(), statement)
+		must(t, err)
 	}
 }
 

@@ -31,6 +31,9 @@ const (
 	pgUnknownDatabase       = "3D000"
 	pgDuplicateRole         = "42710"
 	pgInsufficientPrivilege = "42501"
+	pgNotInState            = "55000" // as for a database whose drop was interrupted
+	pgUndefinedFile         = "58P01"
+	pgInternalClass         = "XX"
 )
 
 const (
@@ -70,55 +73,115 @@ func hasRole(tenant *hostdb.TenantCatalog) bool {
 // quoted is the name of a tenant's database or role in a statement.
 func quoted(tenantID string) string { return pgx.Identifier{databaseOf(tenantID)}.Sanitize() }
 
+// checkTimeout is how long New waits for the server.
+const checkTimeout = 10 * time.Second
+
+// check makes sure that the server's own role may make what tenants need. It leaves no connection open.
+func (s *postgresServer) check() error {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	conn, err := s.admins.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeAdmin(conn)
+	r, err := rightsOf(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return r.missing(true)
+}
+
 func (s *postgresServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (version int64, err error) {
 	err = s.admins.use(ctx, func(conn *pgx.Conn) error {
-		switch {
-		case hasRole(tenant):
-			version, err = unknown, s.createWithRole(ctx, conn, tenant)
-		case s.template != nil:
-			version, err = s.template.copy(ctx, conn, tenant.ID)
-		default:
-			version, err = unknown, createDatabase(ctx, conn, tenant.ID, "TEMPLATE template0")
-		}
-		if isPG(err, pgDuplicateDatabase) {
-			version, err = unknown, nil
+		if hasRole(tenant) {
+			version, err = s.createWithRole(ctx, conn, tenant)
+		} else {
+			version, err = s.createShared(ctx, conn, tenant.ID)
 		}
 		return lacking(ctx, conn, hasRole(tenant), err)
 	})
 	return version, err
 }
 
+// createShared creates a database for the server's own role.
+func (s *postgresServer) createShared(ctx context.Context, conn *pgx.Conn, tenantID string) (int64, error) {
+	from, err := s.fill(ctx, conn, tenantID, "", false)
+	exists := isPG(err, pgDuplicateDatabase)
+	if err != nil && !exists {
+		return unknown, err
+	}
+	if from == nil {
+		return unknown, nil
+	}
+	if text := statements(from.extras, tenantID); text != "" { // again for one that exists: a crash may have come between
+		if _, err := conn.Exec(ctx, text); err != nil {
+			return unknown, fmt.Errorf("copy the template's settings: %w", err)
+		}
+	}
+	if exists {
+		return unknown, nil
+	}
+	return s.template.schema.latest(), nil
+}
+
+// fill creates a tenant's database from the template, or empty. It returns the template, nil for an empty one.
+func (s *postgresServer) fill(ctx context.Context, conn *pgx.Conn, tenantID, options string, roles bool) (*finished, error) {
+	if s.template != nil && s.roles == roles { // another process's Config may have decided the tenant's db_url
+		from, err := s.template.copy(ctx, conn, tenantID, options)
+		if from != nil || err != nil {
+			return from, err
+		}
+	}
+	return nil, createDatabase(ctx, conn, tenantID, options+" TEMPLATE template0")
+}
+
 // createDatabase creates a tenant's database. template0 is the source without a session, so that several can be created at once.
 func createDatabase(ctx context.Context, conn *pgx.Conn, tenantID, options string) error {
-	_, err := conn.Exec(ctx, "CREATE DATABASE "+quoted(tenantID)+" "+options)
+	_, err := conn.Exec(ctx, "CREATE DATABASE "+quoted(tenantID)+options)
 	return err
 }
 
-// createWithRole creates the role of the db_url and a database that only it may connect to. What migrations make there is the role's, so
-// it isn't copied from a template, in which it would be ours.
-func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn, tenant *hostdb.TenantCatalog) error {
+// createWithRole creates the role of the db_url and a database that only it may connect to. Nobody may before that is so.
+func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn, tenant *hostdb.TenantCatalog) (int64, error) {
 	u, err := url.Parse(tenant.DBURL.Reveal())
 	if err != nil || u.User == nil {
-		return errors.New("its db_url has no role")
+		return unknown, errors.New("its db_url has no role")
 	}
+	role := quoted(tenant.ID)
 	password, _ := u.User.Password()
-	if err := makeRole(ctx, conn, quoted(tenant.ID), password); err != nil {
-		return fmt.Errorf("make its role: %w", err)
+	if err := makeRole(ctx, conn, role, password); err != nil {
+		return unknown, fmt.Errorf("make its role: %w", err)
+	}
+	if err := joinRole(ctx, conn, role); err != nil {
+		return unknown, fmt.Errorf("join its role: %w", err)
 	}
 	s.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "role made")
-	created := createDatabase(ctx, conn, tenant.ID, "OWNER "+quoted(tenant.ID)+" TEMPLATE template0")
-	if created != nil && !isPG(created, pgDuplicateDatabase) {
-		return created
+	from, err := s.fill(ctx, conn, tenant.ID, " OWNER "+role+" ALLOW_CONNECTIONS false", true)
+	exists := isPG(err, pgDuplicateDatabase)
+	if err != nil && !exists {
+		return unknown, err
 	}
 	s.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "database made for the role")
-	err = asRole(ctx, conn, quoted(tenant.ID), func() error {
-		_, err := conn.Exec(ctx, "REVOKE ALL ON DATABASE "+quoted(tenant.ID)+" FROM PUBLIC")
-		return err
-	})
+	state, err := stateOf(ctx, conn, tenant.ID)
 	if err != nil {
-		return err
+		return unknown, err
 	}
-	return leaveRole(ctx, conn, quoted(tenant.ID))
+	if !state.open {
+		if err := openToOwner(ctx, conn, role, role); err != nil { // the database has the role's name
+			return unknown, err
+		}
+	}
+	if err := leaveRole(ctx, conn, role); err != nil {
+		return unknown, err
+	}
+	if err := s.takeOver(ctx, conn, tenant, state, from); err != nil {
+		return unknown, fmt.Errorf("give it what it has from the template: %w", err)
+	}
+	if exists || from == nil {
+		return unknown, nil
+	}
+	return s.template.schema.latest(), nil
 }
 
 // drop removes a tenant's database, and its role where it has one.

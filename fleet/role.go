@@ -20,7 +20,7 @@ func newPassword() string {
 	return hex.EncodeToString(random[:])
 }
 
-// makeRole makes a login role, or gives one that is there the password, and joins it.
+// makeRole makes a login role, or gives one that is there the password.
 func makeRole(ctx context.Context, conn *pgx.Conn, name, password string) error {
 	verifier, err := scramVerifier(password)
 	if err != nil {
@@ -32,10 +32,7 @@ func makeRole(ctx context.Context, conn *pgx.Conn, name, password string) error 
 	if isPG(err, pgDuplicateRole) {
 		_, err = conn.Exec(ctx, "ALTER ROLE "+rights)
 	}
-	if err != nil {
-		return err
-	}
-	return joinRole(ctx, conn, name)
+	return err
 }
 
 // joinRole makes the server's own role a member of a tenant's, so that it may become that role, and give databases to it. From
@@ -70,10 +67,47 @@ func asRole(ctx context.Context, conn *pgx.Conn, name string, do func() error) e
 	return do()
 }
 
+// openToOwner opens a new database, which was created closed, to the role that owns it. A connection of another role that was let in
+// before the REVOKE would stay.
+func openToOwner(ctx context.Context, conn *pgx.Conn, owner, database string) error {
+	return asRole(ctx, conn, owner, func() error {
+		_, err := conn.Exec(ctx, "REVOKE ALL ON DATABASE "+database+" FROM PUBLIC; ALTER DATABASE "+database+" WITH ALLOW_CONNECTIONS true")
+		return err
+	})
+}
+
 // roleExists reports whether a tenant's role is there.
 func roleExists(ctx context.Context, conn *pgx.Conn, tenantID string) (there bool, err error) {
 	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", databaseOf(tenantID)).Scan(&there)
 	return there, err
+}
+
+// rights are what a server's own role may do.
+type rights struct {
+	name                    string
+	super, databases, roles bool
+}
+
+// rightsOf asks for the rights of a connection's role.
+func rightsOf(ctx context.Context, conn *pgx.Conn) (rights, error) {
+	var r rights
+	ask := conn.QueryRow(ctx, "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user")
+	err := ask.Scan(&r.name, &r.super, &r.databases, &r.roles)
+	return r, err
+}
+
+// missing says which right the role lacks, and what to do about it; nil if none. Roles: tenants have roles of their own.
+func (r rights) missing(roles bool) error {
+	name := pgx.Identifier{r.name}.Sanitize()
+	switch {
+	case r.super:
+	case !r.databases:
+		return fmt.Errorf("Config.Server's role %s may not create databases: a superuser can ALTER ROLE %s CREATEDB", name, name)
+	case roles && !r.roles:
+		return fmt.Errorf("Config.Server's role %s may not create roles, and each tenant gets a role of its own: a superuser can ALTER ROLE %s "+
+			"CREATEROLE, or all tenants connect as %s with Config.SharedRole", name, name, name)
+	}
+	return nil
 }
 
 // lacking says what the server's own role is missing, where that is why something failed.
@@ -81,20 +115,15 @@ func lacking(ctx context.Context, conn *pgx.Conn, roles bool, err error) error {
 	if !isPG(err, pgInsufficientPrivilege) || conn.IsClosed() {
 		return err
 	}
-	var name string
-	var super, databases, makesRoles bool
-	ask := conn.QueryRow(ctx, "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = session_user")
-	if ask.Scan(&name, &super, &databases, &makesRoles) != nil || super {
+	r, askErr := rightsOf(ctx, conn)
+	if askErr != nil || r.super {
 		return err
 	}
-	name = pgx.Identifier{name}.Sanitize()
-	switch {
-	case !databases:
-		return fmt.Errorf("Config.Server's role %s may not create databases; ALTER ROLE %s CREATEDB: %w", name, name, err)
-	case roles && !makesRoles:
-		return fmt.Errorf("Config.Server's role %s may not create roles, as Config.RolePerTenant needs; ALTER ROLE %s CREATEROLE: %w", name, name, err)
+	if missing := r.missing(roles); missing != nil {
+		return fmt.Errorf("%w: %w", missing, err)
 	}
-	return fmt.Errorf("Config.Server's role %s, which is no superuser, has no right over what another role made or uses: %w", name, err)
+	return fmt.Errorf("Config.Server's role %s, which is no superuser, has no right over what another role made or uses: %w",
+		pgx.Identifier{r.name}.Sanitize(), err)
 }
 
 // scramVerifier is what a server stores for a password (RFC 5803), so that the password itself is never in a statement, which a server

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -39,7 +40,7 @@ func (w *world) ordinary(t *testing.T, rights string) (server hostdb.Secret, cha
 // onServer makes a fleet that creates databases with that server's role.
 func (w *world) onServer(t *testing.T, server hostdb.Secret, roles bool, more ...string) *fleet.Fleet {
 	t.Helper()
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest(more...), Server: server, RolePerTenant: roles})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest(more...), Server: server, SharedRole: !roles})
 	must(t, err)
 	return f
 }
@@ -63,7 +64,7 @@ func TestAServersRoleThatIsNoSuperuserDoesAllThatTenantsNeed(t *testing.T) {
 			acme, err := f.Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
 			must(t, err)
 			w.at(t, acme, 2)
-			if n := len(w.templates(t)); !roles && n != 1 {
+			if n := len(w.templates(t)); n != 1 {
 				t.Errorf("%d templates", n)
 			}
 			if roles {
@@ -116,22 +117,59 @@ func (w *world) version(t *testing.T) (major int) {
 	return major
 }
 
-func TestWhatAServersRoleIsMissingIsNamed(t *testing.T) {
+func TestNewNamesWhatAServersRoleIsMissing(t *testing.T) {
 	for want, rights := range map[string]string{"CREATEDB": "CREATEROLE", "CREATEROLE": "CREATEDB"} {
 		t.Run(want, func(t *testing.T) {
 			w := newWorld(t, "postgres")
 			server, change := w.ordinary(t, rights)
-			f := w.onServer(t, server, true)
-			_, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
-			if err == nil || !strings.Contains(err.Error(), "Config.Server's role") || !strings.Contains(err.Error(), " "+want+":") ||
-				strings.Contains(err.Error(), "s3cret") {
-				t.Fatalf("Provision = %v", err)
+			cfg := fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, Server: server}
+			_, err := fleet.New(cfg)
+			if err == nil || !strings.Contains(err.Error(), "Config.Server's role") || strings.Contains(err.Error(), "s3cret") ||
+				!regexp.MustCompile(`ALTER ROLE "app_\w+" `+want+`\b`).MatchString(err.Error()) ||
+				strings.Contains(err.Error(), "Config.SharedRole") != (want == "CREATEROLE") {
+				t.Fatalf("New = %v", err)
+			}
+			cfg.SharedRole = true
+			shared, err := fleet.New(cfg)
+			must(t, err)
+			acme, err := shared.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
+			if want == "CREATEDB" {
+				if err == nil || !strings.Contains(err.Error(), "CREATEDB") {
+					t.Errorf("Provision = %v", err)
+				}
+				return
+			}
+			must(t, err)
+			if w.roles(t) != 0 {
+				t.Error("it has a role of its own")
+			}
+			must(t, shared.Drop(t.Context(), acme.ID))
+			change("ALTER ROLE %s " + want)
+			cfg.SharedRole = false
+			f, err := fleet.New(cfg)
+			must(t, err)
+			change("ALTER ROLE %s NO" + want) // after New
+			_, err = f.Provision(t.Context(), fleet.Spec{Slug: "globex", OwnerID: w.owner.ID})
+			if err == nil || !strings.Contains(err.Error(), "Config.SharedRole") || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("Provision = %v", err)
 			}
 			change("ALTER ROLE %s " + want) // and it goes on
-			acme, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
+			globex, err := f.Provision(t.Context(), fleet.Spec{Slug: "globex", OwnerID: w.owner.ID})
 			must(t, err)
-			must(t, f.Drop(t.Context(), acme.ID))
+			must(t, f.Drop(t.Context(), globex.ID))
 		})
+	}
+}
+
+func TestNewFailsWhereTheServerCantBeAskedUnlessItNeedsnt(t *testing.T) {
+	w := newWorld(t, "sqlite")
+	cfg := fleet.Config{Host: w.host, Pool: w.pool, Server: "postgres://app:s3cret@127.0.0.1:1/postgres"}
+	if _, err := fleet.New(cfg); err == nil || !strings.Contains(err.Error(), "can't be reached") || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("New = %v", err)
+	}
+	cfg.SharedRole = true
+	if _, err := fleet.New(cfg); err != nil {
+		t.Errorf("New with a shared role = %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -21,12 +22,12 @@ func TestATenantHasTheRoleThatItsAddressNamesWhateverTheConfigurationSays(t *tes
 		t.Run(fmt.Sprint(withRole), func(t *testing.T) {
 			w := newWorld(t, "postgres")
 			ctx, spec := t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}
-			begun, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest("NONSENSE"), RolePerTenant: withRole})
+			begun, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest("NONSENSE"), SharedRole: !withRole})
 			must(t, err)
 			if _, err := begun.Provision(ctx, spec); err == nil {
 				t.Fatal("a broken migration passed")
 			}
-			other, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, RolePerTenant: !withRole})
+			other, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, SharedRole: withRole})
 			must(t, err)
 			acme, err := other.Provision(ctx, spec)
 			must(t, err)
@@ -49,9 +50,17 @@ func TestAFencedDatabaseIsWrittenToByNobodyThoughItCantBeRemovedYet(t *testing.T
 	cutOff, err := pgx.Connect(ctx, acme.DBURL.Reveal())
 	must(t, err)
 	defer cutOff.Close(context.Background())
-	// A database with a subscription can't be dropped.
-	_, err = cutOff.Exec(ctx, "CREATE SUBSCRIPTION s CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)")
+	// A database with a subscription can't be dropped. Only a superuser may make one.
+	there, err := url.Parse(w.url)
 	must(t, err)
+	there.Path = "/tenant_" + acme.ID
+	super := func(statement string) {
+		conn, err := pgx.Connect(ctx, there.String())
+		must(t, err)
+		_, err = conn.Exec(ctx, statement)
+		must(t, errors.Join(err, conn.Close(ctx)))
+	}
+	super("CREATE SUBSCRIPTION s CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)")
 	if err := f.Drop(ctx, acme.ID); err == nil {
 		t.Fatal("it was dropped")
 	}
@@ -61,11 +70,7 @@ func TestAFencedDatabaseIsWrittenToByNobodyThoughItCantBeRemovedYet(t *testing.T
 	conn := w.connect(t)
 	_, err = conn.Exec(ctx, "ALTER DATABASE tenant_"+acme.ID+" WITH ALLOW_CONNECTIONS true")
 	must(t, err)
-	repair, err := pgx.Connect(ctx, acme.DBURL.Reveal())
-	must(t, err)
-	_, err = repair.Exec(ctx, "DROP SUBSCRIPTION s")
-	must(t, err)
-	must(t, repair.Close(ctx))
+	super("DROP SUBSCRIPTION s")
 	must(t, f.Drop(ctx, acme.ID))
 }
 

@@ -67,8 +67,7 @@ func TestATemplateThatACrashLeftUnfinishedIsMadeAnew(t *testing.T) {
 func TestATenantsRoleReachesItsOwnDatabaseOnly(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx := t.Context()
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, RolePerTenant: true})
-	must(t, err)
+	f := w.fleet(t, schema)
 	acme, globex := w.provision(t, f, "acme"), w.provision(t, f, "globex")
 	if acme.SchemaVersion != 2 {
 		t.Errorf("version %d", acme.SchemaVersion)
@@ -148,7 +147,7 @@ func TestATrialNeedsAPlanThatHasOne(t *testing.T) {
 
 func TestNoErrorOfALedgerOrAJobHoldsThePassword(t *testing.T) {
 	w := newWorld(t, "postgres")
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, RolePerTenant: true, Migrations: fstest.MapFS{"00001_leak.sql": {Data: []byte(
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: fstest.MapFS{"00001_leak.sql": {Data: []byte(
 		"-- +goose Up\n-- +goose StatementBegin\nDO $$ BEGIN RAISE EXCEPTION 'it is %', current_setting('tenantdb.test'); END $$;\n-- +goose StatementEnd\n")}}})
 	must(t, err)
 	_, err = f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})

@@ -23,6 +23,7 @@ type cli struct {
 	globals
 	Init         initCmd         `cmd:"" help:"Create the host database's tables, or upgrade them."`
 	Doctor       doctorCmd       `cmd:"" help:"Check the host database, the catalog, every tenant's database and the sum of connections."`
+	Hostdb       hostdbCmd       `cmd:"" help:"Say who may connect to the host database."`
 	Dsn          dsnCmd          `cmd:"" help:"Print where a tenant's database is, the password masked."`
 	Tenant       tenantCmd       `cmd:"" help:"Create, list, close, rename and drop tenants."`
 	User         userCmd         `cmd:"" help:"Create, list, change and delete users."`

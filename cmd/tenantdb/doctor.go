@@ -25,7 +25,8 @@ type doctorCmd struct {
 // Help is the long help.
 func (*doctorCmd) Help() string {
 	return `It changes nothing. It exits with 1 if something is wrong with the host database or the sum of connections, with 2 if only tenants are
-concerned: a database that doesn't answer, a tenant without an active owner.`
+concerned: a database that doesn't answer, a tenant without an active owner. A risk is something that works and is less safe than it
+could be, such as tenants that share a role; it doesn't change the exit code.`
 }
 
 // finding is what one look found.
@@ -36,6 +37,7 @@ type finding struct {
 // The statuses of a finding.
 const (
 	fine  = "ok"
+	risky = "risk" // it works, and is less safe than it could be
 	wrong = "wrong"
 )
 
@@ -57,7 +59,7 @@ func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error 
 	if err != nil {
 		return err
 	}
-	d := &doctor{cmd: c, s: s, host: host, pool: pool, servers: make(map[string]*serverLoad)}
+	d := &doctor{cmd: c, s: s, host: host, pool: pool, servers: make(map[string]*serverLoad), roles: make(map[serverRole]int)}
 	d.schema(ctx)
 	d.hostServer(ctx)
 	d.feed(ctx)
@@ -65,6 +67,7 @@ func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error 
 		return err
 	}
 	d.connections()
+	d.judgeRoles()
 	if err := printList(s, findingColumns, each(d.findings)); err != nil {
 		return err
 	}
@@ -80,6 +83,8 @@ type doctor struct {
 	findings []finding
 	sick     int                    // tenants with something wrong
 	servers  map[string]*serverLoad // by host:port
+	roles    map[serverRole]int     // how many databases each role connects to, the host's included
+	exposed  int                    // tenants' databases to which every role may connect
 }
 
 func (d *doctor) add(check, status, format string, args ...any) {
@@ -138,7 +143,9 @@ func (d *doctor) hostServer(ctx context.Context) {
 		d.add("connections", wrong, "the host database's server: %v", err)
 		return
 	}
-	d.servers[serverOf(hostdb.Secret(d.host.URI()))] = load
+	server := serverOf(hostdb.Secret(d.host.URI()))
+	d.servers[server] = load
+	d.hostAccess(ctx, conn, server)
 }
 
 // clock judges the server's clock, which was read between two moments of ours.

@@ -151,6 +151,9 @@ func (d *doctor) reach(ctx context.Context, mu *sync.Mutex, tenant *hostdb.Tenan
 		return nil
 	}
 	name := serverOf(tenant.DBURL)
+	if err := d.countRole(ctx, mu, name, lease.PG()); err != nil {
+		return err
+	}
 	mu.Lock()
 	load := d.servers[name]
 	first := load == nil

@@ -82,7 +82,7 @@ func (c *migrateUpCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 	opts := fleet.MigrateOptions{Target: c.To, DryRun: c.DryRun}
 	c.selection.apply(&opts)
 	c.pace.apply(&opts)
-	f, err := s.openFleet(host, c.Migrations, provisioning{})
+	f, err := s.openFleet(host, c.Migrations, nothingNew)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (c *migrateDownCmd) Run(ctx context.Context, s *session, host *hostdb.DB) e
 	opts := fleet.MigrateOptions{Target: c.To, Down: true}
 	c.selection.apply(&opts)
 	c.pace.apply(&opts)
-	f, err := s.openFleet(host, c.Migrations, provisioning{})
+	f, err := s.openFleet(host, c.Migrations, nothingNew)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ type migrateRetryCmd struct {
 
 // Run runs the command.
 func (c *migrateRetryCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, c.Migrations, provisioning{})
+	f, err := s.openFleet(host, c.Migrations, nothingNew)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ var resultColumns = []column[fleet.Result]{
 func (c *migratePlanCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	opts := fleet.MigrateOptions{Target: c.To}
 	c.selection.apply(&opts)
-	f, err := s.openFleet(host, c.Migrations, provisioning{})
+	f, err := s.openFleet(host, c.Migrations, nothingNew)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ var statusColumns = []column[fleet.TenantStatus]{
 
 // Run runs the command.
 func (c *migrateStatusCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, c.Migrations, provisioning{})
+	f, err := s.openFleet(host, c.Migrations, nothingNew)
 	if err != nil {
 		return err
 	}
@@ -251,7 +251,7 @@ type migratePauseCmd struct {
 
 // Run runs the command.
 func (c *migratePauseCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, "", provisioning{})
+	f, err := s.openFleet(host, "", nothingNew)
 	if err != nil {
 		return err
 	}
@@ -295,7 +295,7 @@ type migrateResultsCmd struct {
 
 // Run runs the command.
 func (c *migrateResultsCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, "", provisioning{})
+	f, err := s.openFleet(host, "", nothingNew)
 	if err != nil {
 		return err
 	}

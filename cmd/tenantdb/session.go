@@ -94,9 +94,12 @@ func (s *session) openPool() (*tenantdb.Pool, error) {
 
 // provisioning says how databases are made. A program of the product's own that provisions has the same in its fleet.Config.
 type provisioning struct {
-	RolePerTenant bool `env:"TENANTDB_ROLE_PER_TENANT" help:"On PostgreSQL each tenant has a role of its own, as the product's fleet.Config says."`
-	NoTemplate    bool `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
+	SharedRole bool `env:"TENANTDB_SHARED_ROLE" help:"On PostgreSQL new tenants connect as the server's own role, instead of each as a role of its own."`
+	NoTemplate bool `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
 }
+
+// nothingNew is for commands that create no tenant, and don't ask the server whether its role may create roles.
+var nothingNew = provisioning{SharedRole: true}
 
 // openFleet makes the fleet with the migrations of a folder; "" is none.
 func (s *session) openFleet(host *hostdb.DB, migrations string, how provisioning) (*fleet.Fleet, error) {
@@ -104,7 +107,7 @@ func (s *session) openFleet(host *hostdb.DB, migrations string, how provisioning
 	if err != nil {
 		return nil, err
 	}
-	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL")), RolePerTenant: how.RolePerTenant,
+	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL")), SharedRole: how.SharedRole,
 		NoTemplate: how.NoTemplate}
 	if migrations != "" {
 		if info, err := os.Stat(migrations); err != nil || !info.IsDir() {

@@ -85,12 +85,12 @@ type tenantArg struct {
 }
 
 // change does something to the tenant by the fleet, and prints it as it is then.
-func (c tenantArg) change(ctx context.Context, s *session, host *hostdb.DB, how provisioning, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
+func (c tenantArg) change(ctx context.Context, s *session, host *hostdb.DB, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err
 	}
-	f, err := s.openFleet(host, "", how)
+	f, err := s.openFleet(host, "", nothingNew)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ type tenantSuspendCmd struct{ tenantArg }
 
 // Run runs the command.
 func (c *tenantSuspendCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
+	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
 }
 
 // tenantResumeCmd is tenantdb tenant resume.
@@ -128,7 +128,7 @@ type tenantResumeCmd struct{ tenantArg }
 
 // Run runs the command.
 func (c *tenantResumeCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
+	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
 }
 
 // tenantMaintenanceCmd is tenantdb tenant maintenance.
@@ -139,7 +139,7 @@ type tenantMaintenanceCmd struct {
 
 // Run runs the command.
 func (c *tenantMaintenanceCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Maintenance(ctx, t.ID, c.Switch == "on")
 	})
 }
@@ -156,7 +156,7 @@ func (c *tenantRenameCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if c.Slug == "" && c.Name == "" {
 		return errors.New("give --slug, --name or both")
 	}
-	return c.change(ctx, s, host, provisioning{}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Rename(ctx, t.ID, c.Slug, c.Name)
 	})
 }
@@ -165,12 +165,11 @@ func (c *tenantRenameCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 type tenantDropCmd struct {
 	tenantArg
 	confirmation
-	RolePerTenant bool `env:"TENANTDB_ROLE_PER_TENANT" help:"Drop the tenant's role of its own too."`
 }
 
 // Run runs the command.
 func (c *tenantDropCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	return c.change(ctx, s, host, provisioning{RolePerTenant: c.RolePerTenant}, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		what := fmt.Sprintf("This removes the tenant %s and its database, for good.", nameOf(t))
 		if err := s.confirm(ctx, c.confirmation, nameOf(t), what); err != nil {
 			return err

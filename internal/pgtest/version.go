@@ -75,8 +75,7 @@ func binaries() (string, error) {
 	if wanted != 0 {
 		return binariesOf(wanted)
 	}
-	places, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
-	slices.SortFunc(places, func(a, b string) int { return version(b) - version(a) })
+	places := debians()
 	if path, err := exec.LookPath("initdb"); err == nil {
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			places = append([]string{filepath.Dir(real)}, places...)
@@ -89,6 +88,13 @@ func binaries() (string, error) {
 	}
 	return "", errors.New("no initdb and postgres on PATH or in /usr/lib/postgresql/*/bin; install PostgreSQL 13 or later " +
 		"(TENANTDB_TEST_POSTGRES_URL replaces the shared server only)")
+}
+
+// debians are the directories of Debian's versions, the newest first.
+func debians() []string {
+	places, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	slices.SortFunc(places, func(a, b string) int { return version(b) - version(a) })
+	return places
 }
 
 // binariesOf finds a major version's, among the system's or what Fetch downloaded.

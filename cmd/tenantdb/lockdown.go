@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// hostdbCmd is tenantdb hostdb.
+type hostdbCmd struct {
+	Lockdown hostdbLockdownCmd `cmd:"" help:"On PostgreSQL, refuse the host database to every role that has no business with it, such as the tenants' own."`
+}
+
+// hostdbLockdownCmd is tenantdb hostdb lockdown.
+type hostdbLockdownCmd struct {
+	confirmation
+	Allow []string `placeholder:"ROLE" help:"Further roles that may connect, such as those of backups and monitoring."`
+}
+
+// Help is the long help.
+func (*hostdbLockdownCmd) Help() string {
+	return `PostgreSQL lets every role connect to a new database. This takes that away (REVOKE CONNECT … FROM PUBLIC), and first grants CONNECT to the
+role of the host database's URL and of TENANTDB_SERVER_URL, to the roles that are connected now, and to those of --allow; a tenant's role is
+none of them. Superusers and the database's owner may always connect. It names the roles that lose it before it asks.`
+}
+
+// tenantRole is how fleets call tenants' roles.
+var tenantRole = regexp.MustCompile(`^tenant_[0-9a-f]{32}$`)
+
+// lockdown is what the command did, or would do.
+type lockdown struct {
+	database       string
+	allowed, loses []string
+}
+
+// Run runs the command.
+func (c *hostdbLockdownCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	if strings.HasPrefix(host.URI(), "sqlite:") {
+		return errors.New("SQLite has no roles: the file's permissions say who may open it")
+	}
+	conn, err := pgx.Connect(ctx, host.URI())
+	if err != nil {
+		return fmt.Errorf("host database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	plan, err := c.lock(ctx, s, conn, false)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("Only these roles may connect to %s then: %s.\nThese can't any more: %s.", plan.database, listed(plan.allowed), listed(plan.loses))
+	if err := s.confirm(ctx, c.confirmation, plan.database, what); err != nil {
+		return err
+	}
+	if plan, err = c.lock(ctx, s, conn, true); err != nil {
+		return err
+	}
+	return printOne(s, []column[lockdown]{
+		{"database", func(l *lockdown) any { return l.database }, true},
+		{"may_connect", func(l *lockdown) any { return listed(l.allowed) }, true},
+		{"lost_it", func(l *lockdown) any { return listed(l.loses) }, true},
+	}, plan)
+}
+
+// listed is a list of roles for people.
+func listed(roles []string) string {
+	if len(roles) == 0 {
+		return "none"
+	}
+	return clean(strings.Join(roles, ", "))
+}
+
+// publicConnects is a condition on a row of pg_database: every role may connect to it.
+const publicConnects = "EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')"
+
+// lock does it in one transaction, and takes it back unless it is for good.
+func (c *hostdbLockdownCmd) lock(ctx context.Context, s *session, conn *pgx.Conn, forGood bool) (*lockdown, error) {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	var plan lockdown
+	var owner string
+	var owns bool
+	err = tx.QueryRow(ctx, "SELECT datname, pg_get_userbyid(datdba), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()").
+		Scan(&plan.database, &owner, &owns)
+	if err != nil {
+		return nil, err
+	}
+	if !owns {
+		return nil, fmt.Errorf("only the owner of the database %s may do this: the role %s, or a superuser", clean(plan.database), clean(owner))
+	}
+	grantees, err := c.grantees(ctx, s, tx)
+	if err != nil {
+		return nil, err
+	}
+	before, err := connecting(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	database := pgx.Identifier{plan.database}.Sanitize()
+	for _, role := range grantees {
+		if _, err := tx.Exec(ctx, "GRANT CONNECT ON DATABASE "+database+" TO "+pgx.Identifier{role}.Sanitize()); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := tx.Exec(ctx, "REVOKE CONNECT ON DATABASE "+database+" FROM PUBLIC"); err != nil {
+		return nil, err
+	}
+	if plan.allowed, err = connecting(ctx, tx); err != nil {
+		return nil, err
+	}
+	plan.loses = slices.DeleteFunc(before, func(role string) bool { return slices.Contains(plan.allowed, role) })
+	var open bool
+	err = tx.QueryRow(ctx, "SELECT "+publicConnects+" OR NOT has_database_privilege(datname, 'CONNECT') FROM pg_database WHERE datname = current_database()").Scan(&open)
+	if err != nil {
+		return nil, err
+	}
+	if open {
+		return nil, errors.New("the server did not change who may connect; nothing was done")
+	}
+	if !forGood {
+		return &plan, nil
+	}
+	return &plan, tx.Commit(ctx)
+}
+
+// grantees are the roles that keep the right to connect: the URLs', those connected now, and those of --allow.
+func (c *hostdbLockdownCmd) grantees(ctx context.Context, s *session, tx pgx.Tx) ([]string, error) {
+	rows, err := tx.Query(ctx, "SELECT current_user::text UNION SELECT session_user::text UNION"+
+		" SELECT usename::text FROM pg_stat_activity JOIN pg_roles ON rolname = usename WHERE datname = current_database()")
+	if err != nil {
+		return nil, err
+	}
+	roles, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	roles = slices.DeleteFunc(roles, tenantRole.MatchString)
+	if server := s.env.getenv("TENANTDB_SERVER_URL"); server != "" && !strings.HasPrefix(server, "sqlite:") {
+		cfg, err := pgx.ParseConfig(server)
+		if err != nil {
+			return nil, errors.New("TENANTDB_SERVER_URL: it can't be read")
+		}
+		if serverOf(hostdb.Secret(server)) == serverOf(hostdb.Secret(tx.Conn().Config().ConnString())) {
+			roles = append(roles, cfg.User)
+		}
+	}
+	return append(roles, c.Allow...), nil
+}
+
+// connecting are the login roles that may connect to the database, without tenants' own.
+func connecting(ctx context.Context, tx pgx.Tx) ([]string, error) {
+	rows, err := tx.Query(ctx, "SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND has_database_privilege(oid, current_database(), 'CONNECT') ORDER BY rolname")
+	if err != nil {
+		return nil, err
+	}
+	roles, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return slices.DeleteFunc(roles, tenantRole.MatchString), err
+}
