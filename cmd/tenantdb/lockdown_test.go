@@ -28,7 +28,9 @@ func (o *operator) role(rights string) (name, as string) {
 	o.t.Helper()
 	name = "role_" + hostdb.NewID()
 	o.exec("CREATE ROLE " + name + " LOGIN PASSWORD 'pgtest' " + rights)
-	o.t.Cleanup(func() { o.exec("REASSIGN OWNED BY " + name + " TO CURRENT_USER; DROP OWNED BY " + name + "; DROP ROLE " + name) })
+	o.t.Cleanup(func() {
+		o.exec("REASSIGN OWNED BY " + name + " TO CURRENT_USER; DROP OWNED BY " + name + "; DROP ROLE " + name)
+	})
 	u, err := url.Parse(o.url)
 	must(o.t, err)
 	u.User = url.UserPassword(name, "pgtest")
