@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/fleet"
@@ -121,6 +123,15 @@ func newWorld(t testing.TB, engine string, cfg tenantdb.PoolConfig) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// asSuperuser runs a statement on the host database's server.
+func (w *world) asSuperuser(statement string) {
+	w.t.Helper()
+	conn, err := pgx.Connect(w.t.Context(), w.host.URI())
+	must(w.t, err)
+	_, err = conn.Exec(w.t.Context(), statement)
+	must(w.t, errors.Join(err, conn.Close(w.t.Context())))
 }
 
 // user makes a user whom tokens of that subject stand for.

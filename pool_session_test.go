@@ -17,7 +17,9 @@ func oneConn(t testing.TB, cfg tenantdb.PoolConfig) context.Context {
 	t.Helper()
 	cfg.MaxConns = 1
 	w := newWorld(t, "postgres", cfg)
-	ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), w.tenant("acme", w.user("ann")).ID)
+	acme := w.tenant("acme", w.user("ann"))
+	w.asSuperuser("GRANT pg_read_all_data TO tenant_" + acme.ID) // so that SET ROLE is one of the things that it may leave behind
+	ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), acme.ID)
 	must(t, err)
 	t.Cleanup(leave)
 	return ctx

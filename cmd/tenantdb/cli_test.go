@@ -32,7 +32,7 @@ func words(node *kong.Node) string {
 
 // everyCommand is one use of each command, with what it needs: acme is a tenant, bob a user, pro a plan.
 var everyCommand = map[string][]string{
-	"init": nil, "doctor": nil, "dsn": {"acme"},
+	"init": nil, "doctor": nil, "hostdb lockdown": {"--yes"}, "dsn": {"acme"},
 	"tenant create": {"globex", "--owner-oauth-id=ann", "--empty"}, "tenant list": nil, "tenant show": {"acme"}, "tenant suspend": {"acme"},
 	"tenant resume": {"acme"}, "tenant maintenance": {"acme", "on"}, "tenant rename": {"acme", "--name=A"}, "tenant drop": {"acme", "--yes"},
 	"user create": {"eve@example.com"}, "user list": nil, "user show": {"--oauth-id=bob"}, "user update": {"--oauth-id=bob", "--new-stripe-cust=c"},
