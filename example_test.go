@@ -46,14 +46,14 @@ func openShop() *shop {
 	}
 	tenants, err := fleet.New(fleet.Config{Host: s.host, Pool: s.pool})
 	check(err)
-	ann, joe := &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}, &hostdb.GlobalUser{OAuthID: "joe", Email: "joe@example.com"}
+	ann, joe := hostdb.NewUser("ann@example.com", "ann"), hostdb.NewUser("joe@example.com", "joe")
 	check(s.host.Users.Insert(ctx, ann))
 	check(s.host.Users.Insert(ctx, joe))
 	s.acme, err = tenants.Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: ann.ID})
 	check(err)
 	_, err = tenants.Provision(ctx, fleet.Spec{Slug: "globex", OwnerID: ann.ID})
 	check(err)
-	check(s.host.Memberships.Insert(ctx, &hostdb.Membership{UserID: joe.ID, TenantID: s.acme.ID, Role: hostdb.RoleMember, IsActive: true}))
+	check(s.host.Memberships.Insert(ctx, hostdb.NewMembership(joe.ID, s.acme.ID, hostdb.RoleMember)))
 	auth, err := jwtauth.New(s.issuer.Config())
 	check(err)
 	s.config = tenantdb.Config{

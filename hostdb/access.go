@@ -173,6 +173,7 @@ func readAccess(row scanner) (*Access, error) {
 	if err := row.Scan(cells...); err != nil {
 		return nil, err
 	}
+	user.partial = true
 	found := &Access{User: known(user, user.ID), Tenant: known(tenant, tenant.ID),
 		Membership: known(membership, membership.ID), TenantPlan: known(tenantPlan, tenantPlan.ID)}
 	if subscription.ID != "" {

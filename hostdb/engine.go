@@ -114,7 +114,7 @@ func translateConnection(err error) error {
 	case errors.Is(err, context.Canceled):
 		return &failure{kind: ErrUnavailable, text: "the connection was closed"}
 	}
-	return &failure{text: "the driver failed: " + kindOf(err)}
+	return &failure{kind: ErrUnavailable, text: "the driver failed: " + kindOf(err)}
 }
 
 // kindOf names an unknown error by its innermost type: its text may hold values.
@@ -156,7 +156,7 @@ func translatePostgres(err *pgconn.PgError) error {
 	case "22":
 		return invalid("value", "is out of range or malformed ("+sqlState(err)+")")
 	}
-	return &failure{text: sqlState(err)}
+	return &failure{kind: ErrUnavailable, text: sqlState(err)} // such as a schema that is gone
 }
 
 // sqlState names an error without the server's own words, which may repeat values.
@@ -193,7 +193,7 @@ func translateSQLite(err *sqlite.Error, about culprit) error {
 		sqlitecode.SQLITE_INTERRUPT, sqlitecode.SQLITE_PROTOCOL:
 		return &failure{kind: ErrUnavailable, text: sqlite.ErrorCodeString[err.Code()&0xff]}
 	}
-	return &failure{text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlite.ErrorCodeString[err.Code()&0xff])}
+	return &failure{kind: ErrUnavailable, text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlite.ErrorCodeString[err.Code()&0xff])}
 }
 
 // translateTrigger reads what our triggers raise: hostdb:conflict:last_owner.

@@ -111,8 +111,10 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 	}
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(or("DB_USER", "postgres"), getenv("DB_PASS")),
 		Path: "/" + or("DB_NAME", "app_host")}
+	query := url.Values{}
 	if host := or("DB_HOST", "localhost"); strings.HasPrefix(host, "/") {
-		u.RawQuery = url.Values{"host": {host}, "port": {port}}.Encode()
+		query.Set("host", host)
+		query.Set("port", port)
 	} else {
 		u.Host = net.JoinHostPort(host, port)
 	}
@@ -120,10 +122,9 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 		if !slices.Contains(sslModes, mode) {
 			return "", invalid("DB_SSLMODE", "must be one of "+strings.Join(sslModes, ", "))
 		}
-		query := u.Query()
 		query.Set("sslmode", mode)
-		u.RawQuery = query.Encode()
 	}
+	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20") // the driver leaves a + as it is
 	given := u.String()
 	if _, err := url.Parse(given); err != nil { // all but the host is escaped
 		return "", invalid("DB_HOST", "must be a host's name, an IP address without brackets, or the directory of a socket")
@@ -168,7 +169,7 @@ func envError(err error) error {
 		return err
 	}
 	name := map[string]string{"url.host": "DB_HOST", "url.password": "DB_PASS", "url.user": "DB_USER", "url.database": "DB_NAME",
-		"url.path": "DB_NAME", "url.search_path": "DB_NAME", "url.pooler": "DB_HOST", "url": "DB_NAME"}[field.Field]
+		"url.path": "DB_NAME", "url.search_path": "DB_NAME", "url": "DB_NAME"}[field.Field]
 	if name == "" {
 		return err
 	}

@@ -207,9 +207,10 @@ func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
 		"postgres://a:p@[::1]:1/b%3Fc":                                             {"DB_PASS": "p", "DB_USER": "a", "DB_HOST": "::1", "DB_PORT": "1", "DB_NAME": "b?c", "DB_TYPE": "POSTGRESQL"},
 		"postgres://postgres:p@/app_host?host=%2Fvar%2Frun%2Fpostgresql&port=5433": {"DB_PASS": "p", "DB_HOST": "/var/run/postgresql", "DB_PORT": "5433"},
 		"sqlite:app_host.db":                                                       {"DB_TYPE": "SQLITE"},
-		"sqlite:b.db":                                                              {"DB_TYPE": "sqlite", "DB_NAME": "b"},
-		"postgres://postgres:p@h:5432/app_host?sslmode=verify-full":                {"DB_TYPE": "PostgreSQL", "DB_PASS": "p", "DB_HOST": "h", "DB_SSLMODE": "verify-full"},
-		"postgres://postgres:p@/app_host?host=%2Fs&port=5432&sslmode=disable":      {"DB_PASS": "p", "DB_HOST": "/s", "DB_SSLMODE": "disable"},
+		"postgres://postgres:p@/app_host?host=%2Fa%20b&port=5432":                  {"DB_PASS": "p", "DB_HOST": "/a b"},
+		"sqlite:b.db": {"DB_TYPE": "sqlite", "DB_NAME": "b"},
+		"postgres://postgres:p@h:5432/app_host?sslmode=verify-full":           {"DB_TYPE": "PostgreSQL", "DB_PASS": "p", "DB_HOST": "h", "DB_SSLMODE": "verify-full"},
+		"postgres://postgres:p@/app_host?host=%2Fs&port=5432&sslmode=disable": {"DB_PASS": "p", "DB_HOST": "/s", "DB_SSLMODE": "disable"},
 	} {
 		if got, err := hostdb.URLFromEnv(func(name string) string { return given[name] }); err != nil || got.Reveal() != want {
 			t.Errorf("URL = %q, %v; want %q", got, err, want)

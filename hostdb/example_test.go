@@ -39,13 +39,13 @@ func ExampleOpen_wrong() {
 func ExampleDB_InTx() {
 	db, ctx := memory(), context.Background()
 	defer db.Close()
-	user := &hostdb.GlobalUser{Email: "ada@example.com"}
-	tenant := &hostdb.TenantCatalog{Name: "Acme", Slug: "acme", IsActive: true}
+	user := hostdb.NewUser("ada@example.com", "")
+	tenant := hostdb.NewTenant("Acme", "acme")
 	err := db.InTx(ctx, func(tx *hostdb.Tx) error {
 		if err := errors.Join(tx.Users.Insert(ctx, user), tx.Tenants.Insert(ctx, tenant)); err != nil {
 			return err
 		}
-		return tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: user.ID, TenantID: tenant.ID, Role: hostdb.RoleOwner, IsActive: true})
+		return tx.Memberships.Insert(ctx, hostdb.NewMembership(user.ID, tenant.ID, hostdb.RoleOwner))
 	})
 	members, _ := db.Memberships.ListForTenant(ctx, tenant.ID)
 	fmt.Println(err, len(members), members[0].Role)
@@ -56,11 +56,11 @@ func ExampleTx_InTx() {
 	db, ctx := memory(), context.Background()
 	defer db.Close()
 	err := db.InTx(ctx, func(tx *hostdb.Tx) error {
-		if err := tx.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro"}); err != nil {
+		if err := tx.Plans.Insert(ctx, hostdb.NewPlan("pro", "Pro")); err != nil {
 			return err
 		}
 		err := tx.InTx(ctx, func(tx *hostdb.Tx) error { // undone alone
-			return tx.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro again"})
+			return tx.Plans.Insert(ctx, hostdb.NewPlan("pro", "Pro again"))
 		})
 		fmt.Println(err)
 		return nil
@@ -75,8 +75,8 @@ func ExampleTx_InTx() {
 func ExampleDB_Access() {
 	db, ctx := memory(), context.Background()
 	defer db.Close()
-	user := &hostdb.GlobalUser{Email: "ada@example.com", OAuthID: "auth0|ada"}
-	tenant := &hostdb.TenantCatalog{Name: "Acme", Slug: "acme", IsActive: true}
+	user := hostdb.NewUser("ada@example.com", "auth0|ada")
+	tenant := hostdb.NewTenant("Acme", "acme")
 	if err := errors.Join(db.Users.Insert(ctx, user), db.Tenants.Insert(ctx, tenant)); err != nil {
 		log.Fatal(err)
 	}
@@ -89,7 +89,9 @@ func ExampleTable_All() {
 	db, ctx := memory(), context.Background()
 	defer db.Close()
 	for _, id := range []string{"free", "pro", "team"} {
-		if err := db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: id, Name: id, IsActive: id != "team"}); err != nil {
+		plan := hostdb.NewPlan(id, id)
+		plan.IsActive = id != "team"
+		if err := db.Plans.Insert(ctx, plan); err != nil {
 			log.Fatal(err)
 		}
 	}
@@ -105,7 +107,7 @@ func ExampleWithActor() {
 	db := memory()
 	defer db.Close()
 	ctx := hostdb.WithActor(context.Background(), "ada")
-	plan := &hostdb.PricingPlan{ID: "pro", Name: "Pro", CreatedAt: time.Unix(0, 0)}
+	plan := hostdb.NewPlan("pro", "Pro")
 	_ = db.Plans.Insert(ctx, plan)
 	plan.Name = "Professional"
 	_ = db.Plans.Update(ctx, plan)
@@ -134,7 +136,7 @@ func ExampleDB_Changes() {
 			log.Fatal(err)
 		}
 		if delivery.Reset { // the first one
-			_ = db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro"})
+			_ = db.Plans.Insert(ctx, hostdb.NewPlan("pro", "Pro"))
 			continue
 		}
 		if len(delivery.Changes) > 0 {
@@ -167,8 +169,9 @@ func ExampleSubscriptions_StartTrial() {
 		panic(err)
 	}
 	defer host.Close()
-	acme := &hostdb.TenantCatalog{Name: "Acme", IsActive: true}
-	if err := errors.Join(host.Tenants.Insert(ctx, acme), host.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro", TrialDays: 14})); err != nil {
+	acme, pro := hostdb.NewTenant("Acme", "acme"), hostdb.NewPlan("pro", "Pro")
+	pro.TrialDays = 14
+	if err := errors.Join(host.Tenants.Insert(ctx, acme), host.Plans.Insert(ctx, pro)); err != nil {
 		panic(err)
 	}
 	for range 2 {

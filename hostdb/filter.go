@@ -27,7 +27,7 @@ func After(id string) Filter {
 	return Filter{after: &id}
 }
 
-// Limit keeps the first n rows. List returns 1,000 at most, whatever n is. Several: the last counts. Negative: ErrInvalid.
+// Limit keeps the first n rows. Several: the last counts. A negative n, and for List one above 1,000, is ErrInvalid: All pages through more.
 func Limit(n int) Filter {
 	return Filter{limit: &n}
 }
@@ -55,7 +55,7 @@ func (t Table[M]) condition(filters []Filter, limit int) (string, []any, error) 
 			if *f.limit < 0 {
 				return "", nil, invalid("limit", "is negative")
 			}
-			limit = min(*f.limit, maxPage)
+			limit = *f.limit
 		case f.after != nil:
 			if err := anyText.text("after", *f.after); err != nil {
 				return "", nil, err
@@ -73,6 +73,9 @@ func (t Table[M]) condition(filters []Filter, limit int) (string, []any, error) 
 			args = append(args, arg)
 			terms = append(terms, fmt.Sprintf("%s = $%d", f.column, len(args)))
 		}
+	}
+	if limit > maxPage {
+		return "", nil, invalid("limit", "is above 1,000; page with After, or use All")
 	}
 	id := t.r.columns[0].name
 	if after != "" {

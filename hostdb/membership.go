@@ -24,8 +24,14 @@ type Membership struct {
 	ProfileID      string // the user's row in the tenant's own database
 	MetaAttributes string // JSON of the product's own, up to 64 KiB
 	Role           string // default RoleMember
-	IsActive       bool   // written as given: set it on a new membership
+	IsActive       bool   // written as given, so that false lets nobody in; NewMembership sets it
 	CreatedAt      time.Time
+}
+
+// NewMembership returns an active membership of a user in a tenant, with an id; role "" is RoleMember. Insert stores it.
+func NewMembership(userID, tenantID, role string) *Membership {
+	orDefault(&role, RoleMember)
+	return &Membership{ID: NewID(), UserID: userID, TenantID: tenantID, Role: role, IsActive: true}
 }
 
 var membershipRelation = relation[Membership]{

@@ -62,7 +62,7 @@ func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 	if err != nil {
 		return err
 	}
-	if err := refuseForeign(ctx, e, pool); err != nil {
+	if err := refuseUnusable(ctx, e, pool); err != nil {
 		return err
 	}
 	current, newest, err := provider.GetVersions(ctx)
@@ -89,22 +89,34 @@ func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 	return version, err
 }
 
-// refuseForeign refuses core_ tables without our version table: another program's.
-func refuseForeign(ctx context.Context, e engine, on querier) error {
-	text := `SELECT count(*) FILTER (WHERE c.relname = 'host_schema_version'), count(*) FILTER (WHERE c.relname <> 'host_schema_version')
-		FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+// refuseUnusable refuses core_ tables without our version table, which are another program's, and on PostgreSQL a search path without a
+// schema, or with one in which the tables are missing and may not be made.
+func refuseUnusable(ctx context.Context, e engine, on querier) error {
+	text := `SELECT current_schema() IS NOT NULL, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+		count(*) FILTER (WHERE c.relname = 'host_schema_version'), count(*) FILTER (WHERE c.relname <> 'host_schema_version')
+		FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 		AND (c.relname LIKE 'core\_%' OR c.relname IN ('sys_audit_logs', 'sys_jobs', 'host_schema_version'))`
 	if e == embedded {
-		text = `SELECT count(*) FILTER (WHERE name = 'host_schema_version'), count(*) FILTER (WHERE name <> 'host_schema_version')
+		text = `SELECT true, true, count(*) FILTER (WHERE name = 'host_schema_version'), count(*) FILTER (WHERE name <> 'host_schema_version')
 			FROM sqlite_schema WHERE type IN ('table', 'view')
 			AND (name LIKE 'core\_%' ESCAPE '\' OR name IN ('sys_audit_logs', 'sys_jobs', 'host_schema_version'))`
 	}
+	var found, mayCreate bool
 	var versions, others int
-	err := each(ctx, on, text, func(row scanner) error { return row.Scan(&versions, &others) })
-	if err == nil && versions == 0 && others > 0 {
+	err := each(ctx, on, text, func(row scanner) error { return row.Scan(&found, &mayCreate, &versions, &others) })
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return &FieldError{Field: "url.search_path", Err: ErrUnavailable, Reason: "it names no schema that exists and that the user may use; " +
+			"CREATE SCHEMA, or GRANT USAGE ON SCHEMA"}
+	case versions == 0 && others > 0:
 		return invalid("url", "the database has core_ or sys_ tables that this library didn't make; use another database or schema")
+	case versions == 0 && !mayCreate:
+		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the tables aren't there, and the user may not make them; " +
+			"GRANT CREATE ON SCHEMA, or have `tenantdb init` run by a user who may"}
 	}
-	return err
+	return nil
 }
 
 // each runs a query outside of any session.

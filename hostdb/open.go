@@ -27,6 +27,9 @@ type Config struct {
 	LookupConns int
 	// ConnectTimeout bounds the making of one connection to PostgreSQL, default 5 s. The URL's connect_timeout goes first.
 	ConnectTimeout time.Duration
+	// StartTimeout is how long Open waits for a PostgreSQL server that can't be reached or is starting up, as one that is started
+	// together with the program may be. Default 0: Open tries once.
+	StartTimeout time.Duration
 	// PollInterval is how often Changes polls, default 1 s.
 	PollInterval time.Duration
 	// NoNotify has Changes rely on polling alone, and spares this process's transactions the cost of NOTIFY, a lock that all
@@ -61,6 +64,8 @@ func (c Config) withDefaults() (*Config, error) {
 		return nil, invalid("LookupConns", "is negative")
 	case c.ConnectTimeout < 0:
 		return nil, invalid("ConnectTimeout", "is negative")
+	case c.StartTimeout < 0:
+		return nil, invalid("StartTimeout", "is negative")
 	case c.PollInterval < 0:
 		return nil, invalid("PollInterval", "is negative")
 	case c.Retention < 0:

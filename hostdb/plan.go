@@ -16,12 +16,21 @@ type PricingPlan struct {
 	AmountMonthly      int64  // the currency's smallest unit, not negative
 	AmountYearly       int64  // the currency's smallest unit, not negative
 	Currency           string // three lower-case letters; default "usd"
-	TrialDays          int    // stored as given, so 0 is no trial; a row written without it gets 30
+	TrialDays          int    // stored as given, so 0 is no trial; NewPlan sets DefaultTrialDays
 	Features           []string
-	TierLevel          int // greater is more
-	IsActive           bool
+	TierLevel          int  // greater is more
+	IsActive           bool // on sale; written as given, NewPlan sets it
 	SortOrder          int
 	CreatedAt          time.Time
+}
+
+// DefaultTrialDays are the days of trial of NewPlan.
+const DefaultTrialDays = 30
+
+// NewPlan returns a plan that is on sale, of tier level 1, with a trial of DefaultTrialDays and prices of 0 in US dollars. id is the plan tier that
+// tenants and subscriptions name, such as "pro". Insert stores it.
+func NewPlan(id, name string) *PricingPlan {
+	return &PricingPlan{ID: id, Name: name, Currency: "usd", TrialDays: DefaultTrialDays, TierLevel: 1, IsActive: true}
 }
 
 var planRelation = relation[PricingPlan]{

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,8 +23,8 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if server.ConnectTimeout == 0 {
 		server.ConnectTimeout = db.config.ConnectTimeout
 	}
-	if err := db.migratePostgres(ctx, server.Copy()); err != nil {
-		return connectError(ctx, err)
+	if err := db.startPostgres(ctx, server); err != nil {
+		return err
 	}
 	if db.pooled {
 		server.DefaultQueryExecMode = unnamed(server)
@@ -45,6 +47,29 @@ func (db *DB) bounded(pool *sql.DB, limit int) *sql.DB {
 	pool.SetMaxIdleConns(limit)
 	db.onClosing = append(db.onClosing, pool.Close)
 	return pool
+}
+
+// startPause is how long a server that isn't there is left alone before it is tried again.
+const startPause = 250 * time.Millisecond
+
+// startPostgres connects for the first time and upgrades the schema. A server that isn't there it waits for, as long as it may.
+func (db *DB) startPostgres(ctx context.Context, server *pgx.ConnConfig) error {
+	for began := time.Now(); ; {
+		err := db.migratePostgres(ctx, server.Copy())
+		if err == nil {
+			return nil
+		}
+		err = connectError(ctx, err)
+		var about *FieldError
+		if !errors.As(err, &about) || about.Field != "url.host" || time.Since(began)+startPause > db.config.StartTimeout {
+			return err
+		}
+		select {
+		case <-time.After(startPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.
@@ -98,6 +123,10 @@ func connectError(ctx context.Context, err error) error {
 // refused explains why a server sent a client away.
 func refused(pg *pgconn.PgError, err error) error {
 	switch pg.Code {
+	case "08P01":
+		return pooler(pg, err)
+	case "57P03":
+		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server starts up, shuts down or recovers; try again"}
 	case "28P01", "28000":
 		return &FieldError{Field: "url.password", Err: ErrUnavailable, Reason: "the server refuses this user and password; check both"}
 	case "3D000":
@@ -108,6 +137,19 @@ func refused(pg *pgconn.PgError, err error) error {
 		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server is a standby or read-only: " + pg.Message}
 	case "42501":
 		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the user may not do that: " + pg.Message}
+	}
+	return translate(context.Background(), err, nothing)
+}
+
+// pooler explains what PgBouncer has against a client. Its words are the only sign.
+func pooler(pg *pgconn.PgError, err error) error {
+	if strings.Contains(pg.Message, "statement pooling mode") {
+		return &FieldError{Field: "url.host", Err: ErrInvalid, Reason: "the pooler there works in statement mode, in which there are no " +
+			"transactions; set its pool_mode to transaction or session"}
+	}
+	if before, name, found := strings.Cut(pg.Message, ": "); found && strings.HasPrefix(before, "unsupported startup parameter") {
+		return &FieldError{Field: "url." + name, Err: ErrInvalid, Reason: "the pooler refuses this parameter in a URL, and would pass over it if " +
+			"told to ignore it; set it in the server, ALTER ROLE … SET " + name + ", or name the server itself"}
 	}
 	return translate(context.Background(), err, nothing)
 }

@@ -16,6 +16,7 @@ type relation[M any] struct {
 	columns []column[M]    // the first is the id
 	unique  []string       // unique columns ("a,b": together) that a conflict names before any but the id
 	fill    func(*M)       // sets the defaults of a new row
+	check   func(*M) error // refuses a model that can't be written, where it is set
 	alter   func(*M) error // refuses every Update and Delete, where it is set
 	batch   int            // rows that All holds at a time; 0: maxPage
 }
@@ -75,6 +76,11 @@ func (r *relation[M]) updating() string {
 
 // values checks a model and returns its columns as parameters. Times in the model become what the database will return.
 func (r *relation[M]) values(e engine, m *M) ([]any, error) {
+	if r.check != nil {
+		if err := r.check(m); err != nil {
+			return nil, err
+		}
+	}
 	args := make([]any, len(r.columns))
 	for i := range r.columns {
 		c := &r.columns[i]

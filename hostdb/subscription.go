@@ -54,6 +54,12 @@ type Subscription struct {
 	LastEventID   string
 }
 
+// NewSubscription returns a subscription of a tenant to a plan, with an id. It is SubscriptionIncomplete and admits nobody until its
+// Status says otherwise. Insert stores it.
+func NewSubscription(tenantID, planTier string) *Subscription {
+	return &Subscription{ID: NewID(), TenantID: tenantID, PlanTier: planTier, Status: SubscriptionIncomplete, PaymentType: PaymentSubscription}
+}
+
 // ActiveAt reports whether the subscription admits at this time: payment type "subscription" and status "active"; or
 // "trialing" before TrialEnd; or "past_due" before CurrentPeriodEnd and the grace. Without the date, and with any other
 // status, it does not.

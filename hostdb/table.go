@@ -160,8 +160,9 @@ func (t Table[M]) many(ctx context.Context, condition string, args ...any) ([]*M
 	return found, nil
 }
 
-// Update writes every column of the row with the model's ID. Where nothing differs from what is stored, nothing is written.
-// Errors: ErrNotFound; ErrInvalid; ErrConflict; ErrImmutable.
+// Update writes every column of the row with the model's ID: what others changed since the model was read is lost, so that Change is
+// the better way for most. Where nothing differs from what is stored, nothing is written. A row that lacks a column, as Access's user
+// does, is refused. Errors: ErrNotFound; ErrInvalid; ErrConflict; ErrImmutable.
 func (t Table[M]) Update(ctx context.Context, m *M) error {
 	if m == nil {
 		return invalid(t.r.table, "is nil")

@@ -22,7 +22,7 @@ type TenantCatalog struct {
 	ID        string
 	Name      string // required
 	DBURL     Secret // where the tenant's database is, password included
-	IsActive  bool   // written as given: set it on a new tenant
+	IsActive  bool   // written as given, so that false closes the tenant; NewTenant sets it
 	PlanTier  string // a PricingPlan's ID; default TierFree. It may name a plan that isn't there
 	CreatedAt time.Time
 	Slug      string // the tenant's name in URLs (ValidSlug); unique where present
@@ -31,6 +31,12 @@ type TenantCatalog struct {
 	SchemaVersion int64
 	// SchemaSet is the id of the set of migrations that the database has ([SchemaSets]). "": unknown.
 	SchemaSet string
+}
+
+// NewTenant returns a tenant that is open, with an id, a name and a slug ("" for none), on the tier TierFree. Insert stores it; a product
+// with package fleet has fleet.Provision do so.
+func NewTenant(name, slug string) *TenantCatalog {
+	return &TenantCatalog{ID: NewID(), Name: name, IsActive: true, PlanTier: TierFree, Slug: slug, Status: TenantActive}
 }
 
 // Open reports whether members may use the tenant: IsActive, and Status is TenantActive.

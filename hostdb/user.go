@@ -10,11 +10,19 @@ type GlobalUser struct {
 	ID           string
 	Email        string     // required; unique without regard to the case of ASCII letters
 	OAuthID      string     // the subject at the identity provider; unique where present
-	PasswordHash Secret     // Access leaves it out
+	PasswordHash Secret     // Access, and so a Scope, leaves it out: such a row can't be written back
 	StripeCustID string     // the Stripe customer
 	IsSysAdmin   bool       // for the product's own use; it grants nothing in this library
 	CreatedAt    time.Time  // default now
 	LastLogin    *time.Time // a change of it alone is not delivered by Changes
+
+	partial bool // read by Access, without PasswordHash
+}
+
+// NewUser returns a user with an id and an e-mail address; oauthID is the subject at the identity provider, "" for none. Insert stores
+// it.
+func NewUser(email, oauthID string) *GlobalUser {
+	return &GlobalUser{ID: NewID(), Email: email, OAuthID: oauthID}
 }
 
 var userRelation = relation[GlobalUser]{
@@ -30,6 +38,13 @@ var userRelation = relation[GlobalUser]{
 		{"last_login", func(u *GlobalUser) any { return &u.LastLogin }, anyTime},
 	},
 	fill: func(*GlobalUser) {},
+	check: func(u *GlobalUser) error {
+		if u.partial {
+			return invalid("password_hash", "the row lacks it, as those of Access and of a Scope do, and would erase it; "+
+				"use Users.Change, or write the row of Users.Get")
+		}
+		return nil
+	},
 }
 
 // Users is the table of users.

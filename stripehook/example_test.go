@@ -16,7 +16,7 @@ func Example() {
 	host, err := hostdb.Open(ctx, "sqlite::memory:")
 	check(err)
 	defer host.Close()
-	acme := &hostdb.TenantCatalog{Name: "Acme", IsActive: true, PlanTier: "pro"}
+	acme := hostdb.NewTenant("Acme", "acme")
 	check(host.Tenants.Insert(ctx, acme))
 
 	hook, err := stripehook.New(host, stripehook.Config{Secrets: []string{"whsec_from_your_dashboard"}})

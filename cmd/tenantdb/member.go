@@ -67,7 +67,8 @@ func (c *memberAddCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 	if err != nil {
 		return err
 	}
-	member := &hostdb.Membership{TenantID: tenant.ID, UserID: user.ID, ProfileID: hostdb.NewID(), Role: c.Role, IsActive: true}
+	member := hostdb.NewMembership(user.ID, tenant.ID, c.Role)
+	member.ProfileID = hostdb.NewID()
 	if err := host.Memberships.Insert(ctx, member); err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ type planCreateCmd struct {
 
 // Run runs the command.
 func (c *planCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	plan := &hostdb.PricingPlan{ID: c.ID, Name: c.ID, TrialDays: 30, IsActive: true}
+	plan := hostdb.NewPlan(c.ID, c.ID)
 	c.apply(plan)
 	if err := host.Plans.Insert(ctx, plan); err != nil {
 		return err

@@ -77,7 +77,7 @@ func (c *subscriptionCreateCmd) Run(ctx context.Context, s *session, host *hostd
 	if err != nil {
 		return err
 	}
-	subscription := &hostdb.Subscription{TenantID: tenant.ID}
+	subscription := hostdb.NewSubscription(tenant.ID, hostdb.TierFree)
 	c.apply(subscription)
 	if err := host.Subscriptions.Insert(ctx, subscription); err != nil {
 		return err

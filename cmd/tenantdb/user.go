@@ -36,7 +36,8 @@ type userCreateCmd struct {
 
 // Run runs the command.
 func (c *userCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	user := &hostdb.GlobalUser{Email: c.Email, OAuthID: c.OAuthID, StripeCustID: c.StripeCust, IsSysAdmin: c.SysAdmin}
+	user := hostdb.NewUser(c.Email, c.OAuthID)
+	user.StripeCustID, user.IsSysAdmin = c.StripeCust, c.SysAdmin
 	if err := host.Users.Insert(ctx, user); err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func setUp(ctx context.Context, postgres string) (_ *demo, err error) {
 
 // addTenant creates a user and a tenant of theirs, unless an earlier run did.
 func (d *demo) addTenant(ctx context.Context, tenants *fleet.Fleet, user, slug string) error {
-	owner := &hostdb.GlobalUser{OAuthID: user, Email: user + "@example.com"}
+	owner := hostdb.NewUser(user+"@example.com", user)
 	if err := d.host.Users.Insert(ctx, owner); errors.Is(err, hostdb.ErrConflict) {
 		owner, err = d.host.Users.ByOAuthID(ctx, user)
 		if err != nil {

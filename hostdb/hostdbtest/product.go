@@ -138,7 +138,7 @@ func access(t *testing.T, db *hostdb.DB) {
 		for _, tenant := range []hostdb.TenantKey{{ID: f.tenant.ID}, {Slug: f.tenant.Slug}} {
 			a, err := db.Access(ctx, user, tenant)
 			must(t, err)
-			same(t, "user", *a.User, *f.user)
+			same(t, "user", a.User.ID+a.User.Email+a.User.OAuthID+a.User.CreatedAt.String(), f.user.ID+f.user.Email+f.user.OAuthID+f.user.CreatedAt.String())
 			same(t, "tenant", *a.Tenant, *f.tenant)
 			same(t, "membership", *a.Membership, *f.owner)
 			same(t, "tenant's plan", a.TenantPlan.Name, "Free")

@@ -149,11 +149,16 @@ func lists(t *testing.T, db *hostdb.DB) {
 		n++
 	}
 	same(t, "All with a limit", n, 150)
+	for _, err := range db.Jobs.All(ctx, hostdb.Limit(5000)) {
+		must(t, err)
+	}
 	for field, filter := range map[string]hostdb.Filter{"colour": hostdb.Where("colour", "red"), "status": hostdb.Where("status", 1),
 		"attempts": hostdb.Where("attempts", "1"), "limit": hostdb.Limit(-1), "after": hostdb.After("\xff"), "turn": hostdb.Where("turn", 1)} {
 		_, err := db.Jobs.List(ctx, filter)
 		refused(t, err, hostdb.ErrInvalid, field)
 	}
+	_, err = db.Jobs.List(ctx, hostdb.Limit(1001)) // All would page
+	refused(t, err, hostdb.ErrInvalid, "limit")
 	_, err = db.Tenants.List(ctx, hostdb.Where("db_url", "postgres://"))
 	refused(t, err, hostdb.ErrInvalid, "db_url")
 }

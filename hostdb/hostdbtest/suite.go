@@ -16,6 +16,9 @@ func Run(t *testing.T, open func(t *testing.T) *hostdb.DB) {
 	}{
 		{"what is written is read back", roundTrips},
 		{"empty fields get their defaults", defaults},
+		{"what is made new is open", constructors},
+		{"a row that lacks a column isn't written back", partialRows},
+		{"what safety rests on is there", verified},
 		{"input is refused with the field", refusals},
 		{"keys are unique", uniqueness},
 		{"references hold", references},
