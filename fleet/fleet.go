@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,9 @@ type Config struct {
 	// NoTemplate has each new database migrated by itself. By default the migrations run once, on a template that new databases are
 	// copies of: on PostgreSQL a closed database beside them, tenantdb_template_…, made anew when the migrations change.
 	NoTemplate bool
+	// ReservedSlugs are the slugs that no new tenant gets, and no tenant is renamed to; tenants that have one keep it. Nil:
+	// DefaultReservedSlugs. Empty and not nil: none.
+	ReservedSlugs []string
 	// Lease is how long work on a tenant stays a process's own without a sign of life in the host database, at least 100 ms.
 	// Default 1 min: after a crash others wait that long.
 	Lease time.Duration
@@ -69,6 +73,8 @@ type Fleet struct {
 	lease  time.Duration
 	others time.Duration // Config.WaitForOthers
 	logger *slog.Logger
+
+	refusedSlugs []string
 }
 
 // New checks the configuration and makes a Fleet. Unless Config.SharedRole is set it asks a PostgreSQL server whether its role may
@@ -91,11 +97,14 @@ func New(cfg Config) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fleet: Config.Migrations: %w", err)
 	}
+	if cfg.ReservedSlugs == nil {
+		cfg.ReservedSlugs = DefaultReservedSlugs()
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(), lease: cfg.Lease, others: cfg.WaitForOthers,
-		logger: cfg.Logger}
+		logger: cfg.Logger, refusedSlugs: slices.Clone(cfg.ReservedSlugs)}
 	withTemplate := len(schema.migrations) > 0 && !cfg.NoTemplate
 	if strings.HasPrefix(cfg.Server.Reveal(), "sqlite:") {
 		f.server = &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate}

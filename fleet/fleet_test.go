@@ -349,8 +349,8 @@ func TestProvisionRefusesBadSpecsAndLeavesNothing(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		f := w.fleet(t, schema)
 		for field, spec := range map[string]fleet.Spec{
-			"Slug":       {Slug: `"; DROP DATABASE postgres; --`, OwnerID: w.owner.ID},
-			"Spec.Slug":  {Slug: strings.Repeat("0", 32), OwnerID: w.owner.ID},
+			"slug: ":     {Slug: `"; DROP DATABASE postgres; --`, OwnerID: w.owner.ID},
+			"slug":       {Slug: strings.Repeat("0", 32), OwnerID: w.owner.ID},
 			"OwnerID":    {Slug: "acme", OwnerID: hostdb.NewID()},
 			"Spec.Owner": {Slug: "acme"},
 		} {

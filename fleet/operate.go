@@ -34,14 +34,17 @@ func (f *Fleet) Maintenance(ctx context.Context, tenantID string, on bool) error
 }
 
 // Rename gives a tenant another slug, another name, or both; an empty one stays as it is. The database is named after the
-// tenant's id, so that requests go on. Errors: hostdb.ErrNotFound; hostdb.ErrInvalid; hostdb.ErrConflict for a slug that another
-// tenant has, and for a dropped tenant.
+// tenant's id, so that requests go on. Errors: hostdb.ErrNotFound; hostdb.ErrInvalid, for one of Config.ReservedSlugs
+// too; hostdb.ErrConflict for a slug that another tenant has, and for a dropped tenant.
 func (f *Fleet) Rename(ctx context.Context, tenantID, slug, name string) error {
 	err := f.edit(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
 		if tenant.Status == hostdb.TenantDropped {
 			return fmt.Errorf("its status is %s: %w", tenant.Status, hostdb.ErrConflict)
 		}
-		if slug != "" {
+		if slug != "" && slug != tenant.Slug {
+			if err := f.checkSlug(slug); err != nil {
+				return err
+			}
 			tenant.Slug = slug
 		}
 		if name != "" {

@@ -92,6 +92,18 @@ func (s *postgresServer) check() error {
 	return r.missing(true)
 }
 
+func (s *postgresServer) list(ctx context.Context) (ids []string, err error) {
+	err = s.admins.use(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, "SELECT substr(datname, length($1) + 1) FROM pg_database WHERE datname ~ ('^' || $1 || '[0-9a-f]{32}$')", databaseOf(""))
+		if err != nil {
+			return err
+		}
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return ids, err
+}
+
 func (s *postgresServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (version int64, err error) {
 	err = s.admins.use(ctx, func(conn *pgx.Conn) error {
 		if hasRole(tenant) {

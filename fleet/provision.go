@@ -10,7 +10,7 @@ import (
 
 // Spec describes a tenant to be.
 type Spec struct {
-	// Slug is the tenant's name in URLs: lower-case letters, digits and inner hyphens, at most 63.
+	// Slug is the tenant's name in URLs: lower-case letters, digits and inner hyphens, at most 63, and none of Config.ReservedSlugs.
 	Slug string
 	// Name is what people read. Default: Slug.
 	Name string
@@ -25,7 +25,8 @@ type Spec struct {
 // Provision creates a tenant: its row in the catalog, its database with the schema, what Config.Seed adds, the owner's membership. The
 // tenant opens with the last step, all of whose changes are one transaction. The work is recorded as a job with JobTenant, and each of
 // its steps may run twice: after a failure or a crash the next Provision of the same slug by the same owner goes on, or a worker with
-// RunJob; Drop undoes what there is. While another process provisions the slug, Provision waits. Errors: hostdb.ErrConflict for a slug
+// RunJob; Drop undoes what there is. While another process provisions the slug, Provision waits. Errors: hostdb.ErrInvalid, in a *hostdb.FieldError on "slug", for a slug outside the
+// grammar or one of Config.ReservedSlugs; hostdb.ErrConflict for a slug
 // that another tenant has, or that another owner has reserved; hostdb.ErrNotFound for an unknown owner, or plan of a Trial.
 func (f *Fleet) Provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog, error) {
 	tenant, err := f.provision(ctx, spec)
@@ -63,8 +64,8 @@ func (f *Fleet) provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog
 
 // checkSpec fills in the defaults and refuses what can't become a tenant.
 func (f *Fleet) checkSpec(ctx context.Context, spec *Spec) error {
-	if !hostdb.ValidSlug(spec.Slug) {
-		return errors.New("Spec.Slug: give 1 to 63 lower-case letters, digits and inner hyphens, not 32 hex digits")
+	if err := f.checkSlug(spec.Slug); err != nil {
+		return err
 	}
 	if _, err := f.host.Users.Get(ctx, spec.OwnerID); err != nil {
 		return fmt.Errorf("Spec.OwnerID: %w", err)
@@ -80,7 +81,7 @@ func (f *Fleet) checkSpec(ctx context.Context, spec *Spec) error {
 	}
 	plan, err := f.host.Plans.Get(ctx, spec.PlanTier)
 	if err == nil && plan.TrialDays == 0 {
-		err = errors.New("the plan has no trial")
+		err = &hostdb.FieldError{Field: "trial_days", Err: hostdb.ErrInvalid, Reason: "the plan has no trial"}
 	}
 	if err != nil {
 		return fmt.Errorf("Spec.Trial: plan %q: %w", spec.PlanTier, err)

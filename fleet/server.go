@@ -12,6 +12,8 @@ type server interface {
 	address(tenantID string) (hostdb.Secret, error)
 	// owns reports whether a tenant's db_url is one that address made.
 	owns(tenant *hostdb.TenantCatalog) bool
+	// list returns the ids in the names of the tenants' databases that are there.
+	list(ctx context.Context) ([]string, error)
 	// create creates the database, and returns its schema's version: unknown where it isn't fresh from a template. One that exists
 	// already is not an error.
 	create(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error)

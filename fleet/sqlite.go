@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/pressly/goose/v3"
@@ -37,6 +38,21 @@ func (s *sqliteServer) owns(tenant *hostdb.TenantCatalog) bool {
 
 // fileOf is the name of a tenant's file.
 func fileOf(tenantID string) string { return tenantID + ".db" }
+
+func (s *sqliteServer) list(context.Context) (ids []string, err error) {
+	root, err := s.pool.SQLiteRoot()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	files, err := fs.ReadDir(root.FS(), ".")
+	for _, file := range files {
+		if id, found := strings.CutSuffix(file.Name(), fileOf("")); found && hostdb.ValidID(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
 
 // create writes the file beside its place and links it there, so that a half-written one is never found.
 func (s *sqliteServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error) {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
@@ -25,8 +27,9 @@ type doctorCmd struct {
 // Help is the long help.
 func (*doctorCmd) Help() string {
 	return `It changes nothing. It exits with 1 if something is wrong with the host database or the sum of connections, with 2 if only tenants are
-concerned: a database that doesn't answer, a tenant without an active owner. A risk is something that works and is less safe than it
-could be, such as tenants that share a role; it doesn't change the exit code.`
+concerned: a database that isn't there or doesn't answer, a tenant without an active owner. Databases that look like tenants' and have no
+row in the catalog are noted: after the host database was restored from a backup they are tenants that are newer than it. A risk is
+something that works and is less safe than it could be, such as tenants that share a role. Neither changes the exit code.`
 }
 
 // finding is what one look found.
@@ -38,6 +41,7 @@ type finding struct {
 const (
 	fine  = "ok"
 	risky = "risk" // it works, and is less safe than it could be
+	note  = "note" // to be looked at; it may be right
 	wrong = "wrong"
 )
 
@@ -63,6 +67,8 @@ func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error 
 	d.schema(ctx)
 	d.hostServer(ctx)
 	d.feed(ctx)
+	d.integrity(ctx)
+	d.inventory(ctx)
 	if err := d.catalog(ctx); err != nil {
 		return err
 	}
@@ -82,6 +88,7 @@ type doctor struct {
 	pool     *tenantdb.Pool
 	findings []finding
 	sick     int                    // tenants with something wrong
+	missing  map[string]bool        // tenants whose database isn't there
 	servers  map[string]*serverLoad // by host:port
 	roles    map[serverRole]int     // how many databases each role connects to, the host's included
 	exposed  int                    // tenants' databases to which every role may connect
@@ -158,6 +165,52 @@ func (d *doctor) clock(before, after, theirs time.Time) {
 	d.add("clock", status, "here %s, the host database's %s: %v apart", cell(before), cell(theirs), off)
 }
 
+// integrity reports what the schema lacks that safety rests on, with what mends it.
+func (d *doctor) integrity(ctx context.Context) {
+	faults, err := d.host.Verify(ctx)
+	if err != nil {
+		d.add("integrity", wrong, "%v", err)
+		return
+	}
+	for _, fault := range faults {
+		d.add("integrity", wrong, "%s", fault)
+	}
+	if len(faults) == 0 {
+		d.add("integrity", fine, "triggers, keys and constraints are there and enabled")
+	}
+}
+
+// maxStrays is how many databases without a row are named.
+const maxStrays = 20
+
+// inventory compares the catalog with the databases that are there.
+func (d *doctor) inventory(ctx context.Context) {
+	f, err := d.s.fleetOn(d.host, d.pool, "", nothingNew)
+	if err == nil {
+		var found fleet.Inventory
+		if found, err = f.Inventory(ctx); err == nil {
+			d.compare(found)
+			return
+		}
+	}
+	d.add("databases", wrong, "they can't be listed: %v", err)
+}
+
+func (d *doctor) compare(found fleet.Inventory) {
+	d.missing = make(map[string]bool)
+	for _, tenant := range found.Missing {
+		d.missing[tenant.ID] = true
+	}
+	if len(found.Strays) == 0 {
+		d.add("databases", fine, "each has a row in the catalog")
+		return
+	}
+	slices.Sort(found.Strays)
+	names := strings.Join(found.Strays[:min(maxStrays, len(found.Strays))], ", ")
+	d.add("databases", note, "%d without a row in the catalog, of tenants with these ids: %s. They may be another product's. After a restore of the "+
+		"host database they are what it has forgotten: add the rows again, or drop the databases", len(found.Strays), names)
+}
+
 // feed waits for the first look for changes.
 func (d *doctor) feed(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -168,7 +221,7 @@ func (d *doctor) feed(ctx context.Context) {
 			d.add("feed", wrong, "%v", err)
 			return
 		}
-		if delivery.Reset {
+		if delivery.Reset && !delivery.PolledAt.IsZero() {
 			d.add("feed", fine, "changes are delivered, the first after %v", time.Since(began).Round(time.Millisecond))
 			return
 		}

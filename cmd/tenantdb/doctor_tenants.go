@@ -128,6 +128,9 @@ func (d *doctor) examine(ctx context.Context, mu *sync.Mutex, tenant *hostdb.Ten
 	if len(owners) == 0 {
 		problem = "it has no active owner; "
 	}
+	if d.missing[tenant.ID] {
+		return problem + "its database isn't there: restore it, or drop the tenant"
+	}
 	if err := d.reach(ctx, mu, tenant); err != nil {
 		problem += "its database can't be reached: " + err.Error()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,5 +137,56 @@ func TestDoctorFindsTwoTenantsWithOneDatabase(t *testing.T) {
 		if !strings.Contains(out, "its db_url is the database of tenant") {
 			t.Errorf("doctor: %s", out)
 		}
+	})
+}
+
+func TestDoctorNamesADisabledTriggerAndItsFix(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		driver, source := "pgx", o.host().URI()
+		statement, want := "ALTER TABLE core_memberships DISABLE TRIGGER core_memberships_changed", "ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_changed"
+		if file, found := strings.CutPrefix(source, "sqlite:"); found {
+			driver, source, statement, want = "sqlite", file, "DROP TRIGGER core_memberships_deleted", "core_memberships_deleted is missing"
+		}
+		db, err := sql.Open(driver, source)
+		must(t, err)
+		defer db.Close()
+		_, err = db.Exec(statement)
+		must(t, err)
+		found := o.findings(1)
+		for _, check := range []string{"integrity", "feed"} {
+			if detail := found[check]["detail"].(string); found[check]["status"] != wrong || !strings.Contains(detail, want) {
+				t.Errorf("%s: %v; want it to say %q", check, found[check], want)
+			}
+		}
+	})
+}
+
+func TestDoctorComparesTheCatalogWithTheDatabases(t *testing.T) {
+	onSQLite(t, func(t *testing.T, o *operator) {
+		o.tenants("acme", "globex")
+		host := o.host()
+		acme, err := host.Tenants.BySlug(t.Context(), "acme")
+		must(t, err)
+		stray := hostdb.NewID()
+		must(t, os.Rename(filepath.Join(o.dir, "tenants", acme.ID+".db"), filepath.Join(o.dir, "tenants", stray+".db")))
+		found := o.findings(2)
+		if detail := found["databases"]["detail"].(string); found["databases"]["status"] != note || !strings.Contains(detail, "1 without a row") || !strings.Contains(detail, stray) {
+			t.Errorf("databases: %v", found["databases"])
+		}
+		if detail := found["tenant acme"]["detail"].(string); !strings.Contains(detail, "isn't there") {
+			t.Errorf("tenant acme: %v", found["tenant acme"])
+		}
+	})
+}
+
+func TestReservedSlugsCanBeReplaced(t *testing.T) {
+	onSQLite(t, func(t *testing.T, o *operator) {
+		create := []string{"tenant", "create", "www", "--owner-email=ann@example.com", "--empty"}
+		o.fails(1, "slug: is reserved", create...)
+		o.fails(1, "slug: is reserved", append(create, "--reserved-slugs=www,mine")...)
+		o.ok(append(create, "--reserved-slugs=mine")...)
+		o.fails(1, "slug: is reserved", "tenant", "rename", "www", "--slug=api")
+		o.env["TENANTDB_RESERVED_SLUGS"] = "none"
+		o.ok("tenant", "rename", "www", "--slug=api")
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,8 +95,9 @@ func (s *session) openPool() (*tenantdb.Pool, error) {
 
 // provisioning says how databases are made. A program of the product's own that provisions has the same in its fleet.Config.
 type provisioning struct {
-	SharedRole bool `env:"TENANTDB_SHARED_ROLE" help:"On PostgreSQL new tenants connect as the server's own role, instead of each as a role of its own."`
-	NoTemplate bool `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
+	SharedRole    bool     `env:"TENANTDB_SHARED_ROLE" help:"On PostgreSQL new tenants connect as the server's own role, instead of each as a role of its own."`
+	ReservedSlugs []string `env:"TENANTDB_RESERVED_SLUGS" placeholder:"SLUG,…" help:"Slugs that no tenant gets, instead of the library's own list (www, api, login, …). none: any may be had."`
+	NoTemplate    bool     `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
 }
 
 // nothingNew is for commands that create no tenant, and don't ask the server whether its role may create roles.
@@ -107,8 +109,16 @@ func (s *session) openFleet(host *hostdb.DB, migrations string, how provisioning
 	if err != nil {
 		return nil, err
 	}
+	return s.fleetOn(host, pool, migrations, how)
+}
+
+// fleetOn is openFleet with a pool that is there.
+func (s *session) fleetOn(host *hostdb.DB, pool *tenantdb.Pool, migrations string, how provisioning) (*fleet.Fleet, error) {
 	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL")), SharedRole: how.SharedRole,
-		NoTemplate: how.NoTemplate}
+		NoTemplate: how.NoTemplate, ReservedSlugs: how.ReservedSlugs}
+	if slices.Equal(how.ReservedSlugs, []string{"none"}) {
+		cfg.ReservedSlugs = []string{}
+	}
 	if migrations != "" {
 		if info, err := os.Stat(migrations); err != nil || !info.IsDir() {
 			return nil, fmt.Errorf("--migrations: %s is not a folder", migrations)

@@ -74,7 +74,7 @@ func TestTenantsAreNamedBySlugOrIDAndByNothingElse(t *testing.T) {
 		o.fails(1, "neither a slug", "tenant", "show", `"; DROP DATABASE postgres; --`)
 		o.fails(1, "not found", "tenant", "show", "globex")
 		o.fails(1, "not found", "tenant", "suspend", strings.Repeat("0", 32))
-		o.fails(1, "Slug", "tenant", "create", `";DROP`, "--owner-email=ann@example.com", "--empty")
+		o.fails(1, "slug", "tenant", "create", `";DROP`, "--owner-email=ann@example.com", "--empty")
 		o.fails(1, "conflict", "tenant", "create", "acme", "--owner-email=ann@example.com", "--empty")
 		o.fails(1, "conflict", "tenant", "maintenance", suspended(o, "acme"), "on")
 		o.fails(1, "not found", "tenant", "create", "globex", "--owner-email=nobody@example.com", "--empty")
