@@ -22,6 +22,7 @@ import (
 // dump is a database of a server of its own, whose transaction ids are far beyond a fresh server's, as pg_dump writes it.
 func dump(t *testing.T, fill func(db *hostdb.DB)) (content []byte) {
 	t.Helper()
+	t.Setenv(pgtest.VersionEnv, "") // only the system's servers come with pg_dump
 	server := pgtest.Start(t)
 	given := server.Database(t)
 	_, err := rawURL(t, given).Exec("DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")

@@ -147,7 +147,8 @@ func TestTheNameOfTheSQLiteFileIsTheSeeds(t *testing.T) {
 func TestFromEnvNamesTheVariable(t *testing.T) {
 	server, err := url.Parse(pgtest.Database(t))
 	must(t, err)
-	good := map[string]string{"DB_HOST": server.Hostname(), "DB_PORT": server.Port(), "DB_PASS": "pgtest"}
+	password, _ := server.User.Password()
+	good := map[string]string{"DB_HOST": server.Hostname(), "DB_PORT": server.Port(), "DB_USER": server.User.Username(), "DB_PASS": password}
 	for _, c := range []struct {
 		name, value string
 		kind        error

@@ -93,11 +93,16 @@ func (s *session) openPool() (*tenantdb.Pool, error) {
 	return pool, nil
 }
 
+// naming says which slugs a tenant may have.
+type naming struct {
+	ReservedSlugs []string `env:"TENANTDB_RESERVED_SLUGS" placeholder:"SLUG,…" help:"Slugs that no tenant gets, instead of the library's own list (www, api, login, …). none: any may be had."`
+}
+
 // provisioning says how databases are made. A program of the product's own that provisions has the same in its fleet.Config.
 type provisioning struct {
-	SharedRole    bool     `env:"TENANTDB_SHARED_ROLE" help:"On PostgreSQL new tenants connect as the server's own role, instead of each as a role of its own."`
-	ReservedSlugs []string `env:"TENANTDB_RESERVED_SLUGS" placeholder:"SLUG,…" help:"Slugs that no tenant gets, instead of the library's own list (www, api, login, …). none: any may be had."`
-	NoTemplate    bool     `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
+	naming
+	SharedRole bool `env:"TENANTDB_SHARED_ROLE" help:"On PostgreSQL new tenants connect as the server's own role, instead of each as a role of its own."`
+	NoTemplate bool `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
 }
 
 // nothingNew is for commands that create no tenant, and don't ask the server whether its role may create roles.

@@ -86,11 +86,16 @@ type tenantArg struct {
 
 // change does something to the tenant by the fleet, and prints it as it is then.
 func (c tenantArg) change(ctx context.Context, s *session, host *hostdb.DB, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
+	return c.changeWith(ctx, s, host, nothingNew, do)
+}
+
+// changeWith is change by a fleet that is made so.
+func (c tenantArg) changeWith(ctx context.Context, s *session, host *hostdb.DB, how provisioning, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err
 	}
-	f, err := s.openFleet(host, "", nothingNew)
+	f, err := s.openFleet(host, "", how)
 	if err != nil {
 		return err
 	}
@@ -149,6 +154,7 @@ type tenantRenameCmd struct {
 	tenantArg
 	Slug string `help:"The new slug."`
 	Name string `help:"The new name."`
+	naming
 }
 
 // Run runs the command.
@@ -156,7 +162,9 @@ func (c *tenantRenameCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if c.Slug == "" && c.Name == "" {
 		return errors.New("give --slug, --name or both")
 	}
-	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	how := nothingNew
+	how.naming = c.naming
+	return c.changeWith(ctx, s, host, how, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Rename(ctx, t.ID, c.Slug, c.Name)
 	})
 }
