@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -70,25 +71,23 @@ handler keeps open with the same journal mode. 32 clients. Aimed at: ≥ 0.95.`,
 }
 
 func openSQLite(b *Bench) (*Comparison, error) {
-	dir, err := b.folder()
+	bareFile, err := fillFile(b)
+	if err != nil {
+		return nil, err
+	}
+	wholeFile, err := fillFile(b)
 	if err != nil {
 		return nil, err
 	}
 	c := &Comparison{Bases: []string{oneFile}, Columns: queryColumns}
 	what := servedBy{Kind: wholeOnFile}
-	token, err := enroll(b, &what, []string{"sqlite:" + fileTenant})
+	token, err := enroll(b, &what, []string{"sqlite:" + wholeFile})
 	if err != nil {
-		return nil, err
-	}
-	if err := fillFile(b, what.Dir); err != nil {
-		return nil, err
-	}
-	if err := fillFile(b, dir); err != nil {
 		return nil, err
 	}
 	answers := [][]byte{[]byte(fileTenant)}
 	bare := &target{requests: [][]byte{wireRequest(tenantIndex, strconv.Itoa(0))}, answers: answers}
-	if bare.server, err = startChild(b, servedBy{Kind: oneFile, Dir: filepath.Join(dir, fileTenant)}); err != nil {
+	if bare.server, err = startChild(b, servedBy{Kind: oneFile, Dir: bareFile}); err != nil {
 		return nil, err
 	}
 	whole := &target{requests: [][]byte{wireRequest("Authorization", "Bearer "+token, tenantHeader, slug(0))}, answers: answers}
@@ -102,33 +101,34 @@ func openSQLite(b *Bench) (*Comparison, error) {
 	return c, nil
 }
 
-// fileTenant is the one tenant's file.
+// fileTenant is the name of the one tenant's file.
 const fileTenant = "0123456789abcdef0123456789abcdef.db"
 
-// fillFile makes the tenant's file as tenantdb's pool makes it.
-func fillFile(b *Bench, dir string) error {
+// fillFile makes a tenant's file, in a folder of its own, as tenantdb's pool makes it, and returns its path.
+func fillFile(b *Bench) (path string, err error) {
+	dir, err := b.folder()
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, fileTenant)
+	if err := os.WriteFile(path, nil, 0o600); err != nil { // a tenant's file is created before its first lease
+		return "", err
+	}
 	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: dir})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = pool.Close(b.ctx) }()
-	root, err := pool.SQLiteRoot()
+	lease, err := pool.Lease(catalogOf("sqlite:" + path))
 	if err != nil {
-		return err
-	}
-	if err := root.WriteFile(fileTenant, nil, 0o600); err != nil { // a tenant's file is created before its first lease
-		return err
-	}
-	lease, err := pool.Lease(catalogOf("sqlite:" + fileTenant))
-	if err != nil {
-		return err
+		return "", err
 	}
 	defer lease.Release()
 	for _, text := range []string{"CREATE TABLE notes (id INTEGER PRIMARY KEY, name TEXT NOT NULL, body TEXT NOT NULL)",
 		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO notes SELECT i, '" + fileTenant + "', 'note ' || i FROM n"} {
 		if _, err := lease.DB().ExecContext(b.ctx, text); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	return path, nil
 }
