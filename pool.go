@@ -47,9 +47,16 @@ type PoolConfig struct {
 	// Replicas is how many processes with this configuration share the servers: each takes a budget / Replicas, rounded down.
 	// Default 1.
 	Replicas int
-	// AcquireTimeout is how long a query waits for a connection before it fails with ErrBusy. Default 5 s; the query's context
-	// may end the wait sooner.
+	// AcquireTimeout is how long a query waits for a connection before it fails with ErrBusy, or with ErrTenantUnavailable where all
+	// that it waits for is an answer of the server. Default 5 s; the query's context may end the wait sooner.
 	AcquireTimeout time.Duration
+	// ConnectTimeout is how long opening a PostgreSQL connection may take, the TLS handshake and the sign-in included. Queries that wait
+	// for it fail with ErrTenantUnavailable then. Give less than AcquireTimeout. A db_url's connect_timeout can only shorten it. Default 2 s.
+	ConnectTimeout time.Duration
+	// ServerRetry is how long at most a PostgreSQL server that doesn't answer, or that has no place for a connection, is left alone
+	// before it is tried again with one. Service is back within ServerRetry + ConnectTimeout of the server's return. Give more where
+	// many processes share a server that is slow to start. Default 1 s.
+	ServerRetry time.Duration
 	// ResetAlways has every PostgreSQL connection reset between borrowers (see PGX), not only one whose session is known to have
 	// changed. It costs a round trip for each query outside a transaction.
 	ResetAlways bool
@@ -74,6 +81,8 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	orElse(&c.Replicas, 1)
 	orElse(&c.MaxIdleTenants, 10_000)
 	orElse(&c.AcquireTimeout, 5*time.Second)
+	orElse(&c.ConnectTimeout, 2*time.Second)
+	orElse(&c.ServerRetry, time.Second)
 	return c
 }
 
@@ -132,7 +141,8 @@ type engine interface {
 func NewPool(cfg PoolConfig) (*Pool, error) {
 	cfg = cfg.withDefaults()
 	for field, v := range map[string]int{"MaxOpenSQLite": cfg.MaxOpenSQLite, "SQLiteReaders": cfg.SQLiteReaders, "MaxConns": cfg.MaxConns,
-		"Replicas": cfg.Replicas, "MaxIdleTenants": cfg.MaxIdleTenants, "AcquireTimeout": int(cfg.AcquireTimeout)} {
+		"Replicas": cfg.Replicas, "MaxIdleTenants": cfg.MaxIdleTenants, "AcquireTimeout": int(cfg.AcquireTimeout),
+		"ConnectTimeout": int(cfg.ConnectTimeout), "ServerRetry": int(cfg.ServerRetry)} {
 		if v < 1 {
 			return nil, fmt.Errorf("tenantdb: PoolConfig.%s: can't be negative", field)
 		}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +60,8 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 		Budgets:        budgets,
 		TenantCap:      p.cfg.MaxConnsPerTenant,
 		AcquireTimeout: p.cfg.AcquireTimeout,
+		DialTimeout:    p.cfg.ConnectTimeout,
+		ServerRetry:    p.cfg.ServerRetry,
 	})
 }
 
@@ -249,28 +250,6 @@ func awaitEnd(conn net.Conn) error {
 	}
 }
 
-func isTimeout(err error) bool {
-	var netErr net.Error
-	return errors.As(err, &netErr) && netErr.Timeout()
-}
-
-// classifyPG tells whose fault a failed dial is.
-func classifyPG(err error) keyedpool.Fault {
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
-		return keyedpool.ServerFault
-	}
-	switch {
-	case errors.Is(err, errTenantFull):
-		return keyedpool.TenantFull
-	case pgErr.Code == tooManyConnections:
-		return keyedpool.Backpressure
-	case strings.HasPrefix(pgErr.Code, "57P"): // shutting down, starting up
-		return keyedpool.ServerFault
-	}
-	return keyedpool.TenantFault // no such database, wrong password, no right to connect, …
-}
-
 // newPGTenant prepares a tenant's database.
 func newPGTenant(t *tenantDB, url hostdb.Secret) (engine, error) {
 	p := &PGX{tenant: t}
@@ -404,9 +383,6 @@ func (p *PGX) alive(ctx context.Context, owner *keyedpool.Owner, conn pgConn, no
 			return conn, ctx.Err()
 		}
 		next, err := p.lease.Acquire(bounded, owner)
-		if err != nil && bounded.Err() != nil && ctx.Err() == nil { // nobody cancelled it
-			return next, because(ErrBusy, err)
-		}
 		if err != nil {
 			return next, explainPG(err)
 		}

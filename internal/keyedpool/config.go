@@ -62,11 +62,13 @@ type Config[T comparable, C any] struct {
 	// Default 1 h.
 	MaxLifetime time.Duration
 
-	// BackoffMin is the pause of a tenant's dials after its first failure, and of a server's after its breaker opened; it
-	// doubles up to BackoffMax, with jitter. Defaults 100 ms and 30 s.
+	// BackoffMin is the pause of a tenant's dials after its first failure, and of a server's after its breaker opened or it had no
+	// place. It doubles, with jitter, up to BackoffMax for a tenant and ServerRetry for a server. Default 100 ms.
 	BackoffMin time.Duration
-	// BackoffMax bounds BackoffMin's growth.
+	// BackoffMax bounds the pause of a tenant's dials. Default 30 s.
 	BackoffMax time.Duration
+	// ServerRetry bounds the pause of a server's dials, however long it has been away or full. Default 1 s.
+	ServerRetry time.Duration
 	// BreakerThreshold is how many failures of a server in a row open its breaker. Default 5.
 	BreakerThreshold int
 }
@@ -132,6 +134,7 @@ func (c *Config[T, C]) fillDurations() error {
 		{&c.MaxLifetime, time.Hour, "MaxLifetime"},
 		{&c.BackoffMin, 100 * time.Millisecond, "BackoffMin"},
 		{&c.BackoffMax, 30 * time.Second, "BackoffMax"},
+		{&c.ServerRetry, time.Second, "ServerRetry"},
 	} {
 		if *d.value < 0 {
 			return fmt.Errorf("keyedpool: Config.%s is negative", d.name)

@@ -37,6 +37,7 @@ func TestConfigRefusesWhatMakesNoSense(t *testing.T) {
 		"MaxLifetime":       func(c *Config[string, int]) { c.MaxLifetime = -1 },
 		"BackoffMin":        func(c *Config[string, int]) { c.BackoffMin = -1 },
 		"BackoffMax":        func(c *Config[string, int]) { c.BackoffMax = -1 },
+		"ServerRetry":       func(c *Config[string, int]) { c.ServerRetry = -1 },
 	} {
 		cfg := minimal()
 		spoil(&cfg)
@@ -65,6 +66,7 @@ func TestConfigDefaultsAreThoseDocumented(t *testing.T) {
 		"MaxLifetime":      cfg.MaxLifetime == time.Hour,
 		"BackoffMin":       cfg.BackoffMin == 100*time.Millisecond,
 		"BackoffMax":       cfg.BackoffMax == 30*time.Second,
+		"ServerRetry":      cfg.ServerRetry == time.Second,
 		"Classify":         cfg.Classify(errors.New("any")) == ServerFault,
 	} {
 		if !ok {

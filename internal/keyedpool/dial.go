@@ -62,7 +62,7 @@ func (p *Pool[T, C]) dial(ctx context.Context, db *database[T, C]) (value C, fau
 func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	now := s.pool.now()
 	s.breaker.answered()
-	s.full = backoff{}
+	s.roomSeen()
 	db.backoff = backoff{}
 	c := &conn[T, C]{
 		db: db, value: value, state: leased, index: len(s.conns),
@@ -104,10 +104,9 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 		}
 	case Backpressure:
 		s.breaker.answered()
-		s.full.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
-		s.ceiling = max(s.used, 1)
+		s.noRoom(now, err)
 	default:
-		s.breaker.failed(probe, now, cfg.BackoffMin, cfg.BackoffMax, err)
+		s.breaker.failed(probe, now, cfg.BackoffMin, cfg.ServerRetry, err)
 		if db.live == 0 {
 			s.failAll(db, s.refusal(db, ErrServerUnavailable, err, 0))
 		}
@@ -162,6 +161,7 @@ func (s *server[T, C]) setAlarm(now time.Duration) {
 		}
 	}
 	sooner(&s.full)
+	sooner(&s.above)
 	sooner(&s.breaker.trips)
 	for e := s.paused.front; e != nil; e = e.next {
 		sooner(&e.value.backoff)
@@ -175,16 +175,13 @@ func (s *server[T, C]) setAlarm(now time.Duration) {
 	}
 }
 
-// resume goes on after a pause. Where no connection of ours can make a place on a full server, one more is tried.
+// resume goes on after a pause.
 func (s *server[T, C]) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.pool.now()
 	s.reviewPaused()
 	s.setAlarm(now)
-	if s.full.failures > 0 && !s.full.waiting(now) && s.victims.first() == nil {
-		s.ceiling = min(s.ceiling+1, s.budget)
-	}
 	s.pump()
 }
 

@@ -29,8 +29,10 @@
 //
 // A dial runs on its own goroutine with its own timeout; a caller who leaves does not end it, and the connection goes to
 // the next in line. A tenant whose dial fails by its own fault backs off, exponentially, with one probe at the end of each
-// pause; a server that fails several times in a row is left alone the same way by its breaker. A full server (Backpressure)
-// is neither: its dials pause, and whoever waits goes on waiting. Connections that are open keep serving through all this.
+// pause; a server that fails several times in a row is left alone the same way by its breaker, for ServerRetry at most. A full
+// server (Backpressure) is neither: its dials pause, and whoever waits goes on waiting. What it has room for is the ceiling; one
+// place above it is tried at most every ServerRetry, and each success doubles it. Connections that are open keep serving through
+// all this. Who waits too long fails as busy, or with ErrServerUnavailable where all that was waited for were dials.
 //
 // # Structure
 //

@@ -50,13 +50,27 @@ func (r *run) checkRefusal(c *client) {
 		ok = r.faulty && errors.Is(c.err, errTenantBroken) || e.Cause != nil && r.tenantMode[c.tenant] == panics
 		ok = ok || r.faulty && !r.refusedAt[c.tenant].IsZero()
 	case ErrServerUnavailable:
-		ok = r.faulty && errors.Is(c.err, errServerDown)
+		ok = r.faulty && errors.Is(c.err, errServerDown) || (waited == r.plan.acquireTimeout || late) && r.awaitsDial(c)
 	case ErrClosed:
 		ok = r.forcedNow()
 	}
 	if !ok || waited > r.plan.acquireTimeout {
 		r.violated("7: an Acquire of %s failed after %v with %v", c.tenant, waited, c.err)
 	}
+}
+
+// awaitsDial tells whether what a client waits for can be a dial that is under way: its tenant has no connection, and some dial of the
+// server lasted until now.
+func (r *run) awaitsDial(c *client) bool {
+	server := r.targets[c.tenant].server
+	lasts := r.dialedAt[server].Equal(time.Now())
+	for s := range r.sockets {
+		if s.tenant == c.tenant && s.episode == r.episode[c.tenant] && s.state == connected && s.born.Before(time.Now()) {
+			return false
+		}
+		lasts = lasts || s.state == connecting && s.target.server == server
+	}
+	return lasts
 }
 
 // stuck tells whether a client waits for ever: its tenant is at its cap, and every holder waits, the client's owner too.

@@ -81,7 +81,7 @@ func play(t *testing.T, p plan, seen map[string]int) error {
 			Budget: p.budget, TenantCap: p.tenantCap, Reserve: p.reserve, DialSlots: p.slots, Turn: p.turn,
 			AcquireTimeout: p.acquireTimeout, StealAfter: p.steal, NestedAfter: p.nested,
 			DialTimeout: p.dialTimeout, DrainTimeout: p.drainTimeout, IdleTimeout: p.idleTimeout, MaxLifetime: p.lifetime,
-			BackoffMin: p.backoffMin, BackoffMax: 8 * p.backoffMin, BreakerThreshold: p.threshold,
+			BackoffMin: p.backoffMin, BackoffMax: 8 * p.backoffMin, ServerRetry: 8 * p.backoffMin, BreakerThreshold: p.threshold,
 		})
 		if err != nil {
 			w.violated("New: %v", err)

@@ -29,14 +29,13 @@ type server[T comparable, C any] struct {
 	victims   victims[T, C]
 	gauge     gauge
 	breaker   breaker
-	full      backoff // from Backpressure
-	ceiling   int     // the budget, or less where the server had no place for more
-	alarm     *time.Timer
-	ended     bool // the pool is closed: no dial starts any more
-	lapsing   map[*tenant[T, C]]struct{}
-	figures   figures
-	failures  uint64 // dials
-	unsure    uint64 // closes that nobody confirmed
+	room
+	alarm    *time.Timer
+	ended    bool // the pool is closed: no dial starts any more
+	lapsing  map[*tenant[T, C]]struct{}
+	figures  figures
+	failures uint64 // dials
+	unsure   uint64 // closes that nobody confirmed
 }
 
 // newServer returns a server without connections.
@@ -48,7 +47,7 @@ func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
 		budget:  budget,
 		cap:     int32(p.cfg.tenantCap(budget)),
 		reserve: p.cfg.reserve(budget),
-		ceiling: budget,
+		room:    room{ceiling: budget},
 		gauge:   newGauge(budget),
 		breaker: breaker{threshold: p.cfg.BreakerThreshold},
 		lapsing: make(map[*tenant[T, C]]struct{}),
@@ -151,7 +150,7 @@ func (s *server[T, C]) serveNeedy() bool {
 	if db == nil || !s.mayDial() {
 		return false
 	}
-	if s.used < s.ceiling {
+	if s.used < s.limit() {
 		s.dial(db)
 		return true
 	}
@@ -165,13 +164,13 @@ func (s *server[T, C]) serveGrowing() bool {
 		return false
 	}
 	if db := s.impatient.first(); db != nil {
-		if s.used < s.ceiling {
+		if s.used < s.limit() {
 			s.dial(db)
 			return true
 		}
 		return s.mayClose(s.impatient.n) && s.steal()
 	}
-	if s.used+s.reserve >= s.ceiling {
+	if s.used+s.reserve >= s.limit() {
 		return false
 	}
 	s.dial(s.growing.first())
@@ -203,7 +202,7 @@ func (s *server[T, C]) mayClose(wanted int) bool {
 // pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them could be dialed
 // for than places are free or about to be.
 func (s *server[T, C]) pressed() bool {
-	return s.mayDial() && s.mayClose(s.needy.n-(s.ceiling-s.used))
+	return s.mayDial() && s.mayClose(s.needy.n-(s.limit()-s.used))
 }
 
 // mayDial tells whether a dial may start, its place in the budget aside.

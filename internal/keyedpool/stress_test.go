@@ -43,7 +43,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			return nil
 		},
 		Server:   func(string, int) (string, error) { return "server", nil },
-		Classify: classify, Budget: size, BackoffMin: 1, BackoffMax: 1000,
+		Classify: classify, Budget: size, BackoffMin: 1, BackoffMax: 1000, ServerRetry: 1000,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -22,14 +22,8 @@ func (p *Pool[T, C]) sweep() {
 	}
 }
 
-// sweep does so for one server. One that was full is tried with one place more each time.
+// sweep does so for one server.
 func (s *server[T, C]) sweep() {
-	s.mu.Lock()
-	if s.ceiling < s.budget {
-		s.ceiling++
-		s.pump()
-	}
-	s.mu.Unlock()
 	for i := s.sweepBelow(-1); i > 0; {
 		i = s.sweepBelow(i)
 	}

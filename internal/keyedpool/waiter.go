@@ -74,7 +74,7 @@ func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C]
 	}
 	reason := ctx.Err()
 	if errors.Is(reason, context.DeadlineExceeded) {
-		reason = ErrBusy
+		reason = s.lateness(w.db)
 	}
 	return grant[T, C]{err: s.refused(w, s.refusal(w.db, reason, context.Cause(ctx), 0))}
 }
@@ -101,7 +101,7 @@ func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
 	var err *Error
 	switch holds := s.holds(w); {
 	case waited >= s.pool.cfg.AcquireTimeout:
-		err = s.refusal(w.db, ErrBusy, s.full.cause, 0)
+		err = s.refusal(w.db, s.lateness(w.db), s.full.cause, 0)
 		if w.db.backoff.full {
 			err.Cause = w.db.backoff.cause
 		}
@@ -117,6 +117,16 @@ func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
 	s.review(w.db)
 	s.pump()
 	return s.patience(waited)
+}
+
+// lateness is the reason why somebody in a tenant's line has waited too long: every connection is taken, unless all that the wait
+// was for were dials that the server doesn't answer.
+func (s *server[T, C]) lateness(db *database[T, C]) error {
+	slots := s.dialing >= s.pool.cfg.DialSlots && s.used < s.ceiling
+	if db.live == 0 && (db.dialing || slots || s.dialing > 0 && s.dialing == s.used) {
+		return ErrServerUnavailable
+	}
+	return ErrBusy
 }
 
 // holds tells whether a waiter's owner holds a connection of the tenant.

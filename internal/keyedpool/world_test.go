@@ -107,6 +107,7 @@ type world struct {
 	slow       map[string]bool // servers that confirm no close
 	health     map[string]*health
 	refusedAt  map[string]time.Time // when a tenant's dial last failed by its own fault
+	dialedAt   map[string]time.Time // when a dial of a server last ended
 	fullAt     map[string]time.Time // when it last failed for want of room for the tenant
 	needSince  map[string]time.Time // since when a tenant waits without any connection
 	faulty     bool                 // some fault was ever switched on
@@ -129,6 +130,7 @@ func newWorld(p plan) *world {
 		episode: make(map[string]int), drains: make(map[string]int), serverMode: make(map[string]mode), tenantMode: make(map[string]mode),
 		slow: make(map[string]bool), health: make(map[string]*health), refusedAt: make(map[string]time.Time),
 		fullAt:    make(map[string]time.Time),
+		dialedAt:  make(map[string]time.Time),
 		needSince: make(map[string]time.Time),
 	}
 }
@@ -216,6 +218,7 @@ func (w *world) dial(ctx context.Context, tenant string, to target) (*socket, er
 	w.checkCap(tenant)
 	w.checkTurn(s)
 	w.answered(to.server)
+	w.dialedAt[to.server] = time.Now()
 	s.state, s.born, s.freed = connected, time.Now(), time.Now()
 	w.need()
 	return s, nil
@@ -316,6 +319,7 @@ func (w *world) failed(ctx context.Context, s *socket, probe bool, err error) er
 	defer w.need()
 	w.checkCap(s.tenant)
 	delete(w.sockets, s)
+	w.dialedAt[s.target.server] = time.Now()
 	h := w.healthOf(s.target.server)
 	if errors.Is(context.Cause(ctx), context.Canceled) {
 		h.probes = 0
