@@ -57,12 +57,15 @@ var planRelation = relation[PricingPlan]{
 // Plans is the table of pricing plans.
 type Plans struct{ Table[PricingPlan] }
 
-// ByStripePrice returns the plan with this monthly or yearly Stripe price. Errors: ErrNotFound; ErrInvalid.
+// ByStripePrice returns the plan with this monthly or yearly Stripe price; else the plan that had it last. A price that
+// left a plan stays that plan's, since subscriptions go on paying it. Errors: ErrNotFound; ErrInvalid.
 func (t Plans) ByStripePrice(ctx context.Context, price string) (*PricingPlan, error) {
 	if err := (rule{required: true}).text("stripe_price", price); err != nil {
 		return nil, err
 	}
-	return t.one(ctx, "WHERE stripe_price_monthly = $1 OR stripe_price_yearly = $1 ORDER BY id LIMIT 1", price)
+	return t.one(ctx, `WHERE id = coalesce(
+		(SELECT id FROM core_pricing_plans WHERE stripe_price_monthly = $1 OR stripe_price_yearly = $1 ORDER BY id LIMIT 1),
+		(SELECT plan_id FROM host_plan_prices WHERE price = $1))`, price)
 }
 
 // OnSale returns the active plans in the order in which a price list shows them, at most 1,000.

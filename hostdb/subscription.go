@@ -52,6 +52,12 @@ type Subscription struct {
 	LastEventAt   *time.Time
 	LastEventRank int
 	LastEventID   string
+
+	// PlanEvent is the place of the event that PlanTier is from, in the same order (package stripehook).
+	PlanEvent string
+	// InvoiceFailedAt is when Stripe last said that a renewal's payment had failed. A status of active that is older
+	// stands as past_due (package stripehook).
+	InvoiceFailedAt *time.Time
 }
 
 // NewSubscription returns a subscription of a tenant to a plan, with an id. It is SubscriptionIncomplete and admits nobody until its
@@ -99,6 +105,8 @@ var subscriptionRelation = relation[Subscription]{
 		{"last_event_at", func(s *Subscription) any { return &s.LastEventAt }, anyTime},
 		{"last_event_rank", func(s *Subscription) any { return &s.LastEventRank }, rule{most: 1 << 31}},
 		{"last_event_id", func(s *Subscription) any { return &s.LastEventID }, anyText},
+		{"plan_event", func(s *Subscription) any { return &s.PlanEvent }, anyText},
+		{"invoice_failed_at", func(s *Subscription) any { return &s.InvoiceFailedAt }, anyTime},
 	},
 	fill: func(s *Subscription) {
 		orDefault(&s.PlanTier, TierFree)

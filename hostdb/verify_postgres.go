@@ -5,8 +5,9 @@ import "strings"
 // Triggers by table. Those of the first map fire in every session, those of the second in sessions that aren't a replication's.
 var (
 	alwaysTriggers = map[string]string{
-		"core_users":         "core_users_changed core_users_updated core_users_truncated",
-		"core_pricing_plans": "core_pricing_plans_changed core_pricing_plans_updated core_pricing_plans_truncated",
+		"core_users": "core_users_changed core_users_updated core_users_truncated",
+		"core_pricing_plans": "core_pricing_plans_changed core_pricing_plans_updated core_pricing_plans_truncated " +
+			"core_pricing_plans_priced",
 		"core_subscriptions": "core_subscriptions_changed core_subscriptions_updated core_subscriptions_truncated",
 		"core_tenants": "core_tenants_changed core_tenants_updated core_tenants_truncated " +
 			"core_tenants_keep_owner core_tenants_count_insert core_tenants_count",
@@ -22,7 +23,8 @@ var uniqueKeys = strings.Fields("core_users__id core_users__oauth_id core_users_
 	"core_memberships__id core_memberships__user_id__tenant_id core_pricing_plans__id core_subscriptions__id " +
 	"core_subscriptions__stripe_sub_id sys_audit_logs__id sys_jobs__id sys_jobs__dedupe_key core_stripe_webhook_events__id " +
 	"core_stripe_webhook_events__event_id sys_migration_runs__id sys_migration_tenants__id sys_schema_sets__id " +
-	"sys_migration_tenants__run_id__tenant_id sys_migration_tenants__tenant_id host_changes_pkey host_feed_floor_pkey")
+	"sys_migration_tenants__run_id__tenant_id sys_migration_tenants__tenant_id host_changes_pkey host_feed_floor_pkey " +
+	"host_plan_prices__price")
 
 // otherConstraints are the foreign keys, and the checks of what another program might write.
 var otherConstraints = strings.Fields("core_memberships__user_id__fkey core_memberships__tenant_id__fkey " +

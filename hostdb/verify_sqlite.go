@@ -11,7 +11,8 @@ var sqliteObjects = map[string][]string{
 		"core_tenants_inserted core_tenants_updated core_tenants_deleted core_tenants_replacing core_tenants_replacing_update " +
 		"core_memberships_inserted core_memberships_updated core_memberships_deleted core_memberships_replacing " +
 		"core_subscriptions_inserted core_subscriptions_updated core_subscriptions_deleted core_subscriptions_replacing " +
-		"core_subscriptions_replacing_update core_pricing_plans_inserted core_pricing_plans_updated core_pricing_plans_deleted"),
+		"core_subscriptions_replacing_update core_pricing_plans_inserted core_pricing_plans_updated core_pricing_plans_deleted " +
+		"core_pricing_plans_priced_new core_pricing_plans_priced_anew"),
 	"index": strings.Fields("core_users__email sys_jobs__dedupe_key sys_migration_tenants__tenant_id"),
 }
 

@@ -126,6 +126,36 @@ func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, err
 	}
 }
 
+// ExpireParked marks as failed, with a reason, the parked events that arrived longer ago than age: what they wait for
+// didn't come. It returns how many, in steps of 1,000, each a transaction of its own. Replaying them is still possible.
+// Errors: ErrInvalid where age isn't positive.
+func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reason string) (int64, error) {
+	if age <= 0 {
+		return 0, invalid("age", "is not positive")
+	}
+	if err := anyText.text("reason", reason); err != nil {
+		return 0, err
+	}
+	before := firstID(t.s.db.now().Add(-age))
+	for expired := int64(0); ; {
+		n, err := t.s.exec(ctx, `UPDATE core_stripe_webhook_events SET status = 'failed', reason = $2 WHERE id IN (
+			SELECT id FROM core_stripe_webhook_events WHERE id < $1 AND status = 'parked' ORDER BY id LIMIT 1000)`,
+			[]any{before, reason}, nothing)
+		if expired += n; err != nil || n == 0 {
+			return expired, err
+		}
+	}
+}
+
+// ListForSubscription returns the events about a Stripe subscription that have been applied, skipped or parked, ordered
+// by id, at most 1,000. Errors: ErrInvalid.
+func (t WebhookEvents) ListForSubscription(ctx context.Context, stripeSubID string) ([]*StripeWebhookEvent, error) {
+	if err := (rule{required: true}).text("stripe_sub_id", stripeSubID); err != nil {
+		return nil, err
+	}
+	return t.many(ctx, "WHERE stripe_sub_id = $1 AND status <> 'failed' ORDER BY id LIMIT 1000", stripeSubID)
+}
+
 // ByEventID returns the event that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.
 func (t WebhookEvents) ByEventID(ctx context.Context, id string) (*StripeWebhookEvent, error) {
 	if err := (rule{required: true}).text("event_id", id); err != nil {

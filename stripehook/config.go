@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/tenantdb/tenantdb/hostdb"
 )
 
 // Config describes an endpoint. Secrets are needed; the zero value of everything else is safe.
@@ -27,6 +29,17 @@ type Config struct {
 	// Fetcher, where set, is asked for a subscription instead of taking it from the event: by events about it that aren't older than
 	// the second that its row has reached, and by all invoices and sessions.
 	Fetcher Fetcher
+	// Accept, where set, chooses the events that are for this program, where other products share the Stripe account.
+	// Those that it refuses are answered 200, and neither stored nor parked. It is called before anything is written, must
+	// not wait, and may be called again for the same event. An event is accepted if Accept panics. Default: all.
+	Accept func(Event) bool
+	// DenyPaused takes a subscription whose pause_collection is set for paused, so that it admits nobody until Stripe says
+	// that payments are collected again. Default: Stripe's own status counts, which stays active meanwhile, since the
+	// service may be given away for that time (docs.stripe.com/billing/subscriptions/pause-payment).
+	DenyPaused bool
+	// ParkedFor is how long an event waits for the subscription or the tenant that it is about. After that it is recorded
+	// as failed, with the reason. Default 30 days.
+	ParkedFor time.Duration
 	// Logger receives what happens to events (level Info; Warn where one is parked or fails) and refused requests (level Debug):
 	// events' ids and types, nothing else of a payload. Default: none.
 	Logger *slog.Logger
@@ -72,6 +85,8 @@ func (c *Config) validate() error {
 	switch {
 	case c.Tolerance < 0:
 		return errors.New("Tolerance: can't be negative")
+	case c.ParkedFor < 0:
+		return errors.New("ParkedFor: can't be negative")
 	case c.Mode != "" && c.Mode != Live && c.Mode != Test:
 		return errors.New("Mode: give Live, Test or nothing")
 	}
@@ -82,6 +97,9 @@ func (c *Config) validate() error {
 func (c *Config) setDefaults() {
 	if c.Tolerance == 0 {
 		c.Tolerance = defaultTolerance
+	}
+	if c.ParkedFor == 0 {
+		c.ParkedFor = hostdb.WebhookRetention
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -9,29 +9,52 @@ import (
 // decision is what becomes of a subscription's row on an event.
 type decision struct {
 	status string   // the event's: processed, or skipped
-	now    *state   // what the row is to show; nil: it stays as it is
+	now    *state   // what the event, or the answer for it, says; nil: nothing for the row
 	at     position // with it: what the row has reached then
-	plan   bool     // of it, the plan alone: the rest is there
+	part   part     // with it: how much of the row it changes
+	late   int64    // when a renewal's payment failed; 0: it didn't
 }
 
-// decide is all that decides about a row that is there and locked. Ask, nil without a Fetcher, fetches the subscription; its error is
-// the only one. The row isn't changed.
+// part is how much of a row a state changes.
+type part int
+
+const (
+	whole       part = iota // all of it
+	planOnly                // the plan: the rest is there
+	earlierPlan             // the plan, unless the row has one of a later event
+)
+
+// decide is all that decides about a row that is there and locked. Ask, nil without a Fetcher, fetches the subscription.
+// Tied, nil for an event that has been applied before, returns the events of the subscription that are recorded, this one
+// included. Their errors are the only ones. The row isn't changed.
 //
-// A row never goes back behind an event that it has shown, or for which it was fetched: an event at its word changes only what hasn't
-// reached it. What is fetched is newer than all before, so that every event asks which isn't older than the second that was reached.
-func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, error)) (decision, error) {
+// A row never goes back behind an event that it has shown, or for which it was fetched: an event at its word changes only
+// what hasn't reached it. What is fetched is newer than all before, so that every event asks which isn't older than the
+// second that was reached.
+func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, error), tied func() ([]tie, error)) (decision, error) {
 	shown, at, old := reached(row), position{}, decision{status: hostdb.WebhookProcessed}
 	switch {
 	case c.state != nil:
-		at, old.status = positionOf(e, c.state.status), hostdb.WebhookSkipped
+		at = positionOf(e, c.state.status)
+		old = decision{status: hostdb.WebhookSkipped, now: c.state, at: at, part: earlierPlan}
+		if at == shown && ask == nil { // it has been applied
+			return decision{status: hostdb.WebhookProcessed, now: c.state, at: at, part: planOnly}, nil
+		}
+		switch {
+		case ask == nil && tied == nil:
+			old.at = position{} // its plan counts only where the row has none
+			return old, nil
+		case ask == nil && at.mayMove(shown):
+			return untie(old, shown, tied)
+		}
 		if at.before(shown) && (ask == nil || shown.final || at.created < shown.created) {
 			return old, nil
 		}
-		if at == shown && ask == nil { // it has been applied
-			return decision{hostdb.WebhookProcessed, c.state, at, true}, nil
+	case ask == nil: // an invoice or a session only says that something has happened
+		if c.invoice != nil && c.invoice.late && tied != nil {
+			old.late = e.created
 		}
-	case ask == nil:
-		return old, nil // an invoice or a session only says that something has happened
+		return old, nil
 	}
 	now := c.state
 	if ask != nil {
@@ -46,27 +69,42 @@ func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, e
 	if shown.final && !final(now.status) { // nothing revives one that is over
 		return old, nil
 	}
-	return decision{hostdb.WebhookProcessed, now, latest(shown, at, positionOf(e, now.status)), false}, nil
+	return decision{status: hostdb.WebhookProcessed, now: now, at: latest(shown, at, positionOf(e, now.status))}, nil
 }
 
-// carryOut writes a decision that has a state into its row, and reports whether that changes it. Plan is what the state's prices mean.
+// carryOut writes a decision into its row, and reports whether that changes it. Plan is what the state's prices mean.
 func (d decision) carryOut(row *hostdb.Subscription, plan *hostdb.PricingPlan) bool {
-	if !d.plan {
-		d.at.mark(row)
-		d.now.write(row, plan)
-		return true
-	}
 	before := *row
-	if d.now.shownBy(row) { // else what was fetched for the event differs from it, and so may the prices
-		d.now.writePlan(row, plan)
+	switch {
+	case d.late > 0:
+		d.fallDue(row)
+	case d.now == nil:
+	case d.part == whole:
+		d.at.mark(row)
+		d.now.write(row, plan, d.at)
+	case d.part == earlierPlan:
+		d.now.writeEarlierPlan(row, plan, d.at)
+	case d.now.shownBy(row, d.at.created): // else what was fetched for the event differs from it, and so may the prices
+		d.now.writePlan(row, plan, d.at)
 	}
 	return *row != before
 }
 
-// shownBy reports whether a row shows a state, but for the plan, which depends on the price list too.
-func (s *state) shownBy(row *hostdb.Subscription) bool {
-	return row.Status == s.status && sameTime(row.CurrentPeriodEnd, s.periodEnd) && sameTime(row.TrialEnd, s.trialEnd) &&
-		row.CancelAtPeriodEnd == s.cancels && row.AmountCents == s.cents
+// fallDue notes that a renewal's payment failed: an active subscription is past due, unless a later event says otherwise.
+func (d decision) fallDue(row *hostdb.Subscription) {
+	failed := time.Unix(d.late, 0).UTC()
+	if row.InvoiceFailedAt == nil || row.InvoiceFailedAt.Before(failed) {
+		row.InvoiceFailedAt = &failed
+	}
+	if row.Status == hostdb.SubscriptionActive && reached(row).created < row.InvoiceFailedAt.Unix() {
+		row.Status = hostdb.SubscriptionPastDue
+	}
+}
+
+// shownBy reports whether a row shows a state of this second, but for the plan, which depends on the price list too.
+func (s *state) shownBy(row *hostdb.Subscription, created int64) bool {
+	return row.Status == s.statusIn(row, created) && sameTime(row.CurrentPeriodEnd, s.periodEnd) &&
+		sameTime(row.TrialEnd, s.trialEnd) && row.CancelAtPeriodEnd == s.cancels && row.AmountCents == s.cents
 }
 
 func sameTime(a, b *time.Time) bool {

@@ -10,8 +10,12 @@ import (
 // The events that are dealt with.
 const (
 	checkoutCompleted   = "checkout.session.completed"
+	checkoutPaid        = "checkout.session.async_payment_succeeded"
+	checkoutUnpaid      = "checkout.session.async_payment_failed"
 	subscriptionCreated = "customer.subscription.created"
 	subscriptionUpdated = "customer.subscription.updated"
+	subscriptionPaused  = "customer.subscription.paused"
+	subscriptionResumed = "customer.subscription.resumed"
 	subscriptionDeleted = "customer.subscription.deleted"
 	invoiceSucceeded    = "invoice.payment_succeeded"
 	invoiceFailed       = "invoice.payment_failed"
@@ -28,6 +32,7 @@ type event struct {
 	live    bool
 	created int64  // seconds since 1970
 	object  object // data.object
+	before  object // data.previous_attributes; nil where the event has none
 	body    []byte
 }
 
@@ -38,7 +43,7 @@ func parseEvent(body []byte) (*event, error) {
 		return nil, err
 	}
 	e := &event{id: o.text("id", maxID), kind: o.text("type", maxID), account: o.text("account", maxID), live: o.truth("livemode"),
-		object: o.at("data", "object"), body: body}
+		object: o.at("data", "object"), before: o.at("data", "previous_attributes"), body: body}
 	if !validName(e.id) || !validName(e.kind) {
 		return nil, errJSON
 	}
@@ -59,7 +64,8 @@ func validName(s string) bool {
 // known reports whether events of this type are dealt with.
 func (e *event) known() bool {
 	switch e.kind {
-	case checkoutCompleted, subscriptionCreated, subscriptionUpdated, subscriptionDeleted, invoiceSucceeded, invoiceFailed:
+	case checkoutCompleted, checkoutPaid, checkoutUnpaid, subscriptionCreated, subscriptionUpdated, subscriptionPaused,
+		subscriptionResumed, subscriptionDeleted, invoiceSucceeded, invoiceFailed:
 		return true
 	}
 	return false
@@ -91,6 +97,7 @@ type payment struct {
 type invoice struct {
 	id    string
 	cents int64
+	late  bool // it is a renewal's, and its payment failed
 }
 
 // change reads what the event is about. Errors: errMalformed.
@@ -101,10 +108,11 @@ func (e *event) change() (*change, error) {
 	var c *change
 	var err error
 	switch {
-	case e.kind == checkoutCompleted:
+	case strings.HasPrefix(e.kind, "checkout."):
 		c, err = readSession(e.object)
 	case strings.HasPrefix(e.kind, "invoice."):
 		c = readInvoice(e.object)
+		c.invoice.late = e.kind == invoiceFailed && renews(e.object)
 	default:
 		c, err = readSubscription(e.object, e.kind == subscriptionDeleted)
 	}
@@ -145,6 +153,14 @@ func readInvoice(o object) *change {
 		c.stripeSub = o.at("parent", "subscription_details").reference("subscription")
 	}
 	return c
+}
+
+// renews reports whether an invoice is for going on with a subscription, so that it is past due where the payment fails.
+// One for its beginning leaves it incomplete, and one that somebody wrote by hand leaves it as it is
+// (docs.stripe.com/api/invoices/object, billing_reason).
+func renews(o object) bool {
+	reason := o.text("billing_reason", maxID)
+	return reason != "subscription_create" && reason != "manual"
 }
 
 // readSubscription reads a subscription.

@@ -3,6 +3,7 @@ package stripehook_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -65,6 +66,8 @@ func TestPlansAreFoundByPriceAndUnknownOnesGrantNothing(t *testing.T) {
 		"sub_4": {[]any{item("price_other")}, fields{"plan_tier": "custom", "product_name": "Custom"}, "custom", "Custom"},
 		"sub_5": {nil, fields{"plan_tier": strings.Repeat("x", 65)}, "unknown", ""},
 		"sub_6": {[]any{item("price_pro")}, fields{"plan_tier": "max"}, "pro", "Pro"},
+		"sub_7": {[]any{item("price_other")}, fields{"plan_type": "custom"}, "custom", "Nick"},
+		"sub_8": {[]any{item("price_other")}, fields{"plan_type": "old", "plan_tier": "custom"}, "custom", "Nick"},
 	} {
 		meta := fields{"tenant_id": w.tenant.ID}
 		for k, v := range c.meta {
@@ -180,7 +183,7 @@ func TestWhatChangesIsAudited(t *testing.T) {
 		got += log.EventType + " by " + log.ActorUserID + "; "
 	}
 	if want := "subscription.created by stripe:evt_1; subscription.updated by stripe:evt_1; invoice.payment_failed by stripe:evt_2; " +
-		"subscription.updated by stripe:evt_3; "; got != want {
+		"subscription.updated by stripe:evt_2; subscription.updated by stripe:evt_3; "; got != want {
 		t.Errorf("audited: %s\nwant:    %s", got, want)
 	}
 }
@@ -249,19 +252,50 @@ func TestNothingRevivesACanceledSubscription(t *testing.T) {
 	})
 }
 
-func TestInvoicesNeverSetTheStatus(t *testing.T) {
-	w := newWorld(t, sqliteURL(t))
-	for _, status := range []string{"incomplete", "trialing", "active", "past_due", "unpaid", "paused", "canceled", "incomplete_expired", "blessed"} {
-		sub := "sub_" + status
-		w.deliver(envelope("evt_"+status, "customer.subscription.created", noon.Unix(), subscription(sub, status, fields{"metadata": fields{"tenant_id": w.tenant.ID}})), "processed")
-		before := *w.row(sub)
-		for _, kind := range []string{"succeeded", "failed"} {
-			w.deliver(envelope("evt_"+kind+status, "invoice.payment_"+kind, noon.Unix()+1, invoiceOf(sub, nil)), "processed")
+func TestInvoicesSetNoStatusButThatOfAnActiveSubscription(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		for _, status := range []string{"incomplete", "trialing", "active", "past_due", "unpaid", "paused", "canceled", "incomplete_expired", "blessed"} {
+			sub, want := "sub_"+status, map[string]string{"active": "past_due"}[status]
+			if want == "" {
+				want = status
+			}
+			w.deliver(envelope("evt_"+status, "customer.subscription.created", noon.Unix(), subscription(sub, status, fields{"metadata": fields{"tenant_id": w.tenant.ID}})), "processed")
+			before := *w.row(sub)
+			for _, kind := range []string{"succeeded", "failed"} {
+				w.deliver(envelope("evt_"+kind+status, "invoice.payment_"+kind, noon.Unix()+1, invoiceOf(sub, nil)), "processed")
+			}
+			if row := w.row(sub); row.Status != want || !row.CurrentPeriodEnd.Equal(*before.CurrentPeriodEnd) || row.LastEventID != before.LastEventID {
+				t.Errorf("%s became %+v", status, row)
+			}
 		}
-		if row := w.row(sub); row.Status != status || !row.CurrentPeriodEnd.Equal(*before.CurrentPeriodEnd) || row.LastEventID != before.LastEventID {
-			t.Errorf("%s became %+v", status, row)
+	})
+}
+
+// A renewal whose payment failed leaves the subscription past due, whether or not an update says so, until a later
+// update says otherwise. Other invoices don't.
+func TestAFailedRenewalIsPastDueUntilALaterUpdate(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		at, meta := noon.Unix(), fields{"metadata": fields{"tenant_id": w.tenant.ID}}
+		status := func(want string) {
+			t.Helper()
+			if row := w.row("sub_1"); row.Status != want {
+				t.Errorf("status %s, want %s", row.Status, want)
+			}
 		}
-	}
+		w.deliver(envelope("evt_1", "customer.subscription.created", at, subscription("sub_1", "active", meta)), "processed")
+		for i, reason := range []string{"subscription_create", "manual"} {
+			w.deliver(envelope(fmt.Sprint("evt_2", i), "invoice.payment_failed", at+10, invoiceOf("sub_1", fields{"billing_reason": reason})), "processed")
+			status("active")
+		}
+		w.deliver(envelope("evt_3", "invoice.payment_failed", at+10, invoiceOf("sub_1", fields{"billing_reason": "subscription_cycle"})), "processed")
+		status("past_due")
+		w.deliver(envelope("evt_4", "customer.subscription.updated", at+5, subscription("sub_1", "active", nil)), "processed")
+		status("past_due")
+		w.deliver(envelope("evt_5", "customer.subscription.updated", at+20, subscription("sub_1", "active", nil)), "processed")
+		status("active")
+		w.deliver(envelope("evt_6", "invoice.payment_failed", at+15, invoiceOf("sub_1", nil)), "processed")
+		status("active")
+	})
 }
 
 func TestAFetchersAnswerIsWhatIsShown(t *testing.T) {

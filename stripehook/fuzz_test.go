@@ -56,10 +56,10 @@ func FuzzEvent(f *testing.F) {
 		if c.state == nil {
 			return
 		}
-		var row hostdb.Subscription
+		row := *newRow(c)
 		at := positionOf(e, c.state.status)
 		at.mark(&row)
-		c.state.write(&row, nil)
+		c.state.write(&row, nil, position{})
 		if row.Status == "" || len(row.Status) > 32 || row.AmountCents < 0 || row.PlanTier == "" || len(row.PlanTier) > 64 || reached(&row) != at {
 			t.Fatalf("%q becomes %+v", body, row)
 		}

@@ -3,9 +3,16 @@
 //
 // Stripe delivers an event at least once, in any order, for days. Each is applied in one transaction that also records its id
 // (core_stripe_webhook_events): twice delivered, it is applied once; a crash undoes both, and the next delivery does the work. Of the
-// events about one subscription the last in the order of (created, status, id) is what its row shows, in whatever order they came;
-// an older one is recorded as skipped_out_of_order. A subscription that is canceled stays so. Invoices are written to the audit log
-// and set no status; with a Fetcher they have the subscription fetched.
+// events about one subscription the last one is what its row shows, in whatever order they came; an older one is recorded as
+// skipped_out_of_order. Events of one second are ordered by what they say of the status before (previous_attributes),
+// else by (status, id). A subscription that is canceled stays so.
+//
+// Invoices are written to the audit log. Where the payment of a renewal fails, a subscription that is active stands as
+// past_due until a later event about it says otherwise. With a Fetcher invoices have the subscription fetched instead.
+//
+// The plan is that of the prices on the price list (hostdb.PricingPlan), where a price that left a plan still counts as
+// that plan's; else what the subscription's metadata names as plan_tier or plan_type. Where neither tells, the row keeps
+// the plan that it has.
 //
 // A subscription belongs to the tenant whose id its metadata holds as tenant_id, or the metadata or client_reference_id of the
 // Checkout session that began it. Behind a payment link the client reference is part of the address and whoever pays may write any
@@ -17,8 +24,9 @@
 // Nothing removes them by itself: have hostdb.DB.WebhookEvents.Prune called daily, with an age of hostdb.WebhookRetention (30 days) or
 // more. It deletes what has been processed or skipped; what is parked or has failed stays until it is applied, or deleted by hand.
 //
-// Subscribe the endpoint to checkout.session.completed, customer.subscription.created, .updated and .deleted,
-// invoice.payment_succeeded and invoice.payment_failed. Other types are answered 200 and forgotten.
+// Subscribe the endpoint to checkout.session.completed, .async_payment_succeeded and .async_payment_failed,
+// customer.subscription.created, .updated, .paused, .resumed and .deleted, invoice.payment_succeeded and
+// invoice.payment_failed. Other types are answered 200 and forgotten.
 package stripehook
 
 import (
@@ -66,7 +74,8 @@ func New(host *hostdb.DB, cfg Config) (http.Handler, error) {
 		return nil, fmt.Errorf("stripehook: Config.%w", err)
 	}
 	cfg.setDefaults()
-	h := &hook{cfg: &cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher, logger: cfg.Logger}}
+	h := &hook{cfg: &cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher,
+		denyPaused: cfg.DenyPaused, parkedFor: cfg.ParkedFor, logger: cfg.Logger}}
 	go h.follow()
 	return h, nil
 }
@@ -91,7 +100,7 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	if !h.meant(e) || !e.known() {
+	if !h.meant(e) || !e.known() || !h.cfg.accepts(e) {
 		h.cfg.Logger.DebugContext(r.Context(), "webhook ignored", "event", e.id, "type", e.kind)
 		answer(w, http.StatusOK, ignored)
 		return

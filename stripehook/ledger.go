@@ -11,9 +11,27 @@ import (
 
 // ledger applies events to the host database and records what became of them.
 type ledger struct {
-	host    *hostdb.DB
-	fetcher Fetcher // nil: events are taken at their word
-	logger  *slog.Logger
+	host       *hostdb.DB
+	fetcher    Fetcher // nil: events are taken at their word
+	denyPaused bool
+	parkedFor  time.Duration
+	logger     *slog.Logger
+}
+
+// read returns what an event says, as the configuration takes it. Errors: errMalformed.
+func (l *ledger) read(e *event) (*change, error) {
+	c, err := e.change()
+	if err == nil {
+		l.holdPaused(c)
+	}
+	return c, err
+}
+
+// holdPaused has a subscription whose payments aren't collected stand as paused, if the configuration says so.
+func (l *ledger) holdPaused(c *change) {
+	if l.denyPaused && c.state != nil && c.state.paused && !final(c.state.status) {
+		c.state.status = hostdb.SubscriptionPaused
+	}
 }
 
 // Why an event is parked or has failed, for its row.
@@ -23,12 +41,13 @@ const (
 	tenantMissing  = "the tenant that it names isn't there"
 	malformed      = "a member that is needed is missing or malformed"
 	notApplied     = "the host database or the Fetcher didn't answer"
+	neverCame      = "what it waited for did not come within Config.ParkedFor"
 )
 
 // Replay applies an event again, from its stored payload, whatever became of it before, and then what was parked for want of it. It
 // returns the event's status. It asks nobody but the host database, and may be called as often as one likes: an event that has
 // been applied changes nothing, also where a Fetcher's answer was another, but for this: where the row still shows it as it is, its
-// plan is looked up anew, as the price list may have lacked it. EventID is Stripe's ("evt_…"). Errors: hostdb.ErrNotFound; hostdb.ErrInvalid;
+// plan is looked up anew, as the price list may have lacked it. Config.DenyPaused doesn't apply. EventID is Stripe's ("evt_…"). Errors: hostdb.ErrNotFound; hostdb.ErrInvalid;
 // hostdb.ErrUnavailable.
 func Replay(ctx context.Context, host *hostdb.DB, eventID string) (string, error) {
 	l := &ledger{host: host, logger: slog.New(slog.DiscardHandler)}
@@ -52,7 +71,7 @@ func stored(row *hostdb.StripeWebhookEvent) *event {
 // an event that is stored, and applies it even if it has been dealt with. The status "" means that another delivery may help, and so
 // may one of an event that is parked. With any other status an error is of what was parked for want of it: follow will try that again.
 func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, error) {
-	c, err := e.change()
+	c, err := l.read(e)
 	if err != nil {
 		return l.fail(ctx, e, &change{})
 	}
@@ -81,7 +100,7 @@ func (l *ledger) process(ctx context.Context, e *event, c *change, again bool) (
 			return err
 		}
 		before := row.Status
-		w := work{tx: tx, fetcher: l.fetcher, event: e, change: c, repeated: again && dealtWith(before)}
+		w := work{ledger: l, tx: tx, event: e, change: c, repeated: again && dealtWith(before)}
 		if status, reason, err = w.apply(ctx); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ type Told struct {
 	Named    bool // it names the tenant
 	Price    string
 	Cents    int64
+	Was      string // the status before, where the event tells it
 }
 
 const tenantID = "0123456789abcdef0123456789abcdef"
@@ -28,46 +29,59 @@ const tenantID = "0123456789abcdef0123456789abcdef"
 // payment that fails and is made good.
 var Histories = map[string][]Told{
 	"paid, failed, paid, canceled": {
-		{"evt_b", subscriptionCreated, 1000, "incomplete", 2000, false, false, "price_max", 9900},
-		{"evt_a", subscriptionUpdated, 1000, "active", 2000, false, false, "price_gone", 700},
-		{"evt_c", invoiceSucceeded, 1000, "", 0, false, false, "", 0},
-		{"evt_d", checkoutCompleted, 1002, "", 0, false, true, "", 0},
-		{"evt_e", invoiceFailed, 2000, "", 0, false, false, "", 0},
-		{"evt_f", subscriptionUpdated, 2000, "past_due", 3000, false, false, "price_pro", 1600},
-		{"evt_g", invoiceSucceeded, 2500, "", 0, false, false, "", 0},
-		{"evt_h", subscriptionUpdated, 2500, "active", 3000, true, false, "price_pro", 1500},
-		{"evt_i", subscriptionDeleted, 3000, "canceled", 3000, false, false, "price_max", 9900},
+		{"evt_b", subscriptionCreated, 1000, "incomplete", 2000, false, false, "price_max", 9900, ""},
+		{"evt_a", subscriptionUpdated, 1000, "active", 2000, false, false, "price_gone", 700, ""},
+		{"evt_c", invoiceSucceeded, 1000, "", 0, false, false, "", 0, ""},
+		{"evt_d", checkoutCompleted, 1002, "", 0, false, true, "", 0, ""},
+		{"evt_e", invoiceFailed, 2000, "", 0, false, false, "", 0, ""},
+		{"evt_f", subscriptionUpdated, 2000, "past_due", 3000, false, false, "price_pro", 1600, ""},
+		{"evt_g", invoiceSucceeded, 2500, "", 0, false, false, "", 0, ""},
+		{"evt_h", subscriptionUpdated, 2500, "active", 3000, true, false, "price_pro", 1500, ""},
+		{"evt_i", subscriptionDeleted, 3000, "canceled", 3000, false, false, "price_max", 9900, ""},
 	},
 	"trial, then paid, ends active": {
-		{"evt_z", subscriptionCreated, 1000, "trialing", 2000, false, true, "price_gone", 700},
-		{"evt_y", checkoutCompleted, 1000, "", 0, false, true, "", 0},
-		{"evt_x", invoiceSucceeded, 1000, "", 0, false, false, "", 0},
-		{"evt_w", subscriptionUpdated, 2000, "active", 3000, false, true, "price_pro", 1600},
-		{"evt_v", invoiceSucceeded, 2001, "", 0, false, false, "", 0},
-		{"evt_u", subscriptionUpdated, 2500, "active", 3000, true, true, "price_pro", 1500},
-		{"evt_t", subscriptionUpdated, 2500, "active", 3000, false, true, "price_max", 9900},
-		{"evt_s", invoiceFailed, 3000, "", 0, false, false, "", 0},
-		{"evt_r", subscriptionUpdated, 3000, "active", 4000, false, true, "price_gone", 700},
+		{"evt_z", subscriptionCreated, 1000, "trialing", 2000, false, true, "price_gone", 700, ""},
+		{"evt_y", checkoutCompleted, 1000, "", 0, false, true, "", 0, ""},
+		{"evt_x", invoiceSucceeded, 1000, "", 0, false, false, "", 0, ""},
+		{"evt_w", subscriptionUpdated, 2000, "active", 3000, false, true, "price_pro", 1600, ""},
+		{"evt_v", invoiceSucceeded, 2001, "", 0, false, false, "", 0, ""},
+		{"evt_u", subscriptionUpdated, 2500, "active", 3000, true, true, "price_pro", 1500, ""},
+		{"evt_t", subscriptionUpdated, 2500, "active", 3000, false, true, "price_max", 9900, ""},
+		{"evt_s", invoiceFailed, 3000, "", 0, false, false, "", 0, ""},
+		{"evt_r", subscriptionUpdated, 3000, "active", 4000, false, true, "price_gone", 700, ""},
 	},
 	"never paid": {
-		{"evt_1", subscriptionCreated, 1000, "incomplete", 2000, false, false, "price_pro", 1600},
-		{"evt_2", invoiceFailed, 1000, "", 0, false, false, "", 0},
-		{"evt_3", checkoutCompleted, 1000, "", 0, false, true, "", 0},
-		{"evt_4", subscriptionUpdated, 1000, "incomplete_expired", 2000, false, false, "price_pro", 1500},
+		{"evt_1", subscriptionCreated, 1000, "incomplete", 2000, false, false, "price_pro", 1600, ""},
+		{"evt_2", invoiceFailed, 1000, "", 0, false, false, "", 0, ""},
+		{"evt_3", checkoutCompleted, 1000, "", 0, false, true, "", 0, ""},
+		{"evt_4", subscriptionUpdated, 1000, "incomplete_expired", 2000, false, false, "price_pro", 1500, ""},
 	},
 	"the clocks disagree about the end": {
-		{"evt_1", subscriptionCreated, 1000, "incomplete", 2000, false, true, "price_max", 9900},
-		{"evt_2", subscriptionDeleted, 1500, "canceled", 2000, false, false, "price_gone", 700},
-		{"evt_3", subscriptionUpdated, 1501, "active", 2000, false, false, "price_pro", 1600},
-		{"evt_4", subscriptionUpdated, 1502, "past_due", 2000, false, true, "price_pro", 1500},
+		{"evt_1", subscriptionCreated, 1000, "incomplete", 2000, false, true, "price_max", 9900, ""},
+		{"evt_2", subscriptionDeleted, 1500, "canceled", 2000, false, false, "price_gone", 700, ""},
+		{"evt_3", subscriptionUpdated, 1501, "active", 2000, false, false, "price_pro", 1600, ""},
+		{"evt_4", subscriptionUpdated, 1502, "past_due", 2000, false, true, "price_pro", 1500, ""},
+	},
+	"two updates in a second, which tell what was before": {
+		{"evt_9", subscriptionCreated, 1000, "incomplete", 2000, false, true, "price_pro", 1500, ""},
+		{"evt_8", subscriptionUpdated, 1000, "active", 2000, false, true, "price_pro", 1500, "incomplete"},
+		{"evt_7", invoiceFailed, 2000, "", 0, false, false, "", 0, ""},
+		{"evt_6", subscriptionUpdated, 2000, "past_due", 3000, false, true, "price_pro", 1500, "active"},
+		{"evt_4", subscriptionUpdated, 2000, "active", 3000, false, true, "price_pro", 1500, "past_due"},
+		{"evt_5", subscriptionUpdated, 2000, "active", 3000, true, true, "price_max", 9900, "active"},
+	},
+	"an invoice fails and no update says so": {
+		{"evt_1", subscriptionCreated, 1000, "active", 2000, false, true, "price_pro", 1500, ""},
+		{"evt_2", invoiceFailed, 2000, "", 0, false, false, "", 0, ""},
+		{"evt_3", invoiceFailed, 1500, "", 0, false, false, "", 0, ""},
 	},
 	"ties of every kind": {
-		{"evt_1", subscriptionCreated, 1000, "incomplete", 1, false, false, "price_max", 9900},
-		{"evt_6", checkoutCompleted, 1000, "", 0, false, true, "", 0},
-		{"evt_2", subscriptionUpdated, 1000, "past_due", 2, false, false, "price_gone", 700},
-		{"evt_3", subscriptionUpdated, 1000, "past_due", 3, false, false, "price_pro", 1600},
-		{"evt_4", subscriptionUpdated, 1000, "unheard_of", 4, false, false, "price_pro", 1500},
-		{"evt_5", subscriptionUpdated, 1000, "active", 5, true, false, "price_max", 9900},
+		{"evt_1", subscriptionCreated, 1000, "incomplete", 1, false, false, "price_max", 9900, ""},
+		{"evt_6", checkoutCompleted, 1000, "", 0, false, true, "", 0, ""},
+		{"evt_2", subscriptionUpdated, 1000, "past_due", 2, false, false, "price_gone", 700, ""},
+		{"evt_3", subscriptionUpdated, 1000, "past_due", 3, false, false, "price_pro", 1600, ""},
+		{"evt_4", subscriptionUpdated, 1000, "unheard_of", 4, false, false, "price_pro", 1500, ""},
+		{"evt_5", subscriptionUpdated, 1000, "active", 5, true, false, "price_max", 9900, ""},
 	},
 }
 
@@ -88,13 +102,34 @@ func later(a, b Told) bool {
 	return a.ID > b.ID
 }
 
-// Last is the subscription event that a history ends with.
+// Last is the subscription event that a history ends with, with the price of the last event whose price is on the price
+// list, and the status that a failed renewal leaves. Where events tell what was before, a history is written down in the
+// order in which it happened.
 func Last(history []Told) Told {
-	var end Told
+	var end, priced Told
+	failed, told := int64(0), false
 	for _, e := range history {
-		if e.Status != "" && (end.ID == "" || later(e, end)) {
+		told = told || e.Was != ""
+	}
+	for _, e := range history {
+		if e.Kind == invoiceFailed {
+			failed = max(failed, e.Created)
+		}
+		if e.Status == "" {
+			continue
+		}
+		if end.ID == "" || told || later(e, end) {
 			end = e
 		}
+		if e.Plan() != unknown && (priced.ID == "" || told || later(e, priced)) {
+			priced = e
+		}
+	}
+	if priced.ID != "" {
+		end.Price = priced.Price
+	}
+	if end.Status == "active" && end.Created < failed {
+		end.Status = "past_due"
 	}
 	return end
 }
@@ -110,7 +145,15 @@ func (e Told) Body(sub, tenant string) []byte {
 	if e.Status == "" {
 		o = map[string]any{"id": "x_1", "subscription": sub, "mode": "subscription", "metadata": metadata, "customer": "cus_" + sub}
 	}
-	body, err := json.Marshal(map[string]any{"id": e.ID + "_" + sub, "type": e.Kind, "created": e.Created, "data": map[string]any{"object": o}})
+	data := map[string]any{"object": o}
+	if e.Was != "" {
+		before := map[string]any{"cancel_at_period_end": !e.Cancels}
+		if e.Was != e.Status {
+			before = map[string]any{"status": e.Was}
+		}
+		data["previous_attributes"] = before
+	}
+	body, err := json.Marshal(map[string]any{"id": e.ID + "_" + sub, "type": e.Kind, "created": e.Created, "data": data})
 	if err != nil {
 		panic(err)
 	}
@@ -169,7 +212,8 @@ type simRow struct {
 // simKey tells states apart.
 type simKey struct {
 	status, plan, product, customer, event string
-	periodEnd, at, cents                   int64
+	planEvent                              string
+	periodEnd, at, cents, failed           int64
 	rank                                   int
 	cancels, there, tenant                 bool
 	parked, done                           uint16
@@ -178,7 +222,10 @@ type simKey struct {
 func (st *simRow) key() simKey {
 	k := simKey{status: st.row.Status, plan: st.row.PlanTier, product: st.row.ProductName, customer: st.row.StripeCustID, event: st.row.LastEventID,
 		cents: st.row.AmountCents, rank: st.row.LastEventRank, cancels: st.row.CancelAtPeriodEnd, there: st.there, tenant: st.tenant,
-		parked: st.parked, done: st.done}
+		parked: st.parked, done: st.done, planEvent: st.row.PlanEvent}
+	if st.row.InvoiceFailedAt != nil {
+		k.failed = st.row.InvoiceFailedAt.Unix()
+	}
 	if st.row.LastEventAt != nil {
 		k.periodEnd, k.at = st.row.CurrentPeriodEnd.Unix(), st.row.LastEventAt.Unix()
 	}
@@ -193,18 +240,38 @@ func (s *sim) apply(st simRow, i int) simRow {
 			st.parked |= bit
 			return st
 		}
-		st.there, st.row.Status, st.row.StripeCustID = true, hostdb.SubscriptionIncomplete, c.customer
+		st.there, st.row = true, *newRow(c)
 	}
-	st.parked, st.done = st.parked&^bit, st.done|bit
-	d, err := decide(s.events[i], c, &st.row, nil)
+	var tied func() ([]tie, error)
+	if st.done&bit == 0 {
+		tied = func() ([]tie, error) { return s.recorded(st.done | bit), nil }
+	}
+	d, err := decide(s.events[i], c, &st.row, nil, tied)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if d.now != nil {
-		plan, _ := highest(d.now.prices, listed)
-		d.carryOut(&st.row, plan)
-	}
+	st.parked, st.done = st.parked&^bit, st.done|bit
+	s.carryOut(d, &st.row)
 	return st
+}
+
+// recorded returns the events of a set that are about the subscription itself.
+func (s *sim) recorded(set uint16) (list []tie) {
+	for i, c := range s.changes {
+		if set&(1<<i) != 0 && c.state != nil {
+			list = append(list, tieOf(s.events[i], c.state))
+		}
+	}
+	return list
+}
+
+// carryOut writes a decision into a row.
+func (s *sim) carryOut(d decision, row *hostdb.Subscription) {
+	var plan *hostdb.PricingPlan
+	if d.now != nil {
+		plan, _ = highest(d.now.prices, listed)
+	}
+	d.carryOut(row, plan)
 }
 
 // deliver applies an event, and what is parked as long as that makes anything ready.
@@ -313,14 +380,14 @@ func TestDeliveriesOfAnyNumberInEveryOrderEndInTheSameState(t *testing.T) {
 // has been applied changes the row; what was fetched last is shown, unless that would revive what is over.
 func TestNoReplayChangesWhatWasFetchedInAnyOrder(t *testing.T) {
 	s := simulate(t, []Told{
-		{"evt_2", subscriptionUpdated, 1000, "past_due", 2000, false, true, "price_pro", 1500},
-		{"evt_1", subscriptionUpdated, 1000, "active", 2000, false, true, "price_pro", 1500},
-		{"evt_3", invoiceFailed, 1001, "", 0, false, false, "", 0},
-		{"evt_0", subscriptionUpdated, 1001, "incomplete", 2000, false, true, "price_pro", 1500},
+		{"evt_2", subscriptionUpdated, 1000, "past_due", 2000, false, true, "price_pro", 1500, ""},
+		{"evt_1", subscriptionUpdated, 1000, "active", 2000, false, true, "price_pro", 1500, ""},
+		{"evt_3", invoiceFailed, 1001, "", 0, false, false, "", 0, ""},
+		{"evt_0", subscriptionUpdated, 1001, "incomplete", 2000, false, true, "price_pro", 1500, ""},
 	})
 	answers := []*state{}
 	for _, status := range []string{"active", "past_due", "unpaid", "canceled"} {
-		_, c := Told{"evt_x", subscriptionUpdated, 1, status, 2000, false, true, "price_max", 9900}.event(t)
+		_, c := Told{"evt_x", subscriptionUpdated, 1, status, 2000, false, true, "price_max", 9900, ""}.event(t)
 		answers = append(answers, c.state)
 	}
 	var step func(st simRow, left uint16)
@@ -340,14 +407,12 @@ func TestNoReplayChangesWhatWasFetchedInAnyOrder(t *testing.T) {
 				}
 				asked, next := false, st
 				next.done |= 1 << i
-				d, err := decide(s.events[i], s.changes[i], &next.row, func() (*state, error) { asked = true; return answer, nil })
+				d, err := decide(s.events[i], s.changes[i], &next.row, func() (*state, error) { asked = true; return answer, nil },
+					func() ([]tie, error) { return s.recorded(next.done), nil })
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d.now != nil {
-					plan, _ := highest(d.now.prices, listed)
-					d.carryOut(&next.row, plan)
-				}
+				s.carryOut(d, &next.row)
 				if asked && !final(st.row.Status) && (next.row.Status != answer.status || next.row.PlanTier != "max") || next.at().before(st.at()) {
 					t.Fatalf("%s, answered %s, makes of %+v\n%+v", s.events[i].id, answer.status, st.row, next.row)
 				}
@@ -366,7 +431,8 @@ func (st simRow) at() position { return reached(&st.row) }
 
 // A history's end is what really happened last wherever the seconds differ.
 func TestTheTotalOrderIsTheTrueOne(t *testing.T) {
-	for name, want := range map[string]string{"paid, failed, paid, canceled": "evt_i", "trial, then paid, ends active": "evt_r", "never paid": "evt_4", "the clocks disagree about the end": "evt_2", "ties of every kind": "evt_4"} {
+	for name, want := range map[string]string{"paid, failed, paid, canceled": "evt_i", "trial, then paid, ends active": "evt_r", "never paid": "evt_4", "the clocks disagree about the end": "evt_2", "ties of every kind": "evt_4",
+		"two updates in a second, which tell what was before": "evt_5", "an invoice fails and no update says so": "evt_1"} {
 		if got := Last(Histories[name]).ID; got != want {
 			t.Errorf("%s ends with %s, want %s", name, got, want)
 		}

@@ -2,6 +2,7 @@ package stripehook
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -18,13 +19,15 @@ type state struct {
 	tier      string // what its metadata says, for prices that the price list doesn't have
 	product   string // the same
 	cents     int64
+	paused    bool // payments aren't collected for the time being; the status goes on
 }
 
 // readState reads a subscription object. A deleted one is canceled, whatever it says.
 func readState(o object, deleted bool) *state {
 	s := &state{status: word(o, "status"), periodEnd: o.time("current_period_end"), trialEnd: o.time("trial_end"),
-		customer: o.reference("customer"), tier: o.at("metadata").text("plan_tier", maxWord),
-		product: o.at("metadata").text("product_name", maxText)}
+		customer: o.reference("customer"), product: o.at("metadata").text("product_name", maxText),
+		tier:   cmp.Or(o.at("metadata").text("plan_tier", maxWord), o.at("metadata").text("plan_type", maxWord)),
+		paused: o.at("pause_collection") != nil}
 	if deleted && !final(s.status) {
 		s.status = hostdb.SubscriptionCanceled
 	}
@@ -150,22 +153,69 @@ func (p position) mark(row *hostdb.Subscription) {
 	row.LastEventAt, row.LastEventRank, row.LastEventID = &at, p.rank, p.event
 }
 
-// write puts the state into a row. Plan, nil where the price list doesn't have it, is what the prices mean. The tenant stays: a
-// subscription never moves.
-func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan) {
-	row.Status, row.CurrentPeriodEnd, row.TrialEnd, row.CancelAtPeriodEnd = s.status, s.periodEnd, s.trialEnd, s.cancels
+// key is the position as a text that orders as positions do.
+func (p position) key() string {
+	last := 0
+	if p.final {
+		last = 1
+	}
+	return fmt.Sprintf("%d %012d %02d %s", last, max(0, p.created), p.rank, p.event)
+}
+
+// planFrom is the key of the event that a row's plan is from; "" where nobody knows the plan.
+func planFrom(row *hostdb.Subscription) string {
+	switch {
+	case row.PlanEvent != "":
+		return row.PlanEvent
+	case row.PlanTier == unknown || row.LastEventAt == nil:
+		return ""
+	}
+	return reached(row).key() // a row that an earlier version wrote
+}
+
+// newRow is the row of a subscription before anything is known of it.
+func newRow(c *change) *hostdb.Subscription {
+	return &hostdb.Subscription{TenantID: c.tenant, StripeSubID: c.stripeSub, StripeCustID: c.customer,
+		Status: hostdb.SubscriptionIncomplete, PlanTier: unknown, PaymentType: hostdb.PaymentSubscription}
+}
+
+// statusIn is the status that a row shows for a state of this second: past_due for an active subscription of which a
+// renewal's payment failed later.
+func (s *state) statusIn(row *hostdb.Subscription, created int64) string {
+	if s.status == hostdb.SubscriptionActive && row.InvoiceFailedAt != nil && created < row.InvoiceFailedAt.Unix() {
+		return hostdb.SubscriptionPastDue
+	}
+	return s.status
+}
+
+// write puts the state of an event into a row. Plan, nil where the price list doesn't have it, is what the prices mean.
+// The tenant stays: a subscription never moves.
+func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
+	row.Status = s.statusIn(row, at.created)
+	row.CurrentPeriodEnd, row.TrialEnd, row.CancelAtPeriodEnd = s.periodEnd, s.trialEnd, s.cancels
 	row.PaymentType, row.AmountCents = hostdb.PaymentSubscription, s.cents
 	if s.customer != "" {
 		row.StripeCustID = s.customer
 	}
-	s.writePlan(row, plan)
+	s.writePlan(row, plan, at)
 }
 
-// writePlan puts the plan into a row; nil where the price list doesn't have it.
-func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan) {
-	if plan != nil {
-		row.PlanTier, row.ProductName = plan.ID, plan.Name
-	} else {
-		row.PlanTier, row.ProductName = cmp.Or(s.tier, unknown), s.product
+// writePlan puts the plan of an event into a row. Where neither the price list nor the metadata knows the plan, the one
+// that the row has stays: a price that is new to this program takes nothing from who pays it.
+func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
+	switch {
+	case plan != nil:
+		row.PlanTier, row.ProductName, row.PlanEvent = plan.ID, plan.Name, at.key()
+	case s.tier != "":
+		row.PlanTier, row.ProductName, row.PlanEvent = s.tier, s.product, at.key()
+	case row.PlanTier == unknown:
+		row.ProductName = s.product
+	}
+}
+
+// writeEarlierPlan puts the plan of an event that the row has gone beyond into it, unless it has one of a later event.
+func (s *state) writeEarlierPlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
+	if (plan != nil || s.tier != "") && at.key() > planFrom(row) {
+		s.writePlan(row, plan, at)
 	}
 }

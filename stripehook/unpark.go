@@ -57,7 +57,7 @@ func (p *pass) run(ctx context.Context) error {
 // apply applies a parked event, and what waited for the subscription that it brings, unless the caller is about to.
 func (l *ledger) apply(ctx context.Context, row *hostdb.StripeWebhookEvent, known string) error {
 	e := stored(row)
-	c, err := e.change()
+	c, err := l.read(e)
 	if err != nil {
 		_, err := l.fail(ctx, e, &change{})
 		return err
@@ -75,6 +75,7 @@ func (l *ledger) follow() {
 	for delivery, err := range l.host.Changes(context.Background()) {
 		if err == nil {
 			f.hear(context.Background(), delivery)
+			f.expire(context.Background())
 		}
 	}
 }
@@ -85,6 +86,24 @@ type follower struct {
 	waiting bool          // an event may have become ready
 	pause   time.Duration // after a failure; doubles
 	next    time.Time     // when all are tried again
+	swept   time.Time     // when expired events were last looked for
+}
+
+// sweepEvery is how often events that have been parked for too long are looked for.
+const sweepEvery = time.Hour
+
+// expire gives up the events that have been parked for too long.
+func (f *follower) expire(ctx context.Context) {
+	if time.Since(f.swept) < sweepEvery {
+		return
+	}
+	f.swept = time.Now()
+	n, err := f.host.WebhookEvents.ExpireParked(ctx, f.parkedFor, neverCame)
+	if err != nil {
+		f.logger.WarnContext(ctx, "parked webhooks not looked through", "cause", err.Error())
+	} else if n > 0 {
+		f.logger.WarnContext(ctx, "parked webhooks given up", "count", n, "reason", neverCame)
+	}
 }
 
 // hear applies what a delivery may have made ready. After a failure all are tried again later; what waits for a tenant that

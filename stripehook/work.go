@@ -14,8 +14,8 @@ import (
 // work is the application of one event, inside its transaction.
 type work struct {
 	*change
+	*ledger
 	tx       *hostdb.Tx
-	fetcher  Fetcher
 	event    *event
 	repeated bool // it has been applied before: nothing that is to be there once is written again
 }
@@ -59,7 +59,7 @@ func (w *work) lock(ctx context.Context) (row *hostdb.Subscription, reason strin
 	} else if err != nil {
 		return nil, "", err
 	}
-	row, err = w.tx.Subscriptions.LockOrInsert(ctx, &hostdb.Subscription{TenantID: w.tenant, StripeSubID: w.stripeSub, StripeCustID: w.customer})
+	row, err = w.tx.Subscriptions.LockOrInsert(ctx, newRow(w.change))
 	return row, "", err
 }
 
@@ -72,30 +72,60 @@ func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, erro
 	}
 	var ask func() (*state, error)
 	if w.fetcher != nil {
-		ask = func() (*state, error) { return fetch(ctx, w.fetcher, w.stripeSub) }
+		ask = func() (*state, error) { return w.fetch(ctx, w.stripeSub) }
 	}
-	d, err := decide(w.event, w.change, row, ask)
-	if err != nil || d.now == nil {
+	tied := func() ([]tie, error) { return w.recorded(ctx) }
+	if w.repeated {
+		tied = nil
+	}
+	d, err := decide(w.event, w.change, row, ask, tied)
+	if err != nil {
 		return d.status, err
 	}
-	plan, err := highest(d.now.prices, func(price string) (*hostdb.PricingPlan, error) {
+	var plan *hostdb.PricingPlan
+	if d.now != nil {
+		if plan, err = highest(d.now.prices, w.planOf(ctx)); err != nil {
+			return d.status, err
+		}
+	}
+	if !d.carryOut(row, plan) {
+		return d.status, nil
+	}
+	return d.status, w.tx.Subscriptions.Update(ctx, row)
+}
+
+// planOf finds the plan of a price; nil where the price list has none.
+func (w *work) planOf(ctx context.Context) func(string) (*hostdb.PricingPlan, error) {
+	return func(price string) (*hostdb.PricingPlan, error) {
 		plan, err := w.tx.Plans.ByStripePrice(ctx, price)
 		if errors.Is(err, hostdb.ErrNotFound) {
 			return nil, nil
 		}
 		return plan, err
-	})
-	if err != nil || !d.carryOut(row, plan) {
-		return d.status, err
 	}
-	return d.status, w.tx.Subscriptions.Update(ctx, row)
+}
+
+// recorded returns the events about the subscription that are recorded, this one included.
+func (w *work) recorded(ctx context.Context) ([]tie, error) {
+	rows, err := w.tx.WebhookEvents.ListForSubscription(ctx, w.stripeSub)
+	if err != nil {
+		return nil, err
+	}
+	var list []tie
+	for _, row := range rows {
+		e := stored(row)
+		if c, err := w.read(e); err == nil && c.state != nil && c.stripeSub == w.stripeSub {
+			list = append(list, tieOf(e, c.state))
+		}
+	}
+	return list, nil
 }
 
 // errFetch is all that is told of a Fetcher's failure: its own error may hold anything.
 var errFetch = errors.New("stripehook: the Fetcher failed, or its answer isn't that subscription")
 
 // fetch asks the Fetcher. One that panics has failed: nobody else recovers for those who apply what was parked.
-func fetch(ctx context.Context, from Fetcher, id string) (now *state, err error) {
+func (l *ledger) fetch(ctx context.Context, id string) (now *state, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	defer func() {
@@ -103,7 +133,7 @@ func fetch(ctx context.Context, from Fetcher, id string) (now *state, err error)
 			now, err = nil, errFetch
 		}
 	}()
-	body, err := from.Subscription(ctx, id)
+	body, err := l.fetcher.Subscription(ctx, id)
 	if err != nil {
 		return nil, errFetch
 	}
@@ -115,6 +145,7 @@ func fetch(ctx context.Context, from Fetcher, id string) (now *state, err error)
 	if err != nil || c.stripeSub != id {
 		return nil, errFetch
 	}
+	l.holdPaused(c)
 	return c.state, nil
 }
 
@@ -129,6 +160,7 @@ func (w *work) auditInvoice(ctx context.Context, row *hostdb.Subscription) error
 }
 
 // pay records a one-time payment, which gives no access. The row's id is made of the session's, so that there is one.
+// A payment by bank transfer or debit completes days after its session; once paid, it stays so.
 func (w *work) pay(ctx context.Context) (status, reason string, err error) {
 	if w.tenant == "" {
 		return hostdb.WebhookParked, noTenant, nil
@@ -140,8 +172,15 @@ func (w *work) pay(ctx context.Context) (status, reason string, err error) {
 	}
 	digest := sha256.Sum256([]byte("stripe checkout session " + w.payment.session))
 	id := hex.EncodeToString(digest[:16])
-	if _, err := w.tx.Subscriptions.Get(ctx, id); !errors.Is(err, hostdb.ErrNotFound) {
-		return hostdb.WebhookProcessed, "", err
+	row, err := w.tx.Subscriptions.Lock(ctx, id)
+	switch {
+	case err == nil && (row.Status == paid || row.Status == w.payment.status):
+		return hostdb.WebhookProcessed, "", nil
+	case err == nil:
+		row.Status = w.payment.status
+		return hostdb.WebhookProcessed, "", w.tx.Subscriptions.Update(ctx, row)
+	case !errors.Is(err, hostdb.ErrNotFound):
+		return "", "", err
 	}
 	if err := w.keepCustomer(ctx, w.tenant); err != nil {
 		return "", "", err
@@ -150,3 +189,6 @@ func (w *work) pay(ctx context.Context) (status, reason string, err error) {
 		StripeCustID: w.customer, Status: w.payment.status, PaymentType: hostdb.PaymentOneTime, AmountCents: w.payment.cents,
 		ProductName: w.payment.product})
 }
+
+// paid is the payment_status of a session whose money has come.
+const paid = "paid"
