@@ -19,8 +19,10 @@ type Access struct {
 	User       *GlobalUser    // nil: unknown. PasswordHash is left out
 	Tenant     *TenantCatalog // nil: unknown
 	Membership *Membership    // nil: there is none
-	// Subscriptions are the tenant's, 16 at most, the best first: active, trialing, past_due, others; among equals the one
-	// whose period ends last; one-time payments after all others. Without a membership there are none.
+	// Subscriptions are the tenant's, of each status and plan the one that admits longest, 64 at most. The best comes
+	// first: active, trialing, past_due, others; then the highest tier_level; then the one whose period ends last.
+	// One-time payments come after all others. Without a membership there are none. Of those that admit at a time, the one
+	// with the highest tier_level is in force.
 	Subscriptions []Subscribed
 	TenantPlan    *PricingPlan // the plan of the tenant's PlanTier; nil: there is none
 }
@@ -71,10 +73,28 @@ var accessUser = func() relation[GlobalUser] {
 	return r
 }()
 
-// bestSubscription orders a tenant's subscriptions.
-const bestSubscription = `(s.payment_type = 'one_time'),
-	CASE s.status WHEN 'active' THEN 0 WHEN 'trialing' THEN 1 WHEN 'past_due' THEN 2 ELSE 3 END,
-	s.current_period_end DESC NULLS LAST, s.id`
+// bestFirst orders the subscriptions of an alias, with the plans sp.
+func bestFirst(alias string) string {
+	return strings.ReplaceAll(`(s.payment_type = 'one_time'),
+		CASE s.status WHEN 'active' THEN 0 WHEN 'trialing' THEN 1 WHEN 'past_due' THEN 2 ELSE 3 END,
+		sp.tier_level DESC NULLS LAST, s.current_period_end DESC NULLS LAST, s.id`, "s.", alias+".")
+}
+
+// admittingLongest finds a tenant's subscriptions of which none of the same status and plan admits longer. The others
+// never matter, so that however many there are they push none out of [DB.Access] that would admit to more.
+var admittingLongest = `(SELECT s.*, row_number() OVER (
+		PARTITION BY s.payment_type, s.status, s.plan_tier, s.stripe_sub_id IS NULL
+		ORDER BY (CASE WHEN s.status = 'active' AND s.current_period_end IS NULL THEN 0 ELSE 1 END),
+			CASE s.status WHEN 'trialing' THEN s.trial_end ELSE s.current_period_end END DESC NULLS LAST, s.id) AS nth
+	FROM core_subscriptions s WHERE s.tenant_id = m.tenant_id) ranked
+	LEFT JOIN core_pricing_plans sp ON sp.id = ranked.plan_tier
+	WHERE ranked.nth = 1 ORDER BY ` + bestFirst("ranked") + " LIMIT 64"
+
+// accessSubscriptions joins the subscriptions of a membership's tenant. SQLite, which knows no LATERAL, finds them by id.
+var accessSubscriptions = map[engine]string{
+	postgres: "LEFT JOIN LATERAL (SELECT ranked.* FROM " + admittingLongest + ") s ON true",
+	embedded: "LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM " + admittingLongest + ")",
+}
 
 // accessColumns are what readAccess reads.
 var accessColumns = strings.Join([]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
@@ -90,17 +110,17 @@ func accessJoins(user, tenant string) string {
 		`
 }
 
-// accessQueries are the four queries, by the keys' columns. Every join but the subscriptions' finds one row at most, so the
-// limit is theirs; and there is always a row, whatever is unknown.
-var accessQueries = func() map[[2]string]string {
-	queries := map[[2]string]string{}
-	for _, user := range []string{"id", "oauth_id"} {
-		for _, tenant := range []string{"id", "slug"} {
-			queries[[2]string{user, tenant}] = "SELECT " + accessColumns + " FROM (SELECT 1) AS one" +
-				accessJoins("u."+user+" = $1", "t."+tenant+" = $2") + `LEFT JOIN core_subscriptions s ON s.tenant_id = m.tenant_id
-				LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
-				ORDER BY ` + bestSubscription + `
-				LIMIT 16`
+// accessQueries are the four queries of each engine, by the keys' columns. There is always a row, whatever is unknown.
+var accessQueries = func() map[engine]map[[2]string]string {
+	queries := map[engine]map[[2]string]string{postgres: {}, embedded: {}}
+	for e, of := range queries {
+		for _, user := range []string{"id", "oauth_id"} {
+			for _, tenant := range []string{"id", "slug"} {
+				of[[2]string{user, tenant}] = "SELECT " + accessColumns + " FROM (SELECT 1) AS one" +
+					accessJoins("u."+user+" = $1", "t."+tenant+" = $2") + accessSubscriptions[e] + `
+					LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
+					ORDER BY ` + bestFirst("s")
+			}
 		}
 	}
 	return queries
@@ -119,7 +139,7 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 		return nil, err
 	}
 	var found *Access
-	err = db.lookUp(ctx, accessQueries[[2]string{userColumn, tenantColumn}], []any{userValue, tenantValue}, func(row scanner) error {
+	err = db.lookUp(ctx, accessQueries[db.engine][[2]string{userColumn, tenantColumn}], []any{userValue, tenantValue}, func(row scanner) error {
 		read, err := readAccess(row)
 		if err != nil {
 			return err

@@ -32,22 +32,18 @@ const maxBasis = 8
 // accessKind says by which columns a key names its parts; no tenant column: there is no tenant.
 type accessKind struct{ user, tenant string }
 
-// The parts of a batch's query that differ: where the keys come from, each with its number n, and how the tenant's best subscriptions
-// and the user's deciding tenants are joined. SQLite, which knows no LATERAL, finds them by id.
-var accessBatchParts = map[engine]struct{ key, pair, subscriptions, tenants string }{
+// The parts of a batch's query that differ: where the keys come from, each with its number n, and how the
+// user's deciding tenants are joined. SQLite, which knows no LATERAL, finds them by id.
+var accessBatchParts = map[engine]struct{ key, pair, tenants string }{
 	postgres: {
 		key:  "unnest($1::text[]) WITH ORDINALITY AS k(who, n)",
 		pair: "unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(who, what, n)",
-		subscriptions: `LEFT JOIN LATERAL (SELECT * FROM core_subscriptions s WHERE s.tenant_id = m.tenant_id
-			ORDER BY ` + bestSubscription + ` LIMIT 16) s ON true`,
 		tenants: `LEFT JOIN LATERAL (SELECT t.id, t.status FROM core_memberships m JOIN core_tenants t ON t.id = m.tenant_id
 			WHERE m.user_id = u.id AND m.is_active ORDER BY ` + enterableFirst + ` LIMIT 9) t ON true`,
 	},
 	embedded: {
 		key:  "(SELECT key + 1 AS n, value AS who FROM json_each($1)) AS k",
 		pair: "(SELECT key + 1 AS n, value ->> 0 AS who, value ->> 1 AS what FROM json_each($1)) AS k",
-		subscriptions: `LEFT JOIN core_subscriptions s ON s.id IN (SELECT s.id FROM core_subscriptions s WHERE s.tenant_id = m.tenant_id
-			ORDER BY ` + bestSubscription + ` LIMIT 16)`,
 		tenants: `LEFT JOIN core_tenants t ON t.id IN (SELECT t.id FROM core_memberships m JOIN core_tenants t ON t.id = m.tenant_id
 			WHERE m.user_id = u.id AND m.is_active ORDER BY ` + enterableFirst + ` LIMIT 9)`,
 	},
@@ -65,9 +61,9 @@ func accessBatchQuery(e engine, kind accessKind) string {
 			ORDER BY k.n, ` + enterableFirst
 	}
 	return "SELECT k.n, " + accessColumns + " FROM " + parts.pair + accessJoins("u."+kind.user+" = k.who", "t."+kind.tenant+" = k.what") +
-		parts.subscriptions + `
+		accessSubscriptions[e] + `
 		LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
-		ORDER BY k.n, ` + bestSubscription
+		ORDER BY k.n, ` + bestFirst("s")
 }
 
 // accessBatchQueries are all of them.

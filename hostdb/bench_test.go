@@ -32,13 +32,13 @@ func BenchmarkAccess(b *testing.B) {
 	onEngines(b, func(b *testing.B, db *hostdb.DB) {
 		const tenants, block = 100_000, 50
 		crowd(b, db, tenants, 3*tenants, 5*tenants)
-		bare, err := db.Bare().Prepare(hostdb.AccessQueries()[[2]string{"oauth_id", "slug"}])
+		bare, err := db.Bare().Prepare(db.AccessQueries()[[2]string{"oauth_id", "slug"}])
 		must(b, err)
 		defer bare.Close()
 		key, err := db.Bare().Prepare("SELECT id, email, oauth_id FROM core_users WHERE id = $1")
 		must(b, err)
 		defer key.Close()
-		text := hostdb.AccessQueries()[[2]string{"oauth_id", "slug"}]
+		text := db.AccessQueries()[[2]string{"oauth_id", "slug"}]
 		floor, err := db.Bare().Prepare("SELECT s.id " + text[strings.Index(text, "FROM"):])
 		must(b, err)
 		defer floor.Close()

@@ -6,8 +6,8 @@ import (
 )
 
 // AccessQueries are the texts of the access query, for EXPLAIN and for the bare comparison.
-func AccessQueries() map[[2]string]string {
-	return accessQueries
+func (db *DB) AccessQueries() map[[2]string]string {
+	return accessQueries[db.engine]
 }
 
 // AccessBatchQueries are the texts of the batch's queries, by the keys' columns; no tenant column: of users alone.
