@@ -144,13 +144,14 @@ func (c *Config) validate() error {
 		return errors.New("Tenant: give a source, such as FromHeader(\"X-Tenant\")")
 	case c.MinSchemaVersion < 0:
 		return errors.New("MinSchemaVersion: can't be negative")
-	case slices.Contains(c.Subscription.FreePlans, ""):
-		return errors.New("Subscription.FreePlans: a plan has a name")
 	}
 	for i, role := range c.Roles {
 		if role == "" || slices.Contains(c.Roles[:i], role) {
 			return fmt.Errorf("Roles: %q is empty or named twice", role)
 		}
+	}
+	if err := c.Subscription.validate(); err != nil {
+		return err
 	}
 	if err := c.Redirects.validate(); err != nil {
 		return err

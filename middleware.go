@@ -275,7 +275,7 @@ func New(cfg Config) (*Middleware, error) {
 	m := &Middleware{
 		auth: cfg.Authenticator, ask: asking(cfg.Authenticator), mapUser: mapUser, source: cfg.Tenant, waits: cfg.UserKey != nil || cfg.Tenant.custom,
 		roles: cfg.Roles, features: cfg.Features, skip: skip, pool: cfg.Pool,
-		policy:    policy{cfg.Subscription.FreePlans, max(0, cfg.Subscription.Grace), cfg.MinSchemaVersion},
+		policy:    policy{cfg.Subscription, cfg.MinSchemaVersion},
 		redirects: cfg.Redirects, vary: varyOn(cfg.Authenticator, &cfg.Tenant), varySignedIn: varyOn(cfg.Authenticator, nil),
 		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, now: cfg.Now,
 	}

@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -9,7 +10,8 @@ import (
 )
 
 // SubscriptionPolicy says what "paying" means. A subscription admits while hostdb's rule for its status and dates does
-// (hostdb.Subscription.ActiveAt); where a tenant has several, any one of them is enough.
+// ([hostdb.Subscription.ActiveAt]). Where a tenant has several, any one of them is enough, and of those that admit the
+// one with the highest tier_level is in force. A free plan of a higher tier goes before it.
 type SubscriptionPolicy struct {
 	// FreePlans names the values of core_tenants.plan_tier that need no subscription. Default: none, so that every tenant
 	// needs one.
@@ -17,6 +19,24 @@ type SubscriptionPolicy struct {
 	// Grace is how long a past_due subscription admits after its period's end. Default 0 means hostdb.DefaultGrace (3 days);
 	// a negative value means none.
 	Grace time.Duration
+	// TrialPatience is how much longer a trial admits that Stripe ends, since the event that says what follows comes after
+	// the date. It concerns subscriptions with a StripeSubID. Default 0: a trial is over at its date.
+	TrialPatience time.Duration
+	// MaxOverdue ends subscriptions that are active by their status, but whose period ended longer ago than this: the
+	// events that would have renewed or ended them may not arrive any more. Default 0: the status alone decides. Give
+	// several days, since Stripe tries for as long to deliver an event.
+	MaxOverdue time.Duration
+}
+
+// validate names the field that is wrong, and the mend.
+func (p *SubscriptionPolicy) validate() error {
+	switch {
+	case slices.Contains(p.FreePlans, ""):
+		return errors.New("Subscription.FreePlans: a plan has a name")
+	case p.TrialPatience < 0 || p.MaxOverdue < 0:
+		return errors.New("Subscription: TrialPatience and MaxOverdue can't be negative")
+	}
+	return nil
 }
 
 // Rules are the exceptions that a part of the product needs. The zero Rules makes none.
@@ -32,8 +52,7 @@ type Rules struct {
 // policy decides from facts, configuration and the clock alone: no I/O, no state. Whatever depends on the clock is decided on every
 // request, so that what ends at an instant ends at that instant, whatever the cache holds.
 type policy struct {
-	freePlans        []string
-	grace            time.Duration
+	SubscriptionPolicy
 	minSchemaVersion int64
 }
 
@@ -68,27 +87,71 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 	if err := p.open(a.Tenant); err != nil {
 		return grant{}, err
 	}
-	var now time.Time
-	for i := range a.Subscriptions {
-		s := &a.Subscriptions[i]
-		if now.IsZero() && s.Status != hostdb.SubscriptionActive {
-			now = clock()
-		}
-		if s.ActiveAt(now, p.grace) {
-			return granted(s, s.Plan), nil
-		}
+	free := slices.Contains(p.FreePlans, a.Tenant.PlanTier)
+	best := p.inForce(a.Subscriptions, clock)
+	switch {
+	case best != nil && free && tierOf(a.TenantPlan) > tierOf(best.Plan):
+		return granted(best, a.TenantPlan), nil
+	case best != nil:
+		return granted(best, best.Plan), nil
+	case len(a.Subscriptions) > 0:
+		best = &a.Subscriptions[0]
 	}
-	var lapsed *hostdb.Subscribed
-	if len(a.Subscriptions) > 0 {
-		lapsed = &a.Subscriptions[0]
-	}
-	if slices.Contains(p.freePlans, a.Tenant.PlanTier) {
-		return granted(lapsed, a.TenantPlan), nil
+	if free {
+		return granted(best, a.TenantPlan), nil
 	}
 	if rules.AllowInactive {
-		return granted(lapsed, nil), nil
+		return granted(best, nil), nil
 	}
-	return grant{}, unpaid(a.Tenant, lapsed)
+	return grant{}, unpaid(a.Tenant, best)
+}
+
+// inForce returns the subscription of the highest tier that admits now, the first of them in the order of
+// [hostdb.Access]; nil where none does.
+func (p *policy) inForce(all []hostdb.Subscribed, clock func() time.Time) (best *hostdb.Subscribed) {
+	var now time.Time
+	for i := range all {
+		s := &all[i]
+		if best != nil && tierOf(s.Plan) <= tierOf(best.Plan) {
+			continue
+		}
+		if now.IsZero() && p.dated(&s.Subscription) {
+			now = clock()
+		}
+		if p.admits(&s.Subscription, now) {
+			best = s
+		}
+	}
+	return best
+}
+
+// dated reports whether it depends on the clock whether a subscription admits.
+func (p *policy) dated(s *hostdb.Subscription) bool {
+	switch s.Status {
+	case hostdb.SubscriptionTrialing, hostdb.SubscriptionPastDue:
+		return true
+	}
+	return s.Status == hostdb.SubscriptionActive && p.MaxOverdue > 0 && s.CurrentPeriodEnd != nil
+}
+
+// admits reports whether a subscription admits at this time.
+func (p *policy) admits(s *hostdb.Subscription, now time.Time) bool {
+	admits := s.ActiveAt(now, p.Grace)
+	switch s.Status {
+	case hostdb.SubscriptionTrialing:
+		return admits || s.StripeSubID != "" && s.ActiveAt(now.Add(-p.TrialPatience), p.Grace)
+	case hostdb.SubscriptionActive:
+		return admits && (!p.dated(s) || now.Before(s.CurrentPeriodEnd.Add(p.MaxOverdue)))
+	}
+	return admits
+}
+
+// tierOf is a plan's tier_level; less than any for no plan.
+func tierOf(plan *hostdb.PricingPlan) int {
+	if plan == nil {
+		return -1
+	}
+	return plan.TierLevel
 }
 
 // enrolled returns why a user is no active member of a tenant, if they aren't.

@@ -113,7 +113,7 @@ func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
 	if s.ctx == nil {
 		return hostdb.SubscriptionStatus{}
 	}
-	return s.subscription.StatusAt(s.ctx.m.now(), s.ctx.m.policy.grace)
+	return s.subscription.StatusAt(s.ctx.m.now(), s.ctx.m.policy.Grace)
 }
 
 // Detach returns a context for work that outlives the handler: it isn't cancelled with the request, and it keeps the tenant's

@@ -18,6 +18,9 @@ type Stats struct {
 	SincePoll time.Duration
 	// FeedFailing says that the last look for changes failed.
 	FeedFailing bool
+	// MaxOverdue is that of Config.Subscription; zero: a subscription that is active by its status admits whatever its
+	// period.
+	MaxOverdue time.Duration
 	// Pool are the figures of Config.Pool, or of the pool that New made.
 	Pool PoolStats
 }
@@ -27,7 +30,7 @@ func (m *Middleware) Stats() Stats {
 	c := m.resolver.cache.Stats()
 	return Stats{Entries: c.Entries, Denials: c.Denials, Hits: c.Hits, DenialHits: c.DenialHits, Misses: c.Misses, Loads: c.Loads,
 		LoadFailures: c.Failures, Refreshes: c.Refreshes, StaleServes: c.StaleServes, SincePoll: c.SincePoll,
-		FeedFailing: m.resolver.feed.failing.Load(), Pool: m.pool.Stats()}
+		FeedFailing: m.resolver.feed.failing.Load(), MaxOverdue: m.policy.MaxOverdue, Pool: m.pool.Stats()}
 }
 
 // Invalidate forgets what is cached about a user and about a tenant, by their ids; "" leaves that one out. Changes in the host
