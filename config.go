@@ -163,6 +163,7 @@ func (c *Config) validate() error {
 func (c *Config) setDefaults() {
 	c.Cache = c.Cache.withDefaults()
 	orElse(&c.Subscription.Grace, hostdb.DefaultGrace)
+	c.Subscription.Grace = max(0, c.Subscription.Grace)
 	if len(c.Roles) == 0 {
 		c.Roles = []string{hostdb.RoleOwner, hostdb.RoleAdmin, hostdb.RoleMember}
 	}
