@@ -21,6 +21,7 @@ type ownScope struct {
 	subscription                                hostdb.Subscription
 	plan                                        hostdb.PricingPlan
 	lastLogin, periodEnd, trialEnd, lastEventAt time.Time
+	invoiceFailedAt                             time.Time
 }
 
 // newScope copies what the host database said, and what was decided by it, into a Scope that shares no memory with anything else.
@@ -45,6 +46,7 @@ func (c *scopeContext) newScope(a *hostdb.Access, g grant) *Scope {
 		s.Subscription.CurrentPeriodEnd = copyInto(&own.periodEnd, s.Subscription.CurrentPeriodEnd)
 		s.Subscription.TrialEnd = copyInto(&own.trialEnd, s.Subscription.TrialEnd)
 		s.Subscription.LastEventAt = copyInto(&own.lastEventAt, s.Subscription.LastEventAt)
+		s.Subscription.InvoiceFailedAt = copyInto(&own.invoiceFailedAt, s.Subscription.InvoiceFailedAt)
 	}
 	if s.Plan = copyInto(&own.plan, g.plan); s.Plan != nil {
 		s.Plan.Features = slices.Clone(s.Plan.Features)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -148,7 +149,7 @@ func ownWorld(t *testing.T, w *world) (callers []*http.Request) {
 		w.member(bob, tenant, hostdb.RoleMember)
 	}
 	for _, s := range []hostdb.Subscription{
-		{TenantID: acme.ID, Status: hostdb.SubscriptionActive, CurrentPeriodEnd: &soon, LastEventAt: &past},
+		{TenantID: acme.ID, Status: hostdb.SubscriptionActive, CurrentPeriodEnd: &soon, LastEventAt: &past, InvoiceFailedAt: &past},
 		{TenantID: other.ID, Status: hostdb.SubscriptionTrialing, TrialEnd: &soon},
 		{TenantID: lapsed.ID, Status: hostdb.SubscriptionCanceled, CurrentPeriodEnd: &past},
 	} {
@@ -336,6 +337,14 @@ func TestScopeSharesNoMemory(t *testing.T) {
 				t.Errorf("scopes %d and %d share %s", other, i, path)
 			}
 			owner[address] = i
+		}
+	}
+	for i := range reflect.TypeFor[hostdb.Subscription]().NumField() { // else a column that is new would not be tried
+		told := func(s *tenantdb.Scope) bool {
+			return s.Subscription != nil && !reflect.ValueOf(s.Subscription).Elem().Field(i).IsZero()
+		}
+		if field := reflect.TypeFor[hostdb.Subscription]().Field(i); field.Type.Kind() == reflect.Pointer && !slices.ContainsFunc(scopes, told) {
+			t.Errorf("no scope has a subscription with %s", field.Name)
 		}
 	}
 	if len(scopes) != 36 || len(owner) < 36*15 {
