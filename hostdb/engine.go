@@ -138,7 +138,7 @@ func translatePostgres(err *pgconn.PgError) error {
 	case "23505":
 		return conflict(constraintField(err.ConstraintName), "is taken")
 	case "23503":
-		return conflict(constraintField(err.ConstraintName), "refers to no row, or is still referred to")
+		return conflict(constraintField(err.ConstraintName), dangling)
 	case "23502":
 		return invalid(err.ColumnName, "is missing")
 	case "23514":
@@ -175,7 +175,7 @@ func translateSQLite(err *sqlite.Error, about culprit) error {
 	case sqlitecode.SQLITE_CONSTRAINT_UNIQUE, sqlitecode.SQLITE_CONSTRAINT_PRIMARYKEY:
 		return conflict(about(sqliteFields(detail)), "is taken")
 	case sqlitecode.SQLITE_CONSTRAINT_FOREIGNKEY:
-		return conflict(about(""), "refers to no row, or is still referred to")
+		return conflict(about(""), dangling)
 	case sqlitecode.SQLITE_CONSTRAINT_NOTNULL:
 		return invalid(sqliteFields(detail), "is missing")
 	case sqlitecode.SQLITE_CONSTRAINT_CHECK:
@@ -222,6 +222,18 @@ func sqliteFields(detail string) string {
 		_, columns[i], _ = strings.Cut(column, ".")
 	}
 	return strings.Join(columns, ",")
+}
+
+// dangling is what the engines say of a foreign key; whoever ran the statement knows which of the two it is ([because]).
+const dangling = "refers to no row, or is still referred to"
+
+// because gives a conflict of a foreign key its reason; other errors are left alone.
+func because(err error, reason string) error {
+	var field *FieldError
+	if errors.As(err, &field) && field.Reason == dangling {
+		field.Reason = reason
+	}
+	return err
 }
 
 func lastOwner() error {

@@ -13,6 +13,7 @@ type relation[M any] struct {
 	subject string         // the word for it in audit events; "": mutations write no audit row
 	refers  string         // the column by which other tables refer to it
 	parents []parent       // the rows it refers to
+	holders []parent       // the columns of other tables that refer to it, and keep it from being deleted
 	columns []column[M]    // the first is the id
 	unique  []string       // unique columns ("a,b": together) that a conflict names before any but the id
 	fill    func(*M)       // sets the defaults of a new row
@@ -28,7 +29,7 @@ type column[M any] struct {
 	rule rule
 }
 
-// parent is a foreign key.
+// parent is a foreign key: its column, and the table at the other end.
 type parent struct{ column, table string }
 
 // names lists the columns, for a SELECT.

@@ -30,7 +30,7 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	}
 	if t.r.subject == "" && t.s.db.engine == postgres { // one statement is a transaction, and says what a conflict is about
 		_, err := t.s.exec(ctx, t.r.insertion(), args, nothing)
-		return err
+		return because(err, "refers to no row")
 	}
 	return t.s.write(ctx, func(tx *Tx) error {
 		if err := t.in(tx).put(ctx, t.r.insertion(), args, m, true); err != nil {
@@ -68,7 +68,7 @@ func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M, f
 		}
 		return t.taken(ctx, args, fresh, said)
 	})
-	return err
+	return because(err, "refers to no row")
 }
 
 // taken names the unique columns that PostgreSQL names for a row, where several are taken and SQLite said any of them: the id first.
@@ -229,7 +229,8 @@ func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) 
 	return &m, nil
 }
 
-// Delete removes the row with this id. Errors: ErrNotFound; ErrConflict where other rows refer to it; ErrImmutable.
+// Delete removes the row with this id. Errors: ErrNotFound; ErrConflict where other rows refer to it, some of which it names;
+// ErrImmutable.
 func (t Table[M]) Delete(ctx context.Context, id string) error {
 	if err := t.r.checkID(id); err != nil {
 		return err
@@ -243,13 +244,47 @@ func (t Table[M]) Delete(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
+		if err := in.referred(ctx, id); err != nil {
+			return err
+		}
 		_, err = in.s.exec(ctx, "DELETE FROM "+t.r.table+" WHERE "+t.r.columns[0].name+" = $1", []any{id},
 			func(string) string { return t.r.refers })
 		if err != nil {
-			return err
+			return because(err, "is still referred to by a row that was written meanwhile")
 		}
 		return audit(ctx, tx, t.r, "deleted", before, nil)
 	})
+}
+
+// shownReferences is how many rows of a table an error names.
+const shownReferences = 3
+
+// referred returns a conflict that names the tables, and some of their rows, that refer to the row with this id; nil if none does.
+func (t Table[M]) referred(ctx context.Context, id string) error {
+	var found []string
+	for _, holder := range t.r.holders {
+		var ids []string
+		text := fmt.Sprintf("SELECT id FROM %s WHERE %s = $1 ORDER BY id LIMIT %d", holder.table, holder.column, shownReferences+1)
+		err := t.s.query(ctx, text, []any{id}, func(row scanner) error {
+			var id string
+			err := row.Scan(&id)
+			ids = append(ids, id)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(ids) > shownReferences {
+			ids[shownReferences] = "…"
+		}
+		if len(ids) > 0 {
+			found = append(found, holder.table+" ("+strings.Join(ids, ", ")+")")
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return conflict(t.r.refers, "is still referred to by "+strings.Join(found, " and "))
 }
 
 // List returns the rows that pass every filter, ordered by id: at most Limit, at most 1,000. The next page begins After the

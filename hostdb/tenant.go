@@ -48,6 +48,7 @@ var tenantStatuses = []string{TenantProvisioning, TenantActive, TenantSuspended,
 
 var tenantRelation = relation[TenantCatalog]{
 	table: "core_tenants", subject: "tenant", refers: "tenant_id",
+	holders: []parent{{"tenant_id", "core_memberships"}, {"tenant_id", "core_subscriptions"}},
 	columns: []column[TenantCatalog]{
 		{"id", func(t *TenantCatalog) any { return &t.ID }, idRule},
 		{"name", func(t *TenantCatalog) any { return &t.Name }, rule{required: true}},

@@ -27,6 +27,7 @@ func NewUser(email, oauthID string) *GlobalUser {
 
 var userRelation = relation[GlobalUser]{
 	table: "core_users", subject: "user", refers: "user_id", unique: []string{"oauth_id"},
+	holders: []parent{{"user_id", "core_memberships"}},
 	columns: []column[GlobalUser]{
 		{"id", func(u *GlobalUser) any { return &u.ID }, idRule},
 		{"email", func(u *GlobalUser) any { return &u.Email }, rule{required: true, max: maxEmail}},

@@ -17,14 +17,19 @@ type auditCmd struct {
 	Tail auditTailCmd `cmd:"" help:"Print the last rows of the audit log, and with -f those that follow."`
 }
 
-var auditColumns = []column[hostdb.HostAuditLog]{
-	{"id", func(a *hostdb.HostAuditLog) any { return a.ID }, false},
-	{"created_at", func(a *hostdb.HostAuditLog) any { return a.CreatedAt }, true},
-	{"actor_user_id", func(a *hostdb.HostAuditLog) any { return a.ActorUserID }, true},
-	{"event_type", func(a *hostdb.HostAuditLog) any { return a.EventType }, true},
-	{"target_id", func(a *hostdb.HostAuditLog) any { return a.TargetID }, true},
-	{"ip_address", func(a *hostdb.HostAuditLog) any { return a.IPAddress }, false},
-	{"details", func(a *hostdb.HostAuditLog) any { return a.Details }, true},
+// auditColumns are the columns of a row of the audit log, with the names of who did it and to whom.
+func auditColumns(n *names) []column[hostdb.HostAuditLog] {
+	return []column[hostdb.HostAuditLog]{
+		{"id", func(a *hostdb.HostAuditLog) any { return a.ID }, false},
+		{"created_at", func(a *hostdb.HostAuditLog) any { return a.CreatedAt }, true},
+		{"actor", func(a *hostdb.HostAuditLog) any { return n.actor(a.ActorUserID) }, true},
+		{"actor_user_id", func(a *hostdb.HostAuditLog) any { return a.ActorUserID }, false},
+		{"event_type", func(a *hostdb.HostAuditLog) any { return a.EventType }, true},
+		{"target", func(a *hostdb.HostAuditLog) any { return n.target(a.EventType, a.TargetID) }, true},
+		{"target_id", func(a *hostdb.HostAuditLog) any { return a.TargetID }, true},
+		{"ip_address", func(a *hostdb.HostAuditLog) any { return a.IPAddress }, false},
+		{"details", func(a *hostdb.HostAuditLog) any { return a.Details }, true},
+	}
 }
 
 // auditTailCmd is tenantdb audit tail.
@@ -32,8 +37,8 @@ type auditTailCmd struct {
 	Lines  int           `short:"n" default:"20" help:"How many rows."`
 	Since  time.Duration `default:"24h" help:"How far back to look."`
 	Follow bool          `short:"f" help:"Go on with rows as they are written, until Ctrl-C. With -o json, each is a line."`
-	By     string        `placeholder:"ACTOR" help:"Only rows of this actor."`
-	Target string        `placeholder:"ID" help:"Only rows about this row."`
+	By     string        `placeholder:"ACTOR" help:"Only rows of this actor: a user's id or e-mail address, or a name such as tenantdb."`
+	Target string        `placeholder:"ROW" help:"Only rows about this row: its id, a tenant's slug, or a user's e-mail address."`
 }
 
 // straggler is how long after its id was made a row may come to be seen: ids are made before the commit.
@@ -44,18 +49,33 @@ func (c *auditTailCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 	if c.Lines < 0 || c.Lines > 100_000 || c.Since < 0 {
 		return errors.New("--lines is 0 to 100000, and --since not negative")
 	}
-	t := auditTail{host: host, filters: page{}.filters("actor_user_id", c.By, "target_id", c.Target), seen: make(map[string]bool)}
+	t := auditTail{host: host, names: s.names(ctx, host), seen: make(map[string]bool)}
+	var err error
+	if t.by, err = aliases(ctx, host, c.By, false); err != nil {
+		return err
+	}
+	if t.target, err = aliases(ctx, host, c.Target, true); err != nil {
+		return err
+	}
 	rows, err := t.last(ctx, s.env.now(), c.Since, c.Lines)
 	if err != nil {
 		return err
 	}
 	if !c.Follow {
-		return printList(s, auditColumns, each(rows))
+		return printList(s, auditColumns(t.names), each(rows))
 	}
 	for ctx.Err() == nil {
 		if err := t.print(s, rows); err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			t.names.failed = nil // what wasn't found for it was interrupted, which is how following ends
+			return nil
+		}
+		if t.names.failed != nil {
+			return nil // the names say it when the session closes
+		}
+		t.names.known.Purge() // a tenant may be renamed meanwhile
 		select {
 		case <-time.After(s.env.poll):
 		case <-ctx.Done():
@@ -70,10 +90,12 @@ func (c *auditTailCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 
 // auditTail reads the end of the audit log again and again.
 type auditTail struct {
-	host    *hostdb.DB
-	filters []hostdb.Filter
-	seen    map[string]bool // by id: rows that were printed, and may be found again
-	looked  time.Time       // when it last looked
+	host   *hostdb.DB
+	names  *names
+	by     []string        // only rows of one of these actors; none: of all
+	target []string        // only rows about one of these ids; none: about all
+	seen   map[string]bool // by id: rows that were printed, and may be found again
+	looked time.Time       // when it last looked
 }
 
 // last returns the last rows of a while.
@@ -112,18 +134,68 @@ func (t *auditTail) next(ctx context.Context, now time.Time) ([]hostdb.HostAudit
 	return rows, nil
 }
 
-// all iterates over the rows made since then.
-func (t *auditTail) all(ctx context.Context, since time.Time) iter.Seq2[*hostdb.HostAuditLog, error] {
-	return t.host.AuditLogs.All(ctx, append(slices.Clone(t.filters), hostdb.After(idAt(since)))...)
+// aliases are the ids under which the audit log may know what was named: the name itself, the id of the user with this e-mail address,
+// and, for a target, of the tenant with this slug.
+func aliases(ctx context.Context, host *hostdb.DB, named string, target bool) ([]string, error) {
+	if named == "" {
+		return nil, nil
+	}
+	ids := []string{named}
+	user, err := host.Users.ByEmail(ctx, named)
+	if err == nil {
+		ids = append(ids, user.ID)
+	} else if !errors.Is(err, hostdb.ErrNotFound) {
+		return nil, err
+	}
+	if !target || !hostdb.ValidSlug(named) {
+		return ids, nil
+	}
+	tenant, err := host.Tenants.BySlug(ctx, named)
+	if err == nil {
+		ids = append(ids, tenant.ID)
+	} else if !errors.Is(err, hostdb.ErrNotFound) {
+		return nil, err
+	}
+	return ids, nil
 }
+
+// all iterates over the rows made since then. One actor or target is for the database to find.
+func (t *auditTail) all(ctx context.Context, since time.Time) iter.Seq2[*hostdb.HostAuditLog, error] {
+	filters := []hostdb.Filter{hostdb.After(idAt(since))}
+	if len(t.by) == 1 {
+		filters = append(filters, hostdb.Where("actor_user_id", t.by[0]))
+	}
+	if len(t.target) == 1 {
+		filters = append(filters, hostdb.Where("target_id", t.target[0]))
+	}
+	rows := t.host.AuditLogs.All(ctx, filters...)
+	return func(yield func(*hostdb.HostAuditLog, error) bool) {
+		for row, err := range rows {
+			if err == nil && !(among(t.by, row.ActorUserID) && among(t.target, row.TargetID)) {
+				continue
+			}
+			if !yield(row, err) {
+				return
+			}
+		}
+	}
+}
+
+// among reports whether an id is one of those that were named, if any were.
+func among(named []string, id string) bool { return len(named) == 0 || slices.Contains(named, id) }
 
 // print prints rows a line each, which can be read while more are to come.
 func (t *auditTail) print(s *session, rows []hostdb.HostAuditLog) error {
 	for i := range rows {
 		row := &rows[i]
-		line := fmt.Sprintf("%s  %s  %s  %s  %s", cell(row.CreatedAt), clean(row.ActorUserID), clean(row.EventType), clean(row.TargetID), clean(row.Details))
+		target := row.TargetID
+		if name := t.names.target(row.EventType, row.TargetID); name != "" {
+			target = name + " (" + row.TargetID + ")"
+		}
+		line := fmt.Sprintf("%s  %s  %s  %s  %s", cell(row.CreatedAt), clean(t.names.actor(row.ActorUserID)), clean(row.EventType), clean(target),
+			clean(row.Details))
 		if s.flags.Output == "json" {
-			text, err := object(auditColumns, row)
+			text, err := object(auditColumns(t.names), row)
 			if err != nil {
 				return err
 			}

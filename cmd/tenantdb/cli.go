@@ -24,27 +24,30 @@ type cli struct {
 	Init         initCmd         `cmd:"" help:"Create the host database's tables, or upgrade them."`
 	Doctor       doctorCmd       `cmd:"" help:"Check the host database, the catalog, every tenant's database and the sum of connections."`
 	Hostdb       hostdbCmd       `cmd:"" help:"Say who may connect to the host database."`
-	Dsn          dsnCmd          `cmd:"" help:"Print where a tenant's database is, the password masked."`
+	Dsn          dsnCmd          `cmd:"" help:"Print where a tenant's database is, with the password masked."`
 	Tenant       tenantCmd       `cmd:"" help:"Create, list, close, rename and drop tenants."`
 	User         userCmd         `cmd:"" help:"Create, list, change and delete users."`
-	Member       memberCmd       `cmd:"" help:"Say who may enter which tenant."`
+	Member       memberCmd       `cmd:"" help:"Add, list, change and remove the members of tenants."`
 	Plan         planCmd         `cmd:"" help:"Create, list and change pricing plans."`
 	Subscription subscriptionCmd `cmd:"" help:"Create, list and change subscriptions."`
 	Exec         execCmd         `cmd:"" help:"Run one SQL statement in the databases of one, several or all tenants."`
-	Migrate      migrateCmd      `cmd:"" help:"Bring the tenants' databases to another version of their schema, and see how far they are."`
+	Migrate      migrateCmd      `cmd:"" help:"Migrate the tenants' databases, and show which versions they have."`
 	Jobs         jobsCmd         `cmd:"" help:"List, retry and cancel background jobs; finish interrupted tenants."`
 	Webhooks     webhooksCmd     `cmd:"" help:"List and replay Stripe's webhook events."`
 	Audit        auditCmd        `cmd:"" help:"Read the audit log."`
 	Token        tokenCmd        `cmd:"" help:"Sign a JSON Web Token for development."`
+	Completion   completionCmd   `cmd:"" help:"Print the script with which a shell completes this command."`
+	Complete     completeCmd     `cmd:"" hidden:"" help:"Print what the last of some words may become."`
 }
 
 // globals are the flags of every command.
 type globals struct {
-	Output     string `short:"o" enum:"table,json" default:"table" help:"Print a table for people, or json for programs."`
-	Host       string `placeholder:"URL" help:"The host database, such as sqlite:host.db. A URL with a password is never an argument: set TENANTDB_HOST_URL, or DB_TYPE, DB_USER, DB_PASS, DB_HOST, DB_PORT and DB_NAME."`
-	TenantsDir string `env:"TENANTDB_TENANTS_DIR" default:"tenants" placeholder:"DIR" help:"The folder of the tenants' SQLite files."`
-	MaxConns   int    `env:"TENANTDB_MAX_CONNS" default:"10" help:"How many connections this command may have to each server of tenants."`
-	Actor      string `env:"TENANTDB_ACTOR" default:"tenantdb" help:"The name under which the audit log records what this command does."`
+	Version    kong.VersionFlag `help:"Print the version and exit."`
+	Output     string           `short:"o" enum:"table,json" default:"table" help:"Print a table for people, or json for programs."`
+	Host       string           `placeholder:"URL" help:"The host database, such as sqlite:host.db. A URL with a password is never an argument: set TENANTDB_HOST_URL, or DB_TYPE, DB_USER, DB_PASS, DB_HOST, DB_PORT and DB_NAME."`
+	TenantsDir string           `env:"TENANTDB_TENANTS_DIR" default:"tenants" placeholder:"DIR" help:"The folder of the tenants' SQLite files."`
+	MaxConns   int              `env:"TENANTDB_MAX_CONNS" default:"10" help:"How many connections this command may have to each server of tenants."`
+	Actor      string           `env:"TENANTDB_ACTOR" default:"tenantdb" help:"The name under which the audit log records what this command does."`
 }
 
 const description = `The operator's tool for products with a database per tenant.
@@ -53,8 +56,11 @@ Exit codes: 0 all went well; 1 it failed; 2 it failed for some tenants; 3 migrat
 
 // run runs one command and returns the exit code.
 func run(ctx context.Context, args []string, env environment) int {
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
 	var grammar cli
-	helped := false
+	helped := false // or the version was printed
 	parser, err := newParser(&grammar, env, func(int) { helped = true })
 	if err != nil {
 		return report(env, err)
@@ -86,8 +92,9 @@ func newParser(grammar *cli, env environment, exit func(int)) (*kong.Kong, error
 		}
 		return nil, nil
 	}
-	return kong.New(grammar, kong.Name("tenantdb"), kong.Description(description), kong.Writers(env.stdout, env.stderr), kong.Exit(exit),
-		kong.Resolvers(kong.ResolverFunc(variables)), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 120}))
+	return kong.New(grammar, append(signedNumbers(), kong.Name("tenantdb"), kong.Description(description), kong.Vars{"version": version()},
+		kong.Writers(env.stdout, env.stderr), kong.Exit(exit), kong.Resolvers(kong.ResolverFunc(variables)),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 120}))...)
 }
 
 // exitError is an error with an exit code of its own.

@@ -30,7 +30,11 @@ func manual(t *testing.T) string {
 	for root.Parent != nil {
 		root = root.Parent
 	}
-	b.WriteString("# tenantdb, the operator's command\n\nThis page is made from the command's own help: `go run ./cmd/tenantdb --help`.\n\n" +
+	b.WriteString("# tenantdb, the operator's command\n\n" +
+		"Install it with Go:\n\n    go install github.com/tenantdb/tenantdb/cmd/tenantdb@latest\n\n" +
+		"In a checkout of the repository, `go run ./cmd/tenantdb` is the same. `tenantdb --version` prints which version it is, and\n" +
+		"`tenantdb completion bash` (or `zsh`, or `fish`) a script with which the shell completes commands, flags and their values.\n\n" +
+		"This page is made from the command's own help, which `tenantdb --help` and `tenantdb COMMAND --help` print.\n\n" +
 		description + "\n\n## Flags of every command\n\n")
 	describeFlags(&b, root.Flags)
 	for _, node := range all {
@@ -38,7 +42,7 @@ func manual(t *testing.T) string {
 		if node.Detail != "" {
 			fmt.Fprintf(&b, "\n%s\n", node.Detail)
 		}
-		fmt.Fprintf(&b, "\n    tenantdb %s\n", strings.TrimSuffix(node.Summary(), " [flags]"))
+		fmt.Fprintf(&b, "\n    tenantdb %s\n", usage(node))
 		if len(node.Positional)+len(node.Flags) > 0 {
 			b.WriteString("\n")
 		}
@@ -50,9 +54,30 @@ func manual(t *testing.T) string {
 	return b.String()
 }
 
+// usage is a command's line of use, in which flags that exclude each other are alternatives.
+func usage(node *kong.Node) string {
+	line := strings.TrimSuffix(node.Summary(), " [flags]")
+	groups := make(map[string][]string)
+	for _, flag := range node.Flags {
+		if flag.Required {
+			for _, group := range flag.Xor {
+				groups[group] = append(groups[group], flag.Summary())
+			}
+		}
+	}
+	for _, flags := range groups {
+		line = strings.Replace(line, strings.Join(flags, " "), "("+strings.Join(flags, " | ")+")", 1)
+	}
+	return line
+}
+
 func describeFlags(b *strings.Builder, flags []*kong.Flag) {
 	for _, flag := range flags {
-		fmt.Fprintf(b, "- `%s`: %s", flag, flag.Help)
+		name := flag.String()
+		if flag.Tag.Negatable != "" {
+			name = strings.Replace(name, "--", "--[no-]", 1)
+		}
+		fmt.Fprintf(b, "- `%s`: %s", name, flag.Help)
 		for _, variable := range flag.Envs {
 			fmt.Fprintf(b, " (`%s`)", variable)
 		}

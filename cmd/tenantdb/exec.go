@@ -21,7 +21,7 @@ type execCmd struct {
 	SQL      string        `arg:"" optional:"" name:"sql" help:"The statement. Without one, or with -, it is read from standard input, up to 1 MiB."`
 	Tenant   []string      `short:"t" xor:"which" required:"" placeholder:"TENANT" help:"In this tenant's database (slug or id); may be repeated."`
 	All      bool          `xor:"which" required:"" help:"In every tenant's database."`
-	Write    bool          `help:"Let the statement write. Each is written to the audit log, without its text."`
+	Write    bool          `help:"Let the statement write. The audit log records it for each tenant, without its text."`
 	Rows     int           `default:"1000" help:"At most this many rows of each tenant."`
 	Parallel int           `default:"4" help:"How many tenants at once."`
 	Timeout  time.Duration `default:"1m" help:"How long it may take in each tenant."`

@@ -69,7 +69,7 @@ func (p *execPrinter) table(r *execResult) {
 		fmt.Fprintf(p.out, "-- %s\n", nameOf(r.tenant))
 	}
 	if len(r.columns) == 0 {
-		fmt.Fprintf(p.out, "%d rows written\n", r.affected)
+		fmt.Fprintf(p.out, "%s written\n", count(r.affected, "row"))
 		return
 	}
 	table := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
@@ -86,7 +86,7 @@ func (p *execPrinter) table(r *execResult) {
 	}
 	_ = table.Flush()
 	if r.truncated {
-		fmt.Fprintf(p.out, "(there are more rows than %d)\n", len(r.rows))
+		fmt.Fprintf(p.out, "(there are more than %s)\n", count(int64(len(r.rows)), "row"))
 	}
 }
 

@@ -18,7 +18,13 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
+// asCommand is the variable with which this test is the command itself.
+const asCommand = "TENANTDB_TEST_AS_COMMAND"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
 	os.Exit(pgtest.Run(m))
 }
 

@@ -10,32 +10,36 @@ import (
 // jobsCmd is tenantdb jobs.
 type jobsCmd struct {
 	List   jobsListCmd   `cmd:"" help:"List jobs. Their payloads are not shown."`
-	Retry  jobsRetryCmd  `cmd:"" help:"Put failed or cancelled jobs in line again, with all their attempts."`
+	Retry  jobsRetryCmd  `cmd:"" help:"Queue failed or cancelled jobs again, with all their attempts."`
 	Cancel jobsCancelCmd `cmd:"" help:"Cancel pending or running jobs."`
 	Work   jobsWorkCmd   `cmd:"" help:"Finish tenants whose creation or removal was interrupted."`
 }
 
-var jobColumns = []column[hostdb.SystemJob]{
-	{"id", func(j *hostdb.SystemJob) any { return j.ID }, true},
-	{"job_type", func(j *hostdb.SystemJob) any { return j.JobType }, true},
-	{"status", func(j *hostdb.SystemJob) any { return j.Status }, true},
-	{"tenant_id", func(j *hostdb.SystemJob) any { return j.TenantID }, true},
-	{"attempts", func(j *hostdb.SystemJob) any { return j.Attempts }, true},
-	{"max_attempts", func(j *hostdb.SystemJob) any { return j.MaxAttempts }, false},
-	{"created_at", func(j *hostdb.SystemJob) any { return j.CreatedAt }, true},
-	{"run_after", func(j *hostdb.SystemJob) any { return j.RunAfter }, false},
-	{"lease_until", func(j *hostdb.SystemJob) any { return j.LeaseUntil }, false},
-	{"worker", func(j *hostdb.SystemJob) any { return j.Worker }, false},
-	{"completed_at", func(j *hostdb.SystemJob) any { return j.CompletedAt }, false},
-	{"error_log", func(j *hostdb.SystemJob) any { return j.ErrorLog }, true},
+// jobColumns are the columns of a job, with its tenant's name.
+func jobColumns(n *names) []column[hostdb.SystemJob] {
+	return []column[hostdb.SystemJob]{
+		{"id", func(j *hostdb.SystemJob) any { return j.ID }, true},
+		{"job_type", func(j *hostdb.SystemJob) any { return j.JobType }, true},
+		{"status", func(j *hostdb.SystemJob) any { return j.Status }, true},
+		{"tenant", func(j *hostdb.SystemJob) any { return n.tenant(j.TenantID) }, true},
+		{"tenant_id", func(j *hostdb.SystemJob) any { return j.TenantID }, true},
+		{"attempts", func(j *hostdb.SystemJob) any { return j.Attempts }, true},
+		{"max_attempts", func(j *hostdb.SystemJob) any { return j.MaxAttempts }, false},
+		{"created_at", func(j *hostdb.SystemJob) any { return j.CreatedAt }, true},
+		{"run_after", func(j *hostdb.SystemJob) any { return j.RunAfter }, false},
+		{"lease_until", func(j *hostdb.SystemJob) any { return j.LeaseUntil }, false},
+		{"worker", func(j *hostdb.SystemJob) any { return j.Worker }, false},
+		{"completed_at", func(j *hostdb.SystemJob) any { return j.CompletedAt }, false},
+		{"error_log", func(j *hostdb.SystemJob) any { return j.ErrorLog }, true},
+	}
 }
 
 // jobsListCmd is tenantdb jobs list.
 type jobsListCmd struct {
 	page
-	Status string `help:"Only jobs with this status: pending, running, completed, failed or cancelled."`
-	Type   string `help:"Only jobs of this type."`
-	Tenant string `placeholder:"TENANT" help:"Only jobs of this tenant (slug or id)."`
+	Status *string `enum:"pending, running, completed, failed, cancelled" help:"Only jobs with this status (${enum})."`
+	Type   string  `help:"Only jobs of this type."`
+	Tenant string  `placeholder:"TENANT" help:"Only jobs of this tenant (slug or id)."`
 }
 
 // Run runs the command.
@@ -48,7 +52,7 @@ func (c *jobsListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) erro
 		}
 		tenantID = tenant.ID
 	}
-	return printList(s, jobColumns, host.Jobs.All(ctx, c.filters("status", c.Status, "job_type", c.Type, "tenant_id", tenantID)...))
+	return printList(s, jobColumns(s.names(ctx, host)), host.Jobs.All(ctx, c.filters("status", given(c.Status), "job_type", c.Type, "tenant_id", tenantID)...))
 }
 
 // jobsRetryCmd is tenantdb jobs retry.
@@ -87,7 +91,7 @@ func (c *jobsCancelCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 // forJobs does something to each job, prints those for which it could be done, and says which it could not.
 func (s *session) forJobs(ctx context.Context, host *hostdb.DB, ids []string, do func(context.Context, string) error) error {
 	var failed error
-	return errors.Join(printList(s, jobColumns, func(yield func(*hostdb.SystemJob, error) bool) {
+	return errors.Join(printList(s, jobColumns(s.names(ctx, host)), func(yield func(*hostdb.SystemJob, error) bool) {
 		for _, id := range ids {
 			job := &hostdb.SystemJob{}
 			err := do(ctx, id)

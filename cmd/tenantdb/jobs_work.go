@@ -19,7 +19,7 @@ const workPatience = time.Minute
 type jobsWorkCmd struct {
 	migrations
 	provisioning
-	Parallel int  `default:"4" help:"Jobs at once."`
+	Parallel int  `default:"4" help:"How many jobs run at once."`
 	Drain    bool `help:"End once no such job is left."`
 }
 

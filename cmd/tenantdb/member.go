@@ -16,14 +16,19 @@ type memberCmd struct {
 	Remove memberRemoveCmd `cmd:"" help:"Remove a membership."`
 }
 
-var memberColumns = []column[hostdb.Membership]{
-	{"id", func(m *hostdb.Membership) any { return m.ID }, false},
-	{"tenant_id", func(m *hostdb.Membership) any { return m.TenantID }, true},
-	{"user_id", func(m *hostdb.Membership) any { return m.UserID }, true},
-	{"role", func(m *hostdb.Membership) any { return m.Role }, true},
-	{"is_active", func(m *hostdb.Membership) any { return m.IsActive }, true},
-	{"profile_id", func(m *hostdb.Membership) any { return m.ProfileID }, false},
-	{"created_at", func(m *hostdb.Membership) any { return m.CreatedAt }, true},
+// memberColumns are the columns of a membership, with the names of its tenant and its user.
+func memberColumns(n *names) []column[hostdb.Membership] {
+	return []column[hostdb.Membership]{
+		{"id", func(m *hostdb.Membership) any { return m.ID }, false},
+		{"tenant", func(m *hostdb.Membership) any { return n.tenant(m.TenantID) }, true},
+		{"tenant_id", func(m *hostdb.Membership) any { return m.TenantID }, true},
+		{"email", func(m *hostdb.Membership) any { return n.user(m.UserID) }, true},
+		{"user_id", func(m *hostdb.Membership) any { return m.UserID }, true},
+		{"role", func(m *hostdb.Membership) any { return m.Role }, true},
+		{"is_active", func(m *hostdb.Membership) any { return m.IsActive }, true},
+		{"profile_id", func(m *hostdb.Membership) any { return m.ProfileID }, false},
+		{"created_at", func(m *hostdb.Membership) any { return m.CreatedAt }, true},
+	}
 }
 
 // memberArg names a membership by its tenant and its user.
@@ -72,7 +77,7 @@ func (c *memberAddCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 	if err := host.Memberships.Insert(ctx, member); err != nil {
 		return err
 	}
-	return printOne(s, memberColumns, member)
+	return printOne(s, memberColumns(s.names(ctx, host)), member)
 }
 
 // memberListCmd is tenantdb member list.
@@ -101,7 +106,7 @@ func (c *memberListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 		}
 		userID = user.ID
 	}
-	return printList(s, memberColumns, host.Memberships.All(ctx, c.filters("tenant_id", tenantID, "user_id", userID)...))
+	return printList(s, memberColumns(s.names(ctx, host)), host.Memberships.All(ctx, c.filters("tenant_id", tenantID, "user_id", userID)...))
 }
 
 // memberUpdateCmd is tenantdb member update.
@@ -120,7 +125,7 @@ func (c *memberUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if err != nil {
 		return err
 	}
-	return update(ctx, s, host, memberColumns, member.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.Membership] { return tx.Memberships.Table },
+	return update(ctx, s, host, memberColumns(s.names(ctx, host)), member.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.Membership] { return tx.Memberships.Table },
 		func(m *hostdb.Membership) {
 			set(&m.Role, c.Role)
 			set(&m.IsActive, c.Active)
@@ -146,5 +151,5 @@ func (c *memberRemoveCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if err := host.Memberships.Delete(ctx, member.ID); err != nil {
 		return err
 	}
-	return printOne(s, memberColumns, member)
+	return printOne(s, memberColumns(s.names(ctx, host)), member)
 }

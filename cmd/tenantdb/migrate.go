@@ -16,9 +16,9 @@ type migrateCmd struct {
 	Up      migrateUpCmd      `cmd:"" help:"Bring tenants' databases to the newest migration, or to --to."`
 	Status  migrateStatusCmd  `cmd:"" help:"List the tenants and the versions of their schemas."`
 	Plan    migratePlanCmd    `cmd:"" help:"List what up would do, in its order, by the catalog alone."`
-	Down    migrateDownCmd    `cmd:"" help:"Take migrations back."`
-	Retry   migrateRetryCmd   `cmd:"" help:"Go on with a run: its failed tenants, and those that it didn't come to."`
-	Pause   migratePauseCmd   `cmd:"" help:"Have a run begin no further tenant, in whatever process it is; retry takes it up again."`
+	Down    migrateDownCmd    `cmd:"" help:"Undo migrations."`
+	Retry   migrateRetryCmd   `cmd:"" help:"Resume a run: its failed tenants, and those that it had not reached."`
+	Pause   migratePauseCmd   `cmd:"" help:"Keep a run from beginning further tenants, whichever process runs it; retry resumes it."`
 	Runs    migrateRunsCmd    `cmd:"" help:"List the runs."`
 	Results migrateResultsCmd `cmd:"" help:"List what a run did to each tenant."`
 }
@@ -32,20 +32,20 @@ type migrations struct {
 type selection struct {
 	Tenants     []string `arg:"" optional:"" help:"Slugs or ids. Default: all tenants that have a database."`
 	Canary      []string `placeholder:"TENANT,…" help:"Tenants that go first; one failure among the first stops the run."`
-	CanaryCount int      `placeholder:"N" help:"That many more go first."`
-	Batch       int      `placeholder:"N" help:"Tenants in a batch: the next one begins when all of it have ended. Default: all."`
+	CanaryCount int      `placeholder:"N" help:"How many further tenants go first."`
+	Batch       int      `placeholder:"N" help:"How many tenants make a batch: the next batch begins when all of them have ended. Default: all."`
 	Verify      bool     `help:"Ask every database for its version, instead of trusting the catalog."`
 }
 
 // pace says how fast, and when to stop.
 type pace struct {
-	Parallel       int           `default:"4" help:"Tenants at once."`
-	PerServer      int           `placeholder:"N" help:"Of them on one server. Default: as --parallel."`
-	MaxFailures    int           `placeholder:"N" help:"Stop at so many failures; -1 is never. Default: 1, or never with --max-failure-rate."`
+	Parallel       int           `default:"4" help:"How many tenants are migrated at once."`
+	PerServer      int           `placeholder:"N" help:"How many of them at once on one server. Default: as --parallel."`
+	MaxFailures    int           `placeholder:"N" help:"Stop after this many failures; -1 is never. Default: 1, or never with --max-failure-rate."`
 	MaxFailureRate float64       `placeholder:"SHARE" help:"Stop when more than this share (0 to 1) of at least 20 tenants failed."`
 	Timeout        time.Duration `default:"15m" help:"How long one tenant may take."`
 	LockTimeout    time.Duration `default:"2s" help:"PostgreSQL: how long a migration in a transaction waits for a lock before it tries again; -1s is as the server says."`
-	LockRetries    int           `default:"10" help:"How often it tries again; -1 is never."`
+	LockRetries    int           `default:"10" help:"How many times it tries again; -1 is never."`
 	RefuseLate     bool          `help:"Fail a tenant that lacks a migration older than the newest that it has, instead of applying it."`
 }
 
@@ -73,8 +73,8 @@ type migrateUpCmd struct {
 
 // Help is the long help.
 func (*migrateUpCmd) Help() string {
-	return `Each tenant that ends is a line on standard error, or on a terminal one line that changes. Ctrl-C stops after what is being applied;
-the summary says how to go on. A tenant that fails stays at the last migration that it took.`
+	return `Each tenant that ends is a line on standard error, or on a terminal one line that changes. Ctrl-C stops the run once the migrations that
+are being applied have ended; the summary says how to resume it. A tenant that fails stays at the last migration that succeeded.`
 }
 
 // Run runs the command.
@@ -95,7 +95,7 @@ type migrateDownCmd struct {
 	migrations
 	pace
 	confirmation
-	To int64 `required:"" placeholder:"VERSION" help:"The version to go back to; 0 takes everything back."`
+	To int64 `required:"" placeholder:"VERSION" help:"The version to go back to; 0 undoes every migration."`
 }
 
 // Run runs the command.
@@ -114,7 +114,7 @@ func (c *migrateDownCmd) Run(ctx context.Context, s *session, host *hostdb.DB) e
 	case 1:
 		word, where = c.Tenants[0], clean(c.Tenants[0])
 	}
-	what := fmt.Sprintf("This takes the migrations above %d back, with the data that they hold, in %s.", c.To, where)
+	what := fmt.Sprintf("This undoes the migrations above %d, with the data that they hold, in %s.", c.To, where)
 	if err := s.confirm(ctx, c.confirmation, word, what); err != nil {
 		return err
 	}
@@ -289,8 +289,8 @@ func (c *migrateRunsCmd) Run(ctx context.Context, s *session, host *hostdb.DB) e
 
 // migrateResultsCmd is tenantdb migrate results.
 type migrateResultsCmd struct {
-	ID     string `arg:"" name:"run" optional:"" help:"The run's id. Default: the last run."`
-	Status string `help:"Only tenants with this status: pending, running, done, failed or skipped."`
+	ID     string  `arg:"" name:"run" optional:"" help:"The run's id. Default: the last run."`
+	Status *string `enum:"pending, running, done, failed, skipped" help:"Only tenants with this status (${enum})."`
 }
 
 // Run runs the command.
@@ -303,5 +303,5 @@ func (c *migrateResultsCmd) Run(ctx context.Context, s *session, host *hostdb.DB
 	if err != nil {
 		return err
 	}
-	return printList(s, resultColumns, pointers(f.Results(ctx, id, c.Status), func(fleet.Result) {}))
+	return printList(s, resultColumns, pointers(f.Results(ctx, id, given(c.Status)), func(fleet.Result) {}))
 }

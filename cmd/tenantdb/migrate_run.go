@@ -165,12 +165,7 @@ func (p *progress) erase() {
 func (p *progress) end() { p.erase() }
 
 // tenants is a number of them in words.
-func tenants(n int) string {
-	if n == 1 {
-		return "1 tenant"
-	}
-	return fmt.Sprintf("%d tenants", n)
-}
+func tenants(n int) string { return count(int64(n), "tenant") }
 
 // brief is a duration with as many digits as one reads.
 func brief(d time.Duration) string {

@@ -8,6 +8,14 @@ type page struct {
 	After string `placeholder:"ID" help:"Only rows after this id: the last one of the page before."`
 }
 
+// given is the value of a flag, or "".
+func given(flag *string) string {
+	if flag == nil {
+		return ""
+	}
+	return *flag
+}
+
 // filters are the page's filters and those of the columns, given by name and value, whose value isn't empty.
 func (p page) filters(columns ...string) []hostdb.Filter {
 	filters := []hostdb.Filter{hostdb.After(p.After)}

@@ -88,7 +88,7 @@ func TestPlansAndSubscriptions(t *testing.T) {
 		if got := o.list("subscription", "list", "--tenant=acme", "--status=canceled"); len(got) != 1 {
 			t.Errorf("list: %v", got)
 		}
-		o.fails(1, "payment_type", "subscription", "update", id, "--payment-type=barter")
+		o.fails(1, "--payment-type", "subscription", "update", id, "--payment-type=barter")
 		if out := o.ok("subscription", "list"); !strings.Contains(out, "2030-01-31T12:00:00Z") {
 			t.Errorf("table: %s", out)
 		}

@@ -94,7 +94,7 @@ type planShowCmd struct {
 
 // Run runs the command.
 func (c *planShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	plan, err := host.Plans.Get(ctx, c.ID)
+	plan, err := findPlan(ctx, host, c.ID)
 	if err != nil {
 		return err
 	}
@@ -109,5 +109,8 @@ type planUpdateCmd struct {
 
 // Run runs the command.
 func (c *planUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	if _, err := findPlan(ctx, host, c.ID); err != nil {
+		return err
+	}
 	return update(ctx, s, host, planColumns, c.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.PricingPlan] { return tx.Plans.Table }, c.apply)
 }

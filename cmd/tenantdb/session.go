@@ -23,6 +23,7 @@ type session struct {
 	env     environment
 	flags   globals
 	given   map[string]string // the flags that stood on the command line, as text
+	others  time.Duration     // how long a fleet waits for other processes once it has closed a tenant
 	closers []func() error    // run in reverse order
 }
 
@@ -120,7 +121,7 @@ func (s *session) openFleet(host *hostdb.DB, migrations string, how provisioning
 // fleetOn is openFleet with a pool that is there.
 func (s *session) fleetOn(host *hostdb.DB, pool *tenantdb.Pool, migrations string, how provisioning) (*fleet.Fleet, error) {
 	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL")), SharedRole: how.SharedRole,
-		NoTemplate: how.NoTemplate, ReservedSlugs: how.ReservedSlugs}
+		NoTemplate: how.NoTemplate, ReservedSlugs: how.ReservedSlugs, WaitForOthers: s.others}
 	if slices.Equal(how.ReservedSlugs, []string{"none"}) {
 		cfg.ReservedSlugs = []string{}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,33 +15,37 @@ type subscriptionCmd struct {
 	Trial  subscriptionTrialCmd  `cmd:"" help:"Start the trial of a plan for a tenant that never had a subscription."`
 	List   subscriptionListCmd   `cmd:"" help:"List subscriptions."`
 	Show   subscriptionShowCmd   `cmd:"" help:"Show a subscription."`
-	Update subscriptionUpdateCmd `cmd:"" help:"Change a subscription. What Stripe says later of one of its own counts again."`
+	Update subscriptionUpdateCmd `cmd:"" help:"Change a subscription. A later event of Stripe's about one of its own overwrites the change."`
 }
 
-var subscriptionColumns = []column[hostdb.Subscription]{
-	{"id", func(b *hostdb.Subscription) any { return b.ID }, true},
-	{"tenant_id", func(b *hostdb.Subscription) any { return b.TenantID }, true},
-	{"plan_tier", func(b *hostdb.Subscription) any { return b.PlanTier }, true},
-	{"status", func(b *hostdb.Subscription) any { return b.Status }, true},
-	{"current_period_end", func(b *hostdb.Subscription) any { return b.CurrentPeriodEnd }, true},
-	{"trial_end", func(b *hostdb.Subscription) any { return b.TrialEnd }, true},
-	{"cancel_at_period_end", func(b *hostdb.Subscription) any { return b.CancelAtPeriodEnd }, false},
-	{"payment_type", func(b *hostdb.Subscription) any { return b.PaymentType }, true},
-	{"amount_cents", func(b *hostdb.Subscription) any { return b.AmountCents }, false},
-	{"product_name", func(b *hostdb.Subscription) any { return b.ProductName }, false},
-	{"stripe_sub_id", func(b *hostdb.Subscription) any { return b.StripeSubID }, true},
-	{"stripe_cust_id", func(b *hostdb.Subscription) any { return b.StripeCustID }, false},
-	{"created_at", func(b *hostdb.Subscription) any { return b.CreatedAt }, false},
+// subscriptionColumns are the columns of a subscription, with its tenant's name.
+func subscriptionColumns(n *names) []column[hostdb.Subscription] {
+	return []column[hostdb.Subscription]{
+		{"id", func(b *hostdb.Subscription) any { return b.ID }, true},
+		{"tenant", func(b *hostdb.Subscription) any { return n.tenant(b.TenantID) }, true},
+		{"tenant_id", func(b *hostdb.Subscription) any { return b.TenantID }, true},
+		{"plan_tier", func(b *hostdb.Subscription) any { return b.PlanTier }, true},
+		{"status", func(b *hostdb.Subscription) any { return b.Status }, true},
+		{"current_period_end", func(b *hostdb.Subscription) any { return b.CurrentPeriodEnd }, true},
+		{"trial_end", func(b *hostdb.Subscription) any { return b.TrialEnd }, true},
+		{"cancel_at_period_end", func(b *hostdb.Subscription) any { return b.CancelAtPeriodEnd }, false},
+		{"payment_type", func(b *hostdb.Subscription) any { return b.PaymentType }, true},
+		{"amount_cents", func(b *hostdb.Subscription) any { return b.AmountCents }, false},
+		{"product_name", func(b *hostdb.Subscription) any { return b.ProductName }, false},
+		{"stripe_sub_id", func(b *hostdb.Subscription) any { return b.StripeSubID }, true},
+		{"stripe_cust_id", func(b *hostdb.Subscription) any { return b.StripeCustID }, false},
+		{"created_at", func(b *hostdb.Subscription) any { return b.CreatedAt }, false},
+	}
 }
 
 // subscriptionFields are a subscription's columns, as create sets them and update changes them.
 type subscriptionFields struct {
 	Plan              *string    `help:"The plan; a new subscription has free."`
-	Status            *string    `help:"Stripe's word: active, trialing, past_due, canceled, …; a new subscription has incomplete."`
+	Status            *string    `enum:"incomplete, incomplete_expired, trialing, active, past_due, canceled, unpaid, paused" help:"Stripe's word (${enum}); a new subscription has incomplete."`
 	PeriodEnd         *time.Time `placeholder:"TIME" help:"When the paid period ends, as 2026-01-31T12:00:00Z."`
 	TrialEnd          *time.Time `placeholder:"TIME" help:"When the trial ends."`
 	CancelAtPeriodEnd *bool      `negatable:"" help:"Whether it ends with the period."`
-	PaymentType       *string    `help:"subscription, or one_time; a new one has subscription."`
+	PaymentType       *string    `enum:"subscription, one_time" help:"How it is paid (${enum}); a new one has subscription."`
 	AmountCents       *int64     `placeholder:"CENTS" help:"The amount in the currency's smallest unit."`
 	Product           *string    `help:"The product's name."`
 	StripeSub         *string    `placeholder:"SUBSCRIPTION" help:"The subscription at Stripe."`
@@ -77,12 +82,15 @@ func (c *subscriptionCreateCmd) Run(ctx context.Context, s *session, host *hostd
 	if err != nil {
 		return err
 	}
+	if err := checkPlanFlag(ctx, host, c.Plan); err != nil {
+		return err
+	}
 	subscription := hostdb.NewSubscription(tenant.ID, hostdb.TierFree)
 	c.apply(subscription)
 	if err := host.Subscriptions.Insert(ctx, subscription); err != nil {
 		return err
 	}
-	return printOne(s, subscriptionColumns, subscription)
+	return printOne(s, subscriptionColumns(s.names(ctx, host)), subscription)
 }
 
 // subscriptionTrialCmd is tenantdb subscription trial.
@@ -97,6 +105,9 @@ func (c *subscriptionTrialCmd) Run(ctx context.Context, s *session, host *hostdb
 	if err != nil {
 		return err
 	}
+	if _, err := findPlan(ctx, host, c.Plan); err != nil {
+		return err
+	}
 	trial, started, err := host.Subscriptions.StartTrial(ctx, tenant.ID, c.Plan)
 	if err != nil {
 		return err
@@ -104,15 +115,15 @@ func (c *subscriptionTrialCmd) Run(ctx context.Context, s *session, host *hostdb
 	if !started {
 		return fmt.Errorf("tenant %s has, or had, a subscription already: %s", nameOf(tenant), trial.ID)
 	}
-	return printOne(s, subscriptionColumns, trial)
+	return printOne(s, subscriptionColumns(s.names(ctx, host)), trial)
 }
 
 // subscriptionListCmd is tenantdb subscription list.
 type subscriptionListCmd struct {
 	page
-	Tenant   string `placeholder:"TENANT" help:"Only those of this tenant (slug or id)."`
-	Status   string `help:"Only those with this status."`
-	Customer string `help:"Only those of this Stripe customer."`
+	Tenant   string  `placeholder:"TENANT" help:"Only those of this tenant (slug or id)."`
+	Status   *string `enum:"incomplete, incomplete_expired, trialing, active, past_due, canceled, unpaid, paused" help:"Only those with this status (${enum})."`
+	Customer string  `help:"Only those of this Stripe customer."`
 }
 
 // Run runs the command.
@@ -125,32 +136,75 @@ func (c *subscriptionListCmd) Run(ctx context.Context, s *session, host *hostdb.
 		}
 		tenantID = tenant.ID
 	}
-	filters := c.filters("tenant_id", tenantID, "status", c.Status, "stripe_cust_id", c.Customer)
-	return printList(s, subscriptionColumns, host.Subscriptions.All(ctx, filters...))
+	filters := c.filters("tenant_id", tenantID, "status", given(c.Status), "stripe_cust_id", c.Customer)
+	return printList(s, subscriptionColumns(s.names(ctx, host)), host.Subscriptions.All(ctx, filters...))
+}
+
+// subscriptionArg names a subscription.
+type subscriptionArg struct {
+	Subscription string `arg:"" help:"Its id here, its id at Stripe (sub_…), or the tenant that has it and no other (slug or id)."`
+}
+
+// find returns the subscription.
+func (c subscriptionArg) find(ctx context.Context, host *hostdb.DB) (*hostdb.Subscription, error) {
+	named := c.Subscription
+	subscription, err := host.Subscriptions.ByStripeSubID(ctx, named)
+	if errors.Is(err, hostdb.ErrNotFound) && hostdb.ValidID(named) {
+		subscription, err = host.Subscriptions.Get(ctx, named)
+	}
+	if err == nil || !errors.Is(err, hostdb.ErrNotFound) {
+		return subscription, err
+	}
+	if !hostdb.ValidID(named) && !hostdb.ValidSlug(named) {
+		return nil, fmt.Errorf("subscription %s: %w", named, err)
+	}
+	tenant, err := findTenant(ctx, host, named)
+	if err != nil {
+		return nil, fmt.Errorf("no subscription has this id, and: %w", err)
+	}
+	found, err := host.Subscriptions.ListForTenant(ctx, tenant.ID, hostdb.Limit(shownRows+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, fmt.Errorf("tenant %s has no subscription", nameOf(tenant))
+	case len(found) > 1:
+		ids := make([]string, 0, len(found))
+		for _, subscription := range found {
+			ids = append(ids, subscription.ID+" ("+subscription.Status+")")
+		}
+		return nil, fmt.Errorf("tenant %s has several subscriptions; name one: %s", nameOf(tenant), some(ids, shownRows))
+	}
+	return found[0], nil
 }
 
 // subscriptionShowCmd is tenantdb subscription show.
-type subscriptionShowCmd struct {
-	ID string `arg:"" help:"The subscription's id here."`
-}
+type subscriptionShowCmd struct{ subscriptionArg }
 
 // Run runs the command.
 func (c *subscriptionShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	subscription, err := host.Subscriptions.Get(ctx, c.ID)
+	subscription, err := c.find(ctx, host)
 	if err != nil {
 		return err
 	}
-	return printOne(s, subscriptionColumns, subscription)
+	return printOne(s, subscriptionColumns(s.names(ctx, host)), subscription)
 }
 
 // subscriptionUpdateCmd is tenantdb subscription update.
 type subscriptionUpdateCmd struct {
-	ID string `arg:"" help:"The subscription's id here."`
+	subscriptionArg
 	subscriptionFields
 }
 
 // Run runs the command.
 func (c *subscriptionUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	return update(ctx, s, host, subscriptionColumns, c.ID,
+	if err := checkPlanFlag(ctx, host, c.Plan); err != nil {
+		return err
+	}
+	found, err := c.find(ctx, host)
+	if err != nil {
+		return err
+	}
+	return update(ctx, s, host, subscriptionColumns(s.names(ctx, host)), found.ID,
 		func(tx *hostdb.Tx) hostdb.Table[hostdb.Subscription] { return tx.Subscriptions.Table }, c.apply)
 }

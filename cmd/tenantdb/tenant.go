@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -16,7 +17,7 @@ type tenantCmd struct {
 	Show        tenantShowCmd        `cmd:"" help:"Show a tenant."`
 	Suspend     tenantSuspendCmd     `cmd:"" help:"Close a tenant to its members until resume."`
 	Resume      tenantResumeCmd      `cmd:"" help:"Open a suspended tenant."`
-	Maintenance tenantMaintenanceCmd `cmd:"" help:"Close a tenant for a while: its requests are told to come again."`
+	Maintenance tenantMaintenanceCmd `cmd:"" help:"Close a tenant for a while: its requests are answered with 503 and Retry-After."`
 	Rename      tenantRenameCmd      `cmd:"" help:"Give a tenant another slug or name."`
 	Drop        tenantDropCmd        `cmd:"" help:"Remove a tenant and its database for good."`
 }
@@ -56,6 +57,9 @@ func (c *tenantCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if err != nil {
 		return err
 	}
+	if err := checkPlan(ctx, host, c.Plan); err != nil {
+		return err
+	}
 	f, err := s.openFleet(host, c.Migrations, c.provisioning)
 	if err != nil {
 		return err
@@ -70,18 +74,35 @@ func (c *tenantCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 // tenantListCmd is tenantdb tenant list.
 type tenantListCmd struct {
 	page
-	Status string `help:"Only tenants with this status: provisioning, active, suspended, maintenance or dropped."`
-	Plan   string `help:"Only tenants with this plan of their own."`
+	Status *string `enum:"provisioning, active, suspended, maintenance, dropped" help:"Only tenants with this status (${enum})."`
+	Plan   *string `help:"Only tenants with this plan of their own."`
 }
 
 // Run runs the command.
 func (c *tenantListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	return printList(s, tenantColumns, host.Tenants.All(ctx, c.filters("status", c.Status, "plan_tier", c.Plan)...))
+	if err := checkPlanFlag(ctx, host, c.Plan); err != nil {
+		return err
+	}
+	return printList(s, tenantColumns, host.Tenants.All(ctx, c.filters("status", given(c.Status), "plan_tier", given(c.Plan))...))
 }
 
 // tenantArg names a tenant.
 type tenantArg struct {
 	Tenant string `arg:"" help:"Slug or id."`
+}
+
+// waiting is the flag of verbs that close a tenant.
+type waiting struct {
+	WaitForOthers time.Duration `env:"TENANTDB_WAIT_FOR_OTHERS" default:"0s" help:"How long to wait, once the tenant is closed, until the product's processes know of it and their requests have ended: their CacheConfig.MaxStaleness and the time of their longest request."`
+}
+
+// begin has the fleet that this command makes wait so long.
+func (w waiting) begin(s *session) error {
+	if w.WaitForOthers < 0 {
+		return errors.New("--wait-for-others can't be negative")
+	}
+	s.others = w.WaitForOthers
+	return nil
 }
 
 // change does something to the tenant by the fleet, and prints it as it is then.
@@ -121,10 +142,16 @@ func (c *tenantShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 }
 
 // tenantSuspendCmd is tenantdb tenant suspend.
-type tenantSuspendCmd struct{ tenantArg }
+type tenantSuspendCmd struct {
+	tenantArg
+	waiting
+}
 
 // Run runs the command.
 func (c *tenantSuspendCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	if err := c.waiting.begin(s); err != nil {
+		return err
+	}
 	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
 }
 
@@ -140,10 +167,14 @@ func (c *tenantResumeCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 type tenantMaintenanceCmd struct {
 	tenantArg
 	Switch string `arg:"" enum:"on,off" help:"on, or off."`
+	waiting
 }
 
 // Run runs the command.
 func (c *tenantMaintenanceCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	if err := c.waiting.begin(s); err != nil {
+		return err
+	}
 	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Maintenance(ctx, t.ID, c.Switch == "on")
 	})
@@ -173,10 +204,14 @@ func (c *tenantRenameCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 type tenantDropCmd struct {
 	tenantArg
 	confirmation
+	waiting
 }
 
 // Run runs the command.
 func (c *tenantDropCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	if err := c.waiting.begin(s); err != nil {
+		return err
+	}
 	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		what := fmt.Sprintf("This removes the tenant %s and its database, for good.", nameOf(t))
 		if err := s.confirm(ctx, c.confirmation, nameOf(t), what); err != nil {

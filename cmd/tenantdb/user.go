@@ -100,6 +100,9 @@ func (c *userDeleteCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 	if err != nil {
 		return err
 	}
+	if err := refuseMember(ctx, host, user); err != nil {
+		return err
+	}
 	if err := s.confirm(ctx, c.confirmation, user.Email, fmt.Sprintf("This deletes the user %s, for good.", clean(user.Email))); err != nil {
 		return err
 	}
@@ -107,4 +110,22 @@ func (c *userDeleteCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 		return err
 	}
 	return printOne(s, userColumns, user)
+}
+
+// refuseMember refuses to delete a user who has memberships, and names some of them.
+func refuseMember(ctx context.Context, host *hostdb.DB, user *hostdb.GlobalUser) error {
+	members, err := host.Memberships.ListForUser(ctx, user.ID, hostdb.Limit(shownRows+1))
+	if err != nil || len(members) == 0 {
+		return err
+	}
+	slugs := make([]string, 0, len(members))
+	for _, member := range members {
+		tenant, err := host.Tenants.Get(ctx, member.TenantID)
+		if err != nil {
+			return err
+		}
+		slugs = append(slugs, nameOf(tenant))
+	}
+	return fmt.Errorf("user %s still has memberships (rows of core_memberships: %s); remove them first, with member remove", user.Email,
+		some(slugs, shownRows))
 }

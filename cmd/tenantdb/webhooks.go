@@ -12,43 +12,47 @@ import (
 // webhooksCmd is tenantdb webhooks.
 type webhooksCmd struct {
 	List   webhooksListCmd   `cmd:"" help:"List events. Their payloads are not shown."`
-	Replay webhooksReplayCmd `cmd:"" help:"Apply stored events once more: those that failed, or came before what they are about."`
+	Replay webhooksReplayCmd `cmd:"" help:"Apply stored events once more: those that failed, or came before the subscription that they are about."`
 }
 
-var webhookColumns = []column[hostdb.StripeWebhookEvent]{
-	{"id", func(e *hostdb.StripeWebhookEvent) any { return e.ID }, false},
-	{"event_id", func(e *hostdb.StripeWebhookEvent) any { return e.EventID }, true},
-	{"event_type", func(e *hostdb.StripeWebhookEvent) any { return e.EventType }, true},
-	{"status", func(e *hostdb.StripeWebhookEvent) any { return e.Status }, true},
-	{"stripe_sub_id", func(e *hostdb.StripeWebhookEvent) any { return e.StripeSubID }, true},
-	{"tenant_id", func(e *hostdb.StripeWebhookEvent) any { return e.TenantID }, true},
-	{"reason", func(e *hostdb.StripeWebhookEvent) any { return e.Reason }, true},
-	{"created_at", func(e *hostdb.StripeWebhookEvent) any { return e.CreatedAt }, true},
+// webhookColumns are the columns of an event, with its tenant's name.
+func webhookColumns(n *names) []column[hostdb.StripeWebhookEvent] {
+	return []column[hostdb.StripeWebhookEvent]{
+		{"id", func(e *hostdb.StripeWebhookEvent) any { return e.ID }, false},
+		{"event_id", func(e *hostdb.StripeWebhookEvent) any { return e.EventID }, true},
+		{"event_type", func(e *hostdb.StripeWebhookEvent) any { return e.EventType }, true},
+		{"status", func(e *hostdb.StripeWebhookEvent) any { return e.Status }, true},
+		{"stripe_sub_id", func(e *hostdb.StripeWebhookEvent) any { return e.StripeSubID }, true},
+		{"tenant", func(e *hostdb.StripeWebhookEvent) any { return n.tenant(e.TenantID) }, true},
+		{"tenant_id", func(e *hostdb.StripeWebhookEvent) any { return e.TenantID }, true},
+		{"reason", func(e *hostdb.StripeWebhookEvent) any { return e.Reason }, true},
+		{"created_at", func(e *hostdb.StripeWebhookEvent) any { return e.CreatedAt }, true},
+	}
 }
 
 // webhooksListCmd is tenantdb webhooks list.
 type webhooksListCmd struct {
 	page
-	Status string `help:"Only events with this status: processed, failed, skipped_out_of_order or parked."`
-	Type   string `help:"Only events of this type, such as invoice.paid."`
-	Sub    string `placeholder:"SUBSCRIPTION" help:"Only events about this subscription at Stripe."`
+	Status *string `enum:"processed, failed, skipped_out_of_order, parked" help:"Only events with this status (${enum})."`
+	Type   string  `help:"Only events of this type, such as invoice.paid."`
+	Sub    string  `placeholder:"SUBSCRIPTION" help:"Only events about this subscription at Stripe."`
 }
 
 // Run runs the command.
 func (c *webhooksListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	filters := c.filters("status", c.Status, "event_type", c.Type, "stripe_sub_id", c.Sub)
-	return printList(s, webhookColumns, host.WebhookEvents.All(ctx, filters...))
+	filters := c.filters("status", given(c.Status), "event_type", c.Type, "stripe_sub_id", c.Sub)
+	return printList(s, webhookColumns(s.names(ctx, host)), host.WebhookEvents.All(ctx, filters...))
 }
 
 // webhooksReplayCmd is tenantdb webhooks replay.
 type webhooksReplayCmd struct {
 	Event  []string `arg:"" optional:"" help:"Stripe's ids of the events (evt_…)."`
-	Status string   `enum:"failed,parked," default:"" help:"All events with this status, failed or parked, instead of named ones."`
+	Status *string  `enum:"failed, parked" help:"All events with this status, failed or parked, instead of named ones."`
 }
 
 // Help is the long help.
 func (*webhooksReplayCmd) Help() string {
-	return "It works from the stored payloads and asks nobody. To replay an event that was processed is harmless. It exits with 1 if an event failed."
+	return "It reads the stored payloads and sends nothing to Stripe. Replaying an event that was processed is harmless. It exits with 1 if an event failed."
 }
 
 // replayed is an event, and what came of it.
@@ -62,7 +66,7 @@ var replayedColumns = []column[replayed]{
 
 // Run runs the command.
 func (c *webhooksReplayCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	if (c.Status == "") == (len(c.Event) == 0) {
+	if (c.Status == nil) == (len(c.Event) == 0) {
 		return errors.New("name events by Stripe's ids, or give --status")
 	}
 	failed := 0
@@ -96,10 +100,10 @@ func (c *webhooksReplayCmd) events(ctx context.Context, host *hostdb.DB) iter.Se
 				return
 			}
 		}
-		if c.Status == "" {
+		if c.Status == nil {
 			return
 		}
-		for event, err := range host.WebhookEvents.All(ctx, hostdb.Where("status", c.Status)) {
+		for event, err := range host.WebhookEvents.All(ctx, hostdb.Where("status", *c.Status)) {
 			if err != nil {
 				yield("", err)
 				return

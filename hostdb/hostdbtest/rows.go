@@ -195,8 +195,22 @@ func references(t *testing.T, db *hostdb.DB) {
 	refused(t, db.Memberships.Insert(ctx, &hostdb.Membership{UserID: nobody, TenantID: f.tenant.ID}), hostdb.ErrConflict, "user_id")
 	refused(t, db.Memberships.Insert(ctx, &hostdb.Membership{UserID: f.user.ID, TenantID: nobody}), hostdb.ErrConflict, "tenant_id")
 	refused(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: nobody}), hostdb.ErrConflict, "tenant_id")
+	says(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: nobody}), "refers to no row")
+	says(t, db.Users.Delete(ctx, f.user.ID), "is still referred to by core_memberships")
 	refused(t, db.Users.Delete(ctx, f.user.ID), hostdb.ErrConflict, "user_id")
 	refused(t, db.Tenants.Delete(ctx, f.tenant.ID), hostdb.ErrConflict, "tenant_id")
+	for range 4 {
+		must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: f.tenant.ID}))
+	}
+	bills, err := db.Subscriptions.ListForTenant(ctx, f.tenant.ID)
+	must(t, err)
+	says(t, db.Tenants.Delete(ctx, f.tenant.ID), "core_memberships ("+f.owner.ID+")")
+	says(t, db.Tenants.Delete(ctx, f.tenant.ID), "core_subscriptions ("+bills[0].ID+", "+bills[1].ID+", "+bills[2].ID+", …)")
+	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // the refusal leaves the transaction usable, on both engines
+		refused(t, tx.Tenants.Delete(ctx, f.tenant.ID), hostdb.ErrConflict, "tenant_id")
+		_, err := tx.Tenants.Get(ctx, f.tenant.ID)
+		return err
+	}))
 	must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: f.tenant.ID, PlanTier: "no-such-plan"}))
 }
 

@@ -3,6 +3,7 @@ package hostdbtest
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -59,6 +60,15 @@ func refused(t *testing.T, err, kind error, field string) {
 	var about *hostdb.FieldError
 	if !errors.Is(err, kind) || (field != "" && (!errors.As(err, &about) || about.Field != field)) {
 		t.Errorf("error = %v; want %v on %q", err, kind, field)
+	}
+}
+
+// says checks that an error is about a field, and what it says.
+func says(t *testing.T, err error, text string) {
+	t.Helper()
+	var about *hostdb.FieldError
+	if !errors.As(err, &about) || !strings.Contains(about.Reason, text) || strings.Contains(about.Reason, ", or ") {
+		t.Errorf("error = %v; want %q", err, text)
 	}
 }
 

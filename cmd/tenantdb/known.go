@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// shownPlans is how many of the known plans an error names.
+const shownPlans = 20
+
+// shownRows is how many rows an error names.
+const shownRows = 3
+
+// checkPlan refuses a plan that isn't there, so that nobody pays for a misspelt one. The free plan needs no row.
+func checkPlan(ctx context.Context, host *hostdb.DB, id string) error {
+	if id == hostdb.TierFree {
+		return nil
+	}
+	_, err := findPlan(ctx, host, id)
+	return err
+}
+
+// checkPlanFlag is checkPlan for a flag that may not have been given.
+func checkPlanFlag(ctx context.Context, host *hostdb.DB, flag *string) error {
+	if flag == nil {
+		return nil
+	}
+	return checkPlan(ctx, host, *flag)
+}
+
+// findPlan returns the plan with this id. Where there is none, the error names those that are there.
+func findPlan(ctx context.Context, host *hostdb.DB, id string) (*hostdb.PricingPlan, error) {
+	plan, err := host.Plans.Get(ctx, id)
+	if !errors.Is(err, hostdb.ErrNotFound) {
+		return plan, err
+	}
+	known, err := host.Plans.List(ctx, hostdb.Limit(shownPlans+1))
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, 0, len(known))
+	for _, plan := range known {
+		ids = append(ids, plan.ID)
+	}
+	return nil, fmt.Errorf("plan %q: %w; known plans: %s", id, hostdb.ErrNotFound, some(ids, shownPlans))
+}
+
+// some is a list of at most so many words, and whether there are more.
+func some(words []string, most int) string {
+	if len(words) == 0 {
+		return "none"
+	}
+	if len(words) > most {
+		words = append(words[:most:most], "…")
+	}
+	return strings.Join(words, ", ")
+}
+
+// count is a number of things in words.
+func count(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
