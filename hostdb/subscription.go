@@ -170,3 +170,16 @@ func (t Subscriptions) ListForTenant(ctx context.Context, tenantID string, filte
 func (t Subscriptions) ListForCustomer(ctx context.Context, customer string, filters ...Filter) ([]*Subscription, error) {
 	return t.List(ctx, append([]Filter{Where("stripe_cust_id", customer)}, filters...)...)
 }
+
+// CountOverdue returns how many subscriptions are active by their status although their period ended longer ago than age. The
+// events that would have renewed or ended them may not have arrived. Errors: ErrInvalid where age is negative.
+func (t Subscriptions) CountOverdue(ctx context.Context, age time.Duration) (int64, error) {
+	if age < 0 {
+		return 0, invalid("age", "is negative")
+	}
+	var n int64
+	err := t.s.queryRow(ctx, `SELECT count(*) FROM core_subscriptions
+		WHERE payment_type = 'subscription' AND status = 'active' AND current_period_end < $1`,
+		[]any{t.s.db.engine.time(t.s.db.now().Add(-age))}, &n)
+	return n, err
+}

@@ -169,3 +169,8 @@ func (t WebhookEvents) ByEventID(ctx context.Context, id string) (*StripeWebhook
 func (t WebhookEvents) ListByStatus(ctx context.Context, status string, filters ...Filter) ([]*StripeWebhookEvent, error) {
 	return t.List(ctx, append([]Filter{Where("status", status)}, filters...)...)
 }
+
+// Newest returns the event that arrived last, whatever became of it. Errors: ErrNotFound where none has arrived.
+func (t WebhookEvents) Newest(ctx context.Context) (*StripeWebhookEvent, error) {
+	return t.one(ctx, "ORDER BY id DESC LIMIT 1")
+}

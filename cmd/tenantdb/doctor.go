@@ -68,6 +68,7 @@ func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error 
 	d.hostServer(ctx)
 	d.feed(ctx)
 	d.integrity(ctx)
+	d.webhooks(ctx)
 	d.inventory(ctx)
 	if err := d.catalog(ctx); err != nil {
 		return err

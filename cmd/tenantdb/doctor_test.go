@@ -190,3 +190,34 @@ func TestReservedSlugsCanBeReplaced(t *testing.T) {
 		o.ok("tenant", "rename", "www", "--slug=api")
 	})
 }
+
+func TestDoctorTellsWhetherWebhooksArrive(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		o.tenants("acme")
+		host := o.host()
+		found := o.findings(0)["webhooks"]
+		if found["status"] != "ok" || !strings.Contains(found["detail"].(string), "no event of Stripe's is stored") {
+			t.Errorf("nothing arrived: %v", found)
+		}
+		acme, err := host.Tenants.BySlug(t.Context(), "acme")
+		must(t, err)
+		recent, longAgo := time.Now().Add(-6*24*time.Hour), time.Now().Add(-8*24*time.Hour)
+		renewing := &hostdb.Subscription{TenantID: acme.ID, Status: hostdb.SubscriptionActive, CurrentPeriodEnd: &recent}
+		must(t, host.Subscriptions.Insert(t.Context(), renewing))
+		_, err = host.WebhookEvents.Record(t.Context(), &hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "invoice.paid",
+			CreatedAt: time.Now().Add(-50 * time.Hour)})
+		must(t, err)
+		found = o.findings(0)["webhooks"]
+		if found["status"] != "ok" || !strings.Contains(found["detail"].(string), "arrived 50h0m") {
+			t.Errorf("an event that arrived: %v", found)
+		}
+		renewing.CurrentPeriodEnd = &longAgo
+		must(t, host.Subscriptions.Update(t.Context(), renewing))
+		found = o.findings(0)["webhooks"]
+		for _, want := range []string{"arrived 50h0m", "1 subscription(s) are active", "7 days", "SubscriptionPolicy.MaxOverdue"} {
+			if found["status"] != "note" || !strings.Contains(found["detail"].(string), want) {
+				t.Errorf("an overdue subscription: %v, want %q", found, want)
+			}
+		}
+	})
+}

@@ -120,6 +120,53 @@ func webhooks(t *testing.T, db *hostdb.DB) {
 	same(t, "parked", len(parked), 1)
 }
 
+func newestEvent(t *testing.T, db *hostdb.DB) {
+	ctx := t.Context()
+	_, err := db.WebhookEvents.Newest(ctx)
+	refused(t, err, hostdb.ErrNotFound, "")
+	for _, e := range []struct{ id, status string }{ // ids sort by the time of arrival
+		{"2", hostdb.WebhookProcessed}, {"3", hostdb.WebhookFailed}, {"1", hostdb.WebhookParked},
+	} {
+		_, err := db.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{ID: e.id + hostdb.NewID()[1:], EventID: "evt_" + e.id,
+			EventType: "invoice.paid", Status: e.status})
+		must(t, err)
+	}
+	newest, err := db.WebhookEvents.Newest(ctx)
+	must(t, err)
+	same(t, "newest", newest.EventID, "evt_3")
+}
+
+// overdue counts what is active by its status and whose period ended longer ago than that, and nothing else.
+func overdue(t *testing.T, db *hostdb.DB) {
+	ctx, f := t.Context(), newFixture(t, db)
+	count := func(age time.Duration) int64 {
+		t.Helper()
+		n, err := db.Subscriptions.CountOverdue(ctx, age)
+		must(t, err)
+		return n
+	}
+	same(t, "of none", count(0), 0)
+	ago := func(d time.Duration) *time.Time {
+		end := time.Now().Add(-d)
+		return &end
+	}
+	for _, s := range []hostdb.Subscription{
+		{Status: "active", CurrentPeriodEnd: ago(10 * time.Hour)}, {Status: "active", CurrentPeriodEnd: ago(20 * time.Hour)},
+		{Status: "active", CurrentPeriodEnd: ago(-time.Hour)}, {Status: "active"},
+		{Status: "active", CurrentPeriodEnd: ago(20 * time.Hour), PaymentType: hostdb.PaymentOneTime},
+		{Status: "past_due", CurrentPeriodEnd: ago(20 * time.Hour)}, {Status: "trialing", CurrentPeriodEnd: ago(20 * time.Hour)},
+		{Status: "canceled", CurrentPeriodEnd: ago(20 * time.Hour)},
+	} {
+		s.TenantID = f.tenant.ID
+		must(t, db.Subscriptions.Insert(ctx, &s))
+	}
+	same(t, "over", count(0), 2)
+	same(t, "over for 15 h", count(15*time.Hour), 1)
+	same(t, "over for 30 h", count(30*time.Hour), 0)
+	_, err := db.Subscriptions.CountOverdue(ctx, -1)
+	refused(t, err, hostdb.ErrInvalid, "age")
+}
+
 func access(t *testing.T, db *hostdb.DB) {
 	ctx, f := t.Context(), newFixture(t, db)
 	stranger := newFixture(t, db)

@@ -35,6 +35,8 @@ func Run(t *testing.T, open func(t *testing.T) *hostdb.DB) {
 		{"transactions hold together", transactions},
 		{"jobs follow the queue's rules", jobs},
 		{"webhook events are recorded once", webhooks},
+		{"the newest webhook event is found", newestEvent},
+		{"overdue subscriptions are counted", overdue},
 		{"access is answered for everybody", access},
 		{"what doesn't bear on access is no change", quietColumns},
 		{"migrations follow the ledger's rules", ledger},
