@@ -25,7 +25,7 @@ func RequireRole(role string) func(http.Handler) http.Handler {
 	})
 }
 
-// RequireFeature admits tenants whose plan in force has the feature; others are answered ErrForbidden. It goes inside Handler.
+// RequireFeature admits tenants of which a plan that admits has the feature; others are answered ErrForbidden. It goes inside Handler.
 // [Scope.Check] asks it again.
 func RequireFeature(key string) func(http.Handler) http.Handler {
 	return require(func(_ *Middleware, _ *hostdb.Access, plan *hostdb.PricingPlan) error {

@@ -11,7 +11,8 @@ import (
 
 // SubscriptionPolicy says what "paying" means. A subscription admits while hostdb's rule for its status and dates does
 // ([hostdb.Subscription.ActiveAt]). Where a tenant has several, any one of them is enough, and of those that admit the
-// one with the highest tier_level is in force. A free plan of a higher tier goes before it.
+// one with the highest tier_level is in force, with the features of all of them. A free plan of a higher tier goes before
+// it.
 type SubscriptionPolicy struct {
 	// FreePlans names the values of core_tenants.plan_tier that need no subscription. Default: none, so that every tenant
 	// needs one.
@@ -91,9 +92,9 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 	best := p.inForce(a.Subscriptions, clock)
 	switch {
 	case best != nil && free && tierOf(a.TenantPlan) > tierOf(best.Plan):
-		return granted(best, a.TenantPlan), nil
+		return granted(best, p.withAllFeatures(a.TenantPlan, a, free, clock)), nil
 	case best != nil:
-		return granted(best, best.Plan), nil
+		return granted(best, p.withAllFeatures(best.Plan, a, free, clock)), nil
 	case len(a.Subscriptions) > 0:
 		best = &a.Subscriptions[0]
 	}
@@ -123,6 +124,51 @@ func (p *policy) inForce(all []hostdb.Subscribed, clock func() time.Time) (best 
 		}
 	}
 	return best
+}
+
+// withAllFeatures returns the plan in force with the features of all plans that admit now, so that a further subscription
+// takes no feature away where it wins, or ties, by its tier. Nearly always that is the plan itself.
+func (p *policy) withAllFeatures(plan *hostdb.PricingPlan, a *hostdb.Access, free bool, clock func() time.Time) *hostdb.PricingPlan {
+	if plan == nil {
+		return nil
+	}
+	if free && lacks(plan, a.TenantPlan) {
+		plan = joined(plan, a.TenantPlan)
+	}
+	for i := range a.Subscriptions {
+		s := &a.Subscriptions[i]
+		if !lacks(plan, s.Plan) {
+			continue
+		}
+		var now time.Time
+		if p.dated(&s.Subscription) {
+			now = clock()
+		}
+		if p.admits(&s.Subscription, now) {
+			plan = joined(plan, s.Plan)
+		}
+	}
+	return plan
+}
+
+// lacks reports whether another plan, nil for none, has a feature that a plan hasn't.
+func lacks(plan, other *hostdb.PricingPlan) bool {
+	if other == nil || other == plan {
+		return false
+	}
+	return slices.ContainsFunc(other.Features, func(key string) bool { return !slices.Contains(plan.Features, key) })
+}
+
+// joined returns a copy of a plan that has another one's features too.
+func joined(plan, other *hostdb.PricingPlan) *hostdb.PricingPlan {
+	all := *plan
+	all.Features = slices.Clone(plan.Features)
+	for _, key := range other.Features {
+		if !slices.Contains(all.Features, key) {
+			all.Features = append(all.Features, key)
+		}
+	}
+	return &all
 }
 
 // dated reports whether it depends on the clock whether a subscription admits.

@@ -3,6 +3,7 @@ package tenantdb_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,12 +14,16 @@ import (
 )
 
 // TestOneMoreSubscriptionTakesNothingAway gives a tenant one subscription after another, of any plan, status and date, as
-// a stranger can by a payment link. At no time may the tenant be let in by a lower tier than before, or not at all.
+// a stranger can by a payment link. At no time may the tenant be let in by a lower tier than before, without a feature
+// that it had, or not at all.
 func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, ann := t.Context(), w.user("ann")
-		for tier, plan := range []string{"free", "basic", "pro", "top"} {
-			must(t, w.host.Plans.Insert(ctx, &hostdb.PricingPlan{ID: plan, Name: plan, TierLevel: tier, IsActive: true}))
+		for tier, plans := range [][]string{{"free"}, {"basic", "other"}, {"pro"}, {"top"}} {
+			for _, plan := range plans { // each has a feature of its own
+				must(t, w.host.Plans.Insert(ctx, &hostdb.PricingPlan{ID: plan, Name: plan, TierLevel: tier, IsActive: true,
+					Features: []string{plan}}))
+			}
 		}
 		rapid.Check(t, func(rt *rapid.T) {
 			tenant := &hostdb.TenantCatalog{Name: "Acme", IsActive: true, PlanTier: rapid.SampledFrom([]string{"free", "pro"}).Draw(rt, "own plan")}
@@ -32,7 +37,7 @@ func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
 				policy.MaxOverdue, policy.TrialPatience = 36*time.Hour, 12*time.Hour
 			}
 			times := []time.Time{noon, noon.Add(20 * time.Hour), noon.Add(47 * time.Hour), noon.Add(100 * time.Hour)}
-			before := make([]int, len(times))
+			before, had := make([]int, len(times)), make([][]string, len(times))
 			for i := range before {
 				before[i] = -2
 			}
@@ -41,14 +46,19 @@ func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
 				a, err := w.host.Access(ctx, hostdb.UserKey{ID: ann.ID}, hostdb.TenantKey{ID: tenant.ID})
 				must(t, err)
 				for i, now := range times {
-					tier, in := tenantdb.Decide(policy, a, now)
+					tier, features, in := tenantdb.Decide(policy, a, now)
 					if !in {
 						tier = -2
 					}
 					if tier < before[i] {
 						rt.Fatalf("after %d subscriptions tier %d became %d at %v", n+1, before[i], tier, now)
 					}
-					before[i] = tier
+					for _, key := range had[i] {
+						if !slices.Contains(features, key) {
+							rt.Fatalf("after %d subscriptions the features %q became %q at %v", n+1, had[i], features, now)
+						}
+					}
+					before[i], had[i] = tier, features
 				}
 			}
 		})
@@ -65,7 +75,7 @@ func drawSubscription(rt *rapid.T, tenantID string, n int) *hostdb.Subscription 
 		return &at
 	}
 	s := &hostdb.Subscription{TenantID: tenantID,
-		PlanTier:    rapid.SampledFrom([]string{"basic", "pro", "top", "unknown"}).Draw(rt, "plan"),
+		PlanTier:    rapid.SampledFrom([]string{"basic", "other", "pro", "top", "unknown"}).Draw(rt, "plan"),
 		Status:      rapid.SampledFrom([]string{"active", "trialing", "past_due", "canceled", "odd"}).Draw(rt, "status"),
 		PaymentType: rapid.SampledFrom([]string{hostdb.PaymentSubscription, hostdb.PaymentSubscription, hostdb.PaymentOneTime}).Draw(rt, "kind"),
 		TrialEnd:    date("trial end"), CurrentPeriodEnd: date("period end")}

@@ -31,7 +31,7 @@ type Scope struct {
 	Plan *hostdb.PricingPlan
 	// Role is the membership's role; "" without a membership.
 	Role string
-	// Features are those of Plan.
+	// Features are those of Plan, and of the plans of all other subscriptions that admit.
 	Features []string
 
 	ctx          *scopeContext        // which carries it; nil in a Scope that no middleware made
