@@ -39,6 +39,14 @@ func (c *borrowedConn) Close() error {
 // IsValid implements driver.Validator, which database/sql asks whether it may keep the connection.
 func (c *borrowedConn) IsValid() bool { return c.keeps }
 
+// explain is pooledConn's.
+func (c *borrowedConn) explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	return c.loan.conn.Value().explain(ctx, err)
+}
+
 // What follows checks contexts before pgx does, by pgGuard: database/sql takes pgx's refusal for a broken connection and tries again.
 
 // Ping implements driver.Pinger.
@@ -46,7 +54,7 @@ func (c *borrowedConn) Ping(ctx context.Context) error {
 	if err := c.loan.check(ctx); err != nil {
 		return err
 	}
-	return c.stdConn.Ping(ctx)
+	return c.explain(ctx, c.stdConn.Ping(ctx))
 }
 
 // ExecContext implements driver.ExecerContext.
@@ -54,7 +62,8 @@ func (c *borrowedConn) ExecContext(ctx context.Context, query string, args []dri
 	if err := c.loan.check(ctx); err != nil {
 		return nil, err
 	}
-	return c.stdConn.ExecContext(ctx, query, args)
+	result, err := c.stdConn.ExecContext(ctx, query, args)
+	return result, c.explain(ctx, err)
 }
 
 // QueryContext implements driver.QueryerContext.
@@ -62,7 +71,8 @@ func (c *borrowedConn) QueryContext(ctx context.Context, query string, args []dr
 	if err := c.loan.check(ctx); err != nil {
 		return nil, err
 	}
-	return c.stdConn.QueryContext(ctx, query, args)
+	rows, err := c.stdConn.QueryContext(ctx, query, args)
+	return rows, c.explain(ctx, err)
 }
 
 // BeginTx implements driver.ConnBeginTx.
@@ -70,7 +80,8 @@ func (c *borrowedConn) BeginTx(ctx context.Context, options driver.TxOptions) (d
 	if err := c.loan.check(ctx); err != nil {
 		return nil, err
 	}
-	return c.stdConn.BeginTx(ctx, options)
+	tx, err := c.stdConn.BeginTx(ctx, options)
+	return tx, c.explain(ctx, err)
 }
 
 // PrepareContext implements driver.ConnPrepareContext.
@@ -80,31 +91,33 @@ func (c *borrowedConn) PrepareContext(ctx context.Context, query string) (driver
 	}
 	stmt, err := c.stdConn.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, err
+		return nil, c.explain(ctx, err)
 	}
-	return &borrowedStmt{stmt.(*stdlib.Stmt), c.loan}, nil
+	return &borrowedStmt{stmt.(*stdlib.Stmt), c}, nil
 }
 
 // borrowedStmt is a statement on a borrowed connection.
 type borrowedStmt struct {
 	*stdlib.Stmt
-	loan *pgLoan
+	on *borrowedConn
 }
 
 // ExecContext implements driver.StmtExecContext.
 func (s *borrowedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	if err := s.loan.check(ctx); err != nil {
+	if err := s.on.loan.check(ctx); err != nil {
 		return nil, err
 	}
-	return s.Stmt.ExecContext(ctx, args)
+	result, err := s.Stmt.ExecContext(ctx, args)
+	return result, s.on.explain(ctx, err)
 }
 
 // QueryContext implements driver.StmtQueryContext.
 func (s *borrowedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	if err := s.loan.check(ctx); err != nil {
+	if err := s.on.loan.check(ctx); err != nil {
 		return nil, err
 	}
-	return s.Stmt.QueryContext(ctx, args)
+	rows, err := s.Stmt.QueryContext(ctx, args)
+	return rows, s.on.explain(ctx, err)
 }
 
 // pgGuard refuses contexts of other tenants' scopes on a connection that is on loan, whichever way they reach it: a transaction, a

@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // PGX is a tenant's PostgreSQL database in pgx's own shape, that of *pgxpool.Pool: what sqlc calls DBTX. Each method takes a
@@ -39,7 +38,9 @@ import (
 //     resets after every borrower, 0.1 ms for each; setseed outlives that too.
 //
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
-// that the tenant's server can't be reached.
+// that the tenant's server can't be reached, or that it has become a standby, whose connection is closed then. A statement that was
+// cancelled because its context ended fails with the context's error, which wraps the server's, unless it was sent by pgx's own
+// connection: that returns the server's alone.
 type PGX struct {
 	tenant *tenantDB
 	lease  pgLease // kept until close: it remembers the tenant's backoff and connections
@@ -81,7 +82,8 @@ func (p *PGX) Exec(ctx context.Context, sql string, args ...any) (pgconn.Command
 		return pgconn.CommandTag{}, err
 	}
 	defer c.Release()
-	return c.Conn().Exec(ctx, sql, args...)
+	tag, err := c.Conn().Exec(ctx, sql, args...)
+	return tag, c.explain(ctx, err)
 }
 
 // Query runs a query. Close the rows, or read them to the end.
@@ -92,10 +94,10 @@ func (p *PGX) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, err
 	}
 	inner, err := c.Conn().Query(ctx, sql, args...)
 	if err != nil {
-		c.Release()
-		return inner, err
+		defer c.Release()
+		return inner, c.explain(ctx, err)
 	}
-	return &rows{inner, c}, nil
+	return &rows{Rows: inner, c: c, ctx: ctx}, nil
 }
 
 // QueryRow runs a query for one row, whose Scan returns the error, pgx.ErrNoRows among them.
@@ -104,7 +106,7 @@ func (p *PGX) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	if err != nil {
 		return failedRows{err: err}
 	}
-	return row{c.Conn().QueryRow(ctx, sql, args...), c}
+	return row{c.Conn().QueryRow(ctx, sql, args...), c, ctx, false}
 }
 
 // SendBatch runs several statements in one round trip. Close the results.
@@ -113,9 +115,9 @@ func (p *PGX) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	if err != nil {
 		return failedBatch{err}
 	}
-	results := &batchResults{BatchResults: c.Conn().SendBatch(ctx, b), c: c}
+	results := &batchResults{BatchResults: c.Conn().SendBatch(ctx, b), c: c, ctx: ctx}
 	if inner := results.BatchResults.Tx(); inner != nil { // the batch begins with BEGIN: its transaction keeps the connection
-		results.tx = &tx{inner, c}
+		results.tx, results.keep = &tx{inner, c, false}, true
 	}
 	return results
 }
@@ -127,7 +129,8 @@ func (p *PGX) CopyFrom(ctx context.Context, table pgx.Identifier, columns []stri
 		return 0, err
 	}
 	defer c.Release()
-	return c.Conn().CopyFrom(ctx, table, columns, source)
+	n, err := c.Conn().CopyFrom(ctx, table, columns, source)
+	return n, c.explain(ctx, err)
 }
 
 // Begin starts a transaction with the server's defaults.
@@ -143,123 +146,8 @@ func (p *PGX) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error
 	}
 	inner, err := c.Conn().BeginTx(ctx, options)
 	if err != nil {
-		c.Release()
-		return nil, err
+		defer c.Release()
+		return nil, c.explain(ctx, err)
 	}
-	return &tx{inner, c}, nil
+	return &tx{inner, c, false}, nil
 }
-
-// rows gives the connection back once they are done with.
-type rows struct {
-	pgx.Rows
-	c *Conn
-}
-
-// Close implements pgx.Rows.
-func (r *rows) Close() {
-	r.Rows.Close()
-	r.c.Release()
-}
-
-// Next implements pgx.Rows.
-func (r *rows) Next() bool {
-	more := r.Rows.Next()
-	if !more {
-		r.Close()
-	}
-	return more
-}
-
-// Scan implements pgx.Rows; an error closes them, as in pgx.
-func (r *rows) Scan(dest ...any) error {
-	err := r.Rows.Scan(dest...)
-	if err != nil {
-		r.Close()
-	}
-	return err
-}
-
-// Values implements pgx.Rows; an error closes them, as in pgx.
-func (r *rows) Values() ([]any, error) {
-	values, err := r.Rows.Values()
-	if err != nil {
-		r.Close()
-	}
-	return values, err
-}
-
-// row gives the connection back when scanned.
-type row struct {
-	pgx.Row
-	c *Conn
-}
-
-// Scan implements pgx.Row.
-func (r row) Scan(dest ...any) error {
-	defer r.c.Release() // also where a destination's Scan panics
-	return r.Row.Scan(dest...)
-}
-
-// batchResults gives the connection back when closed, or at the end of the transaction that the batch began.
-type batchResults struct {
-	pgx.BatchResults
-	c  *Conn
-	tx *tx
-}
-
-// Close implements pgx.BatchResults.
-func (b *batchResults) Close() error {
-	if b.tx == nil {
-		defer b.c.Release()
-	}
-	return b.BatchResults.Close()
-}
-
-// Tx implements pgx.BatchResults.
-func (b *batchResults) Tx() pgx.Tx {
-	if b.tx == nil {
-		return nil
-	}
-	return b.tx
-}
-
-// tx gives the connection back at its end.
-type tx struct {
-	pgx.Tx
-	c *Conn
-}
-
-// Commit implements pgx.Tx.
-func (t *tx) Commit(ctx context.Context) error {
-	defer t.c.Release()
-	return t.Tx.Commit(ctx)
-}
-
-// Rollback implements pgx.Tx.
-func (t *tx) Rollback(ctx context.Context) error {
-	defer t.c.Release()
-	return t.Tx.Rollback(ctx)
-}
-
-// failedRows are the rows, or the row, of a query that got no connection.
-type failedRows struct{ err error }
-
-func (failedRows) Close()                                       {}
-func (f failedRows) Err() error                                 { return f.err }
-func (failedRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
-func (failedRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
-func (failedRows) Next() bool                                   { return false }
-func (f failedRows) Scan(...any) error                          { return f.err }
-func (f failedRows) Values() ([]any, error)                     { return nil, f.err }
-func (failedRows) RawValues() [][]byte                          { return nil }
-func (failedRows) Conn() *pgx.Conn                              { return nil }
-func (failedRows) TypeMap() *pgtype.Map                         { return nil }
-
-// failedBatch are the results of a batch that got no connection.
-type failedBatch struct{ err error }
-
-func (f failedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, f.err }
-func (f failedBatch) Query() (pgx.Rows, error)         { return failedRows(f), f.err }
-func (f failedBatch) QueryRow() pgx.Row                { return failedRows(f) }
-func (f failedBatch) Close() error                     { return f.err }
-func (failedBatch) Tx() pgx.Tx                         { return nil }

@@ -130,6 +130,11 @@ func connectPG(ctx context.Context, cfg *pgx.ConnConfig, resetAlways bool) (*poo
 		pooled.session = &session{r: r, w: w} // one for each address that is tried
 		return pgproto3.NewFrontend(pooled.session, pooled.session)
 	}
+	fatal := cfg.OnPgError
+	cfg.OnPgError = func(c *pgconn.PgConn, err *pgconn.PgError) bool {
+		pooled.session.noteError(err)
+		return fatal(c, err)
+	}
 	cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &canceller{conn: c, session: pooled.session}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -36,6 +37,9 @@ type session struct {
 	setter  bool // a statement that calls a setter is known to the connection by name: it may run unseen again
 	late    bool // a query was cancelled: the cancellation may be on its way still
 	unsure  bool // and nobody knows how far it came
+
+	readOnly bool         // a statement failed since it can't write: the server may have become a standby
+	pending  atomic.Int32 // what was sent and the server hasn't been ready after yet: there is something to cancel
 }
 
 // Write implements io.Writer. Each call brings whole messages.
@@ -49,7 +53,7 @@ func (s *session) Write(p []byte) (int, error) {
 
 // sent goes through the messages of a write for statements' texts.
 func (s *session) sent(p []byte) {
-	for len(p) > len(s.head) {
+	for len(p) >= len(s.head) {
 		length := 1 + int(binary.BigEndian.Uint32(p[1:]))
 		if length < len(s.head) { // the start of a connection, before messages have kinds
 			return
@@ -57,7 +61,10 @@ func (s *session) sent(p []byte) {
 		message := p[:min(length, len(p))]
 		p = p[len(message):]
 		switch body := message[len(s.head):]; message[0] {
+		case 'S', 'F': // Sync, FunctionCall
+			s.pending.Add(1)
 		case 'Q': // Query
+			s.pending.Add(1)
 			s.changed = s.changed || callsSetter(body)
 		case 'P': // Parse: the statement's name, then its text
 			if callsSetter(body) {
@@ -129,6 +136,9 @@ func (s *session) message() {
 		s.completed(bytes.TrimRight(s.tag, "\x00"))
 		s.tag, s.rows, s.shown, s.none, s.bound = s.tag[:0], false, false, false, false
 	case 'Z': // ReadyForQuery
+		if s.pending.Load() > 0 { // it is ready once more, after the sign-in
+			s.pending.Add(-1)
+		}
 		s.local, s.rows, s.shown, s.none, s.bound = false, false, false, false, false
 	}
 }
@@ -156,6 +166,9 @@ const resetSession = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; 
 func (c *pooledConn) clean() bool {
 	pg, s := c.Conn.Conn().PgConn(), c.session
 	if pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' || s.spoiled || s.unsure {
+		return false
+	}
+	if s.readOnly && c.onStandby() {
 		return false
 	}
 	if !s.late && !s.changed && !s.setter && !c.resetAlways {
@@ -191,7 +204,8 @@ func (c *pooledConn) reset(ctx context.Context) bool {
 }
 
 // canceller has the server cancel a query whose context has ended, so that the connection lives on. Unlike pgx's own it always
-// waits until the server has taken the request in: after that, the next query can't be hit.
+// waits until the server has taken the request in: after that, the next query can't be hit. Where no query runs, as while somebody waits
+// for a notification, nothing would answer: the wait just ends.
 type canceller struct {
 	conn    *pgconn.PgConn
 	session *session
@@ -200,6 +214,11 @@ type canceller struct {
 
 // HandleCancel implements ctxwatch.Handler.
 func (h *canceller) HandleCancel(context.Context) {
+	h.done = nil
+	if h.session.pending.Load() == 0 {
+		_ = h.conn.Conn().SetDeadline(time.Now())
+		return
+	}
 	deadline := time.Now().Add(serverPatience)
 	_ = h.conn.Conn().SetDeadline(deadline)
 	h.done = make(chan error, 1)
@@ -212,9 +231,9 @@ func (h *canceller) HandleCancel(context.Context) {
 
 // HandleUnwatchAfterCancel implements ctxwatch.Handler.
 func (h *canceller) HandleUnwatchAfterCancel() {
-	h.session.late = true
-	if <-h.done != nil {
-		h.session.unsure = true
+	if h.done != nil {
+		h.session.late = true
+		h.session.unsure = <-h.done != nil || h.session.unsure
 	}
 	_ = h.conn.Conn().SetDeadline(time.Time{})
 }

@@ -38,8 +38,8 @@ type problem struct {
 // WriteProblem answers a request as the middleware does without Config.ErrorHandler: with the error's status and a problem+json body.
 // It is for an ErrorHandler that only adds to the default, or takes over some errors. It logs nothing, and can be Config.ErrorHandler
 // itself.
-func WriteProblem(w http.ResponseWriter, _ *http.Request, err error) {
-	writeProblem(w, refusalOf(classifyQuery(err)))
+func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
+	writeProblem(w, refusalOf(classifyQuery(r.Context(), err)))
 }
 
 // writeProblem writes the default response.

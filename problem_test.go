@@ -76,7 +76,7 @@ func TestStatusCodes(t *testing.T) {
 		nil: 200, tenantdb.ErrNoCredential: 401, tenantdb.ErrInvalidCredential: 401, tenantdb.ErrSeveralCredentials: 400, tenantdb.ErrCrossOrigin: 403,
 		tenantdb.ErrAuthUnavailable: 503, tenantdb.ErrNoTenant: 400, tenantdb.ErrInvalidTenant: 400, tenantdb.ErrTenantConflict: 403,
 		tenantdb.ErrNotMember: 403, tenantdb.ErrTenantSuspended: 403, tenantdb.ErrSubscriptionInactive: 402, tenantdb.ErrForbidden: 403,
-		tenantdb.ErrTenantUnavailable: 503, tenantdb.ErrBusy: 503, tenantdb.ErrHostUnavailable: 503, errors.New("else"): 500,
+		tenantdb.ErrTenantUnavailable: 503, tenantdb.ErrBusy: 503, tenantdb.ErrTryAgain: 503, tenantdb.ErrHostUnavailable: 503, errors.New("else"): 500,
 	} {
 		if got := tenantdb.StatusCode(err); got != want {
 			t.Errorf("StatusCode(%v) = %d; want %d", err, got, want)
@@ -90,7 +90,7 @@ func TestStatusCodes(t *testing.T) {
 func TestWriteErrorWithoutAScopeAnswersInTheSameForm(t *testing.T) {
 	for err, want := range map[error]string{
 		tenantdb.ErrBusy: "busy", errors.New("pq: secret detail"): "internal", nil: "internal", context.DeadlineExceeded: "tenant_unavailable",
-		&pgconn.PgError{Code: "57P01"}: "tenant_unavailable", &pgconn.PgError{Code: "57014"}: "tenant_unavailable", &pgconn.PgError{Code: "53300"}: "busy",
+		&pgconn.PgError{Code: "57P01"}: "tenant_unavailable", &pgconn.PgError{Code: "57014"}: "internal", &pgconn.PgError{Code: "53300"}: "busy",
 		&pgconn.PgError{Code: "23505"}: "internal", &net.OpError{Op: "read", Err: errors.New("reset")}: "tenant_unavailable",
 	} {
 		rec := httptest.NewRecorder()

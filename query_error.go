@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"net"
@@ -15,13 +16,17 @@ import (
 )
 
 // classifyQuery tells which refusal an error of a handler's query amounts to, where it wraps none: the server may have gone, or
-// been too slow, while the query ran.
-func classifyQuery(err error) error {
+// been too slow, while the query ran. ctx is the request's. Its end explains what a driver says of a query or a transaction that ended
+// with it. A query that its caller cancelled is nobody's failure, and nobody waits for the answer.
+func classifyQuery(ctx context.Context, err error) error {
 	var pgErr *pgconn.PgError
 	var liteErr *sqlite.Error
 	var opErr *net.OpError
 	var confined *errConfined
 	var reason error
+	if ended := ctx.Err(); ended != nil && (isPG(err, pgQueryCanceled) || errors.Is(err, sql.ErrTxDone)) {
+		err = because(ended, err)
+	}
 	switch {
 	case err == nil:
 		return errors.New("WriteError without an error")
@@ -29,11 +34,15 @@ func classifyQuery(err error) error {
 		return err
 	case errors.Is(err, hostdb.ErrUnavailable): // of a query to the host database
 		reason = ErrHostUnavailable
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed):
+		reason = ErrTenantUnavailable
 	case errors.As(err, &pgErr):
 		reason = pgReason(pgErr.Code)
 	case errors.As(err, &liteErr):
 		reason = sqliteReason(liteErr.Code())
-	case errors.Is(err, context.DeadlineExceeded), pgconn.SafeToRetry(err), errors.As(err, &opErr), errors.Is(err, driver.ErrBadConn):
+	case pgconn.SafeToRetry(err), errors.As(err, &opErr), errors.Is(err, driver.ErrBadConn):
 		reason = ErrTenantUnavailable
 	}
 	if reason == nil {
@@ -42,10 +51,15 @@ func classifyQuery(err error) error {
 	return because(reason, err)
 }
 
-// pgReason reads a PostgreSQL error code (PostgreSQL documentation, appendix A); nil where the query itself was at fault.
+// pgReason reads a PostgreSQL error code (PostgreSQL documentation, appendix A); nil where the query itself was at fault, also by taking
+// longer than statement_timeout: another try would cost as much.
 func pgReason(code string) error {
 	switch {
-	case strings.HasPrefix(code, "57"), strings.HasPrefix(code, "08"), code == "3D000": // cancelled or shut down, connection, no such database
+	case code == "40001", code == "40P01", code == "55P03": // serialization failure, deadlock, lock not available
+		return ErrTryAgain
+	case code == pgQueryCanceled:
+		return nil
+	case strings.HasPrefix(code, "57"), strings.HasPrefix(code, "08"), code == "3D000": // shut down, connection, no such database
 		return ErrTenantUnavailable
 	case strings.HasPrefix(code, "53"): // out of connections, memory, disk
 		return ErrBusy

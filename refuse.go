@@ -73,7 +73,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		c.m.WriteError(w, r, err)
 		return
 	}
-	e := explain(classifyQuery(err), "")
+	e := explain(classifyQuery(r.Context(), err), "")
 	if logger := defaultLogger(nil); !e.handed {
 		if level := e.level(r.Context()); logger.Enabled(r.Context(), level) {
 			logger.LogAttrs(r.Context(), level, e.message(), e.line(r, nil)...)
@@ -85,7 +85,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 // WriteError is the function [WriteError] for any request of the program, also one that didn't come through the middleware, such as
 // one of Config.Skip: it uses this middleware's Config.
 func (m *Middleware) WriteError(w http.ResponseWriter, r *http.Request, err error) {
-	err = classifyQuery(err)
+	err = classifyQuery(r.Context(), err)
 	if c, ok := scopeOf(r.Context()); ok {
 		m.refuse(w, r, c.explain(err), nil)
 		return
