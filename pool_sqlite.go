@@ -41,6 +41,7 @@ type sqliteDB struct {
 	files    *sqliteFiles
 	path     string
 	relative bool // path is a name in files.dir
+	fullPath string
 	tenant   *tenantDB
 	place    place // in the pool's ring of open files; guarded by Pool.mu
 
@@ -56,19 +57,14 @@ type sqliteDB struct {
 
 // tenant prepares a tenant's database. A relative path must be the tenant's own, an absolute one is taken as it is.
 func (s *sqliteFiles) tenant(path string, t *tenantDB) (engine, error) {
-	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path), tenant: t}
+	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path), fullPath: path, tenant: t}
 	if f.relative && (path != t.id+".db" || !hostdb.ValidID(t.id)) {
 		return nil, errors.New("db_url: a relative SQLite path must be the tenant's id and .db; give an absolute path for a file of another name")
 	}
-	return f, nil
-}
-
-// fullPath returns the file's absolute path.
-func (f *sqliteDB) fullPath() string {
-	if !f.relative {
-		return f.path
+	if f.relative {
+		f.fullPath = s.dir + string(filepath.Separator) + path
 	}
-	return f.files.dir + string(filepath.Separator) + f.path
+	return f, nil
 }
 
 // admit gives a file a place among the open ones, where need be by closing an idle one, or waits for one.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -36,8 +35,9 @@ type fileConn struct {
 	file    *openFile // shared by the connections to it
 	logged  bool      // its log is known since a write
 	guard   sqliteGuard
-	reads   bool // it is a reader's
-	spoiled bool // an error told of the file, or it can't be written: the next borrower gets a new connection
+	kept    []*keptStatement // the one that was used last is the last
+	reads   bool             // it is a reader's
+	spoiled bool             // an error told of the file, or it can't be written: the next borrower gets a new connection
 }
 
 // handlesPerConn is how many file handles a connection needs: for the file, its log and the log's index.
@@ -54,7 +54,7 @@ const (
 
 // dial opens a connection to the file, never creating one. Nothing in the path is read as a parameter.
 func (f *sqliteDB) dial(ctx context.Context, option string) (*fileConn, error) {
-	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", OmitHost: true, Path: f.fullPath()}).String() + "?" + option)
+	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", OmitHost: true, Path: f.fullPath}).String() + "?" + option)
 	if err != nil {
 		return nil, because(ErrTenantUnavailable, err)
 	}
@@ -67,7 +67,7 @@ func (f *sqliteDB) dial(ctx context.Context, option string) (*fileConn, error) {
 	if err := f.setAside(); err != nil {
 		return nil, because(ErrTenantUnavailable, err)
 	}
-	file := f.fileOf(before)
+	file := f.fileOf(before.fileID)
 	if file.aside.Load() {
 		return nil, because(ErrTenantUnavailable, errAside)
 	}
@@ -97,7 +97,7 @@ func (f *sqliteDB) dial(ctx context.Context, option string) (*fileConn, error) {
 // itself would end SQLite's locks on it (sqlite.org/howtocorrupt.html, 2.2).
 func (f *sqliteDB) outOfHandles() bool {
 	for range handlesPerConn {
-		folder, err := os.Open(filepath.Dir(f.fullPath()))
+		folder, err := os.Open(filepath.Dir(f.fullPath))
 		if err != nil {
 			return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 		}
@@ -107,13 +107,13 @@ func (f *sqliteDB) outOfHandles() bool {
 }
 
 // fileOf returns the file as other connections have it open, else a new one. The caller holds f.opening.
-func (f *sqliteDB) fileOf(info fs.FileInfo) *openFile {
+func (f *sqliteDB) fileOf(id fileID) *openFile {
 	for _, c := range f.conns {
-		if os.SameFile(c.file.info, info) {
+		if id.same(c.file.id) {
 			return c.file
 		}
 	}
-	return &openFile{info: info}
+	return &openFile{id: id}
 }
 
 // failed marks what an error of a statement says of the connection, and tells whose fault it is.

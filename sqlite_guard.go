@@ -21,6 +21,7 @@ type sqliteGuard struct {
 	changed bool // the session may differ from a new connection's
 	began   bool // a transaction may be open that database/sql doesn't know of
 	wrote   bool // a statement may have written
+	special bool // a statement may have done more than read or change rows
 }
 
 // Reasons for which a statement is refused.
@@ -56,6 +57,11 @@ func (g *sqliteGuard) authorize(action sqlite.AuthorizerActionCode, arg1, arg2, 
 	switch action {
 	case sqlite.AuthSelect, sqlite.AuthRead, sqlite.AuthFunction, sqlite.AuthRecursive:
 		return sqlite.AuthorizerOK
+	case sqlite.AuthInsert, sqlite.AuthUpdate, sqlite.AuthDelete:
+	default:
+		g.special = true
+	}
+	switch action {
 	case sqlite.AuthAttach, sqlite.AuthDetach:
 		return g.attach()
 	case sqlite.AuthPragma:

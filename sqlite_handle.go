@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -120,10 +119,10 @@ func (h *sqliteHandle) take(ctx context.Context, patience time.Duration, session
 	if session {
 		h.closeIdle()
 	}
-	if conn := h.popIdle(now); conn != nil {
+	if conn := h.popIdle(now.fileID); conn != nil {
 		return conn, nil
 	}
-	h.file.dropStale(now)
+	h.file.dropStale(now.fileID)
 	option := h.option
 	if session {
 		option = sessionOption
@@ -150,7 +149,7 @@ func (h *sqliteHandle) leave() {
 }
 
 // popIdle returns an idle connection to the file that has the name now, nil where there is none.
-func (h *sqliteHandle) popIdle(now fs.FileInfo) *fileConn {
+func (h *sqliteHandle) popIdle(now fileID) *fileConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := len(h.idle)
@@ -177,7 +176,7 @@ func (h *sqliteHandle) giveBack(conn *fileConn) {
 	if conn != nil {
 		_ = conn.Close()
 		if conn.spoiled { // the others may share what made it so, as a log that can't be written
-			h.file.dropStale(nil)
+			h.file.dropStale(fileID{})
 		}
 	}
 	h.leave()

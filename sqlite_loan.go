@@ -164,7 +164,14 @@ func (c *sqliteLoan) ExecContext(ctx context.Context, query string, args []drive
 	if err := c.ready(query); err != nil {
 		return nil, err
 	}
-	result, err := c.conn.ExecContext(ctx, query, args)
+	kept, err := c.conn.compile(ctx, query)
+	if err != nil {
+		return nil, c.conn.failed(err)
+	}
+	result, err := kept.ExecContext(ctx, args)
+	if closed := c.conn.putBack(kept, err); err == nil {
+		err = closed
+	}
 	return result, c.done(err)
 }
 
@@ -177,8 +184,15 @@ func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driv
 	if err := c.ready(query); err != nil {
 		return nil, err
 	}
-	rows, err := c.conn.QueryContext(ctx, query, args)
-	return c.rows(nil, rows, err)
+	kept, err := c.conn.compile(ctx, query)
+	if err != nil {
+		return nil, c.conn.failed(err)
+	}
+	rows, err := kept.QueryContext(ctx, args)
+	if err != nil {
+		_ = c.conn.putBack(kept, err)
+	}
+	return c.rows(nil, kept, rows, err)
 }
 
 // PrepareContext implements driver.ConnPrepareContext.
@@ -333,7 +347,7 @@ func (s *sqliteStmt) QueryContext(ctx context.Context, args []driver.NamedValue)
 		return nil, err
 	}
 	rows, err := s.sqliteStatement.QueryContext(ctx, args)
-	return s.of.rows(s, rows, err)
+	return s.of.rows(s, nil, rows, err)
 }
 
 // sqliteResult is what the driver's rows are.
@@ -349,16 +363,17 @@ type sqliteResult interface {
 // sqliteRows are rows on a loan. What isn't below the driver knows without looking.
 type sqliteRows struct {
 	of   *sqliteLoan
-	stmt *sqliteStmt // nil without one
+	stmt *sqliteStmt    // nil without one
+	kept *keptStatement // nil where there is a stmt
 	sqliteResult
 }
 
-// rows wraps the rows of a query, of a statement if not nil. The caller has entered.
-func (c *sqliteLoan) rows(of *sqliteStmt, rows driver.Rows, err error) (driver.Rows, error) {
+// rows wraps the rows of a query: of a borrower's statement, or of one that is put back with them. The caller has entered.
+func (c *sqliteLoan) rows(of *sqliteStmt, kept *keptStatement, rows driver.Rows, err error) (driver.Rows, error) {
 	if err != nil {
 		return nil, c.conn.failed(err)
 	}
-	r := &sqliteRows{c, of, rows.(sqliteResult)}
+	r := &sqliteRows{c, of, kept, rows.(sqliteResult)}
 	c.open = append(c.open, r)
 	return r, nil
 }
@@ -384,7 +399,13 @@ func (r *sqliteRows) Close() error { return r.of.close(r) }
 // shut implements opened.
 func (r *sqliteRows) shut() error {
 	r.of.drop(r)
-	return r.sqliteResult.Close()
+	err := r.sqliteResult.Close()
+	if r.kept != nil {
+		if closed := r.of.conn.putBack(r.kept, err); err == nil {
+			err = closed
+		}
+	}
+	return err
 }
 
 // Next implements driver.Rows.

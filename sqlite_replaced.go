@@ -21,9 +21,9 @@ var logNames = [...]string{"-wal", "-shm"}
 
 // openFile is a file that connections have open. While one has, no other file gets its number, nor those of its log.
 type openFile struct {
-	info  fs.FileInfo
-	aside atomic.Bool                // its logs were set aside: it is left to those who have it open, even if it gets its name back
-	logs  [len(logNames)]fs.FileInfo // nil where there was none; guarded by sqliteDB.opening
+	id    fileID
+	aside atomic.Bool           // its logs were set aside: it is left to those who have it open, even if it gets its name back
+	logs  [len(logNames)]fileID // zero where there was none; guarded by sqliteDB.opening
 }
 
 // errMoved: the file was removed or replaced.
@@ -33,21 +33,21 @@ var errMoved = errors.New("its file was removed or replaced while it was in use"
 var errAside = errors.New("its file was replaced and put back; queries that began before must end first")
 
 // look returns the file that has the name now. A missing one isn't created, a link isn't followed.
-func (f *sqliteDB) look() (fs.FileInfo, error) {
-	info, err := os.Lstat(f.fullPath())
+func (f *sqliteDB) look() (fileStat, error) {
+	now, err := lstat(f.fullPath)
 	if err != nil {
-		return nil, because(ErrTenantUnavailable, fmt.Errorf("its file: %w", errors.Unwrap(err))) // without the path
+		return fileStat{}, because(ErrTenantUnavailable, fmt.Errorf("its file: %w", err))
 	}
-	if !info.Mode().IsRegular() {
-		return nil, because(ErrTenantUnavailable, errors.New("its file is not a regular file"))
+	if !now.regular {
+		return fileStat{}, because(ErrTenantUnavailable, errors.New("its file is not a regular file"))
 	}
-	return info, nil
+	return now, nil
 }
 
 // inPlace returns an error unless the connection's file still has the name.
 func (c *fileConn) inPlace() error {
 	now, err := c.of.look()
-	if err == nil && !os.SameFile(now, c.file.info) {
+	if err == nil && !now.same(c.file.id) {
 		err = because(ErrTenantUnavailable, errMoved)
 	}
 	return err
@@ -68,42 +68,46 @@ func (c *fileConn) written() error {
 // noteLogs notes the logs of a file that has the name. The caller holds f.opening.
 func (f *sqliteDB) noteLogs(file *openFile) {
 	for i, name := range logNames {
-		file.logs[i] = statOrNil(f.fullPath() + name)
+		file.logs[i] = idOf(f.fullPath + name)
 	}
 }
 
 // leftovers returns the names of a file's logs if the file lost its own. The caller holds f.opening.
 func (f *sqliteDB) leftovers(file *openFile) (names []string) {
-	if same(statOrNil(f.fullPath()), file.info) {
+	if idOf(f.fullPath).same(file.id) {
 		return nil
 	}
 	for i, name := range logNames {
-		if name = f.fullPath() + name; same(statOrNil(name), file.logs[i]) {
+		if name = f.fullPath + name; idOf(name).same(file.logs[i]) {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// statOrNil returns what has the name; nil where nothing has.
-func statOrNil(name string) fs.FileInfo {
-	info, err := os.Lstat(name)
-	if err != nil {
-		return nil
-	}
-	return info
+// fileStat is what is told of a file without following a link.
+type fileStat struct {
+	fileID
+	regular     bool
+	permissions fs.FileMode
 }
 
-// same reports whether both are one file, and there is one.
-func same(a, b fs.FileInfo) bool { return a != nil && b != nil && os.SameFile(a, b) }
+// idOf returns the file that has the name; zero where none has.
+func idOf(name string) fileID {
+	now, err := lstat(name)
+	if err != nil {
+		return fileID{}
+	}
+	return now.fileID
+}
 
 // matchModes gives the file's logs its permissions, as SQLite does when it makes them: those that were made while the file was read-only
 // are so too. The caller holds f.opening.
-func (f *sqliteDB) matchModes(file fs.FileInfo) {
+func (f *sqliteDB) matchModes(file fileStat) {
 	for _, name := range logNames {
-		name = f.fullPath() + name
-		if log := statOrNil(name); log != nil && log.Mode().IsRegular() && log.Mode() != file.Mode() {
-			_ = os.Chmod(name, file.Mode().Perm()) // where it can't be done, writes fail and say so
+		name = f.fullPath + name
+		if log, err := lstat(name); err == nil && log.regular && log.permissions != file.permissions {
+			_ = os.Chmod(name, file.permissions) // where it can't be done, writes fail and say so
 		}
 	}
 }
@@ -115,7 +119,7 @@ func (f *sqliteDB) setAside() error {
 	if !slices.ContainsFunc(f.conns, func(c *fileConn) bool { return f.leftovers(c.file) != nil }) {
 		return nil
 	}
-	unlock, err := lockFolder(f.fullPath())
+	unlock, err := lockFolder(f.fullPath)
 	if err != nil {
 		return fmt.Errorf("its folder: %w", err)
 	}
@@ -144,11 +148,12 @@ func (c *fileConn) Close() error {
 		err = f.setAside()
 	}
 	f.conns = slices.DeleteFunc(f.conns, func(other *fileConn) bool { return other == c })
+	c.forget()
 	return errors.Join(err, c.sqliteConn.Close())
 }
 
-// dropStale closes the idle connections to another file than the one that has the name; all for nil.
-func (f *sqliteDB) dropStale(now fs.FileInfo) {
+// dropStale closes the idle connections to another file than the one that has the name; all for none.
+func (f *sqliteDB) dropStale(now fileID) {
 	for _, h := range f.handles() {
 		h.mu.Lock()
 		var stale []*fileConn
@@ -167,8 +172,8 @@ func (f *sqliteDB) dropStale(now fs.FileInfo) {
 }
 
 // serves reports whether the connection may be used for the file that has the name.
-func (c *fileConn) serves(now fs.FileInfo) bool {
-	return !c.file.aside.Load() && same(now, c.file.info)
+func (c *fileConn) serves(now fileID) bool {
+	return !c.file.aside.Load() && now.same(c.file.id)
 }
 
 // users counts the connections to a file. The caller holds f.opening.

@@ -3,6 +3,7 @@
 package tenantdb
 
 import (
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -29,4 +30,27 @@ func handleLimit() uint64 {
 		return 0
 	}
 	return uint64(limit.Cur)
+}
+
+// fileID tells a file from others that exist at the same time. The zero value is no file.
+type fileID struct {
+	device, number uint64
+	known          bool
+}
+
+// same reports whether both are one file.
+func (id fileID) same(other fileID) bool { return id.known && id == other }
+
+// lstat is [os.Lstat] without what that allocates, as it runs before each statement. Its error doesn't name the path.
+func lstat(path string) (fileStat, error) {
+	var s syscall.Stat_t
+	err := syscall.Lstat(path, &s)
+	for err == syscall.EINTR {
+		err = syscall.Lstat(path, &s)
+	}
+	if err != nil {
+		return fileStat{}, err
+	}
+	mode := uint32(s.Mode)
+	return fileStat{fileID{uint64(s.Dev), uint64(s.Ino), true}, mode&syscall.S_IFMT == syscall.S_IFREG, fs.FileMode(mode & 0o777)}, nil
 }
