@@ -306,7 +306,7 @@ func TestADeadConnectionAddsNothingToTheWait(t *testing.T) {
 	began := time.Now()
 	time.AfterFunc(2*time.Second, conn.Release)
 	_, err = tenantdb.PG(ctx).Exec(t.Context(), "SELECT 1")
-	if waited := time.Since(began); !errors.Is(err, tenantdb.ErrBusy) || waited > 4*time.Second {
+	if waited := time.Since(began); !errors.Is(err, tenantdb.ErrTenantUnavailable) || waited > 4*time.Second {
 		t.Errorf("AcquireTimeout is 3 s; after %v: %v", waited, err)
 	}
 	p.mend()

@@ -171,6 +171,7 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"hostdb.Config":        printing(hostdb.Config{URL: planted}),
 		"jwtauth.Config":       printing(secretAuth),
 		"jwtauth.IssuerConfig": printing(jwtauth.IssuerConfig{Issuer: issuer, Secret: []byte(planted)}),
+		"fleet.Inventory":      printing(fleet.Inventory{Missing: []*hostdb.TenantCatalog{{DBURL: "sqlite:" + planted}}}),
 		"fleet.Config":         printing(fleet.Config{Host: w.host, Pool: w.pool, Server: planted}),
 		"stripehook.Config":    printing(stripehook.Config{Secrets: []string{planted}}),
 	}
@@ -187,7 +188,7 @@ var harmless = strings.Fields(`
 	jwtauth.CacheConfig
 	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus
 	jobs.Handler
-	stripehook.Fetcher stripehook.Mode`)
+	stripehook.Event stripehook.Fetcher stripehook.Mode`)
 
 // TestNoExportedValueShowsASecret prints a value of every exported type that may lead to a secret.
 func TestNoExportedValueShowsASecret(t *testing.T) {
