@@ -8,7 +8,13 @@ import (
 )
 
 // HostAuditLog is something that happened (sys_audit_logs). Rows are only ever added: Update and Delete fail with
-// ErrImmutable, and triggers refuse every other way, to the owner of the table too.
+// ErrImmutable, and triggers refuse UPDATE, DELETE and TRUNCATE of every program, the table's owner included. So the log is immutable
+// against DML. It isn't against DDL: whoever may alter the table can disable the triggers, or rewrite a column, and the log doesn't
+// show it. Verify reports triggers that are missing or disabled.
+//
+// Personal data is kept apart from the rows (sys_audit_personal), and put back into Details and IPAddress as they are read, until
+// [DB.Erase] removes it: users' email, oauth_id and stripe_cust_id, subscriptions' stripe_cust_id, every IPAddress, and the Details of
+// rows with PersonalOf. Such a part can be deleted, but not be changed or added later. What was erased reads "[erased]".
 //
 // The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans, in the same
 // transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the row's id, Details the columns
@@ -20,8 +26,12 @@ type HostAuditLog struct {
 	EventType   string // required
 	TargetID    string // what it was done to
 	Details     string // JSON, up to 64 KiB
-	IPAddress   string
+	IPAddress   string // personal data of the actor; without one, of PersonalOf or the target
 	CreatedAt   time.Time
+
+	// PersonalOf is the id of a user whose personal data Details holds, for a product's own rows: Erase of that user removes both. Without
+	// it Details stay for good.
+	PersonalOf string
 }
 
 var auditRelation = relation[HostAuditLog]{
@@ -94,13 +104,24 @@ func audit[M any](ctx context.Context, tx *Tx, r *relation[M], what string, befo
 	if err != nil {
 		return &failure{text: "audit details: " + kindOf(err)}
 	}
-	return record(ctx, tx, r.subject+"."+what, r.id(target), string(details))
+	parts, err := r.personalParts(before, after)
+	if err != nil {
+		return err
+	}
+	return record(ctx, tx, r.subject+"."+what, r.id(target), string(details), parts...)
 }
 
 // record writes an audit row in the name of the context's actor.
-func record(ctx context.Context, tx *Tx, event, target, details string) error {
+func record(ctx context.Context, tx *Tx, event, target, details string, parts ...personalPart) error {
 	actor, _ := ctx.Value(actorKey{}).(string)
-	return tx.AuditLogs.Insert(ctx, &HostAuditLog{ActorUserID: actor, EventType: event, TargetID: target, Details: details})
+	t := tx.AuditLogs
+	log := &HostAuditLog{ActorUserID: actor, EventType: event, TargetID: target, Details: details}
+	t.fill(log)
+	args, err := t.r.values(tx.db.engine, log)
+	if err != nil {
+		return err
+	}
+	return t.s.storeAudit(ctx, log, args, parts)
 }
 
 // changes describes a mutation, column by column.
@@ -131,6 +152,9 @@ const maxShown = 4 << 10
 func (c *column[M]) shown(m *M) any {
 	if c.rule.quiet {
 		return mask
+	}
+	if c.rule.personal {
+		return erased
 	}
 	value := c.at(m)
 	if encoded, err := json.Marshal(value); err == nil && len(encoded) > maxShown {

@@ -1,6 +1,12 @@
 package hostdb
 
-import "time"
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // The statuses of a job.
 const (
@@ -68,3 +74,31 @@ var jobRelation = relation[SystemJob]{
 
 // Jobs is the queue of jobs. Insert and Update write a row as it is; Enqueue, Claim and the others keep the queue's rules.
 type Jobs struct{ Table[SystemJob] }
+
+// Prune deletes the jobs with one of these statuses that ended longer ago than age; without statuses those that were completed or
+// cancelled. It returns how many. Jobs that haven't ended are never deleted, and neither are failed ones that aren't named: they are the
+// dead letters. It goes in steps of 1,000, each a transaction of its own, and may be called as often as one likes.
+// Errors: ErrInvalid for a negative age, and for a status of jobs that haven't ended.
+func (t Jobs) Prune(ctx context.Context, age time.Duration, statuses ...string) (int64, error) {
+	if age < 0 {
+		return 0, invalid("age", "is negative")
+	}
+	if len(statuses) == 0 {
+		statuses = []string{JobCompleted, JobCancelled}
+	}
+	for _, status := range statuses {
+		if !slices.Contains([]string{JobCompleted, JobFailed, JobCancelled}, status) {
+			return 0, invalid("status", "must be one of completed, failed, cancelled")
+		}
+	}
+	named := fmt.Sprintf("status IN ('%s')", strings.Join(statuses, "', '"))
+	before := t.s.db.engine.time(t.s.db.now().Add(-age))
+	for deleted := int64(0); ; {
+		n, err := t.s.exec(ctx, `DELETE FROM sys_jobs WHERE id IN (SELECT id FROM sys_jobs
+			WHERE status IN ('completed', 'failed', 'cancelled') AND `+named+` AND completed_at < $1 ORDER BY completed_at LIMIT 1000)
+			AND `+named, []any{before}, nothing) // one that is retried meanwhile stays
+		if deleted += n; err != nil || n == 0 {
+			return deleted, err
+		}
+	}
+}

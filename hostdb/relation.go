@@ -10,16 +10,17 @@ import (
 // relation says how a model is stored.
 type relation[M any] struct {
 	table   string
-	subject string         // the word for it in audit events; "": mutations write no audit row
-	refers  string         // the column by which other tables refer to it
-	parents []parent       // the rows it refers to
-	holders []parent       // the columns of other tables that refer to it, and keep it from being deleted
-	columns []column[M]    // the first is the id
-	unique  []string       // unique columns ("a,b": together) that a conflict names before any but the id
-	fill    func(*M)       // sets the defaults of a new row
-	check   func(*M) error // refuses a model that can't be written, where it is set
-	alter   func(*M) error // refuses every Update and Delete, where it is set
-	batch   int            // rows that All holds at a time; 0: maxPage
+	subject string          // the word for it in audit events; "": mutations write no audit row
+	refers  string          // the column by which other tables refer to it
+	parents []parent        // the rows it refers to
+	holders []parent        // the columns of other tables that refer to it, and keep it from being deleted
+	columns []column[M]     // the first is the id
+	unique  []string        // unique columns ("a,b": together) that a conflict names before any but the id
+	fill    func(*M)        // sets the defaults of a new row
+	check   func(*M) error  // refuses a model that can't be written, where it is set
+	alter   func(*M) error  // refuses every Update and Delete, where it is set
+	batch   int             // rows that All holds at a time; 0: maxPage
+	owner   func(*M) string // whom the personal columns are about: a user's id, or Stripe's customer
 }
 
 // column ties a column to a field of the model.

@@ -18,6 +18,7 @@ type rule struct {
 	most     int64             // the largest number; 0: no limit
 	sparse   bool              // the number 0 is NULL
 	quiet    bool              // audit rows name the column but don't show its value
+	personal bool              // audit rows show the value until it is erased
 }
 
 const (

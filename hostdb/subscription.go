@@ -91,7 +91,7 @@ var subscriptionRelation = relation[Subscription]{
 		{"id", func(s *Subscription) any { return &s.ID }, idRule},
 		{"tenant_id", func(s *Subscription) any { return &s.TenantID }, idRule},
 		{"stripe_sub_id", func(s *Subscription) any { return &s.StripeSubID }, anyText},
-		{"stripe_cust_id", func(s *Subscription) any { return &s.StripeCustID }, anyText},
+		{"stripe_cust_id", func(s *Subscription) any { return &s.StripeCustID }, rule{personal: true}},
 		{"plan_tier", func(s *Subscription) any { return &s.PlanTier }, tierRule},
 		{"status", func(s *Subscription) any { return &s.Status }, wordRule},
 		{"current_period_end", func(s *Subscription) any { return &s.CurrentPeriodEnd }, anyTime},
@@ -108,6 +108,7 @@ var subscriptionRelation = relation[Subscription]{
 		{"plan_event", func(s *Subscription) any { return &s.PlanEvent }, anyText},
 		{"invoice_failed_at", func(s *Subscription) any { return &s.InvoiceFailedAt }, anyTime},
 	},
+	owner: func(s *Subscription) string { return s.StripeCustID },
 	fill: func(s *Subscription) {
 		orDefault(&s.PlanTier, TierFree)
 		orDefault(&s.Status, SubscriptionIncomplete)

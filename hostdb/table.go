@@ -28,6 +28,9 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if err != nil {
 		return err
 	}
+	if log, ok := any(m).(*HostAuditLog); ok {
+		return t.s.storeAudit(ctx, log, args, nil)
+	}
 	if t.r.subject == "" && t.s.db.engine == postgres { // one statement is a transaction, and says what a conflict is about
 		_, err := t.s.exec(ctx, t.r.insertion(), args, nothing)
 		return because(err, "refers to no row")
@@ -154,6 +157,9 @@ func (t Table[M]) many(ctx context.Context, condition string, args ...any) ([]*M
 		found = append(found, m)
 		return err
 	})
+	if logs, ok := any(found).([]*HostAuditLog); ok && err == nil {
+		err = t.s.rejoin(ctx, logs)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,8 @@ var (
 			"core_tenants_keep_owner core_tenants_count_insert core_tenants_count",
 		"core_memberships": "core_memberships_changed core_memberships_updated core_memberships_truncated " +
 			"core_memberships_owners core_memberships_owners_all",
-		"sys_audit_logs": "sys_audit_logs_rows sys_audit_logs_all",
+		"sys_audit_logs":     "sys_audit_logs_rows sys_audit_logs_all",
+		"sys_audit_personal": "sys_audit_personal_late sys_audit_personal_rows sys_audit_personal_all",
 	}
 	originTriggers = map[string]string{"sys_jobs": "sys_jobs_turn sys_jobs_turn_again"}
 )
@@ -21,7 +22,7 @@ var (
 // uniqueKeys are primary keys, unique constraints and unique indexes: of each there is an index with its name.
 var uniqueKeys = strings.Fields("core_users__id core_users__oauth_id core_users__email core_tenants__id core_tenants__slug " +
 	"core_memberships__id core_memberships__user_id__tenant_id core_pricing_plans__id core_subscriptions__id " +
-	"core_subscriptions__stripe_sub_id sys_audit_logs__id sys_jobs__id sys_jobs__dedupe_key core_stripe_webhook_events__id " +
+	"core_subscriptions__stripe_sub_id sys_audit_logs__id sys_audit_personal__id sys_jobs__id sys_jobs__dedupe_key core_stripe_webhook_events__id " +
 	"core_stripe_webhook_events__event_id sys_migration_runs__id sys_migration_tenants__id sys_schema_sets__id " +
 	"sys_migration_tenants__run_id__tenant_id sys_migration_tenants__tenant_id host_changes_pkey host_feed_floor_pkey " +
 	"host_plan_prices__price")

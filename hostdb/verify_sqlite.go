@@ -4,7 +4,8 @@ import "strings"
 
 // sqliteObjects are the triggers and the unique indexes. The other constraints are part of their tables.
 var sqliteObjects = map[string][]string{
-	"trigger": strings.Fields("sys_audit_logs_update sys_audit_logs_delete sys_audit_logs_replace core_memberships_keep_id " +
+	"trigger": strings.Fields("sys_audit_logs_update sys_audit_logs_delete sys_audit_logs_replace sys_audit_personal_late " +
+		"sys_audit_personal_update core_memberships_keep_id " +
 		"core_memberships_take_id core_memberships_owners_insert core_memberships_owners_update core_memberships_owners_delete " +
 		"core_tenants_keep_owner core_tenants_count core_tenants_count_insert sys_jobs_turn sys_jobs_turn_again " +
 		"core_users_inserted core_users_updated core_users_deleted core_users_replacing core_users_replacing_update " +

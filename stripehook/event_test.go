@@ -461,3 +461,32 @@ func TestSubscriptionsStayWithTheirTenant(t *testing.T) {
 		t.Errorf("%+v", row)
 	}
 }
+
+// TestEventsOfAnErasedUserCanBeReplayed: what is left of them says what a subscription is, and whose tenant it is of.
+func TestEventsOfAnErasedUserCanBeReplayed(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		user := w.member(w.tenant, hostdb.RoleMember)
+		end := noon.AddDate(0, 1, 0)
+		w.deliver(envelope("evt_1", "customer.subscription.updated", noon.Unix(), subscription("sub_1", "past_due", fields{
+			"current_period_end": end.Unix(), "metadata": fields{"tenant_id": w.tenant.ID, "user_id": user.ID, "plan_tier": "pro", "name": "Ann"},
+			"items": fields{"data": []any{fields{"quantity": 2, "price": fields{"id": "price_x", "unit_amount": 1500}}}}})), "processed")
+		before := w.row("sub_1")
+		if got, err := w.host.Users.Get(t.Context(), user.ID); err != nil || got.StripeCustID == "" || before.StripeCustID != got.StripeCustID {
+			t.Fatalf("the user is %+v, %v, and the subscription of %q", got, err, before.StripeCustID)
+		}
+		_, err := w.host.Erase(t.Context(), user.ID)
+		must(t, err)
+		if text := w.event("evt_1").PayloadJSON; strings.Contains(text, before.StripeCustID) || strings.Contains(text, user.ID) || strings.Contains(text, "Ann") {
+			t.Errorf("the payload is %s", text)
+		}
+		must(t, w.host.Subscriptions.Delete(t.Context(), before.ID))
+		if status, err := stripehook.Replay(t.Context(), w.host, "evt_1"); err != nil || status != "processed" {
+			t.Errorf("Replay = %s, %v", status, err)
+		}
+		after := w.row("sub_1")
+		if after.StripeCustID != "" || after.Status != before.Status || after.PlanTier != before.PlanTier || after.AmountCents != before.AmountCents ||
+			after.TenantID != before.TenantID || after.CurrentPeriodEnd == nil || !after.CurrentPeriodEnd.Equal(*before.CurrentPeriodEnd) {
+			t.Errorf("the subscription is %+v, and was %+v", after, before)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -12,6 +13,7 @@ type jobsCmd struct {
 	List   jobsListCmd   `cmd:"" help:"List jobs. Their payloads are not shown."`
 	Retry  jobsRetryCmd  `cmd:"" help:"Queue failed or cancelled jobs again, with all their attempts."`
 	Cancel jobsCancelCmd `cmd:"" help:"Cancel pending or running jobs."`
+	Prune  jobsPruneCmd  `cmd:"" help:"Delete jobs that ended long ago."`
 	Work   jobsWorkCmd   `cmd:"" help:"Finish tenants whose creation or removal was interrupted."`
 }
 
@@ -86,6 +88,31 @@ type jobsCancelCmd struct {
 // Run runs the command.
 func (c *jobsCancelCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return s.forJobs(ctx, host, c.ID, host.Jobs.Cancel)
+}
+
+// jobsPruneCmd is tenantdb jobs prune.
+type jobsPruneCmd struct {
+	OlderThan time.Duration `default:"720h" help:"Only jobs that ended at least this long ago."`
+	Status    []string      `enum:"completed,failed,cancelled" default:"completed,cancelled" help:"Only jobs with these statuses: completed, failed or cancelled."`
+}
+
+// Help is the long help.
+func (*jobsPruneCmd) Help() string {
+	return "Failed jobs are dead letters, and stay unless they are named: --status=completed,cancelled,failed. Pending and running jobs are never deleted."
+}
+
+// pruned is what jobs prune prints.
+type pruned struct{ deleted int64 }
+
+var prunedColumns = []column[pruned]{{"deleted", func(p *pruned) any { return p.deleted }, true}}
+
+// Run runs the command.
+func (c *jobsPruneCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
+	n, err := host.Jobs.Prune(ctx, c.OlderThan, c.Status...)
+	if err != nil {
+		return err
+	}
+	return printOne(s, prunedColumns, &pruned{n})
 }
 
 // forJobs does something to each job, prints those for which it could be done, and says which it could not.

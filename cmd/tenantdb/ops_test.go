@@ -50,6 +50,25 @@ func TestJobsAreListedRetriedAndCancelled(t *testing.T) {
 	})
 }
 
+func TestJobsThatEndedArePruned(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		host, ended := o.host(), time.Now().Add(-31*24*time.Hour)
+		for _, status := range []string{hostdb.JobCompleted, hostdb.JobFailed, hostdb.JobPending} {
+			must(t, host.Jobs.Insert(t.Context(), &hostdb.SystemJob{JobType: "mail", Status: status, CompletedAt: &ended}))
+		}
+		if got := o.one("jobs", "prune", "--older-than=1000h"); got["deleted"] != 0.0 {
+			t.Errorf("pruned young ones: %v", got)
+		}
+		if got := o.one("jobs", "prune"); got["deleted"] != 1.0 || len(o.list("jobs", "list", "--type=mail")) != 2 {
+			t.Errorf("pruned: %v", got)
+		}
+		if got := o.one("jobs", "prune", "--status=failed,completed"); got["deleted"] != 1.0 || len(o.list("jobs", "list", "--type=mail")) != 1 {
+			t.Errorf("pruned: %v", got)
+		}
+		o.fails(1, "status", "jobs", "prune", "--status=pending")
+	})
+}
+
 func TestWorkFinishesATenantWhoseCreationFailed(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.migration("NONSENSE", "SELECT 1")

@@ -98,3 +98,39 @@ func TestPlansAndSubscriptions(t *testing.T) {
 		}
 	})
 }
+
+func TestUsersAreExportedAndErased(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, o *operator) {
+		o.tenants("acme")
+		bob := o.one("user", "create", "bob@example.com", "--oauth-id=auth|bob-1", "--stripe-cust=cus_bob")
+		id := bob["id"].(string)
+		o.ok("member", "add", "acme", "--id="+id)
+		tables := map[string]int{}
+		for _, row := range o.list("user", "export", "--email=bob@example.com") {
+			tables[row["table"].(string)]++
+			if row["table"] == "core_users" && row["row"].(map[string]any)["email"] != "bob@example.com" {
+				t.Errorf("the export has %v", row)
+			}
+		}
+		if tables["core_users"] != 1 || tables["core_memberships"] != 1 || tables["sys_audit_logs"] == 0 {
+			t.Errorf("the export has %v", tables)
+		}
+		if code, out, _ := o.run("-o", "table", "user", "export", "--id="+id); code != 0 || !strings.Contains(out, `"email":"bob@example.com"`) {
+			t.Errorf("as a table: %d %s", code, out)
+		}
+		o.fails(1, "last active owner of acme", "user", "erase", "--oauth-id=ann", "--yes")
+		o.fails(1, "not found", "user", "erase", "--email=nobody@example.com", "--yes")
+		if code, _, _ := o.typing("yes\n", "user", "erase", "--email=bob@example.com"); code != 1 {
+			t.Error("erased without the address typed")
+		}
+		if code, _, complaint := o.typing("bob@example.com\n", "user", "erase", "--email=bob@example.com"); code != 0 {
+			t.Errorf("erase: %s", complaint)
+		}
+		if again := o.one("user", "erase", "--id="+id, "--yes"); again["user"] != false || again["audit_parts"] != 0.0 {
+			t.Errorf("erased again: %v", again)
+		}
+		if left := o.ok("user", "export", "--id="+id); strings.Contains(left, "bob") || !strings.Contains(left, "user.erased") {
+			t.Errorf("left is %s", left)
+		}
+	})
+}

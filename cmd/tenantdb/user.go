@@ -13,7 +13,9 @@ type userCmd struct {
 	List   userListCmd   `cmd:"" help:"List users."`
 	Show   userShowCmd   `cmd:"" help:"Show a user."`
 	Update userUpdateCmd `cmd:"" help:"Change a user."`
-	Delete userDeleteCmd `cmd:"" help:"Delete a user who has no memberships."`
+	Delete userDeleteCmd `cmd:"" help:"Delete a user who has no memberships. The audit log keeps the address; see erase."`
+	Export userExportCmd `cmd:"" help:"Print all that the host database stores about a user."`
+	Erase  userEraseCmd  `cmd:"" help:"Erase a user, and the personal data of theirs in the audit log, jobs and webhooks."`
 }
 
 var userColumns = []column[hostdb.GlobalUser]{

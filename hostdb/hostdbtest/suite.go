@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) *hostdb.DB) {
 		{"audit rows stay", auditStays},
 		{"what happens once is recorded once", onceRecorded},
 		{"mutations are audited", mutationsAudited},
+		{"users are exported and erased", erasure},
 		{"lists are filtered, ordered and paged", lists},
 		{"texts compare byte by byte and fold ASCII only", texts},
 		{"times keep microseconds", times},

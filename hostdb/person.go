@@ -1,0 +1,175 @@
+package hostdb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+)
+
+// person is whom an erasure or an export is about, and every word by which payloads may name them.
+type person struct {
+	id        string
+	customers []string // at Stripe, now and earlier, without those that other users have
+	words     []string // e-mail addresses, subjects and customers, now and earlier; folded
+}
+
+// shortWord is the length below which a word counts only where it is all of a text: "7" as a subject is in every payload.
+const shortWord = 6
+
+// person finds out by which words a user is known: from the row, and from what the audit log still says of earlier ones. A Stripe customer
+// that other users have too is theirs. Errors: ErrNotFound for a user who is not there, nor in the audit log; ErrInvalid.
+func (db *DB) person(ctx context.Context, userID string) (*person, error) {
+	p := &person{id: userID}
+	user, err := db.Users.Get(ctx, userID)
+	if errors.Is(err, ErrNotFound) {
+		user = &GlobalUser{}
+		_, err = db.AuditLogs.one(ctx, "WHERE target_id = $1 LIMIT 1", userID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.add(user.Email, user.OAuthID)
+	customers := []string{user.StripeCustID}
+	err = session{db: db}.query(ctx, "SELECT content FROM sys_audit_personal WHERE owner = $1 AND part IN ('before', 'after')", []any{userID},
+		func(row scanner) error {
+			var content string
+			var was struct {
+				Email    string `json:"email"`
+				OAuthID  string `json:"oauth_id"`
+				Customer string `json:"stripe_cust_id"`
+			}
+			if err := row.Scan(&content); err != nil {
+				return err
+			}
+			if json.Unmarshal([]byte(content), &was) == nil {
+				p.add(was.Email, was.OAuthID)
+				customers = append(customers, was.Customer)
+			}
+			return nil
+		})
+	for _, customer := range customers {
+		if err == nil {
+			err = db.addCustomer(ctx, p, customer)
+		}
+	}
+	return p, err
+}
+
+// addCustomer adds a Stripe customer, unless another user has it.
+func (db *DB) addCustomer(ctx context.Context, p *person, customer string) error {
+	if customer == "" || slices.Contains(p.customers, customer) {
+		return nil
+	}
+	var other string
+	err := session{db: db}.queryRow(ctx, "SELECT id FROM core_users WHERE stripe_cust_id = $1 AND id <> $2 LIMIT 1", []any{customer, p.id}, &other)
+	if errors.Is(err, ErrNotFound) {
+		p.customers = append(p.customers, customer)
+		p.add(customer)
+		return nil
+	}
+	return err
+}
+
+// add adds words, each once.
+func (p *person) add(words ...string) {
+	for _, word := range words {
+		if folded := foldASCII(word); folded != "" && !slices.Contains(p.words, folded) {
+			p.words = append(p.words, folded)
+		}
+	}
+}
+
+// named reports whether a text holds one of the person's words, and not as a part of a longer one, which is somebody else's.
+func (p *person) named(text string) bool {
+	return p.replace(text) != text
+}
+
+// meant reports whether a text holds the person's id, or one of their words.
+func (p *person) meant(text string) bool {
+	return strings.Contains(text, p.id) || p.named(text)
+}
+
+// meantIn reports whether a payload, JSON or not, holds the person's id or words, however its JSON is escaped.
+func (p *person) meantIn(payload string) bool {
+	if p.meant(payload) {
+		return true
+	}
+	value, ok := decode(payload)
+	return ok && some(value, p.meant)
+}
+
+// redact replaces the person's words in a payload, and leaves the rest as it is.
+func (p *person) redact(payload string) string {
+	value, ok := decode(payload)
+	if !ok {
+		return p.replace(payload)
+	}
+	if !some(value, p.named) {
+		return payload
+	}
+	return encode(mapTexts(value, p.replace))
+}
+
+// replace replaces the person's words in a text.
+func (p *person) replace(text string) string {
+	for _, word := range p.words {
+		text = replaceWord(text, word)
+	}
+	return text
+}
+
+// replaceWord replaces a folded word in a text, wherever it isn't within a longer one.
+func replaceWord(text, word string) string {
+	folded := foldASCII(text)
+	if folded == word {
+		return erased
+	}
+	if len(word) < shortWord || !strings.Contains(folded, word) {
+		return text
+	}
+	var b strings.Builder
+	done := 0
+	for from := 0; ; {
+		i := strings.Index(folded[from:], word)
+		if i < 0 {
+			b.WriteString(text[done:])
+			return b.String()
+		}
+		i += from
+		from = i + 1
+		if !within(folded, i, i+len(word)) {
+			b.WriteString(text[done:i])
+			b.WriteString(erased)
+			done, from = i+len(word), i+len(word)
+		}
+	}
+}
+
+// within reports whether what is between two places of a text is part of a longer address or word.
+func within(text string, from, to int) bool {
+	if from > 0 && (wordByte(text[from-1]) || strings.IndexByte("._+%-", text[from-1]) >= 0) {
+		return true
+	}
+	if to == len(text) {
+		return false
+	}
+	next := text[to]
+	return wordByte(next) || next == '-' || next == '_' || next == '.' && to+1 < len(text) && wordByte(text[to+1])
+}
+
+// wordByte reports whether a byte of a folded text is a letter's or a digit's.
+func wordByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c >= 0x80
+}
+
+// inJob reports whether a job says something about the person.
+func (p *person) inJob(j *SystemJob) bool {
+	return p.meantIn(j.Payload) || p.meant(j.ErrorLog) || p.meant(j.DedupeKey)
+}
+
+// inEvent reports whether a webhook event says something about the person.
+func (p *person) inEvent(e *StripeWebhookEvent) bool {
+	return p.meantIn(e.PayloadJSON)
+}
