@@ -45,7 +45,7 @@ func leaveTraces(t *testing.T, db *hostdb.DB) traces {
 	payloads := map[string]string{
 		"completed": `{"to":"someone","name":"Ann","user":"` + w.user.ID + `"}`,
 		"pending":   `{"cc":["joann@example.com"],"to":"ANN@example.com","n":10000000000000000000001}`,
-		"failed":    "send to ann@example.com, cus_Ann1 and cus_Ann12",
+		"failed":    "send to ann@example.com, cus_Ann1 and cus_Ann12, before ann.old@example.com",
 		"escaped":   `{"to":"ann\u0040example.com"}`,
 		"others":    `{"to":"joann@example.com"}`,
 	}
@@ -202,7 +202,7 @@ func theOthersStay(t *testing.T, db *hostdb.DB, w traces) {
 	}
 	for name, want := range map[string]string{
 		"completed": "", "pending": `{"cc":["joann@example.com"],"n":10000000000000000000001,"to":"[erased]"}`,
-		"failed": "send to [erased], [erased] and cus_Ann12", "escaped": `{"to":"[erased]"}`, "others": w.jobs["others"].Payload,
+		"failed": "send to [erased], [erased] and cus_Ann12, before [erased]", "escaped": `{"to":"[erased]"}`, "others": w.jobs["others"].Payload,
 	} {
 		j, err := db.Jobs.Get(ctx, w.jobs[name].ID)
 		must(t, err)

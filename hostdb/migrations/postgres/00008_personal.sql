@@ -37,7 +37,7 @@ INSERT INTO sys_audit_personal (audit_id, part, owner, content)
     SELECT id, 'ip_address', coalesce(actor_user_id, target_id), ip_address FROM sys_audit_logs WHERE ip_address IS NOT NULL;
 ALTER TABLE sys_audit_logs DISABLE TRIGGER sys_audit_logs_rows;
 UPDATE sys_audit_logs SET ip_address = NULL WHERE ip_address IS NOT NULL;
-UPDATE sys_audit_logs SET details = (host_json_object(details) || marks.marked)::text FROM (
+UPDATE sys_audit_logs SET details = (details::jsonb || marks.marked)::text FROM (
     SELECT log.id, jsonb_object_agg(name, CASE WHEN log.event_type LIKE '%.updated' THEN '["[erased]", "[erased]"]'::jsonb
         ELSE '"[erased]"'::jsonb END) AS marked
     FROM sys_audit_personal p JOIN sys_audit_logs log ON log.id = p.audit_id, LATERAL jsonb_object_keys(p.content::jsonb) AS name
