@@ -480,6 +480,11 @@ func TestEventsOfAnErasedUserCanBeReplayed(t *testing.T) {
 			t.Errorf("the payload is %s", text)
 		}
 		must(t, w.host.Subscriptions.Delete(t.Context(), before.ID))
+		_, err = w.host.WebhookEvents.Change(t.Context(), w.event("evt_1").ID, func(e *hostdb.StripeWebhookEvent) error {
+			e.Status = hostdb.WebhookFailed // as one that hasn't been applied
+			return nil
+		})
+		must(t, err)
 		if status, err := stripehook.Replay(t.Context(), w.host, "evt_1"); err != nil || status != "processed" {
 			t.Errorf("Replay = %s, %v", status, err)
 		}
