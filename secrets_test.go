@@ -184,7 +184,7 @@ var harmless = strings.Fields(`
 	tenantdb.ServerStats tenantdb.Source tenantdb.Stats tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits
 	hostdb.Change hostdb.Delivery hostdb.Fault hostdb.FieldError hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
 	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.StripeWebhookEvent hostdb.Subscribed hostdb.Subscription
-	hostdb.AccessKey hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
+	hostdb.AccessKey hostdb.ErasedReport hostdb.ExportedRow hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
 	jwtauth.CacheConfig
 	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus
 	jobs.Handler
