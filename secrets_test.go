@@ -8,11 +8,11 @@ import (
 	"go/ast"
 	"go/parser"
 	gotoken "go/token"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -173,6 +173,7 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"jwtauth.IssuerConfig": printing(jwtauth.IssuerConfig{Issuer: issuer, Secret: []byte(planted)}),
 		"fleet.Inventory":      printing(fleet.Inventory{Missing: []*hostdb.TenantCatalog{{DBURL: "sqlite:" + planted}}}),
 		"fleet.Config":         printing(fleet.Config{Host: w.host, Pool: w.pool, Server: planted}),
+		"fleet.Inventory":      printing(fleet.Inventory{Missing: []*hostdb.TenantCatalog{{DBURL: "sqlite:" + planted}}}),
 		"stripehook.Config":    printing(stripehook.Config{Secrets: []string{planted}}),
 	}
 	return everywhere, callable
@@ -225,10 +226,17 @@ func TestNoExportedValueShowsASecret(t *testing.T) {
 func checkComplete(t *testing.T, known []string) {
 	for dir, name := range map[string]string{".": "tenantdb", "hostdb": "hostdb", "jwtauth": "jwtauth", "fleet": "fleet", "jobs": "jobs",
 		"stripehook": "stripehook", "tenantdbtest": "tenantdbtest"} {
-		production := func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }
-		packages, err := parser.ParseDir(gotoken.NewFileSet(), dir, production, parser.SkipObjectResolution)
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		must(t, err)
-		for _, file := range packages[name].Files {
+		if len(files) == 0 {
+			t.Errorf("%s has no files", dir)
+		}
+		for _, path := range files {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			must(t, err)
 			for _, d := range file.Decls {
 				types, ok := d.(*ast.GenDecl)
 				if !ok || types.Tok != gotoken.TYPE {
