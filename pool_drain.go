@@ -26,7 +26,9 @@ type cutoffs struct {
 // then loaded once more.
 func (c *cutoffs) raise(tenantID string, at time.Duration) {
 	if _, known := c.tenants[tenantID]; !known && len(c.tenants) == maxCutoffs {
-		c.others = at
+		for _, other := range c.tenants { // the caller's time may be older than theirs
+			c.others = max(c.others, other)
+		}
 		clear(c.tenants)
 	}
 	if c.tenants == nil {
