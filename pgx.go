@@ -17,7 +17,7 @@ import (
 // closed then, a query under way cancelled; see DB for other contexts.
 //
 // The context of another tenant's scope is refused with ErrWrongTenant: by each method, and by what comes of it (transactions, batches,
-// connections), but for what pgx's own connection does without a statement of its own, as WaitForNotification, Ping and PgConn do.
+// connections), but for what pgx's own connection does without a statement of its own: WaitForNotification, Deallocate, Ping, PgConn.
 //
 // # What a borrower leaves behind
 //
