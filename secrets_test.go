@@ -173,7 +173,6 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"jwtauth.IssuerConfig": printing(jwtauth.IssuerConfig{Issuer: issuer, Secret: []byte(planted)}),
 		"fleet.Inventory":      printing(fleet.Inventory{Missing: []*hostdb.TenantCatalog{{DBURL: "sqlite:" + planted}}}),
 		"fleet.Config":         printing(fleet.Config{Host: w.host, Pool: w.pool, Server: planted}),
-		"fleet.Inventory":      printing(fleet.Inventory{Missing: []*hostdb.TenantCatalog{{DBURL: "sqlite:" + planted}}}),
 		"stripehook.Config":    printing(stripehook.Config{Secrets: []string{planted}}),
 	}
 	return everywhere, callable
