@@ -68,6 +68,32 @@ func TestAnUnknownPriceTakesNoPlanAway(t *testing.T) {
 	})
 }
 
+// TestATierThatIsNoPlanTakesNoPlanAway, in whatever order the events arrive: metadata may say "monthly" where others say which plan.
+func TestATierThatIsNoPlanTakesNoPlanAway(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		told := func(sub, id string, second int64, price, tier string) string {
+			return envelope(id, "customer.subscription.updated", noon.Unix()+second, subscription(sub, "active",
+				fields{"metadata": fields{"tenant_id": w.tenant.ID, "plan_type": tier}, "items": priced(price)}))
+		}
+		w.deliver(told("sub_1", "evt_1", 0, "price_pro", "monthly"), "processed")
+		w.deliver(told("sub_1", "evt_2", 1, "price_by_hand", "monthly"), "processed")
+		w.deliver(told("sub_2", "evt_3", 1, "price_by_hand", "monthly"), "processed")
+		if row := w.row("sub_2"); row.PlanTier != "monthly" {
+			t.Errorf("plan %q where nothing else is known", row.PlanTier)
+		}
+		w.deliver(told("sub_2", "evt_4", 0, "price_pro", "monthly"), "skipped_out_of_order")
+		w.deliver(told("sub_3", "evt_5", 0, "price_by_hand", "old"), "processed")
+		w.deliver(told("sub_3", "evt_6", 1, "price_by_hand", "new"), "processed")
+		w.deliver(told("sub_4", "evt_7", 0, "price_pro", "monthly"), "processed")
+		w.deliver(told("sub_4", "evt_8", 1, "price_by_hand", "max"), "processed")
+		for sub, want := range map[string]string{"sub_1": "pro", "sub_2": "pro", "sub_3": "new", "sub_4": "max"} {
+			if row := w.row(sub); row.PlanTier != want {
+				t.Errorf("%s: plan %q, want %q", sub, row.PlanTier, want)
+			}
+		}
+	})
+}
+
 // TestADelayedPaymentIsPaidInTheEnd: a bank debit succeeds, or fails, days after its Checkout session.
 func TestADelayedPaymentIsPaidInTheEnd(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {

@@ -3,6 +3,7 @@ package stripehook
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -17,6 +18,7 @@ type state struct {
 	customer  string
 	prices    []string
 	tier      string // what its metadata says, for prices that the price list doesn't have
+	listed    bool   // the price list has that tier
 	product   string // the same
 	cents     int64
 	paused    bool // payments aren't collected for the time being; the status goes on
@@ -201,13 +203,14 @@ func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan, at pos
 }
 
 // writePlan puts the plan of an event into a row. Where neither the price list nor the metadata knows the plan, the one
-// that the row has stays: a price that is new to this program takes nothing from who pays it.
+// that the row has stays: a price that is new to this program takes nothing from who pays it. A tier in
+// the metadata that is no plan only replaces another one that is none.
 func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
 	switch {
 	case plan != nil:
 		row.PlanTier, row.ProductName, row.PlanEvent = plan.ID, plan.Name, at.key()
-	case s.tier != "":
-		row.PlanTier, row.ProductName, row.PlanEvent = s.tier, s.product, at.key()
+	case s.tier != "" && (s.listed || !hasListed(row)):
+		row.PlanTier, row.ProductName, row.PlanEvent = s.tier, s.product, s.planKey(plan, at)
 	case row.PlanTier == unknown:
 		row.ProductName = s.product
 	}
@@ -215,7 +218,24 @@ func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at
 
 // writeEarlierPlan puts the plan of an event that the row has gone beyond into it, unless it has one of a later event.
 func (s *state) writeEarlierPlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
-	if (plan != nil || s.tier != "") && at.key() > planFrom(row) {
+	if (plan != nil || s.tier != "") && s.planKey(plan, at) > planFrom(row) {
 		s.writePlan(row, plan, at)
 	}
+}
+
+// noPlan begins the key of an event whose metadata has a word that is no plan, so that it comes before all that name one.
+const noPlan = "-"
+
+// planKey is the key of the event that a plan is from.
+func (s *state) planKey(plan *hostdb.PricingPlan, at position) string {
+	if plan == nil && !s.listed {
+		return noPlan + at.key()
+	}
+	return at.key()
+}
+
+// hasListed reports whether a row's plan is one of the price list, as far as is known.
+func hasListed(row *hostdb.Subscription) bool {
+	from := planFrom(row)
+	return from != "" && !strings.HasPrefix(from, noPlan)
 }

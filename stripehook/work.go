@@ -84,7 +84,7 @@ func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, erro
 	}
 	var plan *hostdb.PricingPlan
 	if d.now != nil {
-		if plan, err = highest(d.now.prices, w.planOf(ctx)); err != nil {
+		if plan, err = w.planIn(ctx, d.now); err != nil {
 			return d.status, err
 		}
 	}
@@ -92,6 +92,19 @@ func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, erro
 		return d.status, nil
 	}
 	return d.status, w.tx.Subscriptions.Update(ctx, row)
+}
+
+// planIn returns the plan of a state's prices; nil where the price list has none. Then it also looks for the state's tier there.
+func (w *work) planIn(ctx context.Context, s *state) (*hostdb.PricingPlan, error) {
+	plan, err := highest(s.prices, w.planOf(ctx))
+	if err != nil || plan != nil || s.tier == "" {
+		return plan, err
+	}
+	_, err = w.tx.Plans.Get(ctx, s.tier)
+	if s.listed = err == nil; errors.Is(err, hostdb.ErrNotFound) {
+		err = nil
+	}
+	return nil, err
 }
 
 // planOf finds the plan of a price; nil where the price list has none.
