@@ -135,6 +135,29 @@ func TestATableIsRebuiltOnSQLiteWhereRowsReferToNothingAlready(t *testing.T) {
 	}
 }
 
+// TestATableIsRebuiltOnSQLiteToGetTheKeyThatOthersReferTo: SQLite can't check foreign keys before it has one.
+func TestATableIsRebuiltOnSQLiteToGetTheKeyThatOthersReferTo(t *testing.T) {
+	const first = "CREATE TABLE p (name TEXT); CREATE TABLE c (p TEXT REFERENCES p(name)); INSERT INTO p VALUES ('a');"
+	for name, test := range map[string]struct {
+		column string
+		mended bool
+	}{"with it": {"name TEXT UNIQUE", true}, "without it": {"name TEXT", false}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "sqlite")
+			w.provision(t, w.fleet(t, fstest.MapFS{"00001_first.sql": step(first, "")}), "acme")
+			second := "CREATE TABLE q (" + test.column + ");\nINSERT INTO q SELECT name FROM p;\nDROP TABLE p;\nALTER TABLE q RENAME TO p;"
+			_, err := w.fleet(t, fstest.MapFS{"00001_first.sql": step(first, ""), "00002_second.sql": step(second, "")}).
+				Migrate(t.Context(), fleet.MigrateOptions{})
+			if (err == nil) != test.mended {
+				t.Errorf("migrated: %v", err)
+			}
+			if got := w.ask(t, "acme", "SELECT group_concat(name) FROM p"); got != "a" {
+				t.Errorf("rows: %s", got)
+			}
+		})
+	}
+}
+
 func TestATableIsRebuiltOnSQLiteByADownAndInANewTenant(t *testing.T) {
 	w := newWorld(t, "sqlite")
 	f := w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, ""), "00002_rows.sql": step("INSERT INTO p VALUES (1); INSERT INTO c VALUES (1);", ""),
