@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // Tables are the tables of the host database, as a DB and a Tx carry them.
@@ -36,9 +38,10 @@ type DB struct {
 	origin  *origin
 	pooled  bool // a pooler stands before the PostgreSQL server
 	config  *Config
-	write   *sql.DB // SQLite: one connection
-	read    *sql.DB // PostgreSQL: the same as write
-	lookups *sql.DB // for access lookups alone
+	write   *sql.DB        // SQLite: one connection
+	read    *sql.DB        // PostgreSQL: the same as write
+	lookups *sql.DB        // for access lookups alone
+	hosts   *pghosts.Hosts // PostgreSQL: which of the URL's serves
 	feed    *feed
 	sweep   *sweeper
 	access  preparedAccess

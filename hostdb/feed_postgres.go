@@ -9,12 +9,15 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // newCursor returns a cursor at the end of the log.
 func (db *DB) newCursor() cursor {
 	if db.engine == postgres {
-		return &postgresCursor{db: db}
+		return newPostgresCursor(db)
 	}
 	return &sqliteCursor{db: db, version: -1}
 }
@@ -22,12 +25,21 @@ func (db *DB) newCursor() cursor {
 // postgresCursor polls on a connection of its own, on which NOTIFY arrives too.
 type postgresCursor struct {
 	db       *DB
+	dialer   *pghosts.Dialer
 	conn     *pgx.Conn
 	notified bool
 	text     string // the query; servers differ in what they tell about themselves
 	snapshot string // what has been delivered: every transaction visible in it
 	identity string // the cluster, its timeline, the database, the table, and when the server started
 	polled   time.Time
+}
+
+func newPostgresCursor(db *DB) *postgresCursor {
+	c := &postgresCursor{db: db}
+	config := db.origin.server.Copy()
+	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) { c.notified = true }
+	c.dialer = pghosts.NewDialer(db.hosts, config)
+	return c
 }
 
 // pollPostgres is the query for what is new; the first %s is the server's identity.
@@ -76,38 +88,59 @@ func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
 	return fmt.Sprintf(pollPostgres, identity), nil
 }
 
-// connect opens the connection, if there is none.
+// connect opens the connection, if there is none to the server that serves.
 func (c *postgresCursor) connect(ctx context.Context) error {
-	if c.conn != nil && !c.conn.IsClosed() {
+	if c.conn != nil && !c.conn.IsClosed() && !pghosts.StandingOf(c.conn).Outdated() {
 		return nil
 	}
-	config := c.db.origin.server.Copy()
-	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) { c.notified = true }
-	conn, err := pgx.ConnectConfig(ctx, config)
+	c.drop()
+	opened, err := c.dialer.Connect(ctx)
 	if err != nil {
 		return err
 	}
-	c.conn = conn
-	if c.text, err = pollText(ctx, conn); err != nil || c.db.config.NoNotify || c.db.pooled {
-		return err // behind a pooler another client's transaction would hear what this one listens to
+	c.conn = opened.(*stdlib.Conn).Conn()
+	return c.ask(ctx, func(ctx context.Context) (err error) {
+		if c.text, err = pollText(ctx, c.conn); err != nil || c.db.config.NoNotify || c.db.pooled {
+			return err // behind a pooler another client's transaction would hear what this one listens to
+		}
+		_, err = c.conn.Exec(ctx, "LISTEN hostdb_changes")
+		return err
+	})
+}
+
+// ask runs queries. A server that has other hosts beside it is given less time, so that one of those can be reached while what is
+// known is still of use.
+func (c *postgresCursor) ask(ctx context.Context, queries func(context.Context) error) error {
+	standing := pghosts.StandingOf(c.conn)
+	if !standing.Several() {
+		return queries(ctx)
 	}
-	_, err = conn.Exec(ctx, "LISTEN hostdb_changes")
+	bounded, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	err := queries(bounded)
+	if err != nil && bounded.Err() != nil && context.Cause(ctx) != context.Canceled {
+		standing.Silent()
+	}
 	return err
 }
 
+// answerTimeout bounds the queries of one step of a poll where there are several hosts.
+const answerTimeout = pollTimeout / 5
+
 // poll implements cursor. A connection on which it failed is not used again: another may lead to another server.
-func (c *postgresCursor) poll(ctx context.Context) ([]Change, bool, error) {
+func (c *postgresCursor) poll(ctx context.Context) (changes []Change, reset bool, err error) {
 	c.polled = time.Now()
-	err := c.connect(ctx)
-	var changes []Change
-	reset := false
-	if err == nil {
-		changes, reset, err = c.look(ctx)
+	if err = c.connect(ctx); err == nil {
+		err = c.ask(ctx, func(ctx context.Context) (err error) {
+			changes, reset, err = c.look(ctx)
+			return err
+		})
 	}
 	if err != nil {
-		c.close()
+		c.drop()
+		return nil, false, err
 	}
-	return changes, reset, err
+	return changes, reset, nil
 }
 
 // look asks for what has not been delivered.
@@ -151,10 +184,13 @@ func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 // verify implements cursor.
 func (c *postgresCursor) verify(ctx context.Context) (faults []Fault, err error) {
 	if err = c.connect(ctx); err == nil {
-		faults, err = c.faults(ctx)
+		err = c.ask(ctx, func(ctx context.Context) (err error) {
+			faults, err = c.faults(ctx)
+			return err
+		})
 	}
 	if err != nil {
-		c.close()
+		c.drop()
 	}
 	return faults, err
 }
@@ -191,8 +227,18 @@ func (c *postgresCursor) wait(ctx context.Context) {
 
 // close implements cursor.
 func (c *postgresCursor) close() {
+	c.drop()
+	c.dialer.Stop()
+}
+
+// drop closes the connection. One to a server that hangs isn't waited for.
+func (c *postgresCursor) drop() {
 	if c.conn != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		patience := time.Second
+		if pghosts.StandingOf(c.conn).Outdated() {
+			patience = 10 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		_ = c.conn.Close(ctx)
 		c.conn = nil

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 const oldestPostgres = 130000
@@ -23,6 +25,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if server.ConnectTimeout == 0 {
 		server.ConnectTimeout = db.config.ConnectTimeout
 	}
+	db.hosts = pghosts.New()
 	if err := db.startPostgres(ctx, server); err != nil {
 		return err
 	}
@@ -35,9 +38,15 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if limit == 0 {
 		limit = 10
 	}
-	pool := db.bounded(stdlib.OpenDB(*server), limit)
+	dialer := pghosts.NewDialer(db.hosts, server)
+	pool := db.bounded(sql.OpenDB(dialer), limit)
 	db.write, db.read = pool, pool
-	db.lookups = db.bounded(stdlib.OpenDB(*server), db.config.LookupConns)
+	db.lookups = db.bounded(sql.OpenDB(dialer), db.config.LookupConns)
+	db.onClosing = append(db.onClosing, func() error {
+		dialer.Stop()
+		db.hosts.Wait()
+		return nil
+	})
 	return nil
 }
 
@@ -75,18 +84,22 @@ func (db *DB) startPostgres(ctx context.Context, server *pgx.ConnConfig) error {
 // migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.
 func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error {
 	server.DefaultQueryExecMode = unnamed(server)
-	return db.migrate(ctx, stdlib.GetConnector(*server, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
-		var version, process uint32
-		const text = "SELECT current_setting('server_version_num')::int, pg_backend_pid()"
-		if err := conn.QueryRow(ctx, text, pgx.QueryExecModeExec).Scan(&version, &process); err != nil {
+	server.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		results, err := conn.Exec(ctx, "SELECT current_setting('server_version_num'), pg_backend_pid()").ReadAll()
+		if err != nil {
 			return err
 		}
-		if version < oldestPostgres {
+		row := results[0].Rows[0]
+		if version, err := strconv.Atoi(string(row[0])); err != nil || version < oldestPostgres {
 			return &FieldError{Field: "url", Err: ErrInvalid, Reason: "the server is older than PostgreSQL 13; upgrade it"}
 		}
-		db.pooled = process != conn.PgConn().PID() // a pooler makes up the process that it names when a client connects
+		// A pooler makes up the process that it names when a client connects.
+		db.pooled = string(row[1]) != strconv.FormatUint(uint64(conn.PID()), 10)
 		return nil
-	})))
+	}
+	dialer := pghosts.NewDialer(db.hosts, server)
+	defer dialer.Stop()
+	return db.migrate(ctx, dialer)
 }
 
 // unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next transaction may be another

@@ -1,0 +1,173 @@
+package pghosts
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Connect opens a connection to the host that serves. open connects by a config that names one host; it is called from several
+// goroutines at once. close ends a connection that came too late. The config's ConnectTimeout bounds the attempt at each host, and
+// ctx all of them.
+//
+// While a host doesn't answer, those that have failed are tried again: one may be promoted meanwhile.
+func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig, open func(context.Context, *pgx.ConnConfig) (C, error),
+	close func(C)) (C, Standing, error) {
+	hosts := split(cfg)
+	r := &race[C]{hosts: hosts, set: h.of(hosts), open: open, close: close, unloved: make([]bool, len(hosts)), errs: make([]error, len(hosts)),
+		outcomes: make(chan outcome[C])}
+	if len(hosts) == 1 {
+		return r.serving(r.attempt(ctx, 0, true))
+	}
+	return r.run(ctx, h)
+}
+
+// race is a Connect under way.
+type race[C any] struct {
+	hosts    []*pgx.ConnConfig
+	set      *set
+	open     func(context.Context, *pgx.ConnConfig) (C, error)
+	close    func(C)
+	queue    []int   // the hosts that are not being tried, the next one first
+	tried    int     // how many have been
+	running  int     // how many are being
+	unloved  []bool  // those that target_session_attrs takes only where there is no better one
+	errs     []error // why each failed
+	outcomes chan outcome[C]
+}
+
+// outcome is what came of an attempt.
+type outcome[C any] struct {
+	host int
+	conn C
+	as   served
+	err  error
+}
+
+func (r *race[C]) run(ctx context.Context, h *Hosts) (none C, _ Standing, _ error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tick := time.NewTicker(Delay)
+	defer tick.Stop()
+	r.queue = r.set.hosts()
+	r.next(ctx, h)
+	for {
+		select {
+		case <-ctx.Done():
+			return none, Standing{}, errors.Join(append(r.errs, ctx.Err())...)
+		case <-tick.C:
+			r.next(ctx, h)
+		case o := <-r.outcomes:
+			r.running--
+			conn, standing, err := r.serving(o)
+			if err == nil {
+				return conn, standing, nil
+			}
+			r.failed(ctx, o.host, err)
+			switch {
+			case definite(err):
+				return none, Standing{}, err
+			case r.tried < len(r.hosts):
+				r.next(ctx, h)
+				tick.Reset(Delay)
+			case r.running == 0 && !r.secondBest(ctx, h):
+				return none, Standing{}, errors.Join(r.errs...)
+			}
+		}
+	}
+}
+
+// next tries the next host, if there is one that is not being tried.
+func (r *race[C]) next(ctx context.Context, h *Hosts) {
+	if len(r.queue) == 0 {
+		return
+	}
+	host := r.queue[0]
+	r.queue = r.queue[1:]
+	r.tried, r.running = r.tried+1, r.running+1
+	accept := r.unloved[host]
+	h.running.Go(func() {
+		o := r.attempt(ctx, host, accept)
+		select {
+		case r.outcomes <- o:
+		case <-ctx.Done():
+			if o.err == nil {
+				r.close(o.conn)
+			}
+		}
+	})
+}
+
+// failed notes a failure.
+func (r *race[C]) failed(ctx context.Context, host int, err error) {
+	r.errs[host] = err
+	r.queue = append(r.queue, host)
+	r.unloved[host] = errors.Is(err, errUnloved)
+	if ctx.Err() == nil {
+		r.set.failed(host)
+	}
+}
+
+// serving makes the host of the first good outcome the one that serves.
+func (r *race[C]) serving(o outcome[C]) (none C, _ Standing, _ error) {
+	if o.err != nil {
+		return none, Standing{}, o.err
+	}
+	standing, err := r.set.serves(o.as)
+	if err != nil {
+		r.close(o.conn)
+		return none, Standing{}, err
+	}
+	return o.conn, standing, nil
+}
+
+// secondBest tries a host that target_session_attrs takes for want of a better one.
+func (r *race[C]) secondBest(ctx context.Context, h *Hosts) bool {
+	i := slices.IndexFunc(r.queue, func(host int) bool { return r.unloved[host] })
+	if i < 0 {
+		return false
+	}
+	host := r.queue[i]
+	r.queue = slices.Insert(slices.Delete(r.queue, i, i+1), 0, host)
+	r.next(ctx, h)
+	return true
+}
+
+// errUnloved stands for pgx's NotPreferredError, after which pgx would settle for the host at once.
+var errUnloved = errors.New("another server is preferred")
+
+// attempt connects to a host; accept: even to one that isn't preferred.
+func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C] {
+	cfg := r.hosts[host].Copy()
+	wanted := cfg.ValidateConnect
+	o := outcome[C]{host: host}
+	cfg.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) (err error) {
+		if wanted != nil {
+			err = wanted(ctx, conn)
+		}
+		var other *pgconn.NotPreferredError
+		switch {
+		case errors.As(err, &other) && !accept:
+			return errUnloved
+		case err != nil && other == nil:
+			return err
+		}
+		if o.as, err = identify(ctx, conn, host); err != nil {
+			return err
+		}
+		return r.set.admit(o.as)
+	}
+	o.conn, o.err = r.open(ctx, cfg)
+	return o
+}
+
+// definite reports whether a server refused what no other one will take, as pgx has it: a wrong password, an unknown database, or no
+// right to connect to it.
+func definite(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && slices.Contains([]string{"28P01", "3D000", "42501"}, refused.Code)
+}

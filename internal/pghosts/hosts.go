@@ -1,0 +1,204 @@
+// Package pghosts connects to PostgreSQL where a URL names several hosts of which one serves.
+//
+// The host that served last is tried first. Another one joins in when it fails, or after [Delay] without an answer. pgx makes each
+// connection, TLS, authentication and target_session_attrs included. A primary on an older timeline than one seen before is refused:
+// a standby has been promoted since, and what that primary knows is out of date.
+package pghosts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	// Delay is how long a host may take to accept a connection before the next one is tried beside it (RFC 8305, section 8).
+	Delay = 250 * time.Millisecond
+	// Patience is how long a server that has other hosts beside it may take to answer a ping or a poll's query.
+	Patience = 2 * Delay
+	// maxSets bounds how many lists of hosts are remembered, maxClusters how many clusters of each.
+	maxSets, maxClusters = 1024, 16
+)
+
+// Hosts remembers which host of each list served last, and on which timeline. The zero value is not usable: see [New].
+type Hosts struct {
+	sets    *lru.Cache[string, *set]
+	running sync.WaitGroup
+}
+
+// New returns a Hosts that remembers nothing yet.
+func New() *Hosts {
+	sets, _ := lru.New[string, *set](maxSets) // fails for sizes below one
+	return &Hosts{sets: sets}
+}
+
+// Wait returns when every attempt has ended. Those that another one has outrun have been cancelled.
+func (h *Hosts) Wait() { h.running.Wait() }
+
+// Several reports whether a config names more than one host.
+func Several(cfg *pgx.ConnConfig) bool { return len(split(cfg)) > 1 }
+
+// split returns a config for each host. pgx lists a host twice where TLS is optional.
+func split(cfg *pgx.ConnConfig) []*pgx.ConnConfig {
+	var hosts []*pgx.ConnConfig
+	all := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
+	for _, next := range all {
+		same := func(host *pgx.ConnConfig) bool { return host.Host == next.Host && host.Port == next.Port }
+		if i := slices.IndexFunc(hosts, same); i >= 0 {
+			hosts[i].Fallbacks = append(hosts[i].Fallbacks, next)
+			continue
+		}
+		host := cfg.Copy()
+		host.Host, host.Port, host.TLSConfig, host.Fallbacks = next.Host, next.Port, next.TLSConfig, nil
+		hosts = append(hosts, host)
+	}
+	return hosts
+}
+
+// of returns what is remembered of a list of hosts.
+func (h *Hosts) of(hosts []*pgx.ConnConfig) *set {
+	var name strings.Builder
+	fresh := &set{timelines: map[string]uint64{}}
+	for i, host := range hosts {
+		fmt.Fprintf(&name, "%q %d ", host.Host, host.Port)
+		fresh.order = append(fresh.order, i)
+	}
+	if known, found, _ := h.sets.PeekOrAdd(name.String(), fresh); found {
+		h.sets.Get(name.String())
+		return known
+	}
+	return fresh
+}
+
+// set is what is remembered of a list of hosts.
+type set struct {
+	era atomic.Uint64 // changes when another server serves, or when the one that did falls silent
+
+	mu        sync.Mutex // guards what follows; never held across I/O
+	order     []int      // the hosts: the last one that served first, the last one that failed last
+	current   served
+	timelines map[string]uint64 // the highest that was seen, by system identifier
+}
+
+// served says which host served, and as which server.
+type served struct {
+	host     int
+	cluster  string // the system identifier; "" where it or the timeline can't be read
+	timeline uint64
+}
+
+// hosts returns the order in which to try the hosts.
+func (s *set) hosts() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.order)
+}
+
+// failed has a host tried after the others.
+func (s *set) failed(host int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failedLocked(host)
+}
+
+func (s *set) failedLocked(host int) {
+	i := slices.Index(s.order, host)
+	s.order = append(slices.Delete(s.order, i, i+1), host)
+}
+
+// admit refuses a server that is on an older timeline than one seen before.
+func (s *set) admit(as served) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admitLocked(as)
+}
+
+func (s *set) admitLocked(as served) error {
+	if as.cluster == "" {
+		return nil
+	}
+	newest, known := s.timelines[as.cluster]
+	if as.timeline < newest {
+		return fmt.Errorf("the server is on timeline %d, and timeline %d has been seen: a standby has taken over from it. "+
+			"Where it was restored on purpose, start this process again", as.timeline, newest)
+	}
+	if !known && len(s.timelines) >= maxClusters {
+		clear(s.timelines)
+	}
+	s.timelines[as.cluster] = as.timeline
+	return nil
+}
+
+// serves notes that a host serves. Connections to another server than this one are outdated from now on.
+func (s *set) serves(as served) (Standing, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.admitLocked(as); err != nil { // one that has taken over may have been seen meanwhile
+		return Standing{}, err
+	}
+	if s.current != as || s.era.Load() == 0 {
+		s.current = as
+		s.era.Add(1)
+	}
+	i := slices.Index(s.order, as.host)
+	s.order = slices.Insert(slices.Delete(s.order, i, i+1), 0, as.host)
+	return Standing{set: s, era: s.era.Load()}, nil
+}
+
+// Standing tells whether a connection is still one to the server that serves. The zero value's always is.
+type Standing struct {
+	set *set
+	era uint64
+}
+
+// Outdated reports whether another server serves now, or this one has fallen silent.
+func (s Standing) Outdated() bool { return s.set != nil && s.set.era.Load() != s.era }
+
+// Several reports whether there are other hosts.
+func (s Standing) Several() bool { return s.set != nil && len(s.set.order) > 1 }
+
+// Silent says that the server doesn't answer on a connection: where there are other hosts all connections to it are outdated, and it
+// is tried after the others.
+func (s Standing) Silent() {
+	if !s.Several() {
+		return
+	}
+	s.set.mu.Lock()
+	defer s.set.mu.Unlock()
+	if s.set.era.CompareAndSwap(s.era, s.era+1) {
+		s.set.failedLocked(s.set.current.host)
+	}
+}
+
+// identity is the query for a server's cluster and timeline. The timeline of a standby isn't judged.
+const identity = `SELECT system_identifier, CASE WHEN pg_catalog.pg_is_in_recovery() THEN ''
+	ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END FROM pg_catalog.pg_control_system()`
+
+// identify asks a server for its cluster and timeline. Some providers' servers and some roles are refused them, and the host is all
+// that is known then.
+func identify(ctx context.Context, conn *pgconn.PgConn, host int) (served, error) {
+	as := served{host: host}
+	results, err := conn.Exec(ctx, identity).ReadAll()
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused) && slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
+		return as, nil // no right to it, not supported, no such function, or not in this state
+	case err != nil:
+		return as, err
+	}
+	row := results[0].Rows[0]
+	if timeline, err := strconv.ParseUint(string(row[1]), 16, 64); err == nil {
+		as.cluster, as.timeline = string(row[0]), timeline
+	}
+	return as, nil
+}
