@@ -76,6 +76,12 @@ type Config struct {
 
 // CacheConfig bounds the cache of access facts. A change committed to the host database, by whatever program, is felt within
 // MaxStaleness while the host database answers.
+//
+// During a failover the bound counts from the moment at which a host of hostdb.Config.URL takes writes and can be reached. Until then
+// nobody can commit a change, and known facts serve for MaxStaleIfDown. Name every host in the URL: a primary that hangs, is cut off
+// or has died is left for the one that was promoted, and once that was seen the old primary isn't gone back to. A process that can
+// reach only an old primary which still takes writes can't know of the new one, nor of what is committed there: fence old primaries,
+// as failover managers such as Patroni do.
 type CacheConfig struct {
 	// Size is how many (user, tenant) pairs are kept. Default 100,000.
 	Size int

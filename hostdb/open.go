@@ -14,6 +14,12 @@ type Config struct {
 	// URL: "sqlite:path/to/host.db", "sqlite::memory:" (a database of its own, gone at Close), or "postgres://…" with the
 	// parameters that pgx knows (pkg.go.dev/github.com/jackc/pgx/v5#ParseConfig).
 	//
+	// A URL may name several hosts of which one serves, postgres://user:password@a,b/database: the one that served last is tried first,
+	// and another within a quarter of a second, so that a server that hangs holds up nobody. target_session_attrs is obeyed; without it
+	// only a primary will do. A primary on an older timeline than one that was seen before is refused, since a standby has taken over
+	// from it. After a restore to an older timeline on purpose, start the processes again. Where the server doesn't tell its timeline,
+	// as at some providers, target_session_attrs decides alone.
+	//
 	// A pooler such as PgBouncer may stand before the server. Open notices it and keeps no prepared statements then; where the
 	// pooler bears them (PgBouncer's max_prepared_statements), default_query_exec_mode=cache_statement has them kept. In
 	// transaction mode NOTIFY doesn't arrive, and changes are found by polling alone.
