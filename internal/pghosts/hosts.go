@@ -68,7 +68,7 @@ func split(cfg *pgx.ConnConfig) []*pgx.ConnConfig {
 // of returns what is remembered of a list of hosts.
 func (h *Hosts) of(hosts []*pgx.ConnConfig) *set {
 	var name strings.Builder
-	fresh := &set{timelines: map[string]uint64{}}
+	fresh := &set{several: len(hosts) > 1, timelines: map[string]uint64{}}
 	for i, host := range hosts {
 		fmt.Fprintf(&name, "%q %d ", host.Host, host.Port)
 		fresh.order = append(fresh.order, i)
@@ -82,7 +82,8 @@ func (h *Hosts) of(hosts []*pgx.ConnConfig) *set {
 
 // set is what is remembered of a list of hosts.
 type set struct {
-	era atomic.Uint64 // changes when another server serves, or when the one that did falls silent
+	several bool
+	era     atomic.Uint64 // changes when another server serves, or when the one that did falls silent
 
 	mu        sync.Mutex // guards what follows; never held across I/O
 	order     []int      // the hosts: the last one that served first, the last one that failed last
@@ -165,7 +166,7 @@ type Standing struct {
 func (s Standing) Outdated() bool { return s.set != nil && s.set.era.Load() != s.era }
 
 // Several reports whether there are other hosts.
-func (s Standing) Several() bool { return s.set != nil && len(s.set.order) > 1 }
+func (s Standing) Several() bool { return s.set != nil && s.set.several }
 
 // Silent says that the server doesn't answer on a connection: where there are other hosts all connections to it are outdated, and it
 // is tried after the others.
