@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -26,20 +25,21 @@ const (
 	Delay = 250 * time.Millisecond
 	// Patience is how long a server that has other hosts beside it may take to answer a ping or a poll's query.
 	Patience = 2 * Delay
-	// maxSets bounds how many lists of hosts are remembered, maxClusters how many clusters of each.
+	// maxSets bounds how many lists of hosts are remembered, maxClusters how many clusters of each. Past that all are forgotten.
 	maxSets, maxClusters = 1024, 16
 )
 
 // Hosts remembers which host of each list served last, and on which timeline. The zero value is not usable: see [New].
 type Hosts struct {
-	sets    *lru.Cache[string, *set]
 	running sync.WaitGroup
+
+	mu   sync.Mutex // guards sets
+	sets map[string]*set
 }
 
 // New returns a Hosts that remembers nothing yet.
 func New() *Hosts {
-	sets, _ := lru.New[string, *set](maxSets) // fails for sizes below one
-	return &Hosts{sets: sets}
+	return &Hosts{sets: map[string]*set{}}
 }
 
 // Wait returns when every attempt has ended. Those that another one has outrun have been cancelled.
@@ -73,10 +73,15 @@ func (h *Hosts) of(hosts []*pgx.ConnConfig) *set {
 		fmt.Fprintf(&name, "%q %d ", host.Host, host.Port)
 		fresh.order = append(fresh.order, i)
 	}
-	if known, found, _ := h.sets.PeekOrAdd(name.String(), fresh); found {
-		h.sets.Get(name.String())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known := h.sets[name.String()]; known != nil {
 		return known
 	}
+	if len(h.sets) >= maxSets {
+		clear(h.sets)
+	}
+	h.sets[name.String()] = fresh
 	return fresh
 }
 
