@@ -37,7 +37,7 @@ var everyCommand = map[string][]string{
 	"tenant resume": {"acme"}, "tenant maintenance": {"acme", "on"}, "tenant rename": {"acme", "--name=A"}, "tenant drop": {"acme", "--yes"},
 	"user create": {"eve@example.com"}, "user list": nil, "user show": {"--oauth-id=bob"}, "user update": {"--oauth-id=bob", "--new-stripe-cust=c"},
 	"user delete": {"--email=bob@example.com", "--yes"}, "user export": {"--oauth-id=bob"}, "user erase": {"--oauth-id=bob", "--yes"}, "jobs prune": {"--older-than=240h"},
-	"member add":  {"acme", "--oauth-id=bob"}, "member list": nil, "member update": {"acme", "--oauth-id=ann", "--role=owner"},
+	"member add": {"acme", "--oauth-id=bob"}, "member list": nil, "member update": {"acme", "--oauth-id=ann", "--role=owner"},
 	"member remove": {"acme", "--oauth-id=bob", "--yes"},
 	"plan create":   {"free"}, "plan list": nil, "plan show": {"pro"}, "plan update": {"pro", "--name=Pro"},
 	"subscription create": {"acme"}, "subscription trial": {"acme", "pro"}, "subscription list": nil, "subscription show": {"ID"},
