@@ -59,9 +59,8 @@ type Config struct {
 	// Redirects sends browsers to the login and billing pages.
 	Redirects Redirects
 	// ErrorHandler writes the response to a refused request. Default: WriteProblem, which it may call for what it doesn't answer
-	// itself. The error is an *Error; its text and its Reason may be shown to nobody. It has been logged. WriteError, called with
-	// the request that ErrorHandler is given or one with a context derived from its, writes the default response. With a context
-	// made anew, Middleware.WriteError can't know that, and calls ErrorHandler again.
+	// itself. The error is an *Error; its text and its Reason may be shown to nobody. It has been logged. WriteError and
+	// [Middleware.WriteError], called by it, write the default response.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 	// Logger receives a line for each refused request (level Info, "request refused") and for each that failed on the server's side
 	// (level Error, "request failed"; Debug where the client had gone). The line says what an operator needs to know why a member

@@ -20,6 +20,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type Middleware struct {
 	vary         string // what an answer depends on
 	varySignedIn string // the same for a route without a tenant
 	errorHandler func(http.ResponseWriter, *http.Request, error)
+	answering    sync.Map // the http.ResponseWriters that errorHandler is writing to
 	reporter     reporter
 	now          func() time.Time
 	closed       atomic.Bool

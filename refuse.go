@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"reflect"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
@@ -109,9 +110,21 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, e *Error, in
 	switch {
 	case m.redirects.redirect(w, r, f):
 	case m.errorHandler != nil:
-		e.handed = true
-		m.errorHandler(w, r.WithContext(context.WithValue(r.Context(), answeringKey{}, true)), e)
+		m.hand(w, r, e)
 	default:
 		writeProblem(w, f)
 	}
+}
+
+// hand has ErrorHandler answer, unless it is already writing to w: then it delegates by a request and an error of its own.
+func (m *Middleware) hand(w http.ResponseWriter, r *http.Request, e *Error) {
+	if reflect.ValueOf(w).Comparable() {
+		if _, busy := m.answering.LoadOrStore(w, nil); busy {
+			writeProblem(w, refusalOf(e))
+			return
+		}
+		defer m.answering.Delete(w)
+	}
+	e.handed = true
+	m.errorHandler(w, r.WithContext(context.WithValue(r.Context(), answeringKey{}, true)), e)
 }

@@ -366,6 +366,9 @@ func TestAnErrorHandlerMayDelegate(t *testing.T) {
 		"mw.WriteError without the context": func(w http.ResponseWriter, r *http.Request, err error) {
 			mw.WriteError(w, r.WithContext(context.Background()), fmt.Errorf("again: %w", err))
 		},
+		"mw.WriteError of another error without the context": func(w http.ResponseWriter, r *http.Request, err error) {
+			mw.WriteError(w, r.Clone(context.Background()), errors.New("the page failed"))
+		},
 		"another goroutine": func(w http.ResponseWriter, r *http.Request, err error) {
 			var running sync.WaitGroup
 			running.Go(func() { mw.WriteError(w, r, err) })
