@@ -198,10 +198,14 @@ func TestNoExportedValueShowsASecret(t *testing.T) {
 			signer := tenantdbtest.NewIssuer()
 			everywhere, callable := values(t, w, r, signer)
 			secrets = append(secrets, string(signer.Config().Secret))
+			misplaced := verbs
+			if !underRace { // for these two fmt reads the fields of what runs, past every method
+				misplaced = append(slices.Clone(verbs), "%p", "%w")
+			}
 			for _, secret := range secrets {
 				for name, v := range everywhere {
 					for place, forms := range map[string][]any{"": v.plain, " in an unexported field": v.hidden} {
-						all := text(forms, append(verbs, "%p", "%w")...)
+						all := text(forms, misplaced...)
 						if form, found := leak(all, secret); found {
 							at := strings.Index(all, form)
 							t.Errorf("%s%s shows a secret: …%s", name, place, all[max(0, at-300):at+4])
