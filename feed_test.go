@@ -162,6 +162,7 @@ func TestAChangedPlanIsFelt(t *testing.T) {
 			must(t, w.host.Plans.Insert(t.Context(), plan))
 		}
 		w.subscribe(paying, "pro")
+		w.update(paying, func(row *hostdb.TenantCatalog) { row.PlanTier = "pro" }) // else the free plan's features are theirs too
 		cfg := w.config()
 		cfg.Cache.MaxAge = time.Hour
 		mw := w.middleware(cfg)
