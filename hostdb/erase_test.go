@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -302,7 +303,8 @@ func TestAnInterruptedEraseIsFinishedByTheNext(t *testing.T) {
 			if steps > 200 {
 				t.Fatal("it never ends")
 			}
-			ctx := &fewSteps{Context: t.Context(), left: steps}
+			ctx := &fewSteps{Context: t.Context()}
+			ctx.left.Store(int64(steps))
 			_, err := db.Erase(ctx, w.user.ID)
 			finished = err == nil
 		}
@@ -317,12 +319,12 @@ func TestAnInterruptedEraseIsFinishedByTheNext(t *testing.T) {
 // fewSteps is a context that ends once it has been asked often enough.
 type fewSteps struct {
 	context.Context
-	left int
+	left atomic.Int64
 }
 
 // Err implements context.Context.
 func (c *fewSteps) Err() error {
-	if c.left--; c.left < 0 {
+	if c.left.Add(-1) < 0 {
 		return context.Canceled
 	}
 	return nil
