@@ -103,7 +103,13 @@ func texts(ctx context.Context, db *sql.DB, query string) (list []string, err er
 // hexID is the n-th id.
 func hexID(n int) string { return fmt.Sprintf("%032x", n) }
 
-// accessText is the access query as it goes over the wire: PostgreSQL tells what its sessions asked last. SQLite is asked the same.
+// withoutLateral is PostgreSQL's access query as SQLite is asked it: it finds the subscriptions by id.
+func withoutLateral(text string) string {
+	return strings.NewReplacer("LEFT JOIN LATERAL (SELECT ranked.* FROM", "LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM",
+		") s ON true", ")").Replace(text)
+}
+
+// accessText is the access query as it goes over the wire: PostgreSQL tells what its sessions asked last.
 func accessText(b *Bench) (string, error) {
 	host, bare, err := hostOn(b, onPostgres)
 	if err != nil {
@@ -112,7 +118,7 @@ func accessText(b *Bench) (string, error) {
 	if _, err := host.Access(b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(0)}, hostdb.TenantKey{Slug: "s-" + hexID(0)}); err != nil {
 		return "", err
 	}
-	found, err := texts(b.ctx, bare, "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%core_memberships%'")
+	found, err := texts(b.ctx, bare, "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%core_memberships m %' AND query LIKE '%$2%'")
 	if err != nil {
 		return "", err
 	}

@@ -37,6 +37,9 @@ func openHost(b *Bench) (*Comparison, error) {
 		return nil, err
 	}
 	for _, engine := range []string{onPostgres, onSQLite} {
+		if engine == onSQLite {
+			text = withoutLateral(text)
+		}
 		if err := addLookups(b, c, engine, text); err != nil {
 			return nil, fmt.Errorf("%s: %w", engine, err)
 		}

@@ -152,9 +152,10 @@ func (l *lookups) through(flooded bool) ([]float64, error) {
 	})
 }
 
-// count has goroutines ask for one member after the other, each once, and returns how many were found in a second and how many weren't.
+// count has goroutines ask for one member after the other, each until it is found, and returns how many were found in a
+// second and how many answers were refusals.
 func (l *lookups) count(goroutines int, ask func(i int) (bool, error)) ([]float64, error) {
-	var next, refused atomic.Int64
+	var next, found, refused atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, goroutines)
 	began := time.Now()
@@ -163,15 +164,19 @@ func (l *lookups) count(goroutines int, ask func(i int) (bool, error)) ([]float6
 			for time.Since(began) < 4*l.b.scale.slice {
 				i := int(next.Add(1))
 				if i >= l.n {
-					next.Add(-1)
 					return
 				}
-				switch found, err := ask(i); {
-				case err != nil:
-					errs <- err
-					return
-				case !found:
-					refused.Add(1)
+				for ok := false; !ok && time.Since(began) < time.Minute; {
+					var err error
+					if ok, err = ask(i); err != nil {
+						errs <- err
+						return
+					}
+					if ok {
+						found.Add(1)
+					} else {
+						refused.Add(1)
+					}
 				}
 			}
 		})
@@ -183,8 +188,8 @@ func (l *lookups) count(goroutines int, ask func(i int) (bool, error)) ([]float6
 		return nil, err
 	default:
 	}
-	if next.Load() == refused.Load() {
+	if found.Load() == 0 {
 		return nil, errors.New("nobody was found")
 	}
-	return []float64{float64(next.Load()-refused.Load()) / took.Seconds(), float64(refused.Load())}, nil
+	return []float64{float64(found.Load()) / took.Seconds(), float64(refused.Load())}, nil
 }
