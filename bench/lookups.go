@@ -161,7 +161,7 @@ func (l *lookups) count(goroutines int, ask func(i int) (bool, error)) ([]float6
 	began := time.Now()
 	for range goroutines {
 		wg.Go(func() {
-			for time.Since(began) < 4*l.b.scale.slice {
+			for first := true; first || time.Since(began) < 4*l.b.scale.slice; first = false {
 				i := int(next.Add(1))
 				if i >= l.n {
 					return
