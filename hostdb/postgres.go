@@ -85,17 +85,15 @@ func (db *DB) startPostgres(ctx context.Context, server *pgx.ConnConfig) error {
 func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error {
 	server.DefaultQueryExecMode = unnamed(server)
 	server.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-		results, err := conn.Exec(ctx, "SELECT current_setting('server_version_num'), pg_backend_pid()").ReadAll()
+		results, err := conn.Exec(ctx, "SELECT current_setting('server_version_num')").ReadAll()
 		if err != nil {
 			return err
 		}
-		row := results[0].Rows[0]
-		if version, err := strconv.Atoi(string(row[0])); err != nil || version < oldestPostgres {
+		if version, err := strconv.Atoi(string(results[0].Rows[0][0])); err != nil || version < oldestPostgres {
 			return &FieldError{Field: "url", Err: ErrInvalid, Reason: "the server is older than PostgreSQL 13; upgrade it"}
 		}
-		// A pooler makes up the process that it names when a client connects.
-		db.pooled = string(row[1]) != strconv.FormatUint(uint64(conn.PID()), 10)
-		return nil
+		db.pooled, err = pghosts.Pooled(ctx, conn)
+		return err
 	}
 	dialer := pghosts.NewDialer(db.hosts, server)
 	defer dialer.Stop()
