@@ -4,12 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another. There may be tens of
@@ -48,7 +48,7 @@ func (t *tenantDB) hold() (c claim, held bool) {
 // at reports whether this is the database of a db_url.
 func (t *tenantDB) at(url hostdb.Secret) bool {
 	if f, ok := t.engine.(*sqliteDB); ok {
-		path, ok := strings.CutPrefix(url.Reveal(), "sqlite:")
+		path, ok := dburl.File(url.Reveal())
 		return ok && path == f.path
 	}
 	return t.engine.(*PGX).lease.Target() == url

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // PoolConfig describes a Pool. Every zero value is safe.
@@ -308,13 +309,10 @@ func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
 // prepare makes a tenant's database without touching it.
 func (p *Pool) prepare(id string, url hostdb.Secret, asOf time.Duration) (t *tenantDB, err error) {
 	t = &tenantDB{pool: p, id: id, asOf: asOf, self: new(shortcut)}
-	switch scheme, rest, _ := strings.Cut(url.Reveal(), ":"); scheme {
-	case "sqlite":
-		t.engine, err = p.sqlite.tenant(rest, t)
-	case "postgres", "postgresql":
+	if path, ok := dburl.File(url.Reveal()); ok {
+		t.engine, err = p.sqlite.tenant(path, t)
+	} else {
 		t.engine, err = newPGTenant(t, url)
-	default:
-		err = errors.New("db_url: begins with neither sqlite: nor postgres://")
 	}
 	return t, err
 }

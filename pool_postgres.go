@@ -3,9 +3,9 @@ package tenantdb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
 
@@ -68,13 +69,13 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 // dialPG opens a connection. Where the password is refused the catalog is asked once more: it may have been changed, and the change
 // not have been heard of. Then the tenant goes on in a new generation, and so do those who wait for this dial.
 func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (*pooledConn, error) {
-	cfg, err := parsePG(url)
+	address, err := parsePG(url)
 	if err != nil {
 		return nil, err
 	}
-	role := roleOf(cfg)
+	role := address.Server() + " " + address.User()
 	p.roles.count(role, tenantID, 1)
-	conn, err := connectPG(ctx, cfg, p.cfg.ResetAlways)
+	conn, err := connectPG(ctx, address.Config(), p.cfg.ResetAlways)
 	if err == nil {
 		conn.closed = func() { p.roles.count(role, tenantID, -1) }
 		return conn, nil
@@ -90,27 +91,22 @@ func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (
 	return nil, p.roles.ownLimit(err, role, tenantID)
 }
 
-// parsePG reads a db_url. pgx's own errors may repeat parts of it.
-func parsePG(url hostdb.Secret) (*pgx.ConnConfig, error) {
-	cfg, err := pgx.ParseConfig(url.Reveal())
+// parsePG reads a db_url.
+func parsePG(url hostdb.Secret) (*dburl.URL, error) {
+	address, err := dburl.Parse(url.Reveal())
 	if err != nil {
-		return nil, errors.New("db_url: not a PostgreSQL URL such as postgres://user:password@host:5432/database")
+		return nil, fmt.Errorf("db_url: %w", err)
 	}
-	return cfg, nil
+	return address, nil
 }
 
 // pgServer names the server of a db_url: its first host and port.
 func pgServer(url hostdb.Secret) (string, error) {
-	cfg, err := parsePG(url)
+	address, err := parsePG(url)
 	if err != nil {
 		return "", err
 	}
-	return serverOf(cfg), nil
-}
-
-// serverOf is pgServer of one that was read.
-func serverOf(cfg *pgx.ConnConfig) string {
-	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
+	return address.Server(), nil
 }
 
 // connectPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.

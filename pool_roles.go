@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -21,11 +20,6 @@ const (
 type roles struct {
 	mu   sync.Mutex
 	open map[string]map[string]int // server and role → tenant → connections
-}
-
-// roleOf names a role on its server.
-func roleOf(cfg *pgx.ConnConfig) string {
-	return serverOf(cfg) + " " + cfg.User
 }
 
 // count adds a tenant's connections, or takes them away.

@@ -17,7 +17,7 @@ const (
 
 // admins are a few connections to a server's own database, kept for a moment: connecting costs as much as half a database.
 type admins struct {
-	url    string
+	config *pgx.ConnConfig
 	places chan struct{} // a token for each connection in use
 
 	mu    sync.Mutex // guards what follows
@@ -31,8 +31,8 @@ type idleAdmin struct {
 	since time.Time
 }
 
-func newAdmins(url string) *admins {
-	return &admins{url: url, places: make(chan struct{}, maxAdmins)}
+func newAdmins(config *pgx.ConnConfig) *admins {
+	return &admins{config: config, places: make(chan struct{}, maxAdmins)}
 }
 
 // use runs do on a connection.
@@ -73,7 +73,7 @@ func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
 
 // connect opens a connection.
 func (a *admins) connect(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.Connect(ctx, a.url)
+	conn, err := pgx.ConnectConfig(ctx, a.config)
 	if err != nil {
 		return nil, fmt.Errorf("the server of Config.Server can't be reached: %w", err)
 	}

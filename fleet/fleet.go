@@ -9,15 +9,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // Config describes a Fleet. Host and Pool are needed.
@@ -106,16 +105,15 @@ func New(cfg Config) (*Fleet, error) {
 	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(), lease: cfg.Lease, others: cfg.WaitForOthers,
 		logger: cfg.Logger, refusedSlugs: slices.Clone(cfg.ReservedSlugs)}
 	withTemplate := len(schema.migrations) > 0 && !cfg.NoTemplate
-	if strings.HasPrefix(cfg.Server.Reveal(), "sqlite:") {
+	if _, ok := dburl.File(cfg.Server.Reveal()); ok {
 		f.server = &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate}
 		return f, nil
 	}
-	base, err := url.Parse(cfg.Server.Reveal())
-	if err != nil || base.Scheme != "postgres" && base.Scheme != "postgresql" || base.Host == "" {
-		// The parser's error would repeat the URL, and the password in it.
-		return nil, fmt.Errorf("fleet: Config.Server: neither sqlite: nor a URL such as postgres://user:password@host:5432/postgres")
+	base, err := dburl.Parse(cfg.Server.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("fleet: Config.Server: %w", err)
 	}
-	server := &postgresServer{base: base, admins: newAdmins(base.String()), roles: !cfg.SharedRole, logger: cfg.Logger}
+	server := &postgresServer{base: base, admins: newAdmins(base.Config()), roles: !cfg.SharedRole, logger: cfg.Logger}
 	if withTemplate {
 		server.template = &template{base: base, schema: schema, roles: server.roles, logger: cfg.Logger}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // Latest returns the newest migration's version, 0 without migrations.
@@ -121,7 +122,7 @@ func (f *Fleet) try(ctx context.Context, tenant *hostdb.TenantCatalog, opts Migr
 		}
 	}
 	if err != nil {
-		result.Status, result.Error = hostdb.MigrationFailed, withoutSecrets(err.Error(), tenant.DBURL)
+		result.Status, result.Error = hostdb.MigrationFailed, dburl.Redact(err.Error(), tenant.DBURL.Reveal())
 	}
 	return result
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // JobTenant is the type of the jobs by which Provision and Drop record their work. Whoever runs one brings a tenant to what its
@@ -113,7 +114,7 @@ func (f *Fleet) underLease(ctx context.Context, job *hostdb.SystemJob, tenant *h
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.lease)
 	defer cancel()
-	if failErr := f.host.Jobs.Fail(late, job, withoutSecrets(err.Error(), tenant.DBURL)); failErr != nil && !errors.Is(failErr, hostdb.ErrConflict) {
+	if failErr := f.host.Jobs.Fail(late, job, dburl.Redact(err.Error(), tenant.DBURL.Reveal())); failErr != nil && !errors.Is(failErr, hostdb.ErrConflict) {
 		err = errors.Join(err, failErr)
 	}
 	return nil, err
@@ -141,7 +142,7 @@ func (f *Fleet) RunJob(ctx context.Context, job *hostdb.SystemJob) error {
 	case errors.Is(err, errDropped): // and what was built is gone
 		return nil
 	case err != nil:
-		return fmt.Errorf("fleet: tenant %s: %s", tenant.ID, withoutSecrets(err.Error(), tenant.DBURL))
+		return fmt.Errorf("fleet: tenant %s: %s", tenant.ID, dburl.Redact(err.Error(), tenant.DBURL.Reveal()))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // databaseState is how far a tenant's database with a role of its own is.
@@ -76,7 +77,11 @@ func extrasFor(ctx context.Context, conn *pgx.Conn, lender string, from *finishe
 
 // asTenant runs statements in a tenant's database, with its role.
 func asTenant(ctx context.Context, tenant *hostdb.TenantCatalog, statements string) error {
-	conn, err := pgx.Connect(ctx, tenant.DBURL.Reveal())
+	address, err := dburl.Parse(tenant.DBURL.Reveal())
+	if err != nil {
+		return fmt.Errorf("its db_url: %w", err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, address.Config())
 	if err != nil {
 		return fmt.Errorf("connect as its role: %w", err)
 	}

@@ -2,10 +2,10 @@ package fleet
 
 import (
 	"context"
-	"net/url"
-	"strings"
+	"slices"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // lookahead is how many tenants a line holds at least while it looks for one whose server has room.
@@ -17,11 +17,17 @@ type line struct {
 	page                func() ([]*hostdb.TenantCatalog, error) // the next at most lookahead tenants; fewer: the last
 	do                  func(*hostdb.TenantCatalog)
 
-	waiting   []*hostdb.TenantCatalog
+	waiting   []waiting
 	exhausted bool
 	running   int
 	busy      map[string]int // by server, how many run
 	ended     chan string    // the server of one that has ended
+}
+
+// waiting is a tenant that waits, and its server.
+type waiting struct {
+	tenant *hostdb.TenantCatalog
+	server string
 }
 
 // run works until no tenant is left, or ctx has ended; then it waits for those that run.
@@ -31,7 +37,9 @@ func (l *line) run(ctx context.Context) error {
 	for {
 		for ctx.Err() == nil && failure == nil && !l.exhausted && len(l.waiting) < lookahead {
 			page, err := l.page()
-			l.waiting = append(l.waiting, page...)
+			for _, tenant := range page {
+				l.waiting = append(l.waiting, waiting{tenant, serverOf(tenant.DBURL)})
+			}
 			l.exhausted, failure = len(page) < lookahead, err
 		}
 		if ctx.Err() == nil && failure == nil && l.start() {
@@ -50,31 +58,27 @@ func (l *line) start() bool {
 	if l.running >= l.parallel {
 		return false
 	}
-	for i, tenant := range l.waiting {
-		server := serverOf(tenant.DBURL)
-		if l.busy[server] >= l.perServer {
+	for i, next := range l.waiting {
+		if l.busy[next.server] >= l.perServer {
 			continue
 		}
-		l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
+		l.waiting = slices.Delete(l.waiting, i, i+1)
 		l.running++
-		l.busy[server]++
+		l.busy[next.server]++
 		go func() {
-			defer func() { l.ended <- server }()
-			l.do(tenant)
+			defer func() { l.ended <- next.server }()
+			l.do(next.tenant)
 		}()
 		return true
 	}
 	return false
 }
 
-// serverOf names the server of a db_url.
+// serverOf names the server of a db_url, as the pool does. SQLite files, and what can't be read, are on "".
 func serverOf(dbURL hostdb.Secret) string {
-	if strings.HasPrefix(dbURL.Reveal(), "sqlite:") {
-		return "sqlite"
-	}
-	u, err := url.Parse(dbURL.Reveal())
+	address, err := dburl.Parse(dbURL.Reveal())
 	if err != nil {
 		return ""
 	}
-	return u.Host
+	return address.Server()
 }

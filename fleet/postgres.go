@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,11 +14,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // postgresServer keeps each database on one PostgreSQL server.
 type postgresServer struct {
-	base     *url.URL
+	base     *dburl.URL
 	admins   *admins
 	roles    bool      // each new tenant has a role of its own
 	template *template // nil: new databases are empty
@@ -48,17 +49,16 @@ func isPG(err error, code string) bool {
 }
 
 func (s *postgresServer) address(tenantID string) (hostdb.Secret, error) {
-	u := *s.base
-	u.Path = "/" + databaseOf(tenantID)
+	var own *dburl.Role
 	if s.roles {
-		u.User = url.UserPassword(databaseOf(tenantID), newPassword())
+		own = &dburl.Role{Name: databaseOf(tenantID), Password: newPassword()}
 	}
-	return hostdb.Secret(u.String()), nil
+	return hostdb.Secret(s.base.With(databaseOf(tenantID), own)), nil
 }
 
 func (s *postgresServer) owns(tenant *hostdb.TenantCatalog) bool {
-	u, err := url.Parse(tenant.DBURL.Reveal())
-	return err == nil && u.Host == s.base.Host && u.Path == "/"+databaseOf(tenant.ID)
+	address, err := dburl.Parse(tenant.DBURL.Reveal())
+	return err == nil && slices.Equal(address.Hosts(), s.base.Hosts()) && address.Database() == databaseOf(tenant.ID)
 }
 
 // databaseOf is the generated name of a tenant's database, and of its role where it has one.
@@ -66,8 +66,8 @@ func databaseOf(tenantID string) string { return "tenant_" + tenantID }
 
 // hasRole reports whether a tenant connects as a role of its own. Its db_url says so, which another process's Config may have made.
 func hasRole(tenant *hostdb.TenantCatalog) bool {
-	u, err := url.Parse(tenant.DBURL.Reveal())
-	return err == nil && u.User != nil && u.User.Username() == databaseOf(tenant.ID)
+	address, err := dburl.Parse(tenant.DBURL.Reveal())
+	return err == nil && address.User() == databaseOf(tenant.ID)
 }
 
 // quoted is the name of a tenant's database or role in a statement.
@@ -156,13 +156,12 @@ func createDatabase(ctx context.Context, conn *pgx.Conn, tenantID, options strin
 
 // createWithRole creates the role of the db_url and a database that only it may connect to. Nobody may before that is so.
 func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn, tenant *hostdb.TenantCatalog) (int64, error) {
-	u, err := url.Parse(tenant.DBURL.Reveal())
-	if err != nil || u.User == nil {
-		return unknown, errors.New("its db_url has no role")
+	address, err := dburl.Parse(tenant.DBURL.Reveal())
+	if err != nil || address.Password() == "" {
+		return unknown, errors.New("its db_url has no password")
 	}
 	role := quoted(tenant.ID)
-	password, _ := u.User.Password()
-	if err := makeRole(ctx, conn, role, password); err != nil {
+	if err := makeRole(ctx, conn, role, address.Password()); err != nil {
 		return unknown, fmt.Errorf("make its role: %w", err)
 	}
 	if err := joinRole(ctx, conn, role); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // run is a migration run in this process.
@@ -161,7 +162,7 @@ func (r *run) tenant(soft context.Context, tenant *hostdb.TenantCatalog, stage i
 	case errors.Is(err, errInterrupted):
 		entry.Status = hostdb.MigrationPending
 	case err != nil:
-		entry.Status, entry.Error = hostdb.MigrationFailed, withoutSecrets(err.Error(), tenant.DBURL)
+		entry.Status, entry.Error = hostdb.MigrationFailed, dburl.Redact(err.Error(), tenant.DBURL.Reveal())
 	}
 	if err = context.Cause(held); !errors.Is(err, errTaken) {
 		err = r.settle(tenant, entry, way)

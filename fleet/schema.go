@@ -15,6 +15,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // schema is the tenants' migrations. Its zero value has none.
@@ -163,7 +164,7 @@ func (s schema) above(version, target int64) int {
 
 // dialectOf is goose's name of the engine behind a db_url.
 func dialectOf(url hostdb.Secret) goose.Dialect {
-	if strings.HasPrefix(url.Reveal(), "sqlite:") {
+	if _, ok := dburl.File(url.Reveal()); ok {
 		return goose.DialectSQLite3
 	}
 	return goose.DialectPostgres

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"sync"
 
@@ -17,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // templatePrefix begins the names of all templates, and of their roles.
@@ -32,7 +33,7 @@ const lenderSuffix = 9
 // migrates it, so that a tenant's role can take over in the copy what is the lender's in the template. The template itself belongs to
 // another role, the keeper, since REASSIGN OWNED would hand the template over as well.
 type template struct {
-	base   *url.URL
+	base   *dburl.URL
 	schema schema
 	roles  bool // it is for tenants with roles of their own
 	logger *slog.Logger
@@ -146,7 +147,7 @@ func closedDatabase(ctx context.Context, conn *pgx.Conn, name string) (oid uint3
 
 // names makes up the names. The database that the fleet connects to stands for the product, and what a template holds is its maker's.
 func (t *template) names(user string) names {
-	product := sha256.Sum256([]byte(t.base.Path))
+	product := sha256.Sum256([]byte("/" + t.base.Database()))
 	kind := sha256.Sum256(fmt.Appendf(nil, "%t %s", t.roles, user))
 	keeper := templatePrefix + hex.EncodeToString(product[:4]) + "_" + hex.EncodeToString(kind[:2])
 	return names{keeper: keeper, prefix: keeper + "_", name: keeper + "_" + t.schema.content}
@@ -170,7 +171,7 @@ func (t *template) make(ctx context.Context, conn *pgx.Conn, n names) error {
 	if _, err := conn.Exec(ctx, "CREATE DATABASE "+ident+" TEMPLATE template0"); err != nil {
 		return err
 	}
-	if err := t.migrate(ctx, n.name, t.base.User); err != nil {
+	if err := t.migrate(ctx, n.name, nil); err != nil {
 		return err
 	}
 	_, err := conn.Exec(ctx, "ALTER DATABASE "+ident+closeTemplate)
@@ -209,7 +210,7 @@ func (t *template) makeWithRoles(ctx context.Context, conn *pgx.Conn, n names) e
 	if err := openToOwner(ctx, conn, keeper, ident); err != nil {
 		return err
 	}
-	if err := t.migrate(ctx, n.name, url.UserPassword(name, password)); err != nil {
+	if err := t.migrate(ctx, n.name, &dburl.Role{Name: name, Password: password}); err != nil {
 		return err
 	}
 	if _, err := conn.Exec(ctx, "REVOKE "+keeper+" FROM "+lender+"; ALTER ROLE "+lender+" NOLOGIN PASSWORD NULL"); err != nil {
@@ -221,15 +222,13 @@ func (t *template) makeWithRoles(ctx context.Context, conn *pgx.Conn, n names) e
 	})
 }
 
-// migrate brings the unfinished template to the newest version, as a role.
-func (t *template) migrate(ctx context.Context, name string, as *url.Userinfo) error {
-	u := *t.base
-	u.Path, u.User = "/"+name, as
-	cfg, err := pgx.ParseConfig(u.String())
+// migrate brings the unfinished template to the newest version, as a role; nil is the server's own.
+func (t *template) migrate(ctx context.Context, name string, as *dburl.Role) error {
+	address, err := dburl.Parse(t.base.With(name, as))
 	if err != nil {
 		return err
 	}
-	db := stdlib.OpenDB(*cfg)
+	db := stdlib.OpenDB(*address.Config())
 	defer db.Close()
 	_, err = t.schema.bring(ctx, db, goose.DialectPostgres)
 	return err

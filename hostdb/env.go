@@ -3,12 +3,12 @@ package hostdb
 import (
 	"context"
 	"errors"
-	"net"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // instance is the process-wide DB of FromEnv. turn guards the rest. It is a channel, so that waiting ends with the caller's context.
@@ -24,7 +24,8 @@ var instance = struct {
 //   - DB_NAME, default app_host: the database. For SQLite the file DB_NAME.db; a name that ends in ".db", or that a file has already,
 //     is the file's whole name.
 //   - DB_USER, default postgres, and DB_PASS, which PostgreSQL requires and which may hold any character.
-//   - DB_HOST, default localhost, or a socket's directory; DB_PORT, default 5432.
+//   - DB_HOST, default localhost: a host's name, an IP address, or the directory of a socket; or several with commas between them, of
+//     which one serves. DB_PORT, default 5432, is the port of each.
 //   - DB_SSLMODE: libpq's sslmode (disable, allow, prefer, require, verify-ca, verify-full), default prefer.
 //
 // An error is not remembered: the next call tries again. But once a database has been named that could be opened, or not, no call
@@ -109,25 +110,17 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return "", invalid("DB_PORT", "must be a number from 1 to 65535")
 	}
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(or("DB_USER", "postgres"), getenv("DB_PASS")),
-		Path: "/" + or("DB_NAME", "app_host")}
-	query := url.Values{}
-	if host := or("DB_HOST", "localhost"); strings.HasPrefix(host, "/") {
-		query.Set("host", host)
-		query.Set("port", port)
-	} else {
-		u.Host = net.JoinHostPort(host, port)
-	}
+	var parameters []string
 	if mode := getenv("DB_SSLMODE"); mode != "" {
 		if !slices.Contains(sslModes, mode) {
 			return "", invalid("DB_SSLMODE", "must be one of "+strings.Join(sslModes, ", "))
 		}
-		query.Set("sslmode", mode)
+		parameters = []string{"sslmode", mode}
 	}
-	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20") // the driver leaves a + as it is
-	given := u.String()
-	if _, err := url.Parse(given); err != nil { // all but the host is escaped
-		return "", invalid("DB_HOST", "must be a host's name, an IP address without brackets, or the directory of a socket")
+	as := dburl.Role{Name: or("DB_USER", "postgres"), Password: getenv("DB_PASS")}
+	given, err := dburl.Write(as, or("DB_HOST", "localhost"), port, or("DB_NAME", "app_host"), parameters...)
+	if err != nil { // all but the host is escaped
+		return "", invalid("DB_HOST", "must be a host's name, an IP address without brackets, or the directory of a socket, or several, with commas")
 	}
 	return Secret(given), nil
 }
@@ -156,10 +149,10 @@ func fileFromEnv(name string) (string, error) {
 
 // same reports whether two origins are one database, whoever asks for it.
 func (o *origin) same(other *origin) bool {
-	if o.server == nil || other.server == nil {
+	if o.address == nil || other.address == nil {
 		return o.engine == other.engine && o.path == other.path
 	}
-	return o.server.Host == other.server.Host && o.server.Port == other.server.Port && o.server.Database == other.server.Database
+	return slices.Equal(o.address.Hosts(), other.address.Hosts()) && o.address.Database() == other.address.Database()
 }
 
 // envError names the variable instead of the part of the URL.

@@ -156,7 +156,7 @@ func TestFromEnvNamesTheVariable(t *testing.T) {
 		{"DB_TYPE", "MYSQL", hostdb.ErrInvalid}, {"DB_PASS", "", hostdb.ErrInvalid}, {"DB_PORT", "x", hostdb.ErrInvalid},
 		{"DB_PORT", "70000", hostdb.ErrInvalid}, {"DB_PORT", "0", hostdb.ErrInvalid}, {"DB_PASS", "wr0ng-secret", hostdb.ErrUnavailable},
 		{"DB_NAME", "nothing", hostdb.ErrUnavailable}, {"DB_HOST", "no-such-host.invalid", hostdb.ErrUnavailable},
-		{"DB_HOST", "bad host", hostdb.ErrInvalid}, {"DB_HOST", "a/b", hostdb.ErrInvalid}, {"DB_HOST", "u@h", hostdb.ErrInvalid},
+		{"DB_HOST", "bad host", hostdb.ErrInvalid}, {"DB_HOST", "a/b", hostdb.ErrInvalid}, {"DB_HOST", "u@h", hostdb.ErrInvalid}, {"DB_HOST", "a,", hostdb.ErrInvalid},
 		{"DB_SSLMODE", "on", hostdb.ErrInvalid}, {"DB_HOST", "[::1]", hostdb.ErrInvalid}, {"DB_HOST", "/no/such/directory", hostdb.ErrUnavailable},
 	} {
 		given := map[string]string{c.name: c.value}
@@ -209,6 +209,8 @@ func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
 		"postgres://postgres:p@/app_host?host=%2Fvar%2Frun%2Fpostgresql&port=5433": {"DB_PASS": "p", "DB_HOST": "/var/run/postgresql", "DB_PORT": "5433"},
 		"sqlite:app_host.db":                                                       {"DB_TYPE": "SQLITE"},
 		"postgres://postgres:p@/app_host?host=%2Fa%20b&port=5432":                  {"DB_PASS": "p", "DB_HOST": "/a b"},
+		"postgres://postgres:p@a:5433,[::1]:5433,10.0.0.1:5433/app_host":           {"DB_PASS": "p", "DB_HOST": "a,::1,10.0.0.1", "DB_PORT": "5433"},
+		"postgres://postgres:p@/app_host?host=%2Fs%2Ca&port=5433":                  {"DB_PASS": "p", "DB_HOST": "/s,a", "DB_PORT": "5433"},
 		"sqlite:b.db": {"DB_TYPE": "sqlite", "DB_NAME": "b"},
 		"postgres://postgres:p@h:5432/app_host?sslmode=verify-full":           {"DB_TYPE": "PostgreSQL", "DB_PASS": "p", "DB_HOST": "h", "DB_SSLMODE": "verify-full"},
 		"postgres://postgres:p@/app_host?host=%2Fs&port=5432&sslmode=disable": {"DB_PASS": "p", "DB_HOST": "/s", "DB_SSLMODE": "disable"},

@@ -39,7 +39,7 @@ func FuzzURL(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, given string) {
-		masked, path, dsn, err := hostdb.ParseURL(given)
+		_, path, dsn, err := hostdb.ParseURL(given)
 		if err != nil {
 			var field *hostdb.FieldError
 			if !errors.Is(err, hostdb.ErrInvalid) || !errors.As(err, &field) {
@@ -47,24 +47,13 @@ func FuzzURL(f *testing.F) {
 			}
 			return
 		}
-		if strings.HasPrefix(given, "sqlite:") {
-			if path == "" {
-				return
-			}
-			name, query, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
-			decoded, err := url.PathUnescape(name)
-			if err != nil || decoded != path || query != "" || strings.ContainsAny(name, "#;&") {
-				t.Fatalf("%q became %q", given, dsn)
-			}
+		if path == "" { // what becomes of PostgreSQL's is internal/dburl's
 			return
 		}
-		u, err := url.Parse(given)
-		if err != nil {
-			t.Fatalf("ParseURL took %q", given)
-		}
-		if secret, has := u.User.Password(); has && len(secret) > 7 && strings.Contains(masked, secret) &&
-			strings.Count(given, url.QueryEscape(secret)) < 2 && !strings.Contains(u.Host+u.Path+u.RawQuery+u.User.Username()+u.Fragment, secret) {
-			t.Fatalf("%q is shown as %q", given, masked)
+		name, query, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
+		decoded, err := url.PathUnescape(name)
+		if err != nil || decoded != path || query != "" || strings.ContainsAny(name, "#;&") {
+			t.Fatalf("%q became %q", given, dsn)
 		}
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +29,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		return err
 	}
 	if db.pooled {
-		server.DefaultQueryExecMode = unnamed(server)
+		server.DefaultQueryExecMode = db.origin.unnamed()
 	} else if db.config.NoNotify {
 		server.RuntimeParams["hostdb.notify"] = "off" // PgBouncer refuses clients with a parameter that it doesn't know
 	}
@@ -83,7 +82,7 @@ func (db *DB) startPostgres(ctx context.Context, server *pgx.ConnConfig) error {
 
 // migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.
 func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error {
-	server.DefaultQueryExecMode = unnamed(server)
+	server.DefaultQueryExecMode = db.origin.unnamed()
 	server.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		results, err := conn.Exec(ctx, "SELECT current_setting('server_version_num')").ReadAll()
 		if err != nil {
@@ -102,9 +101,9 @@ func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error
 
 // unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next transaction may be another
 // client's. A mode that the URL asks for is kept.
-func unnamed(server *pgx.ConnConfig) pgx.QueryExecMode {
-	if u, err := url.Parse(server.ConnString()); err == nil && u.Query().Has("default_query_exec_mode") {
-		return server.DefaultQueryExecMode
+func (o *origin) unnamed() pgx.QueryExecMode {
+	if o.address.Has("default_query_exec_mode") {
+		return o.server.DefaultQueryExecMode
 	}
 	return pgx.QueryExecModeCacheDescribe
 }

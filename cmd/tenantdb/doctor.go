@@ -8,11 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // doctorCmd is tenantdb doctor.
@@ -128,11 +127,11 @@ func (d *doctor) schema(ctx context.Context) {
 
 // hostServer compares the clocks, and asks a PostgreSQL server for its limits.
 func (d *doctor) hostServer(ctx context.Context) {
-	if strings.HasPrefix(d.host.URI(), "sqlite:") {
+	if _, ok := dburl.File(d.host.URI()); ok {
 		d.add("clock", fine, "SQLite has this machine's")
 		return
 	}
-	conn, err := pgx.Connect(ctx, d.host.URI())
+	conn, err := connectTo(ctx, d.host)
 	if err != nil {
 		d.add("clock", wrong, "the host database's server can't be asked")
 		return

@@ -4,17 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // limitsQuery asks a server for its connections: all, those kept for superusers and the like, those in use.
@@ -38,17 +34,17 @@ func (l *serverLoad) read(scan func(dest ...any) error) error {
 
 // serverOf names the server of a PostgreSQL URL as pools do: its first host and port. Others have none.
 func serverOf(url hostdb.Secret) string {
-	cfg, err := pgx.ParseConfig(url.Reveal())
+	address, err := dburl.Parse(url.Reveal())
 	if err != nil {
 		return ""
 	}
-	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
+	return address.Server()
 }
 
 // databaseOf names a tenant's database, whatever its URL's user and parameters, so that two tenants with one are found; "" where the URL
 // can't be read.
 func (d *doctor) databaseOf(url hostdb.Secret) string {
-	if path, ok := strings.CutPrefix(url.Reveal(), "sqlite:"); ok {
+	if path, ok := dburl.File(url.Reveal()); ok {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(d.s.flags.TenantsDir, path)
 		}
@@ -58,11 +54,11 @@ func (d *doctor) databaseOf(url hostdb.Secret) string {
 		path, _ = filepath.Abs(path)
 		return path
 	}
-	cfg, err := pgx.ParseConfig(url.Reveal())
+	address, err := dburl.Parse(url.Reveal())
 	if err != nil {
 		return ""
 	}
-	return serverOf(url) + "/" + cfg.Database
+	return address.Server() + "/" + address.Database()
 }
 
 // catalog tries every tenant, several at once.

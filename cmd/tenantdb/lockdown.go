@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // hostdbCmd is tenantdb hostdb.
@@ -42,10 +43,10 @@ type lockdown struct {
 
 // Run runs the command.
 func (c *hostdbLockdownCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	if strings.HasPrefix(host.URI(), "sqlite:") {
+	if _, ok := dburl.File(host.URI()); ok {
 		return errors.New("SQLite has no roles: the file's permissions say who may open it")
 	}
-	conn, err := pgx.Connect(ctx, host.URI())
+	conn, err := connectTo(ctx, host)
 	if err != nil {
 		return fmt.Errorf("host database: %w", err)
 	}
@@ -144,13 +145,14 @@ func (c *hostdbLockdownCmd) grantees(ctx context.Context, s *session, tx pgx.Tx)
 		return nil, err
 	}
 	roles = slices.DeleteFunc(roles, tenantRole.MatchString)
-	if server := s.env.getenv("TENANTDB_SERVER_URL"); server != "" && !strings.HasPrefix(server, "sqlite:") {
-		cfg, err := pgx.ParseConfig(server)
+	server := s.env.getenv("TENANTDB_SERVER_URL")
+	if _, ok := dburl.File(server); server != "" && !ok {
+		address, err := dburl.Parse(server)
 		if err != nil {
-			return nil, errors.New("TENANTDB_SERVER_URL: it can't be read")
+			return nil, fmt.Errorf("TENANTDB_SERVER_URL: %w", err)
 		}
-		if serverOf(hostdb.Secret(server)) == serverOf(hostdb.Secret(tx.Conn().Config().ConnString())) {
-			roles = append(roles, cfg.User)
+		if address.Server() == serverOf(hostdb.Secret(tx.Conn().Config().ConnString())) {
+			roles = append(roles, address.User())
 		}
 	}
 	return append(roles, c.Allow...), nil

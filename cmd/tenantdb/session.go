@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
 // hostConns is how many connections a command may have to the host database.
@@ -53,17 +54,13 @@ func (s *session) hostURL() (hostdb.Secret, error) {
 
 // refusePassword refuses a URL that every user of the machine could read a password from.
 func refusePassword(given string) error {
-	if strings.HasPrefix(given, "sqlite:") {
-		return nil
+	switch secrets, ok := dburl.Secrets(given); {
+	case !ok:
+		return errors.New("--host: it can't be read; write sqlite:FILE, or a URL without a password: one with a password goes into TENANTDB_HOST_URL")
+	case len(secrets) > 0:
+		return errors.New("--host: whoever can list processes reads arguments: put a URL with a password into TENANTDB_HOST_URL")
 	}
-	u, err := url.Parse(given)
-	if err == nil {
-		_, has := u.User.Password()
-		if !has && !u.Query().Has("password") && !u.Query().Has("sslpassword") {
-			return nil
-		}
-	}
-	return errors.New("--host: whoever can list processes reads arguments: put a URL with a password into TENANTDB_HOST_URL")
+	return nil
 }
 
 // open opens the host database, for the commands that ask for one. It neither creates nor upgrades a schema: that is for init.
@@ -78,6 +75,15 @@ func (s *session) open(ctx context.Context) (*hostdb.DB, error) {
 	}
 	s.closers = append(s.closers, host.Close)
 	return host, nil
+}
+
+// connectTo opens a connection of its own to the host database's PostgreSQL server.
+func connectTo(ctx context.Context, host *hostdb.DB) (*pgx.Conn, error) {
+	address, err := dburl.Parse(host.URI())
+	if err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, address.Config())
 }
 
 // openPool makes the pool of tenants' databases.

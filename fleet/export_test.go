@@ -1,4 +1,0 @@
-package fleet
-
-// WithoutSecrets is withoutSecrets.
-var WithoutSecrets = withoutSecrets

@@ -1,0 +1,217 @@
+// Package dburl reads the addresses of databases: the host database's, the server's for new databases, and tenants' db_urls. Nothing
+// else in the module takes an address apart.
+//
+// An address is "sqlite:" and the path of a file, or a PostgreSQL URL as libpq and pgx read it
+// (www.postgresql.org/docs/current/libpq-connect.html, section 34.1.1.2): with several hosts, IPv6 addresses, and directories of
+// sockets, percent-encoded or in the parameter host. libpq's keyword/value strings (host=… dbname=…) are refused everywhere.
+package dburl
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What Parse says of an address. No error repeats a part of one.
+var (
+	ErrForm      = errors.New("is no address of a database; write sqlite:path/to/file.db or postgres://user:password@host:5432/database")
+	ErrMalformed = errors.New("is malformed; escape special characters of the password, an @ as %40")
+	ErrParameter = errors.New("has a port or a parameter that is malformed or unknown, or names a file that can't be read")
+)
+
+// File returns the path in the address of a SQLite database, as it is written there. ok is false for other addresses.
+func File(text string) (path string, ok bool) {
+	return strings.CutPrefix(text, "sqlite:")
+}
+
+// URL is the address of a PostgreSQL database.
+type URL struct {
+	parts
+	config *pgx.ConnConfig
+}
+
+// parts are the parts of a URL as they are written.
+type parts struct {
+	scheme         string // "postgres://" or "postgresql://"
+	user, password string
+	named          bool   // there is an @, if only after nothing
+	hosts          string // and their ports
+	path           string // "/" and the database, or ""
+	query          []parameter
+}
+
+// parameter is a parameter of a URL.
+type parameter struct {
+	name string // decoded; "database" where dbname is written, as pgx has it
+	text string // name=value as it is written
+}
+
+// Role is who connects.
+type Role struct{ Name, Password string }
+
+// Format implements fmt.Formatter: whatever the verb, it writes the name alone.
+func (r Role) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.Name) }
+
+// Parse reads a PostgreSQL URL. What it leaves out (port, user, database, …) is taken from the environment, as libpq does.
+func Parse(text string) (*URL, error) {
+	p, err := split(text)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(text)
+	if err != nil { // pgx's error repeats the URL, and masks what it takes for the password
+		return nil, ErrParameter
+	}
+	return &URL{p, config}, nil
+}
+
+// split takes a URL apart where libpq and pgx do: what precedes the first @ names the user, unless there is a slash before it.
+func split(text string) (p parts, err error) {
+	found := false
+	for _, scheme := range []string{"postgres://", "postgresql://"} {
+		if strings.HasPrefix(text, scheme) {
+			p.scheme, text, found = scheme, text[len(scheme):], true
+			break
+		}
+	}
+	switch {
+	case !found:
+		return p, ErrForm
+	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return p, ErrMalformed
+	}
+	if i := strings.IndexAny(text, "@/"); i >= 0 && text[i] == '@' {
+		p.user, p.password, _ = strings.Cut(text[:i], ":")
+		p.named, text = true, text[i+1:]
+	}
+	text, query, _ := strings.Cut(text, "?")
+	if i := strings.IndexByte(text, '/'); i >= 0 {
+		text, p.path = text[:i], text[i:]
+	}
+	if p.hosts = text; strings.ContainsAny(text, notInHosts) || strings.Count(text, "[") != strings.Count(text, "]") {
+		return p, ErrMalformed
+	}
+	if query = strings.TrimSuffix(query, "&"); query == "" {
+		return p, nil
+	}
+	for pair := range strings.SplitSeq(query, "&") {
+		name, _, ok := strings.Cut(pair, "=")
+		name, err := url.PathUnescape(name)
+		if !ok || err != nil {
+			return p, ErrParameter
+		}
+		if name == "dbname" {
+			name = "database"
+		}
+		p.query = append(p.query, parameter{name, pair})
+	}
+	return p, nil
+}
+
+// notInHosts are characters that no list of hosts and ports holds, but a password that ended up there may.
+const notInHosts = "@#&=;!$'()*+\"<>\\^`{|}"
+
+// value is a parameter's value.
+func (q parameter) value() string {
+	_, value, _ := strings.Cut(q.text, "=")
+	decoded, _ := url.PathUnescape(value) // pgx has read it
+	return decoded
+}
+
+// Config returns pgx's configuration for the address.
+func (u *URL) Config() *pgx.ConnConfig { return u.config.Copy() }
+
+// Hosts names the servers, each by its host and port, in their order: any of them may be the one that serves.
+func (u *URL) Hosts() []string {
+	hosts := []string{hostPort(u.config.Host, u.config.Port)}
+	for _, next := range u.config.Fallbacks { // a host is there twice where TLS is optional
+		if host := hostPort(next.Host, next.Port); host != hosts[len(hosts)-1] {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+func hostPort(host string, port uint16) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// Server names the server for those who count its connections: by the first host and its port.
+func (u *URL) Server() string { return hostPort(u.config.Host, u.config.Port) }
+
+// Database is the name of the database, "" where it is to be the user's.
+func (u *URL) Database() string { return u.config.Database }
+
+// User is the name of the role.
+func (u *URL) User() string { return u.config.User }
+
+// Password is the role's password, "" where there is none.
+func (u *URL) Password() string { return u.config.Password }
+
+// Has reports whether the address itself has a parameter.
+func (u *URL) Has(name string) bool {
+	return slices.ContainsFunc(u.query, func(q parameter) bool { return q.name == name })
+}
+
+// With returns the address of another database of the server, for a role; nil keeps the role.
+func (u *URL) With(database string, as *Role) string {
+	replaced := []string{"database"}
+	who := ""
+	switch {
+	case as != nil:
+		who = escape(as.Name) + ":" + escape(as.Password) + "@"
+		replaced = append(replaced, "user", "password")
+	case u.named:
+		who = u.user + ":" + u.password + "@"
+		if u.password == "" {
+			who = u.user + "@"
+		}
+	}
+	var query []string
+	for _, q := range u.query {
+		if !slices.Contains(replaced, q.name) {
+			query = append(query, q.text)
+		}
+	}
+	text := u.scheme + who + u.hosts + "/" + escape(database)
+	if len(query) > 0 {
+		text += "?" + strings.Join(query, "&")
+	}
+	return text
+}
+
+// escape writes a text as part of a URL. Only what RFC 3986 calls unreserved stays as it is.
+func escape(text string) string {
+	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20")
+}
+
+// Write writes the address of a database. hosts are names, IP addresses without brackets, or directories of sockets, with commas between
+// them; all have the port. parameters are names and values, in turn. Errors: ErrMalformed for a host that can't be one.
+func Write(as Role, hosts, port, database string, parameters ...string) (string, error) {
+	if strings.HasPrefix(hosts, "/") || strings.Contains(hosts, ",/") {
+		parameters = append([]string{"host", hosts, "port", port}, parameters...)
+		hosts = ""
+	} else {
+		named := strings.Split(hosts, ",")
+		for i, host := range named {
+			if host == "" || strings.ContainsAny(host, notInHosts+"/?%[]") {
+				return "", ErrMalformed
+			}
+			named[i] = net.JoinHostPort(host, port)
+		}
+		hosts = strings.Join(named, ",")
+	}
+	text := "postgres://" + escape(as.Name) + ":" + escape(as.Password) + "@" + hosts + "/" + escape(database)
+	for i := 0; i < len(parameters); i += 2 {
+		text += string("?&"[min(i, 1)]) + parameters[i] + "=" + escape(parameters[i+1])
+	}
+	_, err := split(text)
+	return text, err
+}

@@ -1,0 +1,110 @@
+package dburl
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// shown are the parameters whose values are shown. What others hold is anybody's guess.
+var shown = []string{"application_name", "connect_timeout", "default_query_exec_mode", "host", "pool_max_conns", "port", "sslmode",
+	"sslrootcert", "target_session_attrs", "user"}
+
+const hidden = "xxxxx"
+
+// Mask returns an address without its password and without the values of parameters that may be one. An unescaped password can end up in
+// any part of an address: where one part looks like that, or the address can't be read, ok is false and nothing of it may be shown.
+func Mask(text string) (masked string, ok bool) {
+	if _, ok := File(text); ok { // of another engine's address, taken for a file's name, nothing is shown
+		return text, !strings.Contains(text, "@") && !strings.Contains(text, "://")
+	}
+	u, err := Parse(text)
+	if err != nil {
+		return "", false
+	}
+	return u.mask()
+}
+
+func (u *URL) mask() (masked string, ok bool) {
+	var query []string
+	for _, q := range u.query {
+		text := q.text
+		if !slices.Contains(shown, q.name) {
+			name, _, _ := strings.Cut(text, "=")
+			text = name + "=" + hidden
+		}
+		if strings.ContainsAny(q.text+q.value(), "@#") {
+			return "", false
+		}
+		query = append(query, text)
+	}
+	if database, err := url.PathUnescape(u.path); err != nil || strings.ContainsAny(u.path+database, "@#") {
+		return "", false
+	}
+	masked = u.scheme
+	switch {
+	case u.password != "":
+		masked += u.user + ":" + hidden + "@"
+	case u.named:
+		masked += u.user + "@"
+	}
+	masked += u.hosts + u.path
+	if len(query) > 0 {
+		masked += "?" + strings.Join(query, "&")
+	}
+	return masked, true
+}
+
+// Format implements fmt.Formatter: whatever the verb, it writes the masked address.
+func (u *URL) Format(f fmt.State, _ rune) {
+	masked, ok := u.mask()
+	if !ok {
+		masked = hidden
+	}
+	_, _ = io.WriteString(f, masked)
+}
+
+// Secrets returns the passwords in an address, also where pgx refuses it. ok is false where the address can't be taken apart.
+func Secrets(text string) (secrets []string, ok bool) {
+	if _, ok := File(text); ok {
+		return nil, true
+	}
+	p, err := split(text)
+	if err != nil {
+		return nil, false
+	}
+	add := func(secret string) {
+		if secret != "" {
+			secrets = append(secrets, secret)
+		}
+	}
+	add(p.password)
+	for _, q := range p.query {
+		if q.name == "password" || q.name == "sslpassword" {
+			_, value, _ := strings.Cut(q.text, "=")
+			add(value)
+		}
+	}
+	return secrets, true
+}
+
+// Redact takes an address's passwords out of a text, as they are and as they may be written in a URL.
+func Redact(text, address string) string {
+	if address != "" {
+		text = strings.ReplaceAll(text, address, "***")
+	}
+	secrets, _ := Secrets(address)
+	for _, written := range secrets {
+		secret, err := url.PathUnescape(written)
+		if err != nil {
+			secret = written
+		}
+		_, userinfo, _ := strings.Cut(url.UserPassword("", secret).String(), ":")
+		for _, form := range []string{written, secret, escape(secret), userinfo, url.QueryEscape(secret)} {
+			text = strings.ReplaceAll(text, form, "***")
+		}
+	}
+	return text
+}
