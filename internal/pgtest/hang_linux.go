@@ -12,18 +12,21 @@ import (
 // is answered. It returns what lets them go on, which the end of the test does too.
 func (s *Server) Hang(t testing.TB) (resume func()) {
 	t.Helper()
-	var stopped []int
-	resume = func() {
-		for _, pid := range stopped {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-		}
-		stopped = nil
+	resume, err := s.Suspend()
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
 	}
 	t.Cleanup(resume)
+	return resume
+}
+
+// Suspend is Hang for a program that is no test.
+func (s *Server) Suspend() (resume func(), err error) {
+	var stopped []int
 	// The first one makes the others; it goes first, and no new one appears.
 	postmaster := s.process.Pid
 	if err := syscall.Kill(postmaster, syscall.SIGSTOP); err != nil {
-		t.Fatalf("pgtest: %v", err)
+		return nil, err
 	}
 	stopped = append(stopped, postmaster)
 	for !hasState(postmaster, "T") { // for microseconds
@@ -33,7 +36,25 @@ func (s *Server) Hang(t testing.TB) (resume func()) {
 			stopped = append(stopped, pid)
 		}
 	}
-	return resume
+	return func() {
+		for _, pid := range stopped {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+		stopped = nil
+	}, nil
+}
+
+// Crash kills the server and all its children at once (SIGKILL): what they hadn't handed to the kernel is lost, as in a crash of the
+// machine. It works on a server that hangs.
+func (s *Server) Crash() {
+	postmaster := s.process.Pid
+	_ = syscall.Kill(postmaster, syscall.SIGSTOP) // so that no child is made meanwhile, and none is told to write
+	for !hasState(postmaster, "T") {
+	}
+	for _, pid := range children(postmaster) {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	s.signal(syscall.SIGKILL)
 }
 
 // children returns a process's children.

@@ -1,5 +1,7 @@
 package pgtest
 
+import "os"
+
 // Launch is Start for a program that is no test: it returns also what ends the server and removes its files.
 func Launch(settings ...string) (*Server, func(), error) {
 	s, err := start(settings...)
@@ -8,6 +10,30 @@ func Launch(settings ...string) (*Server, func(), error) {
 	}
 	return s, s.remove, nil
 }
+
+// LaunchStandby is [Server.Standby] for a program that is no test.
+func LaunchStandby(primary *Server) (*Server, func(), error) {
+	s := &Server{bin: primary.bin, settings: primary.settings}
+	if err := s.follow(primary); err != nil {
+		s.remove()
+		return nil, nil, err
+	}
+	return s, s.remove, nil
+}
+
+// Rejoin makes a server that has ended the standby of another one, at its old address.
+func (s *Server) Rejoin(primary *Server) error {
+	if err := os.RemoveAll(s.data()); err != nil {
+		return err
+	}
+	if err := s.copyFrom(primary); err != nil {
+		return err
+	}
+	return s.Start()
+}
+
+// Address returns the server's host:port.
+func (s *Server) Address() string { return s.base.Host }
 
 // LaunchPgBouncer is StartPgBouncer for a program that is no test.
 func LaunchPgBouncer(s *Server, settings ...string) (*PgBouncer, func(), error) {

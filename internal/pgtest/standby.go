@@ -23,10 +23,8 @@ func (s *Server) follow(primary *Server) (err error) {
 	if s.dir, err = makeDir(); err != nil {
 		return err
 	}
-	copying := s.command(s.Program("pg_basebackup"), "--dbname="+primary.URL("postgres"), "--pgdata="+s.data(),
-		"--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
-	if out, err := copying.CombinedOutput(); err != nil {
-		return fmt.Errorf("pg_basebackup: %w: %s", err, bytes.TrimSpace(out))
+	if err := s.copyFrom(primary); err != nil {
+		return err
 	}
 	for range 5 { // another program may take the free port first
 		if s.base, err = freeAddress(url.UserPassword("postgres", password)); err != nil {
@@ -37,6 +35,16 @@ func (s *Server) follow(primary *Server) (err error) {
 		}
 	}
 	return err
+}
+
+// copyFrom copies a server's files.
+func (s *Server) copyFrom(primary *Server) error {
+	copying := s.command(s.Program("pg_basebackup"), "--dbname="+primary.URL("postgres"), "--pgdata="+s.data(),
+		"--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
+	if out, err := copying.CombinedOutput(); err != nil {
+		return fmt.Errorf("pg_basebackup: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // Promote makes a standby a primary, on the next timeline, and returns once it takes writes.

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// State is what a process tells of itself. Asked with ?gc it collects garbage first, so that Heap is what is in use.
+type State struct {
+	Goroutines, Handles int
+	Heap                uint64
+	Up                  time.Duration
+	Stats               tenantdb.Stats
+}
+
+// Sockets is how many connections to PostgreSQL servers of tenants the process has.
+func (s *State) Sockets() int {
+	n := 0
+	for _, v := range s.Stats.Pool.Servers {
+		n += v.Opening + v.Idle + v.Leased + v.Closing
+	}
+	return n
+}
+
+// Busy is how many of them are being opened or closed, handed out, or waited for.
+func (s *State) Busy() int {
+	n := 0
+	for _, v := range s.Stats.Pool.Servers {
+		n += v.Opening + v.Leased + v.Closing + v.Waiting
+	}
+	return n
+}
+
+// state answers with the State. /proc/self/fd is Linux's.
+func (s *service) state(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("gc") {
+		runtime.GC()
+		runtime.GC() // what finalizers freed
+	}
+	if r.URL.Query().Has("stacks") {
+		buf := make([]byte, 4<<20)
+		_, _ = w.Write(buf[:runtime.Stack(buf, true)])
+		return
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	handles, _ := os.ReadDir("/proc/self/fd")
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(State{Goroutines: runtime.NumGoroutine(), Handles: len(handles) - 1, Heap: m.HeapAlloc,
+		Up: time.Since(s.began), Stats: s.mw.Stats()})
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/chaos/app"
+	"github.com/tenantdb/tenantdb/chaos/faults"
+	"github.com/tenantdb/tenantdb/chaos/rig"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == app.Argument {
+		os.Exit(app.Main(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+// small is the world of every test run.
+func small(t *testing.T) rig.Size {
+	return rig.Size{Servers: 2, Tenants: 10, Files: 10, Processes: 3, Budget: 24, Rate: 60, Dir: t.TempDir()}
+}
+
+// try has a world live through faults.
+func try(t *testing.T, list []rig.Fault) {
+	w, err := rig.NewWorld(1, small(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	w.ChangeRights(120 * time.Millisecond)
+	t.Log("\n" + rig.TableHead)
+	for _, f := range list {
+		began := time.Now()
+		r := w.Try(f)
+		t.Logf("%s %.1f s, %v", r.Row(), time.Since(began).Seconds(), r.Notes)
+		for _, problem := range r.Problems {
+			t.Errorf("%s: %s", f.Name, problem)
+		}
+	}
+	if changed, failed, err := w.Rights.Stop(); err != nil || changed == 0 {
+		t.Errorf("%d rights changed, %d failed, %v", changed, failed, err)
+	}
+}
+
+func TestTheHostDatabaseFails(t *testing.T) {
+	t.Parallel()
+	list, _ := faults.Quick()
+	try(t, list)
+}
+
+func TestProcessesServersAndTenantsFail(t *testing.T) {
+	t.Parallel()
+	_, list := faults.Quick()
+	try(t, list)
+}

@@ -1,0 +1,201 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/tenantdb/tenantdb/chaos/app"
+	"github.com/tenantdb/tenantdb/chaos/judge"
+)
+
+// newToken makes a user's credential.
+func newToken(user string) (string, error) {
+	now := time.Now()
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"iss": app.Issuer, "aud": app.Audience, "sub": user,
+		"iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix()}).SignedString([]byte(secret))
+}
+
+// Load sends requests at a rate, however long the answers take, and has them judged.
+type Load struct {
+	Judge *judge.Judge
+	// Rate is how many requests are sent in a second, Writes and Conns which share of them are /write and /conn; the rest is /me.
+	Rate, Writes, Conns float64
+	// Choose picks who asks.
+	Choose func(*rand.Rand) Client
+
+	client   *http.Client
+	sequence atomic.Int64
+	flying   sync.WaitGroup
+	inFlight atomic.Int64
+	stop     chan struct{}
+	stopped  chan struct{}
+
+	mu        sync.Mutex // guards what follows
+	processes []*Process
+	samples   []Sample
+}
+
+// mostInFlight bounds what is asked at once: more is not sent.
+const mostInFlight = 800
+
+// NewLoad prepares a load of 60 requests a second.
+func NewLoad(j *judge.Judge, choose func(*rand.Rand) Client) *Load {
+	transport := &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
+		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
+	return &Load{Judge: j, Rate: 60, Writes: 0.15, Conns: 0.15, Choose: choose, client: &http.Client{Timeout: time.Minute, Transport: transport}}
+}
+
+// Send says which processes are asked, as a balancer's configuration does.
+func (l *Load) Send(to ...*Process) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.processes = append([]*Process(nil), to...)
+}
+
+// Start begins.
+func (l *Load) Start(seed uint64) {
+	l.stop, l.stopped = make(chan struct{}), make(chan struct{})
+	r := rand.New(rand.NewPCG(seed, 7))
+	go func() {
+		defer close(l.stopped)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for began, sent := time.Now(), 0.0; ; {
+			select {
+			case <-l.stop:
+				return
+			case <-tick.C:
+			}
+			for due := time.Since(began).Seconds() * l.Rate; sent < due; sent++ {
+				l.send(r)
+			}
+		}
+	}()
+}
+
+// send sends one request.
+func (l *Load) send(r *rand.Rand) {
+	client, kind, share := l.Choose(r), "me", r.Float64()
+	switch {
+	case share < l.Writes:
+		kind = "write"
+	case share < l.Writes+l.Conns:
+		kind = "conn"
+	}
+	l.mu.Lock()
+	var to *Process
+	if n := len(l.processes); n > 0 {
+		to = l.processes[r.IntN(n)]
+	}
+	l.mu.Unlock()
+	if to == nil || l.inFlight.Load() >= mostInFlight {
+		return
+	}
+	l.inFlight.Add(1)
+	l.flying.Go(func() {
+		defer l.inFlight.Add(-1)
+		l.Add(l.Ask(context.Background(), to, kind, client, ""))
+	})
+}
+
+// Stop ends the load, waits for the answers, and closes the connections.
+func (l *Load) Stop() {
+	close(l.stop)
+	<-l.stopped
+	l.flying.Wait()
+	l.client.CloseIdleConnections()
+}
+
+// Add keeps a sample.
+func (l *Load) Add(s Sample) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.samples = append(l.samples, s)
+}
+
+// Since takes what was sent since a time out of the samples, and forgets what is older.
+func (l *Load) Since(from time.Time) (list []Sample) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.samples {
+		if !s.Sent.Before(from) {
+			list = append(list, s)
+		}
+	}
+	l.samples = nil
+	return list
+}
+
+// Look returns what was sent since a time so far.
+func (l *Load) Look(from time.Time) (list []Sample) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.samples {
+		if !s.Sent.Before(from) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Ask sends one request, and has the answer judged. The caller adds the sample where it counts.
+func (l *Load) Ask(ctx context.Context, to *Process, kind string, c Client, query string) Sample {
+	method, id := http.MethodGet, ""
+	if kind == "write" {
+		id = fmt.Sprintf("%s.%d.%d", c.Tenant.Slug, time.Now().UnixNano(), l.sequence.Add(1))
+		method, query = http.MethodPost, "id="+id
+	}
+	s := Sample{Sent: time.Now(), Process: to, Client: c, Kind: kind}
+	req, err := http.NewRequestWithContext(ctx, method, to.Base()+"/"+kind+"?"+query, nil)
+	if err != nil {
+		s.Cause = err.Error()
+		return s
+	}
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	req.Header.Set("X-Tenant", c.Tenant.Slug)
+	resp, err := l.client.Do(req)
+	if err != nil {
+		s.Took, s.Cause = time.Since(s.Sent), err.Error()
+		return s
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	s.Took = time.Since(s.Sent)
+	if err != nil {
+		s.Cause = err.Error()
+		return s
+	}
+	l.read(&s, resp, body, id)
+	return s
+}
+
+// read fills a sample in, and tells the judge.
+func (l *Load) read(s *Sample, resp *http.Response, body []byte, id string) {
+	var told struct {
+		app.Answer
+		Code string
+	}
+	_ = json.Unmarshal(body, &told)
+	s.Status, s.Code, s.Cause, s.Generation = resp.StatusCode, told.Code, resp.Header.Get(app.CauseHeader), told.Generation
+	s.Acquire, _ = time.ParseDuration(resp.Header.Get(app.AcquireHeader))
+	s.Statement, _ = time.ParseDuration(resp.Header.Get(app.StatementHeader))
+	data := told.Data
+	if told.Scope != "" && told.Scope != s.Client.Tenant.Slug {
+		data = "the scope of " + told.Scope
+	}
+	l.Judge.Judge(judge.Response{User: s.Client.User, Tenant: s.Client.Tenant.Slug, Sent: s.Sent, Got: s.Sent.Add(s.Took), Allowed: s.OK(),
+		Denied: s.Denied(), Data: data, Detail: s.Process.Name + " " + s.Kind + " " + s.Code})
+	if s.OK() && id != "" {
+		l.Judge.Acknowledged(s.Client.Tenant.Slug, id, s.Sent)
+	}
+}

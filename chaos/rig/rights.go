@@ -1,0 +1,161 @@
+package rig
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb/chaos/judge"
+)
+
+// Rights is a program that takes rights away and gives them back by plain SQL, and tells the judge.
+type Rights struct {
+	// Volatile are the clients whose rights change.
+	Volatile []Client
+
+	w    *World
+	r    *rand.Rand
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	// Of the goroutine, and after Stop of the caller.
+	conn    *pgx.Conn
+	revoked map[right]bool
+	changed int
+	failed  int
+}
+
+// right is what is given and taken: a membership, a tenant or a subscription.
+type right struct {
+	subject judge.Subject
+	kind    byte // m, t, s
+	user    string
+	tenant  *Tenant
+}
+
+// ChangeRights begins to change a right every so often. The memberships of all but the first user of every tenant are volatile, and of a
+// fifth of the tenants the subscription and the tenant itself.
+func (w *World) ChangeRights(every time.Duration) {
+	ctx, stop := context.WithCancel(context.Background())
+	rights := &Rights{w: w, r: rand.New(rand.NewPCG(w.Seed, 99)), stop: stop, revoked: make(map[right]bool)}
+	var all []right
+	for i, t := range w.Tenants[:min(len(w.Tenants), 150)] {
+		if i%5 == 4 {
+			all = append(all, right{judge.Tenant(t.Slug), 't', "", t}, right{judge.Subscription(t.Slug), 's', "", t})
+			rights.Volatile = append(rights.Volatile, t.Clients[0])
+			continue
+		}
+		if i%5 > 1 {
+			continue
+		}
+		for _, c := range t.Clients[1:] {
+			all = append(all, right{judge.Membership(c.User, t.Slug), 'm', t.Users[c.User], t})
+			rights.Volatile = append(rights.Volatile, c)
+		}
+	}
+	w.Rights = rights
+	rights.done.Go(func() {
+		for {
+			select {
+			case <-time.After(every/2 + time.Duration(rights.r.Int64N(int64(every)))):
+				rights.change(ctx, all[rights.r.IntN(len(all))])
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	w.OnClose(func() {
+		stop()
+		rights.done.Wait()
+	})
+}
+
+// change takes a right away, or gives it back where it was taken.
+func (rights *Rights) change(ctx context.Context, x right) {
+	given := rights.revoked[x]
+	statement, args := x.statement(given, rights.r.IntN(2) == 0)
+	before := time.Now()
+	err := rights.exec(ctx, statement, args...)
+	if err != nil {
+		rights.failed++
+		rights.w.Judge.Unsure(x.subject, given, before)
+		return
+	}
+	rights.changed++
+	rights.w.Judge.Changed(x.subject, given, before, time.Now())
+	rights.revoked[x] = !given
+}
+
+// statement is how the change is made. A membership is revoked in two ways.
+func (x right) statement(given, delete bool) (string, []any) {
+	switch {
+	case x.kind == 'm' && given:
+		return "INSERT INTO core_memberships (user_id, tenant_id) VALUES ($1, $2) ON CONFLICT (user_id, tenant_id) DO UPDATE SET is_active = true",
+			[]any{x.user, x.tenant.ID}
+	case x.kind == 'm' && delete:
+		return "DELETE FROM core_memberships WHERE user_id = $1 AND tenant_id = $2", []any{x.user, x.tenant.ID}
+	case x.kind == 'm':
+		return "UPDATE core_memberships SET is_active = false WHERE user_id = $1 AND tenant_id = $2", []any{x.user, x.tenant.ID}
+	case x.kind == 't':
+		return "UPDATE core_tenants SET status = $2 WHERE id = $1", []any{x.tenant.ID, map[bool]string{true: "active", false: "suspended"}[given]}
+	}
+	return "UPDATE core_subscriptions SET status = $2 WHERE tenant_id = $1", []any{x.tenant.ID, map[bool]string{true: "active", false: "canceled"}[given]}
+}
+
+// exec runs a statement on the primary of the host database.
+func (rights *Rights) exec(ctx context.Context, statement string, args ...any) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if rights.conn == nil {
+		if rights.conn, err = pgx.Connect(ctx, rights.w.Host.Primary().URL("host")); err != nil {
+			return err
+		}
+	}
+	if _, err = rights.conn.Exec(ctx, statement, args...); err != nil {
+		_ = rights.conn.Close(ctx)
+		rights.conn = nil
+	}
+	return err
+}
+
+// Stop ends the changes and gives all rights back. It returns how many changes there were, and how many failed.
+func (rights *Rights) Stop() (changed, failed int, err error) {
+	rights.stop()
+	rights.done.Wait()
+	for x, out := range rights.revoked {
+		if !out {
+			continue
+		}
+		statement, args := x.statement(true, false)
+		before := time.Now()
+		if err := rights.exec(context.Background(), statement, args...); err != nil {
+			return rights.changed, rights.failed, err
+		}
+		rights.w.Judge.Changed(x.subject, true, before, time.Now())
+	}
+	if rights.conn != nil {
+		_ = rights.conn.Close(context.Background())
+	}
+	return rights.changed, rights.failed, nil
+}
+
+// HostExec runs a statement on the host database's primary, as an operator does.
+func (w *World) HostExec(statement string, args ...any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, w.Host.Primary().URL("host"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, statement, args...)
+	return err
+}
+
+// Move has the catalog say another URL for a tenant.
+func (w *World) Move(t *Tenant, url string) error {
+	return w.HostExec("UPDATE core_tenants SET db_url = $2 WHERE id = $1", t.ID, url)
+}

@@ -1,0 +1,96 @@
+package rig
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Client is somebody who asks for a tenant.
+type Client struct {
+	User   string
+	Tenant *Tenant
+	Token  string
+}
+
+// Sample is a response, or the lack of one.
+type Sample struct {
+	Sent    time.Time
+	Took    time.Duration
+	Process *Process
+	Client  Client
+	Kind    string // me, write, …
+	Status  int    // 0: none
+	Code    string // of the problem
+	Cause   string
+	// Acquire and Statement are how long /conn waited for each.
+	Acquire, Statement time.Duration
+	Generation         int
+}
+
+// OK reports whether it was served.
+func (s *Sample) OK() bool { return s.Status >= 200 && s.Status < 300 }
+
+// Denied reports whether a right was found missing.
+func (s *Sample) Denied() bool { return s.Status >= 401 && s.Status <= 403 }
+
+// Failed reports whether it was neither.
+func (s *Sample) Failed() bool { return !s.OK() && !s.Denied() }
+
+// What tells failures apart.
+func (s *Sample) What() string {
+	if s.Status == 0 {
+		return "no response: " + Short(s.Cause)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%d %s", s.Status, s.Code))
+}
+
+// Summary counts samples.
+type Summary struct {
+	Sent, Served, Denied, Failed int
+	P50, P99, Worst              time.Duration
+	Codes, Causes                map[string]int
+	LastFailure                  time.Time // when it was sent
+}
+
+// Summarize counts samples.
+func Summarize(samples []Sample) Summary {
+	sum := Summary{Codes: make(map[string]int), Causes: make(map[string]int)}
+	var took []time.Duration
+	for i := range samples {
+		s := &samples[i]
+		sum.Sent++
+		took = append(took, s.Took)
+		switch {
+		case s.OK():
+			sum.Served++
+		case s.Denied():
+			sum.Denied++
+		default:
+			sum.Failed++
+			sum.Codes[s.What()]++
+			sum.Causes[s.What()+" "+s.Kind+" "+s.Client.Tenant.Place()+": "+Short(s.Cause)]++
+			if s.Sent.After(sum.LastFailure) {
+				sum.LastFailure = s.Sent
+			}
+		}
+	}
+	slices.Sort(took)
+	if n := len(took); n > 0 {
+		sum.P50, sum.P99, sum.Worst = took[n/2], took[n*99/100], took[n-1]
+	}
+	return sum
+}
+
+var variable = regexp.MustCompile(`[0-9a-f]{32}|\d+`)
+
+// Short makes causes comparable.
+func Short(cause string) string {
+	cause = variable.ReplaceAllString(cause, "#")
+	if len(cause) > 300 {
+		cause = cause[:180] + " … " + cause[len(cause)-110:]
+	}
+	return cause
+}

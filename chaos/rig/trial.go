@@ -1,0 +1,209 @@
+package rig
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tenantdb/tenantdb/chaos/judge"
+)
+
+// Fault is something that goes wrong.
+type Fault struct {
+	Name string
+	// Quick says that the fault is tried in every test run.
+	Quick bool
+	// Settle is how long the world is watched after the fault is mended.
+	Settle time.Duration
+	// Do makes it, mends it, and says so to the trial. An error means that the fault could not be made.
+	Do func(*World, *Trial) error
+}
+
+// Trial is a fault that is tried, and what may come of it.
+type Trial struct {
+	// Spares says which tenants must not feel it at all: none of their requests may fail. Nil: any may.
+	Spares func(*Tenant) bool
+	// Lasting says which tenants go on failing after the fault is mended. Nil: none.
+	Lasting func(*Tenant) bool
+	// Codes are more codes that failures may have.
+	Codes []string
+	// Leavers are processes that ended on purpose while they were asked: no response is no fault.
+	Leavers []*Process
+	// Notes are for the table.
+	Notes []string
+
+	w      *World
+	mended time.Time
+}
+
+// Mended says that from now on all is well again: servers take writes, files are in place.
+func (t *Trial) Mended() { t.mended = time.Now() }
+
+// Note adds a note.
+func (t *Trial) Note(format string, args ...any) {
+	t.Notes = append(t.Notes, fmt.Sprintf(format, args...))
+}
+
+// Problem adds a broken promise that only the fault itself knows of.
+func (t *Trial) Problem(format string, args ...any) {
+	t.w.problems = append(t.w.problems, fmt.Sprintf(format, args...))
+}
+
+// Result is what became of a fault.
+type Result struct {
+	Fault    string
+	Summary  Summary
+	Report   judge.Report
+	Lost     int
+	Recovery time.Duration
+	Sockets  int // the most that a server had
+	Notes    []string
+	// Problems are the broken promises, none where all was kept.
+	Problems []string
+}
+
+// The promises.
+const (
+	// recoveryWithin bounds how long after the mending a request may still fail.
+	recoveryWithin = 5 * time.Second
+	// acquireWithin is AcquireTimeout, and half a second.
+	acquireWithin = 5*time.Second + 500*time.Millisecond
+	// statementWithin bounds how long a statement that was sent waits for a server that is silent.
+	statementWithin = 20 * time.Second
+	// orphansFor is how long after a kill -9 the server may count connections of the process that was killed.
+	orphansFor = 6 * time.Second
+)
+
+// known are the codes of failures that a client can act on.
+var known = []string{"tenant_unavailable", "busy", "host_unavailable", "try_again", "auth_unavailable"}
+
+// Try makes a fault under load and judges what became of the requests. Before the first one it looks at what the processes hold at rest.
+func (w *World) Try(f Fault) Result {
+	if w.base == nil {
+		w.base = make(map[*Process]rest)
+		w.leaks()
+	}
+	w.Load.Since(time.Now())
+	for _, k := range w.sockets {
+		k.take()
+	}
+	w.Judge.Take()
+	w.problems, w.extra = nil, 0
+	t := &Trial{w: w}
+	began := time.Now()
+	err := f.Do(w, t)
+	if t.mended.IsZero() {
+		t.mended = time.Now()
+	}
+	<-time.After(f.Settle)
+	r := Result{Fault: f.Name, Notes: t.Notes, Problems: append(w.problems, w.leaks()...)}
+	if err != nil {
+		r.Problems = append(r.Problems, "the fault could not be made: "+err.Error())
+	}
+	samples := w.Load.Since(began)
+	r.Summary = Summarize(samples)
+	t.judge(&r, samples)
+	if _, r.Lost, err = w.CheckWrites(); err != nil {
+		r.Problems = append(r.Problems, err.Error())
+	}
+	r.Report = w.Judge.Take()
+	for _, v := range r.Report.Wrong[:min(len(r.Report.Wrong), 5)] {
+		r.Problems = append(r.Problems, v.String())
+	}
+	w.countSockets(&r)
+	for _, p := range w.Processes {
+		if err := p.Complaints(); err != nil {
+			r.Problems = append(r.Problems, err.Error())
+		}
+	}
+	return r
+}
+
+// judge holds the samples against the promises.
+func (t *Trial) judge(r *Result, samples []Sample) {
+	broken := make(map[string]int)
+	for i := range samples {
+		s := &samples[i]
+		if s.Failed() {
+			t.judgeFailure(s, r, broken)
+		}
+		if s.Acquire > acquireWithin {
+			broken[fmt.Sprintf("waited more than %v for a connection (%s)", acquireWithin, s.What())]++
+		}
+		if s.Statement > statementWithin || s.Took > statementWithin+acquireWithin {
+			broken[fmt.Sprintf("waited more than %v for a statement (%s)", statementWithin, s.What())]++
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(broken)) {
+		r.Problems = append(r.Problems, fmt.Sprintf("%d requests: %s", broken[what], what))
+	}
+	if r.Recovery > recoveryWithin {
+		r.Problems = append(r.Problems, fmt.Sprintf("a request failed %v after the fault was mended", r.Recovery.Round(10*time.Millisecond)))
+	}
+}
+
+// judgeFailure judges a request that failed.
+func (t *Trial) judgeFailure(s *Sample, r *Result, broken map[string]int) {
+	of := s.Client.Tenant
+	if s.Status == 0 {
+		if !s.Process.WasKilled(s.Sent, s.Sent.Add(s.Took)) && !slices.Contains(t.Leavers, s.Process) {
+			broken[s.What()]++
+		}
+	} else if !slices.Contains(known, s.Code) && !slices.Contains(t.Codes, s.Code) {
+		broken["a failure without a code: "+s.What()+" "+s.Kind+" "+of.Place()+" "+Short(s.Cause)]++
+	}
+	if t.Spares != nil && t.Spares(of) {
+		broken["a tenant that the fault isn't of: "+s.What()+" "+s.Kind+" "+of.Place()+" "+Short(s.Cause)]++
+	}
+	if t.Lasting == nil || !t.Lasting(of) {
+		r.Recovery = max(r.Recovery, s.Sent.Sub(t.mended))
+	}
+}
+
+// countSockets holds the servers' counts against the budget of the processes that there are, except shortly after a kill -9.
+func (w *World) countSockets(r *Result) {
+	over, worst := 0, 0
+	budget := w.PerProcess() * (w.Size.Processes + w.extra)
+	for _, k := range w.sockets {
+		for _, c := range k.take() {
+			r.Sockets = max(r.Sockets, c.n)
+			if c.n > budget && !w.orphaned(c.at) {
+				over, worst = over+1, max(worst, c.n)
+			}
+		}
+	}
+	if over > 0 {
+		r.Problems = append(r.Problems, fmt.Sprintf("%d counts of a server's sockets are over the budget of %d, the worst is %d", over, budget, worst))
+	}
+}
+
+// orphaned reports whether a process was killed shortly before.
+func (w *World) orphaned(at time.Time) bool {
+	return slices.ContainsFunc(w.Processes, func(p *Process) bool {
+		killed := p.LastKill()
+		return !at.Before(killed) && at.Sub(killed) < orphansFor
+	})
+}
+
+// Row is the result's line in the table of docs/chaos.md.
+func (r Result) Row() string {
+	var codes []string
+	for _, code := range slices.SortedFunc(maps.Keys(r.Summary.Codes), func(a, b string) int { return r.Summary.Codes[b] - r.Summary.Codes[a] }) {
+		codes = append(codes, fmt.Sprintf("%d %s", r.Summary.Codes[code], strings.TrimPrefix(code, "503 ")))
+	}
+	if r.Summary.Denied > 0 {
+		codes = append([]string{fmt.Sprintf("%d denied", r.Summary.Denied)}, codes...)
+	}
+	verdict := "held"
+	if len(r.Problems) > 0 {
+		verdict = "**not held**"
+	}
+	return fmt.Sprintf("| %s | %d | %d | %s | %d | %d | %.1f s | %d | %s |", r.Fault, r.Summary.Sent, r.Summary.Served, strings.Join(codes, ", "),
+		r.Report.Count(judge.LateAllow), r.Lost, max(0, r.Recovery.Seconds()), r.Sockets, verdict)
+}
+
+// TableHead is the head of the table.
+const TableHead = "| fault | requests | served | refused, by code | late allows | lost writes | recovery | most sockets | |\n" +
+	"|---|---|---|---|---|---|---|---|---|"

@@ -1,0 +1,338 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tenantdb/tenantdb/chaos/judge"
+	"github.com/tenantdb/tenantdb/hostdb"
+)
+
+// Size says how large a world is.
+type Size struct {
+	// Tenants is how many tenants each PostgreSQL server has, Files how many have SQLite files.
+	Tenants, Files int
+	// Processes is how many serve at once.
+	Processes int
+	// Budget is PoolConfig.MaxConns of a process times Processes.
+	Budget int
+	// Rate is how many requests are sent in a second.
+	Rate float64
+	// Dir is the folder of files and logs, which must be there.
+	Dir string
+	// Args are more flags for the processes.
+	Args []string
+	// Servers is how many PostgreSQL servers have tenants: the first one has a standby.
+	Servers int
+	// NoStandbys leaves the standbys out.
+	NoStandbys bool
+	// Settings are more entries of postgresql.conf of the tenants' servers.
+	Settings []string
+}
+
+// Bound is how long after its commit a change may go unnoticed: CacheConfig.MaxStaleness, and a while for the request to arrive.
+const Bound = 3*time.Second + 250*time.Millisecond
+
+// World is a product with all that it needs, under load.
+type World struct {
+	Size
+	Seed      uint64
+	Random    *rand.Rand // for faults
+	Host      *Pair
+	Pairs     []*Pair
+	Tenants   []*Tenant
+	Processes []*Process
+	Judge     *judge.Judge
+	Load      *Load
+	Rights    *Rights
+
+	sockets  []*sockets
+	problems []string // of the fault that is tried
+	extra    int      // processes beside those of the size, until the fault is over
+	base     map[*Process]rest
+	clients  []Client
+	started  int
+	closers  []func()
+}
+
+// maxConnections is the tenants' servers' max_connections. The superuser keeps some of them.
+const maxConnections = 60
+
+// NewWorld builds a world and starts its processes. No load is sent yet.
+func NewWorld(seed uint64, size Size) (w *World, err error) {
+	w = &World{Size: size, Seed: seed, Random: rand.New(rand.NewPCG(seed, 1)), Judge: judge.New(Bound)}
+	defer func() {
+		if err != nil {
+			w.Close()
+		}
+	}()
+	if err := os.Mkdir(filepath.Join(size.Dir, "tenants"), 0o700); err != nil {
+		return w, err
+	}
+	if w.Host, err = w.startPair("host", !size.NoStandbys); err != nil {
+		return w, err
+	}
+	if err := w.Host.Primary().Exec("postgres", "CREATE DATABASE host"); err != nil {
+		return w, err
+	}
+	settings := append([]string{fmt.Sprintf("max_connections=%d", maxConnections), "superuser_reserved_connections=6"}, size.Settings...)
+	for i := range size.Servers {
+		pair, err := w.startPair(fmt.Sprintf("server %d", i), i == 0 && !size.NoStandbys, settings...)
+		if err != nil {
+			return w, err
+		}
+		w.Pairs = append(w.Pairs, pair)
+		for _, s := range pair.both {
+			w.sockets = append(w.sockets, watchSockets(s))
+		}
+	}
+	if err := w.populate(); err != nil {
+		return w, err
+	}
+	for range size.Processes {
+		p, err := w.StartProcess()
+		if err != nil {
+			return w, err
+		}
+		w.Processes = append(w.Processes, p)
+	}
+	w.Load = NewLoad(w.Judge, w.choose)
+	w.Load.Rate = size.Rate
+	w.Load.Send(w.Processes...)
+	return w, w.warmUp()
+}
+
+// startPair starts a server and its standby.
+func (w *World) startPair(name string, standby bool, settings ...string) (*Pair, error) {
+	p, err := newPair(name, standby, settings...)
+	if err != nil {
+		return nil, err
+	}
+	w.closers = append(w.closers, p.Remove)
+	return p, nil
+}
+
+// populate makes the tenants, their databases, and their rows in the host database.
+func (w *World) populate() error {
+	for _, p := range w.Pairs {
+		for i := range w.Size.Tenants {
+			slug := fmt.Sprintf("pg-%d-%04d", slices.Index(w.Pairs, p), i)
+			w.Tenants = append(w.Tenants, &Tenant{Slug: slug, Pair: p, Database: strings.ReplaceAll(slug, "-", "_")})
+		}
+	}
+	for i := range w.Files {
+		w.Tenants = append(w.Tenants, &Tenant{Slug: fmt.Sprintf("file-%04d", i)})
+	}
+	if err := w.register(); err != nil {
+		return err
+	}
+	var making sync.WaitGroup
+	errs, turns := make(chan error, len(w.Tenants)), make(chan struct{}, 4)
+	for _, t := range w.Tenants {
+		turns <- struct{}{}
+		making.Go(func() {
+			defer func() { <-turns }()
+			if t.Pair != nil {
+				errs <- MakeDatabase(t.Pair.Primary(), t.Database, t.Slug, 1)
+			} else {
+				errs <- MakeFile(t.File, t.Slug, 1)
+			}
+		})
+	}
+	making.Wait()
+	close(errs)
+	var err error
+	for e := range errs {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// register writes the host database's rows by the library, which makes its schema.
+func (w *World) register() error {
+	ctx := context.Background()
+	host, err := hostdb.Open(ctx, w.HostURL())
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	for chunk := range slices.Chunk(w.Tenants, 200) {
+		err := host.InTx(ctx, func(tx *hostdb.Tx) error {
+			for _, t := range chunk {
+				if err := w.registerOne(ctx, tx, t); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, t := range w.Tenants {
+		w.clients = append(w.clients, t.Clients...)
+	}
+	return nil
+}
+
+// membersPerTenant is how many users each tenant has.
+const membersPerTenant = 3
+
+func (w *World) registerOne(ctx context.Context, tx *hostdb.Tx, t *Tenant) error {
+	t.ID, t.Users, t.Clients = hostdb.NewID(), make(map[string]string), nil
+	t.File = filepath.Join(w.Dir, "tenants", t.ID+".db")
+	url := "sqlite:" + t.ID + ".db"
+	if t.Pair != nil {
+		url, t.File = t.Pair.URL(t.Database), ""
+	}
+	row := &hostdb.TenantCatalog{ID: t.ID, Name: t.Slug, Slug: t.Slug, DBURL: hostdb.Secret(url), IsActive: true, Status: hostdb.TenantActive, PlanTier: "pro"}
+	if err := tx.Tenants.Insert(ctx, row); err != nil {
+		return err
+	}
+	paid := &hostdb.Subscription{TenantID: t.ID, PlanTier: "pro", Status: "active"}
+	if err := tx.Subscriptions.Insert(ctx, paid); err != nil {
+		return err
+	}
+	for i := range membersPerTenant {
+		subject := fmt.Sprintf("%s-u%d", t.Slug, i)
+		token, err := newToken(subject)
+		if err != nil {
+			return err
+		}
+		user := &hostdb.GlobalUser{OAuthID: subject, Email: subject + "@example.com"}
+		if err := tx.Users.Insert(ctx, user); err != nil {
+			return err
+		}
+		role := hostdb.RoleMember
+		if i == 0 {
+			role = hostdb.RoleOwner
+		}
+		if err := tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: user.ID, TenantID: t.ID, Role: role, IsActive: true}); err != nil {
+			return err
+		}
+		t.Users[subject] = user.ID
+		t.Clients = append(t.Clients, Client{User: subject, Tenant: t, Token: token})
+	}
+	return nil
+}
+
+// HostURL names every host of the host database.
+func (w *World) HostURL() string { return w.Host.SuperURL("host") }
+
+// choose picks who asks: half of the requests are of those whose rights may change.
+func (w *World) choose(r *rand.Rand) Client {
+	if r.IntN(2) == 0 && w.Rights != nil && len(w.Rights.Volatile) > 0 {
+		return w.Rights.Volatile[r.IntN(len(w.Rights.Volatile))]
+	}
+	return w.clients[r.IntN(len(w.clients))]
+}
+
+// PerProcess is how many connections a process may have to each server.
+func (w *World) PerProcess() int { return w.Budget / w.Size.Processes }
+
+// StartProcess starts a process, which nobody asks yet.
+func (w *World) StartProcess(args ...string) (*Process, error) {
+	args = append([]string{"-max-conns", fmt.Sprint(w.PerProcess()), "-sqlite-dir", filepath.Join(w.Dir, "tenants")}, append(w.Args, args...)...)
+	p, err := NewProcess(w.Dir, fmt.Sprintf("process-%d", w.started), w.HostURL(), args...)
+	w.started++
+	if err != nil {
+		return nil, err
+	}
+	w.closers = append(w.closers, func() {
+		if p.Alive() {
+			p.Kill()
+		}
+	})
+	return p, p.Start()
+}
+
+// Extra allows for more processes than the world's size until the fault is over, as in a deploy.
+func (w *World) Extra(n int) { w.extra = n }
+
+// OnClose has something done at the end, before what was asked for earlier.
+func (w *World) OnClose(f func()) { w.closers = append(w.closers, f) }
+
+// Close ends everything that the world started, the last first.
+func (w *World) Close() {
+	for _, s := range w.sockets {
+		s.close()
+	}
+	for _, f := range slices.Backward(w.closers) {
+		f()
+	}
+}
+
+// Of returns the tenants of a pair of servers; of nil: those with files.
+func (w *World) Of(p *Pair) (list []*Tenant) {
+	for _, t := range w.Tenants {
+		if t.Pair == p {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// warmUp has every process asked once for every tenant, so that what they hold at rest can be compared, and begins the load.
+func (w *World) warmUp() error {
+	for _, p := range w.Processes {
+		for _, t := range w.Tenants {
+			if s := w.Load.Ask(context.Background(), p, "me", t.Clients[0], ""); !s.OK() {
+				return fmt.Errorf("%s can't serve %s: %s %s", p.Name, t.Slug, s.What(), s.Cause)
+			}
+		}
+	}
+	w.Load.Start(w.Seed)
+	return nil
+}
+
+// Hammer asks for some tenants all the time, in turn for reads and writes. The function ends it.
+func (w *World) Hammer(tenants ...*Tenant) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		tick := time.NewTicker(30 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			kind := []string{"me", "write"}[i%2]
+			p, c := w.Processes[i%len(w.Processes)], tenants[i/2%len(tenants)].Clients[0]
+			asking.Go(func() { w.Load.Add(w.Load.Ask(context.Background(), p, kind, c, "")) })
+		}
+	})
+	return func() {
+		cancel()
+		asking.Wait()
+	}
+}
+
+// CheckWrites looks for every acknowledged write in the tenants' databases. It returns how many there are, and how many are missing.
+func (w *World) CheckWrites() (acknowledged, lost int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	written := w.Judge.Written()
+	for _, t := range w.Tenants {
+		if len(written[t.Slug]) == 0 {
+			continue
+		}
+		rows := make(map[string]string)
+		if e := t.rows(ctx, rows); e != nil {
+			err = errors.Join(err, fmt.Errorf("the writes of %s can't be looked for: %w", t.Slug, e))
+			continue
+		}
+		acknowledged += len(written[t.Slug])
+		lost += w.Judge.Found(t.Slug, written[t.Slug], rows)
+	}
+	return acknowledged, lost, err
+}
