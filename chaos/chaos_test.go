@@ -24,23 +24,25 @@ func small(t *testing.T) rig.Size {
 
 // try has a world live through faults.
 func try(t *testing.T, list []rig.Fault) {
+	began := time.Now()
 	w, err := rig.NewWorld(1, small(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
+	t.Logf("set up in %.1f s", time.Since(began).Seconds())
 	w.ChangeRights(120 * time.Millisecond)
 	t.Log("\n" + rig.TableHead)
 	for _, f := range list {
-		began := time.Now()
+		began = time.Now()
 		r := w.Try(f)
 		t.Logf("%s %.1f s, %v", r.Row(), time.Since(began).Seconds(), r.Notes)
 		for _, problem := range r.Problems {
 			t.Errorf("%s: %s", f.Name, problem)
 		}
 	}
-	if changed, failed, err := w.Rights.Stop(); err != nil || changed == 0 {
-		t.Errorf("%d rights changed, %d failed, %v", changed, failed, err)
+	if err := w.Rights.Pause(); err != nil || w.Rights.Changed == 0 {
+		t.Errorf("%d rights changed, %d failed, %v", w.Rights.Changed, w.Rights.Failed, err)
 	}
 }
 

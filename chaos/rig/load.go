@@ -30,9 +30,8 @@ type Load struct {
 	Judge *judge.Judge
 	// Rate is how many requests are sent in a second, Writes and Conns which share of them are /write and /conn; the rest is /me.
 	Rate, Writes, Conns float64
-	// Choose picks who asks.
-	Choose func(*rand.Rand) Client
 
+	clients  []Client
 	client   *http.Client
 	sequence atomic.Int64
 	flying   sync.WaitGroup
@@ -43,16 +42,24 @@ type Load struct {
 	mu        sync.Mutex // guards what follows
 	processes []*Process
 	samples   []Sample
+	unsteady  []Client
+}
+
+// volatile says whose rights change: half of the requests are theirs.
+func (l *Load) volatile(clients []Client) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsteady = clients
 }
 
 // mostInFlight bounds what is asked at once: more is not sent.
 const mostInFlight = 800
 
-// NewLoad prepares a load of 60 requests a second.
-func NewLoad(j *judge.Judge, choose func(*rand.Rand) Client) *Load {
+// NewLoad prepares a load of those clients, 60 requests a second.
+func NewLoad(j *judge.Judge, clients []Client) *Load {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
-	return &Load{Judge: j, Rate: 60, Writes: 0.15, Conns: 0.15, Choose: choose, client: &http.Client{Timeout: time.Minute, Transport: transport}}
+	return &Load{Judge: j, Rate: 60, Writes: 0.15, Conns: 0.15, clients: clients, client: &http.Client{Timeout: time.Minute, Transport: transport}}
 }
 
 // Send says which processes are asked, as a balancer's configuration does.
@@ -85,7 +92,7 @@ func (l *Load) Start(seed uint64) {
 
 // send sends one request.
 func (l *Load) send(r *rand.Rand) {
-	client, kind, share := l.Choose(r), "me", r.Float64()
+	kind, share := "me", r.Float64()
 	switch {
 	case share < l.Writes:
 		kind = "write"
@@ -93,6 +100,11 @@ func (l *Load) send(r *rand.Rand) {
 		kind = "conn"
 	}
 	l.mu.Lock()
+	clients := l.clients
+	if n := len(l.unsteady); n > 0 && r.IntN(2) == 0 {
+		clients = l.unsteady
+	}
+	client := clients[r.IntN(len(clients))]
 	var to *Process
 	if n := len(l.processes); n > 0 {
 		to = l.processes[r.IntN(n)]

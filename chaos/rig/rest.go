@@ -1,24 +1,38 @@
 package rig
 
 import (
+	"context"
 	"fmt"
 	"time"
+
+	"github.com/tenantdb/tenantdb/chaos/judge"
 )
 
-// rest is what a process holds while nobody asks anything. Connections that the pool keeps are left out: how many it keeps depends on
-// what was asked last.
+// rest is what a process holds while all tenants are closed and nobody asks anything.
 type rest struct {
-	life, goroutines, handles int
-	heap                      uint64
+	pid, goroutines, handles int
+	heap                     uint64
 }
 
-// leaks stops the load, and compares what each process holds with what it held when it was looked at first. Rests are awaited for a
-// while: what the last requests began may take until then.
-func (w *World) leaks() (leaks []string) {
+// slack is what a heap may grow beyond the tenth that is allowed: the caches of a process that was started a moment ago fill up.
+const slack = 1 << 20
+
+// leaks compares what each process holds at rest with what it held when it was looked at first. It stops the load and the changes of
+// rights meanwhile, and closes all tenants: how many connections and handles the pool keeps of open ones depends on what was asked.
+func (w *World) leaks() (leaks []string, err error) {
 	w.Load.Stop()
-	w.started++
-	defer w.Load.Start(w.Seed + uint64(w.started))
-	deadline := time.Now().Add(8 * time.Second)
+	w.rests++
+	defer w.Load.Start(w.Seed + uint64(w.rests))
+	if w.Rights != nil {
+		if err := w.Rights.Pause(); err != nil {
+			return nil, fmt.Errorf("rights can't be given back: %w", err)
+		}
+		defer w.Rights.Continue()
+	}
+	if err := w.setAll(false); err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(6 * time.Second) // what the last requests began may take a while to end
 	for _, p := range w.Processes {
 		for {
 			leak := w.compare(p)
@@ -29,10 +43,13 @@ func (w *World) leaks() (leaks []string) {
 				leaks = append(leaks, leak)
 				break
 			}
-			<-time.After(100 * time.Millisecond)
+			<-time.After(50 * time.Millisecond)
 		}
 	}
-	return leaks
+	if err := w.setAll(true); err != nil {
+		return nil, err
+	}
+	return leaks, w.touchAll()
 }
 
 // compare returns what a process holds beyond what it held before, "" where all is well.
@@ -41,20 +58,67 @@ func (w *World) compare(p *Process) string {
 	if err != nil {
 		return p.Name + ": " + err.Error()
 	}
-	if n := s.Busy(); n > 0 {
-		return fmt.Sprintf("%s has %d connections handed out, or waited for, at rest", p.Name, n)
+	if n := s.Sockets() + s.Stats.Pool.SQLite.Open; n > 0 {
+		return fmt.Sprintf("%s has %d connections and files of tenants that were closed", p.Name, n)
 	}
-	now := rest{life: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - s.Sockets(), heap: s.Heap}
+	host, err := w.Host.Primary().Count("SELECT count(*) FROM pg_stat_activity WHERE application_name = '" + p.Name + "'")
+	if err != nil {
+		return err.Error()
+	}
+	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - host, heap: s.Heap}
 	before, known := w.base[p]
 	switch {
-	case !known || before.life != now.life:
+	case !known || before.pid != now.pid:
 		w.base[p] = now
 	case now.goroutines != before.goroutines:
 		return fmt.Sprintf("%s had %d goroutines and has %d", p.Name, before.goroutines, now.goroutines)
 	case now.handles != before.handles:
 		return fmt.Sprintf("%s had %d handles and has %d", p.Name, before.handles, now.handles)
-	case now.heap > before.heap+before.heap/10:
+	case now.heap > before.heap+max(before.heap/10, slack):
 		return fmt.Sprintf("%s had %d KB in use and has %d", p.Name, before.heap>>10, now.heap>>10)
 	}
 	return ""
+}
+
+// setAll opens or closes all tenants.
+func (w *World) setAll(open bool) error {
+	before := time.Now()
+	if err := w.HostExec("UPDATE core_tenants SET status = $1", map[bool]string{true: "active", false: "suspended"}[open]); err != nil {
+		return err
+	}
+	after := time.Now()
+	for _, t := range w.Tenants {
+		w.Judge.Changed(judge.Tenant(t.Slug), open, before, after)
+	}
+	return nil
+}
+
+// touchAll has every process serve every tenant, as a reader and as a writer.
+func (w *World) touchAll() error {
+	for _, p := range w.Processes {
+		for _, t := range w.Tenants {
+			for _, kind := range []string{"me", "conn"} {
+				if err := w.touch(p, t, kind); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	w.Load.client.CloseIdleConnections()
+	return nil
+}
+
+// touch asks until it is served. A right that was just given back takes a while to be seen.
+func (w *World) touch(p *Process, t *Tenant, kind string) error {
+	deadline := time.Now().Add(recoveryWithin)
+	for {
+		s := w.Load.Ask(context.Background(), p, kind, t.Clients[0], "")
+		if s.OK() {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s doesn't serve %s: %s %s", p.Name, t.Slug, s.What(), s.Cause)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }

@@ -15,17 +15,19 @@ import (
 type Rights struct {
 	// Volatile are the clients whose rights change.
 	Volatile []Client
+	// Changed counts the changes, Failed those that failed; they are for who has called Pause.
+	Changed, Failed int
 
-	w    *World
-	r    *rand.Rand
-	stop context.CancelFunc
-	done sync.WaitGroup
+	w     *World
+	r     *rand.Rand
+	every time.Duration
+	all   []right
+	stop  context.CancelFunc
+	done  sync.WaitGroup
 
-	// Of the goroutine, and after Stop of the caller.
+	// Of the goroutine, and of the caller while it is paused.
 	conn    *pgx.Conn
 	revoked map[right]bool
-	changed int
-	failed  int
 }
 
 // right is what is given and taken: a membership, a tenant or a subscription.
@@ -36,40 +38,44 @@ type right struct {
 	tenant  *Tenant
 }
 
-// ChangeRights begins to change a right every so often. The memberships of all but the first user of every tenant are volatile, and of a
-// fifth of the tenants the subscription and the tenant itself.
+// ChangeRights begins to change a right every so often. The memberships of all but the first user of two fifths of the tenants are
+// volatile, and a fifth of the tenants and their subscriptions.
 func (w *World) ChangeRights(every time.Duration) {
-	ctx, stop := context.WithCancel(context.Background())
-	rights := &Rights{w: w, r: rand.New(rand.NewPCG(w.Seed, 99)), stop: stop, revoked: make(map[right]bool)}
-	var all []right
+	rights := &Rights{w: w, r: rand.New(rand.NewPCG(w.Seed, 99)), every: every, revoked: make(map[right]bool)}
 	for i, t := range w.Tenants[:min(len(w.Tenants), 150)] {
-		if i%5 == 4 {
-			all = append(all, right{judge.Tenant(t.Slug), 't', "", t}, right{judge.Subscription(t.Slug), 's', "", t})
+		switch i % 5 {
+		case 0, 1:
+			for _, c := range t.Clients[1:] {
+				rights.all = append(rights.all, right{judge.Membership(c.User, t.Slug), 'm', t.Users[c.User], t})
+				rights.Volatile = append(rights.Volatile, c)
+			}
+		case 4:
+			rights.all = append(rights.all, right{judge.Tenant(t.Slug), 't', "", t}, right{judge.Subscription(t.Slug), 's', "", t})
 			rights.Volatile = append(rights.Volatile, t.Clients[0])
-			continue
-		}
-		if i%5 > 1 {
-			continue
-		}
-		for _, c := range t.Clients[1:] {
-			all = append(all, right{judge.Membership(c.User, t.Slug), 'm', t.Users[c.User], t})
-			rights.Volatile = append(rights.Volatile, c)
 		}
 	}
+	w.Load.volatile(rights.Volatile)
 	w.Rights = rights
+	w.OnClose(func() {
+		rights.stop()
+		rights.done.Wait()
+	})
+	rights.Continue()
+}
+
+// Continue begins, or goes on after a Pause.
+func (rights *Rights) Continue() {
+	ctx, stop := context.WithCancel(context.Background())
+	rights.stop = stop
 	rights.done.Go(func() {
 		for {
 			select {
-			case <-time.After(every/2 + time.Duration(rights.r.Int64N(int64(every)))):
-				rights.change(ctx, all[rights.r.IntN(len(all))])
+			case <-time.After(rights.every/2 + time.Duration(rights.r.Int64N(int64(rights.every)))):
+				rights.change(ctx, rights.all[rights.r.IntN(len(rights.all))])
 			case <-ctx.Done():
 				return
 			}
 		}
-	})
-	w.OnClose(func() {
-		stop()
-		rights.done.Wait()
 	})
 }
 
@@ -80,11 +86,12 @@ func (rights *Rights) change(ctx context.Context, x right) {
 	before := time.Now()
 	err := rights.exec(ctx, statement, args...)
 	if err != nil {
-		rights.failed++
+		rights.Failed++
 		rights.w.Judge.Unsure(x.subject, given, before)
+		rights.revoked[x] = given
 		return
 	}
-	rights.changed++
+	rights.Changed++
 	rights.w.Judge.Changed(x.subject, given, before, time.Now())
 	rights.revoked[x] = !given
 }
@@ -121,25 +128,20 @@ func (rights *Rights) exec(ctx context.Context, statement string, args ...any) (
 	return err
 }
 
-// Stop ends the changes and gives all rights back. It returns how many changes there were, and how many failed.
-func (rights *Rights) Stop() (changed, failed int, err error) {
+// Pause ends the changes, and gives all rights back.
+func (rights *Rights) Pause() error {
 	rights.stop()
 	rights.done.Wait()
-	for x, out := range rights.revoked {
-		if !out {
-			continue
-		}
+	for x := range rights.revoked { // also those whose change failed: nobody knows what became of it
 		statement, args := x.statement(true, false)
 		before := time.Now()
 		if err := rights.exec(context.Background(), statement, args...); err != nil {
-			return rights.changed, rights.failed, err
+			return err
 		}
 		rights.w.Judge.Changed(x.subject, true, before, time.Now())
+		delete(rights.revoked, x)
 	}
-	if rights.conn != nil {
-		_ = rights.conn.Close(context.Background())
-	}
-	return rights.changed, rights.failed, nil
+	return nil
 }
 
 // HostExec runs a statement on the host database's primary, as an operator does.

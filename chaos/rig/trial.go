@@ -83,7 +83,9 @@ var known = []string{"tenant_unavailable", "busy", "host_unavailable", "try_agai
 func (w *World) Try(f Fault) Result {
 	if w.base == nil {
 		w.base = make(map[*Process]rest)
-		w.leaks()
+		if _, err := w.leaks(); err != nil {
+			return Result{Fault: f.Name, Problems: []string{err.Error()}}
+		}
 	}
 	w.Load.Since(time.Now())
 	for _, k := range w.sockets {
@@ -98,9 +100,13 @@ func (w *World) Try(f Fault) Result {
 		t.mended = time.Now()
 	}
 	<-time.After(f.Settle)
-	r := Result{Fault: f.Name, Notes: t.Notes, Problems: append(w.problems, w.leaks()...)}
+	r := Result{Fault: f.Name, Notes: t.Notes, Problems: w.problems}
 	if err != nil {
 		r.Problems = append(r.Problems, "the fault could not be made: "+err.Error())
+	}
+	leaks, err := w.leaks()
+	if r.Problems = append(r.Problems, leaks...); err != nil {
+		r.Problems = append(r.Problems, err.Error())
 	}
 	samples := w.Load.Since(began)
 	r.Summary = Summarize(samples)

@@ -55,9 +55,10 @@ type World struct {
 	Rights    *Rights
 
 	sockets  []*sockets
-	problems []string // of the fault that is tried
-	extra    int      // processes beside those of the size, until the fault is over
-	base     map[*Process]rest
+	problems []string          // of the fault that is tried
+	extra    int               // processes beside those of the size, until the fault is over
+	base     map[*Process]rest // what was seen first
+	rests    int               // how often it was looked
 	clients  []Client
 	started  int
 	closers  []func()
@@ -104,10 +105,14 @@ func NewWorld(seed uint64, size Size) (w *World, err error) {
 		}
 		w.Processes = append(w.Processes, p)
 	}
-	w.Load = NewLoad(w.Judge, w.choose)
+	w.Load = NewLoad(w.Judge, w.clients)
 	w.Load.Rate = size.Rate
 	w.Load.Send(w.Processes...)
-	return w, w.warmUp()
+	if err := w.touchAll(); err != nil {
+		return w, err
+	}
+	w.Load.Start(w.Seed)
+	return w, nil
 }
 
 // startPair starts a server and its standby.
@@ -227,21 +232,14 @@ func (w *World) registerOne(ctx context.Context, tx *hostdb.Tx, t *Tenant) error
 // HostURL names every host of the host database.
 func (w *World) HostURL() string { return w.Host.SuperURL("host") }
 
-// choose picks who asks: half of the requests are of those whose rights may change.
-func (w *World) choose(r *rand.Rand) Client {
-	if r.IntN(2) == 0 && w.Rights != nil && len(w.Rights.Volatile) > 0 {
-		return w.Rights.Volatile[r.IntN(len(w.Rights.Volatile))]
-	}
-	return w.clients[r.IntN(len(w.clients))]
-}
-
 // PerProcess is how many connections a process may have to each server.
 func (w *World) PerProcess() int { return w.Budget / w.Size.Processes }
 
 // StartProcess starts a process, which nobody asks yet.
 func (w *World) StartProcess(args ...string) (*Process, error) {
 	args = append([]string{"-max-conns", fmt.Sprint(w.PerProcess()), "-sqlite-dir", filepath.Join(w.Dir, "tenants")}, append(w.Args, args...)...)
-	p, err := NewProcess(w.Dir, fmt.Sprintf("process-%d", w.started), w.HostURL(), args...)
+	name := fmt.Sprintf("process-%d", w.started)
+	p, err := NewProcess(w.Dir, name, w.HostURL()+"&application_name="+name, args...)
 	w.started++
 	if err != nil {
 		return nil, err
@@ -278,19 +276,6 @@ func (w *World) Of(p *Pair) (list []*Tenant) {
 		}
 	}
 	return list
-}
-
-// warmUp has every process asked once for every tenant, so that what they hold at rest can be compared, and begins the load.
-func (w *World) warmUp() error {
-	for _, p := range w.Processes {
-		for _, t := range w.Tenants {
-			if s := w.Load.Ask(context.Background(), p, "me", t.Clients[0], ""); !s.OK() {
-				return fmt.Errorf("%s can't serve %s: %s %s", p.Name, t.Slug, s.What(), s.Cause)
-			}
-		}
-	}
-	w.Load.Start(w.Seed)
-	return nil
 }
 
 // Hammer asks for some tenants all the time, in turn for reads and writes. The function ends it.
