@@ -76,12 +76,12 @@ func exhausted(w *rig.World, t *rig.Trial) error {
 	t.Spares = elsewhere(last(w))
 	taken := 0
 	var free []func()
-	for range 4 {
-		n, f := rig.Occupy(s, 100)
-		taken, free = taken+n, append(free, f)
+	for range 8 { // the product loses what it has, and both want what becomes free
 		if err := s.Exec("postgres", terminateProduct); err != nil {
 			return err
 		}
+		n, f := rig.Occupy(s, 100)
+		taken, free = taken+n, append(free, f)
 	}
 	pause(2 * time.Second)
 	for _, f := range free {

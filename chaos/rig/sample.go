@@ -42,7 +42,7 @@ func (s *Sample) Failed() bool { return !s.OK() && !s.Denied() }
 // What tells failures apart.
 func (s *Sample) What() string {
 	if s.Status == 0 {
-		return "no response: " + Short(s.Cause)
+		return "no response"
 	}
 	return strings.TrimSpace(fmt.Sprintf("%d %s", s.Status, s.Code))
 }
