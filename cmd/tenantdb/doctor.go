@@ -27,7 +27,10 @@ type doctorCmd struct {
 func (*doctorCmd) Help() string {
 	return `It changes nothing. It exits with 1 if something is wrong with the host database or the sum of connections, with 2 if only tenants are
 concerned: a database that isn't there or doesn't answer, a tenant without an active owner. Databases that look like tenants' and have no
-row in the catalog are noted: after the host database was restored from a backup they are tenants that are newer than it. A risk is
+row in the catalog are noted: after the host database was restored from a backup they are tenants that are newer than it. A PostgreSQL server that URLs name in two ways, as by its
+name and by its address, is wrong: a process counts the connections to each name by itself. Two names are one server where the identifier of
+its data (pg_control_system) and the moment it started are the same; where a role may not read the identifier, the moment decides. A pooler
+beside the server that it stands before is noted. A risk is
 something that works and is less safe than it could be, such as tenants that share a role. Neither changes the exit code.`
 }
 
@@ -72,6 +75,7 @@ func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error 
 	if err := d.catalog(ctx); err != nil {
 		return err
 	}
+	d.names()
 	d.connections()
 	d.judgeRoles()
 	if err := printList(s, findingColumns, each(d.findings)); err != nil {
@@ -89,7 +93,7 @@ type doctor struct {
 	findings []finding
 	sick     int                    // tenants with something wrong
 	missing  map[string]bool        // tenants whose database isn't there
-	servers  map[string]*serverLoad // by host:port
+	servers  map[string]*serverLoad // by the names that pools know them by
 	roles    map[serverRole]int     // how many databases each role connects to, the host's included
 	exposed  int                    // tenants' databases to which every role may connect
 }
@@ -145,14 +149,19 @@ func (d *doctor) hostServer(ctx context.Context) {
 	}
 	after := d.s.env.now()
 	d.clock(before, after, theirs)
-	load := &serverLoad{host: true}
-	if err := load.read(conn.QueryRow(ctx, limitsQuery).Scan); err != nil {
+	address, err := dburl.Parse(d.host.URI())
+	if err != nil {
 		d.add("connections", wrong, "the host database's server: %v", err)
 		return
 	}
-	server := serverOf(hostdb.Secret(d.host.URI()))
-	d.servers[server] = load
-	d.hostAccess(ctx, conn, server)
+	asked, err := askServer(ctx, conn)
+	if err != nil {
+		d.add("connections", wrong, "the host database's server: %v", err)
+		return
+	}
+	load, _ := d.load(address)
+	load.host, load.answer = true, asked
+	d.hostAccess(ctx, conn, address.Server())
 }
 
 // clock judges the server's clock, which was read between two moments of ours.

@@ -6,8 +6,6 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/tenantdb/tenantdb"
 )
 
 // serverRole is a role of a server.
@@ -33,7 +31,7 @@ func (d *doctor) hostAccess(ctx context.Context, conn *pgx.Conn, server string) 
 }
 
 // countRole notes as which role a tenant's database is used.
-func (d *doctor) countRole(ctx context.Context, mu *sync.Mutex, server string, db *tenantdb.PGX) error {
+func (d *doctor) countRole(ctx context.Context, mu *sync.Mutex, server string, db *pgx.Conn) error {
 	role := serverRole{server: server}
 	var public bool
 	if err := db.QueryRow(ctx, roleQuery).Scan(&role.name, &public); err != nil {
@@ -54,8 +52,12 @@ func (d *doctor) judgeRoles() {
 		d.add("roles", fine, "SQLite has none")
 		return
 	}
+	roles := make(map[serverRole]int) // whatever name their server goes by
+	for role, databases := range d.roles {
+		roles[serverRole{d.primaryName(role.server), role.name}] += databases
+	}
 	all, sharing, shared := 0, 0, 0
-	for _, databases := range d.roles {
+	for _, databases := range roles {
 		all += databases
 		if databases > 1 {
 			sharing += databases

@@ -13,37 +13,17 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// limitsQuery asks a server for its connections: all, those kept for superusers and the like, those in use.
-const limitsQuery = `SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int +
-	coalesce(current_setting('reserved_connections', true), '0')::int, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')`
-
 // stuckAfter is when a tenant that is being provisioned counts as left behind.
 const stuckAfter = time.Hour
 
-// serverLoad is a PostgreSQL server, and what uses it.
-type serverLoad struct {
-	host             bool // the host database is on it
-	tenants          int
-	most, kept, used int
+// location is where a tenant's database is: two tenants with one are found by it.
+type location struct {
+	server   string // "" for a file
+	database string // or the file; "" where the db_url can't be read
 }
 
-// read reads the server's limits by the Scan of limitsQuery's row.
-func (l *serverLoad) read(scan func(dest ...any) error) error {
-	return scan(&l.most, &l.kept, &l.used)
-}
-
-// serverOf names the server of a PostgreSQL URL as pools do: its first host and port. Others have none.
-func serverOf(url hostdb.Secret) string {
-	address, err := dburl.Parse(url.Reveal())
-	if err != nil {
-		return ""
-	}
-	return address.Server()
-}
-
-// databaseOf names a tenant's database, whatever its URL's user and parameters, so that two tenants with one are found; "" where the URL
-// can't be read.
-func (d *doctor) databaseOf(url hostdb.Secret) string {
+// locationOf reads a db_url, whatever its user and parameters.
+func (d *doctor) locationOf(url hostdb.Secret) location {
 	if path, ok := dburl.File(url.Reveal()); ok {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(d.s.flags.TenantsDir, path)
@@ -52,43 +32,34 @@ func (d *doctor) databaseOf(url hostdb.Secret) string {
 			path = whole
 		}
 		path, _ = filepath.Abs(path)
-		return path
+		return location{"", path}
 	}
 	address, err := dburl.Parse(url.Reveal())
 	if err != nil {
-		return ""
+		return location{}
 	}
-	return address.Server() + "/" + address.Database()
+	return location{address.Server(), address.Database()}
 }
 
 // catalog tries every tenant, several at once.
 func (d *doctor) catalog(ctx context.Context) error {
-	var mu sync.Mutex                 // guards what follows, and d
-	owners := make(map[string]string) // of databases
-	counts, places := make(map[string]int), make(chan struct{}, d.cmd.Parallel)
+	var mu sync.Mutex // guards d
+	counts, turns := make(map[string]int), make(chan struct{}, d.cmd.Parallel)
+	var tenants []*hostdb.TenantCatalog // whose databases are compared
 	var running sync.WaitGroup
 	defer running.Wait()
 	for tenant, err := range d.host.Tenants.All(ctx) {
 		if err != nil {
 			return err
 		}
-		mu.Lock()
 		counts[tenant.Status]++
-		mu.Unlock()
 		if tenant.Status == hostdb.TenantDropped {
 			continue
 		}
-		mu.Lock()
-		database := d.databaseOf(tenant.DBURL)
-		if owner := owners[database]; owner != "" && database != "" {
-			d.sick++
-			d.add("tenant "+nameOf(tenant), wrong, "its db_url is the database of tenant %s: give each a database of its own", owner)
-		}
-		owners[database] = nameOf(tenant)
-		mu.Unlock()
-		places <- struct{}{}
+		tenants = append(tenants, tenant)
+		turns <- struct{}{}
 		running.Go(func() {
-			defer func() { <-places }()
+			defer func() { <-turns }()
 			problem := d.examine(ctx, &mu, tenant)
 			mu.Lock()
 			defer mu.Unlock()
@@ -99,6 +70,17 @@ func (d *doctor) catalog(ctx context.Context) error {
 		})
 	}
 	running.Wait()
+	d.join()
+	owners := make(map[location]string)
+	for _, tenant := range tenants {
+		at := d.locationOf(tenant.DBURL)
+		at.server = d.primaryName(at.server)
+		if owner := owners[at]; owner != "" && at.database != "" {
+			d.sick++
+			d.add("tenant "+nameOf(tenant), wrong, "its db_url is the database of tenant %s: give each a database of its own", owner)
+		}
+		owners[at] = nameOf(tenant)
+	}
 	summary := ""
 	for _, status := range slices.Sorted(maps.Keys(counts)) {
 		summary += fmt.Sprintf("%d %s, ", counts[status], status)
@@ -149,53 +131,31 @@ func (d *doctor) reach(ctx context.Context, mu *sync.Mutex, tenant *hostdb.Tenan
 	if lease.PG() == nil {
 		return nil
 	}
-	name := serverOf(tenant.DBURL)
-	if err := d.countRole(ctx, mu, name, lease.PG()); err != nil {
+	conn, err := lease.PG().Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	address, err := dburl.Parse(tenant.DBURL.Reveal())
+	if err != nil {
+		return err
+	}
+	if err := d.countRole(ctx, mu, address.Server(), conn.Conn()); err != nil {
 		return err
 	}
 	mu.Lock()
-	load := d.servers[name]
-	first := load == nil
-	if first {
-		load = &serverLoad{}
-		d.servers[name] = load
-	}
+	load, first := d.load(address)
 	load.tenants++
 	mu.Unlock()
 	if !first {
 		return nil
 	}
-	var asked serverLoad
-	if err := asked.read(lease.DB().QueryRowContext(ctx, limitsQuery).Scan); err != nil {
+	asked, err := askServer(ctx, conn.Conn())
+	if err != nil {
 		return err
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	load.most, load.kept, load.used = asked.most, asked.kept, asked.used
+	load.answer = asked
 	return nil
-}
-
-// connections adds up what each server may be asked for, and compares it with what it has.
-func (d *doctor) connections() {
-	for _, name := range slices.Sorted(maps.Keys(d.servers)) {
-		load := d.servers[name]
-		app, operator := 0, 0 // of each process of the product; of each run of this program
-		if load.tenants > 0 {
-			app, operator = d.cmd.Budget, d.s.flags.MaxConns
-		}
-		if load.host {
-			app, operator = app+d.cmd.HostBudget, operator+hostConns
-		}
-		// A command of the operator's and a migration run at once; provisioning takes one connection of its own.
-		need, have := d.cmd.Replicas*app+2*operator+1, load.most-load.kept
-		status := fine
-		if need > have {
-			status = wrong
-		}
-		d.add("connections", status, "%s: %d×%d for the product + %d for a command + %d for a migration + 1 to provision = %d; "+
-			"it has %d - %d reserved = %d, %d in use now", name, d.cmd.Replicas, app, operator, operator, need, load.most, load.kept, have, load.used)
-	}
-	if len(d.servers) == 0 {
-		d.add("connections", fine, "SQLite needs none")
-	}
 }

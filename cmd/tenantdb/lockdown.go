@@ -151,7 +151,7 @@ func (c *hostdbLockdownCmd) grantees(ctx context.Context, s *session, tx pgx.Tx)
 		if err != nil {
 			return nil, fmt.Errorf("TENANTDB_SERVER_URL: %w", err)
 		}
-		if address.Server() == serverOf(hostdb.Secret(tx.Conn().Config().ConnString())) {
+		if here, err := dburl.Parse(tx.Conn().Config().ConnString()); err == nil && here.Server() == address.Server() {
 			roles = append(roles, address.User())
 		}
 	}
