@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Hang stops the server's processes where they are, as a machine that hangs would: connections are accepted by the kernel, and nothing
@@ -51,10 +52,16 @@ func (s *Server) Crash() {
 	_ = syscall.Kill(postmaster, syscall.SIGSTOP) // so that no child is made meanwhile, and none is told to write
 	for !hasState(postmaster, "T") {
 	}
-	for _, pid := range children(postmaster) {
+	orphans := children(postmaster)
+	for _, pid := range orphans {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	s.signal(syscall.SIGKILL)
+	for _, pid := range orphans { // the server can't start again while one of them has its shared memory
+		for !hasState(pid, "Z") {
+			<-time.After(time.Millisecond)
+		}
+	}
 }
 
 // children returns a process's children.

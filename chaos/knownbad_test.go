@@ -1,0 +1,49 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tenantdb/tenantdb/chaos/judge"
+	"github.com/tenantdb/tenantdb/chaos/rig"
+)
+
+// The judge is worth something only where it notices what is known to be bad.
+
+func TestTheJudgeReportsWritesThatAServerLoses(t *testing.T) {
+	t.Parallel()
+	w, err := rig.NewWorld(1, rig.Size{Servers: 1, Tenants: 5, Processes: 1, Budget: 8, Rate: 200, Dir: t.TempDir(), NoStandbys: true,
+		Settings: []string{"synchronous_commit=off", "wal_writer_delay=10s", "bgwriter_lru_maxpages=0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r := w.Try(rig.Fault{Name: "a server that acknowledges what it hasn't written crashes", Settle: 2 * time.Second,
+		Do: func(w *rig.World, t *rig.Trial) error {
+			<-time.After(2 * time.Second)
+			w.Pairs[0].Primary().Crash()
+			defer t.Mended()
+			return w.Pairs[0].Primary().Start()
+		}})
+	t.Logf("%d lost of %d that were served", r.Lost, r.Summary.Served)
+	if r.Lost == 0 || r.Report.Count(judge.MissingWrite) != r.Lost {
+		t.Errorf("%d writes are lost, and %d verdicts say so; %q", r.Lost, r.Report.Count(judge.MissingWrite), r.Problems)
+	}
+}
+
+func TestTheJudgeReportsThatRevokedMembersAreLetIn(t *testing.T) {
+	t.Parallel()
+	w, err := rig.NewWorld(1, rig.Size{Servers: 1, Tenants: 20, Processes: 1, Budget: 8, Rate: 60, Dir: t.TempDir(), NoStandbys: true,
+		Args: []string{"-poll", "1h", "-no-notify", "-stale", "1h", "-stale-if-down", "1h", "-age", "1h"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	w.ChangeRights(250 * time.Millisecond) // each right every 6 s or so, so that some stay revoked for longer than the bound
+	<-time.After(rig.Bound + 4*time.Second)
+	report := w.Judge.Take()
+	t.Logf("%d of %d let in too late, the latest %v after the commit", report.Count(judge.LateAllow), report.Judged, report.LatestAllow)
+	if report.Count(judge.LateAllow) == 0 {
+		t.Error("a product without a feed is not noticed")
+	}
+}
