@@ -16,6 +16,7 @@ import (
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // PoolConfig describes a Pool. Every zero value is safe.
@@ -41,8 +42,14 @@ type PoolConfig struct {
 	//	= MaxConns, for all processes together                                    80
 	//
 	// and set Replicas to the processes that there may be at once: in a rolling deployment the old and the new ones.
+	//
+	// A db_url that names several hosts, of which one serves, is one server to the budget, whatever the order
+	// of the hosts: none of them sees more connections than the budget, also while one takes over from
+	// another. Name the same hosts in each db_url of a server; a host that db_urls with other hosts name,
+	// too, has a budget for each such list.
 	MaxConns int
-	// Budgets overrides MaxConns for the servers that it names as db_url does, by host:port of its first host.
+	// Budgets overrides MaxConns for the servers that it names, by host:port, or host:port,host:port of all
+	// hosts.
 	Budgets map[string]int
 	// MaxConnsPerTenant is how many of them one tenant may have, however many requests it makes. Default: a quarter of the
 	// budget, at least 2.
@@ -118,6 +125,7 @@ type Pool struct {
 	cfg    PoolConfig
 	sqlite *sqliteFiles
 	pg     *pgPool
+	hosts  *pghosts.Hosts
 	roles  roles
 
 	host    atomic.Pointer[hostdb.DB] // of the Middlewares; nil without one
@@ -157,14 +165,14 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		return nil, fmt.Errorf("tenantdb: PoolConfig.MaxConns: %d connections for %d replicas leave some without one", cfg.MaxConns, cfg.Replicas)
 	}
 	for server, budget := range cfg.Budgets {
-		if _, port, err := net.SplitHostPort(server); err != nil || port == "" || budget < cfg.Replicas {
+		if !isServer(server) || budget < cfg.Replicas {
 			return nil, fmt.Errorf("tenantdb: PoolConfig.Budgets: %q: %d: give a host:port at least a connection for each replica", server, budget)
 		}
 	}
 	if dir, err := filepath.Abs(cfg.SQLiteDir); err == nil { // whatever becomes of the working directory
 		cfg.SQLiteDir = dir
 	}
-	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]chan struct{})}
+	p := &Pool{cfg: cfg, hosts: pghosts.New(), tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]chan struct{})}
 	p.all.of = func(t *tenantDB) *place { return &t.place }
 	p.open.of = func(t *tenantDB) *place { return &t.engine.(*sqliteDB).place }
 	p.sqlite = newSQLiteFiles(cfg, p.closeIdleFile)
@@ -173,6 +181,23 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		return nil, fmt.Errorf("tenantdb: PoolConfig: %w", err)
 	}
 	return p, nil
+}
+
+// isServer reports whether a key of PoolConfig.Budgets names a server.
+func isServer(name string) bool {
+	for host := range strings.SplitSeq(name, ",") {
+		if _, port, err := net.SplitHostPort(host); err != nil || port == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// sortedHosts names a server as pghosts.Server does.
+func sortedHosts(name string) string {
+	hosts := strings.Split(name, ",")
+	slices.Sort(hosts)
+	return strings.Join(hosts, ",")
 }
 
 // Format implements fmt.Formatter: a pool is printed by name, since what it holds is secret and changes.

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // databaseDropped is the one of PostgreSQL's conditions 57P.. that is not about the server.
@@ -17,30 +18,36 @@ const databaseDropped = "57P04"
 
 // classifyPG tells whose fault a failed dial is. The server's are those that every tenant would meet: the network, a server that doesn't
 // answer in time, and its own word that it starts or stops. Whatever else fails is up to the tenant's db_url: a password, a certificate,
-// a database, an attribute that the server lacks. pgx tries each host, with TLS and without, and returns what every attempt met.
+// a database, an attribute that the server lacks. Each host is tried, with TLS and without, and err is what
+// every attempt met. Where one of several hosts answers and doesn't serve it may be promoted soon, or the
+// tenant's target_session_attrs asks for what isn't there: only the tenant waits, and not for long.
 func classifyPG(err error) keyedpool.Fault {
 	if errors.Is(err, errTenantFull) {
 		return keyedpool.TenantFull
 	}
-	unreachable := true
+	unreachable, away := true, false
 	for _, attempt := range attempts(err) {
 		var pgErr *pgconn.PgError
-		if !errors.As(attempt, &pgErr) {
-			unreachable = unreachable && isNetwork(attempt)
-			continue
-		}
 		switch {
+		case errors.Is(attempt, pghosts.ErrUnfit):
+			away = true
+		case !errors.As(attempt, &pgErr):
+			unreachable = unreachable && isNetwork(attempt)
 		case pgErr.Code == tooManyConnections:
 			return keyedpool.Backpressure
 		case strings.HasPrefix(pgErr.Code, "57P") && pgErr.Code != databaseDropped:
 			return keyedpool.ServerFault
+		default:
+			unreachable = false
 		}
-		unreachable = false
 	}
-	if unreachable {
-		return keyedpool.ServerFault
+	switch {
+	case !unreachable:
+		return keyedpool.TenantFault
+	case away:
+		return keyedpool.TenantAway
 	}
-	return keyedpool.TenantFault
+	return keyedpool.ServerFault
 }
 
 // attempts returns the errors that an error joins.

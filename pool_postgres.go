@@ -19,6 +19,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // The pool of PostgreSQL connections: its target is a tenant's db_url, its connection pgx's for database/sql, which is a native one
@@ -34,6 +35,7 @@ type pooledConn struct {
 	*stdlib.Conn
 	socket      *awaitedConn
 	session     *session
+	standing    pghosts.Standing
 	guard       *pgGuard
 	resetAlways bool
 	asked       time.Duration // when it was last known to answer, since start
@@ -48,7 +50,7 @@ const serverPatience = 2 * time.Second
 func (p *Pool) newPGPool() (*pgPool, error) {
 	budgets := make(map[string]int)
 	for server, budget := range p.cfg.Budgets {
-		budgets[server] = budget / p.cfg.Replicas
+		budgets[sortedHosts(server)] = budget / p.cfg.Replicas
 	}
 	return keyedpool.New(keyedpool.Config[hostdb.Secret, *pooledConn]{
 		Dial:           p.dialPG,
@@ -75,7 +77,7 @@ func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (
 	}
 	role := address.Server() + " " + address.User()
 	p.roles.count(role, tenantID, 1)
-	conn, err := connectPG(ctx, address.Config(), p.cfg.ResetAlways)
+	conn, err := p.connectPG(ctx, address)
 	if err == nil {
 		conn.closed = func() { p.roles.count(role, tenantID, -1) }
 		return conn, nil
@@ -100,7 +102,7 @@ func parsePG(url hostdb.Secret) (*dburl.URL, error) {
 	return address, nil
 }
 
-// pgServer names the server of a db_url: its first host and port.
+// pgServer names the server of a db_url.
 func pgServer(url hostdb.Secret) (string, error) {
 	address, err := parsePG(url)
 	if err != nil {
@@ -109,9 +111,33 @@ func pgServer(url hostdb.Secret) (string, error) {
 	return address.Server(), nil
 }
 
-// connectPG opens a connection. A query whose context ends is cancelled on the server, and the connection lives on.
-func connectPG(ctx context.Context, cfg *pgx.ConnConfig, resetAlways bool) (*pooledConn, error) {
-	pooled := &pooledConn{guard: new(pgGuard), resetAlways: resetAlways, asked: time.Since(start)}
+// connectPG opens a connection to the host that serves. Where there are several it may have a socket to each
+// for a moment, and never two to one. The connection's close waits for the end of all, so that no host sees
+// more sockets than the budget has places.
+func (p *Pool) connectPG(ctx context.Context, address *dburl.URL) (*pooledConn, error) {
+	cfg := address.Config()
+	if !pghosts.Several(cfg) {
+		return p.connectHost(ctx, cfg)
+	}
+	if !address.Has("target_session_attrs") { // any that answers would do, and a standby might win
+		pghosts.WantPrimary(cfg)
+	}
+	conn, standing, err := pghosts.Connect(ctx, p.hosts, cfg, p.connectHost, func(late *pooledConn) {
+		ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
+		defer cancel()
+		_ = closePG(ctx, late)
+	})
+	if err != nil {
+		return nil, err
+	}
+	conn.standing = standing
+	return conn, nil
+}
+
+// connectHost opens a connection to one host. A query whose context ends is cancelled on the server, and the
+// connection lives on.
+func (p *Pool) connectHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, error) {
+	pooled := &pooledConn{guard: new(pgGuard), resetAlways: p.cfg.ResetAlways, asked: time.Since(start), closed: func() {}}
 	cfg.Tracer = pooled.guard
 	var dialed atomic.Bool // what is dialed from then on cancels queries
 	dial := cfg.DialFunc
@@ -120,7 +146,9 @@ func connectPG(ctx context.Context, cfg *pgx.ConnConfig, resetAlways bool) (*poo
 		if err != nil || dialed.Load() {
 			return conn, err
 		}
-		return &awaitedConn{Conn: conn, closed: make(chan struct{}), peeker: newPeeker(conn)}, nil
+		awaited := &awaitedConn{Conn: conn, closed: make(chan struct{}), peeker: newPeeker(conn)}
+		awaited.patience.Store(int64(serverPatience))
+		return awaited, nil
 	}
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		pooled.session = &session{r: r, w: w} // one for each address that is tried
@@ -132,7 +160,7 @@ func connectPG(ctx context.Context, cfg *pgx.ConnConfig, resetAlways bool) (*poo
 		return fatal(c, err)
 	}
 	cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
-		return &canceller{conn: c, session: pooled.session}
+		return &canceller{conn: c, of: pooled}
 	}
 	conn, err := stdlib.GetConnector(*cfg).Connect(ctx)
 	if err != nil {
@@ -152,8 +180,11 @@ func connectPG(ctx context.Context, cfg *pgx.ConnConfig, resetAlways bool) (*poo
 // so it is told to cancel it.
 func closePG(ctx context.Context, conn *pooledConn) error {
 	defer conn.closed()
+	if conn.standing.Outdated() {
+		conn.socket.patience.Store(int64(pghosts.Patience))
+	}
 	if conn.abandoned.Load() {
-		ctx, cancel := context.WithTimeout(ctx, serverPatience)
+		ctx, cancel := context.WithTimeout(ctx, conn.patience())
 		defer cancel()
 		cancelled := make(chan struct{})
 		go func() {
@@ -167,10 +198,19 @@ func closePG(ctx context.Context, conn *pooledConn) error {
 	}
 	select {
 	case <-conn.socket.closed:
-		return conn.socket.unconfirmed
+		return errors.Join(conn.socket.unconfirmed, conn.standing.Alone(ctx))
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// patience is how long the server may take to answer. One that another server has taken over from may hang,
+// and holds places up.
+func (c *pooledConn) patience() time.Duration {
+	if c.standing.Outdated() {
+		return pghosts.Patience
+	}
+	return serverPatience
 }
 
 // awaitedConn is a socket whose Close waits until the other side has closed too: a server that hasn't noticed the end yet still
@@ -180,7 +220,8 @@ type awaitedConn struct {
 	peeker      *peeker
 	once        sync.Once
 	closed      chan struct{}
-	unconfirmed error // set before closed closes
+	unconfirmed error        // set before closed closes
+	patience    atomic.Int64 // of Close, in nanoseconds
 
 	mu     sync.Mutex // held while a deadline is set
 	ending atomic.Bool
@@ -226,7 +267,7 @@ func (c *awaitedConn) Close() error {
 		defer close(c.closed)
 		c.mu.Lock()
 		c.ending.Store(true)
-		_ = c.Conn.SetDeadline(time.Now().Add(serverPatience))
+		_ = c.Conn.SetDeadline(time.Now().Add(time.Duration(c.patience.Load())))
 		c.mu.Unlock()
 		if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
@@ -297,7 +338,7 @@ const (
 // ready reports whether the connection is of use, as far as it knows itself.
 func (c *pooledConn) ready() bool {
 	pg := c.Conn.Conn().PgConn()
-	return !pg.IsClosed() && pg.TxStatus() == 'I'
+	return !pg.IsClosed() && pg.TxStatus() == 'I' && !c.standing.Outdated()
 }
 
 // answers reports whether the server is still there, as far as that is known; where it has to be asked, within some patience. now is
@@ -373,7 +414,11 @@ func (p *PGX) alive(ctx context.Context, owner *keyedpool.Owner, conn pgConn, no
 	if sooner, ok := ctx.Deadline(); ok && sooner.Before(until) {
 		until = sooner
 	}
-	if conn.Value().answers(now, until, serverPatience) {
+	patience := serverPatience
+	if conn.Value().standing.Several() { // leave the time to reach another
+		patience = pghosts.Patience
+	}
+	if conn.Value().answers(now, until, patience) {
 		return conn, nil
 	}
 	bounded, cancel := context.WithDeadline(ctx, until)

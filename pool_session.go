@@ -165,7 +165,7 @@ const resetSession = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; 
 // clean makes a connection fit for its next borrower; false where it isn't.
 func (c *pooledConn) clean() bool {
 	pg, s := c.Conn.Conn().PgConn(), c.session
-	if pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' || s.spoiled || s.unsure {
+	if !c.ready() || pg.IsBusy() || s.spoiled || s.unsure {
 		return false
 	}
 	if s.readOnly && c.onStandby() {
@@ -207,19 +207,19 @@ func (c *pooledConn) reset(ctx context.Context) bool {
 // waits until the server has taken the request in: after that, the next query can't be hit. Where no query runs, as while somebody waits
 // for a notification, nothing would answer: the wait just ends.
 type canceller struct {
-	conn    *pgconn.PgConn
-	session *session
-	done    chan error
+	conn *pgconn.PgConn
+	of   *pooledConn
+	done chan error
 }
 
 // HandleCancel implements ctxwatch.Handler.
 func (h *canceller) HandleCancel(context.Context) {
 	h.done = nil
-	if h.session.pending.Load() == 0 {
+	if h.of.session.pending.Load() == 0 {
 		_ = h.conn.Conn().SetDeadline(time.Now())
 		return
 	}
-	deadline := time.Now().Add(serverPatience)
+	deadline := time.Now().Add(h.of.patience())
 	_ = h.conn.Conn().SetDeadline(deadline)
 	h.done = make(chan error, 1)
 	go func() {
@@ -232,8 +232,8 @@ func (h *canceller) HandleCancel(context.Context) {
 // HandleUnwatchAfterCancel implements ctxwatch.Handler.
 func (h *canceller) HandleUnwatchAfterCancel() {
 	if h.done != nil {
-		h.session.late = true
-		h.session.unsure = <-h.done != nil || h.session.unsure
+		h.of.session.late = true
+		h.of.session.unsure = <-h.done != nil || h.of.session.unsure
 	}
 	_ = h.conn.Conn().SetDeadline(time.Time{})
 }

@@ -23,7 +23,8 @@ type Waits = [14]uint64
 
 // ServerStats are the figures of a PostgreSQL server.
 type ServerStats struct {
-	// Server is its host:port.
+	// Server is its host:port; where db_url names several hosts, those of all, sorted, with commas between
+	// them.
 	Server string
 	// Budget is how many connections it may have; Opening, Idle, Leased and Closing are what takes them.
 	Budget, Opening, Idle, Leased, Closing int

@@ -143,8 +143,13 @@ func hostPort(host string, port uint16) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// Server names the server for those who count its connections: by the first host and its port.
-func (u *URL) Server() string { return hostPort(u.config.Host, u.config.Port) }
+// Server names the server for those who count its connections: by its hosts and their ports, sorted, with
+// commas between them. Their order says only which is tried first.
+func (u *URL) Server() string {
+	hosts := u.Hosts()
+	slices.Sort(hosts)
+	return strings.Join(hosts, ",")
+}
 
 // Database is the name of the database, "" where it is to be the user's.
 func (u *URL) Database() string { return u.config.Database }

@@ -85,6 +85,9 @@ const (
 	Backpressure
 	// TenantFull: the server has no place for this tenant, whatever it has for others. Its dials pause, and those in its line wait.
 	TenantFull
+	// TenantAway: none of the servers that the tenant may use serves now. Its dials pause for ServerRetry at
+	// most.
+	TenantAway
 )
 
 // withDefaults returns the configuration with every zero value replaced, or what is wrong with it.

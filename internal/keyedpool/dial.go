@@ -96,9 +96,13 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 		return
 	}
 	switch fault {
-	case TenantFault, TenantFull:
+	case TenantFault, TenantFull, TenantAway:
 		s.breaker.answered()
-		db.backoff.fail(now, cfg.BackoffMin, cfg.BackoffMax, err)
+		most := cfg.BackoffMax
+		if fault == TenantAway {
+			most = cfg.ServerRetry
+		}
+		db.backoff.fail(now, cfg.BackoffMin, most, err)
 		if db.backoff.full = fault == TenantFull; db.backoff.full { // those who wait for room are to see it before their time is over
 			db.backoff.until = min(db.backoff.until, now+cfg.AcquireTimeout/4)
 		}

@@ -201,6 +201,33 @@ func TestLateFailuresDoNotLengthenTheBreakersPause(t *testing.T) {
 	}
 }
 
+// TestATenantThatIsAwayIsTriedSoon: its pauses grow to ServerRetry and no further, and its server's other
+// tenants don't notice.
+func TestATenantThatIsAwayIsTriedSoon(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.failing(func(tenant, _ string) error {
+			if tenant == "a" {
+				return errTenantAway
+			}
+			return nil
+		})
+		lease := r.lease("a")
+		for i, most := 0, 100*time.Millisecond; i < 8; i, most = i+1, min(2*most, time.Second) {
+			_, err := lease.Acquire(r.t.Context(), nil)
+			if e := r.reason(err, ErrTenantUnavailable); e.RetryAfter < most/2 || e.RetryAfter > most {
+				r.t.Fatalf("failure %d: RetryAfter %v, want %v to %v", i+1, e.RetryAfter, most/2, most)
+			} else {
+				time.Sleep(e.RetryAfter)
+			}
+			r.use("b")
+		}
+		if st := r.server(); st.Breaker != BreakerClosed {
+			t.Errorf("%+v", st)
+		}
+		lease.Release()
+	})
+}
+
 func TestBackpressureMakesDialsWaitAndNobodyFail(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errServerFull))

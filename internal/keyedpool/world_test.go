@@ -32,6 +32,7 @@ var (
 	errTenantBroken = errors.New("tenant broken")
 	errServerFull   = errors.New("server full")
 	errTenantFull   = errors.New("no place for this tenant")
+	errTenantAway   = errors.New("nobody serves this tenant")
 	errUnconfirmed  = errors.New("close not confirmed")
 	errInvalid      = errors.New("target not valid")
 )
@@ -45,6 +46,8 @@ func classify(err error) Fault {
 		return Backpressure
 	case errors.Is(err, errTenantFull):
 		return TenantFull
+	case errors.Is(err, errTenantAway):
+		return TenantAway
 	}
 	return ServerFault
 }

@@ -4,17 +4,34 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// ErrUnfit is matched by the failure of an attempt at a host that answers and doesn't serve:
+// target_session_attrs asks for another kind of server, or a standby has taken over from it.
+var ErrUnfit = errors.New("the host doesn't serve")
+
+// unfit is an error that matches ErrUnfit.
+type unfit struct{ error }
+
+// Is implements what errors.Is looks for.
+func (unfit) Is(target error) bool { return target == ErrUnfit }
+
+// Unwrap returns the reason.
+func (u unfit) Unwrap() error { return u.error }
+
 // Connect opens a connection to the host that serves. open connects by a config that names one host; it is called from several
-// goroutines at once. close ends a connection that came too late. The config's ConnectTimeout bounds the attempt at each host, and
-// ctx all of them.
+// goroutines at once, but for one host only when its last call for that has returned. close ends a connection
+// that came too late. The config's ConnectTimeout bounds the attempt at each host, and ctx all of them.
 //
 // While a host doesn't answer, those that have failed are tried again: one may be promoted meanwhile.
+//
+// When Connect fails every call has returned. When it succeeds attempts that were outrun may still be ending:
+// see [Standing.Alone].
 func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig, open func(context.Context, *pgx.ConnConfig) (C, error),
 	close func(C)) (C, Standing, error) {
 	hosts := split(cfg)
@@ -23,7 +40,19 @@ func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig, open fun
 	if len(hosts) == 1 {
 		return r.serving(r.attempt(ctx, 0, true))
 	}
-	return r.run(ctx, h)
+	ctx, cancel := context.WithCancel(ctx)
+	conn, standing, err := r.run(ctx, h)
+	cancel()
+	if err != nil {
+		r.attempts.Wait()
+		return conn, standing, err
+	}
+	if r.running > 0 {
+		ended := make(chan struct{})
+		standing.alone = ended
+		h.running.Go(func() { r.wait(ended) })
+	}
+	return conn, standing, nil
 }
 
 // race is a Connect under way.
@@ -38,6 +67,7 @@ type race[C any] struct {
 	unloved  []bool  // those that target_session_attrs takes only where there is no better one
 	errs     []error // why each failed
 	outcomes chan outcome[C]
+	attempts sync.WaitGroup
 }
 
 // outcome is what came of an attempt.
@@ -48,9 +78,13 @@ type outcome[C any] struct {
 	err  error
 }
 
+// wait waits for all attempts.
+func (r *race[C]) wait(ended chan<- struct{}) {
+	r.attempts.Wait()
+	close(ended)
+}
+
 func (r *race[C]) run(ctx context.Context, h *Hosts) (none C, _ Standing, _ error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	tick := time.NewTicker(Delay)
 	defer tick.Stop()
 	r.queue = r.set.hosts()
@@ -90,7 +124,7 @@ func (r *race[C]) next(ctx context.Context, h *Hosts) {
 	r.queue = r.queue[1:]
 	r.tried, r.running = r.tried+1, r.running+1
 	accept := r.unloved[host]
-	h.running.Go(func() {
+	r.attempts.Go(func() {
 		o := r.attempt(ctx, host, accept)
 		select {
 		case r.outcomes <- o:
@@ -154,7 +188,7 @@ func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C]
 		case errors.As(err, &other) && !accept:
 			return errUnloved
 		case err != nil && other == nil:
-			return err
+			return judged(ctx, conn, err)
 		}
 		if o.as, err = identify(ctx, conn, host); err != nil {
 			return err
@@ -163,6 +197,16 @@ func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C]
 	}
 	o.conn, o.err = r.open(ctx, cfg)
 	return o
+}
+
+// judged returns the error of a config's ValidateConnect, as ErrUnfit where the host answered and that didn't
+// like the answer.
+func judged(ctx context.Context, conn *pgconn.PgConn, err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) || ctx.Err() != nil || conn.IsClosed() {
+		return err
+	}
+	return unfit{err}
 }
 
 // definite reports whether a server refused what no other one will take, as pgx has it: a wrong password, an unknown database, or no

@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,13 +67,26 @@ func split(cfg *pgx.ConnConfig) []*pgx.ConnConfig {
 	return hosts
 }
 
-// of returns what is remembered of a list of hosts.
+// WantPrimary has a config accept a primary alone, unless it asks for a kind of server itself.
+func WantPrimary(cfg *pgx.ConnConfig) {
+	if cfg.ValidateConnect == nil {
+		cfg.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+	}
+}
+
+// kind tells apart the functions by which pgx obeys target_session_attrs.
+func kind(cfg *pgx.ConnConfig) uintptr { return reflect.ValueOf(cfg.ValidateConnect).Pointer() }
+
+// of returns what is remembered of a list of hosts, whatever its order, by those who look for the same kind
+// of server. It sorts the list; the order that it had is the one in which hosts of which nothing is known are
+// tried.
 func (h *Hosts) of(hosts []*pgx.ConnConfig) *set {
+	given := slices.Clone(hosts)
+	slices.SortFunc(hosts, func(a, b *pgx.ConnConfig) int { return strings.Compare(address(a), address(b)) })
 	var name strings.Builder
-	fresh := &set{several: len(hosts) > 1, timelines: map[string]uint64{}}
-	for i, host := range hosts {
-		fmt.Fprintf(&name, "%q %d ", host.Host, host.Port)
-		fresh.order = append(fresh.order, i)
+	fmt.Fprintf(&name, "%x", kind(hosts[0]))
+	for _, host := range hosts {
+		fmt.Fprintf(&name, " %q", address(host))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -81,8 +96,17 @@ func (h *Hosts) of(hosts []*pgx.ConnConfig) *set {
 	if len(h.sets) >= maxSets {
 		clear(h.sets)
 	}
+	fresh := &set{several: len(hosts) > 1, timelines: map[string]uint64{}}
+	for _, host := range given {
+		fresh.order = append(fresh.order, slices.Index(hosts, host))
+	}
 	h.sets[name.String()] = fresh
 	return fresh
+}
+
+// address returns a host's name and port.
+func address(host *pgx.ConnConfig) string {
+	return net.JoinHostPort(host.Host, strconv.Itoa(int(host.Port)))
 }
 
 // set is what is remembered of a list of hosts.
@@ -101,6 +125,12 @@ type served struct {
 	host     int
 	cluster  string // the system identifier; "" where it or the timeline can't be read
 	timeline uint64
+}
+
+// same reports whether both may be the same server in the same life. Of two roles one may be refused the
+// identity.
+func (s served) same(as served) bool {
+	return s.host == as.host && (s.cluster == "" || as.cluster == "" || s == as)
 }
 
 // hosts returns the order in which to try the hosts.
@@ -135,8 +165,8 @@ func (s *set) admitLocked(as served) error {
 	}
 	newest, known := s.timelines[as.cluster]
 	if as.timeline < newest {
-		return fmt.Errorf("the server is on timeline %d, and timeline %d has been seen: a standby has taken over from it. "+
-			"Where it was restored on purpose, start this process again", as.timeline, newest)
+		return unfit{fmt.Errorf("the server is on timeline %d, and timeline %d has been seen: a standby has taken over from it. "+
+			"Where it was restored on purpose, start this process again", as.timeline, newest)}
 	}
 	if !known && len(s.timelines) >= maxClusters {
 		clear(s.timelines)
@@ -152,10 +182,12 @@ func (s *set) serves(as served) (Standing, error) {
 	if err := s.admitLocked(as); err != nil { // one that has taken over may have been seen meanwhile
 		return Standing{}, err
 	}
-	if s.current != as || s.era.Load() == 0 {
-		s.current = as
+	if s.era.Load() == 0 || !s.current.same(as) {
 		s.era.Add(1)
+	} else if as.cluster == "" {
+		as = s.current
 	}
+	s.current = as
 	i := slices.Index(s.order, as.host)
 	s.order = slices.Insert(slices.Delete(s.order, i, i+1), 0, as.host)
 	return Standing{set: s, era: s.era.Load()}, nil
@@ -163,8 +195,23 @@ func (s *set) serves(as served) (Standing, error) {
 
 // Standing tells whether a connection is still one to the server that serves. The zero value's always is.
 type Standing struct {
-	set *set
-	era uint64
+	set   *set
+	era   uint64
+	alone <-chan struct{} // closed once the attempts that this one outran have ended; nil: none did
+}
+
+// Alone returns once the attempts at other hosts that the connection outran have ended, each with its socket,
+// or with ctx.
+func (s Standing) Alone(ctx context.Context) error {
+	if s.alone == nil {
+		return nil
+	}
+	select {
+	case <-s.alone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Outdated reports whether another server serves now, or this one has fallen silent.

@@ -245,7 +245,59 @@ func TestAServerThatKeepsItsIdentityToItselfIsTaken(t *testing.T) {
 	_, err = admin.Exec(t.Context(), "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public; CREATE ROLE app LOGIN PASSWORD 'pgtest'")
 	must(t, err)
 	as := func(u string) string { return strings.Replace(u, "postgres:pgtest@", "app:pgtest@", 1) }
-	wantPort(t, pghosts.New(), config(t, "&target_session_attrs=primary", as(server.URL("postgres")), as(server.URL("postgres"))), server)
+	h, other := pghosts.New(), pgtest.Shared(t).URL("postgres")
+	cfg := config(t, "&target_session_attrs=primary", as(server.URL("postgres")), as(other))
+	wantPort(t, h, cfg, server)
+	// A role that may read it meets the same server, and neither one's connections are outdated by the
+	// other's.
+	_, standing, err := pghosts.Connect(t.Context(), h, config(t, "&target_session_attrs=primary", server.URL("postgres"), other),
+		pgx.ConnectConfig, func(*pgx.Conn) {})
+	must(t, err)
+	wantPort(t, h, cfg, server)
+	if standing.Outdated() {
+		t.Error("a role that can't read the server's identity has outdated another one's connection")
+	}
+}
+
+// TestWhoLooksForAStandbyOutdatesNobodyElse on the same list of hosts.
+func TestWhoLooksForAStandbyOutdatesNobodyElse(t *testing.T) {
+	primary := pgtest.Start(t)
+	standby := primary.Standby(t)
+	h := pghosts.New()
+	p, s := primary.URL("postgres"), standby.URL("postgres")
+	conn, standing, err := pghosts.Connect(t.Context(), h, config(t, "&target_session_attrs=primary", p, s), pgx.ConnectConfig, func(*pgx.Conn) {})
+	must(t, err)
+	defer conn.Close(t.Context())
+	wantPort(t, h, config(t, "&target_session_attrs=standby", p, s), standby)
+	if standing.Outdated() {
+		t.Error("the connection to the primary is outdated")
+	}
+	unsaid := config(t, "", s, p)
+	pghosts.WantPrimary(unsaid)
+	wantPort(t, h, unsaid, primary)
+}
+
+// TestAloneWaitsForTheAttemptsThatWereOutrun.
+func TestAloneWaitsForTheAttemptsThatWereOutrun(t *testing.T) {
+	dumb, _ := silent(t)
+	h, release := pghosts.New(), make(chan struct{})
+	conn, standing, err := pghosts.Connect(t.Context(), h, config(t, "", dumb, pgtest.Shared(t).URL("postgres")),
+		func(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+			conn, err := pgx.ConnectConfig(ctx, cfg)
+			if err != nil {
+				<-release
+			}
+			return conn, err
+		}, func(*pgx.Conn) {})
+	must(t, err)
+	defer conn.Close(t.Context())
+	hasty, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := standing.Alone(hasty); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error = %v while an attempt runs", err)
+	}
+	close(release)
+	must(t, standing.Alone(t.Context()))
 }
 
 // TestARefusedPasswordEndsTheSearch as it does in pgx.
