@@ -22,8 +22,8 @@ func small(t *testing.T) rig.Size {
 	return rig.Size{Servers: 2, Tenants: 10, Files: 10, Processes: 3, Budget: 24, Rate: 60, Dir: t.TempDir()}
 }
 
-// try has a world live through faults.
-func try(t *testing.T, list []rig.Fault) {
+// live has a world live through faults.
+func live(t *testing.T, list []rig.Fault) {
 	began := time.Now()
 	w, err := rig.NewWorld(1, small(t))
 	if err != nil {
@@ -49,11 +49,11 @@ func try(t *testing.T, list []rig.Fault) {
 func TestTheHostDatabaseFails(t *testing.T) {
 	t.Parallel()
 	list, _ := faults.Quick()
-	try(t, list)
+	live(t, list)
 }
 
 func TestProcessesServersAndTenantsFail(t *testing.T) {
 	t.Parallel()
 	_, list := faults.Quick()
-	try(t, list)
+	live(t, list)
 }

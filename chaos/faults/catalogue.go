@@ -10,7 +10,7 @@ import (
 
 // All returns every fault, in the order in which they are tried when nobody says another.
 func All() []rig.Fault {
-	return slices.Concat(processes, servers, tenants, hosts)
+	return slices.Concat(processes, servers, tenants, clients, hosts)
 }
 
 // Quick returns the faults that every test run tries, of those lists.

@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"context"
+	"sync"
 	"time"
 
 	"github.com/tenantdb/tenantdb/chaos/rig"
@@ -10,6 +12,9 @@ import (
 var processes = []rig.Fault{
 	{Name: "nothing", Settle: 8 * time.Second, Do: func(_ *rig.World, t *rig.Trial) error { t.Spares = nobody; return nil }},
 	{Name: "process killed (kill -9)", Quick: true, Settle: 4 * time.Second, Do: processKilled},
+	{Name: "process killed (kill -9) while its queries of 20 s run", Settle: 8 * time.Second, Do: orphansLeft},
+	{Name: "process with 256 file handles", Settle: time.Second, Do: fewHandles},
+	{Name: "process starts while the host database is down", Settle: 4 * time.Second, Do: startsEarly},
 	{Name: "deploy rolls through all processes", Quick: true, Settle: 2 * time.Second, Do: deploy},
 }
 
@@ -21,6 +26,73 @@ func processKilled(w *rig.World, t *rig.Trial) error {
 	err := p.Start()
 	t.Mended()
 	return err
+}
+
+// orphansLeft kills a process whose queries go on at the servers. Its successor has a whole budget.
+func orphansLeft(w *rig.World, t *rig.Trial) error {
+	p := w.Processes[w.Random.IntN(len(w.Processes))]
+	var asking sync.WaitGroup
+	for _, tenant := range w.Of(last(w))[:8] {
+		asking.Go(func() { w.Load.Ask(context.Background(), p, "slow", tenant.Clients[0], "ms=20000") })
+	}
+	pause(2 * time.Second)
+	p.Kill()
+	err := p.Start()
+	t.Mended()
+	asking.Wait()
+	for _, tenant := range w.Of(last(w))[:8] {
+		asking.Go(func() { w.Load.Ask(context.Background(), p, "slow", tenant.Clients[0], "ms=10000") })
+	}
+	asking.Wait()
+	return err
+}
+
+// fewHandles has a process serve every tenant although it may have only 256 file handles.
+func fewHandles(w *rig.World, t *rig.Trial) error {
+	t.Spares = nobody
+	w.Extra(1)
+	p, err := w.PrepareProcess()
+	if err != nil {
+		return err
+	}
+	p.Wrap = []string{"prlimit", "--nofile=256:256"}
+	if err := p.Start(); err != nil {
+		return err
+	}
+	for range 3 {
+		for _, tenant := range w.Tenants {
+			w.Load.Add(w.Load.Ask(context.Background(), p, "me", tenant.Clients[0], ""))
+			w.Load.Add(w.Load.Ask(context.Background(), p, "write", tenant.Clients[0], ""))
+		}
+	}
+	return p.End(20 * time.Second)
+}
+
+// startsEarly starts a process while nobody answers at the host database, which comes up 5 s later.
+func startsEarly(w *rig.World, t *rig.Trial) error {
+	ended := w.Judge.Outage(time.Now())
+	w.Extra(1)
+	w.Host.Primary().Kill()
+	p, err := w.PrepareProcess("-start", "30s")
+	if err != nil {
+		return err
+	}
+	ready := make(chan error, 1)
+	go func() { ready <- p.Start() }()
+	pause(5 * time.Second)
+	if err := w.Host.Primary().Start(); err != nil {
+		return err
+	}
+	ended(time.Now())
+	t.Mended()
+	if err := <-ready; err != nil {
+		t.Problem("%v", err)
+		return nil
+	}
+	if took := t.SinceMended(); took > 5*time.Second {
+		t.Problem("the process was ready %v after the host database", took)
+	}
+	return p.End(20 * time.Second)
 }
 
 // deploy replaces each process by a new one: the new one is ready, the balancer is told, the old one ends. No request may fail.

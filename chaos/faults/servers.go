@@ -16,6 +16,7 @@ var servers = []rig.Fault{
 	{Name: "server down for 60 s", Settle: 8 * time.Second, Do: down(60 * time.Second)},
 	{Name: "server crashes (kill -9 of all) and recovers", Settle: 8 * time.Second, Do: crashes},
 	{Name: "server hangs for 10 s", Settle: 8 * time.Second, Do: hangs},
+	{Name: "old primary of tenants' server goes on, unfenced", Settle: 6 * time.Second, Do: serverUnfenced},
 	{Name: "idle_session_timeout of 300 ms", Settle: 4 * time.Second, Do: idleSessions},
 }
 
@@ -83,7 +84,7 @@ func exhausted(w *rig.World, t *rig.Trial) error {
 		n, f := rig.Occupy(s, 100)
 		taken, free = taken+n, append(free, f)
 	}
-	pause(2 * time.Second)
+	pause(6 * time.Second) // longer than AcquireTimeout, so that who waits is refused
 	for _, f := range free {
 		f()
 	}
@@ -134,4 +135,29 @@ func idleSessions(w *rig.World, t *rig.Trial) error {
 	err := s.Exec("postgres", "ALTER SYSTEM RESET idle_session_timeout", "SELECT pg_reload_conf()")
 	t.Mended()
 	return err
+}
+
+// serverUnfenced has the first host go on after the second was promoted. The product's connections to the second are cut then, so that
+// it has to choose again: whoever writes to the first has lost it.
+func serverUnfenced(w *rig.World, t *rig.Trial) error {
+	p := w.Pairs[0]
+	t.Spares = elsewhere(p)
+	if err := p.Primary().Hang(); err != nil {
+		return err
+	}
+	pause(2 * time.Second)
+	old, err := p.FailOver()
+	if err != nil {
+		return err
+	}
+	pause(5 * time.Second)
+	old.Resume()
+	pause(time.Second)
+	if err := p.Primary().Exec("postgres", terminateProduct); err != nil {
+		return err
+	}
+	t.Mended()
+	pause(8 * time.Second)
+	old.Crash()
+	return p.Rejoin()
 }

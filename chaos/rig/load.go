@@ -191,6 +191,32 @@ func (l *Load) Ask(ctx context.Context, to *Process, kind string, c Client, quer
 	return s
 }
 
+// Read reads a long response, so many bytes a second, until the context ends.
+func (l *Load) Read(ctx context.Context, from *Process, c Client, perSecond int64) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.Base()+"/stream?rows=4000", nil)
+	if err != nil {
+		return
+	}
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	req.Header.Set("X-Tenant", c.Tenant.Slug)
+	transport := &http.Transport{ReadBufferSize: 1024}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	for ctx.Err() == nil {
+		if _, err := io.CopyN(io.Discard, resp.Body, perSecond); err != nil {
+			return
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // read fills a sample in, and tells the judge.
 func (l *Load) read(s *Sample, resp *http.Response, body []byte, id string) {
 	var told struct {

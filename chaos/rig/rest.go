@@ -2,7 +2,9 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/tenantdb/tenantdb/chaos/judge"
@@ -66,6 +68,7 @@ func (w *World) compare(p *Process) string {
 		return err.Error()
 	}
 	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - host, heap: s.Heap}
+	w.held[p] = now
 	before, known := w.base[p]
 	switch {
 	case !known || before.pid != now.pid:
@@ -95,17 +98,33 @@ func (w *World) setAll(open bool) error {
 
 // touchAll has every process serve every tenant, as a reader and as a writer.
 func (w *World) touchAll() error {
-	for _, p := range w.Processes {
-		for _, t := range w.Tenants {
-			for _, kind := range []string{"me", "conn"} {
-				if err := w.touch(p, t, kind); err != nil {
-					return err
+	var touching sync.WaitGroup
+	errs := make([]error, len(w.Processes))
+	for i, p := range w.Processes {
+		touching.Go(func() {
+			for _, t := range w.Tenants {
+				for _, kind := range []string{"me", "conn"} {
+					if errs[i] = w.touch(p, t, kind); errs[i] != nil {
+						return
+					}
 				}
 			}
-		}
+		})
 	}
+	touching.Wait()
 	w.Load.client.CloseIdleConnections()
-	return nil
+	return errors.Join(errs...)
+}
+
+// Held tells what the processes held when they were looked at last: their heaps in KB, goroutines and handles.
+func (w *World) Held() (heap, goroutines, handles []string) {
+	for _, p := range w.Processes {
+		now := w.held[p]
+		heap = append(heap, fmt.Sprint(now.heap>>10))
+		goroutines = append(goroutines, fmt.Sprint(now.goroutines))
+		handles = append(handles, fmt.Sprint(now.handles))
+	}
+	return heap, goroutines, handles
 }
 
 // touch asks until it is served. A right that was just given back takes a while to be seen.

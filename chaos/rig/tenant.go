@@ -130,3 +130,16 @@ func fileRows(ctx context.Context, path string, into map[string]string) error {
 	}
 	return rows.Err()
 }
+
+// Migrate runs a statement in the tenant's database, as a migration does.
+func (t *Tenant) Migrate(statement string) error {
+	if t.Pair != nil {
+		return t.Pair.Primary().Exec(t.Database, statement)
+	}
+	db, err := sql.Open("sqlite", "file:"+t.File+"?mode=rw&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(statement)
+	return errors.Join(err, db.Close())
+}

@@ -41,6 +41,9 @@ type Trial struct {
 // Mended says that from now on all is well again: servers take writes, files are in place.
 func (t *Trial) Mended() { t.mended = time.Now() }
 
+// SinceMended is how long ago all was well again.
+func (t *Trial) SinceMended() time.Duration { return time.Since(t.mended) }
+
 // Note adds a note.
 func (t *Trial) Note(format string, args ...any) {
 	t.Notes = append(t.Notes, fmt.Sprintf(format, args...))
@@ -82,7 +85,7 @@ var known = []string{"tenant_unavailable", "busy", "host_unavailable", "try_agai
 // Try makes a fault under load and judges what became of the requests. Before the first one it looks at what the processes hold at rest.
 func (w *World) Try(f Fault) Result {
 	if w.base == nil {
-		w.base = make(map[*Process]rest)
+		w.base, w.held = make(map[*Process]rest), make(map[*Process]rest)
 		if _, err := w.leaks(); err != nil {
 			return Result{Fault: f.Name, Problems: []string{err.Error()}}
 		}
@@ -208,6 +211,27 @@ func (r Result) Row() string {
 	}
 	return fmt.Sprintf("| %s | %d | %d | %s | %d | %d | %.1f s | %d | %s |", r.Fault, r.Summary.Sent, r.Summary.Served, strings.Join(codes, ", "),
 		r.Report.Count(judge.LateAllow), r.Lost, max(0, r.Recovery.Seconds()), r.Sockets, verdict)
+}
+
+// String tells the result at length.
+func (r Result) String() string {
+	s := r.Summary
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d sent, %d served, %d denied, %d failed %v; p50 %v, p99 %v, longest %v; recovery %v; latest allow %v, latest denial %v after a commit; most sockets %d",
+		r.Fault, s.Sent, s.Served, s.Denied, s.Failed, s.Codes, s.P50.Round(time.Millisecond), s.P99.Round(time.Millisecond), s.Worst.Round(time.Millisecond),
+		max(0, r.Recovery).Round(10*time.Millisecond), r.Report.LatestAllow.Round(time.Millisecond), r.Report.LatestDenial.Round(time.Millisecond), r.Sockets)
+	for _, note := range r.Notes {
+		b.WriteString("\n        note: " + note)
+	}
+	for _, problem := range r.Problems {
+		b.WriteString("\n        NOT HELD: " + problem)
+	}
+	if len(r.Problems) > 0 {
+		for _, cause := range slices.Sorted(maps.Keys(s.Causes)) {
+			fmt.Fprintf(&b, "\n        %5d %s", s.Causes[cause], cause)
+		}
+	}
+	return b.String()
 }
 
 // TableHead is the head of the table.

@@ -54,14 +54,14 @@ type World struct {
 	Load      *Load
 	Rights    *Rights
 
-	sockets  []*sockets
-	problems []string          // of the fault that is tried
-	extra    int               // processes beside those of the size, until the fault is over
-	base     map[*Process]rest // what was seen first
-	rests    int               // how often it was looked
-	clients  []Client
-	started  int
-	closers  []func()
+	sockets    []*sockets
+	problems   []string          // of the fault that is tried
+	extra      int               // processes beside those of the size, until the fault is over
+	base, held map[*Process]rest // what processes held at rest: at first, and now
+	rests      int               // how often it was looked
+	clients    []Client
+	started    int
+	closers    []func()
 }
 
 // maxConnections is the tenants' servers' max_connections. The superuser keeps some of them.
@@ -237,6 +237,15 @@ func (w *World) PerProcess() int { return w.Budget / w.Size.Processes }
 
 // StartProcess starts a process, which nobody asks yet.
 func (w *World) StartProcess(args ...string) (*Process, error) {
+	p, err := w.PrepareProcess(args...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.Start()
+}
+
+// PrepareProcess makes a process that isn't started yet, with more flags of package app. It is killed when the world ends.
+func (w *World) PrepareProcess(args ...string) (*Process, error) {
 	args = append([]string{"-max-conns", fmt.Sprint(w.PerProcess()), "-sqlite-dir", filepath.Join(w.Dir, "tenants")}, append(w.Args, args...)...)
 	name := fmt.Sprintf("process-%d", w.started)
 	p, err := NewProcess(w.Dir, name, w.HostURL()+"&application_name="+name, args...)
@@ -249,7 +258,7 @@ func (w *World) StartProcess(args ...string) (*Process, error) {
 			p.Kill()
 		}
 	})
-	return p, p.Start()
+	return p, nil
 }
 
 // Extra allows for more processes than the world's size until the fault is over, as in a deploy.
