@@ -2,7 +2,9 @@ package tenantdb
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,12 +87,35 @@ func (f *feed) note(pool *Pool, delivery hostdb.Delivery) {
 			f.changed[change.TenantID] = struct{}{}
 		}
 	}
-	if len(f.changed) > 0 {
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+	f.rouse()
+}
+
+// rouse wakes the review if there is something for it. The caller holds f.mu.
+func (f *feed) rouse() {
+	if len(f.changed) == 0 {
+		return
 	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the tenants that are to be looked at, and forgets them.
+func (f *feed) take() map[string]struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	changed := f.changed
+	f.changed = make(map[string]struct{})
+	return changed
+}
+
+// again has tenants looked at once more.
+func (f *feed) again(changed map[string]struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.Copy(f.changed, changed)
+	f.rouse()
 }
 
 // review looks at the changed tenants, apart from the feed, which must not wait for it: those that were closed leave the pool at
@@ -102,20 +127,43 @@ func (r *resolver) review(ctx context.Context, pool *Pool) {
 		case <-ctx.Done():
 			return
 		}
-		r.feed.mu.Lock()
-		changed := r.feed.changed
-		r.feed.changed = make(map[string]struct{})
-		r.feed.mu.Unlock()
+		changed := r.feed.take()
 		for id := range changed {
-			asked := time.Now()
-			tenant, err := r.host.Tenants.Get(ctx, id)
-			if err != nil || !tenant.Open() && tenant.Status != hostdb.TenantProvisioning {
-				pool.shut(id, asked.Sub(start)) // where in doubt too: who comes next opens it anew
-			} else {
-				pool.renew(tenant, asked)
+			if r.reviewed(ctx, pool, id) != nil {
+				break
 			}
+			delete(changed, id)
+		}
+		if len(changed) == 0 {
+			continue
+		}
+		select {
+		case <-time.After(reviewPause):
+			r.feed.again(changed)
+		case <-ctx.Done():
+			return
 		}
 	}
+}
+
+// reviewPause is how long reviews rest after one that failed.
+const reviewPause = time.Second
+
+// reviewed looks at a tenant. A lookup that fails says nothing about it: it is served as it was, and looked at again.
+func (r *resolver) reviewed(ctx context.Context, pool *Pool, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.patience)
+	defer cancel()
+	asked := time.Now()
+	tenant, err := r.host.Tenants.Get(ctx, id)
+	switch {
+	case errors.Is(err, hostdb.ErrNotFound), err == nil && !tenant.Open() && tenant.Status != hostdb.TenantProvisioning:
+		pool.shut(id, asked.Sub(start))
+	case err != nil:
+		return err
+	default:
+		pool.renew(tenant, asked)
+	}
+	return nil
 }
 
 // close ends the feed.

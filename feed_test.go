@@ -188,3 +188,103 @@ func closing(t *testing.T, ctx context.Context) func() bool {
 	must(t, err)
 	return closed.Load
 }
+
+// behind opens the host database as another program would.
+func (w *world) behind() *sql.DB {
+	w.t.Helper()
+	driver, source := "pgx", w.host.URI()
+	if path, isFile := strings.CutPrefix(source, "sqlite:"); isFile {
+		driver, source = "sqlite", "file:"+path+"?_busy_timeout=10000"
+	}
+	db, err := sql.Open(driver, source)
+	must(w.t, err)
+	w.t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// attentive is a middleware that soon hears of changes.
+func (w *world) attentive(cfg tenantdb.Config) *tenantdb.Middleware {
+	w.t.Helper()
+	var err error
+	cfg.Host, err = hostdb.OpenConfig(w.t.Context(), hostdb.Config{URL: hostdb.Secret(w.host.URI()), PollInterval: 50 * time.Millisecond})
+	must(w.t, err)
+	w.t.Cleanup(func() { _ = cfg.Host.Close() })
+	return w.middleware(cfg)
+}
+
+// served returns a tenant's row, and what tells whether its database was closed. Nobody holds it.
+func served(t *testing.T, w *world, mw *tenantdb.Middleware) (tenant *hostdb.TenantCatalog, closed func() bool) {
+	t.Helper()
+	tenant = w.tenant("acme", w.user("ann"))
+	ctx, leave, err := mw.Enter(t.Context(), tenant.ID)
+	must(t, err)
+	must(t, tenantdb.DB(ctx).PingContext(ctx))
+	closed = closing(t, ctx)
+	leave()
+	eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+	return tenant, closed
+}
+
+// The tenant is said to have changed, and its row can't be read: the table has another name.
+func TestAReviewThatFailsRetiresNobody(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		mw := w.attentive(w.config())
+		acme, closed := served(t, w, mw)
+		other := w.behind()
+		exec := func(statements ...string) {
+			t.Helper()
+			tx, err := other.Begin()
+			must(t, err)
+			for _, statement := range statements {
+				_, err := tx.Exec(statement)
+				must(t, err)
+			}
+			must(t, tx.Commit())
+		}
+		exec("INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', '"+acme.ID+"')", "ALTER TABLE core_tenants RENAME TO away")
+		changed := time.Now()
+		eventually(t, func() bool { return time.Since(changed) > mw.Stats().SincePoll+200*time.Millisecond }) // the change was delivered, and reviewed
+		if closed() {
+			t.Error("the tenant's database was closed")
+		}
+		exec("ALTER TABLE away RENAME TO core_tenants", "UPDATE core_tenants SET status = 'suspended' WHERE id = '"+acme.ID+"'")
+		eventually(t, closed)
+	})
+}
+
+// A row that is locked makes a lookup wait. It ends, the tenant is served, and it is looked at again.
+func TestAReviewThatHangsEndsAndIsMadeAgain(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	cfg := w.config()
+	cfg.Cache.LoadTimeout = 200 * time.Millisecond
+	mw := w.attentive(cfg)
+	acme, closed := served(t, w, mw)
+	other := w.behind()
+	tx, err := other.Begin()
+	must(t, err)
+	defer tx.Rollback()
+	_, err = tx.Exec("LOCK TABLE core_tenants IN ACCESS EXCLUSIVE MODE")
+	must(t, err)
+	_, err = other.Exec("INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', $1)", acme.ID)
+	must(t, err)
+	attempts := make(map[string]bool) // by when their queries began
+	eventually(t, func() bool {
+		rows, err := other.Query("SELECT query_start::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+		must(t, err)
+		defer rows.Close()
+		for rows.Next() {
+			var began string
+			must(t, rows.Scan(&began))
+			attempts[began] = true
+		}
+		must(t, rows.Err())
+		return len(attempts) > 1
+	})
+	if closed() {
+		t.Error("the tenant's database was closed")
+	}
+	_, err = tx.Exec("UPDATE core_tenants SET status = 'suspended' WHERE id = $1", acme.ID)
+	must(t, err)
+	must(t, tx.Commit())
+	eventually(t, closed)
+}

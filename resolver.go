@@ -95,6 +95,8 @@ type resolver struct {
 	cache  *coherent.Cache[accessKey, facts]
 	rows   *sharedRows
 	feed   feed
+
+	patience time.Duration // how long the review of a tenant may take
 }
 
 // maxBatch is how many lookups go to the host database together.
@@ -102,7 +104,7 @@ const maxBatch = 64
 
 // newResolver makes the cache. It isn't told of changes before follow.
 func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
-	r := &resolver{host: host, policy: policy, rows: new(sharedRows)}
+	r := &resolver{host: host, policy: policy, rows: new(sharedRows), patience: cfg.LoadTimeout}
 	r.cache = coherent.New(coherent.Config[accessKey, facts]{
 		Load:           r.load,
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },

@@ -112,7 +112,7 @@ func (f *feed) run(ctx context.Context) {
 		f.deliver(found, err)
 		if found != nil && started.Sub(pruned) > f.db.config.Retention/4 {
 			pruned = started
-			if err := f.db.prune(ctx); err != nil && ctx.Err() == nil {
+			if err := f.prune(ctx); err != nil && ctx.Err() == nil {
 				f.deliver(nil, err)
 			}
 		}
@@ -121,6 +121,13 @@ func (f *feed) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// prune prunes the log, for as long as a poll may take: polls wait for it.
+func (f *feed) prune(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	return f.db.prune(ctx)
 }
 
 // pollTimeout bounds one poll, so that a server that hangs is reported.

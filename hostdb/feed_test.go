@@ -477,3 +477,31 @@ func TestALateSubscriberBeginsWithAResetToo(t *testing.T) {
 		})
 	}
 }
+
+// Pruning waits for a lock that isn't given up. The feed reports it and goes on.
+func TestTheFeedGoesOnWhilePruningHangs(t *testing.T) {
+	t.Parallel()
+	db := open(t, often(postgresURL(t)))
+	tx, err := raw(t, db).Begin()
+	must(t, err)
+	defer tx.Rollback()
+	_, err = tx.Exec("LOCK TABLE host_feed_marks IN ACCESS EXCLUSIVE MODE")
+	must(t, err)
+	events := listen(t, db)
+	user := newUser(t, db)
+	late := time.After(10 * time.Second)
+	for failed := false; ; {
+		select {
+		case e := <-events:
+			failed = failed || errors.Is(e.err, hostdb.ErrUnavailable)
+			if len(e.delivery.Changes) == 1 && e.delivery.Changes[0].UserID == user.ID {
+				if !failed {
+					t.Error("pruning wasn't reported")
+				}
+				return
+			}
+		case <-late:
+			t.Fatal("the change was not delivered within 10 s")
+		}
+	}
+}
