@@ -119,9 +119,6 @@ func (p *Pool) connectPG(ctx context.Context, address *dburl.URL) (*pooledConn, 
 	if !pghosts.Several(cfg) {
 		return p.connectHost(ctx, cfg)
 	}
-	if !address.Has("target_session_attrs") { // any that answers would do, and a standby might win
-		pghosts.WantPrimary(cfg)
-	}
 	conn, standing, err := pghosts.Connect(ctx, p.hosts, cfg, p.connectHost, func(late *pooledConn) {
 		ctx, cancel := context.WithTimeout(context.Background(), serverPatience)
 		defer cancel()

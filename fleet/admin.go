@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 const (
@@ -18,6 +20,7 @@ const (
 // admins are a few connections to a server's own database, kept for a moment: connecting costs as much as half a database.
 type admins struct {
 	config *pgx.ConnConfig
+	hosts  *pghosts.Hosts
 	places chan struct{} // a token for each connection in use
 
 	mu    sync.Mutex // guards what follows
@@ -32,7 +35,7 @@ type idleAdmin struct {
 }
 
 func newAdmins(config *pgx.ConnConfig) *admins {
-	return &admins{config: config, places: make(chan struct{}, maxAdmins)}
+	return &admins{config: config, hosts: pghosts.New(), places: make(chan struct{}, maxAdmins)}
 }
 
 // use runs do on a connection.
@@ -63,7 +66,7 @@ func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
 		if last.Conn == nil {
 			break
 		}
-		if time.Since(last.since) < adminFresh || last.Ping(ctx) == nil {
+		if last.answers(ctx) {
 			return last.Conn, nil
 		}
 		closeAdmin(last.Conn)
@@ -71,9 +74,19 @@ func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
 	return a.connect(ctx)
 }
 
+// answers reports whether a connection is to the server that serves, and answers.
+func (a idleAdmin) answers(ctx context.Context) bool {
+	if pghosts.StandingOf(a.Conn).Outdated() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return time.Since(a.since) < adminFresh || a.Ping(ctx) == nil
+}
+
 // connect opens a connection.
 func (a *admins) connect(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, a.config)
+	conn, err := a.hosts.Open(ctx, a.config)
 	if err != nil {
 		return nil, fmt.Errorf("the server of Config.Server can't be reached: %w", err)
 	}

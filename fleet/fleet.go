@@ -115,7 +115,7 @@ func New(cfg Config) (*Fleet, error) {
 	}
 	server := &postgresServer{base: base, admins: newAdmins(base.Config()), roles: !cfg.SharedRole, logger: cfg.Logger}
 	if withTemplate {
-		server.template = &template{base: base, schema: schema, roles: server.roles, logger: cfg.Logger}
+		server.template = &template{base: base, hosts: server.admins.hosts, schema: schema, roles: server.roles, logger: cfg.Logger}
 	}
 	if server.roles {
 		if err := server.check(); err != nil {

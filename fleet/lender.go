@@ -48,7 +48,7 @@ func (s *postgresServer) takeOver(ctx context.Context, conn *pgx.Conn, tenant *h
 			return err
 		}
 		text := statements(extras, tenant.ID)
-		if err := asTenant(ctx, tenant, "BEGIN READ WRITE; "+text+"REASSIGN OWNED BY "+lender+" TO CURRENT_USER; COMMIT"); err != nil {
+		if err := s.asTenant(ctx, tenant, "BEGIN READ WRITE; "+text+"REASSIGN OWNED BY "+lender+" TO CURRENT_USER; COMMIT"); err != nil {
 			return err
 		}
 		s.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "taken over from the template")
@@ -76,12 +76,12 @@ func extrasFor(ctx context.Context, conn *pgx.Conn, lender string, from *finishe
 }
 
 // asTenant runs statements in a tenant's database, with its role.
-func asTenant(ctx context.Context, tenant *hostdb.TenantCatalog, statements string) error {
+func (s *postgresServer) asTenant(ctx context.Context, tenant *hostdb.TenantCatalog, statements string) error {
 	address, err := dburl.Parse(tenant.DBURL.Reveal())
 	if err != nil {
 		return fmt.Errorf("its db_url: %w", err)
 	}
-	conn, err := pgx.ConnectConfig(ctx, address.Config())
+	conn, err := s.admins.hosts.Open(ctx, address.Config())
 	if err != nil {
 		return fmt.Errorf("connect as its role: %w", err)
 	}

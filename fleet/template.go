@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -14,10 +15,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // templatePrefix begins the names of all templates, and of their roles.
@@ -34,6 +35,7 @@ const lenderSuffix = 9
 // another role, the keeper, since REASSIGN OWNED would hand the template over as well.
 type template struct {
 	base   *dburl.URL
+	hosts  *pghosts.Hosts
 	schema schema
 	roles  bool // it is for tenants with roles of their own
 	logger *slog.Logger
@@ -228,7 +230,9 @@ func (t *template) migrate(ctx context.Context, name string, as *dburl.Role) err
 	if err != nil {
 		return err
 	}
-	db := stdlib.OpenDB(*address.Config())
+	dialer := pghosts.NewDialer(t.hosts, address.Config())
+	defer dialer.Stop()
+	db := sql.OpenDB(dialer)
 	defer db.Close()
 	_, err = t.schema.bring(ctx, db, goose.DialectPostgres)
 	return err

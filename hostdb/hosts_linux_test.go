@@ -3,7 +3,6 @@ package hostdb_test
 import (
 	"context"
 	"errors"
-	"net"
 	"net/url"
 	"testing"
 	"time"
@@ -34,28 +33,6 @@ func failoverPair(t *testing.T) (primary, standby *pgtest.Server, both string, d
 	return primary, standby, bothHosts(t, database(primary), database(standby)), database
 }
 
-// silentHost returns the address of a host that accepts connections and says nothing.
-func silentHost(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	done := make(chan struct{})
-	t.Cleanup(func() { close(done); _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				<-done
-				_ = conn.Close()
-			}()
-		}
-	}()
-	return listener.Addr().String()
-}
-
 // lookUp asks for a user as a request would, within a second.
 func lookUp(t *testing.T, db *hostdb.DB, user, tenant string) (*hostdb.Access, error) {
 	t.Helper()
@@ -83,7 +60,7 @@ func TestAFirstHostThatSaysNothingHoldsUpNobody(t *testing.T) {
 	given := postgresURL(t)
 	u, err := url.Parse(given)
 	must(t, err)
-	u.Host = silentHost(t) + "," + u.Host
+	u.Host = pgtest.Mute(t) + "," + u.Host
 	db := open(t, hostdb.Config{URL: hostdb.Secret(u.String())})
 	listen(t, db)
 	soon(t, "a lookup", func() error {

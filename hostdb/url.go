@@ -56,7 +56,7 @@ func parsePostgres(given string) (*origin, error) {
 		return nil, invalid("url", err.Error())
 	}
 	from := &origin{engine: postgres, url: Secret(given), masked: maskOf(given), address: address, server: address.Config()}
-	if from.server.ValidateConnect == nil && !address.Has("target_session_attrs") {
+	if from.server.ValidateConnect == nil {
 		from.server.ValidateConnect = refuseStandby
 	}
 	return from, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // hostConns is how many connections a command may have to the host database.
@@ -83,7 +84,7 @@ func connectTo(ctx context.Context, host *hostdb.DB) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pgx.ConnectConfig(ctx, address.Config())
+	return pghosts.New().Open(ctx, address.Config())
 }
 
 // openPool makes the pool of tenants' databases.

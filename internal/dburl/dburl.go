@@ -7,6 +7,7 @@
 package dburl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What Parse says of an address. No error repeats a part of one.
@@ -125,8 +127,17 @@ func (q parameter) value() string {
 	return decoded
 }
 
-// Config returns pgx's configuration for the address.
-func (u *URL) Config() *pgx.ConnConfig { return u.config.Copy() }
+// Config returns pgx's configuration for the address. Where the address itself has target_session_attrs it has a
+// ValidateConnect, also for any, which pgx leaves out.
+func (u *URL) Config() *pgx.ConnConfig {
+	config := u.config.Copy()
+	if config.ValidateConnect == nil && u.Has("target_session_attrs") {
+		config.ValidateConnect = acceptAny
+	}
+	return config
+}
+
+func acceptAny(context.Context, *pgconn.PgConn) error { return nil }
 
 // Hosts names the servers, each by its host and port, in their order: any of them may be the one that serves.
 func (u *URL) Hosts() []string {

@@ -28,6 +28,8 @@ func (u unfit) Unwrap() error { return u.error }
 // goroutines at once, but for one host only when its last call for that has returned. close ends a connection
 // that came too late. The config's ConnectTimeout bounds the attempt at each host, and ctx all of them.
 //
+// Of several hosts only a primary serves, unless the config has a ValidateConnect, which decides alone.
+//
 // While a host doesn't answer, those that have failed are tried again: one may be promoted meanwhile.
 //
 // When Connect fails every call has returned. When it succeeds attempts that were outrun may still be ending:
@@ -35,6 +37,11 @@ func (u unfit) Unwrap() error { return u.error }
 func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig, open func(context.Context, *pgx.ConnConfig) (C, error),
 	close func(C)) (C, Standing, error) {
 	hosts := split(cfg)
+	if len(hosts) > 1 && cfg.ValidateConnect == nil { // any that answers would do, and a standby might win
+		for _, host := range hosts {
+			host.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+		}
+	}
 	r := &race[C]{hosts: hosts, set: h.of(hosts), open: open, close: close, unloved: make([]bool, len(hosts)), errs: make([]error, len(hosts)),
 		outcomes: make(chan outcome[C])}
 	if len(hosts) == 1 {

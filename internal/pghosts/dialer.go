@@ -37,11 +37,41 @@ type opening struct {
 	err  error
 }
 
-// NewDialer returns a Dialer for a config with a ConnectTimeout. The config must not change afterwards.
+// NewDialer returns a Dialer. The config must not change afterwards.
 func NewDialer(hosts *Hosts, cfg *pgx.ConnConfig) *Dialer {
+	cfg = bounded(cfg)
 	d := &Dialer{hosts: hosts, cfg: cfg, several: Several(cfg), opened: make(chan opening)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
+}
+
+// connectTimeout bounds the making of a connection where the config doesn't.
+const connectTimeout = 5 * time.Second
+
+// bounded returns a config with a ConnectTimeout.
+func bounded(cfg *pgx.ConnConfig) *pgx.ConnConfig {
+	if cfg.ConnectTimeout == 0 {
+		cfg = cfg.Copy()
+		cfg.ConnectTimeout = connectTimeout
+	}
+	return cfg
+}
+
+// Open opens a connection that no Dialer opens, to the host that serves.
+func (h *Hosts) Open(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, at, err := Connect(ctx, h, bounded(cfg), pgx.ConnectConfig, closeLate)
+	if err != nil {
+		return nil, err
+	}
+	conn.PgConn().CustomData()[standing] = at
+	return conn, nil
+}
+
+// closeLate closes a connection that another one has outrun.
+func closeLate(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	_ = conn.Close(ctx)
 }
 
 // Driver implements driver.Connector.
@@ -158,7 +188,7 @@ func (d *Dialer) open(ctx context.Context) (*stdlib.Conn, error) {
 	return conn, nil
 }
 
-// StandingOf returns the standing of a connection that a Dialer opened.
+// StandingOf returns the standing of a connection that a Dialer or Open opened.
 func StandingOf(conn *pgx.Conn) Standing {
 	at, _ := conn.PgConn().CustomData()[standing].(Standing)
 	return at

@@ -67,13 +67,6 @@ func split(cfg *pgx.ConnConfig) []*pgx.ConnConfig {
 	return hosts
 }
 
-// WantPrimary has a config accept a primary alone, unless it asks for a kind of server itself.
-func WantPrimary(cfg *pgx.ConnConfig) {
-	if cfg.ValidateConnect == nil {
-		cfg.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
-	}
-}
-
 // kind tells apart the functions by which pgx obeys target_session_attrs.
 func kind(cfg *pgx.ConnConfig) uintptr { return reflect.ValueOf(cfg.ValidateConnect).Pointer() }
 
