@@ -38,7 +38,8 @@ var (
 	// ErrBusy: every connection that this tenant may use is taken, for longer than the wait (503).
 	ErrBusy error = &refusal{"busy", http.StatusServiceUnavailable, "too much is going on; try again"}
 	// ErrTryAgain: a query lost against others that ran at the same time: a serialization failure, a deadlock, or a lock that didn't come
-	// free within lock_timeout (503). Whoever repeats the whole transaction is likely to succeed.
+	// free within lock_timeout; or the schema changed, and a statement of a transaction had been prepared before (503). Whoever repeats the
+	// whole transaction is likely to succeed.
 	ErrTryAgain error = &refusal{"try_again", http.StatusServiceUnavailable, "another request was in the way; try again"}
 	// ErrHostUnavailable: the host database can't be asked, and nothing usable is cached (503).
 	ErrHostUnavailable error = &refusal{"host_unavailable", http.StatusServiceUnavailable, "the service is unavailable for the moment"}

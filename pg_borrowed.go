@@ -63,6 +63,9 @@ func (c *borrowedConn) ExecContext(ctx context.Context, query string, args []dri
 		return nil, err
 	}
 	result, err := c.stdConn.ExecContext(ctx, query, args)
+	if err != nil && c.loan.again(ctx, query, err) {
+		result, err = c.stdConn.ExecContext(ctx, query, args)
+	}
 	return result, c.explain(ctx, err)
 }
 
@@ -72,6 +75,9 @@ func (c *borrowedConn) QueryContext(ctx context.Context, query string, args []dr
 		return nil, err
 	}
 	rows, err := c.stdConn.QueryContext(ctx, query, args)
+	if err != nil && c.loan.again(ctx, query, err) {
+		rows, err = c.stdConn.QueryContext(ctx, query, args)
+	}
 	return rows, c.explain(ctx, err)
 }
 
@@ -93,13 +99,14 @@ func (c *borrowedConn) PrepareContext(ctx context.Context, query string) (driver
 	if err != nil {
 		return nil, c.explain(ctx, err)
 	}
-	return &borrowedStmt{stmt.(*stdlib.Stmt), c}, nil
+	return &borrowedStmt{stmt.(*stdlib.Stmt), c, query}, nil
 }
 
 // borrowedStmt is a statement on a borrowed connection.
 type borrowedStmt struct {
 	*stdlib.Stmt
-	on *borrowedConn
+	on   *borrowedConn
+	text string
 }
 
 // ExecContext implements driver.StmtExecContext.
@@ -108,6 +115,9 @@ func (s *borrowedStmt) ExecContext(ctx context.Context, args []driver.NamedValue
 		return nil, err
 	}
 	result, err := s.Stmt.ExecContext(ctx, args)
+	if err != nil && s.on.loan.again(ctx, s.text, err) {
+		result, err = s.Stmt.ExecContext(ctx, args)
+	}
 	return result, s.on.explain(ctx, err)
 }
 
@@ -117,13 +127,19 @@ func (s *borrowedStmt) QueryContext(ctx context.Context, args []driver.NamedValu
 		return nil, err
 	}
 	rows, err := s.Stmt.QueryContext(ctx, args)
+	if err != nil && s.on.loan.again(ctx, s.text, err) {
+		rows, err = s.Stmt.QueryContext(ctx, args)
+	}
 	return rows, s.on.explain(ctx, err)
 }
 
 // pgGuard refuses contexts of other tenants' scopes on a connection that is on loan, whichever way they reach it: a transaction, a
 // savepoint, a batch, pgx's own connection. It is pgx's tracer, whose context a statement goes on with; a refused one goes on with a
 // context that is done, by whose error pgx gives up before it sends anything.
-type pgGuard struct{ loan *loan }
+type pgGuard struct {
+	loan    *loan
+	session *session
+}
 
 // refusedContext is the context of a statement that is refused.
 type refusedContext struct {
@@ -156,6 +172,7 @@ func (g *pgGuard) check(ctx context.Context) context.Context {
 
 // TraceQueryStart implements pgx.QueryTracer.
 func (g *pgGuard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	g.session.begin()
 	return g.check(ctx)
 }
 
@@ -164,6 +181,7 @@ func (g *pgGuard) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndDat
 
 // TraceBatchStart implements pgx.BatchTracer.
 func (g *pgGuard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	g.session.begin()
 	return g.check(ctx)
 }
 
@@ -174,8 +192,10 @@ func (g *pgGuard) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQuer
 func (g *pgGuard) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 // TraceCopyFromStart implements pgx.CopyFromTracer.
-func (g *pgGuard) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
-	return g.check(ctx)
+func (g *pgGuard) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromStartData) context.Context {
+	ctx = g.check(ctx)
+	forgetColumns(ctx, conn, data.TableName, data.ColumnNames)
+	return ctx
 }
 
 // TraceCopyFromEnd implements pgx.CopyFromTracer.

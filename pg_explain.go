@@ -29,6 +29,8 @@ func (c *pooledConn) explain(ctx context.Context, err error) error {
 		return because(ctx.Err(), err)
 	case isPG(err, pgReadOnlyTransaction) && c.onStandby():
 		return because(ErrTenantUnavailable, err)
+	case c.misremembered(err):
+		return because(ErrTryAgain, err)
 	}
 	return err
 }
@@ -44,6 +46,7 @@ func (c *Conn) explain(ctx context.Context, err error) error {
 // noteError keeps what an error tells of the server, before whoever sent the statement has it.
 func (s *session) noteError(err *pgconn.PgError) {
 	s.readOnly = s.readOnly || err.Code == pgReadOnlyTransaction
+	s.outdated = s.outdated || isOutdated(err)
 }
 
 // onStandby reports whether the server is in recovery. A transaction can't ask; there it counts what the server has reported by itself,

@@ -37,6 +37,18 @@ import (
 //     values that currval and lastval repeat. The tenant's next borrower meets it. PoolConfig.ResetAlways
 //     resets after every borrower, 0.1 ms for each; setseed outlives that too.
 //
+// # What a connection keeps of a schema
+//
+// pgx prepares each statement once on a connection, and keeps the types of its parameters and columns. A migration by any other client may
+// make that wrong. Where the host database's schema_version tells of it, the tenant's connections are opened anew. Whatever tells of it, a
+// statement outside a transaction that fails before it begins to run, because of what was kept, is sent once more without that: this holds for
+// DB, ReadDB, their statements and connections, and for PGX but for the results of a batch after the first. Otherwise, as in a transaction
+// and with pgx's own connection, the query fails with an error that WriteError answers as ErrTryAgain, and the tenant's connections are
+// opened anew. CopyFrom asks for the table's columns each time, in two round trips, since PostgreSQL can't notice values of another type.
+//
+// A value that no longer fits a parameter of a kept statement is found out by the server in a transaction alone, whose error says only that
+// the value is malformed (22P02 and others of class 22): it stays the handler's.
+//
 // A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
 // that the tenant's server can't be reached, or that it has become a standby, whose connection is closed then. A statement that was
 // cancelled because its context ended fails with the context's error, which wraps the server's, unless it was sent by pgx's own
@@ -82,8 +94,7 @@ func (p *PGX) Exec(ctx context.Context, sql string, args ...any) (pgconn.Command
 		return pgconn.CommandTag{}, err
 	}
 	defer c.Release()
-	tag, err := c.Conn().Exec(ctx, sql, args...)
-	return tag, c.explain(ctx, err)
+	return c.exec(ctx, c.Conn(), sql, args)
 }
 
 // Query runs a query. Close the rows, or read them to the end.
@@ -92,7 +103,7 @@ func (p *PGX) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, err
 	if err != nil {
 		return failedRows{err: err}, err
 	}
-	inner, err := c.Conn().Query(ctx, sql, args...)
+	inner, err := c.query(ctx, c.Conn(), sql, args)
 	if err != nil {
 		defer c.Release()
 		return inner, c.explain(ctx, err)
@@ -106,7 +117,7 @@ func (p *PGX) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	if err != nil {
 		return failedRows{err: err}
 	}
-	return row{c.Conn().QueryRow(ctx, sql, args...), c, ctx, false}
+	return row{c.queryRow(ctx, c.Conn(), sql, args), c, ctx, false}
 }
 
 // SendBatch runs several statements in one round trip. Close the results.
@@ -115,9 +126,9 @@ func (p *PGX) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	if err != nil {
 		return failedBatch{err}
 	}
-	results := &batchResults{BatchResults: c.Conn().SendBatch(ctx, b), c: c, ctx: ctx}
+	results := &batchResults{BatchResults: c.Conn().SendBatch(ctx, b), c: c, ctx: ctx, fresh: b}
 	if inner := results.BatchResults.Tx(); inner != nil { // the batch begins with BEGIN: its transaction keeps the connection
-		results.tx, results.keep = &tx{inner, c, false}, true
+		results.tx, results.keep, results.fresh = &tx{inner, c, false}, true, nil
 	}
 	return results
 }

@@ -84,21 +84,28 @@ func (r row) Scan(dest ...any) error {
 // batchResults gives the connection back when closed, or at the end of the transaction that keeps it.
 type batchResults struct {
 	pgx.BatchResults
-	c    *Conn
-	ctx  context.Context // the batch's
-	tx   *tx             // that the batch began
-	keep bool
+	c     *Conn
+	ctx   context.Context // the batch's
+	tx    *tx             // that the batch began
+	keep  bool
+	fresh *pgx.Batch // the batch until its first result, if it may be sent once more
 }
 
 // Exec implements pgx.BatchResults.
 func (b *batchResults) Exec() (pgconn.CommandTag, error) {
 	tag, err := b.BatchResults.Exec()
+	if b.again(err) {
+		tag, err = b.BatchResults.Exec()
+	}
 	return tag, b.c.explain(b.ctx, err)
 }
 
 // Query implements pgx.BatchResults.
 func (b *batchResults) Query() (pgx.Rows, error) {
 	inner, err := b.BatchResults.Query()
+	if b.again(err) {
+		inner, err = b.BatchResults.Query()
+	}
 	if err != nil {
 		return inner, b.c.explain(b.ctx, err)
 	}
@@ -107,7 +114,11 @@ func (b *batchResults) Query() (pgx.Rows, error) {
 
 // QueryRow implements pgx.BatchResults.
 func (b *batchResults) QueryRow() pgx.Row {
-	return row{b.BatchResults.QueryRow(), b.c, b.ctx, true}
+	inner := b.BatchResults.QueryRow()
+	if b.c.suspect() && b.again(inner.Scan()) {
+		inner = b.BatchResults.QueryRow()
+	}
+	return row{inner, b.c, b.ctx, true}
 }
 
 // Close implements pgx.BatchResults.
@@ -115,7 +126,11 @@ func (b *batchResults) Close() error {
 	if !b.keep {
 		defer b.c.Release()
 	}
-	return b.c.explain(b.ctx, b.BatchResults.Close())
+	err := b.BatchResults.Close()
+	if b.again(err) {
+		err = b.BatchResults.Close()
+	}
+	return b.c.explain(b.ctx, err)
 }
 
 // Tx implements pgx.BatchResults.
@@ -178,13 +193,12 @@ func (t *tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDe
 
 // Exec implements pgx.Tx.
 func (t *tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	tag, err := t.Tx.Exec(ctx, sql, args...)
-	return tag, t.c.explain(ctx, err)
+	return t.c.exec(ctx, t.Tx, sql, args)
 }
 
 // Query implements pgx.Tx.
 func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	inner, err := t.Tx.Query(ctx, sql, args...)
+	inner, err := t.c.query(ctx, t.Tx, sql, args)
 	if err != nil {
 		return inner, t.c.explain(ctx, err)
 	}
@@ -193,7 +207,7 @@ func (t *tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, erro
 
 // QueryRow implements pgx.Tx.
 func (t *tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return row{t.Tx.QueryRow(ctx, sql, args...), t.c, ctx, true}
+	return row{t.c.queryRow(ctx, t.Tx, sql, args), t.c, ctx, true}
 }
 
 // failedRows are the rows, or the row, of a query that got no connection.

@@ -274,6 +274,7 @@ func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, []*ten
 	if t != nil {
 		old = p.retire(t)
 	}
+	fresh.schema = tenant.SchemaVersion
 	c, _ := fresh.hold()
 	p.add(fresh)
 	return c, append(old, p.surplus()...), nil
@@ -303,6 +304,7 @@ func (p *Pool) slim(tenantID string) {
 	fresh, err := p.prepare(t.id, t.url(), t.asOf) // before the old one closes: what is counted of the tenant goes on
 	p.forget(t)
 	if err == nil {
+		fresh.schema = t.schema
 		p.add(fresh)
 	}
 	p.mu.Unlock()
@@ -321,8 +323,12 @@ func (t *tenantDB) serves(url hostdb.Secret, asOf time.Duration) bool {
 	return true
 }
 
-// renew has a tenant that the pool holds by another db_url served by this one from now on.
+// renew has a tenant that the pool holds by another db_url served by this one from now on, and one whose schema has changed by connections
+// that know nothing of the former.
 func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
+	if p.migrated(tenant) {
+		p.pg.Refresh(tenant.ID)
+	}
 	if !p.moved(tenant) {
 		return
 	}
@@ -437,6 +443,18 @@ func (p *Pool) moved(tenant *hostdb.TenantCatalog) bool {
 	defer p.mu.Unlock()
 	t := p.tenants[tenant.ID]
 	return t != nil && !t.at(tenant.DBURL)
+}
+
+// migrated notes the version of a tenant's schema, and reports whether it was another one.
+func (p *Pool) migrated(tenant *hostdb.TenantCatalog) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.tenants[tenant.ID]
+	if t == nil || t.schema == tenant.SchemaVersion {
+		return false
+	}
+	t.schema = tenant.SchemaVersion
+	return true
 }
 
 // leaving returns what closes as soon as a retired database of a tenant (any, for "") has closed; nil where there is none.

@@ -149,6 +149,7 @@ func (p *Pool) connectHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledCon
 	}
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		pooled.session = &session{r: r, w: w} // one for each address that is tried
+		pooled.guard.session = pooled.session
 		return pgproto3.NewFrontend(pooled.session, pooled.session)
 	}
 	fatal := cfg.OnPgError
@@ -444,7 +445,10 @@ func (l *pgLoan) giveBack() {
 		return
 	}
 	verdict := keyedpool.Destroy
-	if l.conn.Value().clean() {
+	switch c := l.conn.Value(); {
+	case c.session.outdated:
+		verdict = keyedpool.Outdated
+	case c.clean():
 		verdict = keyedpool.Healthy
 	}
 	l.conn.Release(verdict)

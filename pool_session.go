@@ -40,6 +40,8 @@ type session struct {
 
 	readOnly bool         // a statement failed since it can't write: the server may have become a standby
 	pending  atomic.Int32 // what was sent and the server hasn't been ready after yet: there is something to cancel
+
+	memory
 }
 
 // Write implements io.Writer. Each call brings whole messages.
@@ -63,7 +65,12 @@ func (s *session) sent(p []byte) {
 		switch body := message[len(s.head):]; message[0] {
 		case 'S', 'F': // Sync, FunctionCall
 			s.pending.Add(1)
+		case 'D': // Describe, of a statement or a portal
+			s.described = s.described || len(body) > 0 && body[0] == 'S'
+		case 'B': // Bind
+			s.issued = true
 		case 'Q': // Query
+			s.issued, s.begun = true, true
 			s.pending.Add(1)
 			s.changed = s.changed || callsSetter(body)
 		case 'P': // Parse: the statement's name, then its text
@@ -130,7 +137,10 @@ func (s *session) message() {
 		s.shown = true
 	case 'n': // NoData
 		s.none = true
+	case 'E': // ErrorResponse
+		s.failed, s.early = true, !s.begun
 	case '2': // BindComplete: what was described before is another matter
+		s.begun = true
 		s.rows, s.shown, s.none, s.bound = false, false, false, true
 	case 'C': // CommandComplete
 		s.completed(bytes.TrimRight(s.tag, "\x00"))
@@ -140,6 +150,7 @@ func (s *session) message() {
 			s.pending.Add(-1)
 		}
 		s.local, s.rows, s.shown, s.none, s.bound = false, false, false, false, false
+		s.begun = false
 	}
 }
 

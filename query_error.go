@@ -39,7 +39,7 @@ func classifyQuery(ctx context.Context, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed):
 		reason = ErrTenantUnavailable
 	case errors.As(err, &pgErr):
-		reason = pgReason(pgErr.Code)
+		reason = pgReason(pgErr)
 	case errors.As(err, &liteErr):
 		reason = sqliteReason(liteErr.Code())
 	case pgconn.SafeToRetry(err), errors.As(err, &opErr), errors.Is(err, driver.ErrBadConn):
@@ -51,10 +51,12 @@ func classifyQuery(ctx context.Context, err error) error {
 	return because(reason, err)
 }
 
-// pgReason reads a PostgreSQL error code (PostgreSQL documentation, appendix A); nil where the query itself was at fault, also by taking
-// longer than statement_timeout: another try would cost as much.
-func pgReason(code string) error {
-	switch {
+// pgReason reads a PostgreSQL error's code (PostgreSQL documentation, appendix A); nil where the query itself was at fault, also by
+// taking longer than statement_timeout: another try would cost as much.
+func pgReason(err *pgconn.PgError) error {
+	switch code := err.Code; {
+	case isOutdated(err):
+		return ErrTryAgain
 	case code == "40001", code == "40P01", code == "55P03": // serialization failure, deadlock, lock not available
 		return ErrTryAgain
 	case code == pgQueryCanceled:

@@ -14,6 +14,8 @@ const (
 	Healthy Verdict = iota
 	// Destroy: the connection must not be used again.
 	Destroy
+	// Outdated: neither this connection nor any other that its tenant has by now must be used again.
+	Outdated
 )
 
 // Conn is a connection in the hands of its holder. It is a small value; copies are the same holder.
@@ -37,6 +39,7 @@ type conn[T comparable, C any] struct {
 	value C
 
 	state     connState
+	edition   uint32 // its database's when it was opened
 	seized    bool   // its holder had not given it back when its close began; doesn't change after that
 	use       uint32 // counts holders, so that one who gave it back is known
 	turns     int32  // acquires served in a row while tenants without any connection waited
@@ -94,8 +97,11 @@ func (s *server[T, C]) hand(c *conn[T, C], owner *Owner) Conn[T, C] {
 func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 	db := c.db
 	c.owner = nil
+	if v == Outdated && c.edition == db.edition {
+		s.refresh(db)
+	}
 	switch {
-	case v == Destroy || db.stale || now >= c.expires:
+	case v != Healthy || db.stale || c.edition != db.edition || now >= c.expires:
 		s.shut(c)
 	case db.waiting.n > 0:
 		s.serveLine(c, now)
@@ -105,6 +111,15 @@ func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 	if s.waiting > 0 {
 		s.review(db)
 		s.pump()
+	}
+}
+
+// refresh ends the service of the connections that a database has: those that are idle close, the others when they come back. A dial that
+// is under way goes on: what it opens has served nobody.
+func (s *server[T, C]) refresh(db *database[T, C]) {
+	db.edition++
+	for db.idle != nil {
+		s.shut(db.idle)
 	}
 }
 

@@ -17,6 +17,7 @@ type database[T comparable, C any] struct {
 	dialing bool        // its one dial is under way
 	live    int32       // open connections, idle or leased, that are not being closed
 	idle    *conn[T, C] // the one used last on top
+	edition uint32      // of the connections that may serve
 	cancel  context.CancelFunc
 	waiting list[*waiter[T, C]]
 	backoff backoff

@@ -64,7 +64,7 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	s.breaker.answered()
 	s.roomSeen()
 	db.backoff = backoff{}
-	c := &conn[T, C]{
+	c := &conn[T, C]{edition: db.edition,
 		db: db, value: value, state: leased, index: len(s.conns),
 		idleFor: shorten(s.pool.cfg.IdleTimeout), expires: now + shorten(s.pool.cfg.MaxLifetime),
 	}

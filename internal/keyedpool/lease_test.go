@@ -74,6 +74,33 @@ func TestDestroyedConnectionIsNotUsedAgain(t *testing.T) {
 	})
 }
 
+func TestAnOutdatedConnectionTakesAllAlongThatAreAsOld(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		for name, refresh := range map[string]func(conn Conn[string, int]){
+			"a connection's holder says so": func(conn Conn[string, int]) { conn.Release(Outdated); conn.Release(Outdated) },
+			"the pool is told":              func(conn Conn[string, int]) { r.pool.Refresh("a"); conn.Release(Healthy) },
+		} {
+			lease, first := r.hold("a")
+			second, third := r.acquire(lease), r.acquire(lease)
+			second.Release(Healthy)
+			refresh(first)
+			time.Sleep(2 * time.Millisecond)
+			if st, _ := r.pool.Tenant("a"); st.Idle != 0 || st.Leased != 1 {
+				t.Errorf("%s: %+v, want only the connection that is in use", name, st)
+			}
+			fourth := r.acquire(lease)
+			fourth.Release(Healthy)
+			third.Release(Outdated) // known by now
+			time.Sleep(2 * time.Millisecond)
+			if st, _ := r.pool.Tenant("a"); st.Idle != 1 || st.Leased != 0 {
+				t.Errorf("%s: %+v, want only the connection that was opened since", name, st)
+			}
+			lease.Release()
+		}
+		r.pool.Refresh("nobody")
+	})
+}
+
 func TestPlaceIsHeldUntilTheCloseIsConfirmed(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) {
 		c.Budget = 1

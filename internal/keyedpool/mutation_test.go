@@ -29,7 +29,7 @@ var mutations = []mutation{
 		"if t.target == target {", "if true || t.target == target {",
 	}},
 	{"a connection of an old generation goes back to the idle ones", "conn.go", []string{
-		"v == Destroy || db.stale || now", "v == Destroy || now",
+		"v != Healthy || db.stale || c", "v != Healthy || c",
 	}},
 	{"the next generation takes over the connections", "tenant.go", []string{
 		"\tdb.figures = old.figures.clone()\n",

@@ -165,6 +165,22 @@ func (p *Pool[T, C]) tenants() []*tenant[T, C] {
 	return list
 }
 
+// Refresh has a tenant's connections opened anew: those that there are finish their use and serve nobody else.
+func (p *Pool[T, C]) Refresh(id string) {
+	t := p.known(id)
+	if t == nil {
+		return
+	}
+	if db := t.current.Load(); db != nil {
+		s := db.server
+		s.mu.Lock()
+		s.refresh(db)
+		s.review(db)
+		s.pump()
+		s.mu.Unlock()
+	}
+}
+
 // Retire ends what the pool holds of a tenant: its idle connections close with its last lease, the others with their
 // release after that. It returns at once, and refuses nothing: leases there are may still acquire, and a new one starts a
 // new generation.

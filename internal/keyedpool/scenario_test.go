@@ -276,11 +276,14 @@ func (r *run) release(n, how int) {
 	r.giveLease(c)
 }
 
-// giveConn gives back a client's connection, sometimes to be destroyed, sometimes twice.
+// giveConn gives back a client's connection, sometimes to be destroyed, alone or with all others, sometimes twice.
 func (r *run) giveConn(c *client, how int) {
 	verdict := Healthy
-	if how%7 == 0 {
+	switch how % 7 {
+	case 0:
 		verdict = Destroy
+	case 1:
+		verdict = Outdated
 	}
 	r.mu.Lock()
 	c.socket.holder, c.socket.freed, c.socket = nil, time.Now(), nil
