@@ -445,7 +445,7 @@ func (p *Pool) moved(tenant *hostdb.TenantCatalog) bool {
 	return t != nil && !t.at(tenant.DBURL)
 }
 
-// migrated notes the version of a tenant's schema, and reports whether it was another one.
+// migrated notes the version of a tenant's schema, and reports whether it was another one. None was known while the database was made.
 func (p *Pool) migrated(tenant *hostdb.TenantCatalog) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -453,8 +453,9 @@ func (p *Pool) migrated(tenant *hostdb.TenantCatalog) bool {
 	if t == nil || t.schema == tenant.SchemaVersion {
 		return false
 	}
+	known := t.schema != 0
 	t.schema = tenant.SchemaVersion
-	return true
+	return known
 }
 
 // leaving returns what closes as soon as a retired database of a tenant (any, for "") has closed; nil where there is none.
