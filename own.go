@@ -87,20 +87,30 @@ func (i *Identity) own() Identity {
 	return own
 }
 
-// maxClaimValues bounds how many values of Claims are copied, also where they contain themselves. It is more than a token can hold.
-const maxClaimValues = 1 << 16
+// maxClaimValues and maxClaimDepth bound what is copied of Claims, also where claims contain themselves. Both are
+// more than a token can hold. The bound on the depth comes first for a map that contains itself once. Without it,
+// the order in which Go ranges over a map would decide which of the outer members are left out.
+const (
+	maxClaimValues = 1 << 16
+	maxClaimDepth  = 10_000 // as in encoding/json
+)
 
-// copier copies values until the bound is reached; what comes after that is nil.
-type copier struct{ left int }
+// copier copies values until a bound is reached. What lies beyond is nil.
+type copier struct{ left, depth int }
 
 // value copies a value of JSON, a map, a slice or an array with all that is in it. Others are returned as they are.
 func (c *copier) value(v any) any {
-	if c.left--; c.left < 0 {
+	switch v.(type) {
+	case nil, string, bool, json.Number, float64:
+		c.left--
+		return v
+	}
+	if c.left--; c.left < 0 || c.depth == maxClaimDepth {
 		return nil
 	}
+	c.depth++
+	defer func() { c.depth-- }()
 	switch v := v.(type) {
-	case nil, string, bool, json.Number, float64:
-		return v
 	case map[string]any:
 		return c.object(v)
 	case []any:
@@ -135,9 +145,11 @@ func (c *copier) array(v []any) []any {
 
 // reflected copies maps, slices and arrays of other types than JSON's.
 func (c *copier) reflected(v reflect.Value) reflect.Value {
-	if c.left--; c.left < 0 {
+	if c.left--; c.left < 0 || c.depth == maxClaimDepth {
 		return reflect.Zero(v.Type())
 	}
+	c.depth++
+	defer func() { c.depth-- }()
 	switch v.Kind() {
 	case reflect.Interface:
 		if v.IsNil() {

@@ -386,6 +386,14 @@ func TestCloneIsBounded(t *testing.T) {
 	if own.Claims["a"] != "b" || own.Claims["self"].(map[string]any)["a"] != "b" {
 		t.Errorf("the copy has %v", own.Claims["a"])
 	}
+	type tree map[string]tree
+	typed := tree{"a": {}}
+	typed["self"] = typed
+	own = (&tenantdb.Identity{Claims: map[string]any{"typed": typed}}).Clone()
+	if own.Claims["typed"].(tree)["self"]["a"] == nil {
+		t.Errorf("the copy of a type that contains itself has %v", own.Claims["typed"].(tree)["self"])
+	}
+	own = (&tenantdb.Identity{Claims: claims}).Clone()
 	own.Claims["a"] = "c"
 	if claims["a"] != "b" || (*tenantdb.Identity)(nil).Clone() != nil {
 		t.Error("Clone shares its claims, or makes an identity of none")
