@@ -124,8 +124,8 @@ func (l *Lease) begin(c claim) { l.tenant, l.phase = c.tenant, c.phase }
 
 // end gives the handles back and ends the claim that the lease is.
 func (l *Lease) end() {
-	if h := l.handles.Swap(nil); h != nil {
-		h.leave()
+	if l.handles.Load() != nil { // most have none, and a load is cheaper than a swap
+		l.handles.Swap(nil).leave()
 	}
 	claim{l.tenant, l.phase}.release()
 }

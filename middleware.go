@@ -88,7 +88,10 @@ func (m *Middleware) guard(next http.Handler, vary string, enter func(*http.Requ
 			return
 		}
 		h := w.Header()
-		if said := h["Vary"]; !slices.Contains(said, vary) { // a middleware around this one may have said it
+		switch said := h["Vary"]; {
+		case said == nil:
+			h["Vary"] = []string{vary}
+		case !slices.Contains(said, vary): // a middleware around this one may have said it
 			h["Vary"] = append(said, vary)
 		}
 		ctx, err := enter(r)
