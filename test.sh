@@ -1,7 +1,10 @@
 #!/bin/sh
-# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go; where PostgreSQL,
-# PgBouncer, wrk or npm is missing it installs them with apt. Arguments go to go test, as in: ./test.sh -short
-# The fleet also runs on the oldest and the newest PostgreSQL, which npm downloads into a cache outside the repository.
+# Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go.
+# Where PostgreSQL, PgBouncer, wrk or npm is missing it installs them with apt. Arguments go to go test, as in:
+# ./test.sh -short
+# The root package, hostdb and fleet also run on the newest PostgreSQL, hostdb and fleet on the oldest. npm downloads
+# these servers into a cache outside the repository. The versions between them:
+# for v in 14 16 17; do go run ./internal/pgtest/fetch $v; TENANTDB_TEST_POSTGRES_VERSION=$v go test . ./hostdb ./fleet; done
 set -eu
 cd "$(dirname "$0")"
 
@@ -39,10 +42,12 @@ for package in postgresql pgbouncer wrk npm; do
 done
 [ -z "$missing" ] || install $missing
 export TENANTDB_REQUIRE_POSTGRES=1
-versions="13 18"
-go run ./internal/pgtest/fetch $versions
+go run ./internal/pgtest/fetch 13 18
 
-for module in . contrib/gin examples/routers examples/orm stripehook/striptest bench; do
+# SQLite's C code, translated to Go, is not searched for races. Instrumented, it would take most of the time. No other
+# package is left out: one that instantiates generic types would give the linker copies that the detector cannot see into.
+uninstrumented=-gcflags=modernc.org/sqlite/lib=-race=false
+for module in . contrib/gin examples/routers examples/orm stripehook/striptest bench chaos; do
     echo "== $module"
     (
         cd "$module"
@@ -50,21 +55,15 @@ for module in . contrib/gin examples/routers examples/orm stripehook/striptest b
         [ -z "$unformatted" ] || { echo "not gofmt-ed: $unformatted" >&2; exit 1; }
         go vet ./...
         go run "$staticcheck" ./...
-        go test -race -timeout 20m "$@" ./...
+        go test -race "$uninstrumented" -timeout 20m "$@" ./...
     )
 done
-# fmt reads fields that other goroutines write, so this test isn't for the race detector.
-echo "== secrets, by every verb"
-go test "$@" -run '^TestNoExportedValueShowsASecret$' .
-# The race detector makes these tests take a fraction of their load; here they take all of it: a million rows, 100,000 tenants, and
-# every step at which a process may be killed, on every engine.
-echo "== hostdb and fleet, at full size"
-go test -timeout 20m "$@" ./hostdb ./fleet
-for version in $versions; do
-    echo "== fleet on PostgreSQL $version"
-    TENANTDB_TEST_POSTGRES_VERSION=$version go test -timeout 20m "$@" ./fleet
-done
-echo "== the pool, at full size: 1,000 databases, 200 workers, a minute"
-TENANTDB_TEST_FULL=1 go test -timeout 20m -run '^TestAServersOwnLimitIsNeverMet$' .
+# The race detector makes some tests take a fraction of their load, and leaves one out that prints what others write.
+# On the newest PostgreSQL they take all of it: a million rows, 100,000 tenants, every step at which a process may be
+# killed, and a pool of 1,000 databases with 200 workers for a minute.
+echo "== PostgreSQL 18, at full size"
+TENANTDB_TEST_POSTGRES_VERSION=18 TENANTDB_TEST_FULL=1 go test -timeout 20m "$@" . ./hostdb ./fleet
+echo "== PostgreSQL 13"
+TENANTDB_TEST_POSTGRES_VERSION=13 go test -timeout 20m "$@" ./hostdb ./fleet
 
 echo "all modules pass"

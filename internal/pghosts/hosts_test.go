@@ -192,11 +192,14 @@ func TestConnectFindsAStandbyThatIsPromotedMeanwhile(t *testing.T) {
 		}
 		return err
 	}
+	promoted := make(chan struct{})
 	go func() {
+		defer close(promoted)
 		<-refused
 		standby.Promote(t)
 	}()
 	wantPort(t, pghosts.New(), cfg, standby)
+	<-promoted
 	if accepted.Load() != 1 {
 		t.Errorf("the host that hangs was tried %d times, want once", accepted.Load())
 	}

@@ -2,9 +2,16 @@ package pgtest
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Standby starts a standby that streams from this server, for this test alone. The server must be one that pgtest started.
@@ -37,14 +44,42 @@ func (s *Server) follow(primary *Server) (err error) {
 	return err
 }
 
-// copyFrom copies a server's files.
+// copyFrom copies a running server's files, without pg_basebackup: not every distribution of a server has it.
 func (s *Server) copyFrom(primary *Server) error {
-	copying := s.command(s.Program("pg_basebackup"), "--dbname="+primary.URL("postgres"), "--pgdata="+s.data(),
-		"--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
-	if out, err := copying.CombinedOutput(); err != nil {
-		return fmt.Errorf("pg_basebackup: %w: %s", err, bytes.TrimSpace(out))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, primary.URL("postgres"))
+	if err != nil {
+		return err
 	}
-	return nil
+	defer conn.Close(context.Background())
+	var version int
+	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		return err
+	}
+	begin, end := "SELECT pg_backup_start('standby', true)", "SELECT labelfile FROM pg_backup_stop(false)"
+	if version < 150000 {
+		begin, end = "SELECT pg_start_backup('standby', true, false)", "SELECT labelfile FROM pg_stop_backup(false, false)"
+	}
+	if _, err := conn.Exec(ctx, begin); err != nil {
+		return err
+	}
+	// A file that goes away meanwhile is none that the standby needs.
+	out, _ := s.command("cp", "-a", primary.data(), s.data()).CombinedOutput()
+	var label string
+	if err := conn.QueryRow(ctx, end).Scan(&label); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+	}
+	for _, name := range []string{"postmaster.pid", "postmaster.opts"} {
+		if err := os.Remove(filepath.Join(s.data(), name)); err != nil {
+			return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+		}
+	}
+	return errors.Join(
+		s.write("data/backup_label", label),
+		s.write("data/standby.signal", ""),
+		s.write("data/postgresql.auto.conf", fmt.Sprintf("primary_conninfo = '%s'\n", primary.URL("postgres"))),
+	)
 }
 
 // Promote makes a standby a primary, on the next timeline, and returns once it takes writes.
