@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,17 +43,11 @@ func clientsLeave(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// clientsAreSlow has clients of a few tenants hold connections by reading slowly.
+// clientsAreSlow has clients of two tenants hold connections by reading slowly: all that those tenants may have, half of the budget. Four
+// tenants would hold all of it.
 func clientsAreSlow(w *rig.World, t *rig.Trial) error {
-	few := w.Of(last(w))[5:9]
-	t.Spares = func(x *rig.Tenant) bool {
-		for _, f := range few {
-			if x == f {
-				return false
-			}
-		}
-		return true
-	}
+	few := w.Of(last(w))[5:7]
+	t.Spares = func(x *rig.Tenant) bool { return !slices.Contains(few, x) }
 	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Second)
 	defer cancel()
 	var reading sync.WaitGroup

@@ -28,7 +28,7 @@ func processKilled(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// orphansLeft kills a process whose queries go on at the servers. Its successor has a whole budget.
+// orphansLeft kills a process whose queries go on at the servers, until those notice. Its successor has a whole budget of its own.
 func orphansLeft(w *rig.World, t *rig.Trial) error {
 	p := w.Processes[w.Random.IntN(len(w.Processes))]
 	var asking sync.WaitGroup
@@ -39,10 +39,6 @@ func orphansLeft(w *rig.World, t *rig.Trial) error {
 	p.Kill()
 	err := p.Start()
 	t.Mended()
-	asking.Wait()
-	for _, tenant := range w.Of(last(w))[:8] {
-		asking.Go(func() { w.Load.Ask(context.Background(), p, "slow", tenant.Clients[0], "ms=10000") })
-	}
 	asking.Wait()
 	return err
 }
