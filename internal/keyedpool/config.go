@@ -65,7 +65,7 @@ type Config[T comparable, C any] struct {
 	// BackoffMin is the pause of a tenant's dials after its first failure, and of a server's after its breaker opened or it had no
 	// place. It doubles, with jitter, up to BackoffMax for a tenant and ServerRetry for a server. Default 100 ms.
 	BackoffMin time.Duration
-	// BackoffMax bounds the pause of a tenant's dials. Default 30 s.
+	// BackoffMax bounds the pause of a tenant's dials: a database that was mended is back within it. Default 4 s.
 	BackoffMax time.Duration
 	// ServerRetry bounds the pause of a server's dials, however long it has been away or full. Default 1 s.
 	ServerRetry time.Duration
@@ -136,7 +136,7 @@ func (c *Config[T, C]) fillDurations() error {
 		{&c.IdleTimeout, 5 * time.Minute, "IdleTimeout"},
 		{&c.MaxLifetime, time.Hour, "MaxLifetime"},
 		{&c.BackoffMin, 100 * time.Millisecond, "BackoffMin"},
-		{&c.BackoffMax, 30 * time.Second, "BackoffMax"},
+		{&c.BackoffMax, 4 * time.Second, "BackoffMax"},
 		{&c.ServerRetry, time.Second, "ServerRetry"},
 	} {
 		if *d.value < 0 {

@@ -65,7 +65,7 @@ func TestConfigDefaultsAreThoseDocumented(t *testing.T) {
 		"IdleTimeout":      cfg.IdleTimeout == 5*time.Minute,
 		"MaxLifetime":      cfg.MaxLifetime == time.Hour,
 		"BackoffMin":       cfg.BackoffMin == 100*time.Millisecond,
-		"BackoffMax":       cfg.BackoffMax == 30*time.Second,
+		"BackoffMax":       cfg.BackoffMax == 4*time.Second,
 		"ServerRetry":      cfg.ServerRetry == time.Second,
 		"Classify":         cfg.Classify(errors.New("any")) == ServerFault,
 	} {

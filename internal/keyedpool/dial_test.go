@@ -35,7 +35,7 @@ func TestBackoffGrowsAndEndsWithOneProbe(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errTenantBroken))
 		lease := r.lease("a")
-		for i, most := 0, 100*time.Millisecond; i < 14; i, most = i+1, min(2*most, 30*time.Second) {
+		for i, most := 0, 100*time.Millisecond; i < 14; i, most = i+1, min(2*most, 4*time.Second) {
 			_, err := lease.Acquire(r.t.Context(), nil)
 			if e := r.reason(err, ErrTenantUnavailable); e.RetryAfter < most/2 || e.RetryAfter > most {
 				r.t.Fatalf("failure %d: RetryAfter %v, want %v to %v", i+1, e.RetryAfter, most/2, most)
