@@ -75,6 +75,7 @@ func try(seed uint64, size rig.Size, list []rig.Fault) error {
 		return err
 	}
 	defer w.Close()
+	defer w.CloseOnSignal()()
 	w.ChangeRights(100 * time.Millisecond)
 	fmt.Printf("seed %d, %d tenants, set up in %.0f s\n\n", seed, len(w.Tenants), time.Since(began).Seconds())
 	rand.New(rand.NewPCG(seed, 3)).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })

@@ -31,6 +31,9 @@ func (w *World) leaks() (leaks []string, err error) {
 		}
 		defer w.Rights.Continue()
 	}
+	if err := w.warmUp(); err != nil {
+		return nil, err
+	}
 	if err := w.setAll(false); err != nil {
 		return nil, err
 	}
@@ -98,20 +101,41 @@ func (w *World) setAll(open bool) error {
 
 // touchAll has every process serve every tenant, as a reader and as a writer.
 func (w *World) touchAll() error {
-	var touching sync.WaitGroup
-	errs := make([]error, len(w.Processes))
-	for i, p := range w.Processes {
-		touching.Go(func() {
-			for _, t := range w.Tenants {
-				for _, kind := range []string{"me", "conn"} {
-					if errs[i] = w.touch(p, t, kind); errs[i] != nil {
-						return
-					}
+	return w.onEach(func(p *Process) error {
+		for _, t := range w.Tenants {
+			for _, kind := range []string{"me", "conn"} {
+				if err := w.touch(p, t.Clients[0], kind); err != nil {
+					return err
 				}
 			}
-		})
+		}
+		return nil
+	})
+}
+
+// warmUp has every process that wasn't looked at yet serve every client, so that its caches hold all that they will hold.
+func (w *World) warmUp() error {
+	return w.onEach(func(p *Process) error {
+		if before, known := w.base[p]; known && before.pid == p.Pid() {
+			return nil
+		}
+		for _, c := range w.clients {
+			if err := w.touch(p, c, "me"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// onEach does something for all processes at once.
+func (w *World) onEach(do func(*Process) error) error {
+	var doing sync.WaitGroup
+	errs := make([]error, len(w.Processes))
+	for i, p := range w.Processes {
+		doing.Go(func() { errs[i] = do(p) })
 	}
-	touching.Wait()
+	doing.Wait()
 	w.Load.client.CloseIdleConnections()
 	return errors.Join(errs...)
 }
@@ -128,15 +152,15 @@ func (w *World) Held() (heap, goroutines, handles []string) {
 }
 
 // touch asks until it is served. A right that was just given back takes a while to be seen.
-func (w *World) touch(p *Process, t *Tenant, kind string) error {
+func (w *World) touch(p *Process, c Client, kind string) error {
 	deadline := time.Now().Add(recoveryWithin)
 	for {
-		s := w.Load.Ask(context.Background(), p, kind, t.Clients[0], "")
+		s := w.Load.Ask(context.Background(), p, kind, c, "")
 		if s.OK() {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s doesn't serve %s: %s %s", p.Name, t.Slug, s.What(), s.Cause)
+			return fmt.Errorf("%s doesn't serve %s: %s %s", p.Name, c.Tenant.Slug, s.What(), s.Cause)
 		}
 		<-time.After(20 * time.Millisecond)
 	}

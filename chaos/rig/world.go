@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tenantdb/tenantdb/chaos/judge"
@@ -62,6 +64,7 @@ type World struct {
 	clients    []Client
 	started    int
 	closers    []func()
+	closing    sync.Once
 }
 
 // maxConnections is the tenants' servers' max_connections. The superuser keeps some of them.
@@ -267,13 +270,34 @@ func (w *World) Extra(n int) { w.extra = n }
 // OnClose has something done at the end, before what was asked for earlier.
 func (w *World) OnClose(f func()) { w.closers = append(w.closers, f) }
 
-// Close ends everything that the world started, the last first.
+// Close ends everything that the world started, the last first. It may be called twice.
 func (w *World) Close() {
-	for _, s := range w.sockets {
-		s.close()
-	}
-	for _, f := range slices.Backward(w.closers) {
-		f()
+	w.closing.Do(func() {
+		for _, s := range w.sockets {
+			s.close()
+		}
+		for _, f := range slices.Backward(w.closers) {
+			f()
+		}
+	})
+}
+
+// CloseOnSignal has a signal that ends the program end the world first. The function gives the signals back.
+func (w *World) CloseOnSignal() (undo func()) {
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			w.Close()
+			_ = os.RemoveAll(w.Dir)
+			os.Exit(1)
+		case <-done:
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(done)
 	}
 }
 

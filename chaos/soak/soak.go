@@ -33,6 +33,7 @@ func Run(out io.Writer, seed uint64, dir string, duration time.Duration) error {
 		return err
 	}
 	defer w.Close()
+	defer w.CloseOnSignal()()
 	w.ChangeRights(100 * time.Millisecond)
 	fmt.Fprintf(out, "seed %d, %d tenants, set up in %.0f s\n", seed, len(w.Tenants), time.Since(began).Seconds())
 	fmt.Fprintln(out, "| minute | requests | served | denied | failed | late allows | lost writes | heap, KB | goroutines | handles |\n|---|---|---|---|---|---|---|---|---|---|")

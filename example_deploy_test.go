@@ -1,0 +1,59 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenantdb/tenantdb"
+)
+
+// A process ends in a rolling deploy without failing a request. It says that it isn't ready, serves until the balancer has noticed, and
+// only then ends its server and what that used. The processes of both versions share the servers' connections meanwhile: set
+// PoolConfig.Replicas to how many there may be at once.
+func ExampleMiddleware_Close() {
+	s := openShop()
+	defer s.close()
+	mw, err := tenantdb.New(s.config)
+	check(err)
+	var leaving atomic.Bool
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if leaving.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	mux.Handle("/", mw.Handler(http.NotFoundHandler()))
+	server := httptest.NewServer(mux) // an http.Server
+	ready := func() int {
+		r, err := http.Get(server.URL + "/readyz")
+		check(err)
+		defer r.Body.Close()
+		return r.StatusCode
+	}
+	fmt.Println(ready())
+
+	const notice = 50 * time.Millisecond // how often the balancer asks, times how often it must fail; a few seconds in most products
+	end := func() error {                // at SIGTERM
+		leaving.Store(true)
+		<-time.After(notice)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // less than until SIGKILL
+		defer cancel()
+		return errors.Join(server.Config.Shutdown(ctx), mw.Close(ctx), s.pool.Close(ctx), s.host.Close())
+	}
+	ended := make(chan error)
+	go func() { ended <- end() }()
+	for !leaving.Load() {
+		<-time.After(time.Millisecond)
+	}
+	fmt.Println(ready())
+	fmt.Println(<-ended)
+	// Output:
+	// 200
+	// 503
+	// <nil>
+}
