@@ -37,7 +37,7 @@ func ExampleMiddleware_Close() {
 	}
 	fmt.Println(ready())
 
-	const notice = 50 * time.Millisecond // how often the balancer asks, times how often it must fail; a few seconds in most products
+	const notice = 300 * time.Millisecond // how often the balancer asks, times how often it must fail; a few seconds in most products
 	end := func() error {                // at SIGTERM
 		leaving.Store(true)
 		<-time.After(notice)
