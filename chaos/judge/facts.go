@@ -2,7 +2,7 @@ package judge
 
 import "time"
 
-// change is a fact about a subject that was committed at some time from before to after.
+// change is a fact about a subject that was committed at some time from before to after. A zero after: it may be yet to come.
 type change struct {
 	before, after time.Time
 	given         bool
@@ -12,26 +12,26 @@ type change struct {
 // outage is a time in which nobody could be told of a change. A zero end: it lasts.
 type outage struct{ from, to time.Time }
 
-// Changed records that a right was given or taken away by a commit that began at before and was confirmed at after. Every right is given
-// at first.
-func (j *Judge) Changed(s Subject, given bool, before, after time.Time) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	list := j.facts[s]
-	for i := range list {
-		if !list[i].known && list[i].after.IsZero() { // whatever became of it, it is settled now
-			list[i].after = after
-		}
-	}
-	j.facts[s] = append(list, change{before, after, given, true})
-}
-
-// Unsure records a change that failed so that nobody knows whether it was committed. The subject's right is unknown until the next
-// change.
-func (j *Judge) Unsure(s Subject, given bool, before time.Time) {
+// Changing records that a right is about to be given or taken away, by a commit that happens after before. Until Changed is called nobody
+// knows whether it was committed: no verdict rests on it.
+func (j *Judge) Changing(s Subject, given bool, before time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.facts[s] = append(j.facts[s], change{before: before, given: given})
+}
+
+// Changed records that the change which was announced last is committed, and was so at after. Every right is given at first.
+func (j *Judge) Changed(s Subject, after time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := j.facts[s]
+	last := len(list) - 1
+	list[last].after, list[last].known = after, true
+	for i := range list[:last] {
+		if list[i].after.IsZero() { // whatever became of it, it is settled now
+			list[i].after = after
+		}
+	}
 }
 
 // Outage records that no host database could be reached that takes writes, from a time until End is called. A change that was committed

@@ -12,32 +12,48 @@ var noon = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 // at returns a time, in milliseconds after noon.
 func at(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 
+// changed tells a judge of a change.
+func changed(j *Judge, s Subject, given bool, before, after int) {
+	j.Changing(s, given, at(before))
+	j.Changed(s, at(after))
+}
+
 func response(sent int, allowed bool) Response {
 	return Response{User: "u", Tenant: "t", Sent: at(sent), Got: at(sent + 10), Allowed: allowed, Denied: !allowed, Data: map[bool]string{true: "t"}[allowed]}
 }
 
 func TestVerdicts(t *testing.T) {
 	membership := Membership("u", "t")
-	revoked := func(j *Judge) { j.Changed(membership, false, at(0), at(5)) }
+	revoked := func(j *Judge) { changed(j, membership, false, 0, 5) }
 	for name, c := range map[string]struct {
 		facts func(*Judge)
 		r     Response
 		want  string
 	}{
-		"a member is let in":                               {func(*Judge) {}, response(0, true), ""},
-		"a member is denied":                               {func(*Judge) {}, response(0, false), LateDenial},
-		"somebody revoked is denied":                       {revoked, response(10, false), ""},
-		"somebody revoked is let in at first":              {revoked, response(900, true), ""},
-		"somebody revoked is let in for long":              {revoked, response(1100, true), LateAllow},
-		"the commit was while it was answered":             {revoked, Response{User: "u", Tenant: "t", Sent: at(-5), Got: at(3000), Allowed: true}, ""},
-		"a tenant is closed":                               {func(j *Judge) { j.Changed(Tenant("t"), false, at(0), at(5)) }, response(1100, true), LateAllow},
-		"a subscription is cancelled":                      {func(j *Judge) { j.Changed(Subscription("t"), false, at(0), at(5)) }, response(1100, true), LateAllow},
-		"another's membership is revoked":                  {func(j *Judge) { j.Changed(Membership("v", "t"), false, at(0), at(5)) }, response(1100, true), ""},
-		"a right given back is denied at first":            {func(j *Judge) { revoked(j); j.Changed(membership, true, at(100), at(105)) }, response(900, false), ""},
-		"a right given back is denied for long":            {func(j *Judge) { revoked(j); j.Changed(membership, true, at(100), at(105)) }, response(1200, false), LateDenial},
-		"nobody knows whether it was revoked, let in":      {func(j *Judge) { j.Unsure(membership, false, at(0)) }, response(5000, true), ""},
-		"nobody knows whether it was revoked, denied":      {func(j *Judge) { j.Unsure(membership, false, at(0)) }, response(5000, false), ""},
-		"unknown, then settled":                            {func(j *Judge) { j.Unsure(membership, true, at(0)); j.Changed(membership, false, at(50), at(60)) }, response(1100, true), LateAllow},
+		"a member is let in":                          {func(*Judge) {}, response(0, true), ""},
+		"a member is denied":                          {func(*Judge) {}, response(0, false), LateDenial},
+		"somebody revoked is denied":                  {revoked, response(10, false), ""},
+		"somebody revoked is let in at first":         {revoked, response(900, true), ""},
+		"somebody revoked is let in for long":         {revoked, response(1100, true), LateAllow},
+		"the commit was while it was answered":        {revoked, Response{User: "u", Tenant: "t", Sent: at(-5), Got: at(3000), Allowed: true}, ""},
+		"a tenant is closed":                          {func(j *Judge) { changed(j, Tenant("t"), false, 0, 5) }, response(1100, true), LateAllow},
+		"a subscription is cancelled":                 {func(j *Judge) { changed(j, Subscription("t"), false, 0, 5) }, response(1100, true), LateAllow},
+		"another's membership is revoked":             {func(j *Judge) { changed(j, Membership("v", "t"), false, 0, 5) }, response(1100, true), ""},
+		"a right given back is denied at first":       {func(j *Judge) { revoked(j); changed(j, membership, true, 100, 105) }, response(900, false), ""},
+		"a right given back is denied for long":       {func(j *Judge) { revoked(j); changed(j, membership, true, 100, 105) }, response(1200, false), LateDenial},
+		"nobody knows whether it was revoked, let in": {func(j *Judge) { j.Changing(membership, false, at(0)) }, response(5000, true), ""},
+		"nobody knows whether it was revoked, denied": {func(j *Judge) { j.Changing(membership, false, at(0)) }, response(5000, false), ""},
+		"it is being revoked, let in": {func(j *Judge) {
+			changed(j, membership, false, -20, -10)
+			changed(j, membership, true, -9, -5)
+			j.Changing(membership, false, at(0))
+		}, response(1, true), ""},
+		"it is being revoked, denied": {func(j *Judge) {
+			changed(j, membership, false, -8000, -7000)
+			changed(j, membership, true, -6000, -5000)
+			j.Changing(membership, false, at(0))
+		}, response(1, false), ""},
+		"unknown, then settled":                            {func(j *Judge) { j.Changing(membership, true, at(0)); changed(j, membership, false, 50, 60) }, response(1100, true), LateAllow},
 		"an outage began before it was felt, let in in it": {func(j *Judge) { revoked(j); j.Outage(at(50)) }, response(5000, true), ""},
 		"an outage ended less than the bound ago":          {func(j *Judge) { revoked(j); j.Outage(at(50))(at(4500)) }, response(5000, true), ""},
 		"an outage ended longer than the bound ago":        {func(j *Judge) { revoked(j); j.Outage(at(50))(at(4500)) }, response(6000, true), LateAllow},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -206,15 +207,23 @@ func (p *Process) State() (s app.State, err error) {
 	return s, json.NewDecoder(r.Body).Decode(&s)
 }
 
-// Stacks returns the stacks of its goroutines.
-func (p *Process) Stacks() string {
-	r, err := http.Get(p.Base() + "/debug/state?stacks")
+var startedBy = regexp.MustCompile(`(?m)^created by (\S+)`)
+
+// goroutines counts its goroutines by the functions that started them.
+func (p *Process) goroutines() map[string]int {
+	client := http.Client{Timeout: 10 * time.Second}
+	defer client.CloseIdleConnections()
+	r, err := client.Get(p.Base() + "/debug/state?stacks")
 	if err != nil {
-		return err.Error()
+		return nil
 	}
 	defer r.Body.Close()
-	b, _ := io.ReadAll(r.Body)
-	return string(b)
+	stacks, _ := io.ReadAll(r.Body)
+	from := make(map[string]int)
+	for _, match := range startedBy.FindAllSubmatch(stacks, -1) {
+		from[string(match[1])]++
+	}
+	return from
 }
 
 // Log returns the end of its log.

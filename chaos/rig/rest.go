@@ -14,6 +14,7 @@ import (
 type rest struct {
 	pid, goroutines, handles int
 	heap                     uint64
+	from                     map[string]int // which functions started how many goroutines
 }
 
 // slack is what a heap may grow beyond the tenth that is allowed: the caches of a process that was started a moment ago fill up.
@@ -70,14 +71,14 @@ func (w *World) compare(p *Process) string {
 	if err != nil {
 		return err.Error()
 	}
-	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - host, heap: s.Heap}
+	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - host, heap: s.Heap, from: p.goroutines()}
 	w.held[p] = now
 	before, known := w.base[p]
 	switch {
 	case !known || before.pid != now.pid:
 		w.base[p] = now
 	case now.goroutines != before.goroutines:
-		return fmt.Sprintf("%s had %d goroutines and has %d", p.Name, before.goroutines, now.goroutines)
+		return fmt.Sprintf("%s had %d goroutines and has %d: %v and %v", p.Name, before.goroutines, now.goroutines, before.from, now.from)
 	case now.handles != before.handles:
 		return fmt.Sprintf("%s had %d handles and has %d", p.Name, before.handles, now.handles)
 	case now.heap > before.heap+max(before.heap/10, slack):
@@ -89,12 +90,15 @@ func (w *World) compare(p *Process) string {
 // setAll opens or closes all tenants.
 func (w *World) setAll(open bool) error {
 	before := time.Now()
+	for _, t := range w.Tenants {
+		w.Judge.Changing(judge.Tenant(t.Slug), open, before)
+	}
 	if err := w.HostExec("UPDATE core_tenants SET status = $1", map[bool]string{true: "active", false: "suspended"}[open]); err != nil {
 		return err
 	}
 	after := time.Now()
 	for _, t := range w.Tenants {
-		w.Judge.Changed(judge.Tenant(t.Slug), open, before, after)
+		w.Judge.Changed(judge.Tenant(t.Slug), after)
 	}
 	return nil
 }

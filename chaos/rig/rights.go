@@ -83,16 +83,14 @@ func (rights *Rights) Continue() {
 func (rights *Rights) change(ctx context.Context, x right) {
 	given := rights.revoked[x]
 	statement, args := x.statement(given, rights.r.IntN(2) == 0)
-	before := time.Now()
-	err := rights.exec(ctx, statement, args...)
-	if err != nil {
+	rights.w.Judge.Changing(x.subject, given, time.Now())
+	if err := rights.exec(context.WithoutCancel(ctx), statement, args...); err != nil {
 		rights.Failed++
-		rights.w.Judge.Unsure(x.subject, given, before)
-		rights.revoked[x] = given
+		rights.revoked[x] = given // nobody knows; the next time it is taken away, or given, again
 		return
 	}
 	rights.Changed++
-	rights.w.Judge.Changed(x.subject, given, before, time.Now())
+	rights.w.Judge.Changed(x.subject, time.Now())
 	rights.revoked[x] = !given
 }
 
@@ -117,7 +115,7 @@ func (rights *Rights) exec(ctx context.Context, statement string, args ...any) (
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	if rights.conn == nil {
-		if rights.conn, err = pgx.Connect(ctx, rights.w.Host.Primary().URL("host")); err != nil {
+		if rights.conn, err = rights.connect(ctx); err != nil {
 			return err
 		}
 	}
@@ -128,17 +126,31 @@ func (rights *Rights) exec(ctx context.Context, statement string, args ...any) (
 	return err
 }
 
+// connect returns a connection. A statement of an earlier one, which failed here, doesn't run any more: it would undo what comes next.
+func (rights *Rights) connect(ctx context.Context) (*pgx.Conn, error) {
+	const name = "rights"
+	conn, err := pgx.Connect(ctx, rights.w.Host.Primary().URL("host")+"&application_name="+name)
+	for left := 1; err == nil && left > 0; {
+		err = conn.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()",
+			name).Scan(&left)
+	}
+	if err != nil && conn != nil {
+		_ = conn.Close(ctx)
+	}
+	return conn, err
+}
+
 // Pause ends the changes, and gives all rights back.
 func (rights *Rights) Pause() error {
 	rights.stop()
 	rights.done.Wait()
 	for x := range rights.revoked { // also those whose change failed: nobody knows what became of it
 		statement, args := x.statement(true, false)
-		before := time.Now()
+		rights.w.Judge.Changing(x.subject, true, time.Now())
 		if err := rights.exec(context.Background(), statement, args...); err != nil {
 			return err
 		}
-		rights.w.Judge.Changed(x.subject, true, before, time.Now())
+		rights.w.Judge.Changed(x.subject, time.Now())
 		delete(rights.revoked, x)
 	}
 	return nil
