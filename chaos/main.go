@@ -54,7 +54,7 @@ func run() error {
 		}
 	}
 	if *soaking {
-		return soak.Run(os.Stdout, *seed, dir, *duration)
+		return soak.Run(os.Stdout, *seed, dir, *rate, *duration)
 	}
 	size := rig.Size{Servers: 2, Tenants: *tenants, Files: *files, Processes: 3, Budget: 24, Rate: *rate, Dir: dir}
 	return try(*seed, size, choose(*only))

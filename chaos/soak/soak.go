@@ -18,14 +18,13 @@ const (
 	servers          = 2
 	tenantsPerServer = 250
 	files            = 500
-	rate             = 80
 )
 
 // round is how long the product runs between two looks.
 const round = 2 * time.Minute
 
 // Run soaks for a while. It returns an error where something was lost, mixed up, or has grown.
-func Run(out io.Writer, seed uint64, dir string, duration time.Duration) error {
+func Run(out io.Writer, seed uint64, dir string, rate float64, duration time.Duration) error {
 	began := time.Now()
 	w, err := rig.NewWorld(seed, rig.Size{Servers: servers, Tenants: tenantsPerServer, Files: files, Processes: 3, Budget: 48, Rate: rate,
 		Dir: dir, NoStandbys: true})
