@@ -38,7 +38,7 @@ func ExampleMiddleware_Close() {
 	fmt.Println(ready())
 
 	const notice = 300 * time.Millisecond // how often the balancer asks, times how often it must fail; a few seconds in most products
-	end := func() error {                // at SIGTERM
+	end := func() error {                 // at SIGTERM
 		leaving.Store(true)
 		<-time.After(notice)
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // less than until SIGKILL
