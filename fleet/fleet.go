@@ -77,7 +77,8 @@ type Fleet struct {
 }
 
 // New checks the configuration and makes a Fleet. Unless Config.SharedRole is set it asks a PostgreSQL server whether its role may
-// create roles, for at most 10 s, and fails if not, or if the server doesn't answer; otherwise it connects to nothing.
+// create roles, for at most 10 s, and fails if not, or if the server doesn't answer; otherwise it connects to nothing. While Host itself
+// is still waited for (hostdb.Config.StartLater) it asks nothing: Provision fails then where a right is missing.
 func New(cfg Config) (*Fleet, error) {
 	switch {
 	case cfg.Host == nil:
@@ -117,11 +118,21 @@ func New(cfg Config) (*Fleet, error) {
 	if withTemplate {
 		server.template = &template{base: base, hosts: server.admins.hosts, schema: schema, roles: server.roles, logger: cfg.Logger}
 	}
-	if server.roles {
+	if server.roles && started(cfg.Host) {
 		if err := server.check(); err != nil {
 			return nil, fmt.Errorf("fleet: %w", err)
 		}
 	}
 	f.server = server
 	return f, nil
+}
+
+// started reports whether the host database was opened.
+func started(host *hostdb.DB) bool {
+	select {
+	case <-host.Started():
+		return true
+	default:
+		return false
+	}
 }

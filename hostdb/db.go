@@ -49,6 +49,10 @@ type DB struct {
 
 	replaced atomic.Bool // SQLite: the feed saw another file at the path, or none; connections would go on with the old one
 
+	started      chan struct{}         // closed once the database is open
+	awaiting     atomic.Pointer[error] // why it isn't yet
+	stopStarting func()                // ends the attempts in the background; nil where there are none
+
 	closing   sync.Once
 	closed    chan struct{}
 	closeErr  error
@@ -84,6 +88,9 @@ func tablesOn(s session) Tables {
 func (db *DB) Close() error {
 	db.closing.Do(func() {
 		close(db.closed)
+		if db.stopStarting != nil {
+			db.stopStarting()
+		}
 		db.feed.wait()
 		for _, hook := range db.onClosing {
 			if err := hook(); err != nil && db.closeErr == nil {
@@ -143,6 +150,8 @@ func (db *DB) usable() error {
 	switch {
 	case db.isClosed():
 		return &failure{kind: ErrUnavailable, text: "the database is closed"}
+	case !db.isStarted():
+		return db.notStarted()
 	case db.replaced.Load():
 		return errReplaced
 	}

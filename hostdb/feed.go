@@ -99,6 +99,14 @@ func (f *feed) wakeLocked() {
 
 // run polls until ctx ends.
 func (f *feed) run(ctx context.Context) {
+	if !f.db.isStarted() {
+		f.deliver(nil, f.db.notStarted())
+	}
+	select {
+	case <-f.db.started:
+	case <-ctx.Done():
+		return
+	}
 	at := f.db.newCursor()
 	defer at.close()
 	watch := &watch{db: f.db}

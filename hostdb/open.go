@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // Config says how to open a host database. The zero value of everything but URL is a good choice.
@@ -36,6 +38,14 @@ type Config struct {
 	// StartTimeout is how long Open waits for a PostgreSQL server that can't be reached or is starting up, as one that is started
 	// together with the program may be. Default 0: Open tries once.
 	StartTimeout time.Duration
+	// StartLater has Open return a DB, and no error, where no PostgreSQL server can be reached by then, or where it isn't ready. The DB
+	// goes on trying until Close, and [DB.Started] tells when it is open. Until then every call fails with ErrUnavailable, so that
+	// nobody is let in: a middleware answers 503, host_unavailable. Whatever keeps it from being opened is logged and tried again, also
+	// what Open would return, such as a refused password.
+	//
+	// It says nothing about SQLite, which has no server: Open fails where the file's folder isn't there. Mount a folder before: in a
+	// mount point that is still empty Open makes a new host database, unless NoUpgrade is set.
+	StartLater bool
 	// PollInterval is how often Changes polls, default 1 s.
 	PollInterval time.Duration
 	// NoNotify has Changes rely on polling alone, and spares this process's transactions the cost of NOTIFY, a lock that all
@@ -50,7 +60,7 @@ type Config struct {
 	// VerifyInterval is how often Changes verifies what it rests on (DB.Verify), default 30 s. A trigger that is disabled and enabled
 	// again between two looks goes unnoticed, and so do the changes meanwhile.
 	VerifyInterval time.Duration
-	// Logger receives what Verify finds, default none.
+	// Logger receives what Verify finds, and what is waited for while the database can't be opened. Default none.
 	Logger *slog.Logger
 	// Now is the clock, default time.Now. Tests set it.
 	Now func() time.Time
@@ -114,21 +124,17 @@ func OpenConfig(ctx context.Context, config Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{engine: from.engine, origin: from, config: checked, closed: make(chan struct{}), sweep: new(sweeper)}
+	db := &DB{engine: from.engine, origin: from, config: checked, started: make(chan struct{}), closed: make(chan struct{}),
+		hosts: pghosts.New(), sweep: new(sweeper)}
 	db.Tables = tablesOn(session{db: db})
 	db.feed = newFeed(db)
-	if from.engine == postgres {
-		err = db.openPostgres(ctx)
-	} else {
-		err = db.openSQLite(ctx)
+	err = db.start(ctx)
+	if config.StartLater && absent(err) {
+		db.startLater(err)
+		return db, nil
 	}
 	if err == nil {
-		err = db.prune(ctx) // a process that never listens adds changes too
-	}
-	if err == nil {
-		var faults []Fault
-		faults, err = db.Verify(ctx)
-		db.report(ctx, faults)
+		err = db.settle(ctx)
 	}
 	if err != nil {
 		_ = db.Close()

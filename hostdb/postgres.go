@@ -8,7 +8,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,9 +23,8 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if server.ConnectTimeout == 0 {
 		server.ConnectTimeout = db.config.ConnectTimeout
 	}
-	db.hosts = pghosts.New()
-	if err := db.startPostgres(ctx, server); err != nil {
-		return err
+	if err := db.migratePostgres(ctx, server.Copy()); err != nil {
+		return connectError(ctx, err)
 	}
 	if db.pooled {
 		server.DefaultQueryExecMode = db.origin.unnamed()
@@ -55,29 +53,6 @@ func (db *DB) bounded(pool *sql.DB, limit int) *sql.DB {
 	pool.SetMaxIdleConns(limit)
 	db.onClosing = append(db.onClosing, pool.Close)
 	return pool
-}
-
-// startPause is how long a server that isn't there is left alone before it is tried again.
-const startPause = 250 * time.Millisecond
-
-// startPostgres connects for the first time and upgrades the schema. A server that isn't there it waits for, as long as it may.
-func (db *DB) startPostgres(ctx context.Context, server *pgx.ConnConfig) error {
-	for began := time.Now(); ; {
-		err := db.migratePostgres(ctx, server.Copy())
-		if err == nil {
-			return nil
-		}
-		err = connectError(ctx, err)
-		var about *FieldError
-		if !errors.As(err, &about) || about.Field != "url.host" || time.Since(began)+startPause > db.config.StartTimeout {
-			return err
-		}
-		select {
-		case <-time.After(startPause):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 // migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.

@@ -2,10 +2,15 @@ package hostdb_test
 
 import (
 	"errors"
+	"log/slog"
 	"net/url"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/pgtest"
@@ -122,4 +127,139 @@ func TestTroubleOfTheDatabaseIsUnavailable(t *testing.T) {
 			t.Errorf("a write: %v, want ErrUnavailable", err)
 		}
 	})
+}
+
+// book is a log that tests read.
+type book struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *book) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *book) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// later opens a database whose server isn't there.
+func later(t *testing.T, config hostdb.Config) (*hostdb.DB, *book) {
+	t.Helper()
+	log := new(book)
+	config.StartLater, config.Logger = true, slog.New(slog.NewTextHandler(log, nil))
+	db, err := hostdb.OpenConfig(t.Context(), config)
+	must(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db, log
+}
+
+// wantWaiting: whatever is called fails with the reason, and doesn't wait.
+func wantWaiting(t *testing.T, db *hostdb.DB) {
+	t.Helper()
+	_, accessErr := db.Access(t.Context(), hostdb.UserKey{OAuthID: "a"}, hostdb.TenantKey{Slug: "acme"})
+	_, allErr := db.AccessAll(t.Context(), []hostdb.AccessKey{{User: hostdb.UserKey{OAuthID: "a"}}})
+	_, getErr := db.Tenants.Get(t.Context(), hostdb.NewID())
+	_, txErr := db.Begin(t.Context())
+	_, verifyErr := db.Verify(t.Context())
+	_, versionErr := db.SchemaVersion(t.Context())
+	var changesErr error
+	for _, changesErr = range db.Changes(t.Context()) {
+		break
+	}
+	for i, err := range []error{accessErr, allErr, getErr, txErr, verifyErr, versionErr, changesErr, db.Ping(t.Context()),
+		db.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "a@example.com"})} {
+		if !errors.Is(err, hostdb.ErrUnavailable) || !strings.Contains(err.Error(), "not been reached") {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+}
+
+func TestADBWaitsForItsServerInTheBackground(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	given := server.Database(t)
+	server.Stop()
+	db, log := later(t, often(given))
+	wantWaiting(t, db)
+	if text := log.String(); strings.Count(text, "waiting for the host database") != 1 || !strings.Contains(text, "no PostgreSQL answers there") ||
+		!strings.Contains(text, db.String()) && !strings.Contains(text, "xxxxx") || strings.Contains(text, ":pgtest@") {
+		t.Errorf("the log: %s", text)
+	}
+	events := make(chan event)
+	go func() {
+		for d, err := range db.Changes(t.Context()) {
+			if d.Reset {
+				events <- event{d, err}
+				return
+			}
+		}
+	}()
+	must(t, server.Start())
+	select {
+	case <-db.Started():
+	case <-time.After(20 * time.Second):
+		t.Fatal("not open 20 s after the server's return")
+	}
+	newUser(t, db) // the schema was made
+	next(t, events)
+	if !strings.Contains(log.String(), "the host database is open") {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+func TestWhatKeepsADBFromOpeningLaterIsLoggedAndTriedAgain(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	given := server.URL("later")
+	wantField(t, laterErr(t, given), hostdb.ErrUnavailable, "url.database") // a server that's there says what is wrong at once
+	server.Stop()
+	db, log := later(t, hostdb.Config{URL: hostdb.Secret(given)})
+	must(t, server.Start())
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), "no such database"); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log: %s", log)
+		}
+	}
+	wantWaiting(t, db)
+	if err := db.Ping(t.Context()); !strings.Contains(err.Error(), "no such database") {
+		t.Errorf("a call says %v", err)
+	}
+	admin := rawURL(t, server.URL("postgres"))
+	_, err := admin.Exec("CREATE DATABASE later")
+	must(t, err)
+	<-db.Started()
+	must(t, db.Ping(t.Context()))
+}
+
+func laterErr(t *testing.T, given string) error {
+	t.Helper()
+	db, err := hostdb.OpenConfig(t.Context(), hostdb.Config{URL: hostdb.Secret(given), StartLater: true})
+	if err == nil {
+		_ = db.Close()
+	}
+	return err
+}
+
+func TestADBThatWaitsCanBeClosed(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	db, _ := later(t, hostdb.Config{URL: "postgres://u:p@127.0.0.1:1/x"})
+	must(t, db.Close())
+	if err := db.Ping(t.Context()); !errors.Is(err, hostdb.ErrUnavailable) || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("Ping: %v", err)
+	}
+	goleak.VerifyNone(t, ignore)
+	setEnv(t, map[string]string{"DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_PASS": "p"})
+	first, err := hostdb.FromEnvConfig(t.Context(), hostdb.Config{StartLater: true})
+	must(t, err)
+	if again, err := hostdb.FromEnv(t.Context()); again != first || err != nil {
+		t.Errorf("another DB, or %v", err)
+	}
+	must(t, hostdb.ResetInstance())
+	// SQLite has no server to wait for, and what Open makes of a folder that isn't mounted yet would be a new database.
+	wantField(t, laterErr(t, "sqlite:"+filepath.Join(t.TempDir(), "no", "host.db")), hostdb.ErrUnavailable, "url.path")
 }

@@ -1,0 +1,115 @@
+package hostdb
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+const (
+	startPause    = 250 * time.Millisecond // how long a server that isn't there is left alone before it is tried again
+	maxStartPause = 2 * time.Second        // the same, in the background, after several attempts
+)
+
+// Started returns a channel that is closed once the database was opened: at once, unless Config.StartLater has Open return before.
+func (db *DB) Started() <-chan struct{} { return db.started }
+
+// isStarted reports whether the database was opened.
+func (db *DB) isStarted() bool {
+	select {
+	case <-db.started:
+		return true
+	default:
+		return false
+	}
+}
+
+// absent reports whether an error of opening says that no server could be reached, or that it isn't ready.
+func absent(err error) bool {
+	var about *FieldError
+	return errors.As(err, &about) && about.Field == "url.host" && about.Err == ErrUnavailable
+}
+
+// start opens the database. A PostgreSQL server that isn't there it waits for, as long as it may.
+func (db *DB) start(ctx context.Context) error {
+	open := db.openSQLite
+	if db.engine == postgres {
+		open = db.openPostgres
+	}
+	for began := time.Now(); ; {
+		err := open(ctx)
+		if err == nil {
+			db.opened(ctx)
+			return nil
+		}
+		if !absent(err) || time.Since(began)+startPause > db.config.StartTimeout {
+			return err
+		}
+		db.awaits(ctx, err)
+		select {
+		case <-time.After(startPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// startLater goes on where start gave up, until Close.
+func (db *DB) startLater(err error) {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	db.stopStarting = func() { stop(); <-ended }
+	db.awaits(ctx, err)
+	go func() {
+		defer close(ended)
+		for pause := startPause; err != nil; pause = min(2*pause, maxStartPause) {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+			if err = db.openPostgres(ctx); err != nil && ctx.Err() == nil {
+				db.awaits(ctx, err)
+			}
+		}
+		db.opened(ctx)
+		if err := db.settle(ctx); err != nil && ctx.Err() == nil {
+			db.config.Logger.WarnContext(ctx, "the host database could not be verified; the feed will try again", "cause", err.Error())
+		}
+	}()
+}
+
+// opened lets calls in.
+func (db *DB) opened(ctx context.Context) {
+	close(db.started)
+	if db.awaiting.Load() != nil {
+		db.config.Logger.LogAttrs(ctx, slog.LevelInfo, "the host database is open", slog.String("url", db.String()))
+	}
+}
+
+// awaits notes why the database can't be opened yet, and logs it where the reason is a new one.
+func (db *DB) awaits(ctx context.Context, err error) {
+	if before := db.awaiting.Swap(&err); before == nil || (*before).Error() != err.Error() {
+		db.config.Logger.LogAttrs(ctx, slog.LevelWarn, "waiting for the host database", slog.String("url", db.String()), slog.String("cause", err.Error()))
+	}
+}
+
+// notStarted is the answer of calls until the database is opened.
+func (db *DB) notStarted() error {
+	text := "the database has not been reached yet"
+	if cause := db.awaiting.Load(); cause != nil {
+		text += ": " + (*cause).Error()
+	}
+	return &failure{kind: ErrUnavailable, text: text}
+}
+
+// settle does what can be done once the database is open: a process that never listens to Changes adds changes, too.
+func (db *DB) settle(ctx context.Context) error {
+	if err := db.prune(ctx); err != nil {
+		return err
+	}
+	faults, err := db.Verify(ctx)
+	db.report(ctx, faults)
+	return err
+}
