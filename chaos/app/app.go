@@ -41,6 +41,7 @@ type config struct {
 	pool  tenantdb.PoolConfig
 	cache tenantdb.CacheConfig
 	drain time.Duration
+	clock *clock // nil: time.Now
 }
 
 func parse(args []string) (*config, error) {
@@ -61,7 +62,12 @@ func parse(args []string) (*config, error) {
 	flags.BoolVar(&c.host.NoNotify, "no-notify", false, "hostdb.Config.NoNotify")
 	flags.DurationVar(&c.host.StartTimeout, "start", 0, "hostdb.Config.StartTimeout")
 	flags.DurationVar(&c.drain, "drain", time.Second, "how long the process goes on after it has said that it isn't ready")
+	steps := flags.Bool("clock", false, "whether the process's clock can be stepped, by /debug/clock")
 	err := flags.Parse(args)
+	if *steps {
+		c.clock = new(clock)
+		c.host.Now = c.clock.Now
+	}
 	c.host.URL = hostdb.Secret(os.Getenv(HostURLEnv))
 	return c, err
 }
@@ -97,17 +103,18 @@ func (c *config) run() error {
 		return err
 	}
 	defer pool.Close(context.Background())
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: Issuer, Audience: Audience, Algorithms: []string{"HS256"}, Secret: []byte(os.Getenv(SecretEnv))})
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: Issuer, Audience: Audience, Algorithms: []string{"HS256"}, Secret: []byte(os.Getenv(SecretEnv)),
+		Now: c.host.Now})
 	if err != nil {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	mw, err := tenantdb.New(tenantdb.Config{Host: host, Pool: pool, Authenticator: auth, Tenant: tenantdb.FromHeader("X-Tenant"),
-		Cache: c.cache, Logger: logger})
+		Cache: c.cache, Logger: logger, Now: c.host.Now})
 	if err != nil {
 		return err
 	}
-	s := &service{mw: mw, began: time.Now()}
+	s := &service{mw: mw, began: time.Now(), clock: c.clock}
 	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
 	listener, err := net.Listen("tcp", c.addr)
 	if err != nil {

@@ -21,6 +21,7 @@ type service struct {
 	mw      *tenantdb.Middleware
 	began   time.Time
 	leaving atomic.Bool
+	clock   *clock
 }
 
 // An Answer is what a handler answers: which tenant the middleware let the caller into, and which tenant's database it was.
@@ -44,6 +45,7 @@ func (s *service) handler() http.Handler {
 	outside := http.NewServeMux()
 	outside.HandleFunc("GET /readyz", s.ready)
 	outside.HandleFunc("GET /debug/state", s.state)
+	outside.HandleFunc("POST /debug/clock", s.clock.step)
 	outside.Handle("/", s.mw.Handler(behind))
 	return outside
 }

@@ -13,17 +13,15 @@ type Pair struct {
 	serving atomic.Pointer[Server]
 }
 
-// newPair starts a server, and a standby where one is wanted, with the roles that the world needs.
-func newPair(name string, standby bool, settings ...string) (*Pair, error) {
+// NewPair starts a server, and a standby where one is wanted, with the roles that the world needs.
+func NewPair(name string, standby bool, settings ...string) (*Pair, error) {
 	primary, err := StartServer(settings...)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pair{Name: name, both: []*Server{primary}}
-	p.serving.Store(primary)
-	if err := primary.Exec("postgres", "CREATE ROLE "+ProductRole+" LOGIN PASSWORD '"+ProductPassword+"'",
-		"CREATE ROLE "+OutsiderRole+" LOGIN PASSWORD '"+OutsiderPassword+"'"); err != nil {
-		p.Remove()
+	p, err := PairOf(name, primary)
+	if err != nil {
+		primary.Remove()
 		return nil, err
 	}
 	if !standby {
@@ -37,6 +35,17 @@ func newPair(name string, standby bool, settings ...string) (*Pair, error) {
 	p.both = append(p.both, second)
 	return p, nil
 }
+
+// PairOf makes a pair of servers that run, with the roles that the world needs. The first is the primary.
+func PairOf(name string, servers ...*Server) (*Pair, error) {
+	p := &Pair{Name: name, both: servers}
+	p.Serve(servers[0])
+	return p, servers[0].Exec("postgres", "CREATE ROLE "+ProductRole+" LOGIN PASSWORD '"+ProductPassword+"'",
+		"CREATE ROLE "+OutsiderRole+" LOGIN PASSWORD '"+OutsiderPassword+"'")
+}
+
+// Serve says which server takes writes, where another program decides it.
+func (p *Pair) Serve(s *Server) { p.serving.Store(s) }
 
 // Primary is the server that takes writes.
 func (p *Pair) Primary() *Server { return p.serving.Load() }
@@ -58,7 +67,7 @@ func (p *Pair) FailOver() (old *Server, err error) {
 	if err := next.Promote(); err != nil {
 		return nil, err
 	}
-	p.serving.Store(next)
+	p.Serve(next)
 	return old, nil
 }
 

@@ -207,6 +207,19 @@ func (p *Process) State() (s app.State, err error) {
 	return s, json.NewDecoder(r.Body).Decode(&s)
 }
 
+// StepClock sets how far the clock of a process that was started with -clock is ahead of the machine's.
+func (p *Process) StepClock(ahead time.Duration) error {
+	r, err := http.Post(p.Base()+"/debug/clock?ahead="+ahead.String(), "", nil)
+	if err != nil {
+		return err
+	}
+	_ = r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return errors.New(r.Status)
+	}
+	return nil
+}
+
 var startedBy = regexp.MustCompile(`(?m)^created by (\S+)`)
 
 // goroutines counts its goroutines by the functions that started them.

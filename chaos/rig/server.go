@@ -35,6 +35,11 @@ func StartServer(settings ...string) (*Server, error) {
 	return &Server{Server: s, remove: remove}, nil
 }
 
+// ServerAt returns a server that another program runs, by a superuser's URL.
+func ServerAt(superuser *url.URL) *Server {
+	return &Server{Server: pgtest.At(superuser), remove: func() {}}
+}
+
 // StartStandby starts a standby to which every commit of the server goes before it is confirmed.
 func (s *Server) StartStandby() (*Server, error) {
 	standby, remove, err := pgtest.LaunchStandby(s.Server)

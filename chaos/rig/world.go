@@ -38,6 +38,9 @@ type Size struct {
 	NoStandbys bool
 	// Settings are more entries of postgresql.conf of the tenants' servers.
 	Settings []string
+	// GivenHost has the host database, Given are the first of the servers, where the world doesn't start them itself. The caller ends them.
+	GivenHost *Pair
+	Given     []*Pair
 }
 
 // Bound is how long after its commit a change may go unnoticed: CacheConfig.MaxStaleness, and a while for the request to arrive.
@@ -78,22 +81,27 @@ func NewWorld(seed uint64, size Size) (w *World, err error) {
 			w.Close()
 		}
 	}()
-	if err := os.Mkdir(filepath.Join(size.Dir, "tenants"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(size.Dir, "tenants"), 0o700); err != nil {
 		return w, err
 	}
-	if w.Host, err = w.startPair("host", !size.NoStandbys); err != nil {
-		return w, err
+	if w.Host = size.GivenHost; w.Host == nil {
+		if w.Host, err = w.startPair("host", !size.NoStandbys); err != nil {
+			return w, err
+		}
 	}
 	if err := w.Host.Primary().Exec("postgres", "CREATE DATABASE host"); err != nil {
 		return w, err
 	}
 	settings := append([]string{fmt.Sprintf("max_connections=%d", maxConnections), "superuser_reserved_connections=6"}, size.Settings...)
-	for i := range size.Servers {
+	w.Pairs = slices.Clone(size.Given)
+	for i := len(w.Pairs); i < size.Servers; i++ {
 		pair, err := w.startPair(fmt.Sprintf("server %d", i), i == 0 && !size.NoStandbys, settings...)
 		if err != nil {
 			return w, err
 		}
 		w.Pairs = append(w.Pairs, pair)
+	}
+	for _, pair := range w.Pairs {
 		for _, s := range pair.both {
 			w.sockets = append(w.sockets, watchSockets(s))
 		}
@@ -120,7 +128,7 @@ func NewWorld(seed uint64, size Size) (w *World, err error) {
 
 // startPair starts a server and its standby.
 func (w *World) startPair(name string, standby bool, settings ...string) (*Pair, error) {
-	p, err := newPair(name, standby, settings...)
+	p, err := NewPair(name, standby, settings...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
 package pgtest
 
-import "os"
+import (
+	"net/url"
+	"os"
+)
 
 // Launch is Start for a program that is no test: it returns also what ends the server and removes its files.
 func Launch(settings ...string) (*Server, func(), error) {
@@ -31,6 +34,9 @@ func (s *Server) Rejoin(primary *Server) error {
 	}
 	return s.Start()
 }
+
+// At returns a server that another program runs, by a superuser's URL. It can be asked, and neither started nor stopped.
+func At(superuser *url.URL) *Server { return &Server{base: superuser} }
 
 // Address returns the server's host:port.
 func (s *Server) Address() string { return s.base.Host }

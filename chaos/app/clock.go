@@ -1,0 +1,24 @@
+package app
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// clock is a clock that can be stepped. A process's clock is the machine's, so that stepping one process is left to the clocks that the
+// library is given.
+type clock struct{ ahead atomic.Int64 }
+
+// Now is what the clock says.
+func (c *clock) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+// step sets how far the clock is ahead of the machine's.
+func (c *clock) step(w http.ResponseWriter, r *http.Request) {
+	ahead, err := time.ParseDuration(r.FormValue("ahead"))
+	if c == nil || err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	c.ahead.Store(int64(ahead))
+}

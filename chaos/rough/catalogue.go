@@ -1,0 +1,86 @@
+// Package rough is the worlds that only root can make. Each has servers, processes and faults of its own, and the judge of the others.
+package rough
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/tenantdb/tenantdb/chaos/rig"
+)
+
+// World is a world of its own.
+type World struct {
+	Name string
+	// needs are what it can't be made without.
+	needs []need
+	// size makes what must be there before the world, and says how large it is.
+	size func(dir string) (rig.Size, error)
+	// prepare changes the world before its first fault; nil: nothing.
+	prepare func(*rig.World) error
+	faults  []rig.Fault
+}
+
+// need is a file and the Debian package that has it.
+type need struct{ path, pkg string }
+
+var (
+	ip  = need{"ip", "iproute2"}
+	nft = need{"nft", "nftables"}
+)
+
+// All returns the worlds.
+func All() []World {
+	return []World{packets, patroni, pauses, disks, names, clocks}
+}
+
+// Missing says what this machine lacks, "" where it lacks nothing.
+func (w World) Missing() string {
+	if os.Getuid() != 0 {
+		return "namespaces are made by root only"
+	}
+	for _, n := range w.needs {
+		if _, err := exec.LookPath(n.path); err == nil {
+			continue
+		}
+		if _, err := os.Stat(n.path); err != nil {
+			return fmt.Sprintf("there is no %s (apt-get install %s)", n.path, n.pkg)
+		}
+	}
+	return ""
+}
+
+// small is the size of most worlds: a server with a standby and one without.
+func small(dir string) (rig.Size, error) {
+	return rig.Size{Servers: 2, Tenants: 8, Processes: 2, Budget: 16, Rate: 60, Dir: dir}, nil
+}
+
+// pause lets the world go on for a while.
+func pause(d time.Duration) { <-time.After(d) }
+
+// elsewhere spares the tenants that aren't of a pair of servers.
+func elsewhere(p *rig.Pair) func(*rig.Tenant) bool {
+	return func(t *rig.Tenant) bool { return t.Pair != p }
+}
+
+// last is the server that has no standby.
+func last(w *rig.World) *rig.Pair { return w.Pairs[len(w.Pairs)-1] }
+
+// terminate ends the product's connections to a server, so that new ones are needed.
+func terminate(s *rig.Server) error {
+	return s.Exec("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+rig.ProductRole+"'")
+}
+
+// commits reports whether a server confirms a commit. It waits for a minute.
+func commits(s *rig.Server) bool {
+	return s.Exec("postgres", "CREATE TABLE IF NOT EXISTS probe ()", "DROP TABLE probe") == nil
+}
+
+// command runs a program, and returns what it printed as the error's text.
+func command(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package rough
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/tenantdb/tenantdb/chaos/rig"
+)
+
+// pauses is a machine that stops its programs for a while, as one does that is moved to another host: connections stay, and so does
+// whatever a process knows. A request that was sent meanwhile is answered late, and by what is true then.
+var pauses = World{Name: "pauses", needs: []need{ip}, size: small, faults: []rig.Fault{
+	{Name: "process paused for 10 s, and again a second later", Settle: 6 * time.Second, Do: pausedTwice},
+	{Name: "process paused for 130 s", Settle: 6 * time.Second, Do: pausedForLong}, // longer than MaxStaleIfDown
+}}
+
+func pausedTwice(w *rig.World, t *rig.Trial) error {
+	for range 2 {
+		pause(time.Second)
+		if err := w.Processes[0].Signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+		pause(10 * time.Second)
+		if err := w.Processes[0].Signal(syscall.SIGCONT); err != nil {
+			return err
+		}
+	}
+	t.Mended()
+	return nil
+}
+
+// pausedForLong has the balancer notice. It sends requests again shortly before the process goes on.
+func pausedForLong(w *rig.World, t *rig.Trial) error {
+	w.Load.Send(w.Processes[1:]...)
+	pause(200 * time.Millisecond)
+	if err := w.Processes[0].Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	pause(130 * time.Second)
+	w.Load.Send(w.Processes...)
+	pause(time.Second)
+	err := w.Processes[0].Signal(syscall.SIGCONT)
+	t.Mended()
+	return err
+}
