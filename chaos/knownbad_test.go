@@ -18,16 +18,20 @@ func TestTheJudgeReportsWritesThatAServerLoses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	r := w.Try(rig.Fault{Name: "a server that acknowledges what it hasn't written crashes", Settle: 2 * time.Second,
-		Do: func(w *rig.World, t *rig.Trial) error {
-			<-time.After(2 * time.Second)
-			w.Pairs[0].Primary().Crash()
-			defer t.Mended()
-			return w.Pairs[0].Primary().Start()
-		}})
-	t.Logf("%d lost of %d that were served", r.Lost, r.Summary.Served)
-	if r.Lost == 0 || r.Report.Count(judge.MissingWrite) != r.Lost {
-		t.Errorf("%d writes are lost, and %d verdicts say so; %q", r.Lost, r.Report.Count(judge.MissingWrite), r.Problems)
+	lost, reported := 0, 0
+	for n := 0; n < 5 && lost == 0; n++ { // the server may have written everything a moment before
+		r := w.Try(rig.Fault{Name: "a server that acknowledges what it hasn't written crashes", Settle: 2 * time.Second,
+			Do: func(w *rig.World, t *rig.Trial) error {
+				<-time.After(2 * time.Second)
+				w.Pairs[0].Primary().Crash()
+				defer t.Mended()
+				return w.Pairs[0].Primary().Start()
+			}})
+		lost, reported = lost+r.Lost, reported+r.Report.Count(judge.MissingWrite)
+		t.Logf("%d lost of %d that were served", r.Lost, r.Summary.Served)
+	}
+	if lost == 0 || reported != lost {
+		t.Errorf("%d writes are lost, and %d verdicts say so", lost, reported)
 	}
 }
 
