@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -47,6 +48,14 @@ func (c *borrowedConn) explain(ctx context.Context, err error) error {
 	return c.loan.conn.Value().explain(ctx, err)
 }
 
+// check refuses what pgGuard refuses.
+func (c *borrowedConn) check(ctx context.Context, query string) error {
+	if err := c.loan.check(ctx); err != nil {
+		return err
+	}
+	return c.loan.conn.Value().guard.admits(query)
+}
+
 // What follows checks contexts before pgx does, by pgGuard: database/sql takes pgx's refusal for a broken connection and tries again.
 
 // Ping implements driver.Pinger.
@@ -59,7 +68,7 @@ func (c *borrowedConn) Ping(ctx context.Context) error {
 
 // ExecContext implements driver.ExecerContext.
 func (c *borrowedConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if err := c.loan.check(ctx); err != nil {
+	if err := c.check(ctx, query); err != nil {
 		return nil, err
 	}
 	result, err := c.stdConn.ExecContext(ctx, query, args)
@@ -71,7 +80,7 @@ func (c *borrowedConn) ExecContext(ctx context.Context, query string, args []dri
 
 // QueryContext implements driver.QueryerContext.
 func (c *borrowedConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if err := c.loan.check(ctx); err != nil {
+	if err := c.check(ctx, query); err != nil {
 		return nil, err
 	}
 	rows, err := c.stdConn.QueryContext(ctx, query, args)
@@ -92,8 +101,15 @@ func (c *borrowedConn) BeginTx(ctx context.Context, options driver.TxOptions) (d
 
 // PrepareContext implements driver.ConnPrepareContext.
 func (c *borrowedConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if err := c.loan.check(ctx); err != nil {
+	if err := c.check(ctx, query); err != nil {
 		return nil, err
+	}
+	if c.loan.conn.Value().guard.nameless() {
+		described, err := c.Conn().Prepare(ctx, "", query)
+		if err != nil {
+			return nil, c.explain(ctx, err)
+		}
+		return &sharedStmt{c, query, len(described.ParamOIDs)}, nil
 	}
 	stmt, err := c.stdConn.PrepareContext(ctx, query)
 	if err != nil {
@@ -136,9 +152,13 @@ func (s *borrowedStmt) QueryContext(ctx context.Context, args []driver.NamedValu
 // pgGuard refuses contexts of other tenants' scopes on a connection that is on loan, whichever way they reach it: a transaction, a
 // savepoint, a batch, pgx's own connection. It is pgx's tracer, whose context a statement goes on with; a refused one goes on with a
 // context that is done, by whose error pgx gives up before it sends anything.
+//
+// Where a pooler stands before the server it refuses statements, too, that would change a session which other clients share.
 type pgGuard struct {
 	loan    *loan
 	session *session
+	config  *pgx.ConnConfig // the connection's own
+	shared  bool            // other clients may run their transactions in the session
 }
 
 // refusedContext is the context of a statement that is refused.
@@ -159,6 +179,11 @@ func (refusedContext) Done() <-chan struct{} { return closedChannel }
 // Err implements context.Context.
 func (c refusedContext) Err() error { return c.err }
 
+// isRefused reports whether pgGuard has refused a statement. pgx calls that safe to try again.
+func isRefused(err error) bool {
+	return errors.Is(err, ErrWrongTenant) || errors.Is(err, errSharedSession)
+}
+
 // check returns the context to go on with.
 func (g *pgGuard) check(ctx context.Context) context.Context {
 	if g.loan == nil { // the connection is being opened
@@ -171,8 +196,11 @@ func (g *pgGuard) check(ctx context.Context) context.Context {
 }
 
 // TraceQueryStart implements pgx.QueryTracer.
-func (g *pgGuard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (g *pgGuard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	g.session.begin()
+	if err := g.admits(data.SQL); err != nil {
+		return refusedContext{ctx, err}
+	}
 	return g.check(ctx)
 }
 
@@ -180,8 +208,13 @@ func (g *pgGuard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQ
 func (g *pgGuard) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // TraceBatchStart implements pgx.BatchTracer.
-func (g *pgGuard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+func (g *pgGuard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
 	g.session.begin()
+	for _, query := range data.Batch.QueuedQueries {
+		if err := g.admits(query.SQL); err != nil {
+			return refusedContext{ctx, err}
+		}
+	}
 	return g.check(ctx)
 }
 
@@ -202,7 +235,13 @@ func (g *pgGuard) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, data p
 func (g *pgGuard) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
 
 // TracePrepareStart implements pgx.PrepareTracer.
-func (g *pgGuard) TracePrepareStart(ctx context.Context, _ *pgx.Conn, _ pgx.TracePrepareStartData) context.Context {
+func (g *pgGuard) TracePrepareStart(ctx context.Context, _ *pgx.Conn, data pgx.TracePrepareStartData) context.Context {
+	if err := g.admits(data.SQL); err != nil {
+		return refusedContext{ctx, err}
+	}
+	if data.Name != "" && g.nameless() {
+		return refusedContext{ctx, errSharedSession}
+	}
 	return g.check(ctx)
 }
 

@@ -64,7 +64,7 @@ func (c *pooledConn) again(ctx context.Context, text string, err error) bool {
 	conn, s := c.Conn.Conn(), c.session
 	var pgErr *pgconn.PgError
 	switch pg := conn.PgConn(); {
-	case ctx.Err() != nil || pg.IsClosed() || pg.IsBusy() || errors.Is(err, ErrWrongTenant):
+	case ctx.Err() != nil || pg.IsClosed() || pg.IsBusy() || isRefused(err):
 		return false
 	case !errors.As(err, &pgErr): // arguments that don't fit are found out before anything is sent
 		return !s.described && !s.issued && conn.Deallocate(ctx, text) == nil

@@ -43,6 +43,10 @@ type PoolConfig struct {
 	//
 	// and set Replicas to the processes that there may be at once: in a rolling deployment the old and the new ones.
 	//
+	// Where a pooler such as PgBouncer stands before the server, db_url names the pooler, and what is counted are its clients: keep the
+	// budget below its max_client_conn. How many connections the server has is the pooler's matter then (default_pool_size for each role
+	// and database, max_db_connections), and so is who waits for them.
+	//
 	// A db_url that names several hosts, of which one serves, is one server to the budget, whatever the order
 	// of the hosts: none of them sees more connections than the budget, also while one takes over from
 	// another. Name the same hosts in each db_url of a server; a host that db_urls with other hosts name,
@@ -70,6 +74,12 @@ type PoolConfig struct {
 	// ResetAlways has every PostgreSQL connection reset between borrowers (see PGX), not only one whose session is known to have
 	// changed. It costs a round trip for each query outside a transaction.
 	ResetAlways bool
+	// SessionPooler says of poolers that stand before PostgreSQL servers that they leave each connection a session of the server for itself,
+	// as PgBouncer does with pool_mode=session: connections are used as the server's own then. Without it a pooler is noticed, and taken
+	// for one that lends a session for a transaction at a time (pool_mode=transaction). Nothing is prepared by name then, unless db_url asks
+	// for it by default_query_exec_mode, and statements that change their session beyond the transaction are refused: SET without
+	// LOCAL, LISTEN, advisory locks that a transaction doesn't end, temporary tables. See also MaxConns.
+	SessionPooler bool
 	// RequireScope refuses queries of requests' handles (those of DB, ReadDB, PG and Cached) whose context has no scope, with ErrNoScope. It
 	// is for programs in which a handle that is kept by mistake must not serve another tenant's request even where that gives no context:
 	// then nothing else tells for whom a query is. A Lease serves any context still. Functions that close what Cached kept can't query

@@ -78,6 +78,11 @@ func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (
 	role := address.Server() + " " + address.User()
 	p.roles.count(role, tenantID, 1)
 	conn, err := p.connectPG(ctx, address)
+	if err == nil && !p.cfg.SessionPooler {
+		if err = conn.noticePooler(ctx, address.Unnamed()); err != nil {
+			_ = closePG(ctx, conn)
+		}
+	}
 	if err == nil {
 		conn.closed = func() { p.roles.count(role, tenantID, -1) }
 		return conn, nil

@@ -182,6 +182,9 @@ func (c *pooledConn) clean() bool {
 	if s.readOnly && c.onStandby() {
 		return false
 	}
+	if c.guard.shared && (s.changed || s.setter) {
+		return false // the session isn't this connection's, but it may be, where the pooler keeps sessions
+	}
 	if !s.late && !s.changed && !s.setter && !c.resetAlways {
 		return true
 	}
@@ -204,7 +207,7 @@ func (c *pooledConn) settle(ctx context.Context) bool {
 // reset takes back what the last borrower did to the session.
 func (c *pooledConn) reset(ctx context.Context) bool {
 	s := c.session
-	if !s.changed && !s.setter && !c.resetAlways {
+	if c.guard.shared || !s.changed && !s.setter && !c.resetAlways {
 		return true
 	}
 	if c.Conn.Conn().PgConn().Exec(ctx, resetSession).Close() != nil {

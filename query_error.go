@@ -30,7 +30,7 @@ func classifyQuery(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return errors.New("WriteError without an error")
-	case refusalOf(err) != unknown, errors.As(err, &confined), errors.Is(err, ErrWrongTenant): // pgx calls the last safe to try again
+	case refusalOf(err) != unknown, errors.As(err, &confined), isRefused(err):
 		return err
 	case errors.Is(err, hostdb.ErrUnavailable): // of a query to the host database
 		reason = ErrHostUnavailable

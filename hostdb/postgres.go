@@ -27,7 +27,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		return connectError(ctx, err)
 	}
 	if db.pooled {
-		server.DefaultQueryExecMode = db.origin.unnamed()
+		server.DefaultQueryExecMode = db.origin.address.Unnamed()
 	} else if db.config.NoNotify {
 		server.RuntimeParams["hostdb.notify"] = "off" // PgBouncer refuses clients with a parameter that it doesn't know
 	}
@@ -57,7 +57,7 @@ func (db *DB) bounded(pool *sql.DB, limit int) *sql.DB {
 
 // migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.
 func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error {
-	server.DefaultQueryExecMode = db.origin.unnamed()
+	server.DefaultQueryExecMode = db.origin.address.Unnamed()
 	server.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		results, err := conn.Exec(ctx, "SELECT current_setting('server_version_num')").ReadAll()
 		if err != nil {
@@ -72,15 +72,6 @@ func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error
 	dialer := pghosts.NewDialer(db.hosts, server)
 	defer dialer.Stop()
 	return db.migrate(ctx, dialer)
-}
-
-// unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next transaction may be another
-// client's. A mode that the URL asks for is kept.
-func (o *origin) unnamed() pgx.QueryExecMode {
-	if o.address.Has("default_query_exec_mode") {
-		return o.server.DefaultQueryExecMode
-	}
-	return pgx.QueryExecModeCacheDescribe
 }
 
 // connectError says which part of the URL a failure to connect is about.

@@ -171,6 +171,15 @@ func (u *URL) User() string { return u.config.User }
 // Password is the role's password, "" where there is none.
 func (u *URL) Password() string { return u.config.Password }
 
+// Unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next transaction may be another
+// client's. A mode that the URL asks for is kept.
+func (u *URL) Unnamed() pgx.QueryExecMode {
+	if u.Has("default_query_exec_mode") {
+		return u.config.DefaultQueryExecMode
+	}
+	return pgx.QueryExecModeCacheDescribe
+}
+
 // Has reports whether the address itself has a parameter.
 func (u *URL) Has(name string) bool {
 	return slices.ContainsFunc(u.query, func(q parameter) bool { return q.name == name })
