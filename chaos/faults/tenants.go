@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/chaos/rig"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
 // tenants are faults of one tenant, which no other may feel.
@@ -15,6 +16,7 @@ var tenants = []rig.Fault{
 	{Name: "SQLite file replaced", Quick: true, Settle: 3 * time.Second, Do: fileReplaced},
 	{Name: "SQLite file deleted, then put back", Settle: 4 * time.Second, Do: fileDeleted},
 	{Name: "database dropped, made anew 5 s later", Settle: 6 * time.Second, Do: dropped},
+	{Name: "tenants behind PgBouncer, which pools transactions", Settle: 5 * time.Second, Do: pooled},
 	{Name: "tenant moves to another server", Settle: 6 * time.Second, Do: moved},
 }
 
@@ -141,5 +143,31 @@ func moved(w *rig.World, t *rig.Trial) error {
 		t.Problem("the old database was used %v after the move", latest)
 	}
 	t.Note("the old database was used until %v after the commit", latest.Round(time.Millisecond))
+	return nil
+}
+
+// pooled has a few tenants behind PgBouncer, which pools transactions, for a while. No request may fail.
+func pooled(w *rig.World, t *rig.Trial) error {
+	t.Spares = nobody
+	few := w.Of(last(w))[2:7]
+	bouncer, remove, err := pgtest.LaunchPgBouncer(last(w).Primary().Server, "default_pool_size=2", "max_db_connections=2")
+	if err != nil {
+		return err
+	}
+	w.OnClose(remove)
+	for _, x := range few {
+		if err := w.Move(x, bouncer.URL(x.Database)); err != nil {
+			return err
+		}
+	}
+	stop := w.Hammer(few...)
+	pause(6 * time.Second)
+	stop()
+	for _, x := range few {
+		if err := w.Move(x, x.Pair.URL(x.Database)); err != nil {
+			return err
+		}
+	}
+	t.Mended()
 	return nil
 }
