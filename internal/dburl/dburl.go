@@ -19,6 +19,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // What Parse says of an address. No error repeats a part of one.
@@ -127,10 +129,12 @@ func (q parameter) value() string {
 	return decoded
 }
 
-// Config returns pgx's configuration for the address. Where the address itself has target_session_attrs it has a
+// Config returns pgx's configuration for the address. Its sockets are pghosts.Dial's. Where the address
+// itself has target_session_attrs it has a
 // ValidateConnect, also for any, which pgx leaves out.
 func (u *URL) Config() *pgx.ConnConfig {
 	config := u.config.Copy()
+	config.DialFunc = pghosts.Dial
 	if config.ValidateConnect == nil && u.Has("target_session_attrs") {
 		config.ValidateConnect = acceptAny
 	}

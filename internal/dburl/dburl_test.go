@@ -236,9 +236,13 @@ func TestPasswordsAreTakenOutOfATextWhereverTheAddressHasThem(t *testing.T) {
 }
 
 // A second reader would judge some address otherwise: the pool take what the fleet refuses, or a budget count a server twice.
+//
+// Another dialer would wait for a host that hangs.
 func TestNobodyElseReadsAddresses(t *testing.T) {
 	root := filepath.Join("..", "..")
 	readers := []string{"pgx.ParseConfig", "pgconn.ParseConfig", "pgx.Connect", "pgconn.Connect", "url.Parse"}
+	dialers := []string{"pgx.ConnectConfig", "pgconn.ConnectConfig", "stdlib.GetConnector", "stdlib.OpenDB"}
+	dials := []string{"pool_postgres.go", filepath.Join("internal", "pghosts", "dialer.go")}
 	others := []string{"problem.go", filepath.Join("jwtauth", "fetch.go")} // they read addresses of pages and of keys
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(root, path)
@@ -261,6 +265,8 @@ func TestNobodyElseReadsAddresses(t *testing.T) {
 			if sel, ok := n.(*ast.SelectorExpr); ok {
 				if of, ok := sel.X.(*ast.Ident); ok && slices.Contains(readers, of.Name+"."+sel.Sel.Name) {
 					t.Errorf("%s calls %s.%s: package dburl reads addresses", name, of.Name, sel.Sel.Name)
+				} else if ok && slices.Contains(dialers, of.Name+"."+sel.Sel.Name) && !slices.Contains(dials, name) {
+					t.Errorf("%s calls %s.%s: package pghosts knows which host serves", name, of.Name, sel.Sel.Name)
 				}
 			}
 			return true
