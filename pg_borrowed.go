@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -153,12 +154,38 @@ func (s *borrowedStmt) QueryContext(ctx context.Context, args []driver.NamedValu
 // savepoint, a batch, pgx's own connection. It is pgx's tracer, whose context a statement goes on with; a refused one goes on with a
 // context that is done, by whose error pgx gives up before it sends anything.
 //
-// Where a pooler stands before the server it refuses statements, too, that would change a session which other clients share.
+// It bounds the time of a statement, too. Where a pooler stands before the server it refuses statements, too, that would change a session which other clients share.
 type pgGuard struct {
 	loan    *loan
 	session *session
 	config  *pgx.ConnConfig // the connection's own
 	shared  bool            // other clients may run their transactions in the session
+	limit   time.Duration   // PoolConfig.QueryTimeout, or 0
+}
+
+// limitedContext is the context of a statement that has a limit.
+type limitedContext struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// within returns a context that ends with the time that a statement may take, unless it ends sooner.
+func within(ctx context.Context, limit time.Duration) context.Context {
+	if limit == 0 {
+		return ctx
+	}
+	if sooner, ok := ctx.Deadline(); ok && time.Until(sooner) <= limit {
+		return ctx
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	return &limitedContext{limited, cancel}
+}
+
+// over ends what within began.
+func over(ctx context.Context) {
+	if limited, ok := ctx.(*limitedContext); ok {
+		limited.cancel()
+	}
 }
 
 // refusedContext is the context of a statement that is refused.
@@ -201,11 +228,11 @@ func (g *pgGuard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tra
 	if err := g.admits(data.SQL); err != nil {
 		return refusedContext{ctx, err}
 	}
-	return g.check(ctx)
+	return within(g.check(ctx), g.limit)
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.
-func (g *pgGuard) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (g *pgGuard) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) { over(ctx) }
 
 // TraceBatchStart implements pgx.BatchTracer.
 func (g *pgGuard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
@@ -215,14 +242,14 @@ func (g *pgGuard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.Tra
 			return refusedContext{ctx, err}
 		}
 	}
-	return g.check(ctx)
+	return within(g.check(ctx), g.limit)
 }
 
 // TraceBatchQuery implements pgx.BatchTracer.
 func (g *pgGuard) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 
 // TraceBatchEnd implements pgx.BatchTracer.
-func (g *pgGuard) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+func (g *pgGuard) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) { over(ctx) }
 
 // TraceCopyFromStart implements pgx.CopyFromTracer.
 func (g *pgGuard) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromStartData) context.Context {

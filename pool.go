@@ -71,6 +71,12 @@ type PoolConfig struct {
 	// before it is tried again with one. Service is back within ServerRetry + ConnectTimeout of the server's return. Give more where
 	// many processes share a server that is slow to start. Default 1 s.
 	ServerRetry time.Duration
+	// QueryTimeout is how long a statement may take, the reading of its rows included. Each statement of a transaction has that time. A
+	// statement that takes longer is cancelled, and [Middleware.WriteError] answers 500 without Retry-After, as it does for PostgreSQL's
+	// statement_timeout: on PostgreSQL the error is the server's own (57014). It isn't for [Lease.Session], COPY, nor the wait for a
+	// notification. A context's deadline that is sooner counts instead. On SQLite the time is looked at until the first row, and
+	// between rows. Default 0: none.
+	QueryTimeout time.Duration
 	// ResetAlways has every PostgreSQL connection reset between borrowers (see PGX), not only one whose session is known to have
 	// changed. It costs a round trip for each query outside a transaction.
 	ResetAlways bool
@@ -137,6 +143,8 @@ type Pool struct {
 	pg     *pgPool
 	hosts  *pghosts.Hosts
 	roles  roles
+	// unchecked are the PostgreSQL hosts that take no connectionCheck.
+	unchecked sync.Map
 
 	host    atomic.Pointer[hostdb.DB] // of the Middlewares; nil without one
 	crowded atomic.Bool               // there are more tenants than MaxIdleTenants
@@ -170,6 +178,9 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	}
 	if err := cfg.checkHandles(); err != nil {
 		return nil, err
+	}
+	if cfg.QueryTimeout < 0 {
+		return nil, errors.New("tenantdb: PoolConfig.QueryTimeout: can't be negative")
 	}
 	if cfg.MaxConns < cfg.Replicas {
 		return nil, fmt.Errorf("tenantdb: PoolConfig.MaxConns: %d connections for %d replicas leave some without one", cfg.MaxConns, cfg.Replicas)

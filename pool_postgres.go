@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,9 +138,41 @@ func (p *Pool) connectPG(ctx context.Context, address *dburl.URL) (*pooledConn, 
 	return conn, nil
 }
 
-// connectHost opens a connection to one host. A query whose context ends is cancelled on the server, and the
-// connection lives on.
+// connectionCheck is the setting by which PostgreSQL 14 and later look, while a query runs, whether its client is still
+// there. Without it a process that was killed keeps its connections until its queries end. A server that is older or
+// can't do that (Windows), and a pooler such as PgBouncer, refuse clients with it.
+const connectionCheck, connectionCheckInterval = "client_connection_check_interval", "2s"
+
+// connectHost opens a connection to one host, with connectionCheck where the host takes it. db_url may have an interval
+// of its own.
 func (p *Pool) connectHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, error) {
+	host := net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
+	_, unchecked := p.unchecked.Load(host)
+	if _, given := cfg.RuntimeParams[connectionCheck]; given || unchecked {
+		return p.openHost(ctx, cfg)
+	}
+	checked := cfg.Copy()
+	checked.RuntimeParams[connectionCheck] = connectionCheckInterval
+	conn, err := p.openHost(ctx, checked)
+	if err == nil || !refusesCheck(err) {
+		return conn, err
+	}
+	if conn, err = p.openHost(ctx, cfg); err == nil {
+		p.unchecked.Store(host, nil)
+	}
+	return conn, err
+}
+
+// refusesCheck reports whether a server or a pooler may have refused a client for connectionCheck. A pooler needn't name it.
+func refusesCheck(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) &&
+		(strings.Contains(refused.Message, connectionCheck) || refused.Code == "08P01" || refused.Code == "0A000")
+}
+
+// openHost opens a connection to one host. A query whose context ends is cancelled on the server, and the connection
+// lives on.
+func (p *Pool) openHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, error) {
 	pooled := &pooledConn{guard: new(pgGuard), resetAlways: p.cfg.ResetAlways, asked: time.Since(start), closed: func() {}}
 	cfg.Tracer = pooled.guard
 	var dialed atomic.Bool // what is dialed from then on cancels queries
@@ -406,7 +440,10 @@ func (p *PGX) acquire(ctx context.Context, to use) (*pgLoan, error) {
 		conn.Release(keyedpool.Healthy)
 		return nil, because(ErrTenantUnavailable, errScopeOver)
 	}
-	conn.Value().guard.loan = &l.loan
+	conn.Value().guard.loan, conn.Value().guard.limit = &l.loan, p.tenant.pool.cfg.QueryTimeout
+	if to == forSessions {
+		conn.Value().guard.limit = 0
+	}
 	return l, nil
 }
 

@@ -41,6 +41,9 @@ func (h *sqliteHandle) lend(ctx context.Context, to use) (driver.Conn, error) {
 		return nil, err
 	}
 	l := &sqliteLoan{conn: conn, handle: h, seen: true, keeps: to == forSessions}
+	if !l.keeps {
+		l.limit = h.file.tenant.pool.cfg.QueryTimeout
+	}
 	l.loan.conn = l
 	if !h.file.tenant.lend(&l.loan, of, to) {
 		h.giveBack(conn)

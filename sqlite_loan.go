@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 )
 
 // sqliteLoan is the loan of a connection to database/sql, which closes it after each use: that gives it back. The driver's connections
@@ -17,7 +18,8 @@ type sqliteLoan struct {
 	loan
 	conn   *fileConn
 	handle *sqliteHandle
-	keeps  bool // the handle of database/sql keeps it until its own end
+	keeps  bool          // the handle of database/sql keeps it until its own end
+	limit  time.Duration // PoolConfig.QueryTimeout, or 0
 
 	mu    sync.Mutex // held by whoever is in the driver; guards what follows
 	open  []opened
@@ -71,6 +73,23 @@ func (c *sqliteLoan) done(err error) error {
 		return c.conn.written()
 	}
 	return nil
+}
+
+// errQueryTimeout stands for what the driver says of a statement that it has interrupted, which tells of no server in
+// trouble.
+var errQueryTimeout = errors.New("the statement was cancelled: it took longer than PoolConfig.QueryTimeout")
+
+// timedOut returns the error of a statement, errQueryTimeout where its limit has ended it.
+func timedOut(ctx, limited context.Context, err error) error {
+	if err != nil && expired(ctx, limited) {
+		return errQueryTimeout
+	}
+	return err
+}
+
+// expired reports whether a statement's limit has ended, and its context hasn't.
+func expired(ctx, limited context.Context) bool {
+	return limited != ctx && limited.Err() != nil && ctx.Err() == nil
 }
 
 // leave is called after something was done with the connection.
@@ -164,15 +183,17 @@ func (c *sqliteLoan) ExecContext(ctx context.Context, query string, args []drive
 	if err := c.ready(query); err != nil {
 		return nil, err
 	}
-	kept, err := c.conn.compile(ctx, query)
+	limited := within(ctx, c.limit)
+	defer over(limited)
+	kept, err := c.conn.compile(limited, query)
 	if err != nil {
-		return nil, c.conn.failed(err)
+		return nil, timedOut(ctx, limited, c.conn.failed(err))
 	}
-	result, err := kept.ExecContext(ctx, args)
+	result, err := kept.ExecContext(limited, args)
 	if closed := c.conn.putBack(kept, err); err == nil {
 		err = closed
 	}
-	return result, c.done(err)
+	return result, timedOut(ctx, limited, c.done(err))
 }
 
 // QueryContext implements driver.QueryerContext.
@@ -184,15 +205,16 @@ func (c *sqliteLoan) QueryContext(ctx context.Context, query string, args []driv
 	if err := c.ready(query); err != nil {
 		return nil, err
 	}
-	kept, err := c.conn.compile(ctx, query)
+	limited := within(ctx, c.limit)
+	kept, err := c.conn.compile(limited, query)
 	if err != nil {
-		return nil, c.conn.failed(err)
+		return nil, timedOut(ctx, limited, c.conn.failed(err))
 	}
-	rows, err := kept.QueryContext(ctx, args)
+	rows, err := kept.QueryContext(limited, args)
 	if err != nil {
 		_ = c.conn.putBack(kept, err)
 	}
-	return c.rows(nil, kept, rows, err)
+	return c.rows(ctx, limited, nil, kept, rows, err)
 }
 
 // PrepareContext implements driver.ConnPrepareContext.
@@ -333,8 +355,10 @@ func (s *sqliteStmt) ExecContext(ctx context.Context, args []driver.NamedValue) 
 	if err := s.of.ready(s.text); err != nil {
 		return nil, err
 	}
-	result, err := s.sqliteStatement.ExecContext(ctx, args)
-	return result, s.of.done(err)
+	limited := within(ctx, s.of.limit)
+	defer over(limited)
+	result, err := s.sqliteStatement.ExecContext(limited, args)
+	return result, timedOut(ctx, limited, s.of.done(err))
 }
 
 // QueryContext implements driver.StmtQueryContext.
@@ -346,8 +370,9 @@ func (s *sqliteStmt) QueryContext(ctx context.Context, args []driver.NamedValue)
 	if err := s.of.ready(s.text); err != nil {
 		return nil, err
 	}
-	rows, err := s.sqliteStatement.QueryContext(ctx, args)
-	return s.of.rows(s, nil, rows, err)
+	limited := within(ctx, s.of.limit)
+	rows, err := s.sqliteStatement.QueryContext(limited, args)
+	return s.of.rows(ctx, limited, s, nil, rows, err)
 }
 
 // sqliteResult is what the driver's rows are.
@@ -365,15 +390,19 @@ type sqliteRows struct {
 	of   *sqliteLoan
 	stmt *sqliteStmt    // nil without one
 	kept *keptStatement // nil where there is a stmt
+	// The query's context, and the one with its limit.
+	ctx, limited context.Context
 	sqliteResult
 }
 
 // rows wraps the rows of a query: of a borrower's statement, or of one that is put back with them. The caller has entered.
-func (c *sqliteLoan) rows(of *sqliteStmt, kept *keptStatement, rows driver.Rows, err error) (driver.Rows, error) {
+func (c *sqliteLoan) rows(ctx, limited context.Context, of *sqliteStmt, kept *keptStatement, rows driver.Rows, err error) (driver.Rows, error) {
 	if err != nil {
-		return nil, c.conn.failed(err)
+		err = timedOut(ctx, limited, c.conn.failed(err))
+		over(limited)
+		return nil, err
 	}
-	r := &sqliteRows{c, of, kept, rows.(sqliteResult)}
+	r := &sqliteRows{c, of, kept, ctx, limited, rows.(sqliteResult)}
 	c.open = append(c.open, r)
 	return r, nil
 }
@@ -398,6 +427,7 @@ func (r *sqliteRows) Close() error { return r.of.close(r) }
 
 // shut implements opened.
 func (r *sqliteRows) shut() error {
+	over(r.limited)
 	r.of.drop(r)
 	err := r.sqliteResult.Close()
 	if r.kept != nil {
@@ -414,9 +444,12 @@ func (r *sqliteRows) Next(dest []driver.Value) error {
 		return err
 	}
 	defer r.of.leave()
+	if expired(r.ctx, r.limited) {
+		return errQueryTimeout
+	}
 	err := r.sqliteResult.Next(dest)
 	if err != io.EOF {
-		return r.of.conn.failed(err)
+		return timedOut(r.ctx, r.limited, r.of.conn.failed(err))
 	}
 	if lost := r.of.done(nil); lost != nil { // what RETURNING returned was written
 		return lost

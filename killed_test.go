@@ -1,0 +1,78 @@
+package tenantdb_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/pgtest"
+)
+
+// sleepVariable has the test below be the process that is killed.
+const sleepVariable = "TENANTDB_TEST_SLEEP"
+
+// TestAKilledProcessFreesItsConnections within the interval and a second, though their queries would run on. A server
+// before PostgreSQL 14 has no such setting, and a pooler refuses it: they serve all the same.
+func TestAKilledProcessFreesItsConnections(t *testing.T) {
+	const sleepers = 3
+	if given := os.Getenv(sleepVariable); given != "" {
+		pool, err := tenantdb.NewPool(tenantdb.PoolConfig{})
+		must(t, err)
+		lease, err := pool.Lease(&hostdb.TenantCatalog{ID: hostdb.NewID(), DBURL: hostdb.Secret(given)})
+		must(t, err)
+		var all sync.WaitGroup
+		for range sleepers {
+			all.Go(func() { _, _ = lease.PG().Exec(context.Background(), "SELECT pg_sleep(20)") })
+		}
+		all.Wait()
+		return
+	}
+	direct := pgtest.Shared(t).Database(t)
+	watch, err := pgx.Connect(t.Context(), direct)
+	must(t, err)
+	defer watch.Close(context.Background())
+	var version int
+	must(t, watch.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version))
+	count := func() (n int) {
+		must(t, watch.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(20)' AND state = 'active'").Scan(&n))
+		return n
+	}
+	process := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	process.Env = append(os.Environ(), sleepVariable+"="+direct)
+	must(t, process.Start())
+	eventually(t, func() bool { return count() == sleepers })
+	must(t, process.Process.Kill())
+	_ = process.Wait()
+	began := time.Now()
+	if version < 140000 {
+		_, err := watch.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(20)'")
+		must(t, err)
+		t.Logf("PostgreSQL %d keeps them until their queries end", version/10000)
+	}
+	eventually(t, func() bool { return count() == 0 })
+	t.Logf("freed after %v", time.Since(began))
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("freed after %v", took)
+	}
+}
+
+// TestAPoolerThatRefusesTheCheckServes, and is asked for it once.
+func TestAPoolerThatRefusesTheCheckServes(t *testing.T) {
+	s := pgtest.Shared(t)
+	pooler := pgtest.StartPgBouncer(t, s)
+	pool := faultPool(t, tenantdb.PoolConfig{})
+	for range 2 {
+		tenant := &hostdb.TenantCatalog{ID: hostdb.NewID(), DBURL: hostdb.Secret(pooler.Through(t, s.Database(t)))}
+		must(t, query(t.Context(), pool, tenant))
+	}
+	if server := pool.Stats().Servers[0]; server.OpenFailures != 0 {
+		t.Errorf("%+v", server)
+	}
+}
