@@ -12,6 +12,8 @@ var (
 	VectorDir   = vectorDir
 	CallsSetter = callsSetter
 	Printable   = printable
+
+	ClassifyQuery = classifyQuery
 )
 
 // Watched tells what a session notes of what its server sends.
