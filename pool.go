@@ -32,8 +32,8 @@ type PoolConfig struct {
 	SQLiteReaders int
 	// MaxConns is the budget of connections to each PostgreSQL server (host:port), whatever the number of its tenants, those
 	// being opened and closed included; requests to cancel a query need none. Default 40. It holds for each name of a server: one that
-	// db_urls name in two ways, as by its name and by its address, or as the first of several hosts here and as the second there, may be
-	// opened as many connections to by each. tenantdb doctor finds such names. Work the budget out from the server:
+	// db_urls name in two ways, as by its name and by its address, has a budget for each. tenantdb doctor finds such names. Work the
+	// budget out from the server:
 	//
 	//	  max_connections                                                        100
 	//	- superuser_reserved_connections, reserved_connections                     3

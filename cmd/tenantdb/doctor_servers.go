@@ -116,7 +116,7 @@ func (d *doctor) names() {
 			if i := slices.IndexFunc(load.hosts, func(host string) bool { return slices.Contains(other.hosts, host) }); i >= 0 {
 				found = true
 				d.add("servers", risky, "%s and %s both name %s among their hosts: where that serves, it has the budget of each. Give all "+
-					"URLs the same hosts in the same order", load.name, other.name, load.hosts[i])
+					"URLs the same hosts", load.name, other.name, load.hosts[i])
 			}
 		}
 	}
