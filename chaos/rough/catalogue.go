@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/tenantdb/tenantdb/chaos/rig"
@@ -22,12 +23,24 @@ type World struct {
 	faults  []rig.Fault
 }
 
-// need is a file and the Debian package that has it.
-type need struct{ path, pkg string }
+// need is a program, or a pattern of paths, and the Debian package that has it.
+type need struct{ what, pkg string }
+
+// find returns where it is, "" where it isn't.
+func (n need) find() string {
+	if path, err := exec.LookPath(n.what); err == nil {
+		return path
+	}
+	if paths, _ := filepath.Glob(n.what); len(paths) > 0 && filepath.IsAbs(n.what) {
+		return paths[0]
+	}
+	return ""
+}
 
 var (
-	ip  = need{"ip", "iproute2"}
-	nft = need{"nft", "nftables"}
+	ip          = need{"ip", "iproute2"}
+	nft         = need{"nft", "nftables"}
+	libfaketime = need{"/usr/lib/*/faketime/libfaketime.so.1", "libfaketime"}
 )
 
 // All returns the worlds.
@@ -41,11 +54,8 @@ func (w World) Missing() string {
 		return "namespaces are made by root only"
 	}
 	for _, n := range w.needs {
-		if _, err := exec.LookPath(n.path); err == nil {
-			continue
-		}
-		if _, err := os.Stat(n.path); err != nil {
-			return fmt.Sprintf("there is no %s (apt-get install %s)", n.path, n.pkg)
+		if n.find() == "" {
+			return fmt.Sprintf("there is no %s (apt-get install %s)", n.what, n.pkg)
 		}
 	}
 	return ""

@@ -12,13 +12,11 @@ import (
 // clocks is a world whose clocks are stepped. Linux has no namespace for the time of day, and a step of the machine's clock would be one
 // for every program on it. So the servers read their clock through libfaketime, and a process steps the clocks that the library is
 // given: Config.Now, hostdb.Config.Now and jwtauth.Config.Now. What the Go runtime reads for timers is monotonic and is never stepped.
-var clocks = World{Name: "clocks", needs: []need{ip, {libfaketime, "libfaketime"}}, size: stepped, faults: []rig.Fault{
+var clocks = World{Name: "clocks", needs: []need{ip, libfaketime}, size: stepped, faults: []rig.Fault{
 	{Name: "servers' clocks an hour ahead for 12 s, then back", Settle: 8 * time.Second, Do: serversAhead("+3600")},
 	{Name: "servers' clocks an hour behind for 12 s, then back", Settle: 8 * time.Second, Do: serversAhead("-3600")},
 	{Name: "a process's clock an hour ahead for 12 s, then back", Settle: 8 * time.Second, Do: processAhead},
 }}
-
-const libfaketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 // stepFile says how far the servers' clocks of this process's world are ahead, in seconds.
 var stepFile string
@@ -31,7 +29,7 @@ func stepped(dir string) (rig.Size, error) {
 	}
 	size, err := small(dir)
 	size.NoStandbys, size.Args = true, []string{"-clock"}
-	for name, value := range map[string]string{"LD_PRELOAD": libfaketime, "FAKETIME_TIMESTAMP_FILE": stepFile, "FAKETIME_NO_CACHE": "1",
+	for name, value := range map[string]string{"LD_PRELOAD": libfaketime.find(), "FAKETIME_TIMESTAMP_FILE": stepFile, "FAKETIME_NO_CACHE": "1",
 		"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"} {
 		if err := os.Setenv(name, value); err != nil {
 			return size, err

@@ -42,6 +42,9 @@ func run() error {
 	worlds := slices.DeleteFunc(rough.All(), func(w rough.World) bool {
 		return !slices.ContainsFunc(strings.Split(*only, ","), func(word string) bool { return strings.Contains(w.Name, word) })
 	})
+	if len(worlds) == 0 {
+		return fmt.Errorf("-only %s: no world has such a name", *only)
+	}
 	var rows, failed, missing []string
 	for _, w := range worlds {
 		if lack := w.Missing(); lack != "" {
@@ -55,7 +58,9 @@ func run() error {
 		}
 		rows = append(rows, printed...)
 	}
-	fmt.Printf("\n%s\n%s\n", rig.TableHead, strings.Join(rows, "\n"))
+	if len(rows) > 0 {
+		fmt.Printf("\n%s\n%s\n", rig.TableHead, strings.Join(rows, "\n"))
+	}
 	switch {
 	case len(failed) > 0:
 		return fmt.Errorf("a promise was broken, or a world couldn't be made: %s", strings.Join(failed, ", "))
