@@ -11,7 +11,7 @@ import (
 )
 
 // packets is a network that loses what a server sends and is sent, without a word: no connection is refused or reset.
-var packets = World{Name: "packets", needs: []need{ip, nft}, size: lossy, prepare: replicateSoon, faults: []rig.Fault{
+var packets = World{Name: "packets", needs: []need{ip, nft}, size: lossy, prepare: noticeSilence, faults: []rig.Fault{
 	{Name: "packets of a tenants' server vanish for 40 s", Settle: 8 * time.Second, Do: serverVanishes},
 	{Name: "packets of a tenants' first host vanish, second promoted", Settle: 6 * time.Second, Do: firstHostVanishes},
 	{Name: "3 of 10 packets of a tenants' server are lost for 20 s", Settle: 8 * time.Second, Do: packetsLost},
@@ -19,19 +19,26 @@ var packets = World{Name: "packets", needs: []need{ip, nft}, size: lossy, prepar
 	{Name: "packets of the host vanish, standby promoted", Settle: 6 * time.Second, Do: hostVanishesForGood},
 }}
 
-// lossy has the servers notice that a client's machine is silent. Linux does so after two hours otherwise, and until then a server holds
+// keepalives have a server notice that a client's machine is silent. Linux does so after two hours otherwise, and until then a server holds
 // the connections that the product has given up, beyond its budget.
+var keepalives = []string{"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=2", "tcp_user_timeout=9s"}
+
 func lossy(dir string) (rig.Size, error) {
 	size, err := small(dir)
-	size.Settings = []string{"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=2", "tcp_user_timeout=9s"}
+	size.Settings = keepalives
 	return size, err
 }
 
-// replicateSoon has the host's standby reconnect soon after a silence: commits wait for it. The default is a minute.
-func replicateSoon(w *rig.World) error {
+// noticeSilence has the host's servers do the same, and its standby reconnect soon: commits wait for it.
+func noticeSilence(w *rig.World) error {
 	for _, s := range []*rig.Server{w.Host.Primary(), w.Host.Standby()} {
-		err := s.Exec("postgres", "ALTER SYSTEM SET wal_receiver_timeout = '3s'", "ALTER SYSTEM SET wal_sender_timeout = '3s'", "SELECT pg_reload_conf()")
-		if err != nil {
+		for _, setting := range append([]string{"wal_receiver_timeout=3s", "wal_sender_timeout=3s"}, keepalives...) {
+			name, value, _ := strings.Cut(setting, "=")
+			if err := s.Exec("postgres", "ALTER SYSTEM SET "+name+" = '"+value+"'"); err != nil {
+				return err
+			}
+		}
+		if err := s.Exec("postgres", "SELECT pg_reload_conf()"); err != nil {
 			return err
 		}
 	}
