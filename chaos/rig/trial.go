@@ -75,8 +75,9 @@ const (
 	acquireWithin = 5*time.Second + 500*time.Millisecond
 	// statementWithin bounds how long a statement that was sent waits for a server that is silent.
 	statementWithin = 20 * time.Second
-	// orphansFor is how long after a kill -9 the server may count connections of the process that was killed.
-	orphansFor = 6 * time.Second
+	// orphansFor is how long after a kill -9 the server may count connections of the process that was killed: the pool has servers check
+	// every 2 s whether a client is still there (client_connection_check_interval), and a second.
+	orphansFor = 3 * time.Second
 )
 
 // known are the codes of failures that a client can act on.
