@@ -52,6 +52,7 @@ func parse(args []string) (*config, error) {
 	flags.IntVar(&c.pool.Replicas, "replicas", 1, "PoolConfig.Replicas")
 	flags.IntVar(&c.pool.MaxConnsPerTenant, "tenant-conns", 0, "PoolConfig.MaxConnsPerTenant")
 	flags.DurationVar(&c.pool.AcquireTimeout, "acquire", 0, "PoolConfig.AcquireTimeout")
+	flags.DurationVar(&c.pool.QueryTimeout, "query", 0, "PoolConfig.QueryTimeout")
 	flags.StringVar(&c.pool.SQLiteDir, "sqlite-dir", "", "PoolConfig.SQLiteDir")
 	flags.IntVar(&c.pool.MaxOpenSQLite, "open-sqlite", 0, "PoolConfig.MaxOpenSQLite")
 	flags.IntVar(&c.cache.Size, "cache", 0, "CacheConfig.Size")
