@@ -2,8 +2,10 @@ package tenantdb_test
 
 import (
 	"context"
+	"net/url"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,5 +76,34 @@ func TestAPoolerThatRefusesTheCheckServes(t *testing.T) {
 	}
 	if server := pool.Stats().Servers[0]; server.OpenFailures != 0 {
 		t.Errorf("%+v", server)
+	}
+}
+
+// TestAServerIsAskedToLookForItsClients: a setting that db_url gives stays as it is.
+func TestAServerIsAskedToLookForItsClients(t *testing.T) {
+	direct := pgtest.Shared(t).Database(t)
+	pool := faultPool(t, tenantdb.PoolConfig{})
+	for _, c := range []struct{ query, idle string }{{"", "10"}, {"tcp_keepalives_idle=77", "77"}} {
+		address, err := url.Parse(direct)
+		must(t, err)
+		address.RawQuery = c.query
+		lease, err := pool.Lease(&hostdb.TenantCatalog{ID: hostdb.NewID(), DBURL: hostdb.Secret(address.String())})
+		must(t, err)
+		defer lease.Release()
+		var version int
+		must(t, lease.PG().QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version))
+		if version < 140000 { // which refuses the one that it does not know, and gets none
+			t.Skipf("PostgreSQL %d", version/10000)
+		}
+		for name, want := range map[string]string{"client_connection_check_interval": "2s", "tcp_keepalives_idle": c.idle,
+			"tcp_keepalives_interval": "3", "tcp_keepalives_count": "3", "tcp_user_timeout": "15s"} {
+			var got string
+			must(t, lease.PG().QueryRow(t.Context(), "SELECT setting || coalesce(CASE WHEN unit = 'ms' THEN 'ms' END, '') "+
+				"FROM pg_settings WHERE name = $1", name).Scan(&got))
+			got = strings.Replace(got, "000ms", "s", 1)
+			if got != want {
+				t.Errorf("%s is %s, want %s", name, got, want)
+			}
+		}
 	}
 }

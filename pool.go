@@ -143,7 +143,7 @@ type Pool struct {
 	pg     *pgPool
 	hosts  *pghosts.Hosts
 	roles  roles
-	// unchecked are the PostgreSQL hosts that take no connectionCheck.
+	// unchecked are the PostgreSQL hosts that refuse clientChecks.
 	unchecked sync.Map
 
 	host    atomic.Pointer[hostdb.DB] // of the Middlewares; nil without one

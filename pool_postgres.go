@@ -138,23 +138,35 @@ func (p *Pool) connectPG(ctx context.Context, address *dburl.URL) (*pooledConn, 
 	return conn, nil
 }
 
-// connectionCheck is the setting by which PostgreSQL 14 and later look, while a query runs, whether its client is still
-// there. Without it a process that was killed keeps its connections until its queries end. A server that is older or
-// can't do that (Windows), and a pooler such as PgBouncer, refuse clients with it.
-const connectionCheck, connectionCheckInterval = "client_connection_check_interval", "2s"
+// clientChecks are the settings by which a server notices that its client has gone, and frees the connection. Without
+// them a process that was killed keeps its connections until its queries end, and one behind a network that drops
+// packets until the server's system asks, which Linux does after two hours.
+//
+// A pooler such as PgBouncer refuses clients with settings like these, as does a server that does not know one: those
+// before PostgreSQL 14 don't look for the client while a query runs.
+var clientChecks = map[string]string{
+	"client_connection_check_interval": "2s",
+	"tcp_keepalives_idle":              "10",
+	"tcp_keepalives_interval":          "3",
+	"tcp_keepalives_count":             "3",
+	"tcp_user_timeout":                 "15s",
+}
 
-// connectHost opens a connection to one host, with connectionCheck where the host takes it. db_url may have an interval
-// of its own.
+// connectHost opens a connection to one host, with clientChecks where the host takes them. db_url may have values of
+// its own.
 func (p *Pool) connectHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, error) {
 	host := net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
-	_, unchecked := p.unchecked.Load(host)
-	if _, given := cfg.RuntimeParams[connectionCheck]; given || unchecked {
+	if _, unchecked := p.unchecked.Load(host); unchecked {
 		return p.openHost(ctx, cfg)
 	}
 	checked := cfg.Copy()
-	checked.RuntimeParams[connectionCheck] = connectionCheckInterval
+	for name, value := range clientChecks {
+		if _, given := cfg.RuntimeParams[name]; !given {
+			checked.RuntimeParams[name] = value
+		}
+	}
 	conn, err := p.openHost(ctx, checked)
-	if err == nil || !refusesCheck(err) {
+	if err == nil || !refusesChecks(err) {
 		return conn, err
 	}
 	if conn, err = p.openHost(ctx, cfg); err == nil {
@@ -163,11 +175,19 @@ func (p *Pool) connectHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledCon
 	return conn, err
 }
 
-// refusesCheck reports whether a server or a pooler may have refused a client for connectionCheck. A pooler needn't name it.
-func refusesCheck(err error) bool {
+// refusesChecks reports whether a server or a pooler may have refused a client for clientChecks. A pooler needn't name
+// one of them.
+func refusesChecks(err error) bool {
 	var refused *pgconn.PgError
-	return errors.As(err, &refused) &&
-		(strings.Contains(refused.Message, connectionCheck) || refused.Code == "08P01" || refused.Code == "0A000")
+	if !errors.As(err, &refused) {
+		return false
+	}
+	for name := range clientChecks {
+		if strings.Contains(refused.Message, name) {
+			return true
+		}
+	}
+	return refused.Code == "08P01" || refused.Code == "0A000"
 }
 
 // openHost opens a connection to one host. A query whose context ends is cancelled on the server, and the connection

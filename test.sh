@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs every check and every test of every module, on both engines: vet, staticcheck, go test -race. It needs Go.
-# Where PostgreSQL, PgBouncer, wrk or npm is missing it installs them with apt. Arguments go to go test, as in:
+# Where PostgreSQL, PgBouncer, wrk, npm, nft or ip is missing it installs them with apt. Arguments go to go test, as in:
 # ./test.sh -short
 # The root package, hostdb and fleet also run on the newest PostgreSQL, hostdb and fleet on the oldest. npm downloads
 # these servers into a cache outside the repository. The versions between them:
@@ -17,6 +17,10 @@ have_postgresql() {
 }
 
 have_wrk() { command -v wrk >/dev/null 2>&1; }
+
+have_nftables() { [ -x /usr/sbin/nft ]; }
+
+have_iproute2() { command -v ip >/dev/null 2>&1; }
 
 have_npm() { command -v npm >/dev/null 2>&1; }
 
@@ -37,7 +41,7 @@ install() {
 }
 
 missing=""
-for package in postgresql pgbouncer wrk npm; do
+for package in postgresql pgbouncer wrk npm nftables iproute2; do
     "have_$package" || missing="$missing $package"
 done
 [ -z "$missing" ] || install $missing

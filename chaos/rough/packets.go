@@ -11,7 +11,7 @@ import (
 )
 
 // packets is a network that loses what a server sends and is sent, without a word: no connection is refused or reset.
-var packets = World{Name: "packets", needs: []need{ip, nft}, size: lossy, prepare: noticeSilence, faults: []rig.Fault{
+var packets = World{Name: "packets", needs: []need{ip, nft}, size: small, prepare: noticeSilence, faults: []rig.Fault{
 	{Name: "packets of a tenants' server vanish for 40 s", Settle: 8 * time.Second, Do: serverVanishes},
 	{Name: "packets of a tenants' first host vanish, second promoted", Settle: 6 * time.Second, Do: firstHostVanishes},
 	{Name: "3 of 10 packets of a tenants' server are lost for 20 s", Settle: 8 * time.Second, Do: packetsLost},
@@ -19,15 +19,9 @@ var packets = World{Name: "packets", needs: []need{ip, nft}, size: lossy, prepar
 	{Name: "packets of the host vanish, standby promoted", Settle: 6 * time.Second, Do: hostVanishesForGood},
 }}
 
-// keepalives have a server notice that a client's machine is silent. Linux does so after two hours otherwise, and until then a server holds
-// the connections that the product has given up, beyond its budget.
+// keepalives have the host's servers notice that a machine is silent, also each other's. The pool asks the tenants'
+// servers for the like with each connection.
 var keepalives = []string{"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=2", "tcp_user_timeout=9s"}
-
-func lossy(dir string) (rig.Size, error) {
-	size, err := small(dir)
-	size.Settings = keepalives
-	return size, err
-}
 
 // noticeSilence has the host's servers do the same, and its standby reconnect soon: commits wait for it.
 func noticeSilence(w *rig.World) error {
