@@ -76,10 +76,14 @@ func (w *World) compare(p *Process) string {
 	now.goroutines -= now.from["github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).Start"]
 	w.held[p] = now
 	before, known := w.base[p]
+	if known && now.goroutines < before.goroutines { // one was about to end when they were counted first
+		before.goroutines = now.goroutines
+		w.base[p] = before
+	}
 	switch {
 	case !known || before.pid != now.pid:
 		w.base[p] = now
-	case now.goroutines != before.goroutines:
+	case now.goroutines > before.goroutines:
 		return fmt.Sprintf("%s had %d goroutines and has %d: %v and %v", p.Name, before.goroutines, now.goroutines, before.from, now.from)
 	case now.handles != before.handles:
 		return fmt.Sprintf("%s had %d handles and has %d", p.Name, before.handles, now.handles)
