@@ -55,8 +55,8 @@ type PoolConfig struct {
 	// Budgets overrides MaxConns for the servers that it names, by host:port, or host:port,host:port of all
 	// hosts.
 	Budgets map[string]int
-	// MaxConnsPerTenant is how many of them one tenant may have, however many requests it makes. Default: a quarter of the
-	// budget, at least 2.
+	// MaxConnsPerTenant is how many of them one tenant may have, however many requests it makes. A connection that
+	// is being closed counts in MaxConns only. Default: a quarter of the budget, at least 2.
 	MaxConnsPerTenant int
 	// Replicas is how many processes with this configuration share the servers: each takes a budget / Replicas, rounded down.
 	// Default 1.

@@ -32,8 +32,9 @@ type Config[T comparable, C any] struct {
 	Budget int
 	// Budgets overrides Budget for the servers it names.
 	Budgets map[string]int
-	// TenantCap is how many connections one tenant may have open at most, in one generation. Default: a quarter of the
-	// budget, at least 2. It is never more than the budget.
+	// TenantCap is how many connections one tenant may have open at most, in one generation. A connection that is
+	// being closed no longer counts; it keeps its place in the budget. Default: a quarter of the budget, at least 2.
+	// It is never more than the budget.
 	TenantCap int
 	// Reserve is how many places of the budget only a tenant without any connection may take. Default: an eighth of the
 	// budget. Negative: none.

@@ -127,6 +127,22 @@ func TestPlaceIsHeldUntilTheCloseIsConfirmed(t *testing.T) {
 	})
 }
 
+func TestAConnectionThatIsBeingClosedCountsInTheBudgetAndNotInTheCap(t *testing.T) {
+	for budget, want := range map[int]time.Duration{1: 5 * time.Millisecond, 2: 4 * time.Millisecond} {
+		inBubble(t, func(c *Config[string, int]) { c.Budget, c.TenantCap = budget, 1 }, func(r *rig) {
+			lease, conn := r.hold("a")
+			conn.Release(Destroy)
+			began := time.Now()
+			conn = r.acquire(lease)
+			if took := time.Since(began); took != want {
+				t.Errorf("budget %d: the next connection took %v, want %v: a close takes 1 ms, a dial 4", budget, took, want)
+			}
+			conn.Release(Healthy)
+			lease.Release()
+		})
+	}
+}
+
 func TestNewTargetStartsAGeneration(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		old := r.leaseTo("a", "s/old", 1)
