@@ -296,11 +296,11 @@ func (r *run) settleDown() {
 	r.heal()
 	r.mu.Unlock()
 	for c := r.pick(0, holds); c != nil; c = r.pick(0, holds) {
-		r.release(0, 1)
+		r.release(0, healthily)
 	}
 	time.Sleep(r.plan.acquireTimeout + 20*r.plan.backoffMin)
 	for c := r.pick(0, holds); c != nil; c = r.pick(0, holds) {
-		r.release(0, 1)
+		r.release(0, healthily)
 	}
 	time.Sleep(r.plan.acquireTimeout + 20*r.plan.backoffMin)
 	if c := r.pick(0, waits); c != nil {
@@ -350,6 +350,6 @@ func (r *run) abandonAll() {
 	}
 	time.Sleep(r.plan.drainTimeout + time.Millisecond)
 	for c := r.pick(0, holds); c != nil; c = r.pick(0, holds) {
-		r.release(0, 1)
+		r.release(0, healthily)
 	}
 }

@@ -276,6 +276,9 @@ func (r *run) release(n, how int) {
 	r.giveLease(c)
 }
 
+// healthily is a way in which giveConn gives back a connection that may serve the next one, once.
+const healthily = 2
+
 // giveConn gives back a client's connection, sometimes to be destroyed, alone or with all others, sometimes twice.
 func (r *run) giveConn(c *client, how int) {
 	verdict := Healthy
@@ -337,7 +340,7 @@ func (r *run) race(n, how int) {
 		r.move(holder.tenant, how/4)
 		return
 	}
-	r.giveConn(holder, 1)
+	r.giveConn(holder, healthily)
 	first.cancel()
 	r.giveLease(holder)
 }
