@@ -48,6 +48,7 @@ func TestAPageIsToldHowTheSubscriptionStands(t *testing.T) {
 // TestACancellationIsFeltByEveryProcess posts signed events to the endpoint while two processes, and a middleware in this one, serve
 // the tenant, and measures how long after the answer each still let a member in who no longer paid.
 func TestACancellationIsFeltByEveryProcess(t *testing.T) {
+	t.Parallel()
 	const rounds = 4
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))

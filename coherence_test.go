@@ -101,6 +101,7 @@ func admitted(client *http.Client, address, user string) (bool, error) {
 // TestRevocationsAreFeltByEveryProcess removes members while several processes serve them, and measures how long after the commit
 // each process last let one in.
 func TestRevocationsAreFeltByEveryProcess(t *testing.T) {
+	t.Parallel()
 	const atOnce = 100
 	silent := []string{serveVariable + "_NO_NOTIFY=1"}
 	for name, setup := range map[string]struct {
@@ -217,6 +218,7 @@ func (w *world) revoke(client *http.Client, addresses []string, m *hostdb.Member
 
 // TestMembersAreServedThroughAHostDatabasesCrash kills the host database's server under load and starts it again.
 func TestMembersAreServedThroughAHostDatabasesCrash(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Start(t)
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	ann, acme := w.user("ann"), (*hostdb.TenantCatalog)(nil)
@@ -259,6 +261,7 @@ func TestMembersAreServedThroughAHostDatabasesCrash(t *testing.T) {
 
 // TestRandomTenantNamesPushNobodyOut has one member ask for tenants that don't exist while others work.
 func TestRandomTenantNamesPushNobodyOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	members := w.crowd(acme, 200)

@@ -37,6 +37,7 @@ func TestARevocationByAnotherProgramEndsAccessInTime(t *testing.T) {
 
 // TestARevocationPastDisabledTriggersEndsAccessInTime: no change is logged, as after a bulk load that left the triggers disabled.
 func TestARevocationPastDisabledTriggersEndsAccessInTime(t *testing.T) {
+	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		joe := w.user("joe")
 		membership := w.member(joe, w.tenant("acme", w.user("ann")), hostdb.RoleMember)
@@ -129,6 +130,7 @@ func TestStatsAndInvalidate(t *testing.T) {
 }
 
 func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
+	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.tenant("acme", w.user("ann"))
 		cfg := w.config()

@@ -13,6 +13,7 @@ import (
 // TestALeaseServesWhileItsTenantIsRetiredAndCrowdedOut has more tenants than the pool remembers, and retires them at random: every
 // lease still reaches its own tenant's database, and in the end all have closed.
 func TestALeaseServesWhileItsTenantIsRetiredAndCrowdedOut(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			w := newWorld(t, engine, tenantdb.PoolConfig{MaxIdleTenants: 2, MaxOpenSQLite: 3})

@@ -306,6 +306,7 @@ func TestUnknownForeignAndClosedMembershipsAreAnsweredAlike(t *testing.T) {
 }
 
 func TestEachOfManyTenantsIsServedFromItsOwnDatabase(t *testing.T) {
+	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		const tenants, goroutines, rounds = 50, 20, 3
 		ann := w.user("ann")

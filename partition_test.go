@@ -30,6 +30,7 @@ func (w *world) behindNetwork() (*hostdb.DB, *proxy) {
 // TestARevocationDuringAPartitionIsFeltInTime removes members while the process that serves them can't reach the host database: they
 // stay in for MaxStaleIfDown at most, and the others at least until the cut has lasted as long.
 func TestARevocationDuringAPartitionIsFeltInTime(t *testing.T) {
+	t.Parallel()
 	for name, cut := range map[string]func(*proxy){"connections refused": (*proxy).reset, "nothing gets through": (*proxy).hang} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "postgres", tenantdb.PoolConfig{})
@@ -96,6 +97,7 @@ func TestARevocationDuringAPartitionIsFeltInTime(t *testing.T) {
 // TestRecoveryIsNoStampede has the host database come back while hundreds of callers, whose facts are all too old by then, ask at
 // once. The server's own list of queries, which a lock holds up, is the witness of how many lookups run together.
 func TestRecoveryIsNoStampede(t *testing.T) {
+	t.Parallel()
 	const maxLoads = 3
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))

@@ -17,6 +17,7 @@ import (
 // a stranger can by a payment link. At no time may the tenant be let in by a lower tier than before, without a feature
 // that it had, or not at all.
 func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
+	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, ann := t.Context(), w.user("ann")
 		for tier, plans := range [][]string{{"free"}, {"basic", "other"}, {"pro"}, {"top"}} {

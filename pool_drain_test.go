@@ -113,6 +113,7 @@ func TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet(t *testing.T) {
 
 // TestNothingIsWrittenAfterATenantWasClosed has requests and jobs write all the time, while the tenant is closed and opened again.
 func TestNothingIsWrittenAfterATenantWasClosed(t *testing.T) {
+	t.Parallel()
 	const rounds = 15
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))

@@ -102,6 +102,7 @@ func TestWriteErrorWithoutAScopeAnswersInTheSameForm(t *testing.T) {
 }
 
 func TestASQLiteFileLockedByAnotherProgramIsBusy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	other, err := sql.Open("sqlite", "file:"+w.sqliteFile(acme)+"?_txlock=immediate")

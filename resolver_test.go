@@ -60,6 +60,7 @@ func heard(t *testing.T, mw *tenantdb.Middleware) {
 
 // TestOthersSignUpsTenantsAndMigrationsReloadNobody counts the lookups that follow what happens to others.
 func TestOthersSignUpsTenantsAndMigrationsReloadNobody(t *testing.T) {
+	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		const users, collisions = 500, 10 // of stripes, which cost a lookup each
 		ann := w.user("ann")

@@ -113,6 +113,7 @@ func TestARemovedSQLiteFileIsNoticedAndItsLogIsNotReplayed(t *testing.T) {
 }
 
 func TestNoSQLiteWriteIsReportedThatWentToAnUnlinkedFile(t *testing.T) {
+	t.Parallel()
 	write := "INSERT INTO me VALUES (during())"
 	for name, run := range map[string]func(ctx context.Context, db *sql.DB) error{
 		"Exec": func(ctx context.Context, db *sql.DB) error {
@@ -252,6 +253,7 @@ func TestTwoProcessesSetALogAsideOnce(t *testing.T) {
 // A model of a tenant's file that is removed, replaced, moved away and back while the pool uses it: what was acknowledged is in the file
 // that had the name then, and nothing else is.
 func TestReplacedSQLiteFilesAgainstAModel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	ann, turn := w.user("ann"), 0
 	rapid.Check(t, func(rt *rapid.T) {
