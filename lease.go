@@ -24,11 +24,10 @@ type tenantDB struct { // what every lease reads comes first, side by side
 	engine  engine
 	self    *shortcut
 
-	id     string
-	place  place                    // in the pool's ring of all; guarded by Pool.mu, as the next is
-	asOf   time.Duration            // when, since start, the host database was last asked and named its db_url; 0: nobody knows
-	schema int64                    // its version, as the host database had it last; guarded by Pool.mu
-	cache  atomic.Pointer[sync.Map] // key → *cached; nil before the first
+	id    string
+	place place                    // in the pool's ring of all; guarded by Pool.mu, as the next is
+	asOf  time.Duration            // when, since start, the host database was last asked and named its db_url; 0: nobody knows
+	cache atomic.Pointer[sync.Map] // key → *cached; nil before the first
 }
 
 // claim is one lease on a database, counted; zero: none.

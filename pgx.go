@@ -55,9 +55,9 @@ import (
 // connection: that returns the server's alone.
 type PGX struct {
 	tenant *tenantDB
+	// What follows only the tenant's engine has. Another PGX serves leases by way of that one.
 	lease  pgLease // kept until close: it remembers the tenant's backoff and connections
-
-	forLeases *PGX // the tenant's, where this one serves leases; it has no lease of its own then
+	schema int64   // the schema's version, as the host database had it last; guarded by Pool.mu
 }
 
 // Format implements fmt.Formatter: a database is printed by its tenant's id, whatever the verb, since its URL holds a password.
@@ -77,8 +77,8 @@ func (c *Conn) Release() { (*pgLoan)(c).giveBack() }
 // Acquire takes a connection out of the pool until its Release.
 func (p *PGX) Acquire(ctx context.Context) (*Conn, error) {
 	of, to := p, forRequests
-	if p.forLeases != nil {
-		of, to = p.forLeases, forLeases
+	if own := p.tenant.engine.(*PGX); own != p {
+		of, to = own, forLeases
 	}
 	l, err := of.acquire(ctx, to)
 	if err != nil {

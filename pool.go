@@ -287,7 +287,7 @@ func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, []*ten
 			return c, nil, nil
 		}
 	}
-	fresh, err := p.prepare(tenant.ID, tenant.DBURL, since)
+	fresh, err := p.prepare(tenant.ID, tenant.DBURL, since, tenant.SchemaVersion)
 	if err != nil {
 		return claim{}, nil, because(ErrTenantUnavailable, err)
 	}
@@ -295,7 +295,6 @@ func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, []*ten
 	if t != nil {
 		old = p.retire(t)
 	}
-	fresh.schema = tenant.SchemaVersion
 	c, _ := fresh.hold()
 	p.add(fresh)
 	return c, append(old, p.surplus()...), nil
@@ -322,10 +321,10 @@ func (p *Pool) slim(tenantID string) {
 		p.mu.Unlock()
 		return
 	}
-	fresh, err := p.prepare(t.id, t.url(), t.asOf) // before the old one closes: what is counted of the tenant goes on
+	// Before the old one closes: what is counted of the tenant goes on.
+	fresh, err := p.prepare(t.id, t.url(), t.asOf, t.engine.(*PGX).schema)
 	p.forget(t)
 	if err == nil {
-		fresh.schema = t.schema
 		p.add(fresh)
 	}
 	p.mu.Unlock()
@@ -361,12 +360,12 @@ func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
 }
 
 // prepare makes a tenant's database without touching it.
-func (p *Pool) prepare(id string, url hostdb.Secret, asOf time.Duration) (t *tenantDB, err error) {
+func (p *Pool) prepare(id string, url hostdb.Secret, asOf time.Duration, schema int64) (t *tenantDB, err error) {
 	t = &tenantDB{pool: p, id: id, asOf: asOf, self: new(shortcut)}
 	if path, ok := dburl.File(url.Reveal()); ok {
 		t.engine, err = p.sqlite.tenant(path, t)
 	} else {
-		t.engine, err = newPGTenant(t, url)
+		t.engine, err = newPGTenant(t, url, schema)
 	}
 	return t, err
 }
@@ -466,16 +465,21 @@ func (p *Pool) moved(tenant *hostdb.TenantCatalog) bool {
 	return t != nil && !t.at(tenant.DBURL)
 }
 
-// migrated notes the version of a tenant's schema, and reports whether it was another one. None was known while the database was made.
+// migrated notes the version of the schema of a tenant on PostgreSQL, and reports whether it was another one.
+// None was known while the database was made.
 func (p *Pool) migrated(tenant *hostdb.TenantCatalog) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.tenants[tenant.ID]
-	if t == nil || t.schema == tenant.SchemaVersion {
+	if t == nil {
 		return false
 	}
-	known := t.schema != 0
-	t.schema = tenant.SchemaVersion
+	pg, ok := t.engine.(*PGX)
+	if !ok || pg.schema == tenant.SchemaVersion {
+		return false
+	}
+	known := pg.schema != 0
+	pg.schema = tenant.SchemaVersion
 	return known
 }
 

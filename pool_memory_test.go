@@ -15,7 +15,7 @@ import (
 // TestTenThousandIdleTenantsAreRememberedCheaply counts all that a tenant without lease and connection takes, its id and db_url
 // included.
 func TestTenThousandIdleTenantsAreRememberedCheaply(t *testing.T) {
-	const tenants, most = 10_000, 520
+	const tenants, most = 10_000, 500
 	for engine, place := range map[string]func(id string) string{
 		"postgres": func(id string) string {
 			return fmt.Sprintf("postgres://t_%.8s:%s@db.example.com:5432/t_%.8s", id, id, id)

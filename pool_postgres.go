@@ -350,8 +350,8 @@ func awaitEnd(conn net.Conn) error {
 }
 
 // newPGTenant prepares a tenant's database.
-func newPGTenant(t *tenantDB, url hostdb.Secret) (engine, error) {
-	p := &PGX{tenant: t}
+func newPGTenant(t *tenantDB, url hostdb.Secret, schema int64) (engine, error) {
+	p := &PGX{tenant: t, schema: schema}
 	var err error
 	if p.lease, err = t.pool.pg.Lease(t.id, url, 0); err != nil { // Pool sees to the order
 		return nil, err
@@ -367,7 +367,7 @@ func (p *PGX) native(to use) *PGX {
 	if to == forRequests {
 		return p
 	}
-	return &PGX{tenant: p.tenant, forLeases: p}
+	return &PGX{tenant: p.tenant}
 }
 
 // start is when the process began, for clock readings that need no wall time.

@@ -40,7 +40,6 @@ func newSQLiteFiles(cfg PoolConfig, evict func() bool) *sqliteFiles {
 type sqliteDB struct {
 	files    *sqliteFiles
 	path     string
-	relative bool // path is a name in files.dir
 	fullPath string
 	tenant   *tenantDB
 	place    place // in the pool's ring of open files; guarded by Pool.mu
@@ -53,6 +52,8 @@ type sqliteDB struct {
 	open atomic.Bool  // it holds a place; written under files.mu
 	busy atomic.Int32 // connections that are in use, or being made
 	shut bool         // guarded by files.mu
+
+	relative bool // path is a name in files.dir
 }
 
 // tenant prepares a tenant's database. A relative path must be the tenant's own, an absolute one is taken as it is.
