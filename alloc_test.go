@@ -9,8 +9,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestARequestWhoseTokenAndFactsAreCachedCostsThreeAllocations keeps the budget of the request path: the context, net/http's copy of
-// the request that carries it, and the value of Vary. A handler that asks for its Scope pays for that Scope, the features and the claims.
+// TestARequestWhoseTokenAndFactsAreCachedCostsThreeAllocations keeps the budget of the request path: the
+// context, net/http's copy of the request that carries it, and the value of Vary. A handler that asks for its
+// Scope pays for that Scope, the features and the claims.
 func TestARequestWhoseTokenAndFactsAreCachedCostsThreeAllocations(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		must(t, w.host.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "pro", Name: "Pro", Features: []string{"sso"}}))
@@ -55,8 +56,8 @@ func TestARequestWhoseTokenAndFactsAreCachedCostsThreeAllocations(t *testing.T) 
 	})
 }
 
-// BenchmarkRequest measures a request whose token and facts are cached: of a handler that only wants its database, and of one that reads
-// its Scope. The token has the four claims of the tests.
+// BenchmarkRequest measures a request whose token and facts are cached: of a handler that only wants its
+// database, and of one that reads its Scope. The token has the four claims of the tests.
 func BenchmarkRequest(b *testing.B) {
 	w := newWorld(b, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))

@@ -45,8 +45,9 @@ func TestAPageIsToldHowTheSubscriptionStands(t *testing.T) {
 	}
 }
 
-// TestACancellationIsFeltByEveryProcess posts signed events to the endpoint while two processes, and a middleware in this one, serve
-// the tenant, and measures how long after the answer each still let a member in who no longer paid.
+// TestACancellationIsFeltByEveryProcess posts signed events to the endpoint while two processes, and a
+// middleware in this one, serve the tenant, and measures how long after the answer each still let a member in
+// who no longer paid.
 func TestACancellationIsFeltByEveryProcess(t *testing.T) {
 	t.Parallel()
 	const rounds = 4
@@ -87,8 +88,8 @@ func TestACancellationIsFeltByEveryProcess(t *testing.T) {
 	})
 }
 
-// What a tenant may do follows the plan of the price that Stripe says they pay, up and down. A price that nobody knows
-// gives nothing, and takes nothing away.
+// What a tenant may do follows the plan of the price that Stripe says they pay, up and down. A price that
+// nobody knows gives nothing, and takes nothing away.
 func TestFeaturesAndTiersFollowAPlanChangeByStripe(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))

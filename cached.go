@@ -18,16 +18,18 @@ type cached struct {
 	kept  *handles // those of the scope that built it, which are the value's now; nil if it had none
 }
 
-// Cached returns what build makes of the scope's tenant, made once for each database and key however many requests ask
-// together: a *gorm.DB, an ent client, prepared statements. It is dropped with the database (after its last lease, or when the
-// tenant moves), through the function that build returns; nil where there is nothing to close. An error of build is returned
-// and not kept. Who waits for another's build leaves when ctx ends, and after PoolConfig.AcquireTimeout with ErrBusy: a build
-// that asks for its own key waits for itself until then. Key is any comparable value; use a type of your own, as with context
-// keys. A connection can't be kept so: it goes with the request. It panics where no middleware ran.
+// Cached returns what build makes of the scope's tenant, made once for each database and key however many
+// requests ask together: a *gorm.DB, an ent client, prepared statements. It is dropped with the database
+// (after its last lease, or when the tenant moves), through the function that build returns; nil where there
+// is nothing to close. An error of build is returned and not kept. Who waits for another's build leaves when
+// ctx ends, and after PoolConfig.AcquireTimeout with ErrBusy: a build that asks for its own key waits for
+// itself until then. Key is any comparable value; use a type of your own, as with context keys. A connection
+// can't be kept so: it goes with the request. It panics where no middleware ran.
 //
-// The value is this tenant's: with another tenant's context, what it was built on fails with ErrWrongTenant. The handles that DB and ReadDB
-// returned in the scope by the end of build are the value's from then on, and outlive the scope. As many requests share them, a limit set on
-// one (SetMaxOpenConns) is lifted by the next call of Cached, and where one was closed the next call drops the value and builds another.
+// The value is this tenant's: with another tenant's context, what it was built on fails with ErrWrongTenant.
+// The handles that DB and ReadDB returned in the scope by the end of build are the value's from then on, and
+// outlive the scope. As many requests share them, a limit set on one (SetMaxOpenConns) is lifted by the next
+// call of Cached, and where one was closed the next call drops the value and builds another.
 func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), error)) (T, error) {
 	var none T
 	lease := leaseOf(ctx, "Cached")
@@ -90,7 +92,8 @@ func (c *cached) wait(ctx context.Context, most time.Duration) error {
 // errBuilding is why somebody doesn't get what Cached keeps.
 var errBuilding = errors.New("Cached: it is still being built; a build function must not ask for its own key")
 
-// dropCached closes what is kept beside a database that nobody holds. The handles come last: a value may be built on another's.
+// dropCached closes what is kept beside a database that nobody holds. The handles come last: a value may be
+// built on another's.
 func (t *tenantDB) dropCached() {
 	entries := t.cache.Load()
 	if entries == nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// TestBuildsThatWaitForEachOtherEnd has what Cached builds ask Cached again: for its own key, and two for each other's.
+// TestBuildsThatWaitForEachOtherEnd has what Cached builds ask Cached again: for its own key, and two for
+// each other's.
 func TestBuildsThatWaitForEachOtherEnd(t *testing.T) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
@@ -56,7 +57,8 @@ func TestBuildsThatWaitForEachOtherEnd(t *testing.T) {
 	}
 }
 
-// TestACloserMayCallBack has what closes a cached value ask for it: it gets an error, and the database closes.
+// TestACloserMayCallBack has what closes a cached value ask for it: it gets an error, and the database
+// closes.
 func TestACloserMayCallBack(t *testing.T) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {

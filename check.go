@@ -9,10 +9,11 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Check reports whether the caller may still be here: nil, or the error that a request would be refused with now. It looks at all that
-// let the request in: the credential, the user, the membership, the tenant, the subscription, and the guards such as [RequireRole].
-// Long-lived connections (websockets, event streams) call it from time to time. It costs a cache lookup; in a scope from
-// [Middleware.Enter], a query in the host database.
+// Check reports whether the caller may still be here: nil, or the error that a request would be refused with
+// now. It looks at all that let the request in: the credential, the user, the membership, the tenant, the
+// subscription, and the guards such as [RequireRole]. Long-lived connections (websockets, event streams) call
+// it from time to time. It costs a cache lookup; in a scope from [Middleware.Enter], a query in the host
+// database.
 func (s *Scope) Check(ctx context.Context) error {
 	if s.ctx == nil { // a Scope that no middleware made grants nothing
 		return explain(ErrForbidden, "")
@@ -23,8 +24,9 @@ func (s *Scope) Check(ctx context.Context) error {
 	return nil
 }
 
-// Refresh is [Scope.Check] that also returns the scope as it is now: the caller's role, the plan and its features, the subscription.
-// The Scope in the request's context and the tenant's database stay those that the request began with. The error is Check's.
+// Refresh is [Scope.Check] that also returns the scope as it is now: the caller's role, the plan and its
+// features, the subscription. The Scope in the request's context and the tenant's database stay those that
+// the request began with. The error is Check's.
 func (s *Scope) Refresh(ctx context.Context) (*Scope, error) {
 	if s.ctx == nil {
 		return nil, explain(ErrForbidden, "")
@@ -36,7 +38,8 @@ func (s *Scope) Refresh(ctx context.Context) (*Scope, error) {
 	return s.ctx.newScope(access, grant), nil
 }
 
-// again decides anew what the scope was granted for. It returns what the host database says now, and what that grants.
+// again decides anew what the scope was granted for. It returns what the host database says now, and what
+// that grants.
 func (c *scopeContext) again(ctx context.Context) (*hostdb.Access, grant, error) {
 	if c.identity != nil {
 		if err := c.m.vouched(ctx, c.identity); err != nil {

@@ -2,9 +2,9 @@ package tenantdb
 
 import "sync/atomic"
 
-// claims counts the leases on a database, in two phases: while new ones count in one, those of the other end, and once they all have
-// the phases may change places. So it is known when every lease that there was at some moment has ended, however many began since.
-// One word holds both counts and the marks.
+// claims counts the leases on a database, in two phases: while new ones count in one, those of the other end,
+// and once they all have the phases may change places. So it is known when every lease that there was at some
+// moment has ended, however many began since. One word holds both counts and the marks.
 type claims struct{ word atomic.Int64 }
 
 const (
@@ -12,7 +12,8 @@ const (
 	anyLease   = phaseCount<<30 | phaseCount // those of both
 	// turned marks that new leases count in the second phase.
 	turned int64 = 1 << 60
-	// retired marks a database that nobody gets any more. It closes with its last lease: whoever ends that closes it.
+	// retired marks a database that nobody gets any more. It closes with its last lease: whoever ends that
+	// closes it.
 	retired int64 = 1 << 62
 )
 
@@ -73,8 +74,8 @@ func (c *claims) hold() (p phase, held bool) {
 	}
 }
 
-// again counts one more for a holder in a phase, retired or not; false where the database has gone, since that holder's lease has ended.
-// It counts in the same phase, so that what is the holder's stays so.
+// again counts one more for a holder in a phase, retired or not; false where the database has gone, since
+// that holder's lease has ended. It counts in the same phase, so that what is the holder's stays so.
 func (c *claims) again(p phase) (phase, bool) {
 	for {
 		word := c.word.Load()
@@ -90,7 +91,8 @@ func (c *claims) again(p phase) (phase, bool) {
 	}
 }
 
-// drop counts one less. It tells whether it was the last of its phase, and of both, and whether the database is retired.
+// drop counts one less. It tells whether it was the last of its phase, and of both, and whether the database
+// is retired.
 func (c *claims) drop(p phase) (lastOfPhase, last, isRetired bool) {
 	word := c.word.Add(-int64(p))
 	return p.of(word) == 0, word&anyLease == 0, word >= retired

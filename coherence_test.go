@@ -22,7 +22,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// A test binary with this variable serves one process's share of TestRevocationsAreFeltByEveryProcess: the host database's URL.
+// A test binary with this variable serves one process's share of TestRevocationsAreFeltByEveryProcess: the
+// host database's URL.
 const serveVariable = "TENANTDB_TEST_SERVE"
 
 // serve answers 200 to whom the middleware lets in, until its standard input ends.
@@ -98,8 +99,8 @@ func admitted(client *http.Client, address, user string) (bool, error) {
 	return false, fmt.Errorf("status %d", response.StatusCode)
 }
 
-// TestRevocationsAreFeltByEveryProcess removes members while several processes serve them, and measures how long after the commit
-// each process last let one in.
+// TestRevocationsAreFeltByEveryProcess removes members while several processes serve them, and measures how
+// long after the commit each process last let one in.
 func TestRevocationsAreFeltByEveryProcess(t *testing.T) {
 	t.Parallel()
 	const atOnce = 100
@@ -183,7 +184,8 @@ func (w *world) crowd(tenant *hostdb.TenantCatalog, n int) []*hostdb.Membership 
 	return members
 }
 
-// revoke removes a member whom every process has let in, and returns how long after the commit one of them last did.
+// revoke removes a member whom every process has let in, and returns how long after the commit one of them
+// last did.
 func (w *world) revoke(client *http.Client, addresses []string, m *hostdb.Membership) (time.Duration, error) {
 	for _, address := range addresses {
 		if in, err := admitted(client, address, m.ID); err != nil || !in {
@@ -216,7 +218,8 @@ func (w *world) revoke(client *http.Client, addresses []string, m *hostdb.Member
 	return last, nil
 }
 
-// TestMembersAreServedThroughAHostDatabasesCrash kills the host database's server under load and starts it again.
+// TestMembersAreServedThroughAHostDatabasesCrash kills the host database's server under load and starts it
+// again.
 func TestMembersAreServedThroughAHostDatabasesCrash(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)

@@ -75,7 +75,8 @@ func (w *world) deploy(cfg tenantdb.PoolConfig) *generation {
 	return g
 }
 
-// end is what a process does at SIGTERM. A product waits for as long as its balancer takes to notice; the test asks the balancer.
+// end is what a process does at SIGTERM. A product waits for as long as its balancer takes to notice; the
+// test asks the balancer.
 func (g *generation) end(ctx context.Context, noticed func(*generation)) error {
 	g.leaving.Store(true)
 	noticed(g)

@@ -8,11 +8,12 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Enter is [Middleware.Handler] outside HTTP, for jobs and scripts. The tenant is named by its id or its slug. Enter checks that the
-// tenant is open and its schema current, asking the host database afresh, and returns a context for [DB], [ReadDB], [PG] and [Cached].
-// Call the returned function when done. There is no user, no subscription is checked, and [RequireRole] denies.
-// Where ctx has a scope already, as a request's, use the returned context and the handles that it gives together: those of the outer scope
-// refuse it if that is another tenant's.
+// Enter is [Middleware.Handler] outside HTTP, for jobs and scripts. The tenant is named by its id or its
+// slug. Enter checks that the tenant is open and its schema current, asking the host database afresh, and
+// returns a context for [DB], [ReadDB], [PG] and [Cached]. Call the returned function when done. There is no
+// user, no subscription is checked, and [RequireRole] denies. Where ctx has a scope already, as a request's,
+// use the returned context and the handles that it gives together: those of the outer scope refuse it if that
+// is another tenant's.
 func (m *Middleware) Enter(ctx context.Context, tenant string) (context.Context, func(), error) {
 	scope, err := m.enterTenant(ctx, tenant)
 	if err != nil {
@@ -42,10 +43,11 @@ func (m *Middleware) enterTenant(ctx context.Context, name string) (*scopeContex
 	return scope, nil
 }
 
-// EnterAs is [Middleware.Handler] outside HTTP for work on behalf of a caller, such as a message on a websocket or a job that a member
-// has asked for: user, membership, tenant and subscription are decided as for a request, by the cached facts, and guards and
-// [Scope.Check] work. The program vouches for the identity; one that has ended, or that the Authenticator's Revalidate refuses, is
-// refused. Rules.AllowAnonymous has no meaning here. Call the returned function when done.
+// EnterAs is [Middleware.Handler] outside HTTP for work on behalf of a caller, such as a message on a
+// websocket or a job that a member has asked for: user, membership, tenant and subscription are decided as
+// for a request, by the cached facts, and guards and [Scope.Check] work. The program vouches for the
+// identity; one that has ended, or that the Authenticator's Revalidate refuses, is refused.
+// Rules.AllowAnonymous has no meaning here. Call the returned function when done.
 func (m *Middleware) EnterAs(ctx context.Context, id *Identity, tenant hostdb.TenantKey, rules Rules) (context.Context, func(), error) {
 	scope, err := m.enterAs(ctx, id.Clone(), tenant, rules)
 	if err != nil {
@@ -76,7 +78,8 @@ func (m *Middleware) enterAs(ctx context.Context, id *Identity, tenant hostdb.Te
 	return m.scopeFor(ctx, id, user, tenant, time.Time{}, rules)
 }
 
-// claimOpen claims the database of a tenant that may be entered. It asks again where the tenant was drained meanwhile.
+// claimOpen claims the database of a tenant that may be entered. It asks again where the tenant was drained
+// meanwhile.
 func (m *Middleware) claimOpen(ctx context.Context, key hostdb.TenantKey) (*hostdb.TenantCatalog, claim, error) {
 	for reloads := 0; ; reloads++ {
 		asked := time.Now()

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// The reasons for which a request is refused. Compare with errors.Is; StatusCode gives the HTTP status of each.
+// The reasons for which a request is refused. Compare with errors.Is; StatusCode gives the HTTP status of
+// each.
 var (
 	// ErrNoCredential: the request carries no credential (401).
 	ErrNoCredential error = &refusal{"unauthenticated", http.StatusUnauthorized, "sign in first"}
@@ -25,7 +26,8 @@ var (
 	ErrInvalidTenant error = &refusal{"invalid_tenant", http.StatusBadRequest, "the tenant's name is not valid"}
 	// ErrTenantConflict: the request names two tenants (403).
 	ErrTenantConflict error = &refusal{"tenant_conflict", http.StatusForbidden, "the request names more than one tenant"}
-	// ErrNotMember: the tenant is unknown, or the caller is not an active member of it (403, alike in every case).
+	// ErrNotMember: the tenant is unknown, or the caller is not an active member of it (403, alike in every
+	// case).
 	ErrNotMember error = &refusal{"not_member", http.StatusForbidden, "not a member of this tenant"}
 	// ErrTenantSuspended: the tenant is closed to its members (403).
 	ErrTenantSuspended error = &refusal{"tenant_suspended", http.StatusForbidden, "this tenant is suspended"}
@@ -37,18 +39,20 @@ var (
 	ErrTenantUnavailable error = &refusal{"tenant_unavailable", http.StatusServiceUnavailable, "this tenant is unavailable for the moment"}
 	// ErrBusy: every connection that this tenant may use is taken, for longer than the wait (503).
 	ErrBusy error = &refusal{"busy", http.StatusServiceUnavailable, "too much is going on; try again"}
-	// ErrTryAgain: a query lost against others that ran at the same time: a serialization failure, a deadlock, or a lock that didn't come
-	// free within lock_timeout; or the schema changed, and a statement of a transaction had been prepared before (503). Whoever repeats the
-	// whole transaction is likely to succeed.
+	// ErrTryAgain: a query lost against others that ran at the same time: a serialization failure, a
+	// deadlock, or a lock that didn't come free within lock_timeout; or the schema changed, and a statement
+	// of a transaction had been prepared before (503). Whoever repeats the whole transaction is likely to
+	// succeed.
 	ErrTryAgain error = &refusal{"try_again", http.StatusServiceUnavailable, "another request was in the way; try again"}
 	// ErrHostUnavailable: the host database can't be asked, and nothing usable is cached (503).
 	ErrHostUnavailable error = &refusal{"host_unavailable", http.StatusServiceUnavailable, "the service is unavailable for the moment"}
 )
 
-// Mistakes in the program, which a query reports. They are answered with 500 and logged; the client isn't told.
+// Mistakes in the program, which a query reports. They are answered with 500 and logged; the client isn't
+// told.
 var (
-	// ErrWrongTenant: a handle, a connection, a statement or a transaction of one tenant, or something that was built on one, was used
-	// with the context of another tenant's request.
+	// ErrWrongTenant: a handle, a connection, a statement or a transaction of one tenant, or something that
+	// was built on one, was used with the context of another tenant's request.
 	ErrWrongTenant = errors.New("tenantdb: this handle is not of the context's tenant")
 	// ErrNoScope: a query was given a context without a scope, and PoolConfig.RequireScope wants one.
 	ErrNoScope = errors.New("tenantdb: no scope in the query's context")
@@ -66,14 +70,15 @@ func (r *refusal) Error() string {
 	return "tenantdb: " + r.text
 }
 
-// Error is a refusal with its circumstances, as ErrorHandler receives it. Its text is for logs: of all this, only the code
-// reaches a client. Log it as a slog attribute to have what the middleware itself logs.
+// Error is a refusal with its circumstances, as ErrorHandler receives it. Its text is for logs: of all this,
+// only the code reaches a client. Log it as a slog attribute to have what the middleware itself logs.
 type Error struct {
 	// Code is the stable word that the response carries, such as "not_member".
 	Code string
 	// Reason tells apart what the response tells alike, such as an unknown tenant and a missing membership.
 	Reason Reason
-	// TenantID is the tenant's id, or its name as the request gave it where the caller may not know the id. It may be empty.
+	// TenantID is the tenant's id, or its name as the request gave it where the caller may not know the id.
+	// It may be empty.
 	TenantID string
 	// Err wraps one of the Err values, and the cause where there is one.
 	Err error
@@ -82,8 +87,8 @@ type Error struct {
 	handed bool // ErrorHandler has it
 }
 
-// Error implements error. Control characters in the tenant's name are escaped by the name's own grammar: a name outside it
-// is never stored here.
+// Error implements error. Control characters in the tenant's name are escaped by the name's own grammar: a
+// name outside it is never stored here.
 func (e *Error) Error() string {
 	if e.TenantID == "" {
 		return e.cause()
@@ -125,7 +130,8 @@ func (c *caused) Unwrap() []error {
 	return []error{c.reason, c.cause}
 }
 
-// StatusCode returns the HTTP status for an error of this package: 200 for nil, 500 for an error that is none of ours.
+// StatusCode returns the HTTP status for an error of this package: 200 for nil, 500 for an error that is none
+// of ours.
 func StatusCode(err error) int {
 	if err == nil {
 		return http.StatusOK

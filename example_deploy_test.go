@@ -12,9 +12,9 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// A process ends in a rolling deploy without failing a request. It says that it isn't ready, serves until the balancer has noticed, and
-// only then ends its server and what that used. The processes of both versions share the servers' connections meanwhile: set
-// PoolConfig.Replicas to how many there may be at once.
+// A process ends in a rolling deploy without failing a request. It says that it isn't ready, serves until the
+// balancer has noticed, and only then ends its server and what that used. The processes of both versions
+// share the servers' connections meanwhile: set PoolConfig.Replicas to how many there may be at once.
 func ExampleMiddleware_Close() {
 	s := openShop()
 	defer s.close()

@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// An invitation makes the user's row before the identity provider has ever named them. At the first sign-in the row is found by the
-// e-mail address, which the provider must have verified, and is theirs from then on.
+// An invitation makes the user's row before the identity provider has ever named them. At the first sign-in
+// the row is found by the e-mail address, which the provider must have verified, and is theirs from then on.
 func ExampleConfig_firstLogin() {
 	s := openShop()
 	defer s.close()

@@ -11,7 +11,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// Inside sql.Conn.Raw, pgx's own connection does what database/sql can't, such as COPY. It is for use until Raw returns.
+// Inside sql.Conn.Raw, pgx's own connection does what database/sql can't, such as COPY. It is for use until
+// Raw returns.
 func ExampleDB_raw() {
 	s := openShop()
 	defer s.close()

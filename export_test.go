@@ -117,7 +117,8 @@ func (c *Cutoffs) Refuses(tenantID string, asOf time.Duration) bool {
 // Len is how many tenants have a cutoff of their own.
 func (c *Cutoffs) Len() int { return len(c.c.tenants) }
 
-// Decide tells by which plan's tier, and with which features, a policy lets somebody in at a time, and whether it does.
+// Decide tells by which plan's tier, and with which features, a policy lets somebody in at a time, and
+// whether it does.
 func Decide(p SubscriptionPolicy, a *hostdb.Access, now time.Time) (tier int, features []string, in bool) {
 	g, err := (&policy{SubscriptionPolicy: p}).decide(a, func() time.Time { return now }, Rules{})
 	if g.plan != nil {

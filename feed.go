@@ -118,8 +118,8 @@ func (f *feed) again(changed map[string]struct{}) {
 	f.rouse()
 }
 
-// review looks at the changed tenants, apart from the feed, which must not wait for it: those that were closed leave the pool at
-// once, those that moved get a new generation, not only when somebody asks for them.
+// review looks at the changed tenants, apart from the feed, which must not wait for it: those that were
+// closed leave the pool at once, those that moved get a new generation, not only when somebody asks for them.
 func (r *resolver) review(ctx context.Context, pool *Pool) {
 	for {
 		select {
@@ -149,7 +149,8 @@ func (r *resolver) review(ctx context.Context, pool *Pool) {
 // reviewPause is how long reviews rest after one that failed.
 const reviewPause = time.Second
 
-// reviewed looks at a tenant. A lookup that fails says nothing about it: it is served as it was, and looked at again.
+// reviewed looks at a tenant. A lookup that fails says nothing about it: it is served as it was, and looked
+// at again.
 func (r *resolver) reviewed(ctx context.Context, pool *Pool, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()

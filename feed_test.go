@@ -35,7 +35,8 @@ func TestARevocationByAnotherProgramEndsAccessInTime(t *testing.T) {
 	})
 }
 
-// TestARevocationPastDisabledTriggersEndsAccessInTime: no change is logged, as after a bulk load that left the triggers disabled.
+// TestARevocationPastDisabledTriggersEndsAccessInTime: no change is logged, as after a bulk load that left
+// the triggers disabled.
 func TestARevocationPastDisabledTriggersEndsAccessInTime(t *testing.T) {
 	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {

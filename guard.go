@@ -9,9 +9,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// RequireRole admits members whose role is at least role in Config.Roles (highest first); others are answered ErrForbidden. A
-// role that Config.Roles doesn't name denies, required or held; [Middleware.RequireRole] refuses such a word at the program's start.
-// It goes inside Handler. [Scope.Check] asks it again.
+// RequireRole admits members whose role is at least role in Config.Roles (highest first); others are answered
+// ErrForbidden. A role that Config.Roles doesn't name denies, required or held; [Middleware.RequireRole]
+// refuses such a word at the program's start. It goes inside Handler. [Scope.Check] asks it again.
 func RequireRole(role string) func(http.Handler) http.Handler {
 	return require(func(m *Middleware, a *hostdb.Access, _ *hostdb.PricingPlan) error {
 		needed, held := slices.Index(m.roles, role), -1
@@ -25,8 +25,8 @@ func RequireRole(role string) func(http.Handler) http.Handler {
 	})
 }
 
-// RequireFeature admits tenants of which a plan that admits has the feature; others are answered ErrForbidden. It goes inside Handler.
-// [Scope.Check] asks it again.
+// RequireFeature admits tenants of which a plan that admits has the feature; others are answered
+// ErrForbidden. It goes inside Handler. [Scope.Check] asks it again.
 func RequireFeature(key string) func(http.Handler) http.Handler {
 	return require(func(_ *Middleware, _ *hostdb.Access, plan *hostdb.PricingPlan) error {
 		if plan == nil || !slices.Contains(plan.Features, key) {
@@ -36,8 +36,8 @@ func RequireFeature(key string) func(http.Handler) http.Handler {
 	})
 }
 
-// RequireTier admits tenants whose plan in force has at least that tier_level; others are answered ErrForbidden. It goes inside
-// Handler. [Scope.Check] asks it again.
+// RequireTier admits tenants whose plan in force has at least that tier_level; others are answered
+// ErrForbidden. It goes inside Handler. [Scope.Check] asks it again.
 func RequireTier(level int) func(http.Handler) http.Handler {
 	return require(func(_ *Middleware, _ *hostdb.Access, plan *hostdb.PricingPlan) error {
 		if plan == nil || plan.TierLevel < level {
@@ -47,7 +47,8 @@ func RequireTier(level int) func(http.Handler) http.Handler {
 	})
 }
 
-// RequireRole is the function of that name, and panics where Config.Roles doesn't name the role, which is a mistake in the program.
+// RequireRole is the function of that name, and panics where Config.Roles doesn't name the role, which is a
+// mistake in the program.
 func (m *Middleware) RequireRole(role string) func(http.Handler) http.Handler {
 	if !slices.Contains(m.roles, role) {
 		panic(fmt.Sprintf("tenantdb: RequireRole(%q): Config.Roles has %q", role, m.roles))
@@ -55,8 +56,8 @@ func (m *Middleware) RequireRole(role string) func(http.Handler) http.Handler {
 	return RequireRole(role)
 }
 
-// RequireFeature is the function of that name, and panics where Config.Features is set and doesn't name the key, or the key is
-// empty, which is a mistake in the program.
+// RequireFeature is the function of that name, and panics where Config.Features is set and doesn't name the
+// key, or the key is empty, which is a mistake in the program.
 func (m *Middleware) RequireFeature(key string) func(http.Handler) http.Handler {
 	if key == "" || m.features != nil && !slices.Contains(m.features, key) {
 		panic(fmt.Sprintf("tenantdb: RequireFeature(%q): Config.Features has %q", key, m.features))
@@ -64,7 +65,8 @@ func (m *Middleware) RequireFeature(key string) func(http.Handler) http.Handler 
 	return RequireFeature(key)
 }
 
-// RequireTier is the function of that name, and panics where the level is negative, which is a mistake in the program.
+// RequireTier is the function of that name, and panics where the level is negative, which is a mistake in the
+// program.
 func (m *Middleware) RequireTier(level int) func(http.Handler) http.Handler {
 	if level < 0 {
 		panic(fmt.Sprintf("tenantdb: RequireTier(%d): no plan has a negative tier_level", level))
@@ -72,14 +74,16 @@ func (m *Middleware) RequireTier(level int) func(http.Handler) http.Handler {
 	return RequireTier(level)
 }
 
-// condition is what a guard asks of a scope: nil, or why the request may not go on. Without a tenant access has none; plan may be nil.
+// condition is what a guard asks of a scope: nil, or why the request may not go on. Without a tenant access
+// has none; plan may be nil.
 type condition func(m *Middleware, access *hostdb.Access, plan *hostdb.PricingPlan) error
 
 // guard admits requests that meet a condition.
 type guard struct {
 	meets condition
 	next  http.Handler
-	// last is how the last request was admitted. Nearly always the next one has passed the same guards, and shares it.
+	// last is how the last request was admitted. Nearly always the next one has passed the same guards, and
+	// shares it.
 	last atomic.Pointer[admission]
 }
 

@@ -174,7 +174,8 @@ func TestGuardsAllocateNothing(t *testing.T) {
 	}
 }
 
-// TestAMiddlewaresGuardsCheckTheirWordsAtStart: a misspelt one is a panic where the routes are built, not a 403 later.
+// TestAMiddlewaresGuardsCheckTheirWordsAtStart: a misspelt one is a panic where the routes are built, not a
+// 403 later.
 func TestAMiddlewaresGuardsCheckTheirWordsAtStart(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))

@@ -23,8 +23,8 @@ type lender interface {
 	Driver() driver.Driver
 }
 
-// handle is a *sql.DB, and the connector under it. The connections are pooled below: one that is given back is closed, so what is set on
-// the handle about idle connections and their age has no effect.
+// handle is a *sql.DB, and the connector under it. The connections are pooled below: one that is given back
+// is closed, so what is set on the handle about idle connections and their age has no effect.
 type handle struct {
 	db     *sql.DB
 	from   lender
@@ -60,8 +60,9 @@ func (h *handle) pristine() bool {
 	return stats.MaxOpenConnections == 0 && stats.OpenConnections == 0
 }
 
-// handles are those of one lease, so that a holder who closes one or limits its connections is the only one to feel it. They are made when
-// first asked for. Those of a request go on to the tenant's next one where they are pristine.
+// handles are those of one lease, so that a holder who closes one or limits its connections is the only one
+// to feel it. They are made when first asked for. Those of a request go on to the tenant's next one where
+// they are pristine.
 type handles struct {
 	tenant      *tenantDB
 	use         use
@@ -164,7 +165,8 @@ func (h *handles) close() {
 	h.each(func(one *handle) { _ = one.db.Close() })
 }
 
-// own returns the lease's handles. A request whose lease is over gets those that all such have in common: what they ask is refused.
+// own returns the lease's handles. A request whose lease is over gets those that all such have in common:
+// what they ask is refused.
 func (l *Lease) own(to use) *handles {
 	if h := l.handles.Load(); h != nil {
 		return h
@@ -201,7 +203,8 @@ func (l *Lease) keep() *handles {
 	return nil
 }
 
-// maxSpareHandles is how many requests' handles a tenant keeps, at about 3 kB each. A request that finds none makes its own.
+// maxSpareHandles is how many requests' handles a tenant keeps, at about 3 kB each. A request that finds none
+// makes its own.
 const maxSpareHandles = 16
 
 // spares are a tenant's handles that no lease has.

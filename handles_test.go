@@ -58,7 +58,8 @@ func TestClosingAHandleHarmsNobodyElse(t *testing.T) {
 	})
 }
 
-// TestALimitOfConnectionsIsTheScopesOwn: database/sql lets callers wait for a handle's connections as long as their contexts live.
+// TestALimitOfConnectionsIsTheScopesOwn: database/sql lets callers wait for a handle's connections as long as
+// their contexts live.
 func TestALimitOfConnectionsIsTheScopesOwn(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		enter, _ := entering(t, w)
@@ -86,7 +87,8 @@ func TestALimitOfConnectionsIsTheScopesOwn(t *testing.T) {
 	})
 }
 
-// TestNoHandleKeepsAConnection whatever is set on it: idle ones belong to the pool, which gives them to whoever comes.
+// TestNoHandleKeepsAConnection whatever is set on it: idle ones belong to the pool, which gives them to
+// whoever comes.
 func TestNoHandleKeepsAConnection(t *testing.T) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
@@ -166,7 +168,8 @@ func TestHandlesGoFromRequestToRequest(t *testing.T) {
 	})
 }
 
-// TestHandlesAreTunedTogether has requests of a tenant do to their handles, at once, what libraries do. Nobody's query may fail or hang.
+// TestHandlesAreTunedTogether has requests of a tenant do to their handles, at once, what libraries do.
+// Nobody's query may fail or hang.
 func TestHandlesAreTunedTogether(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		enter, _ := entering(t, w)

@@ -76,8 +76,8 @@ func duringRequest(t *testing.T, guard func(http.Handler) http.Handler, r *http.
 	}
 }
 
-// sqlUses are the ways by which a context reaches a tenant's database through database/sql. Each prepares what it needs in its own scope and
-// returns what uses it with a context.
+// sqlUses are the ways by which a context reaches a tenant's database through database/sql. Each prepares
+// what it needs in its own scope and returns what uses it with a context.
 var sqlUses = map[string]func(t *testing.T, own context.Context, db *sql.DB) func(context.Context) error{
 	"DB.Ping": func(_ *testing.T, _ context.Context, db *sql.DB) func(context.Context) error { return db.PingContext },
 	"DB.Exec": func(_ *testing.T, _ context.Context, db *sql.DB) func(context.Context) error {
@@ -230,7 +230,8 @@ func readAll(rows *sql.Rows, err error) error {
 	return rows.Err()
 }
 
-// refusesOthers checks that a use serves the tenant's own scopes before and after it has refused those of others.
+// refusesOthers checks that a use serves the tenant's own scopes before and after it has refused those of
+// others.
 func refusesOthers(t *testing.T, s tenantScopes, use func(context.Context) error) {
 	t.Helper()
 	served := func() {
@@ -532,8 +533,8 @@ func TestAPoolServesOneHostDatabase(t *testing.T) {
 	}
 }
 
-// TestTwoPoolsOfOneHostShareTheirTenants, as where each Middleware makes a Pool of its own, and those of two hosts don't, though one began
-// as a copy of the other.
+// TestTwoPoolsOfOneHostShareTheirTenants, as where each Middleware makes a Pool of its own, and those of two
+// hosts don't, though one began as a copy of the other.
 func TestTwoPoolsOfOneHostShareTheirTenants(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))

@@ -20,8 +20,8 @@ import (
 // sleepVariable has the test below be the process that is killed.
 const sleepVariable = "TENANTDB_TEST_SLEEP"
 
-// TestAKilledProcessFreesItsConnections within the interval and a second, though their queries would run on. A server
-// before PostgreSQL 14 has no such setting, and a pooler refuses it: they serve all the same.
+// TestAKilledProcessFreesItsConnections within the interval and a second, though their queries would run on.
+// A server before PostgreSQL 14 has no such setting, and a pooler refuses it: they serve all the same.
 func TestAKilledProcessFreesItsConnections(t *testing.T) {
 	const sleepers = 3
 	if given := os.Getenv(sleepVariable); given != "" {

@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets another. There may be tens of
-// thousands of them: what is needed only in use is made in use.
+// tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets
+// another. There may be tens of thousands of them: what is needed only in use is made in use.
 type tenantDB struct { // what every lease reads comes first, side by side
 	leases  claims
 	used    atomic.Bool            // leased since the rings last passed by
@@ -62,13 +62,15 @@ func (t *tenantDB) url() hostdb.Secret {
 	return t.engine.(*PGX).lease.Target()
 }
 
-// heavy reports whether it has no connection, but spare handles, which own goroutines. What Cached keeps has handles of its own.
+// heavy reports whether it has no connection, but spare handles, which own goroutines. What Cached keeps has
+// handles of its own.
 func (t *tenantDB) heavy() bool {
 	p, ok := t.engine.(*PGX)
 	return ok && t.spares.Load() != nil && p.lease.Rests() && t.cache.Load() == nil
 }
 
-// shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory they would hold on to.
+// shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory
+// they would hold on to.
 type shortcut struct{ to atomic.Pointer[tenantDB] }
 
 // hold returns a claim on the database; none where there is no database, or it is retired.
@@ -109,7 +111,8 @@ func (c claim) release() {
 	t.pool.sqlite.wake()
 }
 
-// Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries do.
+// Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries
+// do.
 type Lease struct {
 	tenant *tenantDB // nil: no lease
 	phase  phase
@@ -129,8 +132,8 @@ func (l *Lease) end() {
 	claim{l.tenant, l.phase}.release()
 }
 
-// again begins another lease on the same database, with the same handles. Where that has closed, since the lease has ended, the new one is
-// over too.
+// again begins another lease on the same database, with the same handles. Where that has closed, since the
+// lease has ended, the new one is over too.
 func (l *Lease) again(next *Lease) {
 	p, held := l.tenant.leases.again(l.phase)
 	next.begin(claim{l.tenant, p})
@@ -147,8 +150,8 @@ func (l *Lease) Release() {
 	}
 }
 
-// Close is Release for one who passes by and won't be back soon, as a migration of all tenants: the database closes where no other
-// lease holds it, and its connections make room for those that requests use.
+// Close is Release for one who passes by and won't be back soon, as a migration of all tenants: the database
+// closes where no other lease holds it, and its connections make room for those that requests use.
 func (l *Lease) Close() {
 	t := l.tenant
 	if l.over.Swap(true) {
@@ -167,37 +170,39 @@ func (l *Lease) Close() {
 	t.pool.pg.Retire(t.id)
 }
 
-// Session returns a handle on one connection, which it takes out of the budget (on SQLite it is the one that writes) with the first
-// statement and keeps until it is closed: for statements that follow each other, as those of migrations do, without a reset of
-// PostgreSQL's session between them. Close it before the lease ends. On SQLite the connection is new, and closes with the handle, so
-// that a PRAGMA such as foreign_keys reaches nobody else. It is confined to the tenant's file as those of requests are (see the function
-// DB), but it may set the journal mode and run VACUUM alone.
+// Session returns a handle on one connection, which it takes out of the budget (on SQLite it is the one that
+// writes) with the first statement and keeps until it is closed: for statements that follow each other, as
+// those of migrations do, without a reset of PostgreSQL's session between them. Close it before the lease
+// ends. On SQLite the connection is new, and closes with the handle, so that a PRAGMA such as foreign_keys
+// reaches nobody else. It is confined to the tenant's file as those of requests are (see the function DB),
+// but it may set the journal mode and run VACUUM alone.
 func (l *Lease) Session() *sql.DB {
 	db := newHandle(l.tenant.engine.writer(), forSessions).db
 	db.SetMaxOpenConns(1)
 	return db
 }
 
-// Vacuum has the database give space that rows no longer need back to the system: all of it on SQLite, which writes the file anew while
-// nobody else writes, and what PostgreSQL's VACUUM can.
+// Vacuum has the database give space that rows no longer need back to the system: all of it on SQLite, which
+// writes the file anew while nobody else writes, and what PostgreSQL's VACUUM can.
 func (l *Lease) Vacuum(ctx context.Context) error {
 	db := l.Session()
 	_, err := db.ExecContext(ctx, "VACUUM")
 	return errors.Join(err, db.Close())
 }
 
-// DB returns a handle for writing, the lease's own until Release; see the function DB. It serves any context: who has a Lease has named the
-// tenant.
+// DB returns a handle for writing, the lease's own until Release; see the function DB. It serves any context:
+// who has a Lease has named the tenant.
 func (l *Lease) DB() *sql.DB { return l.own(forLeases).writer() }
 
-// ReadDB returns a handle for reading, the lease's own until Release; see the function ReadDB. It serves any context.
+// ReadDB returns a handle for reading, the lease's own until Release; see the function ReadDB. It serves any
+// context.
 func (l *Lease) ReadDB() *sql.DB { return l.own(forLeases).reader() }
 
 // PG returns the tenant's database in pgx's shape, nil for a tenant on SQLite. It serves any context.
 func (l *Lease) PG() *PGX { return l.tenant.engine.native(forLeases) }
 
-// ring is a clock over databases: its hand finds one that nobody has used for a while without an order that every lease would have
-// to keep. Guarded by Pool.mu.
+// ring is a clock over databases: its hand finds one that nobody has used for a while without an order that
+// every lease would have to keep. Guarded by Pool.mu.
 type ring struct {
 	hand *tenantDB              // the one to be looked at next
 	n    int                    // how many there are
@@ -240,7 +245,8 @@ func (r *ring) remove(t *tenantDB) {
 	*at = place{}
 }
 
-// victim marks and returns a database that has no lease, and had none since the hand last passed; nil where all are in use.
+// victim marks and returns a database that has no lease, and had none since the hand last passed; nil where
+// all are in use.
 func (r *ring) victim() *tenantDB {
 	for range 2 * r.n {
 		t := r.hand

@@ -10,8 +10,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestALeaseServesWhileItsTenantIsRetiredAndCrowdedOut has more tenants than the pool remembers, and retires them at random: every
-// lease still reaches its own tenant's database, and in the end all have closed.
+// TestALeaseServesWhileItsTenantIsRetiredAndCrowdedOut has more tenants than the pool remembers, and retires
+// them at random: every lease still reaches its own tenant's database, and in the end all have closed.
 func TestALeaseServesWhileItsTenantIsRetiredAndCrowdedOut(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {

@@ -10,9 +10,10 @@ import (
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
 
-// loan is a connection in the hands of somebody's code. What that forgets to give back, as when it panics between Begin and Commit, is
-// taken back: at the end of the scope in whose context it was taken; without one, once the leases have ended that there were, and at the
-// latest those that began while one of them lasted.
+// loan is a connection in the hands of somebody's code. What that forgets to give back, as when it panics
+// between Begin and Commit, is taken back: at the end of the scope in whose context it was taken; without
+// one, once the leases have ended that there were, and at the latest those that began while one of them
+// lasted.
 type loan struct {
 	conn lent
 	of   *tenantDB   // whose scopes' contexts alone it serves; nil: any
@@ -109,14 +110,16 @@ func (s *loans) takeBack() {
 	takeBack(left)
 }
 
-// strays are the loans of a database that were taken outside any scope, by the phase in which new leases counted then.
+// strays are the loans of a database that were taken outside any scope, by the phase in which new leases
+// counted then.
 type strays struct {
 	mu    sync.Mutex // guards what follows
 	lists [2]*loan
 	shut  bool // the database has closed
 }
 
-// file puts a loan into the list; false where there is no lease, nor a closer of Cached at work, so that it would be nobody's.
+// file puts a loan into the list; false where there is no lease, nor a closer of Cached at work, so that it
+// would be nobody's.
 func (s *strays) file(l *loan, leases *claims) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,8 +141,8 @@ func (s *strays) close() {
 	takeBack(left)
 }
 
-// settle takes back what can be nobody's any more, after the last lease of a phase has ended: what was taken in a phase that has no
-// leases and gets none, since new ones count in the other.
+// settle takes back what can be nobody's any more, after the last lease of a phase has ended: what was taken
+// in a phase that has no leases and gets none, since new ones count in the other.
 func (s *strays) settle(leases *claims) {
 	s.mu.Lock()
 	left := s.over(leases)
@@ -164,7 +167,8 @@ func (s *strays) over(leases *claims) (left []*loan) {
 	}
 }
 
-// borrower returns the list of the context's scope, nil without one, unless the context may not be used with a handle of this tenant.
+// borrower returns the list of the context's scope, nil without one, unless the context may not be used with
+// a handle of this tenant.
 func (t *tenantDB) borrower(ctx context.Context, to use) (*loans, error) {
 	c, ok := scopeOf(ctx)
 	switch {
@@ -180,7 +184,8 @@ func (t *tenantDB) borrower(ctx context.Context, to use) (*loans, error) {
 	return c.borrows(), nil
 }
 
-// admits refuses a scope of another tenant or of none. Generations don't matter: a tenant may have moved while it is served.
+// admits refuses a scope of another tenant or of none. Generations don't matter: a tenant may have moved
+// while it is served.
 func (t *tenantDB) admits(c *scopeContext) error {
 	other := c.lease.tenant
 	switch {

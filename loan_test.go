@@ -289,7 +289,8 @@ func TestWhoReadsOnWhenTheScopeEndsReadsNothingWrong(t *testing.T) {
 	}
 }
 
-// TestADeadConnectionAddsNothingToTheWait: who waits in line for a connection on a network that hangs, and then for another.
+// TestADeadConnectionAddsNothingToTheWait: who waits in line for a connection on a network that hangs, and
+// then for another.
 func TestADeadConnectionAddsNothingToTheWait(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConns: 1, AcquireTimeout: 3 * time.Second})
 	acme := w.tenant("acme", w.user("ann"))
@@ -332,8 +333,8 @@ func TestADetachedScopeEndsWhatItBegan(t *testing.T) {
 	})
 }
 
-// TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong: on PostgreSQL it is cancelled, and the server says that it is over; on SQLite, where
-// its own context ends it, the connection is taken as soon as it returns.
+// TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong: on PostgreSQL it is cancelled, and the server says that
+// it is over; on SQLite, where its own context ends it, the connection is taken as soon as it returns.
 func TestAQueryThatRunsWhenItsScopeEndsKeepsNobodyLong(t *testing.T) {
 	running := tell()
 	for engine, slow := range map[string]string{
@@ -431,7 +432,8 @@ func TestAWriteBesideItsOwnTransactionOnSQLiteIsNamed(t *testing.T) {
 	must(t, err)
 }
 
-// TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne: two callers of a tenant whose file can't be opened, since another's is in use.
+// TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne: two callers of a tenant whose file can't be opened,
+// since another's is in use.
 func TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne(t *testing.T) {
 	dir := t.TempDir()
 	var tenants []*hostdb.TenantCatalog
@@ -463,7 +465,8 @@ func TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne(t *testing.T) {
 	})
 }
 
-// TestStraysAgainstAModel compares two phases of counts with a model that knows of each loan which leases there were.
+// TestStraysAgainstAModel compares two phases of counts with a model that knows of each loan which leases
+// there were.
 func TestStraysAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type stray struct {

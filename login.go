@@ -45,8 +45,8 @@ func (l *logins) open(cfg *Config, log *reporter, look func(context.Context, Use
 	l.life, l.end = context.WithCancel(context.Background())
 }
 
-// run calls the hook for a user, or waits for the call under way. The caller's cancel ends its own wait only. Nobody waits for longer than
-// the hook may take: one that sends a request as its own user waits for itself.
+// run calls the hook for a user, or waits for the call under way. The caller's cancel ends its own wait only.
+// Nobody waits for longer than the hook may take: one that sends a request as its own user waits for itself.
 func (l *logins) run(ctx context.Context, key UserKey, id *Identity) error {
 	call, err := l.join(key, id)
 	if err != nil {
@@ -102,7 +102,8 @@ func (l *logins) call(key UserKey, id *Identity, call *loginCall) {
 	call.err = l.create(call.ctx, key, id)
 }
 
-// create calls the hook, unless the user has come to exist since it was looked for: by a call that ended just now, or elsewhere.
+// create calls the hook, unless the user has come to exist since it was looked for: by a call that ended just
+// now, or elsewhere.
 func (l *logins) create(ctx context.Context, key UserKey, id *Identity) error {
 	if exists, err := l.look(ctx, key); err != nil || exists {
 		return err

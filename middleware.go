@@ -1,6 +1,7 @@
-// Package tenantdb is HTTP middleware for products that give every customer (tenant) a database of their own. It wraps any
-// net/http handler: for each request it authenticates the caller, finds out which tenant the request is for, asks the host database
-// (cached) whether the caller may enter, and puts the tenant's own database into the request's context.
+// Package tenantdb is HTTP middleware for products that give every customer (tenant) a database of their own.
+// It wraps any net/http handler: for each request it authenticates the caller, finds out which tenant the
+// request is for, asks the host database (cached) whether the caller may enter, and puts the tenant's own
+// database into the request's context.
 //
 //	mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: auth, Tenant: tenantdb.FromSubdomain("example.com")})
 //	server := &http.Server{Addr: addr, Handler: mw.Handler(mux), ReadHeaderTimeout: 5 * time.Second}
@@ -59,12 +60,13 @@ func (m *Middleware) Format(f fmt.State, _ rune) {
 
 // Handler guards next: it is served with a Scope in the request's context, or the request is refused.
 //
-// Every answer says by Vary (RFC 9110, section 12.5.5) on which request headers it depends: Authorization, Cookie, those that name the
-// tenant, and those of an Authenticator's Vary method. They are added before next is served. A handler that sets Vary with Header.Set
-// rather than Add takes them away, and a cache may then show one caller's page to another.
+// Every answer says by Vary (RFC 9110, section 12.5.5) on which request headers it depends: Authorization,
+// Cookie, those that name the tenant, and those of an Authenticator's Vary method. They are added before next
+// is served. A handler that sets Vary with Header.Set rather than Add takes them away, and a cache may then
+// show one caller's page to another.
 //
-// Request.Pattern as a router inside next leaves it is handed to the request that a middleware around this one holds, for logs, traces
-// and metrics by route. Path values are not.
+// Request.Pattern as a router inside next leaves it is handed to the request that a middleware around this
+// one holds, for logs, traces and metrics by route. Path values are not.
 func (m *Middleware) Handler(next http.Handler) http.Handler {
 	return m.HandlerWith(Rules{}, next)
 }
@@ -74,8 +76,8 @@ func (m *Middleware) HandlerWith(rules Rules, next http.Handler) http.Handler {
 	return m.guard(next, m.vary, func(r *http.Request) (*scopeContext, error) { return m.enter(r, rules) })
 }
 
-// Authenticated guards next for callers who are signed in but need no tenant: sign-up, "my workspaces", accepting an
-// invitation. Scope has the Identity, and the User where there is one.
+// Authenticated guards next for callers who are signed in but need no tenant: sign-up, "my workspaces",
+// accepting an invitation. Scope has the Identity, and the User where there is one.
 func (m *Middleware) Authenticated(next http.Handler) http.Handler {
 	return m.guard(next, m.varySignedIn, m.signIn)
 }
@@ -147,8 +149,8 @@ func (m *Middleware) scopeFor(ctx context.Context, id *Identity, user UserKey, t
 	return scope, nil
 }
 
-// admit decides whether a caller may enter a tenant, and claims its database. Facts from before a drain of the tenant are loaded anew.
-// Where the answer is no it returns what was found all the same.
+// admit decides whether a caller may enter a tenant, and claims its database. Facts from before a drain of
+// the tenant are loaded anew. Where the answer is no it returns what was found all the same.
 func (m *Middleware) admit(ctx context.Context, id *Identity, key accessKey, at time.Time, rules Rules) (*entry, grant, claim, error) {
 	for reloads := 0; ; reloads++ {
 		found, err := m.find(ctx, id, key, at)
@@ -185,8 +187,8 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 	return &scopeContext{Context: r.Context(), m: m, identity: identity, found: found, access: &found.Value().Access}, nil
 }
 
-// authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused. It also returns when the
-// clock was read, if that was just now.
+// authenticate asks the Authenticator who calls, and maps them to a user; what it can't tell is refused. It
+// also returns when the clock was read, if that was just now.
 func (m *Middleware) authenticate(r *http.Request) (identity *Identity, key UserKey, at time.Time, err error) {
 	if m.closed.Load() {
 		return nil, UserKey{}, at, because(ErrHostUnavailable, errClosed)
@@ -242,8 +244,8 @@ func (m *Middleware) soleTenant(r *http.Request, identity *Identity, key UserKey
 // Pool returns the pool of the tenants' databases: Config.Pool, or the one that New made.
 func (m *Middleware) Pool() *Pool { return m.pool }
 
-// Close stops listening for changes and forgets what is cached; requests are refused from then on. It waits for what runs until
-// ctx ends, closes the pool where New made it, and never closes Config.Host.
+// Close stops listening for changes and forgets what is cached; requests are refused from then on. It waits
+// for what runs until ctx ends, closes the pool where New made it, and never closes Config.Host.
 func (m *Middleware) Close(ctx context.Context) error {
 	m.closed.Store(true)
 	ended := make(chan struct{})
@@ -263,7 +265,8 @@ func (m *Middleware) Close(ctx context.Context) error {
 	return m.pool.Close(ctx)
 }
 
-// New checks the configuration and makes a Middleware, to be closed by Close. Its errors name the field and the mend.
+// New checks the configuration and makes a Middleware, to be closed by Close. Its errors name the field and
+// the mend.
 func New(cfg Config) (*Middleware, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("tenantdb: Config.%w", err)

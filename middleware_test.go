@@ -364,7 +364,8 @@ func TestPanicAndAbortedClientGiveTheLeaseAndTheConnectionsBack(t *testing.T) {
 	}
 }
 
-// abandon serves a request whose client goes away once the handler has returned or panicked, as net/http has it.
+// abandon serves a request whose client goes away once the handler has returned or panicked, as net/http has
+// it.
 func abandon(t *testing.T, mw *tenantdb.Middleware, handler func(context.Context)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -10,8 +10,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// ownScope is a Scope and all that it points to, except for what has no fixed size: the lists of features and the claims. It is one
-// piece of memory, so that a Scope costs one allocation.
+// ownScope is a Scope and all that it points to, except for what has no fixed size: the lists of features and
+// the claims. It is one piece of memory, so that a Scope costs one allocation.
 type ownScope struct {
 	Scope
 	identity                                    Identity
@@ -24,7 +24,8 @@ type ownScope struct {
 	invoiceFailedAt                             time.Time
 }
 
-// newScope copies what the host database said, and what was decided by it, into a Scope that shares no memory with anything else.
+// newScope copies what the host database said, and what was decided by it, into a Scope that shares no memory
+// with anything else.
 func (c *scopeContext) newScope(a *hostdb.Access, g grant) *Scope {
 	own := &ownScope{Scope: Scope{ctx: c, subscription: g.subscription}}
 	s := &own.Scope
@@ -64,8 +65,9 @@ func copyInto[T any](to, from *T) *T {
 	return to
 }
 
-// Clone returns a copy of the identity whose claims are its own: an authenticator that adds to what another one returned changes a
-// clone. Values of Claims that are neither JSON's nor maps, slices or arrays are not copied; see Claims.
+// Clone returns a copy of the identity whose claims are its own: an authenticator that adds to what another
+// one returned changes a clone. Values of Claims that are neither JSON's nor maps, slices or arrays are not
+// copied; see Claims.
 func (i *Identity) Clone() *Identity {
 	if i == nil {
 		return nil
@@ -87,9 +89,9 @@ func (i *Identity) own() Identity {
 	return own
 }
 
-// maxClaimValues and maxClaimDepth bound what is copied of Claims, also where claims contain themselves. Both are
-// more than a token can hold. The bound on the depth comes first for a map that contains itself once. Without it,
-// the order in which Go ranges over a map would decide which of the outer members are left out.
+// maxClaimValues and maxClaimDepth bound what is copied of Claims, also where claims contain themselves. Both
+// are more than a token can hold. The bound on the depth comes first for a map that contains itself once.
+// Without it, the order in which Go ranges over a map would decide which of the outer members are left out.
 const (
 	maxClaimValues = 1 << 16
 	maxClaimDepth  = 10_000 // as in encoding/json
@@ -98,7 +100,8 @@ const (
 // copier copies values until a bound is reached. What lies beyond is nil.
 type copier struct{ left, depth int }
 
-// value copies a value of JSON, a map, a slice or an array with all that is in it. Others are returned as they are.
+// value copies a value of JSON, a map, a slice or an array with all that is in it. Others are returned as
+// they are.
 func (c *copier) value(v any) any {
 	switch v.(type) {
 	case nil, string, bool, json.Number, float64:

@@ -17,7 +17,8 @@ import (
 	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
-// scrawl writes into everything that can be reached from a value: fields, elements, entries, and what pointers lead to.
+// scrawl writes into everything that can be reached from a value: fields, elements, entries, and what
+// pointers lead to.
 func scrawl(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -133,7 +134,8 @@ func (scrawling) Revalidate(_ context.Context, id *tenantdb.Identity) error {
 	return nil
 }
 
-// ownWorld is a product whose rows have all that a Scope can show, with callers who are members of several tenants.
+// ownWorld is a product whose rows have all that a Scope can show, with callers who are members of several
+// tenants.
 func ownWorld(t *testing.T, w *world) (callers []*http.Request) {
 	t.Helper()
 	past, soon := noon.AddDate(0, -1, 0), noon.AddDate(0, 1, 0)
@@ -169,8 +171,8 @@ func ownWorld(t *testing.T, w *world) (callers []*http.Request) {
 	return callers
 }
 
-// TestScopeIsTheHandlersOwn: what a handler, or a function of the program's that gets an identity, writes into any part of it changes
-// nothing for the other requests, and no decision.
+// TestScopeIsTheHandlersOwn: what a handler, or a function of the program's that gets an identity, writes
+// into any part of it changes nothing for the other requests, and no decision.
 func TestScopeIsTheHandlersOwn(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		callers := ownWorld(t, w)
@@ -180,7 +182,8 @@ func TestScopeIsTheHandlersOwn(t *testing.T) {
 	})
 }
 
-// ownAuthenticators are two that keep identities. They ask whether a credential is revoked, and the answer may write.
+// ownAuthenticators are two that keep identities. They ask whether a credential is revoked, and the answer
+// may write.
 func ownAuthenticators(w *world) map[string]func(write bool) tenantdb.Authenticator {
 	return map[string]func(write bool) tenantdb.Authenticator{
 		"tokens": func(write bool) tenantdb.Authenticator {
@@ -203,7 +206,8 @@ func ownAuthenticators(w *world) map[string]func(write bool) tenantdb.Authentica
 	}
 }
 
-// testOwn compares a middleware whose callbacks and handlers write into all that they get with one whose don't.
+// testOwn compares a middleware whose callbacks and handlers write into all that they get with one whose
+// don't.
 func testOwn(t *testing.T, w *world, auth func(write bool) tenantdb.Authenticator, callers []*http.Request) {
 	cfg := w.config()
 	cfg.Authenticator = auth(false)
@@ -352,7 +356,8 @@ func TestScopeSharesNoMemory(t *testing.T) {
 	}
 }
 
-// TestFirstLoginGetsAnIdentityOfItsOwn: the hook writes into it while requests of the same identity are decided.
+// TestFirstLoginGetsAnIdentityOfItsOwn: the hook writes into it while requests of the same identity are
+// decided.
 func TestFirstLoginGetsAnIdentityOfItsOwn(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		cfg := w.config()

@@ -14,7 +14,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// behindNetwork opens the world's host database a second time, as another machine would, through a network that can be cut.
+// behindNetwork opens the world's host database a second time, as another machine would, through a network
+// that can be cut.
 func (w *world) behindNetwork() (*hostdb.DB, *proxy) {
 	w.t.Helper()
 	u, err := url.Parse(w.host.URI())
@@ -27,8 +28,9 @@ func (w *world) behindNetwork() (*hostdb.DB, *proxy) {
 	return host, network
 }
 
-// TestARevocationDuringAPartitionIsFeltInTime removes members while the process that serves them can't reach the host database: they
-// stay in for MaxStaleIfDown at most, and the others at least until the cut has lasted as long.
+// TestARevocationDuringAPartitionIsFeltInTime removes members while the process that serves them can't reach
+// the host database: they stay in for MaxStaleIfDown at most, and the others at least until the cut has
+// lasted as long.
 func TestARevocationDuringAPartitionIsFeltInTime(t *testing.T) {
 	t.Parallel()
 	for name, cut := range map[string]func(*proxy){"connections refused": (*proxy).reset, "nothing gets through": (*proxy).hang} {
@@ -94,8 +96,9 @@ func TestARevocationDuringAPartitionIsFeltInTime(t *testing.T) {
 	}
 }
 
-// TestRecoveryIsNoStampede has the host database come back while hundreds of callers, whose facts are all too old by then, ask at
-// once. The server's own list of queries, which a lock holds up, is the witness of how many lookups run together.
+// TestRecoveryIsNoStampede has the host database come back while hundreds of callers, whose facts are all too
+// old by then, ask at once. The server's own list of queries, which a lock holds up, is the witness of how
+// many lookups run together.
 func TestRecoveryIsNoStampede(t *testing.T) {
 	t.Parallel()
 	const maxLoads = 3

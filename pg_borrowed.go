@@ -57,7 +57,8 @@ func (c *borrowedConn) check(ctx context.Context, query string) error {
 	return c.loan.conn.Value().guard.admits(query)
 }
 
-// What follows checks contexts before pgx does, by pgGuard: database/sql takes pgx's refusal for a broken connection and tries again.
+// What follows checks contexts before pgx does, by pgGuard: database/sql takes pgx's refusal for a broken
+// connection and tries again.
 
 // Ping implements driver.Pinger.
 func (c *borrowedConn) Ping(ctx context.Context) error {
@@ -150,11 +151,13 @@ func (s *borrowedStmt) QueryContext(ctx context.Context, args []driver.NamedValu
 	return rows, s.on.explain(ctx, err)
 }
 
-// pgGuard refuses contexts of other tenants' scopes on a connection that is on loan, whichever way they reach it: a transaction, a
-// savepoint, a batch, pgx's own connection. It is pgx's tracer, whose context a statement goes on with; a refused one goes on with a
-// context that is done, by whose error pgx gives up before it sends anything.
+// pgGuard refuses contexts of other tenants' scopes on a connection that is on loan, whichever way they reach
+// it: a transaction, a savepoint, a batch, pgx's own connection. It is pgx's tracer, whose context a
+// statement goes on with; a refused one goes on with a context that is done, by whose error pgx gives up
+// before it sends anything.
 //
-// It bounds the time of a statement, too. Where a pooler stands before the server it refuses statements, too, that would change a session which other clients share.
+// It bounds the time of a statement, too. Where a pooler stands before the server it refuses statements, too,
+// that would change a session which other clients share.
 type pgGuard struct {
 	loan    *loan
 	session *session

@@ -19,8 +19,9 @@ func isPG(err error, code string) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == code
 }
 
-// explain adds to a statement's error what the connection knows and the server doesn't say: that the query was cancelled because its
-// context ended, or that it can't write because the server has become a standby. Only the connection's holder may call it.
+// explain adds to a statement's error what the connection knows and the server doesn't say: that the query
+// was cancelled because its context ended, or that it can't write because the server has become a standby.
+// Only the connection's holder may call it.
 func (c *pooledConn) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -49,8 +50,8 @@ func (s *session) noteError(err *pgconn.PgError) {
 	s.outdated = s.outdated || isOutdated(err)
 }
 
-// onStandby reports whether the server is in recovery. A transaction can't ask; there it counts what the server has reported by itself,
-// as PostgreSQL 14 and later do.
+// onStandby reports whether the server is in recovery. A transaction can't ask; there it counts what the
+// server has reported by itself, as PostgreSQL 14 and later do.
 func (c *pooledConn) onStandby() bool {
 	pg := c.Conn.Conn().PgConn()
 	if pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' {

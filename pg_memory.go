@@ -10,8 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// memory tells whether a statement that failed was sent by what the connection had kept of it: pgx keeps the types of its parameters and
-// columns, the server what they were when it was prepared. A migration that another process runs makes both wrong.
+// memory tells whether a statement that failed was sent by what the connection had kept of it: pgx keeps the
+// types of its parameters and columns, the server what they were when it was prepared. A migration that
+// another process runs makes both wrong.
 type memory struct {
 	described bool // the statement under way was described anew
 	issued    bool // it was sent to be run
@@ -48,8 +49,8 @@ func isOutdated(err *pgconn.PgError) bool {
 	return false
 }
 
-// mayBeOutdated reports whether an error that came before a statement began to run may come of what a connection keeps. Values may not fit
-// a parameter's former type, nor an operator.
+// mayBeOutdated reports whether an error that came before a statement began to run may come of what a
+// connection keeps. Values may not fit a parameter's former type, nor an operator.
 func mayBeOutdated(err *pgconn.PgError) bool {
 	switch err.Code[:min(2, len(err.Code))] {
 	case "0A", "22", "26", "42", "XX":
@@ -58,8 +59,8 @@ func mayBeOutdated(err *pgconn.PgError) bool {
 	return err.Code == pgProtocolViolation
 }
 
-// again has what a connection keeps of a statement forgotten, and reports whether the statement, which failed, is to be sent once more:
-// it had no effect, and may have failed because of that.
+// again has what a connection keeps of a statement forgotten, and reports whether the statement, which
+// failed, is to be sent once more: it had no effect, and may have failed because of that.
 func (c *pooledConn) again(ctx context.Context, text string, err error) bool {
 	conn, s := c.Conn.Conn(), c.session
 	var pgErr *pgconn.PgError
@@ -76,8 +77,8 @@ func (c *pooledConn) again(ctx context.Context, text string, err error) bool {
 	return conn.Deallocate(ctx, text) == nil // pgx itself forgets what it has prepared by itself
 }
 
-// misremembered reports whether an error ended a transaction because of what the connection keeps. Values that don't fit may be the
-// caller's fault.
+// misremembered reports whether an error ended a transaction because of what the connection keeps. Values
+// that don't fit may be the caller's fault.
 func (c *pooledConn) misremembered(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (isOutdated(pgErr) ||
@@ -94,7 +95,8 @@ func (c *Conn) again(ctx context.Context, text string, err error) bool {
 	return err != nil && (*pgLoan)(c).again(ctx, text, err)
 }
 
-// suspect reports whether the last statement has failed before it began to run. pgx says so once its result is read.
+// suspect reports whether the last statement has failed before it began to run. pgx says so once its result
+// is read.
 func (c *Conn) suspect() bool {
 	s := c.conn.Value().session
 	return s.failed && s.early || !s.issued
@@ -139,8 +141,8 @@ func (c *Conn) queryRow(ctx context.Context, on statements, sql string, args []a
 	return row
 }
 
-// again sends a batch once more, if its first statement failed because of what the connection keeps. A function that was to have the first
-// result has been told of the failure.
+// again sends a batch once more, if its first statement failed because of what the connection keeps. A
+// function that was to have the first result has been told of the failure.
 func (b *batchResults) again(err error) bool {
 	sent := b.fresh
 	b.fresh = nil
@@ -160,14 +162,15 @@ func (b *batchResults) again(err error) bool {
 	return true
 }
 
-// forget has pgx forget a statement, by asking it to send the statement in no mode that there is. It sends nothing, but for telling the
-// server what it had forgotten before.
+// forget has pgx forget a statement, by asking it to send the statement in no mode that there is. It sends
+// nothing, but for telling the server what it had forgotten before.
 func forget(ctx context.Context, conn *pgx.Conn, text string) {
 	_, _ = conn.Exec(ctx, text, pgx.QueryExecMode(-1), nil)
 }
 
-// forgetColumns has pgx ask for the columns of a table that rows are about to be copied to. Otherwise it would go by what it keeps, which
-// no error corrects: COPY has no types, and what was encoded for the former type of a column may be another value of the present one.
+// forgetColumns has pgx ask for the columns of a table that rows are about to be copied to. Otherwise it
+// would go by what it keeps, which no error corrects: COPY has no types, and what was encoded for the former
+// type of a column may be another value of the present one.
 func forgetColumns(ctx context.Context, conn *pgx.Conn, table pgx.Identifier, columns []string) {
 	quoted := make([]string, len(columns))
 	for i, column := range columns {

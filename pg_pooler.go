@@ -25,8 +25,8 @@ func (g *pgGuard) TraceConnectStart(ctx context.Context, data pgx.TraceConnectSt
 // TraceConnectEnd implements pgx.ConnectTracer.
 func (g *pgGuard) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) {}
 
-// noticePooler finds out whether a pooler stands before the server. Each transaction may run in another session of the server then: no
-// statement is prepared by name, and none may change the session.
+// noticePooler finds out whether a pooler stands before the server. Each transaction may run in another
+// session of the server then: no statement is prepared by name, and none may change the session.
 func (c *pooledConn) noticePooler(ctx context.Context, unnamed pgx.QueryExecMode) (err error) {
 	g := c.guard
 	if g.shared, err = pghosts.Pooled(ctx, c.Conn.Conn().PgConn()); g.shared {
@@ -77,8 +77,9 @@ func (s *sharedStmt) QueryContext(ctx context.Context, args []driver.NamedValue)
 	return s.on.QueryContext(ctx, s.text, args)
 }
 
-// changesSession reports whether the text of one or several statements says that they change their session beyond the transaction. What
-// it overlooks, such as a SELECT INTO TEMP, or what a function does, the server's word tells of later (see session).
+// changesSession reports whether the text of one or several statements says that they change their session
+// beyond the transaction. What it overlooks, such as a SELECT INTO TEMP, or what a function does, the
+// server's word tells of later (see session).
 func changesSession(text string) bool {
 	for i, statement := range strings.Split(text, ";") {
 		words := firstWords(statement)

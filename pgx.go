@@ -9,21 +9,23 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// PGX is a tenant's PostgreSQL database in pgx's own shape, that of *pgxpool.Pool: what sqlc calls DBTX. Each method takes a
-// connection from the pool's budget and gives it back when its result is done with: rows when closed or read to the end, a row
-// when scanned, a batch's results when closed, a transaction at Commit or Rollback.
+// PGX is a tenant's PostgreSQL database in pgx's own shape, that of *pgxpool.Pool: what sqlc calls DBTX. Each
+// method takes a connection from the pool's budget and gives it back when its result is done with: rows when
+// closed or read to the end, a row when scanned, a batch's results when closed, a transaction at Commit or
+// Rollback.
 //
-// What is not given back by the end of the scope whose context it was taken with (the handler's return, Detach's or Enter's function) is
-// closed then, a query under way cancelled; see DB for other contexts.
+// What is not given back by the end of the scope whose context it was taken with (the handler's return,
+// Detach's or Enter's function) is closed then, a query under way cancelled; see DB for other contexts.
 //
-// The context of another tenant's scope is refused with ErrWrongTenant: by each method, and by what comes of it (transactions, batches,
-// connections), but for what pgx's own connection does without a statement of its own: WaitForNotification, Deallocate, Ping, PgConn.
+// The context of another tenant's scope is refused with ErrWrongTenant: by each method, and by what comes of
+// it (transactions, batches, connections), but for what pgx's own connection does without a statement of its
+// own: WaitForNotification, Deallocate, Ping, PgConn.
 //
 // # What a borrower leaves behind
 //
-// Connections serve one tenant only, whatever happens. Between two borrowers of the same tenant, the server's confirmations
-// of what ran decide, however it was sent. With the server on the same, busy two-core machine (BenchmarkBetweenBorrowers), where
-// SELECT 1 took 0.06 ms:
+// Connections serve one tenant only, whatever happens. Between two borrowers of the same tenant, the server's
+// confirmations of what ran decide, however it was sent. With the server on the same, busy two-core machine
+// (BenchmarkBetweenBorrowers), where SELECT 1 took 0.06 ms:
 //
 //   - SET, CREATE (a temporary table), DECLARE, DO, CALL, EXPLAIN, and a statement whose text names an advisory lock,
 //     pg_settings, an identifier with Unicode escapes (U&"…"), or set_config without a plain true at its end: the session
@@ -39,20 +41,24 @@ import (
 //
 // # What a connection keeps of a schema
 //
-// pgx prepares each statement once on a connection, and keeps the types of its parameters and columns. A migration by any other client may
-// make that wrong. Where the host database's schema_version tells of it, the tenant's connections are opened anew. Whatever tells of it, a
-// statement outside a transaction that fails before it begins to run, because of what was kept, is sent once more without that: this holds for
-// DB, ReadDB, their statements and connections, and for PGX but for the results of a batch after the first. Otherwise, as in a transaction
-// and with pgx's own connection, the query fails with an error that WriteError answers as ErrTryAgain, and the tenant's connections are
-// opened anew. CopyFrom asks for the table's columns each time, in two round trips, since PostgreSQL can't notice values of another type.
+// pgx prepares each statement once on a connection, and keeps the types of its parameters and columns. A
+// migration by any other client may make that wrong. Where the host database's schema_version tells of it,
+// the tenant's connections are opened anew. Whatever tells of it, a statement outside a transaction that
+// fails before it begins to run, because of what was kept, is sent once more without that: this holds for DB,
+// ReadDB, their statements and connections, and for PGX but for the results of a batch after the first.
+// Otherwise, as in a transaction and with pgx's own connection, the query fails with an error that WriteError
+// answers as ErrTryAgain, and the tenant's connections are opened anew. CopyFrom asks for the table's columns
+// each time, in two round trips, since PostgreSQL can't notice values of another type.
 //
-// A value that no longer fits a parameter of a kept statement is found out by the server in a transaction alone, whose error says only that
-// the value is malformed (22P02 and others of class 22): it stays the handler's.
+// A value that no longer fits a parameter of a kept statement is found out by the server in a transaction
+// alone, whose error says only that the value is malformed (22P02 and others of class 22): it stays the
+// handler's.
 //
-// A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy. ErrTenantUnavailable says
-// that the tenant's server can't be reached, or that it has become a standby, whose connection is closed then. A statement that was
-// cancelled because its context ended fails with the context's error, which wraps the server's, unless it was sent by pgx's own
-// connection: that returns the server's alone.
+// A method waits for a connection up to PoolConfig.AcquireTimeout and then fails with ErrBusy.
+// ErrTenantUnavailable says that the tenant's server can't be reached, or that it has become a standby, whose
+// connection is closed then. A statement that was cancelled because its context ended fails with the
+// context's error, which wraps the server's, unless it was sent by pgx's own connection: that returns the
+// server's alone.
 type PGX struct {
 	tenant *tenantDB
 	// What follows only the tenant's engine has. Another PGX serves leases by way of that one.
@@ -60,7 +66,8 @@ type PGX struct {
 	schema int64   // the schema's version, as the host database had it last; guarded by Pool.mu
 }
 
-// Format implements fmt.Formatter: a database is printed by its tenant's id, whatever the verb, since its URL holds a password.
+// Format implements fmt.Formatter: a database is printed by its tenant's id, whatever the verb, since its URL
+// holds a password.
 func (p *PGX) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "tenantdb.PGX of "+p.tenant.id)
 }

@@ -9,23 +9,24 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// SubscriptionPolicy says what "paying" means. A subscription admits while hostdb's rule for its status and dates does
-// ([hostdb.Subscription.ActiveAt]). Where a tenant has several, any one of them is enough, and of those that admit the
-// one with the highest tier_level is in force, with the features of all of them. A free plan of a higher tier goes before
-// it.
+// SubscriptionPolicy says what "paying" means. A subscription admits while hostdb's rule for its status and
+// dates does ([hostdb.Subscription.ActiveAt]). Where a tenant has several, any one of them is enough, and of
+// those that admit the one with the highest tier_level is in force, with the features of all of them. A free
+// plan of a higher tier goes before it.
 type SubscriptionPolicy struct {
-	// FreePlans names the values of core_tenants.plan_tier that need no subscription. Default: none, so that every tenant
-	// needs one.
+	// FreePlans names the values of core_tenants.plan_tier that need no subscription. Default: none, so that
+	// every tenant needs one.
 	FreePlans []string
-	// Grace is how long a past_due subscription admits after its period's end. Default 0 means hostdb.DefaultGrace (3 days);
-	// a negative value means none.
+	// Grace is how long a past_due subscription admits after its period's end. Default 0 means
+	// hostdb.DefaultGrace (3 days); a negative value means none.
 	Grace time.Duration
-	// TrialPatience is how much longer a trial admits that Stripe ends, since the event that says what follows comes after
-	// the date. It concerns subscriptions with a StripeSubID. Default 0: a trial is over at its date.
+	// TrialPatience is how much longer a trial admits that Stripe ends, since the event that says what
+	// follows comes after the date. It concerns subscriptions with a StripeSubID. Default 0: a trial is over
+	// at its date.
 	TrialPatience time.Duration
-	// MaxOverdue ends subscriptions that are active by their status, but whose period ended longer ago than this: the
-	// events that would have renewed or ended them may not arrive any more. Default 0: the status alone decides. Give
-	// several days, since Stripe tries for as long to deliver an event.
+	// MaxOverdue ends subscriptions that are active by their status, but whose period ended longer ago than
+	// this: the events that would have renewed or ended them may not arrive any more. Default 0: the status
+	// alone decides. Give several days, since Stripe tries for as long to deliver an event.
 	MaxOverdue time.Duration
 }
 
@@ -42,16 +43,17 @@ func (p *SubscriptionPolicy) validate() error {
 
 // Rules are the exceptions that a part of the product needs. The zero Rules makes none.
 type Rules struct {
-	// AllowInactive lets members in whose tenant's subscription has lapsed, so that they reach the billing page. Scope.Plan is
-	// nil for them; RequireFeature and RequireTier deny.
+	// AllowInactive lets members in whose tenant's subscription has lapsed, so that they reach the billing
+	// page. Scope.Plan is nil for them; RequireFeature and RequireTier deny.
 	AllowInactive bool
-	// AllowAnonymous lets requests without any credential in, with a Scope that has neither user nor tenant. A bad credential
-	// is refused all the same.
+	// AllowAnonymous lets requests without any credential in, with a Scope that has neither user nor tenant.
+	// A bad credential is refused all the same.
 	AllowAnonymous bool
 }
 
-// policy decides from facts, configuration and the clock alone: no I/O, no state. Whatever depends on the clock is decided on every
-// request, so that what ends at an instant ends at that instant, whatever the cache holds.
+// policy decides from facts, configuration and the clock alone: no I/O, no state. Whatever depends on the
+// clock is decided on every request, so that what ends at an instant ends at that instant, whatever the cache
+// holds.
 type policy struct {
 	SubscriptionPolicy
 	minSchemaVersion int64
@@ -126,8 +128,9 @@ func (p *policy) inForce(all []hostdb.Subscribed, clock func() time.Time) (best 
 	return best
 }
 
-// withAllFeatures returns the plan in force with the features of all plans that admit now, so that a further subscription
-// takes no feature away where it wins, or ties, by its tier. Nearly always that is the plan itself.
+// withAllFeatures returns the plan in force with the features of all plans that admit now, so that a further
+// subscription takes no feature away where it wins, or ties, by its tier. Nearly always that is the plan
+// itself.
 func (p *policy) withAllFeatures(plan *hostdb.PricingPlan, a *hostdb.Access, free bool, clock func() time.Time) *hostdb.PricingPlan {
 	if plan == nil {
 		return nil
@@ -217,7 +220,8 @@ func enrolled(a *hostdb.Access) error {
 	return nil
 }
 
-// unpaid is why a tenant needs a subscription that admits, and has none. best is nil where it has none at all.
+// unpaid is why a tenant needs a subscription that admits, and has none. best is nil where it has none at
+// all.
 func unpaid(t *hostdb.TenantCatalog, best *hostdb.Subscribed) error {
 	plan := "the plan " + strconv.Quote(t.PlanTier) + " is not in FreePlans, and "
 	switch {

@@ -13,9 +13,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestOneMoreSubscriptionTakesNothingAway gives a tenant one subscription after another, of any plan, status and date, as
-// a stranger can by a payment link. At no time may the tenant be let in by a lower tier than before, without a feature
-// that it had, or not at all.
+// TestOneMoreSubscriptionTakesNothingAway gives a tenant one subscription after another, of any plan, status
+// and date, as a stranger can by a payment link. At no time may the tenant be let in by a lower tier than
+// before, without a feature that it had, or not at all.
 func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
 	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
@@ -86,7 +86,8 @@ func drawSubscription(rt *rapid.T, tenantID string, n int) *hostdb.Subscription 
 	return s
 }
 
-// TestSubscriptionPolicyBoundsWhatEventsWouldHaveEnded tries the two options that stand in for events which come late, or not.
+// TestSubscriptionPolicyBoundsWhatEventsWouldHaveEnded tries the two options that stand in for events which
+// come late, or not.
 func TestSubscriptionPolicyBoundsWhatEventsWouldHaveEnded(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann, end := w.user("ann"), noon.Add(time.Hour)

@@ -21,19 +21,20 @@ import (
 
 // PoolConfig describes a Pool. Every zero value is safe.
 type PoolConfig struct {
-	// SQLiteDir is the folder of the tenants' SQLite files, for db_urls that are relative ("sqlite:NAME.db"). Default
-	// "tenants". It is created when first needed.
+	// SQLiteDir is the folder of the tenants' SQLite files, for db_urls that are relative ("sqlite:NAME.db").
+	// Default "tenants". It is created when first needed.
 	SQLiteDir string
-	// MaxOpenSQLite is how many SQLite tenants may be open at once; those without a running statement, open transaction or unread rows
-	// close for others. Each takes up to 2·(1+SQLiteReaders)+1 file handles. Default 256, and no more than take two thirds of the handles
-	// that the process may have (RLIMIT_NOFILE). NewPool fails where they are more than it may have.
+	// MaxOpenSQLite is how many SQLite tenants may be open at once; those without a running statement, open
+	// transaction or unread rows close for others. Each takes up to 2·(1+SQLiteReaders)+1 file handles.
+	// Default 256, and no more than take two thirds of the handles that the process may have (RLIMIT_NOFILE).
+	// NewPool fails where they are more than it may have.
 	MaxOpenSQLite int
 	// SQLiteReaders is how many connections ReadDB may open for each tenant. Default 2.
 	SQLiteReaders int
-	// MaxConns is the budget of connections to each PostgreSQL server (host:port), whatever the number of its tenants, those
-	// being opened and closed included; requests to cancel a query need none. Default 40. It holds for each name of a server: one that
-	// db_urls name in two ways, as by its name and by its address, has a budget for each. tenantdb doctor finds such names. Work the
-	// budget out from the server:
+	// MaxConns is the budget of connections to each PostgreSQL server (host:port), whatever the number of its
+	// tenants, those being opened and closed included; requests to cancel a query need none. Default 40. It
+	// holds for each name of a server: one that db_urls name in two ways, as by its name and by its address,
+	// has a budget for each. tenantdb doctor finds such names. Work the budget out from the server:
 	//
 	//	  max_connections                                                        100
 	//	- superuser_reserved_connections, reserved_connections                     3
@@ -41,11 +42,13 @@ type PoolConfig struct {
 	//	  own pool), the fleet's command line and migrations, psql, monitoring    17
 	//	= MaxConns, for all processes together                                    80
 	//
-	// and set Replicas to the processes that there may be at once: in a rolling deployment the old and the new ones.
+	// and set Replicas to the processes that there may be at once: in a rolling deployment the old and the
+	// new ones.
 	//
-	// Where a pooler such as PgBouncer stands before the server, db_url names the pooler, and what is counted are its clients: keep the
-	// budget below its max_client_conn. How many connections the server has is the pooler's matter then (default_pool_size for each role
-	// and database, max_db_connections), and so is who waits for them.
+	// Where a pooler such as PgBouncer stands before the server, db_url names the pooler, and what is counted
+	// are its clients: keep the budget below its max_client_conn. How many connections the server has is the
+	// pooler's matter then (default_pool_size for each role and database, max_db_connections), and so is who
+	// waits for them.
 	//
 	// A db_url that names several hosts, of which one serves, is one server to the budget, whatever the order
 	// of the hosts: none of them sees more connections than the budget, also while one takes over from
@@ -55,44 +58,52 @@ type PoolConfig struct {
 	// Budgets overrides MaxConns for the servers that it names, by host:port, or host:port,host:port of all
 	// hosts.
 	Budgets map[string]int
-	// MaxConnsPerTenant is how many of them one tenant may have, however many requests it makes. A connection that
-	// is being closed counts in MaxConns only. Default: a quarter of the budget, at least 2.
+	// MaxConnsPerTenant is how many of them one tenant may have, however many requests it makes. A connection
+	// that is being closed counts in MaxConns only. Default: a quarter of the budget, at least 2.
 	MaxConnsPerTenant int
-	// Replicas is how many processes with this configuration share the servers: each takes a budget / Replicas, rounded down.
-	// Default 1.
+	// Replicas is how many processes with this configuration share the servers: each takes a budget /
+	// Replicas, rounded down. Default 1.
 	Replicas int
-	// AcquireTimeout is how long a query waits for a connection before it fails with ErrBusy, or with ErrTenantUnavailable where all
-	// that it waits for is an answer of the server. Default 5 s; the query's context may end the wait sooner.
+	// AcquireTimeout is how long a query waits for a connection before it fails with ErrBusy, or with
+	// ErrTenantUnavailable where all that it waits for is an answer of the server. Default 5 s; the query's
+	// context may end the wait sooner.
 	AcquireTimeout time.Duration
-	// ConnectTimeout is how long opening a PostgreSQL connection may take, the TLS handshake and the sign-in included. Queries that wait
-	// for it fail with ErrTenantUnavailable then. Give less than AcquireTimeout. A db_url's connect_timeout can only shorten it. Default 2 s.
+	// ConnectTimeout is how long opening a PostgreSQL connection may take, the TLS handshake and the sign-in
+	// included. Queries that wait for it fail with ErrTenantUnavailable then. Give less than AcquireTimeout.
+	// A db_url's connect_timeout can only shorten it. Default 2 s.
 	ConnectTimeout time.Duration
-	// ServerRetry is how long at most a PostgreSQL server that doesn't answer, or that has no place for a connection, is left alone
-	// before it is tried again with one. Service is back within ServerRetry + ConnectTimeout of the server's return. Give more where
-	// many processes share a server that is slow to start. Default 1 s.
+	// ServerRetry is how long at most a PostgreSQL server that doesn't answer, or that has no place for a
+	// connection, is left alone before it is tried again with one. Service is back within ServerRetry +
+	// ConnectTimeout of the server's return. Give more where many processes share a server that is slow to
+	// start. Default 1 s.
 	ServerRetry time.Duration
-	// QueryTimeout is how long a statement may take, the reading of its rows included. Each statement of a transaction has that time. A
-	// statement that takes longer is cancelled, and [Middleware.WriteError] answers 500 without Retry-After, as it does for PostgreSQL's
-	// statement_timeout: on PostgreSQL the error is the server's own (57014). It isn't for [Lease.Session], COPY, nor the wait for a
-	// notification. A context's deadline that is sooner counts instead. On SQLite the time is looked at until the first row, and
-	// between rows. Default 0: none.
+	// QueryTimeout is how long a statement may take, the reading of its rows included. Each statement of a
+	// transaction has that time. A statement that takes longer is cancelled, and [Middleware.WriteError]
+	// answers 500 without Retry-After, as it does for PostgreSQL's statement_timeout: on PostgreSQL the error
+	// is the server's own (57014). It isn't for [Lease.Session], COPY, nor the wait for a notification. A
+	// context's deadline that is sooner counts instead. On SQLite the time is looked at until the first row,
+	// and between rows. Default 0: none.
 	QueryTimeout time.Duration
-	// ResetAlways has every PostgreSQL connection reset between borrowers (see PGX), not only one whose session is known to have
-	// changed. It costs a round trip for each query outside a transaction.
+	// ResetAlways has every PostgreSQL connection reset between borrowers (see PGX), not only one whose
+	// session is known to have changed. It costs a round trip for each query outside a transaction.
 	ResetAlways bool
-	// SessionPooler says of poolers that stand before PostgreSQL servers that they leave each connection a session of the server for itself,
-	// as PgBouncer does with pool_mode=session: connections are used as the server's own then. Without it a pooler is noticed, and taken
-	// for one that lends a session for a transaction at a time (pool_mode=transaction). Nothing is prepared by name then, unless db_url asks
-	// for it by default_query_exec_mode, and statements that change their session beyond the transaction are refused: SET without
-	// LOCAL, LISTEN, advisory locks that a transaction doesn't end, temporary tables. See also MaxConns.
+	// SessionPooler says of poolers that stand before PostgreSQL servers that they leave each connection a
+	// session of the server for itself, as PgBouncer does with pool_mode=session: connections are used as the
+	// server's own then. Without it a pooler is noticed, and taken for one that lends a session for a
+	// transaction at a time (pool_mode=transaction). Nothing is prepared by name then, unless db_url asks for
+	// it by default_query_exec_mode, and statements that change their session beyond the transaction are
+	// refused: SET without LOCAL, LISTEN, advisory locks that a transaction doesn't end, temporary tables.
+	// See also MaxConns.
 	SessionPooler bool
-	// RequireScope refuses queries of requests' handles (those of DB, ReadDB, PG and Cached) whose context has no scope, with ErrNoScope. It
-	// is for programs in which a handle that is kept by mistake must not serve another tenant's request even where that gives no context:
-	// then nothing else tells for whom a query is. A Lease serves any context still. Functions that close what Cached kept can't query
-	// then, and who limits a handle by SetMaxOpenConns finds that database/sql opens connections for those who wait without their context.
+	// RequireScope refuses queries of requests' handles (those of DB, ReadDB, PG and Cached) whose context
+	// has no scope, with ErrNoScope. It is for programs in which a handle that is kept by mistake must not
+	// serve another tenant's request even where that gives no context: then nothing else tells for whom a
+	// query is. A Lease serves any context still. Functions that close what Cached kept can't query then, and
+	// who limits a handle by SetMaxOpenConns finds that database/sql opens connections for those who wait
+	// without their context.
 	RequireScope bool
-	// MaxIdleTenants is how many tenants without a request are remembered, at about 500 bytes each where they have no connection.
-	// Default 10,000.
+	// MaxIdleTenants is how many tenants without a request are remembered, at about 500 bytes each where they
+	// have no connection. Default 10,000.
 	MaxIdleTenants int
 }
 
@@ -112,8 +123,8 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	return c
 }
 
-// handlesPerSQLite is how many file handles an open SQLite tenant takes: each connection has the file and its log, and they share the log's
-// index.
+// handlesPerSQLite is how many file handles an open SQLite tenant takes: each connection has the file and its
+// log, and they share the log's index.
 func (c PoolConfig) handlesPerSQLite() int { return 2*(1+c.SQLiteReaders) + 1 }
 
 // affordableSQLite is the default of MaxOpenSQLite.
@@ -136,7 +147,8 @@ func (c PoolConfig) checkHandles() error {
 		"lower it, or raise the limit (ulimit -n)", c.MaxOpenSQLite, per, limit)
 }
 
-// Pool holds the tenants' databases, each one shared by all who ask, and their connections under a common budget.
+// Pool holds the tenants' databases, each one shared by all who ask, and their connections under a common
+// budget.
 type Pool struct {
 	cfg    PoolConfig
 	sqlite *sqliteFiles
@@ -226,8 +238,8 @@ func (p *Pool) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "tenantdb.Pool")
 }
 
-// serve has the pool serve a host database's tenants. Another host database has other tenants, and perhaps the same ids where one began as
-// a copy, so it is refused.
+// serve has the pool serve a host database's tenants. Another host database has other tenants, and perhaps
+// the same ids where one began as a copy, so it is refused.
 func (p *Pool) serve(host *hostdb.DB) error {
 	for {
 		bound := p.host.Load()
@@ -240,16 +252,17 @@ func (p *Pool) serve(host *hostdb.DB) error {
 	}
 }
 
-// sameHost reports whether two handles are of one host database: they are the same, or were opened by the same URL. A database in memory is
-// that of one handle.
+// sameHost reports whether two handles are of one host database: they are the same, or were opened by the
+// same URL. A database in memory is that of one handle.
 func sameHost(a, b *hostdb.DB) bool {
 	return a == b || a != nil && b != nil && a.URI() == b.URI() && a.URI() != "sqlite::memory:"
 }
 
-// Lease returns a lease on a tenant's database as the catalog describes it. A db_url other than before starts a new generation:
-// leases of the old one go on (with a SQLite file to its end, on PostgreSQL with connections of the new one), nobody else gets
-// it. Where a Middleware of this pool has looked the tenant up, its db_url counts instead: nobody knows how old this one is. It
-// fails with ErrTenantUnavailable where db_url isn't usable.
+// Lease returns a lease on a tenant's database as the catalog describes it. A db_url other than before starts
+// a new generation: leases of the old one go on (with a SQLite file to its end, on PostgreSQL with
+// connections of the new one), nobody else gets it. Where a Middleware of this pool has looked the tenant up,
+// its db_url counts instead: nobody knows how old this one is. It fails with ErrTenantUnavailable where
+// db_url isn't usable.
 func (p *Pool) Lease(tenant *hostdb.TenantCatalog) (*Lease, error) {
 	c, err := p.claim(tenant, time.Time{})
 	if err != nil {
@@ -269,8 +282,8 @@ func (p *Pool) claim(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, error
 	return c, err
 }
 
-// find returns a claim on a tenant's database, a new generation where need be. What it returns beside it is to be closed. The caller
-// holds p.mu: what is below must learn of generations in the same order.
+// find returns a claim on a tenant's database, a new generation where need be. What it returns beside it is
+// to be closed. The caller holds p.mu: what is below must learn of generations in the same order.
 func (p *Pool) find(tenant *hostdb.TenantCatalog, asOf time.Time) (claim, []*tenantDB, error) {
 	if p.closed {
 		return claim{}, nil, because(ErrTenantUnavailable, errPoolClosed)
@@ -307,8 +320,8 @@ func (p *Pool) add(t *tenantDB) {
 	p.all.add(t)
 }
 
-// slim puts a fresh database, which has no handle, in the place of one without connections, as soon as nobody holds it: thousands of
-// tenants may be known that were used once.
+// slim puts a fresh database, which has no handle, in the place of one without connections, as soon as nobody
+// holds it: thousands of tenants may be known that were used once.
 func (p *Pool) slim(tenantID string) {
 	p.mu.Lock()
 	t := p.tenants[tenantID]
@@ -331,7 +344,8 @@ func (p *Pool) slim(tenantID string) {
 	closeAll([]*tenantDB{t})
 }
 
-// serves reports whether a database is the one of this db_url, or of one that was learned later. The caller holds Pool.mu.
+// serves reports whether a database is the one of this db_url, or of one that was learned later. The caller
+// holds Pool.mu.
 func (t *tenantDB) serves(url hostdb.Secret, asOf time.Duration) bool {
 	switch {
 	case t == nil:
@@ -343,8 +357,8 @@ func (t *tenantDB) serves(url hostdb.Secret, asOf time.Duration) bool {
 	return true
 }
 
-// renew has a tenant that the pool holds by another db_url served by this one from now on, and one whose schema has changed by connections
-// that know nothing of the former.
+// renew has a tenant that the pool holds by another db_url served by this one from now on, and one whose
+// schema has changed by connections that know nothing of the former.
 func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
 	if p.migrated(tenant) {
 		p.pg.Refresh(tenant.ID)
@@ -370,8 +384,8 @@ func (p *Pool) prepare(id string, url hostdb.Secret, asOf time.Duration, schema 
 	return t, err
 }
 
-// surplus retires tenants without a lease while there are more than MaxIdleTenants, and returns those to be closed. The caller
-// holds p.mu.
+// surplus retires tenants without a lease while there are more than MaxIdleTenants, and returns those to be
+// closed. The caller holds p.mu.
 func (p *Pool) surplus() []*tenantDB {
 	var unused []*tenantDB
 	for len(p.tenants) > p.cfg.MaxIdleTenants {
@@ -403,8 +417,8 @@ func (p *Pool) opened(t *tenantDB) {
 	}
 }
 
-// retire marks a tenant's database: nobody gets it any more. It returns it where no lease keeps it. The caller holds p.mu, and
-// closes what is returned without it.
+// retire marks a tenant's database: nobody gets it any more. It returns it where no lease keeps it. The
+// caller holds p.mu, and closes what is returned without it.
 func (p *Pool) retire(t *tenantDB) []*tenantDB {
 	p.forget(t)
 	if !t.leases.retire() {
@@ -413,7 +427,8 @@ func (p *Pool) retire(t *tenantDB) []*tenantDB {
 	return []*tenantDB{t}
 }
 
-// forget takes a tenant's database, which is or will be marked, out of what the pool gives out. The caller holds p.mu.
+// forget takes a tenant's database, which is or will be marked, out of what the pool gives out. The caller
+// holds p.mu.
 func (p *Pool) forget(t *tenantDB) {
 	delete(p.tenants, t.id)
 	p.all.remove(t)
@@ -483,7 +498,8 @@ func (p *Pool) migrated(tenant *hostdb.TenantCatalog) bool {
 	return known
 }
 
-// leaving returns what closes as soon as a retired database of a tenant (any, for "") has closed; nil where there is none.
+// leaving returns what closes as soon as a retired database of a tenant (any, for "") has closed; nil where
+// there is none.
 func (p *Pool) leaving(tenantID string) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -500,8 +516,8 @@ func (p *Pool) leaving(tenantID string) <-chan struct{} {
 	return nil
 }
 
-// Close refuses new leases and closes every database once its leases have ended. When ctx ends first it closes the rest by
-// force, so that their queries fail, and the error names the tenants that were still held.
+// Close refuses new leases and closes every database once its leases have ended. When ctx ends first it
+// closes the rest by force, so that their queries fail, and the error names the tenants that were still held.
 func (p *Pool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
@@ -536,8 +552,8 @@ func (p *Pool) force(ctx context.Context) error {
 	return fmt.Errorf("tenantdb: pool closed by force; still held by requests of tenants %s: %w", strings.Join(holders, ", "), ctx.Err())
 }
 
-// closeIdleFile closes a SQLite file: with its database where nobody holds that nor held it for a while, else one on which nothing runs,
-// whoever holds it. False where there is none.
+// closeIdleFile closes a SQLite file: with its database where nobody holds that nor held it for a while, else
+// one on which nothing runs, whoever holds it. False where there is none.
 func (p *Pool) closeIdleFile() bool {
 	p.mu.Lock()
 	if t := p.open.victim(); t != nil {

@@ -57,7 +57,8 @@ var sleepers = map[string]func(context.Context, *tenantdb.PGX) error{
 	},
 }
 
-// TestACallersEndIsItsContextsError, not the word of the server that it was told to cancel the query, however the query was sent.
+// TestACallersEndIsItsContextsError, not the word of the server that it was told to cancel the query, however
+// the query was sent.
 func TestACallersEndIsItsContextsError(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))
@@ -188,7 +189,8 @@ func TestWaitingForANotificationEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestAServerThatHasBecomeAStandbyIsLeft: the connection reached it by a name that leads to the new primary by now.
+// TestAServerThatHasBecomeAStandbyIsLeft: the connection reached it by a name that leads to the new primary
+// by now.
 func TestAServerThatHasBecomeAStandbyIsLeft(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
@@ -237,7 +239,8 @@ func insideTx(ctx context.Context, statement string) error {
 	return err
 }
 
-// TestWhatDriversSayOfAnEndIsKnown: a socket that was closed, and a transaction that database/sql ended with its context.
+// TestWhatDriversSayOfAnEndIsKnown: a socket that was closed, and a transaction that database/sql ended with
+// its context.
 func TestWhatDriversSayOfAnEndIsKnown(t *testing.T) {
 	past, cancel := context.WithDeadline(t.Context(), time.Now())
 	defer cancel()

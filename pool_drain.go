@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// errOutdated is why a tenant's database isn't given out on facts that are older than the tenant's last Drain.
+// errOutdated is why a tenant's database isn't given out on facts that are older than the tenant's last
+// Drain.
 var errOutdated = errors.New("the tenant was drained since it was looked up")
 
 // maxReloads is how often one request looks a tenant up anew because it was drained meanwhile.
@@ -22,8 +23,8 @@ type cutoffs struct {
 	others  time.Duration            // the cutoff of every other tenant
 }
 
-// raise has a tenant's facts from before that time refused. A table that is full becomes the cutoff of all tenants, whose facts are
-// then loaded once more.
+// raise has a tenant's facts from before that time refused. A table that is full becomes the cutoff of all
+// tenants, whose facts are then loaded once more.
 func (c *cutoffs) raise(tenantID string, at time.Duration) {
 	if _, known := c.tenants[tenantID]; !known && len(c.tenants) == maxCutoffs {
 		for _, other := range c.tenants { // the caller's time may be older than theirs
@@ -37,12 +38,14 @@ func (c *cutoffs) raise(tenantID string, at time.Duration) {
 	c.tenants[tenantID] = max(c.tenants[tenantID], at)
 }
 
-// refuses reports whether facts about a tenant are too old. Zero: nobody knows how old they are, since no request asks.
+// refuses reports whether facts about a tenant are too old. Zero: nobody knows how old they are, since no
+// request asks.
 func (c *cutoffs) refuses(tenantID string, asOf time.Duration) bool {
 	return asOf != 0 && asOf < max(c.tenants[tenantID], c.others)
 }
 
-// Retire has a tenant's database closed as soon as no lease holds it; whoever comes next opens it anew. It returns at once.
+// Retire has a tenant's database closed as soon as no lease holds it; whoever comes next opens it anew. It
+// returns at once.
 func (p *Pool) Retire(tenantID string) {
 	p.shut(tenantID, 0)
 }
@@ -62,14 +65,15 @@ func (p *Pool) shut(tenantID string, cutoff time.Duration) {
 	p.pg.Retire(tenantID)
 }
 
-// Drain is Retire that waits until every lease on the tenant's database has ended and it is closed, or ctx has. See to it first
-// that nobody is let in any more, by a change of the tenant's row.
+// Drain is Retire that waits until every lease on the tenant's database has ended and it is closed, or ctx
+// has. See to it first that nobody is let in any more, by a change of the tenant's row.
 //
-// Requests of this pool's Middlewares that come after the call of Drain, and those that have been let in by then but have no lease
-// yet, look the tenant up anew: they don't begin on facts from before the call. Where the host database can't be reached they are
-// refused. [Middleware.Enter] looks the tenant up anew too. [Pool.Lease] doesn't look, so that who drained the tenant can work on its
-// database. Other processes are not waited for: each notices the change within its CacheConfig.MaxStaleness, or, while it is cut off
-// from the host database, within MaxStaleIfDown.
+// Requests of this pool's Middlewares that come after the call of Drain, and those that have been let in by
+// then but have no lease yet, look the tenant up anew: they don't begin on facts from before the call. Where
+// the host database can't be reached they are refused. [Middleware.Enter] looks the tenant up anew too.
+// [Pool.Lease] doesn't look, so that who drained the tenant can work on its database. Other processes are not
+// waited for: each notices the change within its CacheConfig.MaxStaleness, or, while it is cut off from the
+// host database, within MaxStaleIfDown.
 func (p *Pool) Drain(ctx context.Context, tenantID string) error {
 	p.shut(tenantID, time.Since(start))
 	for {

@@ -14,7 +14,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// deaf opens the world's host database a second time, in such a way that its change feed doesn't find anything during a test.
+// deaf opens the world's host database a second time, in such a way that its change feed doesn't find
+// anything during a test.
 func (w *world) deaf() *hostdb.DB {
 	w.t.Helper()
 	host, err := hostdb.OpenConfig(w.t.Context(), hostdb.Config{URL: hostdb.Secret(w.host.URI()), PollInterval: time.Hour, NoNotify: true})
@@ -23,7 +24,8 @@ func (w *world) deaf() *hostdb.DB {
 	return host
 }
 
-// closings are the ways to close a tenant that wait for its requests, with the answer that members get from then on.
+// closings are the ways to close a tenant that wait for its requests, with the answer that members get from
+// then on.
 func (w *world) closings() map[string]struct {
 	shut func(ctx context.Context, tenantID string) error
 	code int
@@ -42,7 +44,8 @@ func (w *world) closings() map[string]struct {
 	}
 }
 
-// TestNoRequestBeginsOnFactsFromBeforeADrain closes tenants whose members are cached by middlewares that don't hear of it.
+// TestNoRequestBeginsOnFactsFromBeforeADrain closes tenants whose members are cached by middlewares that
+// don't hear of it.
 func TestNoRequestBeginsOnFactsFromBeforeADrain(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
@@ -80,8 +83,8 @@ func TestNoRequestBeginsOnFactsFromBeforeADrain(t *testing.T) {
 	})
 }
 
-// TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet holds a request up between its decision and its lease, while the tenant is
-// closed.
+// TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet holds a request up between its decision and its
+// lease, while the tenant is closed.
 func TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
@@ -111,7 +114,8 @@ func TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet(t *testing.T) {
 	})
 }
 
-// TestNothingIsWrittenAfterATenantWasClosed has requests and jobs write all the time, while the tenant is closed and opened again.
+// TestNothingIsWrittenAfterATenantWasClosed has requests and jobs write all the time, while the tenant is
+// closed and opened again.
 func TestNothingIsWrittenAfterATenantWasClosed(t *testing.T) {
 	t.Parallel()
 	const rounds = 15

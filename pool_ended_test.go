@@ -10,7 +10,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// TestAConnectionThatTheServerEndsInItsHoldersHandsIsTheServersTrouble, by whichever driver's words it is told, the first time and after.
+// TestAConnectionThatTheServerEndsInItsHoldersHandsIsTheServersTrouble, by whichever driver's words it is
+// told, the first time and after.
 func TestAConnectionThatTheServerEndsInItsHoldersHandsIsTheServersTrouble(t *testing.T) {
 	w := newStaleWorld(t)
 	w.change(t, "CREATE TABLE it (v int)")

@@ -16,11 +16,12 @@ import (
 // databaseDropped is the one of PostgreSQL's conditions 57P.. that is not about the server.
 const databaseDropped = "57P04"
 
-// classifyPG tells whose fault a failed dial is. The server's are those that every tenant would meet: the network, a server that doesn't
-// answer in time, and its own word that it starts or stops. Whatever else fails is up to the tenant's db_url: a password, a certificate,
-// a database, an attribute that the server lacks. Each host is tried, with TLS and without, and err is what
-// every attempt met. Where one of several hosts answers and doesn't serve it may be promoted soon, or the
-// tenant's target_session_attrs asks for what isn't there: only the tenant waits, and not for long.
+// classifyPG tells whose fault a failed dial is. The server's are those that every tenant would meet: the
+// network, a server that doesn't answer in time, and its own word that it starts or stops. Whatever else
+// fails is up to the tenant's db_url: a password, a certificate, a database, an attribute that the server
+// lacks. Each host is tried, with TLS and without, and err is what every attempt met. Where one of several
+// hosts answers and doesn't serve it may be promoted soon, or the tenant's target_session_attrs asks for what
+// isn't there: only the tenant waits, and not for long.
 func classifyPG(err error) keyedpool.Fault {
 	if errors.Is(err, errTenantFull) {
 		return keyedpool.TenantFull

@@ -160,7 +160,8 @@ func TestAServersOwnFaultSparesItsOtherTenantsTheWait(t *testing.T) {
 	}
 }
 
-// TestAServerThatSaysNothingIsUnavailableNotBusy, also to who waits for less than a dial may take, and for many at once.
+// TestAServerThatSaysNothingIsUnavailableNotBusy, also to who waits for less than a dial may take, and for
+// many at once.
 func TestAServerThatSaysNothingIsUnavailableNotBusy(t *testing.T) {
 	address := listen(t, silent)
 	p := faultPool(t, tenantdb.PoolConfig{ConnectTimeout: 5 * time.Second, AcquireTimeout: 200 * time.Millisecond})

@@ -101,7 +101,8 @@ func (p *proxy) hang() {
 	p.hung = make(chan struct{})
 }
 
-// forget swallows what comes by connections that there are, as an address translator does that has dropped them.
+// forget swallows what comes by connections that there are, as an address translator does that has dropped
+// them.
 func (p *proxy) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,7 +133,8 @@ func (p *proxy) mend() {
 	}
 }
 
-// crowd asks for tenants' pages all the time, each request with a second to live, and keeps what the answers say.
+// crowd asks for tenants' pages all the time, each request with a second to live, and keeps what the answers
+// say.
 type crowd struct {
 	h       http.Handler
 	good    sync.Map // slug → *atomic.Int64

@@ -20,8 +20,9 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestAServersOwnLimitIsNeverMet has the server itself count: the role may have no more connections than the budget, so that one too
-// many is refused (53300). TENANTDB_TEST_FULL=1 runs it at full size: 1,000 databases, 200 workers, a minute.
+// TestAServersOwnLimitIsNeverMet has the server itself count: the role may have no more connections than the
+// budget, so that one too many is refused (53300). TENANTDB_TEST_FULL=1 runs it at full size: 1,000
+// databases, 200 workers, a minute.
 func TestAServersOwnLimitIsNeverMet(t *testing.T) {
 	databases, workers, length := 60, 40, 3*time.Second
 	if os.Getenv("TENANTDB_TEST_FULL") == "1" {
@@ -71,8 +72,9 @@ func TestAServersOwnLimitIsNeverMet(t *testing.T) {
 	}
 }
 
-// TestATenantsOwnLimitIsItsOwnMatter: that of its database, or of a role which is no other tenant's, bears the same code as a full server
-// (53300), and must not hold up other tenants, whoever has the connections that there may be.
+// TestATenantsOwnLimitIsItsOwnMatter: that of its database, or of a role which is no other tenant's, bears
+// the same code as a full server (53300), and must not hold up other tenants, whoever has the connections
+// that there may be.
 func TestATenantsOwnLimitIsItsOwnMatter(t *testing.T) {
 	s := pgtest.Start(t)
 	tenants := manyDatabases(t, s, 7, 50)
@@ -133,7 +135,8 @@ func TestATenantsOwnLimitIsItsOwnMatter(t *testing.T) {
 	}
 }
 
-// TestAForcedCloseLeavesHoldersAlone but for their socket: pgx's own connection is one goroutine's. Under -race.
+// TestAForcedCloseLeavesHoldersAlone but for their socket: pgx's own connection is one goroutine's. Under
+// -race.
 func TestAForcedCloseLeavesHoldersAlone(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))

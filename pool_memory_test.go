@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestTenThousandIdleTenantsAreRememberedCheaply counts all that a tenant without lease and connection takes, its id and db_url
-// included.
+// TestTenThousandIdleTenantsAreRememberedCheaply counts all that a tenant without lease and connection takes,
+// its id and db_url included.
 func TestTenThousandIdleTenantsAreRememberedCheaply(t *testing.T) {
 	const tenants, most = 10_000, 500
 	for engine, place := range map[string]func(id string) string{
@@ -42,8 +42,8 @@ func TestTenThousandIdleTenantsAreRememberedCheaply(t *testing.T) {
 	}
 }
 
-// TestATenantThatWasUsedKeepsNoGoroutine uses the handle that owns one, and has the tenant lose its connection, in its lease and after
-// it.
+// TestATenantThatWasUsedKeepsNoGoroutine uses the handle that owns one, and has the tenant lose its
+// connection, in its lease and after it.
 func TestATenantThatWasUsedKeepsNoGoroutine(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConns: 1})
 	ann := w.user("ann")
@@ -103,7 +103,8 @@ func TestWhatCachedKeepsOutlivesTheConnection(t *testing.T) {
 	}
 }
 
-// isClosed reports whether a handle is closed; one that is open, but not leased any more, says something else.
+// isClosed reports whether a handle is closed; one that is open, but not leased any more, says something
+// else.
 func isClosed(handle *sql.DB) bool {
 	err := handle.Ping()
 	return err != nil && strings.Contains(err.Error(), "database is closed")

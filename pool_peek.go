@@ -46,8 +46,8 @@ func (p *peeker) peek() socketState {
 		return socketSilent
 	}
 	p.seen = socketSpeaks
-	// Not Read, which would wait for a reader: where a write took long, pgx leaves one behind in the idle connection. Where this
-	// fails nothing is seen, and the server is asked.
+	// Not Read, which would wait for a reader: where a write took long, pgx leaves one behind in the idle
+	// connection. Where this fails nothing is seen, and the server is asked.
 	_ = p.raw.Control(p.look)
 	return p.seen
 }

@@ -24,8 +24,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
-// The pool of PostgreSQL connections: its target is a tenant's db_url, its connection pgx's for database/sql, which is a native one
-// inside. So DB and PG draw on one budget.
+// The pool of PostgreSQL connections: its target is a tenant's db_url, its connection pgx's for database/sql,
+// which is a native one inside. So DB and PG draw on one budget.
 type (
 	pgPool  = keyedpool.Pool[hostdb.Secret, *pooledConn]
 	pgLease = keyedpool.Lease[hostdb.Secret, *pooledConn]
@@ -45,7 +45,8 @@ type pooledConn struct {
 	abandoned   atomic.Bool   // somebody may still be using it: nothing but the socket may be touched
 }
 
-// serverPatience is how long a cancelled query, a reset or a close may take on the server before the connection is given up.
+// serverPatience is how long a cancelled query, a reset or a close may take on the server before the
+// connection is given up.
 const serverPatience = 2 * time.Second
 
 // newPGPool makes the pool.
@@ -70,8 +71,9 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 	})
 }
 
-// dialPG opens a connection. Where the password is refused the catalog is asked once more: it may have been changed, and the change
-// not have been heard of. Then the tenant goes on in a new generation, and so do those who wait for this dial.
+// dialPG opens a connection. Where the password is refused the catalog is asked once more: it may have been
+// changed, and the change not have been heard of. Then the tenant goes on in a new generation, and so do
+// those who wait for this dial.
 func (p *Pool) dialPG(ctx context.Context, tenantID string, url hostdb.Secret) (*pooledConn, error) {
 	address, err := parsePG(url)
 	if err != nil {
@@ -138,12 +140,12 @@ func (p *Pool) connectPG(ctx context.Context, address *dburl.URL) (*pooledConn, 
 	return conn, nil
 }
 
-// clientChecks are the settings by which a server notices that its client has gone, and frees the connection. Without
-// them a process that was killed keeps its connections until its queries end, and one behind a network that drops
-// packets until the server's system asks, which Linux does after two hours.
+// clientChecks are the settings by which a server notices that its client has gone, and frees the connection.
+// Without them a process that was killed keeps its connections until its queries end, and one behind a
+// network that drops packets until the server's system asks, which Linux does after two hours.
 //
-// A pooler such as PgBouncer refuses clients with settings like these, as does a server that does not know one: those
-// before PostgreSQL 14 don't look for the client while a query runs.
+// A pooler such as PgBouncer refuses clients with settings like these, as does a server that does not know
+// one: those before PostgreSQL 14 don't look for the client while a query runs.
 var clientChecks = map[string]string{
 	"client_connection_check_interval": "2s",
 	"tcp_keepalives_idle":              "10",
@@ -152,8 +154,8 @@ var clientChecks = map[string]string{
 	"tcp_user_timeout":                 "15s",
 }
 
-// connectHost opens a connection to one host, with clientChecks where the host takes them. db_url may have values of
-// its own.
+// connectHost opens a connection to one host, with clientChecks where the host takes them. db_url may have
+// values of its own.
 func (p *Pool) connectHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, error) {
 	host := net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
 	if _, unchecked := p.unchecked.Load(host); unchecked {
@@ -175,8 +177,8 @@ func (p *Pool) connectHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledCon
 	return conn, err
 }
 
-// refusesChecks reports whether a server or a pooler may have refused a client for clientChecks. A pooler needn't name
-// one of them.
+// refusesChecks reports whether a server or a pooler may have refused a client for clientChecks. A pooler
+// needn't name one of them.
 func refusesChecks(err error) bool {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {
@@ -190,8 +192,8 @@ func refusesChecks(err error) bool {
 	return refused.Code == "08P01" || refused.Code == "0A000"
 }
 
-// openHost opens a connection to one host. A query whose context ends is cancelled on the server, and the connection
-// lives on.
+// openHost opens a connection to one host. A query whose context ends is cancelled on the server, and the
+// connection lives on.
 func (p *Pool) openHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, error) {
 	pooled := &pooledConn{guard: new(pgGuard), resetAlways: p.cfg.ResetAlways, asked: time.Since(start), closed: func() {}}
 	cfg.Tracer = pooled.guard
@@ -233,8 +235,8 @@ func (p *Pool) openHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, 
 	return pooled, nil
 }
 
-// closePG ends a connection and returns once the server has. A server notices the end of one on which a query runs once that is done,
-// so it is told to cancel it.
+// closePG ends a connection and returns once the server has. A server notices the end of one on which a query
+// runs once that is done, so it is told to cancel it.
 func closePG(ctx context.Context, conn *pooledConn) error {
 	defer conn.closed()
 	if conn.standing.Outdated() {
@@ -270,8 +272,8 @@ func (c *pooledConn) patience() time.Duration {
 	return serverPatience
 }
 
-// awaitedConn is a socket whose Close waits until the other side has closed too: a server that hasn't noticed the end yet still
-// counts the connection against its limit.
+// awaitedConn is a socket whose Close waits until the other side has closed too: a server that hasn't noticed
+// the end yet still counts the connection against its limit.
 type awaitedConn struct {
 	net.Conn
 	peeker      *peeker
@@ -284,8 +286,8 @@ type awaitedConn struct {
 	ending atomic.Bool
 }
 
-// Read implements net.Conn. Whoever still reads when the connection is closed must not take what is left for what comes next, since
-// Close reads too.
+// Read implements net.Conn. Whoever still reads when the connection is closed must not take what is left for
+// what comes next, since Close reads too.
 func (c *awaitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.ending.Load() {
@@ -383,12 +385,14 @@ const (
 )
 
 const (
-	// peekAfter is how long after its last use a connection's socket is looked at before it serves again. A look takes half a
-	// microsecond, a system call, of a query's sixty. Without it whoever gets a connection that the server has ended meanwhile (a
-	// restart, a failover, pg_terminate_backend) pays with a refusal, since a query that was sent can't safely be sent again.
-	// Connections that go from hand to hand faster than this don't pay for the look: those that end then end under queries.
+	// peekAfter is how long after its last use a connection's socket is looked at before it serves again. A
+	// look takes half a microsecond, a system call, of a query's sixty. Without it whoever gets a connection
+	// that the server has ended meanwhile (a restart, a failover, pg_terminate_backend) pays with a refusal,
+	// since a query that was sent can't safely be sent again. Connections that go from hand to hand faster
+	// than this don't pay for the look: those that end then end under queries.
 	peekAfter = time.Millisecond
-	// askAfter is how long after its last use the server is asked, in a round trip, for the sake of ends that no packet tells of.
+	// askAfter is how long after its last use the server is asked, in a round trip, for the sake of ends that
+	// no packet tells of.
 	askAfter = time.Second
 )
 
@@ -398,8 +402,8 @@ func (c *pooledConn) ready() bool {
 	return !pg.IsClosed() && pg.TxStatus() == 'I' && !c.standing.Outdated()
 }
 
-// answers reports whether the server is still there, as far as that is known; where it has to be asked, within some patience. now is
-// the time since start; its next user waits until a time at most.
+// answers reports whether the server is still there, as far as that is known; where it has to be asked,
+// within some patience. now is the time since start; its next user waits until a time at most.
 func (c *pooledConn) answers(now time.Duration, until time.Time, patience time.Duration) bool {
 	if !c.ready() {
 		return false
@@ -414,8 +418,8 @@ func (c *pooledConn) answers(now time.Duration, until time.Time, patience time.D
 	return true
 }
 
-// answersNow asks the server. The socket's own deadline bounds it, since a context's end would have the question cancelled, by another
-// connection that may hang as well.
+// answersNow asks the server. The socket's own deadline bounds it, since a context's end would have the
+// question cancelled, by another connection that may hang as well.
 func (c *pooledConn) answersNow(until time.Time, patience time.Duration) bool {
 	if sooner := time.Now().Add(patience); sooner.Before(until) {
 		until = sooner
@@ -467,8 +471,8 @@ func (p *PGX) acquire(ctx context.Context, to use) (*pgLoan, error) {
 	return l, nil
 }
 
-// alive returns a connection if it answers, else another one: a dead one makes way for the next. AcquireTimeout bounds all of it, the wait
-// for the first included.
+// alive returns a connection if it answers, else another one: a dead one makes way for the next.
+// AcquireTimeout bounds all of it, the wait for the first included.
 func (p *PGX) alive(ctx context.Context, owner *keyedpool.Owner, conn pgConn, now time.Duration) (pgConn, error) {
 	until := start.Add(now - conn.Waited() + p.tenant.pool.cfg.AcquireTimeout)
 	if sooner, ok := ctx.Deadline(); ok && sooner.Before(until) {
@@ -500,8 +504,8 @@ func (p *PGX) alive(ctx context.Context, owner *keyedpool.Owner, conn pgConn, no
 	}
 }
 
-// giveBack ends the loan. A connection that is broken, busy, in a transaction, or that can't be reset isn't used again. Further
-// calls do nothing.
+// giveBack ends the loan. A connection that is broken, busy, in a transaction, or that can't be reset isn't
+// used again. Further calls do nothing.
 func (l *pgLoan) giveBack() {
 	if !l.loan.giveBack() {
 		return

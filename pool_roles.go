@@ -8,15 +8,17 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A server says "too many connections" with one code, whosever limit it is, and by these routines which one was reached.
+// A server says "too many connections" with one code, whosever limit it is, and by these routines which one
+// was reached.
 const (
 	tooManyConnections = "53300"
 	limitOfRole        = "InitializeSessionUserId"
 	limitOfDatabase    = "CheckMyDatabase"
 )
 
-// roles counts connections, and those being opened, by role and tenant, to tell whose matter a role's limit is: where all tenants connect as one role it is that of
-// the server, where each has its own it is the tenant's, and must not hold up others.
+// roles counts connections, and those being opened, by role and tenant, to tell whose matter a role's limit
+// is: where all tenants connect as one role it is that of the server, where each has its own it is the
+// tenant's, and must not hold up others.
 type roles struct {
 	mu   sync.Mutex
 	open map[string]map[string]int // server and role → tenant → connections

@@ -14,10 +14,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// session watches what goes over one PostgreSQL connection, for what its borrower leaves behind. It reads the tags with which
-// the server confirms each command, so no way to send one escapes it: pgx, database/sql, a batch, several statements in one string.
-// Functions have no tags: two that are known to change a session are looked for in the statements' text (see callsSetter). Only the
-// connection's user touches it.
+// session watches what goes over one PostgreSQL connection, for what its borrower leaves behind. It reads the
+// tags with which the server confirms each command, so no way to send one escapes it: pgx, database/sql, a
+// batch, several statements in one string. Functions have no tags: two that are known to change a session are
+// looked for in the statements' text (see callsSetter). Only the connection's user touches it.
 type session struct {
 	r io.Reader
 	w io.Writer
@@ -82,7 +82,8 @@ func (s *session) sent(p []byte) {
 	}
 }
 
-// isLocalSet reports whether a text is one SET whose effect ends with its transaction, or at once outside any.
+// isLocalSet reports whether a text is one SET whose effect ends with its transaction, or at once outside
+// any.
 func isLocalSet(query []byte) bool {
 	query = bytes.TrimSpace(query)
 	if len(query) < 3 || len(query) > 1<<10 || !bytes.EqualFold(query[:3], []byte("set")) {
@@ -217,9 +218,10 @@ func (c *pooledConn) reset(ctx context.Context) bool {
 	return true
 }
 
-// canceller has the server cancel a query whose context has ended, so that the connection lives on. Unlike pgx's own it always
-// waits until the server has taken the request in: after that, the next query can't be hit. Where no query runs, as while somebody waits
-// for a notification, nothing would answer: the wait just ends.
+// canceller has the server cancel a query whose context has ended, so that the connection lives on. Unlike
+// pgx's own it always waits until the server has taken the request in: after that, the next query can't be
+// hit. Where no query runs, as while somebody waits for a notification, nothing would answer: the wait just
+// ends.
 type canceller struct {
 	conn *pgconn.PgConn
 	of   *pooledConn

@@ -29,9 +29,9 @@ const sessionState = `SELECT concat_ws(E'\n',
 		FROM pg_prepared_statements WHERE from_sql),
 	'transaction ' || (SELECT xact_start <> query_start FROM pg_stat_activity WHERE pid = pg_backend_pid()))`
 
-// sessionChanges are statements that change the session. A word in braces is a name that can be spelt in many ways.
-// None of them changes the session by what a function of the tenant's own does inside, which [tenantdb.PGX]
-// documents as leaving no trace.
+// sessionChanges are statements that change the session. A word in braces is a name that can be spelt in many
+// ways. None of them changes the session by what a function of the tenant's own does inside, which
+// [tenantdb.PGX] documents as leaving no trace.
 var sessionChanges = []string{
 	"SET x.mark = 'left'",
 	"SET LOCAL x.mark = 'left'; SET x.mark = 'stays'",
@@ -103,7 +103,8 @@ func spellAll(text string, way byte) string {
 	}
 }
 
-// sendings are the ways to send a statement. They ignore errors: a statement that fails may leave something as well.
+// sendings are the ways to send a statement. They ignore errors: a statement that fails may leave something
+// as well.
 var sendings = []func(ctx context.Context, text string){
 	func(ctx context.Context, text string) { _, _ = tenantdb.PG(ctx).Exec(ctx, text) },
 	func(ctx context.Context, text string) { _, _ = tenantdb.DB(ctx).ExecContext(ctx, text) },
@@ -158,8 +159,8 @@ func inTx(ctx context.Context, text string, end func(pgx.Tx, context.Context) er
 	_ = end(tx, ctx)
 }
 
-// FuzzPGXLeavesNothingToTheNextBorrower lets one borrower send statements in many spellings and in many ways. The next
-// borrower's session must then look like that of a fresh connection.
+// FuzzPGXLeavesNothingToTheNextBorrower lets one borrower send statements in many spellings and in many ways.
+// The next borrower's session must then look like that of a fresh connection.
 func FuzzPGXLeavesNothingToTheNextBorrower(f *testing.F) {
 	for i := range sessionChanges {
 		for way := range byte(8) {
@@ -178,8 +179,8 @@ func FuzzPGXLeavesNothingToTheNextBorrower(f *testing.F) {
 	}
 	fresh := state(f)
 	f.Fuzz(func(t *testing.T, program []byte) {
-		// A connection with a pending LISTEN is closed, so that each program begins on a new one. One that once
-		// prepared a setter is reset after each use, which would hide what follows.
+		// A connection with a pending LISTEN is closed, so that each program begins on a new one. One that
+		// once prepared a setter is reset after each use, which would hide what follows.
 		_, err := tenantdb.PG(ctx).Exec(ctx, "LISTEN ears")
 		must(t, err)
 		var sent []string

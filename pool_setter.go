@@ -2,15 +2,16 @@ package tenantdb
 
 import "bytes"
 
-// callsSetter reports whether a statement's text may change the session that it runs in without a command tag that
-// says so. It looks for three names, in any case, quoted or with a schema:
+// callsSetter reports whether a statement's text may change the session that it runs in without a command tag
+// that says so. It looks for three names, in any case, quoted or with a schema:
 //
 //   - a function that takes an advisory lock beyond the transaction,
 //   - set_config, unless its last argument is literally true, which means for this transaction,
 //   - the view pg_settings, whose rule for UPDATE calls set_config.
 //
-// An identifier with Unicode escapes (U&"…") can spell any of them, so each one counts. Where the text leaves the
-// matter open, as with a parameter, callsSetter reports true: that costs a reset and nothing else. It allocates nothing.
+// An identifier with Unicode escapes (U&"…") can spell any of them, so each one counts. Where the text leaves
+// the matter open, as with a parameter, callsSetter reports true: that costs a reset and nothing else. It
+// allocates nothing.
 func callsSetter(text []byte) bool {
 	for rest := text; ; {
 		at := bytes.IndexByte(rest, '_')
@@ -26,8 +27,8 @@ func callsSetter(text []byte) bool {
 	}
 }
 
-// hasEscapedIdentifier reports whether a text holds U&", which begins an identifier with Unicode escapes (PostgreSQL
-// documentation, "Identifiers and Key Words").
+// hasEscapedIdentifier reports whether a text holds U&", which begins an identifier with Unicode escapes
+// (PostgreSQL documentation, "Identifiers and Key Words").
 func hasEscapedIdentifier(text []byte) bool {
 	for {
 		at := bytes.Index(text, []byte(`&"`))
@@ -47,8 +48,8 @@ func around(text []byte, at int, before, after string) bool {
 		bytes.EqualFold(text[at-len(before):at], []byte(before)) && bytes.EqualFold(text[at+1:at+1+len(after)], []byte(after))
 }
 
-// isLocalConfig reports whether what follows set_config is plainly a list of arguments of which the last is true: its effect ends with the
-// transaction, or at once outside any.
+// isLocalConfig reports whether what follows set_config is plainly a list of arguments of which the last is
+// true: its effect ends with the transaction, or at once outside any.
 func isLocalConfig(text []byte) bool {
 	text = bytes.TrimPrefix(bytes.TrimSpace(text), []byte{'"'})
 	if text = bytes.TrimSpace(text); len(text) == 0 || text[0] != '(' {

@@ -36,7 +36,8 @@ func newSQLiteFiles(cfg PoolConfig, evict func() bool) *sqliteFiles {
 		evict: evict, freed: make(chan struct{})}
 }
 
-// sqliteDB is one tenant's file: one connection that writes, since SQLite has one writer, and a few that read.
+// sqliteDB is one tenant's file: one connection that writes, since SQLite has one writer, and a few that
+// read.
 type sqliteDB struct {
 	files    *sqliteFiles
 	path     string
@@ -56,7 +57,8 @@ type sqliteDB struct {
 	relative bool // path is a name in files.dir
 }
 
-// tenant prepares a tenant's database. A relative path must be the tenant's own, an absolute one is taken as it is.
+// tenant prepares a tenant's database. A relative path must be the tenant's own, an absolute one is taken as
+// it is.
 func (s *sqliteFiles) tenant(path string, t *tenantDB) (engine, error) {
 	f := &sqliteDB{files: s, path: path, relative: !filepath.IsAbs(path), fullPath: path, tenant: t}
 	if f.relative && (path != t.id+".db" || !hostdb.ValidID(t.id)) {
@@ -137,7 +139,8 @@ func (f *sqliteDB) reader() lender {
 }
 func (f *sqliteDB) native(use) *PGX { return nil }
 
-// handle returns a handle of at most n connections, opened with an option, which it makes when first asked for.
+// handle returns a handle of at most n connections, opened with an option, which it makes when first asked
+// for.
 func (f *sqliteDB) handle(at *atomic.Pointer[sqliteHandle], n int, option string) *sqliteHandle {
 	if h := at.Load(); h != nil {
 		return h
@@ -184,7 +187,8 @@ func (f *sqliteDB) closeIdle() {
 	}
 }
 
-// rest has the file lose its place, if nothing runs on it: the caller closes its idle connections, and then vacates the place.
+// rest has the file lose its place, if nothing runs on it: the caller closes its idle connections, and then
+// vacates the place.
 func (f *sqliteDB) rest() bool {
 	f.files.mu.Lock()
 	defer f.files.mu.Unlock()
@@ -214,8 +218,8 @@ func (s *sqliteFiles) vacate() {
 	s.wake()
 }
 
-// SQLiteRoot returns the folder of the tenants' SQLite files, which it creates where it is missing, for those who create,
-// rename and remove them. The caller closes it.
+// SQLiteRoot returns the folder of the tenants' SQLite files, which it creates where it is missing, for those
+// who create, rename and remove them. The caller closes it.
 func (p *Pool) SQLiteRoot() (*os.Root, error) {
 	if err := os.MkdirAll(p.cfg.SQLiteDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("tenantdb: PoolConfig.SQLiteDir: %w", err)

@@ -17,8 +17,9 @@ type PoolStats struct {
 	SQLite SQLiteStats
 }
 
-// Waits counts waits by length. The first counts those below a millisecond, number i those from 2^(i-1) to 2^i ms, the last all that are
-// longer. Only who found no idle connection has waited; the time to open one counts, and a wait that was refused.
+// Waits counts waits by length. The first counts those below a millisecond, number i those from 2^(i-1) to
+// 2^i ms, the last all that are longer. Only who found no idle connection has waited; the time to open one
+// counts, and a wait that was refused.
 type Waits = [14]uint64
 
 // ServerStats are the figures of a PostgreSQL server.
@@ -28,18 +29,20 @@ type ServerStats struct {
 	Server string
 	// Budget is how many connections it may have; Opening, Idle, Leased and Closing are what takes them.
 	Budget, Opening, Idle, Leased, Closing int
-	// Waiting is how many callers wait for a connection, NeedyTenants how many tenants have callers who wait and no connection at all.
+	// Waiting is how many callers wait for a connection, NeedyTenants how many tenants have callers who wait
+	// and no connection at all.
 	Waiting, NeedyTenants int
 	// Acquires counts who got a connection, Opens the attempts to open one, OpenFailures those that failed.
 	Acquires, Opens, OpenFailures uint64
-	// Steals counts idle connections closed for the sake of another tenant; Refusals who failed instead of getting a connection.
+	// Steals counts idle connections closed for the sake of another tenant; Refusals who failed instead of
+	// getting a connection.
 	Steals, Refusals uint64
 	// Unconfirmed counts connections whose end the server didn't confirm in time: it may still count them.
 	Unconfirmed uint64
 	// Waits tells how long callers waited.
 	Waits Waits
-	// Breaker is "closed" where the server answers, "open" while it is left alone because it doesn't, "half-open" when the next
-	// attempt decides.
+	// Breaker is "closed" where the server answers, "open" while it is left alone because it doesn't,
+	// "half-open" when the next attempt decides.
 	Breaker string
 }
 
@@ -59,16 +62,18 @@ type TenantStats struct {
 	TenantID, Server string
 	// Leases is how many requests, Enters and Detaches hold its database.
 	Leases int
-	// Opening, Idle, Leased and Closing are its connections. On SQLite only Idle and Leased are told, those that read included.
+	// Opening, Idle, Leased and Closing are its connections. On SQLite only Idle and Leased are told, those
+	// that read included.
 	Opening, Idle, Leased, Closing int
 	// Waiting is how many callers wait for one of them. This and what follows is 0 on SQLite.
 	Waiting int
-	// Acquires counts who got a connection, Opens the attempts to open one, Steals its idle connections closed for the sake of
-	// others, Refusals who failed instead of getting one.
+	// Acquires counts who got a connection, Opens the attempts to open one, Steals its idle connections
+	// closed for the sake of others, Refusals who failed instead of getting one.
 	Acquires, Opens, Steals, Refusals uint64
 	// Waits tells how long callers waited.
 	Waits Waits
-	// Backoff is how long no connection will be opened, since the last attempt failed by the tenant's own fault.
+	// Backoff is how long no connection will be opened, since the last attempt failed by the tenant's own
+	// fault.
 	Backoff time.Duration
 }
 
@@ -94,8 +99,8 @@ func (p *Pool) Stats() PoolStats {
 	return stats
 }
 
-// TenantStats returns the figures of the tenants with these ids, of all without any, sorted by id. Tenants that the pool doesn't
-// know are left out.
+// TenantStats returns the figures of the tenants with these ids, of all without any, sorted by id. Tenants
+// that the pool doesn't know are left out.
 func (p *Pool) TenantStats(ids ...string) []TenantStats {
 	p.mu.Lock()
 	tenants := slices.Collect(maps.Values(p.tenants))

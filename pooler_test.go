@@ -18,8 +18,9 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// throughPooler has the tenant acme reached through a PgBouncer, whose clients share two connections of the server for each database
-// and role. Each tenant signs in as its own role, whose password the pooler asks the server for.
+// throughPooler has the tenant acme reached through a PgBouncer, whose clients share two connections of the
+// server for each database and role. Each tenant signs in as its own role, whose password the pooler asks the
+// server for.
 func throughPooler(t *testing.T, cfg tenantdb.PoolConfig, settings ...string) (w staleWorld, ctx context.Context) {
 	t.Helper()
 	w = newStaleWorldOf(t, cfg)

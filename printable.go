@@ -7,10 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// printable returns a text for a log: at most max bytes of it, and nothing that a terminal or a reader takes for more than a
-// character. A run of spaces and line ends is one space; other control and format characters, such as those that turn the direction
-// of writing, are shown by their number, as <U+202E>; bytes that aren't UTF-8 as the replacement character. Quotes and backslashes stay:
-// slog's handlers escape them where they must.
+// printable returns a text for a log: at most max bytes of it, and nothing that a terminal or a reader takes
+// for more than a character. A run of spaces and line ends is one space; other control and format characters,
+// such as those that turn the direction of writing, are shown by their number, as <U+202E>; bytes that aren't
+// UTF-8 as the replacement character. Quotes and backslashes stay: slog's handlers escape them where they
+// must.
 func printable(text string, max int) string {
 	text = clip(text, max)
 	if isPrintable(text) {

@@ -11,18 +11,21 @@ import (
 	"strings"
 )
 
-// Redirects says where a browser goes instead of seeing an error: requests that accept text/html get 303, those of HTMX 200 with
-// HX-Redirect. Login and Billing are paths, such as "/login"; "" keeps the error response.
+// Redirects says where a browser goes instead of seeing an error: requests that accept text/html get 303,
+// those of HTMX 200 with HX-Redirect. Login and Billing are paths, such as "/login"; "" keeps the error
+// response.
 type Redirects struct {
 	// Login is for a missing or bad credential. It must be reachable without one.
 	Login string
 	// Billing is for ErrSubscriptionInactive. Serve it behind HandlerWith(Rules{AllowInactive: true}, …).
 	Billing string
-	// Origin is where the pages are, if not on the host that was asked for, as with one login page for all subdomains:
-	// "https://accounts.example.com". It is https, but for localhost and its subdomains. Default: the same host.
+	// Origin is where the pages are, if not on the host that was asked for, as with one login page for all
+	// subdomains: "https://accounts.example.com". It is https, but for localhost and its subdomains. Default:
+	// the same host.
 	Origin string
-	// ReturnTo names a query parameter in which the login page learns what a GET asked for: a path, or with Origin a whole URL. Default:
-	// none. Anybody can make a link to the login page: it must check the host before it sends a browser there.
+	// ReturnTo names a query parameter in which the login page learns what a GET asked for: a path, or with
+	// Origin a whole URL. Default: none. Anybody can make a link to the login page: it must check the host
+	// before it sends a browser there.
 	ReturnTo string
 }
 
@@ -35,9 +38,9 @@ type problem struct {
 	Code   string `json:"code"`
 }
 
-// WriteProblem answers a request as the middleware does without Config.ErrorHandler: with the error's status and a problem+json body.
-// It is for an ErrorHandler that only adds to the default, or takes over some errors. It logs nothing, and can be Config.ErrorHandler
-// itself.
+// WriteProblem answers a request as the middleware does without Config.ErrorHandler: with the error's status
+// and a problem+json body. It is for an ErrorHandler that only adds to the default, or takes over some
+// errors. It logs nothing, and can be Config.ErrorHandler itself.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	writeProblem(w, refusalOf(classifyQuery(r.Context(), err)))
 }
@@ -95,7 +98,8 @@ func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal)
 // maxReturn bounds the address that a login page is told, in bytes.
 const maxReturn = 1 << 10
 
-// returnTo is the query that tells the login page where to send the browser afterwards; "" where it isn't told.
+// returnTo is the query that tells the login page where to send the browser afterwards; "" where it isn't
+// told.
 func (d *Redirects) returnTo(r *http.Request, htmx bool) string {
 	path := r.URL.EscapedPath()
 	if d.ReturnTo == "" || htmx || r.Method != http.MethodGet || !cleanPath(r.URL.Path) || !cleanPath(path) {
@@ -122,8 +126,8 @@ func (d *Redirects) returnTo(r *http.Request, htmx bool) string {
 // maxAccept bounds what is read of Accept, in bytes. Browsers send about 150.
 const maxAccept = 2 << 10
 
-// acceptsHTML reports whether a request names text/html among what it accepts, as browsers do and programs don't. A header that
-// is longer than any browser's counts as a program's.
+// acceptsHTML reports whether a request names text/html among what it accepts, as browsers do and programs
+// don't. A header that is longer than any browser's counts as a program's.
 func acceptsHTML(r *http.Request) bool {
 	headers := r.Header["Accept"]
 	if len(headers) > 4 {

@@ -122,7 +122,8 @@ func TestASQLiteFileLockedByAnotherProgramIsBusy(t *testing.T) {
 	}
 }
 
-// TestNoSecretIsPrinted plants secrets wherever one can be, and looks for them in logs, answers and every printed form.
+// TestNoSecretIsPrinted plants secrets wherever one can be, and looks for them in logs, answers and every
+// printed form.
 func TestNoSecretIsPrinted(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		const canary = "c4nary"

@@ -15,9 +15,10 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// classifyQuery tells which refusal an error of a handler's query amounts to, where it wraps none: the server may have gone, or
-// been too slow, while the query ran. ctx is the request's. Its end explains what a driver says of a query or a transaction that ended
-// with it. A query that its caller cancelled is nobody's failure, and nobody waits for the answer.
+// classifyQuery tells which refusal an error of a handler's query amounts to, where it wraps none: the server
+// may have gone, or been too slow, while the query ran. ctx is the request's. Its end explains what a driver
+// says of a query or a transaction that ended with it. A query that its caller cancelled is nobody's failure,
+// and nobody waits for the answer.
 func classifyQuery(ctx context.Context, err error) error {
 	var pgErr *pgconn.PgError
 	var liteErr *sqlite.Error
@@ -51,8 +52,8 @@ func classifyQuery(ctx context.Context, err error) error {
 	return because(reason, err)
 }
 
-// pgReason reads a PostgreSQL error's code (PostgreSQL documentation, appendix A); nil where the query itself was at fault, also by
-// taking longer than statement_timeout: another try would cost as much.
+// pgReason reads a PostgreSQL error's code (PostgreSQL documentation, appendix A); nil where the query itself
+// was at fault, also by taking longer than statement_timeout: another try would cost as much.
 func pgReason(err *pgconn.PgError) error {
 	switch code := err.Code; {
 	case isOutdated(err):

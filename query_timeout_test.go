@@ -82,8 +82,8 @@ func TestQueryTimeoutEndsAStatement(t *testing.T) {
 	}
 }
 
-// TestQueryTimeoutIsNotForWhatTakesItsTime: a session, COPY and the wait for a notification, nor where a context ends
-// sooner.
+// TestQueryTimeoutIsNotForWhatTakesItsTime: a session, COPY and the wait for a notification, nor where a
+// context ends sooner.
 func TestQueryTimeoutIsNotForWhatTakesItsTime(t *testing.T) {
 	const limit, longer = 50 * time.Millisecond, 150 * time.Millisecond
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{QueryTimeout: limit})

@@ -1,21 +1,25 @@
 package tenantdb
 
-// Reason tells apart, for logs and counters, what clients are told alike. It is one of the constants below, or the code of the
-// refusal where that says it all, such as "busy". Don't send it to a client: it tells whether a tenant or a user exists.
+// Reason tells apart, for logs and counters, what clients are told alike. It is one of the constants below,
+// or the code of the refusal where that says it all, such as "busy". Don't send it to a client: it tells
+// whether a tenant or a user exists.
 type Reason string
 
 // The reasons. Each belongs to the Err value that its comment names.
 const (
 	// ReasonNoCredential is ErrNoCredential's.
 	ReasonNoCredential Reason = "no_credential"
-	// ReasonInvalidCredential is ErrInvalidCredential's. The cause beside it says what is wrong with the credential.
+	// ReasonInvalidCredential is ErrInvalidCredential's. The cause beside it says what is wrong with the
+	// credential.
 	ReasonInvalidCredential Reason = "invalid_credential"
-	// ReasonNotRouted: the tenant is expected in the path, and the router hasn't matched the request yet (ErrNoTenant). Wrap the
-	// handler instead of the router; see FromPathValue.
+	// ReasonNotRouted: the tenant is expected in the path, and the router hasn't matched the request yet
+	// (ErrNoTenant). Wrap the handler instead of the router; see FromPathValue.
 	ReasonNotRouted Reason = "not_routed"
-	// ReasonNoSoleMembership: the request names no tenant, and the caller isn't a member of exactly one (ErrNoTenant).
+	// ReasonNoSoleMembership: the request names no tenant, and the caller isn't a member of exactly one
+	// (ErrNoTenant).
 	ReasonNoSoleMembership Reason = "no_sole_membership"
-	// ReasonUnknownUser: the host database has no user for the verified caller (ErrNotMember, ErrNoTenant). See Config.FirstLogin.
+	// ReasonUnknownUser: the host database has no user for the verified caller (ErrNotMember, ErrNoTenant).
+	// See Config.FirstLogin.
 	ReasonUnknownUser Reason = "unknown_user"
 	// ReasonUnknownTenant: there is no tenant of that slug or id (ErrNotMember).
 	ReasonUnknownTenant Reason = "unknown_tenant"
@@ -35,12 +39,14 @@ const (
 	ReasonTenantProvisioning Reason = "tenant_provisioning"
 	// ReasonTenantStatus: the tenant has a status that this version doesn't know (ErrTenantUnavailable).
 	ReasonTenantStatus Reason = "tenant_status"
-	// ReasonSchemaTooOld: the tenant's schema_version is below Config.MinSchemaVersion (ErrTenantUnavailable).
+	// ReasonSchemaTooOld: the tenant's schema_version is below Config.MinSchemaVersion
+	// (ErrTenantUnavailable).
 	ReasonSchemaTooOld Reason = "schema_too_old"
-	// ReasonNoSubscription: the tenant has no subscription, and its plan isn't in FreePlans (ErrSubscriptionInactive).
+	// ReasonNoSubscription: the tenant has no subscription, and its plan isn't in FreePlans
+	// (ErrSubscriptionInactive).
 	ReasonNoSubscription Reason = "no_subscription"
-	// ReasonSubscriptionLapsed: none of the tenant's subscriptions admits now, and its plan isn't in FreePlans
-	// (ErrSubscriptionInactive). The cause beside it has the status of the best one.
+	// ReasonSubscriptionLapsed: none of the tenant's subscriptions admits now, and its plan isn't in
+	// FreePlans (ErrSubscriptionInactive). The cause beside it has the status of the best one.
 	ReasonSubscriptionLapsed Reason = "subscription_lapsed"
 	// ReasonRole: the caller's role isn't enough for RequireRole (ErrForbidden).
 	ReasonRole Reason = "role_missing"
@@ -48,8 +54,8 @@ const (
 	ReasonFeature Reason = "feature_missing"
 	// ReasonTier: the plan in force is below RequireTier's tier (ErrForbidden).
 	ReasonTier Reason = "tier_missing"
-	// ReasonFirstLogin: Config.FirstLogin met a conflict or an invalid value, which the next attempt would meet too
-	// (ErrForbidden).
+	// ReasonFirstLogin: Config.FirstLogin met a conflict or an invalid value, which the next attempt would
+	// meet too (ErrForbidden).
 	ReasonFirstLogin Reason = "first_login_refused"
 )
 

@@ -64,11 +64,12 @@ func (c *scopeContext) explain(err error) *Error {
 	return explain(err, c.tenantID()).of(c.identity, hostdb.TenantKey{}, c.access)
 }
 
-// WriteError answers a request with an error that a handler's query returned, or any other error of this package, in the form
-// that the middleware itself uses: its status, a problem+json body, Retry-After where it helps. The cause goes to the log and never
-// reaches the client; an error that is none of this package's is answered with 500. It respects Config.ErrorHandler and
-// Config.Redirects of the middleware that the request came through. Outside any it logs to slog.Default, without a limit of the
-// rate; there prefer [Middleware.WriteError].
+// WriteError answers a request with an error that a handler's query returned, or any other error of this
+// package, in the form that the middleware itself uses: its status, a problem+json body, Retry-After where it
+// helps. The cause goes to the log and never reaches the client; an error that is none of this package's is
+// answered with 500. It respects Config.ErrorHandler and Config.Redirects of the middleware that the request
+// came through. Outside any it logs to slog.Default, without a limit of the rate; there prefer
+// [Middleware.WriteError].
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if c, ok := scopeOf(r.Context()); ok {
 		c.m.WriteError(w, r, err)
@@ -83,8 +84,8 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	writeProblem(w, refusalOf(e))
 }
 
-// WriteError is the function [WriteError] for any request of the program, also one that didn't come through the middleware, such as
-// one of Config.Skip: it uses this middleware's Config.
+// WriteError is the function [WriteError] for any request of the program, also one that didn't come through
+// the middleware, such as one of Config.Skip: it uses this middleware's Config.
 func (m *Middleware) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	err = classifyQuery(r.Context(), err)
 	if c, ok := scopeOf(r.Context()); ok {
@@ -97,7 +98,8 @@ func (m *Middleware) WriteError(w http.ResponseWriter, r *http.Request, err erro
 // answeringKey marks the context of a request that Config.ErrorHandler is answering.
 type answeringKey struct{}
 
-// refuse answers a request that isn't let in, or whose handler failed. inner is the guarded handler, where the request didn't reach it.
+// refuse answers a request that isn't let in, or whose handler failed. inner is the guarded handler, where
+// the request didn't reach it.
 func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, e *Error, inner http.Handler) {
 	if !e.handed {
 		m.reporter.report(r, e, inner)
@@ -116,7 +118,8 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, e *Error, in
 	}
 }
 
-// hand has ErrorHandler answer, unless it is already writing to w: then it delegates by a request and an error of its own.
+// hand has ErrorHandler answer, unless it is already writing to w: then it delegates by a request and an
+// error of its own.
 func (m *Middleware) hand(w http.ResponseWriter, r *http.Request, e *Error) {
 	if reflect.ValueOf(w).Comparable() {
 		if _, busy := m.answering.LoadOrStore(w, nil); busy {

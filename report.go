@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// reporter writes the log's lines about refused and failed requests. Each reason and caller has a limited number of lines, so that
-// nobody can fill the log.
+// reporter writes the log's lines about refused and failed requests. Each reason and caller has a limited
+// number of lines, so that nobody can fill the log.
 type reporter struct {
 	logger *slog.Logger
 
@@ -93,7 +93,8 @@ func (p *reporter) allow(key reportKey, now time.Time) (leftOut int, ok bool) {
 	return leftOut, ok
 }
 
-// sweep makes room in the table, at most once in reportEvery, and reports whether there is some. The caller holds p.mu.
+// sweep makes room in the table, at most once in reportEvery, and reports whether there is some. The caller
+// holds p.mu.
 func (p *reporter) sweep(now time.Time) bool {
 	if now.Sub(p.swept) < reportEvery {
 		return false
@@ -153,8 +154,9 @@ func (e *Error) message() string {
 	return "request failed"
 }
 
-// line is what the log says: what happened, to which request, of whom. The path isn't logged, since it may hold what is nobody's
-// business; the route's pattern is, where a router has matched or inner is one that tells.
+// line is what the log says: what happened, to which request, of whom. The path isn't logged, since it may
+// hold what is nobody's business; the route's pattern is, where a router has matched or inner is one that
+// tells.
 func (e *Error) line(r *http.Request, inner http.Handler) []slog.Attr {
 	route := r.Pattern
 	if mux, ok := inner.(interface {
@@ -168,7 +170,8 @@ func (e *Error) line(r *http.Request, inner http.Handler) []slog.Attr {
 	return line
 }
 
-// attrs is what the log says of the error, with what is given between the cause and the tenant. What isn't known is left out.
+// attrs is what the log says of the error, with what is given between the cause and the tenant. What isn't
+// known is left out.
 func (e *Error) attrs(request ...slog.Attr) []slog.Attr {
 	all := append([]slog.Attr{slog.String("reason", string(e.Reason)), slog.String("cause", printable(e.cause(), maxCause))}, request...)
 	a := &e.about

@@ -54,7 +54,8 @@ func (k accessKey) alike(other accessKey) bool {
 	return k.userByID == other.userByID && k.tenantByID == other.tenantByID && (k.tenant == "") == (other.tenant == "")
 }
 
-// own copies the strings, which may be parts of a request's header block, into one block of memory, since each is read after the other.
+// own copies the strings, which may be parts of a request's header block, into one block of memory, since
+// each is read after the other.
 func (k accessKey) own() accessKey {
 	both, n := k.user+k.tenant, len(k.user)
 	k.user, k.tenant = both[:n], both[n:]
@@ -64,14 +65,16 @@ func (k accessKey) own() accessKey {
 // entry is what the cache holds of a key.
 type entry = coherent.Entry[accessKey, facts]
 
-// facts are what the host database says about a key. They are immutable but for the shortcut. What every request reads comes first.
+// facts are what the host database says about a key. They are immutable but for the shortcut. What every
+// request reads comes first.
 type facts struct {
 	// db leads to the tenant's database in the middleware's pool, once it was asked for.
 	db      atomic.Pointer[shortcut]
 	settled bool
 	grant   grant // where settled
 	hostdb.Access
-	// sole is the id of the user's one tenant; "" where they have none or several, and for a key with a tenant.
+	// sole is the id of the user's one tenant; "" where they have none or several, and for a key with a
+	// tenant.
 	sole string
 }
 
@@ -124,9 +127,9 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	return r
 }
 
-// find returns the facts about a user in a tenant, or, for a key without one, about the user alone: those that the identity
-// leads to, where they are still good, else what the cache has or loads. An error means that they can't be had now. at is when
-// the clock was read, just now; zero: it wasn't.
+// find returns the facts about a user in a tenant, or, for a key without one, about the user alone: those
+// that the identity leads to, where they are still good, else what the cache has or loads. An error means
+// that they can't be had now. at is when the clock was read, just now; zero: it wasn't.
 func (r *resolver) find(ctx context.Context, id *Identity, key accessKey, at time.Time) (*entry, error) {
 	if at.IsZero() {
 		at = time.Now()

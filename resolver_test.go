@@ -13,8 +13,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestOneCallersMadeUpTenantsDelayNobodysFirstLookup has one token ask for made-up tenants, thousands at once, with the host database
-// 5 ms away, while members come for the first time.
+// TestOneCallersMadeUpTenantsDelayNobodysFirstLookup has one token ask for made-up tenants, thousands at
+// once, with the host database 5 ms away, while members come for the first time.
 func TestOneCallersMadeUpTenantsDelayNobodysFirstLookup(t *testing.T) {
 	const flood = 3000
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
@@ -114,7 +114,8 @@ func TestOthersSignUpsTenantsAndMigrationsReloadNobody(t *testing.T) {
 	})
 }
 
-// TestASoleMembershipFollowsTheStatusOfEachTenantOfTheUser, and their memberships, without a change of the user.
+// TestASoleMembershipFollowsTheStatusOfEachTenantOfTheUser, and their memberships, without a change of the
+// user.
 func TestASoleMembershipFollowsTheStatusOfEachTenantOfTheUser(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann, joe := w.user("ann"), w.user("joe")
@@ -147,7 +148,8 @@ func TestASoleMembershipFollowsTheStatusOfEachTenantOfTheUser(t *testing.T) {
 	})
 }
 
-// TestSlowQueriesOfTheProductDontHoldUpRequests takes every connection that the product's own queries on the host database may have.
+// TestSlowQueriesOfTheProductDontHoldUpRequests takes every connection that the product's own queries on the
+// host database may have.
 func TestSlowQueriesOfTheProductDontHoldUpRequests(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.tenant("acme", w.user("ann"))

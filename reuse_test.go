@@ -8,8 +8,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// TestAReusedIdentityLeadsToItsOwnFactsOnly: one cached token is used in two tenants, by two products with a host database each, and by
-// an authenticator that makes another caller of a copy of its identity.
+// TestAReusedIdentityLeadsToItsOwnFactsOnly: one cached token is used in two tenants, by two products with a
+// host database each, and by an authenticator that makes another caller of a copy of its identity.
 func TestAReusedIdentityLeadsToItsOwnFactsOnly(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann, bob := w.user("ann"), w.user("bob")

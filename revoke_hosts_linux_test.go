@@ -14,9 +14,10 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestTheRevocationBoundHoldsWhileTheHostDatabaseFailsOver: a host database has two hosts. The primary hangs, dies or is
-// cut off, the standby is promoted, and members are removed there. The process that has let them in lets nobody in
-// after the bound has passed, nor when the old primary is back and takes writes, as nobody has fenced it.
+// TestTheRevocationBoundHoldsWhileTheHostDatabaseFailsOver: a host database has two hosts. The primary hangs,
+// dies or is cut off, the standby is promoted, and members are removed there. The process that has let them
+// in lets nobody in after the bound has passed, nor when the old primary is back and takes writes, as nobody
+// has fenced it.
 func TestTheRevocationBoundHoldsWhileTheHostDatabaseFailsOver(t *testing.T) {
 	const bound, members = 3 * time.Second, 6
 	for name, fault := range map[string]func(*testing.T, *pgtest.Server, *proxy) (back func()){

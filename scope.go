@@ -10,24 +10,25 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Scope is what the middleware found out about a request: who asks, in which tenant, by which right. It is the handler's own: what a
-// handler writes into it, or into what it points to, changes no decision and is seen by no other request. FromContext returns the
-// same Scope throughout a request, which is made when first asked for: that takes one allocation of 1 KB, one for the features, and those of the claims.
+// Scope is what the middleware found out about a request: who asks, in which tenant, by which right. It is
+// the handler's own: what a handler writes into it, or into what it points to, changes no decision and is
+// seen by no other request. FromContext returns the same Scope throughout a request, which is made when first
+// asked for: that takes one allocation of 1 KB, one for the features, and those of the claims.
 type Scope struct {
 	// Identity is the verified caller; nil in a scope from Enter and for an anonymous visitor.
 	Identity *Identity
-	// User is the caller's row in the host database; nil in a scope from Enter, for an anonymous visitor, and behind
-	// Authenticated for a caller who has none yet. Its PasswordHash is never loaded.
+	// User is the caller's row in the host database; nil in a scope from Enter, for an anonymous visitor, and
+	// behind Authenticated for a caller who has none yet. Its PasswordHash is never loaded.
 	User *hostdb.GlobalUser
 	// Tenant is the tenant; nil behind Authenticated and for an anonymous visitor.
 	Tenant *hostdb.TenantCatalog
 	// Membership is the caller's membership in Tenant.
 	Membership *hostdb.Membership
-	// Subscription is the one in force, else (HandlerWith with AllowInactive, free plans) the best one that the tenant had; nil
-	// where it never had one.
+	// Subscription is the one in force, else (HandlerWith with AllowInactive, free plans) the best one that
+	// the tenant had; nil where it never had one.
 	Subscription *hostdb.Subscription
-	// Plan is the plan in force: the active subscription's, else the tenant's where that is free. Nil where there is none or
-	// it isn't in the price list.
+	// Plan is the plan in force: the active subscription's, else the tenant's where that is free. Nil where
+	// there is none or it isn't in the price list.
 	Plan *hostdb.PricingPlan
 	// Role is the membership's role; "" without a membership.
 	Role string
@@ -38,8 +39,8 @@ type Scope struct {
 	subscription *hostdb.Subscription // Subscription as the host database has it
 }
 
-// scopeContext is a context with a Scope. It has what a request was let in by, which no handler can reach. The Scope is made from it
-// for the first who asks: a handler that only wants its tenant's database does not.
+// scopeContext is a context with a Scope. It has what a request was let in by, which no handler can reach.
+// The Scope is made from it for the first who asks: a handler that only wants its tenant's database does not.
 type scopeContext struct {
 	context.Context
 	m        *Middleware
@@ -107,8 +108,8 @@ func (s *Scope) HasFeature(key string) bool {
 	return slices.Contains(s.Features, key)
 }
 
-// SubscriptionStatus returns what a page tells about the tenant's subscription now: days left, grace, cancellation. The zero
-// status where there is none.
+// SubscriptionStatus returns what a page tells about the tenant's subscription now: days left, grace,
+// cancellation. The zero status where there is none.
 func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
 	if s.ctx == nil {
 		return hostdb.SubscriptionStatus{}
@@ -116,9 +117,10 @@ func (s *Scope) SubscriptionStatus() hostdb.SubscriptionStatus {
 	return s.subscription.StatusAt(s.ctx.m.now(), s.ctx.m.policy.Grace)
 }
 
-// Detach returns a context for work that outlives the handler: it isn't cancelled with the request, and it keeps the tenant's
-// database until the returned function is called, which must happen once the work is done. Its Scope is the work's own. Call Detach
-// before the handler returns: after that the context is cancelled from the start, and its error says why.
+// Detach returns a context for work that outlives the handler: it isn't cancelled with the request, and it
+// keeps the tenant's database until the returned function is called, which must happen once the work is done.
+// Its Scope is the work's own. Call Detach before the handler returns: after that the context is cancelled
+// from the start, and its error says why.
 func (s *Scope) Detach() (context.Context, func()) {
 	c := s.ctx
 	if c == nil {
@@ -169,8 +171,8 @@ func (c *scopeContext) release() {
 	}
 }
 
-// borrows returns the list of the scope's connections, which it makes when first asked: either it sees the scope's end, or the end sees
-// the list.
+// borrows returns the list of the scope's connections, which it makes when first asked: either it sees the
+// scope's end, or the end sees the list.
 func (c *scopeContext) borrows() *loans {
 	if c.loans.Load() == nil {
 		c.loans.CompareAndSwap(nil, &loans{lease: &c.lease})
@@ -178,43 +180,49 @@ func (c *scopeContext) borrows() *loans {
 	return c.loans.Load()
 }
 
-// DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from the pool's budget.
-// DB panics where no middleware ran, which is a mistake in the program.
+// DB returns the tenant's database: on SQLite the writer, on PostgreSQL a handle whose connections come from
+// the pool's budget. DB panics where no middleware ran, which is a mistake in the program.
 //
-// Give the handle's methods the request's context. What the handler leaves open is rolled back and closed at the request's end then.
-// What is begun without it (Begin instead of BeginTx) is nobody's request's, and stays open until the requests have ended that the
-// tenant had at that moment, long-lived ones too, and perhaps those that began while one of them ran.
+// Give the handle's methods the request's context. What the handler leaves open is rolled back and closed at
+// the request's end then. What is begun without it (Begin instead of BeginTx) is nobody's request's, and
+// stays open until the requests have ended that the tenant had at that moment, long-lived ones too, and
+// perhaps those that began while one of them ran.
 //
-// Call DB in each request instead of keeping its result. With the context of another tenant's scope, or of a scope without a tenant, a
-// handle and all that comes of it (statements, connections, transactions, what [Cached] keeps) fail with [ErrWrongTenant]. Within a scope
-// from [Middleware.Enter], use the handle and the context of that scope together. A call without a context can't be told apart, since
-// nothing says for whose request it is; PoolConfig.RequireScope refuses these.
+// Call DB in each request instead of keeping its result. With the context of another tenant's scope, or of a
+// scope without a tenant, a handle and all that comes of it (statements, connections, transactions, what
+// [Cached] keeps) fail with [ErrWrongTenant]. Within a scope from [Middleware.Enter], use the handle and the
+// context of that scope together. A call without a context can't be told apart, since nothing says for whose
+// request it is; PoolConfig.RequireScope refuses these.
 //
-// The handle is the scope's own. A library may close it or limit its connections: no other scope feels it, and the next call of DB
-// returns an open one. Idle connections are the pool's, so SetMaxIdleConns, SetConnMaxLifetime and SetConnMaxIdleTime have no effect. Behind
-// a limit (SetMaxOpenConns) database/sql lets callers wait as long as their contexts live, whatever AcquireTimeout says. After the scope's
-// end the handle may be closed, or be that of another request of the tenant.
+// The handle is the scope's own. A library may close it or limit its connections: no other scope feels it,
+// and the next call of DB returns an open one. Idle connections are the pool's, so SetMaxIdleConns,
+// SetConnMaxLifetime and SetConnMaxIdleTime have no effect. Behind a limit (SetMaxOpenConns) database/sql
+// lets callers wait as long as their contexts live, whatever AcquireTimeout says. After the scope's end the
+// handle may be closed, or be that of another request of the tenant.
 //
-// On PostgreSQL, the value that sql.Conn.Raw passes has a method Conn() *pgx.Conn, which is for use until Raw returns. It is no
-// *stdlib.Conn: pgx gives no way to make one that goes back to a pool of another's, so stdlib.AcquireConn panics; see [PGX.Acquire].
+// On PostgreSQL, the value that sql.Conn.Raw passes has a method Conn() *pgx.Conn, which is for use until Raw
+// returns. It is no *stdlib.Conn: pgx gives no way to make one that goes back to a pool of another's, so
+// stdlib.AcquireConn panics; see [PGX.Acquire].
 //
-// On SQLite there is one connection that writes. A query on it inside for rows.Next(), or beside a transaction of one's own, waits for
-// itself and fails with ErrBusy: finish or close the rows first, use the transaction, or read with [ReadDB]. Statements are confined to
-// the tenant's file: ATTACH and VACUUM are refused ([Lease.Vacuum] compacts), as are extensions, and PRAGMAs that last beyond the
-// connection, such as journal_mode = DELETE. Other PRAGMAs and temporary tables work, and last as long as the connection is held
+// On SQLite there is one connection that writes. A query on it inside for rows.Next(), or beside a
+// transaction of one's own, waits for itself and fails with ErrBusy: finish or close the rows first, use the
+// transaction, or read with [ReadDB]. Statements are confined to the tenant's file: ATTACH and VACUUM are
+// refused ([Lease.Vacuum] compacts), as are extensions, and PRAGMAs that last beyond the connection, such as
+// journal_mode = DELETE. Other PRAGMAs and temporary tables work, and last as long as the connection is held
 // (sql.Conn, sql.Tx); the next borrower finds neither.
 func DB(ctx context.Context) *sql.DB {
 	return leaseOf(ctx, "DB").own(forRequests).writer()
 }
 
-// ReadDB returns the tenant's database for reading: on SQLite the readers, which refuse writes and don't wait for the writer;
-// on PostgreSQL the same as DB. It panics where no middleware ran.
+// ReadDB returns the tenant's database for reading: on SQLite the readers, which refuse writes and don't wait
+// for the writer; on PostgreSQL the same as DB. It panics where no middleware ran.
 func ReadDB(ctx context.Context) *sql.DB {
 	return leaseOf(ctx, "ReadDB").own(forRequests).reader()
 }
 
-// PG returns the tenant's PostgreSQL database in pgx's own shape, as sqlc's generated code wants it. It panics where no middleware
-// ran, and for a tenant on SQLite. Call it in each request: as with DB, the context of another tenant's scope is refused.
+// PG returns the tenant's PostgreSQL database in pgx's own shape, as sqlc's generated code wants it. It
+// panics where no middleware ran, and for a tenant on SQLite. Call it in each request: as with DB, the
+// context of another tenant's scope is refused.
 func PG(ctx context.Context) *PGX {
 	pg := leaseOf(ctx, "PG").tenant.engine.native(forRequests)
 	if pg == nil {

@@ -132,7 +132,8 @@ func TestCheckBehindAuthenticatedFollowsTheUserAndTheToken(t *testing.T) {
 	})
 }
 
-// TestCheckJudgesTheTokenAsARequestIsJudged: with the leeway of its authenticator, and only while the key that signed it is trusted.
+// TestCheckJudgesTheTokenAsARequestIsJudged: with the leeway of its authenticator, and only while the key
+// that signed it is trusted.
 func TestCheckJudgesTheTokenAsARequestIsJudged(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	w.tenant("acme", w.user("ann"))
@@ -219,7 +220,8 @@ func TestDetachAfterTheHandlerAlwaysFails(t *testing.T) {
 	})
 }
 
-// TestDetachBesideTheHandlersEnd: it keeps the database or fails, whichever comes first, and forgets no lease.
+// TestDetachBesideTheHandlersEnd: it keeps the database or fails, whichever comes first, and forgets no
+// lease.
 func TestDetachBesideTheHandlersEnd(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))

@@ -44,7 +44,8 @@ func printing[T any](v T) shown {
 	}
 }
 
-// verbs are those for which fmt asks a value's methods. For %p of what is no pointer, and for %w, it asks none; go vet refuses both.
+// verbs are those for which fmt asks a value's methods. For %p of what is no pointer, and for %w, it asks
+// none; go vet refuses both.
 var verbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%t", "%c", "%U", "%e", "%T", "%10.3v", "%-.3s", "%y"}
 
 // text is all that the values print with the verbs.
@@ -117,8 +118,9 @@ func secretive(t *testing.T, engine string) (w *world, r *http.Request, secrets 
 	return w, r, secrets
 }
 
-// values has a value of each exported type that may lead to a secret. Those that are pointers, or hold nothing but pointers, hide it
-// wherever they are; the others are rows and configurations, which hold it themselves, where fmt can call their methods.
+// values has a value of each exported type that may lead to a secret. Those that are pointers, or hold
+// nothing but pointers, hide it wherever they are; the others are rows and configurations, which hold it
+// themselves, where fmt can call their methods.
 func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer) (everywhere, callable map[string]shown) {
 	ctx := r.Context()
 	scope, _ := tenantdb.FromContext(ctx)

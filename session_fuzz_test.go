@@ -11,7 +11,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// FuzzSQLiteSession has one borrower run statements, together and each prepared; the next one's session must be that of a new connection.
+// FuzzSQLiteSession has one borrower run statements, together and each prepared; the next one's session must
+// be that of a new connection.
 func FuzzSQLiteSession(f *testing.F) {
 	for _, statements := range []string{"PRAGMA foreign_keys=0", "SELECT 1;BEGIN;INSERT INTO me VALUES('x')", "CREATE TEMP TABLE me(n);PRAGMA cache_size(7)",
 		"pragma/**/[foreign_keys]=''", "ATTACH'a'||'b'AS c", "SAVEPOINT a;RELEASE a;SAVEPOINT b", "CREATE TABLE temp.x AS SELECT 1;VACUUM",

@@ -9,9 +9,10 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// sharedRows lets cached facts have in common what they say alike: thousands of members of a tenant hold one copy of its row, its
-// subscriptions and its plans. That takes less memory, and what requests read of a busy tenant is in the processor's caches. It must be
-// memory of its own: the runtime keeps what its cleanups lead to, which may not be what holds the rows.
+// sharedRows lets cached facts have in common what they say alike: thousands of members of a tenant hold one
+// copy of its row, its subscriptions and its plans. That takes less memory, and what requests read of a busy
+// tenant is in the processor's caches. It must be memory of its own: the runtime keeps what its cleanups lead
+// to, which may not be what holds the rows.
 type sharedRows struct {
 	tenants shared[tenantFacts]
 	plans   shared[hostdb.PricingPlan]

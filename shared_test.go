@@ -27,7 +27,8 @@ func scopes(t *testing.T, mw *tenantdb.Middleware) func(subject, tenant string) 
 	}
 }
 
-// TestFactsHaveInCommonWhatTheySayAlike: members of a tenant share its rows, tenants of a plan the plan's, and a change is everybody's.
+// TestFactsHaveInCommonWhatTheySayAlike: members of a tenant share its rows, tenants of a plan the plan's,
+// and a change is everybody's.
 func TestFactsHaveInCommonWhatTheySayAlike(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		gold := &hostdb.PricingPlan{ID: "gold", Name: "Gold", Features: []string{"sso", "export"}}
@@ -74,7 +75,8 @@ func rowsOf(s *tenantdb.Scope) [3]any {
 	return [3]any{access.Tenant, subscription, plan}
 }
 
-// TestAClosedMiddlewareIsCollected: nothing that outlives it leads to it, before and after it cached what is shared.
+// TestAClosedMiddlewareIsCollected: nothing that outlives it leads to it, before and after it cached what is
+// shared.
 func TestAClosedMiddlewareIsCollected(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	w.tenant("acme", w.user("ann"))
@@ -113,7 +115,8 @@ func TestRowsThatNobodyHoldsAreForgotten(t *testing.T) {
 	})
 }
 
-// TestMembersOfATenantAreRememberedCheaply counts all that is kept of a member whom the tenant's rows are shared with.
+// TestMembersOfATenantAreRememberedCheaply counts all that is kept of a member whom the tenant's rows are
+// shared with.
 func TestMembersOfATenantAreRememberedCheaply(t *testing.T) {
 	const members, most = 500, 1200
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})

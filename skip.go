@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// skipper matches the public routes. It matches a request only where every router reads its path alike; whatever is
-// odd authenticates.
+// skipper matches the public routes. It matches a request only where every router reads its path alike;
+// whatever is odd authenticates.
 type skipper struct {
 	mux *http.ServeMux // nil: nothing is public
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Source is where a request names its tenant. A source only selects: whether the caller may enter is decided by the
-// membership. Make one with FromHeader, FromSubdomain, FromPathValue, FromPathPrefix, FromClaim, FromSoleMembership,
-// FromFunc, or several with Sources.
+// Source is where a request names its tenant. A source only selects: whether the caller may enter is decided
+// by the membership. Make one with FromHeader, FromSubdomain, FromPathValue, FromPathPrefix, FromClaim,
+// FromSoleMembership, FromFunc, or several with Sources.
 type Source struct {
 	finders []finder
 	sole    bool // FromSoleMembership is among them
@@ -32,8 +32,8 @@ type finder struct {
 	vary string
 }
 
-// FromHeader takes the tenant from a request header. Several such headers must agree. A header that differs from name only in
-// underscores, which some proxies fold into hyphens, is refused (ErrInvalidTenant).
+// FromHeader takes the tenant from a request header. Several such headers must agree. A header that differs
+// from name only in underscores, which some proxies fold into hyphens, is refused (ErrInvalidTenant).
 func FromHeader(name string) Source {
 	key := textproto.CanonicalMIMEHeaderKey(name)
 	twins, err := underscoreTwins(key)
@@ -90,8 +90,9 @@ func underscoreTwins(key string) ([]string, error) {
 }
 
 // FromSubdomain takes the tenant from the one label in front of baseDomain in the request's Host ("acme" in
-// acme.example.com). A port, a trailing dot and upper case don't matter. Hosts outside baseDomain, and baseDomain itself, name
-// no tenant; two labels are refused (ErrInvalidTenant). X-Forwarded-Host is never read: have the proxy pass Host on.
+// acme.example.com). A port, a trailing dot and upper case don't matter. Hosts outside baseDomain, and
+// baseDomain itself, name no tenant; two labels are refused (ErrInvalidTenant). X-Forwarded-Host is never
+// read: have the proxy pass Host on.
 func FromSubdomain(baseDomain string) Source {
 	base := strings.ToLower(strings.Trim(baseDomain, "."))
 	var err error
@@ -122,9 +123,10 @@ func FromSubdomain(baseDomain string) Source {
 	return Source{finders: []finder{{find, "Host"}}, err: err}
 }
 
-// FromPathValue takes the tenant from a wildcard of the route's pattern, as in "/t/{tenant}/notes". The router must have matched
-// before the middleware runs: wrap the handler, not the mux; in chi use With, or Use inside the Route whose pattern has the wildcard;
-// in gin use contrib/gin. Before that the path names no tenant, and another source beside this one decides alone.
+// FromPathValue takes the tenant from a wildcard of the route's pattern, as in "/t/{tenant}/notes". The
+// router must have matched before the middleware runs: wrap the handler, not the mux; in chi use With, or Use
+// inside the Route whose pattern has the wildcard; in gin use contrib/gin. Before that the path names no
+// tenant, and another source beside this one decides alone.
 func FromPathValue(name string) Source {
 	var err error
 	if name == "" {
@@ -135,9 +137,9 @@ func FromPathValue(name string) Source {
 	}}}}
 }
 
-// FromPathPrefix takes the tenant from the path's first segment ("acme" in /acme/notes). The segment stays in the path that the
-// router sees. A path that isn't clean (empty, "." or ".."
-// segments) is refused, since the router may read it otherwise.
+// FromPathPrefix takes the tenant from the path's first segment ("acme" in /acme/notes). The segment stays in
+// the path that the router sees. A path that isn't clean (empty, "." or ".." segments) is refused, since the
+// router may read it otherwise.
 func FromPathPrefix() Source {
 	return Source{finders: []finder{{find: func(r *http.Request, _ *Identity) (string, error) {
 		path, escaped := r.URL.Path, r.URL.EscapedPath()
@@ -155,7 +157,8 @@ func FromPathPrefix() Source {
 	}}}}
 }
 
-// FromClaim takes the tenant from a claim of the caller's credential. A claim that isn't a string is refused (ErrInvalidTenant).
+// FromClaim takes the tenant from a claim of the caller's credential. A claim that isn't a string is refused
+// (ErrInvalidTenant).
 func FromClaim(name string) Source {
 	var err error
 	if name == "" {
@@ -174,9 +177,10 @@ func FromClaim(name string) Source {
 	}}}}
 }
 
-// FromFunc takes the tenant's slug or id from find, which returns "" where the request names none. The header on which its
-// answer depends, if any, goes into the Vary of every answer. An error that is none of this package's refuses the request as
-// ErrInvalidTenant. Each call gets an Identity of its own, whose claims are copied for it.
+// FromFunc takes the tenant's slug or id from find, which returns "" where the request names none. The header
+// on which its answer depends, if any, goes into the Vary of every answer. An error that is none of this
+// package's refuses the request as ErrInvalidTenant. Each call gets an Identity of its own, whose claims are
+// copied for it.
 func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) Source {
 	var err error
 	if find == nil {
@@ -186,16 +190,16 @@ func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) 
 	return Source{finders: []finder{{own, textproto.CanonicalMIMEHeaderKey(vary)}}, custom: true, err: err}
 }
 
-// FromSoleMembership takes the one tenant of which the caller is an active member, and is asked only where every other source
-// finds none. A caller with no membership, or with several, names no tenant (ErrNoTenant). Beside FromPathValue it counts only
-// once the router has matched to the path's end (Request.Pattern is set, and is no pattern of a whole subtree): before that, a tenant
-// in the path can't be told from none.
+// FromSoleMembership takes the one tenant of which the caller is an active member, and is asked only where
+// every other source finds none. A caller with no membership, or with several, names no tenant (ErrNoTenant).
+// Beside FromPathValue it counts only once the router has matched to the path's end (Request.Pattern is set,
+// and is no pattern of a whole subtree): before that, a tenant in the path can't be told from none.
 func FromSoleMembership() Source {
 	return Source{sole: true}
 }
 
-// Sources combines sources. All that find a tenant must agree: two values end in ErrTenantConflict, a slug beside an id in
-// ErrInvalidTenant, before anything is looked up.
+// Sources combines sources. All that find a tenant must agree: two values end in ErrTenantConflict, a slug
+// beside an id in ErrInvalidTenant, before anything is looked up.
 func Sources(sources ...Source) Source {
 	var all Source
 	for _, s := range sources {
@@ -240,9 +244,10 @@ func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error)
 	return found, nil
 }
 
-// routed reports whether a router has matched a request's whole path. Behind a pattern that stands for a subtree, such as "/api/",
-// chi's "/api/*" or gin's "/api/*path", another router may find a tenant in the rest. A wildcard that stands for several segments has
-// many notations, so the path's segments are counted too.
+// routed reports whether a router has matched a request's whole path. Behind a pattern that stands for a
+// subtree, such as "/api/", chi's "/api/*" or gin's "/api/*path", another router may find a tenant in the
+// rest. A wildcard that stands for several segments has many notations, so the path's segments are counted
+// too.
 func routed(r *http.Request) bool {
 	pattern := r.Pattern
 	switch {
@@ -263,7 +268,8 @@ func tenantKey(name string) (hostdb.TenantKey, error) {
 	return hostdb.TenantKey{}, ErrInvalidTenant
 }
 
-// varyOn returns the value of Vary: the request headers that tell who asks, and in which tenant where there is a source.
+// varyOn returns the value of Vary: the request headers that tell who asks, and in which tenant where there
+// is a source.
 func varyOn(auth Authenticator, source *Source) string {
 	names := []string{"Authorization", "Cookie"}
 	if more, ok := auth.(interface{ Vary() []string }); ok {
@@ -284,8 +290,8 @@ func varyOn(auth Authenticator, source *Source) string {
 	return strings.Join(distinct, ", ")
 }
 
-// cleanPath reports whether a path is what every router takes it for: rooted, without empty, "." or ".." segments, without a
-// backslash. A trailing slash is clean.
+// cleanPath reports whether a path is what every router takes it for: rooted, without empty, "." or ".."
+// segments, without a backslash. A trailing slash is clean.
 func cleanPath(path string) bool {
 	if path == "" || path[0] != '/' {
 		return false

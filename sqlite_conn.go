@@ -43,7 +43,8 @@ type fileConn struct {
 // handlesPerConn is how many file handles a connection needs: for the file, its log and the log's index.
 const handlesPerConn = 3
 
-// What connections are opened with. A reader can't write, whatever its statements; a session may change the schema's table.
+// What connections are opened with. A reader can't write, whatever its statements; a session may change the
+// schema's table.
 const (
 	everyOption   = "_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)&_time_format=sqlite&"
 	writingOption = everyOption + "mode=rw&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_txlock=immediate"
@@ -93,8 +94,8 @@ func (f *sqliteDB) dial(ctx context.Context, option string) (*fileConn, error) {
 	return conn, nil
 }
 
-// outOfHandles reports whether the process couldn't open as many files as a connection needs. It tries with the folder: to close the file
-// itself would end SQLite's locks on it (sqlite.org/howtocorrupt.html, 2.2).
+// outOfHandles reports whether the process couldn't open as many files as a connection needs. It tries with
+// the folder: to close the file itself would end SQLite's locks on it (sqlite.org/howtocorrupt.html, 2.2).
 func (f *sqliteDB) outOfHandles() bool {
 	for range handlesPerConn {
 		folder, err := os.Open(filepath.Dir(f.fullPath))
@@ -145,7 +146,8 @@ func (c *fileConn) sound() bool {
 	return true
 }
 
-// inTransaction reports whether a borrower left a transaction open, as by a BEGIN of its own: then a second one is refused.
+// inTransaction reports whether a borrower left a transaction open, as by a BEGIN of its own: then a second
+// one is refused.
 func (c *fileConn) inTransaction() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

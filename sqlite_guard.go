@@ -9,9 +9,9 @@ import (
 	"modernc.org/sqlite"
 )
 
-// sqliteGuard is the authorizer of a SQLite connection: the driver shows it every action of a statement that is compiled, whatever its
-// spelling. It refuses what would leave the tenant's file or last beyond the connection, and notes what would last on the connection.
-// The connection's user holds the loan's mutex.
+// sqliteGuard is the authorizer of a SQLite connection: the driver shows it every action of a statement that
+// is compiled, whatever its spelling. It refuses what would leave the tenant's file or last beyond the
+// connection, and notes what would last on the connection. The connection's user holds the loan's mutex.
 type sqliteGuard struct {
 	session bool   // the connection is a Lease.Session's, and closes with it
 	text    string // what is compiled
@@ -52,7 +52,8 @@ var plainPragmas = []string{"application_id", "collation_list", "compile_options
 // processPragmas are about the whole process, or name files.
 var processPragmas = []string{"data_store_directory", "hard_heap_limit", "lock_proxy_file", "soft_heap_limit", "temp_store_directory"}
 
-// authorize is the authorizer (sqlite.org/c3ref/set_authorizer.html). An argument that is an expression arrives empty.
+// authorize is the authorizer (sqlite.org/c3ref/set_authorizer.html). An argument that is an expression
+// arrives empty.
 func (g *sqliteGuard) authorize(action sqlite.AuthorizerActionCode, arg1, arg2, database, _ string) sqlite.AuthorizerReturnCode {
 	switch action {
 	case sqlite.AuthSelect, sqlite.AuthRead, sqlite.AuthFunction, sqlite.AuthRecursive:
@@ -88,7 +89,8 @@ func (g *sqliteGuard) attach() sqlite.AuthorizerReturnCode {
 	return sqlite.AuthorizerDeny
 }
 
-// pragma decides about a PRAGMA. Whether it has an argument is seen in the text, since that may be empty: PRAGMA foreign_keys = ”.
+// pragma decides about a PRAGMA. Whether it has an argument is seen in the text, since that may be empty:
+// PRAGMA foreign_keys = ”.
 func (g *sqliteGuard) pragma(name, argument string) sqlite.AuthorizerReturnCode {
 	asks := argument == "" && !strings.ContainsAny(g.text, "=(")
 	switch {
@@ -103,8 +105,8 @@ func (g *sqliteGuard) pragma(name, argument string) sqlite.AuthorizerReturnCode 
 	return sqlite.AuthorizerOK
 }
 
-// locksOut reports whether a PRAGMA that sets something keeps others of the tenant from reading beside a writer. SQLite takes "" for the
-// journal mode DELETE.
+// locksOut reports whether a PRAGMA that sets something keeps others of the tenant from reading beside a
+// writer. SQLite takes "" for the journal mode DELETE.
 func locksOut(name, argument string) bool {
 	switch name {
 	case "journal_mode":

@@ -176,7 +176,8 @@ func sqliteSession(t *testing.T, db *sql.DB) string {
 	return describeSQLite(t, conn)
 }
 
-// describeSQLite describes a connection's session: pragmas, temporary objects, attached files and whether a transaction is open.
+// describeSQLite describes a connection's session: pragmas, temporary objects, attached files and whether a
+// transaction is open.
 func describeSQLite(t testing.TB, conn *sql.Conn) string {
 	t.Helper()
 	var text strings.Builder

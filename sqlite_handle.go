@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 )
 
-// sqliteHandle lends the connections of one kind to one file, of which there is a fixed number. They are counted here and not by
-// database/sql, which would have a caller wait as long as its context lives.
+// sqliteHandle lends the connections of one kind to one file, of which there is a fixed number. They are
+// counted here and not by database/sql, which would have a caller wait as long as its context lives.
 type sqliteHandle struct {
 	file   *sqliteDB
 	option string        // of the driver's, for its connections
@@ -108,7 +108,8 @@ func (s *loans) count(h *sqliteHandle) (n int) {
 	return n
 }
 
-// take returns an idle connection, or a new one; for a session always a new one, which the idle ones make room for.
+// take returns an idle connection, or a new one; for a session always a new one, which the idle ones make
+// room for.
 func (h *sqliteHandle) take(ctx context.Context, patience time.Duration, session bool) (*fileConn, error) {
 	now, err := h.file.look()
 	if err != nil {

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// SQLite asks the guard about each table and column while a statement is compiled, which costs more than the rest of a point query. So a
-// connection keeps its last statements compiled. Where the schema or a setting has changed SQLite compiles them again, and asks again.
+// SQLite asks the guard about each table and column while a statement is compiled, which costs more than the
+// rest of a point query. So a connection keeps its last statements compiled. Where the schema or a setting
+// has changed SQLite compiles them again, and asks again.
 
 const (
 	maxKept     = 8    // statements of a connection
@@ -44,7 +45,8 @@ func (c *fileConn) compile(ctx context.Context, text string) (*keptStatement, er
 	return s, nil
 }
 
-// isSingle reports whether a text is short, and surely one statement: what follows a semicolon isn't compiled before it runs.
+// isSingle reports whether a text is short, and surely one statement: what follows a semicolon isn't compiled
+// before it runs.
 func isSingle(text string) bool {
 	end := strings.IndexByte(text, ';')
 	return len(text) <= maxKeptText && (end < 0 || end == len(text)-1)

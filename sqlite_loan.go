@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// sqliteLoan is the loan of a connection to database/sql, which closes it after each use: that gives it back. The driver's connections
-// must not be closed while something runs on them, so all that is done with one passes by here; one that is seized while something
-// runs is closed as soon as that returns.
+// sqliteLoan is the loan of a connection to database/sql, which closes it after each use: that gives it back.
+// The driver's connections must not be closed while something runs on them, so all that is done with one
+// passes by here; one that is seized while something runs is closed as soon as that returns.
 type sqliteLoan struct {
 	loan
 	conn   *fileConn
@@ -64,7 +64,8 @@ func (c *sqliteLoan) ready(text string) error {
 	return c.conn.inPlace()
 }
 
-// done is called after a statement, or after a transaction: a write is reported only where the file that took it has its name.
+// done is called after a statement, or after a transaction: a write is reported only where the file that took
+// it has its name.
 func (c *sqliteLoan) done(err error) error {
 	switch {
 	case err != nil:
@@ -75,8 +76,8 @@ func (c *sqliteLoan) done(err error) error {
 	return nil
 }
 
-// errQueryTimeout stands for what the driver says of a statement that it has interrupted, which tells of no server in
-// trouble.
+// errQueryTimeout stands for what the driver says of a statement that it has interrupted, which tells of no
+// server in trouble.
 var errQueryTimeout = errors.New("the statement was cancelled: it took longer than PoolConfig.QueryTimeout")
 
 // timedOut returns the error of a statement, errQueryTimeout where its limit has ended it.
@@ -132,8 +133,8 @@ func (c *sqliteLoan) Close() error {
 	return nil
 }
 
-// Unwrap returns the driver's own connection, which its helpers look for, while they have sql.Conn.Raw keep it. It can't be seized until
-// something else is done with it.
+// Unwrap returns the driver's own connection, which its helpers look for, while they have sql.Conn.Raw keep
+// it. It can't be seized until something else is done with it.
 func (c *sqliteLoan) Unwrap() driver.Conn {
 	if c.enter() != nil {
 		return nil
@@ -153,7 +154,8 @@ func (c *sqliteLoan) IsValid() bool {
 	return c.conn.IsValid()
 }
 
-// ResetSession implements driver.SessionResetter: a handle that kept the connection gets another one where it was seized.
+// ResetSession implements driver.SessionResetter: a handle that kept the connection gets another one where it
+// was seized.
 func (c *sqliteLoan) ResetSession(ctx context.Context) error {
 	if c.enter() != nil {
 		return driver.ErrBadConn
@@ -395,7 +397,8 @@ type sqliteRows struct {
 	sqliteResult
 }
 
-// rows wraps the rows of a query: of a borrower's statement, or of one that is put back with them. The caller has entered.
+// rows wraps the rows of a query: of a borrower's statement, or of one that is put back with them. The caller
+// has entered.
 func (c *sqliteLoan) rows(ctx, limited context.Context, of *sqliteStmt, kept *keptStatement, rows driver.Rows, err error) (driver.Rows, error) {
 	if err != nil {
 		err = timedOut(ctx, limited, c.conn.failed(err))

@@ -11,15 +11,16 @@ import (
 	"time"
 )
 
-// SQLite keeps what was committed in FILE-wal until it is merged into the file. Somebody may remove or replace the file under its
-// connections: they go on with the one that they have opened, while new ones find the other by its name, beside the log of the old one.
-// So a connection knows which file it has, and that is compared with the one that has the name before each statement, and again before a
-// write is reported.
+// SQLite keeps what was committed in FILE-wal until it is merged into the file. Somebody may remove or
+// replace the file under its connections: they go on with the one that they have opened, while new ones find
+// the other by its name, beside the log of the old one. So a connection knows which file it has, and that is
+// compared with the one that has the name before each statement, and again before a write is reported.
 
 // logNames follow the file's path in the names of its log and of the log's index.
 var logNames = [...]string{"-wal", "-shm"}
 
-// openFile is a file that connections have open. While one has, no other file gets its number, nor those of its log.
+// openFile is a file that connections have open. While one has, no other file gets its number, nor those of
+// its log.
 type openFile struct {
 	id    fileID
 	aside atomic.Bool           // its logs were set aside: it is left to those who have it open, even if it gets its name back
@@ -101,8 +102,8 @@ func idOf(name string) fileID {
 	return now.fileID
 }
 
-// matchModes gives the file's logs its permissions, as SQLite does when it makes them: those that were made while the file was read-only
-// are so too. The caller holds f.opening.
+// matchModes gives the file's logs its permissions, as SQLite does when it makes them: those that were made
+// while the file was read-only are so too. The caller holds f.opening.
 func (f *sqliteDB) matchModes(file fileStat) {
 	for _, name := range logNames {
 		name = f.fullPath + name
@@ -112,9 +113,9 @@ func (f *sqliteDB) matchModes(file fileStat) {
 	}
 }
 
-// setAside renames the log of a file that lost its name, so that SQLite doesn't apply it to the file that has the name now. The log holds
-// what was committed last to the old file, so it is never deleted. Another process may do the same, and begin a new log: the folder is
-// locked meanwhile. The caller holds f.opening.
+// setAside renames the log of a file that lost its name, so that SQLite doesn't apply it to the file that has
+// the name now. The log holds what was committed last to the old file, so it is never deleted. Another
+// process may do the same, and begin a new log: the folder is locked meanwhile. The caller holds f.opening.
 func (f *sqliteDB) setAside() error {
 	if !slices.ContainsFunc(f.conns, func(c *fileConn) bool { return f.leftovers(c.file) != nil }) {
 		return nil
@@ -136,8 +137,9 @@ func (f *sqliteDB) setAside() error {
 	return nil
 }
 
-// Close closes the connection. The last one to a file that lost its name first merges the log into that file, wherever it is, and leaves
-// the log aside. (SQLite itself neither merges nor deletes the log of such a file when it closes.)
+// Close closes the connection. The last one to a file that lost its name first merges the log into that file,
+// wherever it is, and leaves the log aside. (SQLite itself neither merges nor deletes the log of such a file
+// when it closes.)
 func (c *fileConn) Close() error {
 	f := c.of
 	f.opening.Lock()

@@ -250,8 +250,8 @@ func TestTwoProcessesSetALogAsideOnce(t *testing.T) {
 	}
 }
 
-// A model of a tenant's file that is removed, replaced, moved away and back while the pool uses it: what was acknowledged is in the file
-// that had the name then, and nothing else is.
+// A model of a tenant's file that is removed, replaced, moved away and back while the pool uses it: what was
+// acknowledged is in the file that had the name then, and nothing else is.
 func TestReplacedSQLiteFilesAgainstAModel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})

@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// lockFolder keeps other processes from setting aside logs in a file's folder until unlock is called. It doesn't wait.
+// lockFolder keeps other processes from setting aside logs in a file's folder until unlock is called. It
+// doesn't wait.
 func lockFolder(path string) (unlock func(), err error) {
 	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -41,7 +42,8 @@ type fileID struct {
 // same reports whether both are one file.
 func (id fileID) same(other fileID) bool { return id.known && id == other }
 
-// lstat is [os.Lstat] without what that allocates, as it runs before each statement. Its error doesn't name the path.
+// lstat is [os.Lstat] without what that allocates, as it runs before each statement. Its error doesn't name
+// the path.
 func lstat(path string) (fileStat, error) {
 	var s syscall.Stat_t
 	err := syscall.Lstat(path, &s)

@@ -8,7 +8,8 @@ import (
 	"os"
 )
 
-// lockFolder does nothing here: the system doesn't let an open file be replaced, or processes must not share the files.
+// lockFolder does nothing here: the system doesn't let an open file be replaced, or processes must not share
+// the files.
 func lockFolder(string) (unlock func(), err error) { return func() {}, nil }
 
 // handleLimit isn't known here.

@@ -16,7 +16,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// staleWorld is a tenant, and a client of its database that no pool knows of, as psql is. The connection that was used last serves next.
+// staleWorld is a tenant, and a client of its database that no pool knows of, as psql is. The connection that
+// was used last serves next.
 type staleWorld struct {
 	*world
 	mw      *tenantdb.Middleware
@@ -109,7 +110,8 @@ var memories = map[string]memoryOf{
 		change: "DO $$ BEGIN EXECUTE 'PREPARE NAME AS SELECT 1'; END $$", inside: true, then: []any{2}},
 }
 
-// memoryOf is what a connection knows after a statement was sent with its first arguments, and what is changed then.
+// memoryOf is what a connection knows after a statement was sent with its first arguments, and what is
+// changed then.
 type memoryOf struct {
 	before    string // makes table it
 	statement string
@@ -126,7 +128,8 @@ func statementName(text string) string {
 	return "stmtcache_" + hex.EncodeToString(digest[:24])
 }
 
-// ways are the ways to send a statement outside a transaction: each returns how to send it again and again, and how to end.
+// ways are the ways to send a statement outside a transaction: each returns how to send it again and again,
+// and how to end.
 var ways = map[string]func(ctx context.Context, text string) (send func(args ...any) error, end func() error){
 	"DB.Exec": func(ctx context.Context, text string) (func(...any) error, func() error) {
 		return func(args ...any) error { _, err := tenantdb.DB(ctx).ExecContext(ctx, text, args...); return err }, nil
@@ -240,7 +243,8 @@ func drained(rows *sql.Rows) error {
 	return rows.Err()
 }
 
-// TestNoStatementFailsOfWhatAConnectionKnew: another client changes the schema, and what was sent before is sent once more.
+// TestNoStatementFailsOfWhatAConnectionKnew: another client changes the schema, and what was sent before is
+// sent once more.
 func TestNoStatementFailsOfWhatAConnectionKnew(t *testing.T) {
 	newStaleWorld(t).staleStatements(t, func(m memoryOf, way string) bool {
 		return !m.inside || !strings.HasPrefix(way, "DB.Conn") // that keeps its connection, and another one would make the change
@@ -347,7 +351,8 @@ func TestATransactionThatMeetsAnOutdatedStatementIsToBeTriedAgain(t *testing.T) 
 	}
 }
 
-// TestCopyFromKnowsItsColumns: what pgx encodes by the types that a column once had may be other values of its new type.
+// TestCopyFromKnowsItsColumns: what pgx encodes by the types that a column once had may be other values of
+// its new type.
 func TestCopyFromKnowsItsColumns(t *testing.T) {
 	w := newStaleWorld(t)
 	pg := tenantdb.PG(w.ctx)
@@ -487,7 +492,8 @@ func TestAMistakenStatementIsItsHandlersFault(t *testing.T) {
 	}
 }
 
-// TestWhatAFunctionKnewIsForgottenByTheNextTry: what PL/pgSQL keeps of a type only another connection doesn't know.
+// TestWhatAFunctionKnewIsForgottenByTheNextTry: what PL/pgSQL keeps of a type only another connection doesn't
+// know.
 func TestWhatAFunctionKnewIsForgottenByTheNextTry(t *testing.T) {
 	w := newStaleWorld(t)
 	w.change(t, `CREATE TYPE kind AS ENUM ('a', 'b'); CREATE TABLE it (v kind);

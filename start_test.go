@@ -15,7 +15,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// A product's process starts before its host database. Members are refused until that is there, strangers after it, too.
+// A product's process starts before its host database. Members are refused until that is there, strangers
+// after it, too.
 func TestAProcessStartsWhileTheHostDatabaseIsDown(t *testing.T) {
 	server := pgtest.Start(t)
 	url := hostdb.Secret(server.Database(t))

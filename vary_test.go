@@ -11,8 +11,9 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// httpCache is a cache in front of a handler, as RFC 9111, sections 3 and 4, has a browser's: it serves a stored answer to a GET where
-// the request headers that the answer's Vary names are those of the request that it was stored for.
+// httpCache is a cache in front of a handler, as RFC 9111, sections 3 and 4, has a browser's: it serves a
+// stored answer to a GET where the request headers that the answer's Vary names are those of the request that
+// it was stored for.
 type httpCache struct {
 	next   http.Handler
 	stored map[string][]storedAnswer // by URL
@@ -52,7 +53,8 @@ func (s storedAnswer) serves(r *http.Request) bool {
 	return true
 }
 
-// TestACacheServesNobodysPageToAnother puts a browser's cache in front of pages that http.ServeFile makes cacheable.
+// TestACacheServesNobodysPageToAnother puts a browser's cache in front of pages that http.ServeFile makes
+// cacheable.
 func TestACacheServesNobodysPageToAnother(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann, bob := w.user("ann"), w.user("bob")
@@ -135,7 +137,8 @@ func caller(user, tenant string, cookie bool) *http.Request {
 	return r
 }
 
-// TestVaryNamesWhatAnAnswerDependsOn, once, on answers of the handler and on refusals, but for the public routes, which depend on nothing.
+// TestVaryNamesWhatAnAnswerDependsOn, once, on answers of the handler and on refusals, but for the public
+// routes, which depend on nothing.
 func TestVaryNamesWhatAnAnswerDependsOn(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	w.tenant("acme", w.user("ann"))

@@ -1,6 +1,7 @@
 package main
 
-// FROZEN since the first measurement: this file is the yardstick, so it doesn't change while tenantdb is tuned.
+// FROZEN since the first measurement: this file is the yardstick, so it doesn't change while tenantdb is
+// tuned.
 
 import (
 	"context"
@@ -14,9 +15,10 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// bound is the least that a guard of this kind can do when written by hand for one product: a cache of verified tokens whose
-// entries lead straight to the access record (one merged lookup), an expiry check of both, one context value. It leases no
-// database, hears of no change but by age, and has no bound on its memory.
+// bound is the least that a guard of this kind can do when written by hand for one product: a cache of
+// verified tokens whose entries lead straight to the access record (one merged lookup), an expiry check of
+// both, one context value. It leases no database, hears of no change but by age, and has no bound on its
+// memory.
 type bound struct {
 	verify func(token string) (subject string, expires time.Time, err error)
 	load   func(ctx context.Context, user hostdb.UserKey, tenant hostdb.TenantKey) (*hostdb.Access, error)

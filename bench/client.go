@@ -107,8 +107,9 @@ func (w *wire) read() (int, error) {
 	return code, err
 }
 
-// closedLoop has that many clients ask for the tenants of the trace in turn, from a place in it on, each as soon as its last answer has
-// come. It ends after d, or, where d is 0, when the trace does. It returns every request's outcome, and how long it took.
+// closedLoop has that many clients ask for the tenants of the trace in turn, from a place in it on, each as
+// soon as its last answer has come. It ends after d, or, where d is 0, when the trace does. It returns every
+// request's outcome, and how long it took.
 func (t *target) closedLoop(clients int, trace []int, from int, d time.Duration) ([]shot, time.Duration, error) {
 	var next atomic.Int64
 	began := time.Now()
@@ -119,7 +120,8 @@ func (t *target) closedLoop(clients int, trace []int, from int, d time.Duration)
 	return shots, time.Since(began), err
 }
 
-// openLoop asks at a steady rate whether answers come or not. A latency runs from the moment at which the request was due.
+// openLoop asks at a steady rate whether answers come or not. A latency runs from the moment at which the
+// request was due.
 func (t *target) openLoop(clients int, trace []int, from int, rate float64, d time.Duration) ([]shot, error) {
 	var next atomic.Int64
 	total := int64(rate * d.Seconds())
@@ -134,8 +136,8 @@ func (t *target) openLoop(clients int, trace []int, from int, rate float64, d ti
 	})
 }
 
-// fire has that many clients ask for the tenants of the trace, from a place in it on. Turn says which request is a client's next, and
-// from when its latency runs; false: there is none.
+// fire has that many clients ask for the tenants of the trace, from a place in it on. Turn says which request
+// is a client's next, and from when its latency runs; false: there is none.
 func (t *target) fire(clients int, trace []int, from int, turn func() (i int, since time.Time, more bool)) ([]shot, error) {
 	var all sync.WaitGroup
 	shots, errs := make([][]shot, clients), make([]error, clients)

@@ -97,7 +97,8 @@ type revoker struct {
 	servers []*child
 }
 
-// round removes n members, ten at a time, and returns the delays' median, 99th percentile and maximum in nanoseconds.
+// round removes n members, ten at a time, and returns the delays' median, 99th percentile and maximum in
+// nanoseconds.
 func (r *revoker) round(b *Bench, n int) ([]float64, error) {
 	members, err := r.hire(b.ctx, n)
 	if err != nil {
@@ -151,7 +152,8 @@ func (r *revoker) hire(ctx context.Context, n int) (members []*hostdb.Membership
 	return members, err
 }
 
-// remove removes a member whom every server has let in, and returns how long after the commit one of them last did.
+// remove removes a member whom every server has let in, and returns how long after the commit one of them
+// last did.
 func (r *revoker) remove(ctx context.Context, m *hostdb.Membership) (time.Duration, error) {
 	request := wireRequest(userHeader, m.ID, tenantHeader, r.tenant.Slug)
 	wires := make([]*wire, len(r.servers))
@@ -185,7 +187,8 @@ func (r *revoker) remove(ctx context.Context, m *hostdb.Membership) (time.Durati
 	return slices.Max(last), nil
 }
 
-// untilRefused asks until the answer is no, and returns how long after an instant the last request was made that wasn't refused.
+// untilRefused asks until the answer is no, and returns how long after an instant the last request was made
+// that wasn't refused.
 func (w *wire) untilRefused(request []byte, since time.Time) (last time.Duration, err error) {
 	for last < 30*time.Second {
 		asked := time.Since(since)

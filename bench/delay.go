@@ -11,8 +11,8 @@ type piece struct {
 	due   time.Time
 }
 
-// delayed starts a proxy to a server's host:port that hands on what it reads after a delay, as a longer wire does: how much is under
-// way doesn't matter. It returns the proxy's host:port.
+// delayed starts a proxy to a server's host:port that hands on what it reads after a delay, as a longer wire
+// does: how much is under way doesn't matter. It returns the proxy's host:port.
 func delayed(b *Bench, target string, delay time.Duration) (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -22,8 +22,9 @@ type estate struct {
 
 const (
 	tenantBudget = 80 // connections that each way of pooling may have
-	// roleLimit is what a server with max_connections=100 leaves to those who aren't superusers. Each way connects as a role of its
-	// own with this limit, and so meets the same refusals (53300), while the others' idle connections stay warm.
+	// roleLimit is what a server with max_connections=100 leaves to those who aren't superusers. Each way
+	// connects as a role of its own with this limit, and so meets the same refusals (53300), while the
+	// others' idle connections stay warm.
 	roleLimit    = 97
 	rolePassword = "bench"
 	templateName = "bench_template"
@@ -114,7 +115,8 @@ func (e *estate) sessions(ctx context.Context) (n float64, err error) {
 //go:embed pgbouncer.ini
 var pgbouncerINI string
 
-// bouncer starts PgBouncer in front of the estate, the budget split evenly among so many databases, and returns the databases' URLs through it.
+// bouncer starts PgBouncer in front of the estate, the budget split evenly among so many databases, and
+// returns the databases' URLs through it.
 func (e *estate) bouncer(b *Bench, n int) ([]string, error) {
 	var settings []string
 	for line := range strings.Lines(pgbouncerINI) {
@@ -133,7 +135,8 @@ func (e *estate) bouncer(b *Bench, n int) ([]string, error) {
 	return list, nil
 }
 
-// service starts a child that serves the estate's first n databases in one of the ways, and says what to ask it.
+// service starts a child that serves the estate's first n databases in one of the ways, and says what to ask
+// it.
 func (e *estate) service(b *Bench, kind string, n, budget int) (*target, error) {
 	roles := map[string]string{hardWired: "hard", openEach: "each", poolLRU4: "lru4", poolLRU: "lru", poolAlone: "ours", wholePath: "whole"}
 	var urls []string

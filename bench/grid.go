@@ -81,8 +81,8 @@ func (g *gridCell) measure() ([]float64, error) {
 		latency(shots, 0.99, hot), latency(shots, 0.99, middle), latency(shots, 0.99, cold)}, err
 }
 
-// warmed returns the server; before the first round every tenant has been asked for once, so that PgBouncer's clients are connected,
-// and then the trace's first ones.
+// warmed returns the server; before the first round every tenant has been asked for once, so that PgBouncer's
+// clients are connected, and then the trace's first ones.
 func (g *gridCell) warmed() (*target, error) {
 	t, err := g.target()
 	if err != nil || g.at > 0 {
@@ -101,8 +101,8 @@ func (g *gridCell) warmed() (*target, error) {
 	return t, err
 }
 
-// target starts the server at first use. The first one of a number of databases ends those of the last number: their idle
-// connections would count against the roles' limit.
+// target starts the server at first use. The first one of a number of databases ends those of the last
+// number: their idle connections would count against the roles' limit.
 func (g *gridCell) target() (*target, error) {
 	if g.targets[g.kind] == nil {
 		if len(g.targets) == 0 {

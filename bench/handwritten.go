@@ -11,8 +11,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// handwritten is the guard that a product's own team writes in an afternoon: golang-jwt, an expiring cache each for users,
-// tenants and memberships, a context value each. It leases no database and hears of no change but by age.
+// handwritten is the guard that a product's own team writes in an afternoon: golang-jwt, an expiring cache
+// each for users, tenants and memberships, a context value each. It leases no database and hears of no change
+// but by age.
 type handwritten struct {
 	parser  *jwt.Parser
 	keys    *keyPair

@@ -52,8 +52,9 @@ func hostOn(b *Bench, engine string) (*hostdb.DB, *sql.DB, error) {
 	return host, bare, nil
 }
 
-// fillHost stores n tenants, 3 n users, 5 n memberships, n subscriptions and 1,000 plans by SQL. Triggers are off from then on: the
-// database is good for reading. Ids are numbers in hexadecimal; oauth_id is "o" and the id, slug "s-" and the id.
+// fillHost stores n tenants, 3 n users, 5 n memberships, n subscriptions and 1,000 plans by SQL. Triggers are
+// off from then on: the database is good for reading. Ids are numbers in hexadecimal; oauth_id is "o" and the
+// id, slug "s-" and the id.
 func fillHost(ctx context.Context, db *sql.DB, engine string, n int) error {
 	series, hex := "generate_series(0, %d) AS g(i)", "lpad(to_hex(%s), 32, '0')"
 	list := "SELECT 'ALTER TABLE ' || relname || ' DISABLE TRIGGER ALL' FROM pg_class WHERE relname LIKE 'core\\_%' AND relkind = 'r'"

@@ -105,7 +105,8 @@ func (l *lookups) oneByOne() ([]float64, error) {
 	})
 }
 
-// through has a new middleware serve requests, beside those of a caller who makes names up where that is wanted.
+// through has a new middleware serve requests, beside those of a caller who makes names up where that is
+// wanted.
 func (l *lookups) through(flooded bool) ([]float64, error) {
 	dir, err := l.b.folder()
 	if err != nil {
@@ -152,8 +153,8 @@ func (l *lookups) through(flooded bool) ([]float64, error) {
 	})
 }
 
-// count has goroutines ask for one member after the other, each until it is found, and returns how many were found in a
-// second and how many answers were refusals.
+// count has goroutines ask for one member after the other, each until it is found, and returns how many were
+// found in a second and how many answers were refusals.
 func (l *lookups) count(goroutines int, ask func(i int) (bool, error)) ([]float64, error) {
 	var next, found, refused atomic.Int64
 	var wg sync.WaitGroup

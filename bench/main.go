@@ -1,4 +1,5 @@
-// Command bench measures tenantdb beside its peers and beside what it is built on, and prints tables. From the repository's root:
+// Command bench measures tenantdb beside its peers and beside what it is built on, and prints tables. From
+// the repository's root:
 //
 //	go run -C bench .                        everything, about 20 minutes, and writes docs/benchmarks.md
 //	go run -C bench . -quick                 everything, about 3 minutes, to look at
@@ -102,7 +103,8 @@ func choose(only string) ([]Scenario, error) {
 	return list, nil
 }
 
-// runAll runs scenarios one after the other and returns the document, which it prints as it grows, and how many failed.
+// runAll runs scenarios one after the other and returns the document, which it prints as it grows, and how
+// many failed.
 func runAll(b *Bench, chosen []Scenario, to io.Writer) (document string, failed int) {
 	defer b.end()
 	var text strings.Builder

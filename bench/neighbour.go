@@ -153,7 +153,8 @@ func (p patrons) ask(ctx context.Context, tenant int) shot {
 	return shot{tenant, time.Since(began), err != nil || name != databaseName(tenant)}
 }
 
-// leases is a query through one pool over the estate's first databases; address, where set, says where each is reached.
+// leases is a query through one pool over the estate's first databases; address, where set, says where each
+// is reached.
 func (e *estate) leases(b *Bench, cfg tenantdb.PoolConfig, address func(i int) string, text string) (querier, error) {
 	urls, err := e.urls("ours", quietTenants+1)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// evenSplit is how many connections each tenant may have so that most tenants have some: the best split of a budget of those tried, for
-// pgxpools and for PgBouncer.
+// evenSplit is how many connections each tenant may have so that most tenants have some: the best split of a
+// budget of those tried, for pgxpools and for PgBouncer.
 func evenSplit(budget, tenants int) int { return max(1, budget/tenants) }
 
 // lruPools keeps one pgxpool for each of the tenants used last. A pool in use isn't closed.
@@ -98,8 +98,8 @@ func (l *lruPools) close() {
 	}
 }
 
-// bouncedPools keeps a pgxpool to PgBouncer for every tenant, for good: connections to it are cheap. In PgBouncer's transaction mode a
-// query goes without a named statement, in one round trip.
+// bouncedPools keeps a pgxpool to PgBouncer for every tenant, for good: connections to it are cheap. In
+// PgBouncer's transaction mode a query goes without a named statement, in one round trip.
 type bouncedPools struct {
 	pools []func() (*pgxpool.Pool, error)
 }

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// writeProfile writes where a request through tenantdb spends its time, as text: one token on one core, and many.
+// writeProfile writes where a request through tenantdb spends its time, as text: one token on one core, and
+// many.
 func writeProfile(b *Bench, path string) error {
 	defer b.close()
 	w, err := newWorld(b, b.scale.tokens, min(100, b.scale.tokens))

@@ -76,8 +76,9 @@ func (s *silent) Header() http.Header         { return s.header }
 func (s *silent) Write(p []byte) (int, error) { return len(p), nil }
 func (s *silent) WriteHeader(status int)      { s.status = status }
 
-// serveInProcess calls a handler with the requests in turn on so many cores for a while, after each of them twice where it may
-// remember them. It returns the CPU's and a core's nanoseconds, and the allocations, for each request.
+// serveInProcess calls a handler with the requests in turn on so many cores for a while, after each of them
+// twice where it may remember them. It returns the CPU's and a core's nanoseconds, and the allocations, for
+// each request.
 func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, cores int, d time.Duration) ([]float64, error) {
 	first := requests
 	if !remembers {
@@ -114,8 +115,8 @@ func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, co
 	return []float64{float64(cpu) / float64(n), float64(took) * float64(cores) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n)}, nil
 }
 
-// twin returns a request with the same headers in memory of its own: what comes over a network never shares its token's bytes with
-// what a guard remembers, and two strings in one place are equal at a glance.
+// twin returns a request with the same headers in memory of its own: what comes over a network never shares
+// its token's bytes with what a guard remembers, and two strings in one place are equal at a glance.
 func twin(r *http.Request) *http.Request {
 	other := r.Clone(r.Context())
 	for _, values := range other.Header {
@@ -126,7 +127,8 @@ func twin(r *http.Request) *http.Request {
 	return other
 }
 
-// serveLoop serves until the deadline; it returns how many requests, and the status of a refused one if there was any.
+// serveLoop serves until the deadline; it returns how many requests, and the status of a refused one if there
+// was any.
 func serveLoop(h http.Handler, requests []*http.Request, core int, deadline time.Time) (n, refused int) {
 	const step, batch = 7919, 256 // the step is a prime, so that every request has its turn
 	w := &silent{header: http.Header{}}

@@ -15,7 +15,8 @@ type Scenario struct {
 	Open  func(*Bench) (*Comparison, error)
 }
 
-// Comparison is a scenario that is ready to run. Rows of one group take turns in every round and are compared with each other.
+// Comparison is a scenario that is ready to run. Rows of one group take turns in every round and are compared
+// with each other.
 type Comparison struct {
 	Columns []Column
 	Bases   []string // names of the rows of each group that the others are divided by
@@ -44,7 +45,8 @@ type measured struct {
 	load    float64
 }
 
-// run measures every row in every round: group after group, the rows in turn, each round beginning with another one.
+// run measures every row in every round: group after group, the rows in turn, each round beginning with
+// another one.
 func (c *Comparison) run(b *Bench) ([]*measured, error) {
 	var all []*measured
 	for rest := c.Rows; len(rest) > 0; {
@@ -85,8 +87,8 @@ func runGroup(b *Bench, group []*measured) error {
 	return nil
 }
 
-// noisy is the rule by which a row's figures are called too noisy: the middle half of its rounds spreads over more than this
-// share of their median.
+// noisy is the rule by which a row's figures are called too noisy: the middle half of its rounds spreads over
+// more than this share of their median.
 const noisy = 0.10
 
 // spread is the width of the middle half of the rounds as a share of their median.

@@ -9,7 +9,8 @@ import (
 
 const traceLength = 100_000
 
-// zipfTrace names the tenants of a run of requests: Zipf 1.1, shuffled, the same for the same seed on every machine.
+// zipfTrace names the tenants of a run of requests: Zipf 1.1, shuffled, the same for the same seed on every
+// machine.
 func zipfTrace(tenants int) []int {
 	r := rand.New(rand.NewSource(1))
 	if tenants < 2 {
@@ -43,7 +44,8 @@ func byFrequency(trace []int) (count map[int]int, tenants []int) {
 	return count, slices.SortedFunc(maps.Keys(count), func(a, b int) int { return cmp.Or(cmp.Compare(count[b], count[a]), a-b) })
 }
 
-// staticOptimum is the share of requests that find a connection where the budget stands, one each, at the tenants who ask most.
+// staticOptimum is the share of requests that find a connection where the budget stands, one each, at the
+// tenants who ask most.
 func staticOptimum(trace []int, budget int) float64 {
 	count, tenants := byFrequency(trace)
 	hits := 0
@@ -53,8 +55,8 @@ func staticOptimum(trace []int, budget int) float64 {
 	return float64(hits) / float64(len(trace))
 }
 
-// classes divides a trace's tenants: hot are the fewest who make half of the requests, middle those who make the next three tenths,
-// cold the rest.
+// classes divides a trace's tenants: hot are the fewest who make half of the requests, middle those who make
+// the next three tenths, cold the rest.
 func classes(trace []int) (hot, middle, cold func(int) bool) {
 	count, tenants := byFrequency(trace)
 	class, sum := map[int]int{}, 0

@@ -23,7 +23,8 @@ func subject(i int) string { return fmt.Sprintf("auth0|%024d", i) }
 // slug names a tenant in requests.
 func slug(i int) string { return fmt.Sprintf("tenant-%05d", i) }
 
-// newWorld makes a product on SQLite with that many users and tenants; user i is a member of tenant i modulo their number.
+// newWorld makes a product on SQLite with that many users and tenants; user i is a member of tenant i modulo
+// their number.
 func newWorld(b *Bench, users, tenants int) (*world, error) {
 	dir, err := b.folder()
 	if err != nil {

@@ -61,7 +61,8 @@ var (
 	wrkRefused = regexp.MustCompile(`Non-2xx[^\n]*|Socket errors[^\n]*`)
 )
 
-// wrk loads a server for a while; it returns requests per second and the server's CPU time for each, in nanoseconds.
+// wrk loads a server for a while; it returns requests per second and the server's CPU time for each, in
+// nanoseconds.
 func wrk(server *child, d time.Duration, headers ...string) ([]float64, error) {
 	args := []string{"-t1", "-c32", "-d", strconv.Itoa(max(1, int(d.Seconds()))) + "s"}
 	for _, h := range headers {

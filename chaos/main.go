@@ -1,12 +1,13 @@
-// Command chaos tries a product that uses tenantdb while servers, processes and tenants' databases fail, and prints a table. From the
-// repository's root:
+// Command chaos tries a product that uses tenantdb while servers, processes and tenants' databases fail, and
+// prints a table. From the repository's root:
 //
 //	go run -C chaos . -seed 3                  every fault, about 20 minutes
 //	go run -C chaos . -only "deploy,hangs"     those whose names hold one of the words
 //	go run -C chaos . -soak -duration 1h       no fault but restarts, and many tenants
 //
-// The seed decides the order of the faults, which of the processes they hit, who asks for what, and which rights change. It needs Linux
-// and PostgreSQL's binaries (Debian: apt-get install postgresql). See docs/chaos.md.
+// The seed decides the order of the faults, which of the processes they hit, who asks for what, and which
+// rights change. It needs Linux and PostgreSQL's binaries (Debian: apt-get install postgresql). See
+// docs/chaos.md.
 package main
 
 import (

@@ -13,7 +13,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// A socket's directory stands in the parameter host, as in the addresses that Cloud SQL gives: postgres://u@/db?host=/cloudsql/p:r:i.
+// A socket's directory stands in the parameter host, as in the addresses that Cloud SQL gives:
+// postgres://u@/db?host=/cloudsql/p:r:i.
 func TestTenantsAreMadeAndDroppedThroughASocketOrWithAllInTheQuery(t *testing.T) {
 	dir, err := os.MkdirTemp("", "p:r:i") // t.TempDir's path may be too long for a socket
 	must(t, err)

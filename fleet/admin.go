@@ -17,7 +17,8 @@ const (
 	adminFresh = time.Second     // how long they are believed to answer
 )
 
-// admins are a few connections to a server's own database, kept for a moment: connecting costs as much as half a database.
+// admins are a few connections to a server's own database, kept for a moment: connecting costs as much as
+// half a database.
 type admins struct {
 	config *pgx.ConnConfig
 	hosts  *pghosts.Hosts

@@ -69,8 +69,9 @@ func (w *world) benchProvision(b *testing.B, f *fleet.Fleet, n int) []*hostdb.Te
 	return all
 }
 
-// BenchmarkProvision compares provisioning on PostgreSQL with a bare CREATE DATABASE from the same template, turn by turn: with a role per
-// tenant, the same without the template, and with one role for all. It reports the host database's part too.
+// BenchmarkProvision compares provisioning on PostgreSQL with a bare CREATE DATABASE from the same template,
+// turn by turn: with a role per tenant, the same without the template, and with one role for all. It reports
+// the host database's part too.
 func BenchmarkProvision(b *testing.B) {
 	w := benchWorld(b, "postgres")
 	ways := []struct {
@@ -157,8 +158,8 @@ func (w *world) hostPart(b *testing.B) {
 	}))
 }
 
-// BenchmarkMigrate compares 10 migrations on 300 databases with goose driven by hand at the same parallelism: the same databases, 50 at
-// a time, now one first and now the other.
+// BenchmarkMigrate compares 10 migrations on 300 databases with goose driven by hand at the same parallelism:
+// the same databases, 50 at a time, now one first and now the other.
 func BenchmarkMigrate(b *testing.B) {
 	const tenants, slice, parallel = 300, 50, 4
 	for _, engine := range []string{"sqlite", "postgres"} {

@@ -19,8 +19,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// rich is a schema with something of all kinds that a role without rights can make, and with what belongs to the database itself.
-// WITNESS is a role to grant rights to.
+// rich is a schema with something of all kinds that a role without rights can make, and with what belongs to
+// the database itself. WITNESS is a role to grant rights to.
 const rich = `-- +goose Up
 CREATE EXTENSION citext;
 CREATE SCHEMA app;

@@ -149,7 +149,8 @@ func runCrash(t *testing.T, p crashPlan) bool {
 	return false
 }
 
-// onEveryKind runs a test on both engines, and on PostgreSQL with roles, side by side: it waits for the leases of the dead.
+// onEveryKind runs a test on both engines, and on PostgreSQL with roles, side by side: it waits for the
+// leases of the dead.
 func onEveryKind(t *testing.T, test func(t *testing.T, w *world, roles bool)) {
 	t.Parallel()
 	kinds := map[string]string{"sqlite": "sqlite", "postgres": "postgres", "postgres with roles": "postgres"}

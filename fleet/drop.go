@@ -8,12 +8,13 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Drop removes a tenant for good: it is closed to everybody, its requests end, its database is fenced off and removed, and its
-// role. Its row stays in the catalog with status dropped, without its slug, which is free again. The audit log tells of the closing as
-// of every change of the row, and of the end, once, as hostdb.EventTenantDropped. A tenant that is being provisioned is dropped once
-// the process that works on it, or its lease, has ended. The work is recorded as a job with JobTenant: after a crash another Drop goes
-// on, or a worker with RunJob. Dropping a tenant again is not an error. A tenant whose db_url isn't one that this fleet gave it is
-// refused: its database is elsewhere.
+// Drop removes a tenant for good: it is closed to everybody, its requests end, its database is fenced off and
+// removed, and its role. Its row stays in the catalog with status dropped, without its slug, which is free
+// again. The audit log tells of the closing as of every change of the row, and of the end, once, as
+// hostdb.EventTenantDropped. A tenant that is being provisioned is dropped once the process that works on it,
+// or its lease, has ended. The work is recorded as a job with JobTenant: after a crash another Drop goes on,
+// or a worker with RunJob. Dropping a tenant again is not an error. A tenant whose db_url isn't one that this
+// fleet gave it is refused: its database is elsewhere.
 func (f *Fleet) Drop(ctx context.Context, tenantID string) error {
 	tenant, job, err := f.close(ctx, tenantID)
 	if err != nil {
@@ -32,7 +33,8 @@ func (f *Fleet) Drop(ctx context.Context, tenantID string) error {
 	return nil
 }
 
-// close makes the tenant's row a tombstone, and records a job, which this process holds unless somebody works on the tenant.
+// close makes the tenant's row a tombstone, and records a job, which this process holds unless somebody works
+// on the tenant.
 func (f *Fleet) close(ctx context.Context, tenantID string) (tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		job = nil

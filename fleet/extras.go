@@ -9,10 +9,11 @@ import (
 // alteration is a statement on a database, without the database's name, which stands between its two parts.
 type alteration struct{ Before, After string }
 
-// extrasQuery makes the statements that give a copy what CREATE DATABASE doesn't copy from its template: the connection limit, the
-// comment, the grants on the database and its settings, also those for a role in it. The template's owner, and the lender of its
-// objects, become the role that executes them. A setting's value is one literal, but for the settings that PostgreSQL stores as a list of
-// quoted names (GUC_LIST_QUOTE in its sources): those are as many literals, as pg_dump writes them.
+// extrasQuery makes the statements that give a copy what CREATE DATABASE doesn't copy from its template: the
+// connection limit, the comment, the grants on the database and its settings, also those for a role in it.
+// The template's owner, and the lender of its objects, become the role that executes them. A setting's value
+// is one literal, but for the settings that PostgreSQL stores as a list of quoted names (GUC_LIST_QUOTE in
+// its sources): those are as many literals, as pg_dump writes them.
 const extrasQuery = `
 WITH source AS (
 	SELECT oid, datdba, datacl, datconnlimit, shobj_description(oid, 'pg_database') AS comment FROM pg_database WHERE oid = $1
@@ -47,7 +48,8 @@ WITH source AS (
 )
 SELECT before, after FROM extra ORDER BY turn, position`
 
-// lenders selects the template's roles that own something in the database $1. Only one of them should, and the tenant's.
+// lenders selects the template's roles that own something in the database $1. Only one of them should, and
+// the tenant's.
 const lenders = `SELECT refobjid FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid
 	WHERE dbid = $1 AND refclassid = 'pg_authid'::regclass AND deptype = 'o' AND starts_with(rolname, '` + templatePrefix + `')`
 
@@ -60,8 +62,9 @@ func extrasOf(ctx context.Context, conn *pgx.Conn, oid uint32) ([]alteration, er
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[alteration])
 }
 
-// misfitQuery finds what in a template mentions its lender and would go on to do so in a copy: REASSIGN OWNED changes owners, and with
-// them the grants on what they own. Policies, default privileges, user mappings and grants on what isn't the lender's are left as they are.
+// misfitQuery finds what in a template mentions its lender and would go on to do so in a copy: REASSIGN OWNED
+// changes owners, and with them the grants on what they own. Policies, default privileges, user mappings and
+// grants on what isn't the lender's are left as they are.
 const misfitQuery = `
 SELECT EXISTS (SELECT FROM pg_shdepend AS d
 WHERE dbid = $1 AND refclassid = 'pg_authid'::regclass AND refobjid IN (` + lenders + `)

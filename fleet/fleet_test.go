@@ -132,7 +132,8 @@ func (w *world) connect(t *testing.T) *pgx.Conn {
 	return conn
 }
 
-// templatePrefix begins the names of the templates that fleets made beside a host database, and of their roles.
+// templatePrefix begins the names of the templates that fleets made beside a host database, and of their
+// roles.
 func (w *world) templatePrefix(t *testing.T) string {
 	t.Helper()
 	u, err := url.Parse(w.url)

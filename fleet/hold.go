@@ -8,7 +8,8 @@ import (
 	"sync"
 )
 
-// errTaken: the lease on a tenant was over by another process's clock, or somebody took it away. That one works on the tenant now.
+// errTaken: the lease on a tenant was over by another process's clock, or somebody took it away. That one
+// works on the tenant now.
 var errTaken = errors.New("another process has taken the tenant over")
 
 // holds are the tenants on which a run works in this process, each under a lease in the ledger.
@@ -20,7 +21,8 @@ type holds struct {
 // hold is the work on one tenant.
 type hold struct{ lose context.CancelCauseFunc }
 
-// begin holds a claimed tenant. The context that it returns ends with errTaken when a sign of life finds the lease gone.
+// begin holds a claimed tenant. The context that it returns ends with errTaken when a sign of life finds the
+// lease gone.
 func (h *holds) begin(ctx context.Context, tenantID string) (held context.Context, end func()) {
 	held, lose := context.WithCancelCause(ctx)
 	mine := &hold{lose}
@@ -38,8 +40,8 @@ func (h *holds) begin(ctx context.Context, tenantID string) (held context.Contex
 	}
 }
 
-// beat gives a sign of life, which returns the tenants that are still this process's. Only those that were held before it was given
-// are judged by it: who is claimed meanwhile may be missing.
+// beat gives a sign of life, which returns the tenants that are still this process's. Only those that were
+// held before it was given are judged by it: who is claimed meanwhile may be missing.
 func (h *holds) beat(sign func() ([]string, error)) error {
 	h.mu.Lock()
 	before := maps.Clone(h.held)

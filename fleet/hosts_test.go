@@ -10,8 +10,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestAFirstHostThatSaysNothingHoldsUpNoProvisioning, nor a drop: the server's connections, the template's and
-// that of the tenant's role pass it.
+// TestAFirstHostThatSaysNothingHoldsUpNoProvisioning, nor a drop: the server's connections, the template's
+// and that of the tenant's role pass it.
 func TestAFirstHostThatSaysNothingHoldsUpNoProvisioning(t *testing.T) {
 	w := newWorld(t, "postgres")
 	u, err := url.Parse(w.url)

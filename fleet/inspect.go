@@ -15,8 +15,9 @@ func (f *Fleet) Latest() int64 {
 	return f.schema.latest()
 }
 
-// Plan iterates over what Migrate with these options would do, by the catalog alone: Status is hostdb.MigrationPending, From the
-// version that the catalog knows, To the target. It ends after an error. Errors: as for Migrate.
+// Plan iterates over what Migrate with these options would do, by the catalog alone: Status is
+// hostdb.MigrationPending, From the version that the catalog knows, To the target. It ends after an error.
+// Errors: as for Migrate.
 func (f *Fleet) Plan(ctx context.Context, opts MigrateOptions) iter.Seq2[Result, error] {
 	return func(yield func(Result, error) bool) {
 		plan, err := hostdb.MigrationPlan{}, f.check(&opts)
@@ -46,8 +47,8 @@ func (f *Fleet) Plan(ctx context.Context, opts MigrateOptions) iter.Seq2[Result,
 	}
 }
 
-// version is how far a tenant's database is, by the catalog: by its set of migrations, where that is known, since the number was
-// judged by the migrations of then.
+// version is how far a tenant's database is, by the catalog: by its set of migrations, where that is known,
+// since the number was judged by the migrations of then.
 func (f *Fleet) version(tenant *hostdb.TenantCatalog, sets map[string][]int64) int64 {
 	if applied, known := sets[tenant.SchemaSet]; known {
 		return min(tenant.SchemaVersion, f.schema.reached(applied))
@@ -127,7 +128,8 @@ func (f *Fleet) try(ctx context.Context, tenant *hostdb.TenantCatalog, opts Migr
 	return result
 }
 
-// Results iterates over a run's ledger; with a status, as hostdb.MigrationFailed, over those that have it. It ends after an error.
+// Results iterates over a run's ledger; with a status, as hostdb.MigrationFailed, over those that have it. It
+// ends after an error.
 func (f *Fleet) Results(ctx context.Context, runID, status string) iter.Seq2[Result, error] {
 	filters := []hostdb.Filter{hostdb.Where("run_id", runID)}
 	if status != "" {
@@ -161,8 +163,8 @@ type TenantStatus struct {
 	Unknown  bool   // the catalog doesn't say which migrations the database has: Pending is a guess, and the next Migrate asks it
 }
 
-// Status iterates over the tenants, or those named by slug or id, without dropped ones. It ends after an error.
-// Errors: hostdb.ErrNotFound.
+// Status iterates over the tenants, or those named by slug or id, without dropped ones. It ends after an
+// error. Errors: hostdb.ErrNotFound.
 func (f *Fleet) Status(ctx context.Context, only ...string) iter.Seq2[TenantStatus, error] {
 	return func(yield func(TenantStatus, error) bool) {
 		sets, err := f.host.SchemaSets.Newest(ctx)

@@ -7,10 +7,11 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Inventory is where the catalog and the server of Config.Server disagree, as they do after one of them was restored from a backup.
+// Inventory is where the catalog and the server of Config.Server disagree, as they do after one of them was
+// restored from a backup.
 type Inventory struct {
-	// Strays are the ids in the names of tenants' databases for which the catalog has no row. On a server that several products share
-	// they may be another product's.
+	// Strays are the ids in the names of tenants' databases for which the catalog has no row. On a server
+	// that several products share they may be another product's.
 	Strays []string
 	// Missing are the tenants, open or closed, whose database should be on the server and isn't.
 	Missing []*hostdb.TenantCatalog
@@ -25,7 +26,8 @@ func (f *Fleet) Inventory(ctx context.Context) (Inventory, error) {
 	return found, nil
 }
 
-// inventory lists the databases before the rows, since a row is older than its database, and again before it calls one missing.
+// inventory lists the databases before the rows, since a row is older than its database, and again before it
+// calls one missing.
 func (f *Fleet) inventory(ctx context.Context) (found Inventory, err error) {
 	there, err := f.databases(ctx)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestInventoryFindsWhatARestoredCatalogForgotAndStillKnows: yesterday's host database knows a tenant that was dropped today, and
-// doesn't know one that was made today.
+// TestInventoryFindsWhatARestoredCatalogForgotAndStillKnows: yesterday's host database knows a tenant that
+// was dropped today, and doesn't know one that was made today.
 func TestInventoryFindsWhatARestoredCatalogForgotAndStillKnows(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		f, ctx := w.fleet(t, schema), t.Context()

@@ -11,8 +11,9 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// JobTenant is the type of the jobs by which Provision and Drop record their work. Whoever runs one brings a tenant to what its
-// row says: one that is being provisioned is finished, one that was dropped loses its database.
+// JobTenant is the type of the jobs by which Provision and Drop record their work. Whoever runs one brings a
+// tenant to what its row says: one that is being provisioned is finished, one that was dropped loses its
+// database.
 const JobTenant = "fleet.tenant"
 
 // order is a job's payload.
@@ -46,8 +47,8 @@ func orderIn(job *hostdb.SystemJob) (o order) {
 // leasePause is how long to wait before asking again for a job that another process holds.
 const leasePause = 100 * time.Millisecond
 
-// orderOf claims the job of a tenant that isn't open, a new one where there is none, once nobody else holds it. It returns nil where
-// the tenant is open, or the job ended meanwhile.
+// orderOf claims the job of a tenant that isn't open, a new one where there is none, once nobody else holds
+// it. It returns nil where the tenant is open, or the job ended meanwhile.
 func (f *Fleet) orderOf(ctx context.Context, tenant *hostdb.TenantCatalog, trial bool) (*hostdb.SystemJob, error) {
 	var job *hostdb.SystemJob
 	err := f.host.InTx(ctx, func(tx *hostdb.Tx) error {
@@ -90,8 +91,8 @@ func (f *Fleet) leave(ctx context.Context, job *hostdb.SystemJob) {
 // work is what is done for a tenant under a job's lease.
 type work func(context.Context, *hostdb.TenantCatalog, *hostdb.SystemJob, sealing) (*hostdb.TenantCatalog, error)
 
-// underLease does a claimed job. Its context ends when the lease is lost. The job completes with the last transaction, or fails, and runs
-// again.
+// underLease does a claimed job. Its context ends when the lease is lost. The job completes with the last
+// transaction, or fails, and runs again.
 func (f *Fleet) underLease(ctx context.Context, job *hostdb.SystemJob, tenant *hostdb.TenantCatalog, do work) (*hostdb.TenantCatalog, error) {
 	held, lose := context.WithCancelCause(ctx)
 	beating, sign := make(chan struct{}), *job
@@ -120,7 +121,8 @@ func (f *Fleet) underLease(ctx context.Context, job *hostdb.SystemJob, tenant *h
 	return nil, err
 }
 
-// RunJob is the handler of jobs with JobTenant for a jobs.Worker: Handlers: map[string]jobs.Handler{fleet.JobTenant: f.RunJob}.
+// RunJob is the handler of jobs with JobTenant for a jobs.Worker: Handlers:
+// map[string]jobs.Handler{fleet.JobTenant: f.RunJob}.
 func (f *Fleet) RunJob(ctx context.Context, job *hostdb.SystemJob) error {
 	tenant, err := f.host.Tenants.Get(ctx, orderIn(job).Tenant)
 	if err != nil {

@@ -32,8 +32,9 @@ FROM pg_database LEFT JOIN LATERAL (
 	return s, err
 }
 
-// takeOver makes the tenant's role the owner of what it has from a template, and its database the template's equal, in one
-// transaction. The role does so itself. It is the lender's member meanwhile, which REASSIGN OWNED needs, and nobody uses it yet.
+// takeOver makes the tenant's role the owner of what it has from a template, and its database the template's
+// equal, in one transaction. The role does so itself. It is the lender's member meanwhile, which REASSIGN
+// OWNED needs, and nobody uses it yet.
 func (s *postgresServer) takeOver(ctx context.Context, conn *pgx.Conn, tenant *hostdb.TenantCatalog, state databaseState, from *finished) error {
 	if state.lender == "" {
 		return nil
@@ -59,7 +60,8 @@ func (s *postgresServer) takeOver(ctx context.Context, conn *pgx.Conn, tenant *h
 	return nil
 }
 
-// extrasFor returns what a copy lacks of its template, which the lender's name tells. After a crash that needn't be the one at hand.
+// extrasFor returns what a copy lacks of its template, which the lender's name tells. After a crash that
+// needn't be the one at hand.
 func extrasFor(ctx context.Context, conn *pgx.Conn, lender string, from *finished) ([]alteration, error) {
 	name := lender[:len(lender)-lenderSuffix]
 	if from != nil && from.name == name {

@@ -10,52 +10,58 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// MigrateOptions says how Migrate works. The zero value brings every tenant to the newest migration, four at a time, and stops at the
-// first failure.
+// MigrateOptions says how Migrate works. The zero value brings every tenant to the newest migration, four at
+// a time, and stops at the first failure.
 type MigrateOptions struct {
-	// Run goes on with this run, which was stopped, paused or killed: with its tenants that haven't ended. Target, Down, Only, Canary,
-	// CanaryCount, Batch and Verify are the run's own then.
+	// Run goes on with this run, which was stopped, paused or killed: with its tenants that haven't ended.
+	// Target, Down, Only, Canary, CanaryCount, Batch and Verify are the run's own then.
 	Run string
 	// RetryFailed, with Run: its tenants that failed, too.
 	RetryFailed bool
-	// Target is the version to reach, one of the migrations'. Default: the newest. With Down: the version to go back to; 0 takes
-	// everything back.
+	// Target is the version to reach, one of the migrations'. Default: the newest. With Down: the version to
+	// go back to; 0 takes everything back.
 	Target int64
 	// Down takes the migrations above Target back, by their Down sections.
 	Down bool
-	// Only names the tenants (slugs or ids) to work on. Default: all but those that are being provisioned or were dropped.
+	// Only names the tenants (slugs or ids) to work on. Default: all but those that are being provisioned or
+	// were dropped.
 	Only []string
 	// Canary names tenants that go first. One failure among the first stops the run.
 	Canary []string
 	// CanaryCount is how many more go first.
 	CanaryCount int
-	// Batch is how many tenants, after the canaries, are in a batch: the next one begins when all of it have ended. Default: all.
+	// Batch is how many tenants, after the canaries, are in a batch: the next one begins when all of it have
+	// ended. Default: all.
 	Batch int
-	// Parallel is how many tenants are worked on at once. Default 4. Each takes a connection out of the pool's budget.
+	// Parallel is how many tenants are worked on at once. Default 4. Each takes a connection out of the
+	// pool's budget.
 	Parallel int
 	// PerServer is how many of them may be on one database server. Default Parallel.
 	PerServer int
-	// MaxFailures stops the run at so many failures, once the tenants in work have ended. Default 1; negative: never. A call
-	// counts its own.
+	// MaxFailures stops the run at so many failures, once the tenants in work have ended. Default 1;
+	// negative: never. A call counts its own.
 	MaxFailures int
-	// MaxFailureRate stops the run when more than this share of the tenants that have ended, 20 or more, have failed. With it the
-	// default of MaxFailures is never.
+	// MaxFailureRate stops the run when more than this share of the tenants that have ended, 20 or more, have
+	// failed. With it the default of MaxFailures is never.
 	MaxFailureRate float64
 	// Timeout is how long one tenant may take. Default 15 min.
 	Timeout time.Duration
-	// LockTimeout is how long a migration on PostgreSQL waits for a lock (SET LOCAL lock_timeout) before it lets those go first who
-	// wait behind it, and tries again. It holds for migrations in a transaction; one without may leave half of its work behind, as
-	// an invalid index, and waits as the server says. Default 2 s; negative: as the server says.
+	// LockTimeout is how long a migration on PostgreSQL waits for a lock (SET LOCAL lock_timeout) before it
+	// lets those go first who wait behind it, and tries again. It holds for migrations in a transaction; one
+	// without may leave half of its work behind, as an invalid index, and waits as the server says. Default 2
+	// s; negative: as the server says.
 	LockTimeout time.Duration
-	// LockRetries is how often a migration is tried again after that, or after a deadlock. Each time it waits once or twice as long as
-	// LockTimeout. Default 10; negative: never.
+	// LockRetries is how often a migration is tried again after that, or after a deadlock. Each time it waits
+	// once or twice as long as LockTimeout. Default 10; negative: never.
 	LockRetries int
-	// RefuseLate fails a tenant that lacks a migration older than the newest that it has, as after two branches were merged. By default
-	// such a migration is applied like the others.
+	// RefuseLate fails a tenant that lacks a migration older than the newest that it has, as after two
+	// branches were merged. By default such a migration is applied like the others.
 	RefuseLate bool
-	// Verify asks every database for its version, also where the catalog says that it has the target, as after a restore.
+	// Verify asks every database for its version, also where the catalog says that it has the target, as
+	// after a restore.
 	Verify bool
-	// DryRun asks the planned databases for their versions, and changes nothing: the report counts who is pending. No run is recorded.
+	// DryRun asks the planned databases for their versions, and changes nothing: the report counts who is
+	// pending. No run is recorded.
 	DryRun bool
 	// Progress is told of each tenant that has ended, one call at a time.
 	Progress func(Result)
@@ -90,7 +96,8 @@ type Report struct {
 	Duration time.Duration
 }
 
-// ErrIncomplete is returned with a report by which not every tenant is at the target: some failed, or the run was stopped or paused.
+// ErrIncomplete is returned with a report by which not every tenant is at the target: some failed, or the run
+// was stopped or paused.
 var ErrIncomplete = errors.New("not every tenant is at the target")
 
 // Why a run begins no further tenant.
@@ -100,12 +107,13 @@ var (
 	errLease    = errors.New("the host database was out of reach for longer than the lease")
 )
 
-// Migrate brings tenants' databases to a version of their schema, and writes down in the host database what it did to each.
+// Migrate brings tenants' databases to a version of their schema, and writes down in the host database what
+// it did to each.
 //
-// The end of ctx stops the run: what is being applied ends, no further migration begins, and MigrateOptions.Run goes on
-// later. Several processes may migrate at once: one of them works on a tenant at a time. The report is filled in whenever a
-// run was begun. Errors: ErrIncomplete, together with ctx's where that ended; hostdb.ErrNotFound for an unknown tenant or run; those
-// of the host database.
+// The end of ctx stops the run: what is being applied ends, no further migration begins, and
+// MigrateOptions.Run goes on later. Several processes may migrate at once: one of them works on a tenant at a
+// time. The report is filled in whenever a run was begun. Errors: ErrIncomplete, together with ctx's where
+// that ended; hostdb.ErrNotFound for an unknown tenant or run; those of the host database.
 func (f *Fleet) Migrate(ctx context.Context, opts MigrateOptions) (Report, error) {
 	began := time.Now()
 	if err := f.check(&opts); err != nil {
@@ -248,8 +256,8 @@ func (f *Fleet) find(ctx context.Context, name string) (*hostdb.TenantCatalog, e
 	return tenant, nil
 }
 
-// Pause has a run begin no further tenant, whichever process it is in; MigrateOptions.Run takes it up again. A run that isn't
-// running is left as it is. Errors: hostdb.ErrNotFound.
+// Pause has a run begin no further tenant, whichever process it is in; MigrateOptions.Run takes it up again.
+// A run that isn't running is left as it is. Errors: hostdb.ErrNotFound.
 func (f *Fleet) Pause(ctx context.Context, runID string) error {
 	if _, err := f.host.MigrationRuns.End(ctx, runID, hostdb.RunPaused); err != nil {
 		return fmt.Errorf("fleet: pause run %q: %w", runID, err)

@@ -55,7 +55,8 @@ func byGoose(text string, down bool) (statements []string, inTx bool, err error)
 	return r.statements, r.began, err
 }
 
-// FuzzAFileIsReadAsGooseReadsIt compares with goose: what it takes is the same statements, and what it refuses is refused.
+// FuzzAFileIsReadAsGooseReadsIt compares with goose: what it takes is the same statements, and what it
+// refuses is refused.
 func FuzzAFileIsReadAsGooseReadsIt(f *testing.F) {
 	for _, text := range []string{
 		"-- +goose Up\nSELECT 1;\n-- +goose Down\nSELECT 2;\n",

@@ -64,7 +64,8 @@ func (s *postgresServer) owns(tenant *hostdb.TenantCatalog) bool {
 // databaseOf is the generated name of a tenant's database, and of its role where it has one.
 func databaseOf(tenantID string) string { return "tenant_" + tenantID }
 
-// hasRole reports whether a tenant connects as a role of its own. Its db_url says so, which another process's Config may have made.
+// hasRole reports whether a tenant connects as a role of its own. Its db_url says so, which another process's
+// Config may have made.
 func hasRole(tenant *hostdb.TenantCatalog) bool {
 	address, err := dburl.Parse(tenant.DBURL.Reveal())
 	return err == nil && address.User() == databaseOf(tenant.ID)
@@ -137,7 +138,8 @@ func (s *postgresServer) createShared(ctx context.Context, conn *pgx.Conn, tenan
 	return s.template.schema.latest(), nil
 }
 
-// fill creates a tenant's database from the template, or empty. It returns the template, nil for an empty one.
+// fill creates a tenant's database from the template, or empty. It returns the template, nil for an empty
+// one.
 func (s *postgresServer) fill(ctx context.Context, conn *pgx.Conn, tenantID, options string, roles bool) (*finished, error) {
 	if s.template != nil && s.roles == roles { // another process's Config may have decided the tenant's db_url
 		from, err := s.template.copy(ctx, conn, tenantID, options)
@@ -148,13 +150,15 @@ func (s *postgresServer) fill(ctx context.Context, conn *pgx.Conn, tenantID, opt
 	return nil, createDatabase(ctx, conn, tenantID, options+" TEMPLATE template0")
 }
 
-// createDatabase creates a tenant's database. template0 is the source without a session, so that several can be created at once.
+// createDatabase creates a tenant's database. template0 is the source without a session, so that several can
+// be created at once.
 func createDatabase(ctx context.Context, conn *pgx.Conn, tenantID, options string) error {
 	_, err := conn.Exec(ctx, "CREATE DATABASE "+quoted(tenantID)+options)
 	return err
 }
 
-// createWithRole creates the role of the db_url and a database that only it may connect to. Nobody may before that is so.
+// createWithRole creates the role of the db_url and a database that only it may connect to. Nobody may before
+// that is so.
 func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn, tenant *hostdb.TenantCatalog) (int64, error) {
 	address, err := dburl.Parse(tenant.DBURL.Reveal())
 	if err != nil || address.Password() == "" {
@@ -227,8 +231,8 @@ func (s *postgresServer) dropWithRole(ctx context.Context, conn *pgx.Conn, tenan
 	return nil
 }
 
-// dropDatabase first refuses and ends connections, so that a program that the host database can't reach stops writing, whatever comes
-// next. asOwner does something as the database's owner.
+// dropDatabase first refuses and ends connections, so that a program that the host database can't reach stops
+// writing, whatever comes next. asOwner does something as the database's owner.
 func (s *postgresServer) dropDatabase(ctx context.Context, conn *pgx.Conn, tenantID string, asOwner func(func() error) error) error {
 	err := asOwner(func() error {
 		if _, err := conn.Exec(ctx, "ALTER DATABASE "+quoted(tenantID)+" WITH ALLOW_CONNECTIONS false"); err != nil {
@@ -252,8 +256,8 @@ func (s *postgresServer) dropDatabase(ctx context.Context, conn *pgx.Conn, tenan
 	})
 }
 
-// endSessions ends the connections to a tenant's database that meet a condition, and from PostgreSQL 14 on waits for it. FORCE would do
-// so only where nothing else is in the way of the drop.
+// endSessions ends the connections to a tenant's database that meet a condition, and from PostgreSQL 14 on
+// waits for it. FORCE would do so only where nothing else is in the way of the drop.
 func endSessions(ctx context.Context, conn *pgx.Conn, tenantID, condition string) error {
 	end := "pg_terminate_backend(pid)"
 	if majorVersion(conn) >= 14 {
@@ -263,8 +267,8 @@ func endSessions(ctx context.Context, conn *pgx.Conn, tenantID, condition string
 	return err
 }
 
-// endOthers ends what connections are left, which are others'. One that this role may not end, such as a superuser's, may be ending by
-// itself: a client that closes one doesn't wait until the server has.
+// endOthers ends what connections are left, which are others'. One that this role may not end, such as a
+// superuser's, may be ending by itself: a client that closes one doesn't wait until the server has.
 func endOthers(ctx context.Context, conn *pgx.Conn, tenantID string) error {
 	began := time.Now()
 	for pause := othersPause; ; pause *= 2 {

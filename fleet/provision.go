@@ -10,7 +10,8 @@ import (
 
 // Spec describes a tenant to be.
 type Spec struct {
-	// Slug is the tenant's name in URLs: lower-case letters, digits and inner hyphens, at most 63, and none of Config.ReservedSlugs.
+	// Slug is the tenant's name in URLs: lower-case letters, digits and inner hyphens, at most 63, and none
+	// of Config.ReservedSlugs.
 	Slug string
 	// Name is what people read. Default: Slug.
 	Name string
@@ -18,16 +19,19 @@ type Spec struct {
 	OwnerID string
 	// PlanTier is the tenant's own plan. Default "free".
 	PlanTier string
-	// Trial begins the plan's trial when the tenant opens: a subscription with status "trialing" for the plan's trial_days.
+	// Trial begins the plan's trial when the tenant opens: a subscription with status "trialing" for the
+	// plan's trial_days.
 	Trial bool
 }
 
-// Provision creates a tenant: its row in the catalog, its database with the schema, what Config.Seed adds, the owner's membership. The
-// tenant opens with the last step, all of whose changes are one transaction. The work is recorded as a job with JobTenant, and each of
-// its steps may run twice: after a failure or a crash the next Provision of the same slug by the same owner goes on, or a worker with
-// RunJob; Drop undoes what there is. While another process provisions the slug, Provision waits. Errors: hostdb.ErrInvalid, in a *hostdb.FieldError on "slug", for a slug outside the
-// grammar or one of Config.ReservedSlugs; hostdb.ErrConflict for a slug
-// that another tenant has, or that another owner has reserved; hostdb.ErrNotFound for an unknown owner, or plan of a Trial.
+// Provision creates a tenant: its row in the catalog, its database with the schema, what Config.Seed adds,
+// the owner's membership. The tenant opens with the last step, all of whose changes are one transaction. The
+// work is recorded as a job with JobTenant, and each of its steps may run twice: after a failure or a crash
+// the next Provision of the same slug by the same owner goes on, or a worker with RunJob; Drop undoes what
+// there is. While another process provisions the slug, Provision waits. Errors: hostdb.ErrInvalid, in a
+// *hostdb.FieldError on "slug", for a slug outside the grammar or one of Config.ReservedSlugs;
+// hostdb.ErrConflict for a slug that another tenant has, or that another owner has reserved;
+// hostdb.ErrNotFound for an unknown owner, or plan of a Trial.
 func (f *Fleet) Provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog, error) {
 	tenant, err := f.provision(ctx, spec)
 	if err != nil {
@@ -89,7 +93,8 @@ func (f *Fleet) checkSpec(ctx context.Context, spec *Spec) error {
 	return nil
 }
 
-// reserve writes the catalog's row, the owner's membership, which is not active yet, and the job, which this process holds.
+// reserve writes the catalog's row, the owner's membership, which is not active yet, and the job, which this
+// process holds.
 func (f *Fleet) reserve(ctx context.Context, spec Spec) (tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, err error) {
 	id := hostdb.NewID()
 	address, err := f.server.address(id)
@@ -128,7 +133,8 @@ func (f *Fleet) reserved(ctx context.Context, spec Spec, conflict error) (*hostd
 	return tenant, nil
 }
 
-// complete does what is left for a reserved tenant, under its job's lease. seal makes sure of the lease in the last transaction.
+// complete does what is left for a reserved tenant, under its job's lease. seal makes sure of the lease in
+// the last transaction.
 func (f *Fleet) complete(ctx context.Context, tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, seal sealing) (*hostdb.TenantCatalog, error) {
 	applied, err := f.build(ctx, tenant)
 	if err != nil {
@@ -184,8 +190,8 @@ func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) ([]int6
 // errDropped: the tenant was dropped while it was provisioned.
 var errDropped = fmt.Errorf("it was dropped meanwhile: %w", hostdb.ErrConflict)
 
-// open makes the owner a member and opens the tenant with the schema that was built, in one transaction, unless something else became of
-// it meanwhile.
+// open makes the owner a member and opens the tenant with the schema that was built, in one transaction,
+// unless something else became of it meanwhile.
 func (f *Fleet) open(ctx context.Context, built *hostdb.TenantCatalog, job *hostdb.SystemJob, seal sealing) (tenant *hostdb.TenantCatalog, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		tenant, err = tx.Tenants.Change(ctx, built.ID, func(tenant *hostdb.TenantCatalog) error {

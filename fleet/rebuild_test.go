@@ -13,8 +13,8 @@ import (
 	"github.com/tenantdb/tenantdb/fleet"
 )
 
-// family is tables that refer to each other: p and its children c, r, which nothing refers to, and n with a child that isn't deleted
-// with it.
+// family is tables that refer to each other: p and its children c, r, which nothing refers to, and n with a
+// child that isn't deleted with it.
 const family = "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p INTEGER REFERENCES p(id) ON DELETE CASCADE); " +
 	"CREATE TABLE r (id INTEGER PRIMARY KEY); CREATE TABLE n (id INTEGER PRIMARY KEY); CREATE TABLE m (n INTEGER REFERENCES n(id));"
 

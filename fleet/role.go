@@ -26,7 +26,8 @@ func makeRole(ctx context.Context, conn *pgx.Conn, name, password string) error 
 	if err != nil {
 		return err
 	}
-	// Without words for other rights: a new role has none, and only a superuser may alter SUPERUSER, even to what it is.
+	// Without words for other rights: a new role has none, and only a superuser may alter SUPERUSER, even to
+	// what it is.
 	rights := name + " LOGIN PASSWORD '" + verifier + "'"
 	_, err = conn.Exec(ctx, "CREATE ROLE "+rights)
 	if isPG(err, pgDuplicateRole) {
@@ -35,8 +36,9 @@ func makeRole(ctx context.Context, conn *pgx.Conn, name, password string) error 
 	return err
 }
 
-// joinRole makes the server's own role a member of a tenant's, so that it may become that role, and give databases to it. From
-// PostgreSQL 16 on who creates a role without being a superuser has no more than ADMIN on it, which allows this grant.
+// joinRole makes the server's own role a member of a tenant's, so that it may become that role, and give
+// databases to it. From PostgreSQL 16 on who creates a role without being a superuser has no more than ADMIN
+// on it, which allows this grant.
 func joinRole(ctx context.Context, conn *pgx.Conn, name string) error {
 	grant := "GRANT " + name + " TO CURRENT_USER"
 	if majorVersion(conn) >= 16 {
@@ -46,15 +48,15 @@ func joinRole(ctx context.Context, conn *pgx.Conn, name string) error {
 	return err
 }
 
-// leaveRole ends that: a member of every tenant's role would have all tenants' rights, and PostgreSQL looks through all memberships of a
-// role time and again.
+// leaveRole ends that: a member of every tenant's role would have all tenants' rights, and PostgreSQL looks
+// through all memberships of a role time and again.
 func leaveRole(ctx context.Context, conn *pgx.Conn, name string) error {
 	_, err := conn.Exec(ctx, "REVOKE "+name+" FROM CURRENT_USER")
 	return err
 }
 
-// asRole does something as a role that was joined. Rights that aren't inherited (NOINHERIT) are its rights all the same then, and a
-// REVOKE by another than the owner would do nothing, with a warning.
+// asRole does something as a role that was joined. Rights that aren't inherited (NOINHERIT) are its rights
+// all the same then, and a REVOKE by another than the owner would do nothing, with a warning.
 func asRole(ctx context.Context, conn *pgx.Conn, name string, do func() error) error {
 	if _, err := conn.Exec(ctx, "SET ROLE "+name); err != nil {
 		return err
@@ -67,8 +69,8 @@ func asRole(ctx context.Context, conn *pgx.Conn, name string, do func() error) e
 	return do()
 }
 
-// openToOwner opens a new database, which was created closed, to the role that owns it. A connection of another role that was let in
-// before the REVOKE would stay.
+// openToOwner opens a new database, which was created closed, to the role that owns it. A connection of
+// another role that was let in before the REVOKE would stay.
 func openToOwner(ctx context.Context, conn *pgx.Conn, owner, database string) error {
 	return asRole(ctx, conn, owner, func() error {
 		_, err := conn.Exec(ctx, "REVOKE ALL ON DATABASE "+database+" FROM PUBLIC; ALTER DATABASE "+database+" WITH ALLOW_CONNECTIONS true")
@@ -96,7 +98,8 @@ func rightsOf(ctx context.Context, conn *pgx.Conn) (rights, error) {
 	return r, err
 }
 
-// missing says which right the role lacks, and what to do about it; nil if none. Roles: tenants have roles of their own.
+// missing says which right the role lacks, and what to do about it; nil if none. Roles: tenants have roles of
+// their own.
 func (r rights) missing(roles bool) error {
 	name := pgx.Identifier{r.name}.Sanitize()
 	switch {
@@ -126,8 +129,8 @@ func lacking(ctx context.Context, conn *pgx.Conn, roles bool, err error) error {
 		pgx.Identifier{r.name}.Sanitize(), err)
 }
 
-// scramVerifier is what a server stores for a password (RFC 5803), so that the password itself is never in a statement, which a server
-// may log.
+// scramVerifier is what a server stores for a password (RFC 5803), so that the password itself is never in a
+// statement, which a server may log.
 func scramVerifier(password string) (string, error) {
 	const iterations = 4096 // the server's own default
 	var salt [16]byte

@@ -16,8 +16,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// ordinary makes a login role with some rights, which is no superuser, and returns the server's address with it. Statements then change
-// it by its name, in the place of %s.
+// ordinary makes a login role with some rights, which is no superuser, and returns the server's address with
+// it. Statements then change it by its name, in the place of %s.
 func (w *world) ordinary(t *testing.T, rights string) (server hostdb.Secret, change func(statement string)) {
 	t.Helper()
 	conn, name := w.connect(t), "app_"+hostdb.NewID()
@@ -91,8 +91,9 @@ func TestAServersRoleThatIsNoSuperuserDoesAllThatTenantsNeed(t *testing.T) {
 	}
 }
 
-// checkIsolation checks that nobody but the tenant's role may connect to its database. The server's role may not either, and has none of
-// the tenant's rights. From PostgreSQL 16 on who creates a role stays a member that may grant the membership, and nothing else.
+// checkIsolation checks that nobody but the tenant's role may connect to its database. The server's role may
+// not either, and has none of the tenant's rights. From PostgreSQL 16 on who creates a role stays a member
+// that may grant the membership, and nothing else.
 func (w *world) checkIsolation(t *testing.T, server hostdb.Secret, tenant *hostdb.TenantCatalog) {
 	t.Helper()
 	u, err := url.Parse(server.Reveal())

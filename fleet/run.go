@@ -219,8 +219,8 @@ func timedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// lower has the catalog say, before a down or a late up, what version there will be at least, so that no request relies on more. Which
-// migrations there are is unknown until the end.
+// lower has the catalog say, before a down or a late up, what version there will be at least, so that no
+// request relies on more. Which migrations there are is unknown until the end.
 func (r *run) lower(ctx context.Context, tenantID string, version int64) error {
 	return r.edit(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
 		tenant.SchemaVersion, tenant.SchemaSet = min(tenant.SchemaVersion, version), ""
@@ -228,8 +228,8 @@ func (r *run) lower(ctx context.Context, tenantID string, version int64) error {
 	})
 }
 
-// settle writes the ledger, and into the catalog what the database has where that is known, in one transaction, unless the tenant was
-// taken over.
+// settle writes the ledger, and into the catalog what the database has where that is known, in one
+// transaction, unless the tenant was taken over.
 func (r *run) settle(used *hostdb.TenantCatalog, entry *hostdb.MigrationTenant, way route) error {
 	set, err := "", error(nil)
 	if way.known {
@@ -330,8 +330,8 @@ func (r *run) report(ctx context.Context, stopped error) (Report, error) {
 	return report, err
 }
 
-// keep gives signs of life, four for each lease, until ctx ends, and calls lose when none has arrived for two thirds of a lease: the last
-// third is for what runs to end.
+// keep gives signs of life, four for each lease, until ctx ends, and calls lose when none has arrived for two
+// thirds of a lease: the last third is for what runs to end.
 func keep(ctx context.Context, lease time.Duration, beat func(context.Context) error, lose func()) {
 	patience := lease * 2 / 3
 	over := time.AfterFunc(patience, lose)

@@ -6,8 +6,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// DefaultReservedSlugs are the slugs that no new tenant gets by default: names by which products, browsers, mail and name servers know
-// hosts of their own.
+// DefaultReservedSlugs are the slugs that no new tenant gets by default: names by which products, browsers,
+// mail and name servers know hosts of their own.
 func DefaultReservedSlugs() []string {
 	return []string{"account", "accounts", "admin", "api", "app", "assets", "auth", "autoconfig", "autodiscover", "billing", "blog", "cdn",
 		"dashboard", "docs", "email", "files", "ftp", "help", "hostmaster", "imap", "internal", "isatap", "localhost", "login", "logout",

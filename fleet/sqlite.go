@@ -90,8 +90,8 @@ func errBut(err, harmless error) error {
 	return err
 }
 
-// writeFile writes a new file, and has it on the disk when it returns. What another process left is removed, not written to: that one
-// may yet link it to its place.
+// writeFile writes a new file, and has it on the disk when it returns. What another process left is removed,
+// not written to: that one may yet link it to its place.
 func writeFile(root *os.Root, name string, content []byte) error {
 	if err := errBut(root.Remove(name), fs.ErrNotExist); err != nil {
 		return err

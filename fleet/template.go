@@ -27,12 +27,14 @@ const templatePrefix = "tenantdb_template_"
 // lenderSuffix is how much longer a lender's name is than its template's: "_" and 8 hex digits.
 const lenderSuffix = 9
 
-// template is a database with the newest schema, of which tenants' databases are copies. It is named by the migrations, so that other
-// ones have another, and closed to connections once it is finished: only a database without a session can be copied.
+// template is a database with the newest schema, of which tenants' databases are copies. It is named by the
+// migrations, so that other ones have another, and closed to connections once it is finished: only a database
+// without a session can be copied.
 //
-// Where tenants have roles of their own, the template is made as a tenant's database would be: a role without any rights, the lender,
-// migrates it, so that a tenant's role can take over in the copy what is the lender's in the template. The template itself belongs to
-// another role, the keeper, since REASSIGN OWNED would hand the template over as well.
+// Where tenants have roles of their own, the template is made as a tenant's database would be: a role without
+// any rights, the lender, migrates it, so that a tenant's role can take over in the copy what is the lender's
+// in the template. The template itself belongs to another role, the keeper, since REASSIGN OWNED would hand
+// the template over as well.
 type template struct {
 	base   *dburl.URL
 	hosts  *pghosts.Hosts
@@ -59,8 +61,8 @@ type names struct {
 	keeper string
 }
 
-// copy creates a tenant's database as a copy. A template that can't be copied is made anew, once. It returns nil where the template
-// doesn't suit, and a duplicate database is an error.
+// copy creates a tenant's database as a copy. A template that can't be copied is made anew, once. It returns
+// nil where the template doesn't suit, and a duplicate database is an error.
 func (t *template) copy(ctx context.Context, conn *pgx.Conn, tenantID, options string) (*finished, error) {
 	broken := uint32(0)
 	for {
@@ -84,8 +86,8 @@ func (t *template) copy(ctx context.Context, conn *pgx.Conn, tenantID, options s
 	}
 }
 
-// isTemplatesFault reports whether a new template may be of help. Most often an old one was dropped, or the operating system's collations
-// have changed since, which is an internal error to PostgreSQL.
+// isTemplatesFault reports whether a new template may be of help. Most often an old one was dropped, or the
+// operating system's collations have changed since, which is an internal error to PostgreSQL.
 func isTemplatesFault(err error) bool {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
@@ -98,7 +100,8 @@ func isTemplatesFault(err error) bool {
 	return strings.HasPrefix(answer.Code, pgInternalClass)
 }
 
-// ensure returns the template once it is there, and isn't the broken one. An advisory lock keeps two processes from making it at once.
+// ensure returns the template once it is there, and isn't the broken one. An advisory lock keeps two
+// processes from making it at once.
 func (t *template) ensure(ctx context.Context, conn *pgx.Conn, broken uint32) (*finished, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -147,7 +150,8 @@ func closedDatabase(ctx context.Context, conn *pgx.Conn, name string) (oid uint3
 	return oid, err
 }
 
-// names makes up the names. The database that the fleet connects to stands for the product, and what a template holds is its maker's.
+// names makes up the names. The database that the fleet connects to stands for the product, and what a
+// template holds is its maker's.
 func (t *template) names(user string) names {
 	product := sha256.Sum256([]byte("/" + t.base.Database()))
 	kind := sha256.Sum256(fmt.Appendf(nil, "%t %s", t.roles, user))
@@ -183,8 +187,8 @@ func (t *template) make(ctx context.Context, conn *pgx.Conn, n names) error {
 // closeTemplate finishes a template.
 const closeTemplate = " WITH ALLOW_CONNECTIONS false IS_TEMPLATE true"
 
-// makeWithRoles makes a template for tenants with roles of their own, with a new lender. While that migrates it has the keeper's rights,
-// which are those of the database's owner.
+// makeWithRoles makes a template for tenants with roles of their own, with a new lender. While that migrates
+// it has the keeper's rights, which are those of the database's owner.
 func (t *template) makeWithRoles(ctx context.Context, conn *pgx.Conn, n names) error {
 	keeper, ident := pgx.Identifier{n.keeper}.Sanitize(), pgx.Identifier{n.name}.Sanitize()
 	if _, err := conn.Exec(ctx, "CREATE ROLE "+keeper); err != nil && !isPG(err, pgDuplicateRole) {
@@ -238,8 +242,8 @@ func (t *template) migrate(ctx context.Context, name string, as *dburl.Role) err
 	return err
 }
 
-// dropOlder drops this product's templates but this one and the one before, which a process that is about to be replaced may still use.
-// One that is being copied stays until the next time.
+// dropOlder drops this product's templates but this one and the one before, which a process that is about to
+// be replaced may still use. One that is being copied stays until the next time.
 func (t *template) dropOlder(ctx context.Context, conn *pgx.Conn, n names) {
 	rows, err := conn.Query(ctx, "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND datname <> $2 ORDER BY oid DESC OFFSET 1", n.prefix, n.name)
 	if err != nil {
@@ -254,7 +258,8 @@ func (t *template) dropOlder(ctx context.Context, conn *pgx.Conn, n names) {
 	}
 }
 
-// drop drops a template, finished or not, and lenders that are left without one. The lender of a copy that isn't a tenant's yet stays.
+// drop drops a template, finished or not, and lenders that are left without one. The lender of a copy that
+// isn't a tenant's yet stays.
 func (t *template) drop(ctx context.Context, conn *pgx.Conn, n names, name string) error {
 	remove := func() error {
 		ident := pgx.Identifier{name}.Sanitize()

@@ -13,16 +13,16 @@ type UserKey struct{ ID, OAuthID string }
 // TenantKey names a tenant by id or by slug. Exactly one field is set.
 type TenantKey struct{ ID, Slug string }
 
-// Access is what the host database knows about a user in a tenant. It judges nothing: a tenant may be closed, a membership
-// inactive, a subscription over.
+// Access is what the host database knows about a user in a tenant. It judges nothing: a tenant may be closed,
+// a membership inactive, a subscription over.
 type Access struct {
 	User       *GlobalUser    // nil: unknown. PasswordHash is left out
 	Tenant     *TenantCatalog // nil: unknown
 	Membership *Membership    // nil: there is none
-	// Subscriptions are the tenant's, of each status and plan the one that admits longest, 64 at most. The best comes
-	// first: active, trialing, past_due, others; then the highest tier_level; then the one whose period ends last.
-	// One-time payments come after all others. Without a membership there are none. Of those that admit at a time, the one
-	// with the highest tier_level is in force.
+	// Subscriptions are the tenant's, of each status and plan the one that admits longest, 64 at most. The
+	// best comes first: active, trialing, past_due, others; then the highest tier_level; then the one whose
+	// period ends last. One-time payments come after all others. Without a membership there are none. Of
+	// those that admit at a time, the one with the highest tier_level is in force.
 	Subscriptions []Subscribed
 	TenantPlan    *PricingPlan // the plan of the tenant's PlanTier; nil: there is none
 }
@@ -80,8 +80,9 @@ func bestFirst(alias string) string {
 		sp.tier_level DESC NULLS LAST, s.current_period_end DESC NULLS LAST, s.id`, "s.", alias+".")
 }
 
-// admittingLongest finds a tenant's subscriptions of which none of the same status and plan admits longer. The others
-// never matter, so that however many there are they push none out of [DB.Access] that would admit to more.
+// admittingLongest finds a tenant's subscriptions of which none of the same status and plan admits longer.
+// The others never matter, so that however many there are they push none out of [DB.Access] that would admit
+// to more.
 var admittingLongest = `(SELECT s.*, row_number() OVER (
 		PARTITION BY s.payment_type, s.status, s.plan_tier, s.stripe_sub_id IS NULL
 		ORDER BY (CASE WHEN s.status = 'active' AND s.current_period_end IS NULL THEN 0 ELSE 1 END),
@@ -90,7 +91,8 @@ var admittingLongest = `(SELECT s.*, row_number() OVER (
 	LEFT JOIN core_pricing_plans sp ON sp.id = ranked.plan_tier
 	WHERE ranked.nth = 1 ORDER BY ` + bestFirst("ranked") + " LIMIT 64"
 
-// accessSubscriptions joins the subscriptions of a membership's tenant. SQLite, which knows no LATERAL, finds them by id.
+// accessSubscriptions joins the subscriptions of a membership's tenant. SQLite, which knows no LATERAL, finds
+// them by id.
 var accessSubscriptions = map[engine]string{
 	postgres: "LEFT JOIN LATERAL (SELECT ranked.* FROM " + admittingLongest + ") s ON true",
 	embedded: "LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM " + admittingLongest + ")",
@@ -100,7 +102,8 @@ var accessSubscriptions = map[engine]string{
 var accessColumns = strings.Join([]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
 	planRelation.namesOf("tp"), subscriptionRelation.namesOf("s"), planRelation.namesOf("sp")}, ", ")
 
-// accessJoins join a user and a tenant with what binds them, and the tenant's plan. Each finds one row at most.
+// accessJoins join a user and a tenant with what binds them, and the tenant's plan. Each finds one row at
+// most.
 func accessJoins(user, tenant string) string {
 	return `
 		LEFT JOIN core_users u ON ` + user + `
@@ -110,7 +113,8 @@ func accessJoins(user, tenant string) string {
 		`
 }
 
-// accessQueries are the four queries of each engine, by the keys' columns. There is always a row, whatever is unknown.
+// accessQueries are the four queries of each engine, by the keys' columns. There is always a row, whatever is
+// unknown.
 var accessQueries = func() map[engine]map[[2]string]string {
 	queries := map[engine]map[[2]string]string{postgres: {}, embedded: {}}
 	for e, of := range queries {
@@ -126,9 +130,9 @@ var accessQueries = func() map[engine]map[[2]string]string {
 	return queries
 }()
 
-// Access answers whether a user may reach a tenant, with one indexed query, the same whether they exist or not. See [DB.AccessAll] for
-// many.
-// Errors: ErrInvalid for a key without exactly one field, or outside its grammar; ErrUnavailable.
+// Access answers whether a user may reach a tenant, with one indexed query, the same whether they exist or
+// not. See [DB.AccessAll] for many. Errors: ErrInvalid for a key without exactly one field, or outside its
+// grammar; ErrUnavailable.
 func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Access, error) {
 	userColumn, userValue, err := user.check()
 	if err != nil {
@@ -174,8 +178,8 @@ func (db *DB) lookUp(ctx context.Context, text string, args []any, each func(sca
 	return s.scan(ctx, on, text, args, each)
 }
 
-// readAccess reads one row: an Access with one subscription at most. Each record is memory of its own, so that who keeps one doesn't
-// keep the others.
+// readAccess reads one row: an Access with one subscription at most. Each record is memory of its own, so
+// that who keeps one doesn't keep the others.
 func readAccess(row scanner) (*Access, error) {
 	var (
 		user             = new(GlobalUser)
@@ -236,9 +240,9 @@ func (p preparedQuery) QueryContext(ctx context.Context, _ string, args ...any) 
 	return p.stmt.QueryContext(ctx, args...)
 }
 
-// SoleTenants returns the ids of at most two tenants, neither dropped nor being provisioned, in which a user has an active
-// membership: enough to tell whether there is exactly one. Errors: ErrInvalid for a key without exactly one field, or outside
-// its grammar; ErrUnavailable.
+// SoleTenants returns the ids of at most two tenants, neither dropped nor being provisioned, in which a user
+// has an active membership: enough to tell whether there is exactly one. Errors: ErrInvalid for a key without
+// exactly one field, or outside its grammar; ErrUnavailable.
 func (db *DB) SoleTenants(ctx context.Context, user UserKey) ([]string, error) {
 	column, value, err := user.check()
 	if err != nil {

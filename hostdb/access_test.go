@@ -10,8 +10,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// crowd fills a database with n tenants, users and memberships (a multiple of n each), n subscriptions and 1,000 plans, by SQL,
-// and has the planner look at them. Ids are numbers in hexadecimal; oauth_id is "o" and the id, slug "s-" and the id.
+// crowd fills a database with n tenants, users and memberships (a multiple of n each), n subscriptions and
+// 1,000 plans, by SQL, and has the planner look at them. Ids are numbers in hexadecimal; oauth_id is "o" and
+// the id, slug "s-" and the id.
 func crowd(t testing.TB, db *hostdb.DB, n, users, memberships int) {
 	t.Helper()
 	series, hex := "generate_series(0, %d) AS g(i)", "lpad(to_hex(%s), 32, '0')"
@@ -154,8 +155,8 @@ func explain(t testing.TB, db *hostdb.DB, text string, args ...any) string {
 	return plan.String()
 }
 
-// TestAccessReturnsWhatAdmitsLongestOfEachStatusAndPlan: rows that admit no longer than another of their status and plan
-// are left out, so that many of them push nothing out. The highest tier comes first.
+// TestAccessReturnsWhatAdmitsLongestOfEachStatusAndPlan: rows that admit no longer than another of their
+// status and plan are left out, so that many of them push nothing out. The highest tier comes first.
 func TestAccessReturnsWhatAdmitsLongestOfEachStatusAndPlan(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		u, tn := newUser(t, db), newTenant(t, db)

@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 )
 
-// AccessKey is a question to [DB.AccessAll]: about a user in a tenant or, where Tenant is zero, about a user alone.
+// AccessKey is a question to [DB.AccessAll]: about a user in a tenant or, where Tenant is zero, about a user
+// alone.
 type AccessKey struct {
 	User   UserKey
 	Tenant TenantKey
@@ -15,13 +16,14 @@ type AccessKey struct {
 type AccessAnswer struct {
 	// Access has the User alone where the key has no tenant.
 	Access
-	// Err is why the question isn't one: ErrInvalid for a key without exactly one field, or outside its grammar.
+	// Err is why the question isn't one: ErrInvalid for a key without exactly one field, or outside its
+	// grammar.
 	Err error
-	// Sole is told where the key has no tenant: the id of the one tenant, neither dropped nor being provisioned, in which the user
-	// has an active membership; "" where there is none, or several.
+	// Sole is told where the key has no tenant: the id of the one tenant, neither dropped nor being
+	// provisioned, in which the user has an active membership; "" where there is none, or several.
 	Sole string
-	// Basis are the ids of the tenants by whose status Sole was found, and may be found otherwise later. BasisOpen: there are more of
-	// them.
+	// Basis are the ids of the tenants by whose status Sole was found, and may be found otherwise later.
+	// BasisOpen: there are more of them.
 	Basis     []string
 	BasisOpen bool
 }
@@ -52,7 +54,8 @@ var accessBatchParts = map[engine]struct{ key, pair, tenants string }{
 const enterable = "t.status NOT IN ('dropped', 'provisioning')"
 const enterableFirst = "(CASE WHEN " + enterable + " THEN 0 ELSE 1 END), t.id"
 
-// accessBatchQuery is the query for a batch of keys of one kind. There is a row for each key at least, whatever is unknown.
+// accessBatchQuery is the query for a batch of keys of one kind. There is a row for each key at least,
+// whatever is unknown.
 func accessBatchQuery(e engine, kind accessKind) string {
 	parts := accessBatchParts[e]
 	if kind.tenant == "" {
@@ -106,9 +109,10 @@ func (g *accessGroup) args(e engine, kind accessKind) ([]any, error) {
 	return []any{string(encoded)}, err
 }
 
-// AccessAll is Access for many keys, with one query for all that name their parts by the same columns, whether they exist or not. A
-// key that isn't one fails alone, in its answer; no answer's Err is of another kind. It and Access run on connections of their own
-// (Config.LookupConns), so that no other query holds them up. Errors: ErrUnavailable.
+// AccessAll is Access for many keys, with one query for all that name their parts by the same columns,
+// whether they exist or not. A key that isn't one fails alone, in its answer; no answer's Err is of another
+// kind. It and Access run on connections of their own (Config.LookupConns), so that no other query holds them
+// up. Errors: ErrUnavailable.
 func (db *DB) AccessAll(ctx context.Context, keys []AccessKey) ([]AccessAnswer, error) {
 	answers := make([]AccessAnswer, len(keys))
 	groups := map[accessKind]*accessGroup{}
@@ -177,7 +181,8 @@ func (r *numbered) Scan(dest ...any) error {
 	return r.scanner.Scan(append([]any{&r.n}, dest...)...)
 }
 
-// readUser reads a row about a user alone, and one of the tenants that decide which is the sole one: those that can be entered first.
+// readUser reads a row about a user alone, and one of the tenants that decide which is the sole one: those
+// that can be entered first.
 func (r *numbered) readUser(g *accessGroup, answers []AccessAnswer) error {
 	var user GlobalUser
 	var tenant string

@@ -14,7 +14,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestAccessAllAnswersEachKeyAsAccessDoes asks about every pair of users and tenants by every kind of key, in one batch.
+// TestAccessAllAnswersEachKeyAsAccessDoes asks about every pair of users and tenants by every kind of key, in
+// one batch.
 func TestAccessAllAnswersEachKeyAsAccessDoes(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()

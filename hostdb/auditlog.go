@@ -7,19 +7,22 @@ import (
 	"time"
 )
 
-// HostAuditLog is something that happened (sys_audit_logs). Rows are only ever added: Update and Delete fail with
-// ErrImmutable, and triggers refuse UPDATE, DELETE and TRUNCATE of every program, the table's owner included. So the log is immutable
-// against DML. It isn't against DDL: whoever may alter the table can disable the triggers, or rewrite a column, and the log doesn't
-// show it. Verify reports triggers that are missing or disabled.
+// HostAuditLog is something that happened (sys_audit_logs). Rows are only ever added: Update and Delete fail
+// with ErrImmutable, and triggers refuse UPDATE, DELETE and TRUNCATE of every program, the table's owner
+// included. So the log is immutable against DML. It isn't against DDL: whoever may alter the table can
+// disable the triggers, or rewrite a column, and the log doesn't show it. Verify reports triggers that are
+// missing or disabled.
 //
-// Personal data is kept apart from the rows (sys_audit_personal), and put back into Details and IPAddress as they are read, until
-// [DB.Erase] removes it: users' email, oauth_id and stripe_cust_id, subscriptions' stripe_cust_id, every IPAddress, and the Details of
-// rows with PersonalOf. Such a part can be deleted, but not be changed or added later. What was erased reads "[erased]".
+// Personal data is kept apart from the rows (sys_audit_personal), and put back into Details and IPAddress as
+// they are read, until [DB.Erase] removes it: users' email, oauth_id and stripe_cust_id, subscriptions'
+// stripe_cust_id, every IPAddress, and the Details of rows with PersonalOf. Such a part can be deleted, but
+// not be changed or added later. What was erased reads "[erased]".
 //
-// The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans, in the same
-// transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the row's id, Details the columns
-// that were set, or {"column": [before, after]}. Secrets and long values are named but not shown. A login is "user.login", the removal
-// of a dropped tenant's database "tenant.dropped", both without details.
+// The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans,
+// in the same transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the
+// row's id, Details the columns that were set, or {"column": [before, after]}. Secrets and long values are
+// named but not shown. A login is "user.login", the removal of a dropped tenant's database "tenant.dropped",
+// both without details.
 type HostAuditLog struct {
 	ID          string
 	ActorUserID string // who did it; no foreign key
@@ -29,8 +32,8 @@ type HostAuditLog struct {
 	IPAddress   string // personal data of the actor; without one, of PersonalOf or the target
 	CreatedAt   time.Time
 
-	// PersonalOf is the id of a user whose personal data Details holds, for a product's own rows: Erase of that user removes both. Without
-	// it Details stay for good.
+	// PersonalOf is the id of a user whose personal data Details holds, for a product's own rows: Erase of
+	// that user removes both. Without it Details stay for good.
 	PersonalOf string
 }
 
@@ -60,7 +63,8 @@ func (t AuditLogs) ListForTarget(ctx context.Context, targetID string, filters .
 	return t.List(ctx, append([]Filter{Where("target_id", targetID)}, filters...)...)
 }
 
-// ListForActor returns what a user did, ordered by id, which is the order of time, a page at a time. Errors: ErrInvalid.
+// ListForActor returns what a user did, ordered by id, which is the order of time, a page at a time. Errors:
+// ErrInvalid.
 func (t AuditLogs) ListForActor(ctx context.Context, userID string, filters ...Filter) ([]*HostAuditLog, error) {
 	return t.List(ctx, append([]Filter{Where("actor_user_id", userID)}, filters...)...)
 }
@@ -68,8 +72,9 @@ func (t AuditLogs) ListForActor(ctx context.Context, userID string, filters ...F
 // EventTenantDropped is written when a dropped tenant's database is gone.
 const EventTenantDropped = "tenant.dropped"
 
-// RecordOnce writes that something happened to a target, in the name of the context's actor, unless that is written already. It
-// needs a Tx, which holds a lock on the target: others who do the same wait for it. Errors: ErrInvalid.
+// RecordOnce writes that something happened to a target, in the name of the context's actor, unless that is
+// written already. It needs a Tx, which holds a lock on the target: others who do the same wait for it.
+// Errors: ErrInvalid.
 func (t AuditLogs) RecordOnce(ctx context.Context, event, targetID string) error {
 	if t.s.tx == nil {
 		return invalid("tx", "what happens once is recorded within a transaction")
@@ -145,7 +150,8 @@ func (r *relation[M]) changes(before, after *M) map[string]any {
 	return changed
 }
 
-// maxShown bounds a value in an audit row, in bytes of JSON, so that two of every column are within the row's limit.
+// maxShown bounds a value in an audit row, in bytes of JSON, so that two of every column are within the row's
+// limit.
 const maxShown = 4 << 10
 
 // shown is a column's value in an audit row.

@@ -12,7 +12,8 @@ import (
 // erased stands in an audit row where its personal part has been, and in a payload where a person was named.
 const erased = "[erased]"
 
-// The personal parts of an audit row. The first two are JSON objects of columns, the others replace a column of the row.
+// The personal parts of an audit row. The first two are JSON objects of columns, the others replace a column
+// of the row.
 const (
 	partBefore  = "before"
 	partAfter   = "after"
@@ -58,7 +59,8 @@ func (r *relation[M]) personalParts(before, after *M) (parts []personalPart, err
 	return parts, nil
 }
 
-// storeAudit stores an audit row, whose columns are args, and its personal parts first: none can be added to a row that is there.
+// storeAudit stores an audit row, whose columns are args, and its personal parts first: none can be added to
+// a row that is there.
 func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, parts []personalPart) error {
 	if err := anyText.text("personal_of", a.PersonalOf); err != nil {
 		return err
@@ -136,8 +138,8 @@ func (s session) rejoin(ctx context.Context, logs []*HostAuditLog) error {
 	return nil
 }
 
-// put puts a part into its row; what belongs into its details it puts into columns. A part that doesn't fit is left out: no program of
-// ours wrote it.
+// put puts a part into its row; what belongs into its details it puts into columns. A part that doesn't fit
+// is left out: no program of ours wrote it.
 func (a *HostAuditLog) put(p personalPart, columns map[string]map[string]json.RawMessage) error {
 	switch p.part {
 	case partIP:

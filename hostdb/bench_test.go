@@ -25,9 +25,9 @@ func onEngines(b *testing.B, run func(b *testing.B, db *hostdb.DB)) {
 	}
 }
 
-// BenchmarkAccess compares the access query at 100k tenants, 300k users and 500k memberships with the same SQL run bare through
-// the same driver, and with a select by primary key; and its joins alone, with one column. They take turns in short blocks, and medians are compared: a busy
-// machine slows all of them alike.
+// BenchmarkAccess compares the access query at 100k tenants, 300k users and 500k memberships with the same
+// SQL run bare through the same driver, and with a select by primary key; and its joins alone, with one
+// column. They take turns in short blocks, and medians are compared: a busy machine slows all of them alike.
 func BenchmarkAccess(b *testing.B) {
 	onEngines(b, func(b *testing.B, db *hostdb.DB) {
 		const tenants, block = 100_000, 50

@@ -30,8 +30,9 @@ type Tables struct {
 	SchemaSets       SchemaSets       // sys_schema_sets
 }
 
-// DB is an open host database. Its methods, and those of its tables, may be called from several goroutines. A read sees every
-// transaction committed before it began. In "sqlite::memory:" a read that is not part of a transaction under way waits for it.
+// DB is an open host database. Its methods, and those of its tables, may be called from several goroutines. A
+// read sees every transaction committed before it began. In "sqlite::memory:" a read that is not part of a
+// transaction under way waits for it.
 type DB struct {
 	Tables
 	engine  engine
@@ -83,8 +84,8 @@ func tablesOn(s session) Tables {
 	}
 }
 
-// Close ends the change feeds and closes every connection. Calls under way fail with ErrUnavailable. A second Close does
-// nothing.
+// Close ends the change feeds and closes every connection. Calls under way fail with ErrUnavailable. A second
+// Close does nothing.
 func (db *DB) Close() error {
 	db.closing.Do(func() {
 		close(db.closed)

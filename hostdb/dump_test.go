@@ -19,7 +19,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// dump is a database of a server of its own, whose transaction ids are far beyond a fresh server's, as pg_dump writes it.
+// dump is a database of a server of its own, whose transaction ids are far beyond a fresh server's, as
+// pg_dump writes it.
 func dump(t *testing.T, fill func(db *hostdb.DB)) (content []byte) {
 	t.Helper()
 	t.Setenv(pgtest.VersionEnv, "") // only the system's servers come with pg_dump
@@ -117,7 +118,8 @@ func TestADumpThatIsRestoredUnderAProcessIsFollowed(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestTheFeedNeedsNoFunctionThatProvidersRefuse: Aurora and some others refuse the functions that tell the cluster and its timeline.
+// TestTheFeedNeedsNoFunctionThatProvidersRefuse: Aurora and some others refuse the functions that tell the
+// cluster and its timeline.
 func TestTheFeedNeedsNoFunctionThatProvidersRefuse(t *testing.T) {
 	server := pgtest.Start(t)
 	given := server.Database(t)
@@ -181,8 +183,9 @@ func TestACopyOfAFileIsFollowed(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestABackupThatIsRestoredIntoAnOpenFileEndsInAReset uses SQLite's own backup, as the sqlite3 program's .restore does. The backup's
-// log runs past the change that the feed has seen last before the feed looks again.
+// TestABackupThatIsRestoredIntoAnOpenFileEndsInAReset uses SQLite's own backup, as the sqlite3 program's
+// .restore does. The backup's log runs past the change that the feed has seen last before the feed looks
+// again.
 func TestABackupThatIsRestoredIntoAnOpenFileEndsInAReset(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(fileURL(t)), PollInterval: time.Hour})
 	newUser(t, db)

@@ -16,7 +16,8 @@ import (
 	sqlitecode "modernc.org/sqlite/lib"
 )
 
-// engine is the kind of database behind a DB. The SQL is the same for both; what differs is here and in the migrations.
+// engine is the kind of database behind a DB. The SQL is the same for both; what differs is here and in the
+// migrations.
 type engine string
 
 const (
@@ -32,7 +33,8 @@ func (e engine) time(t time.Time) any {
 	return formatTime(t)
 }
 
-// forUpdate is the clause that locks selected rows. In SQLite a transaction holds the one write lock from its start.
+// forUpdate is the clause that locks selected rows. In SQLite a transaction holds the one write lock from its
+// start.
 func (e engine) forUpdate() string {
 	if e == postgres {
 		return " FOR UPDATE"
@@ -40,8 +42,8 @@ func (e engine) forUpdate() string {
 	return ""
 }
 
-// translate turns a driver's error into one of ours. about names the field that a conflict in SQLite is about. Where ctx has ended, that
-// is the error; what the database answered all the same stays beside it.
+// translate turns a driver's error into one of ours. about names the field that a conflict in SQLite is
+// about. Where ctx has ended, that is the error; what the database answered all the same stays beside it.
 func translate(ctx context.Context, err error, about culprit) error {
 	if err == nil {
 		return nil
@@ -79,8 +81,8 @@ func timedOut() error {
 	return &failure{kind: errors.Join(ErrUnavailable, context.DeadlineExceeded), text: "timed out"}
 }
 
-// translateAnswer translates what is ours already and what a database sent; nil for anything else. It reports whether that is more
-// than the end of a context.
+// translateAnswer translates what is ours already and what a database sent; nil for anything else. It reports
+// whether that is more than the end of a context.
 func translateAnswer(err error, about culprit) (error, bool) {
 	var own *failure
 	var field *FieldError
@@ -128,7 +130,8 @@ func kindOf(err error) string {
 	}
 }
 
-// translatePostgres maps SQLSTATEs (PostgreSQL documentation, appendix A, and the HD class of our migrations).
+// translatePostgres maps SQLSTATEs (PostgreSQL documentation, appendix A, and the HD class of our
+// migrations).
 func translatePostgres(err *pgconn.PgError) error {
 	switch err.Code {
 	case "HD001":
@@ -224,7 +227,8 @@ func sqliteFields(detail string) string {
 	return strings.Join(columns, ",")
 }
 
-// dangling is what the engines say of a foreign key; whoever ran the statement knows which of the two it is ([because]).
+// dangling is what the engines say of a foreign key; whoever ran the statement knows which of the two it is
+// ([because]).
 const dangling = "refers to no row, or is still referred to"
 
 // because gives a conflict of a foreign key its reason; other errors are left alone.

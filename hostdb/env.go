@@ -11,7 +11,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// instance is the process-wide DB of FromEnv. turn guards the rest. It is a channel, so that waiting ends with the caller's context.
+// instance is the process-wide DB of FromEnv. turn guards the rest. It is a channel, so that waiting ends
+// with the caller's context.
 var instance = struct {
 	turn chan struct{}
 	db   *DB
@@ -28,16 +29,17 @@ var instance = struct {
 //     which one serves. DB_PORT, default 5432, is the port of each.
 //   - DB_SSLMODE: libpq's sslmode (disable, allow, prefer, require, verify-ca, verify-full), default prefer.
 //
-// An error is not remembered: the next call tries again. But once a database has been named that could be opened, or not, no call
-// returns another one, and once it has been closed, none opens it again: that is ErrInvalid and ErrUnavailable, until ResetInstance.
+// An error is not remembered: the next call tries again. But once a database has been named that could be
+// opened, or not, no call returns another one, and once it has been closed, none opens it again: that is
+// ErrInvalid and ErrUnavailable, until ResetInstance.
 //
 // Errors: as for Open; the *FieldError names the variable.
 func FromEnv(ctx context.Context) (*DB, error) {
 	return FromEnvConfig(ctx, Config{})
 }
 
-// FromEnvConfig is FromEnv with more choices for the call that opens the DB; later calls return it as it is. Config.URL is for the
-// variables to say: ErrInvalid where it is set.
+// FromEnvConfig is FromEnv with more choices for the call that opens the DB; later calls return it as it is.
+// Config.URL is for the variables to say: ErrInvalid where it is set.
 func FromEnvConfig(ctx context.Context, config Config) (*DB, error) {
 	if config.URL != "" {
 		return nil, invalid("URL", "FromEnv reads it from the environment; use OpenConfig")
@@ -87,7 +89,8 @@ func ResetInstance() error {
 	return db.Close()
 }
 
-// URLFromEnv returns the URL that FromEnv opens, for OpenConfig. getenv is os.Getenv. Errors: as for FromEnv, without those of Open.
+// URLFromEnv returns the URL that FromEnv opens, for OpenConfig. getenv is os.Getenv. Errors: as for FromEnv,
+// without those of Open.
 func URLFromEnv(getenv func(string) string) (Secret, error) {
 	or := func(name, value string) string {
 		if given := getenv(name); given != "" {
@@ -127,8 +130,8 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 
 var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
 
-// fileFromEnv returns the SQLite file that DB_NAME stands for. Where there are both candidates one may be an empty file that somebody
-// made by mistake, so that neither is taken.
+// fileFromEnv returns the SQLite file that DB_NAME stands for. Where there are both candidates one may be an
+// empty file that somebody made by mistake, so that neither is taken.
 func fileFromEnv(name string) (string, error) {
 	if name == ":memory:" || strings.HasSuffix(name, ".db") {
 		return name, nil

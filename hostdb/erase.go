@@ -18,8 +18,9 @@ type ErasedReport struct {
 	WebhookEvents int64 // whose payload was redacted
 	Jobs          int64 // whose payload was emptied or redacted
 	AuditParts    int64 // personal parts of audit rows, deleted
-	// AuditRowsInClear is how many audit rows by or about the user hold personal data in clear. They can't be changed. A process of the
-	// library's version before schema version 8 wrote them after the upgrade, or the product did, without PersonalOf.
+	// AuditRowsInClear is how many audit rows by or about the user hold personal data in clear. They can't be
+	// changed. A process of the library's version before schema version 8 wrote them after the upgrade, or
+	// the product did, without PersonalOf.
 	AuditRowsInClear int64
 }
 
@@ -37,19 +38,21 @@ const eraseBatch = 100
 //     and in the DedupeKey, which is dropped. A worker finds the id of a user who is gone. Of a person a job may say more, such as a name:
 //     cancel such jobs, or let them end, and Prune or Delete them.
 //
-// Earlier addresses, subjects and customers count too, as far as the audit log knows them. They are looked for without regard to the case of
-// ASCII letters and as words of their own: "ann@example.com" isn't in "joann@example.com", and a word of less than 6 bytes is looked for as
-// a whole JSON text only. A customer that another user has too stays. The
-// id stays wherever it stands: it says nothing any more. Tenants stay, with their names. Not reached are tenants' own databases, backups, what
-// a file or server has freed but not overwritten, and Stripe itself: delete the customer there too, or its next event names it again.
+// Earlier addresses, subjects and customers count too, as far as the audit log knows them. They are looked
+// for without regard to the case of ASCII letters and as words of their own: "ann@example.com" isn't in
+// "joann@example.com", and a word of less than 6 bytes is looked for as a whole JSON text only. A customer
+// that another user has too stays. The id stays wherever it stands: it says nothing any more. Tenants stay,
+// with their names. Not reached are tenants' own databases, backups, what a file or server has freed but not
+// overwritten, and Stripe itself: delete the customer there too, or its next event names it again.
 //
-// A user who is the last active owner of a tenant is refused before anything is changed: ErrConflict on "last_owner", which names the
-// tenants by slug. Everything else goes in short transactions, memberships first and the user's row last. It reads all jobs and events and may
-// take minutes. An erasure that was interrupted is finished by the next one, and one more changes nothing; so does one of a user whose row
-// was deleted before. The end is written to the audit log (EventUserErased).
+// A user who is the last active owner of a tenant is refused before anything is changed: ErrConflict on
+// "last_owner", which names the tenants by slug. Everything else goes in short transactions, memberships
+// first and the user's row last. It reads all jobs and events and may take minutes. An erasure that was
+// interrupted is finished by the next one, and one more changes nothing; so does one of a user whose row was
+// deleted before. The end is written to the audit log (EventUserErased).
 //
-// Errors: ErrNotFound for a user who is not there, nor in the audit log; ErrConflict; ErrInvalid. The report says what was done also
-// with an error.
+// Errors: ErrNotFound for a user who is not there, nor in the audit log; ErrConflict; ErrInvalid. The report
+// says what was done also with an error.
 func (db *DB) Erase(ctx context.Context, userID string) (ErasedReport, error) {
 	var report ErasedReport
 	p, err := db.person(ctx, userID)
@@ -199,7 +202,8 @@ func (p *person) redactJob(j *SystemJob) {
 	}
 }
 
-// eraseAuditParts deletes the personal parts of audit rows. The user's own are last: they know by which words the user was named.
+// eraseAuditParts deletes the personal parts of audit rows. The user's own are last: they know by which words
+// the user was named.
 func (db *DB) eraseAuditParts(ctx context.Context, p *person, report *ErasedReport) error {
 	for _, owner := range append(p.customers[:len(p.customers):len(p.customers)], p.id) {
 		for {

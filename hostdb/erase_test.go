@@ -110,7 +110,8 @@ func texts(t *testing.T, db *hostdb.DB) (rows []string) {
 	return rows
 }
 
-// lines are the lines that hold a word, in whatever case, where it isn't part of a longer one of somebody else.
+// lines are the lines that hold a word, in whatever case, where it isn't part of a longer one of somebody
+// else.
 func lines(rows []string, word string) (found []string) {
 	others := strings.NewReplacer("joann@example.com", "", "auth|ann-77", "", "cus_ann12", "")
 	for _, row := range rows {

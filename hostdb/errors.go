@@ -5,28 +5,30 @@ import (
 	"strings"
 )
 
-// What went wrong, for errors.Is. A *FieldError around ErrConflict, ErrImmutable or ErrInvalid names the field.
+// What went wrong, for errors.Is. A *FieldError around ErrConflict, ErrImmutable or ErrInvalid names the
+// field.
 var (
 	// ErrNotFound: there is no such row.
 	ErrNotFound = errors.New("hostdb: not found")
-	// ErrConflict: a value that must be unique is taken, a row is still referred to or refers to nothing, a job's lease is
-	// lost, or a tenant would be without an active owner (field "last_owner"). Where several unique values of a row are taken, the
-	// field is one of them, on both engines the same: the id, else a user's oauth_id before its email. (PostgreSQL checks them in the
-	// order in which their indexes were made, which a restored dump may have changed.)
+	// ErrConflict: a value that must be unique is taken, a row is still referred to or refers to nothing, a
+	// job's lease is lost, or a tenant would be without an active owner (field "last_owner"). Where several
+	// unique values of a row are taken, the field is one of them, on both engines the same: the id, else a
+	// user's oauth_id before its email. (PostgreSQL checks them in the order in which their indexes were
+	// made, which a restored dump may have changed.)
 	ErrConflict = errors.New("hostdb: conflict")
 	// ErrImmutable: audit rows are never changed or deleted.
 	ErrImmutable = errors.New("hostdb: immutable")
 	// ErrInvalid: an argument is malformed, too long, out of range or an unknown word.
 	ErrInvalid = errors.New("hostdb: invalid")
-	// ErrUnavailable: the database can't answer now (unreachable, timed out, overloaded, shutting down, closed). It says
-	// nothing about what was asked.
+	// ErrUnavailable: the database can't answer now (unreachable, timed out, overloaded, shutting down,
+	// closed). It says nothing about what was asked.
 	ErrUnavailable = errors.New("hostdb: unavailable")
 )
 
 // FieldError is an error about one field. It wraps one of the package's error values.
 type FieldError struct {
-	// Field is the column ("email"; several of one constraint: "user_id,tenant_id"), the environment variable, or the part of
-	// the URL at fault.
+	// Field is the column ("email"; several of one constraint: "user_id,tenant_id"), the environment
+	// variable, or the part of the URL at fault.
 	Field string
 	// Err is ErrConflict, ErrImmutable, ErrInvalid or ErrUnavailable.
 	Err error
@@ -54,8 +56,8 @@ func conflict(field, reason string) error {
 	return &FieldError{Field: field, Err: ErrConflict, Reason: reason}
 }
 
-// failure is an error of the database that is about no field. The driver's error is kept as text only: its values may hold
-// credentials.
+// failure is an error of the database that is about no field. The driver's error is kept as text only: its
+// values may hold credentials.
 type failure struct {
 	kind  error // ErrUnavailable, a context's error, or nil
 	text  string

@@ -160,7 +160,8 @@ func ExampleSubscription_ActiveAt() {
 	// Output: true false
 }
 
-// A tenant's trial, begun at sign-up or at any login: the second call finds the first one's. A page tells how it stands.
+// A tenant's trial, begun at sign-up or at any login: the second call finds the first one's. A page tells how
+// it stands.
 func ExampleSubscriptions_StartTrial() {
 	ctx := context.Background()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

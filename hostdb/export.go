@@ -12,14 +12,15 @@ type ExportedRow struct {
 	Row   map[string]any `json:"row"`   // by column: string, bool, int, int64, time.Time, *time.Time or []string; no secrets
 }
 
-// Export iterates over all that the host database stores about a user: the user without the password's hash, the memberships, the
-// subscriptions of the user's Stripe customer, the audit rows by or about the user, and the jobs and webhook events that name the user's
-// id, e-mail address, subject or Stripe customer, now or earlier. It reads page by page and may take minutes: every job and event is
-// looked at. It also finds what is left of a user who was deleted. What a tenant's own database says isn't among it, nor is a tenant
-// that bears a person's name.
+// Export iterates over all that the host database stores about a user: the user without the password's hash,
+// the memberships, the subscriptions of the user's Stripe customer, the audit rows by or about the user, and
+// the jobs and webhook events that name the user's id, e-mail address, subject or Stripe customer, now or
+// earlier. It reads page by page and may take minutes: every job and event is looked at. It also finds what
+// is left of a user who was deleted. What a tenant's own database says isn't among it, nor is a tenant that
+// bears a person's name.
 //
-// After an error, which comes with the zero row, it ends. Errors: ErrNotFound for a user who is not there, nor in the audit log;
-// ErrInvalid.
+// After an error, which comes with the zero row, it ends. Errors: ErrNotFound for a user who is not there,
+// nor in the audit log; ErrInvalid.
 func (db *DB) Export(ctx context.Context, userID string) iter.Seq2[ExportedRow, error] {
 	return func(yield func(ExportedRow, error) bool) {
 		p, err := db.person(ctx, userID)

@@ -10,7 +10,8 @@ func (db *DB) AccessQueries() map[[2]string]string {
 	return accessQueries[db.engine]
 }
 
-// AccessBatchQueries are the texts of the batch's queries, by the keys' columns; no tenant column: of users alone.
+// AccessBatchQueries are the texts of the batch's queries, by the keys' columns; no tenant column: of users
+// alone.
 func (db *DB) AccessBatchQueries() map[[2]string]string {
 	texts := map[[2]string]string{}
 	for kind, text := range accessBatchQueries[db.engine] {

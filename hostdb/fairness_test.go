@@ -76,7 +76,8 @@ func TestDeadLettersThatAreRetriedTakeTurnsWithOthers(t *testing.T) {
 	})
 }
 
-// Jobs that fail and become due again stand in line like new ones; one whose worker died goes on where it was.
+// Jobs that fail and become due again stand in line like new ones; one whose worker died goes on where it
+// was.
 func TestAJobWhoseWorkerDiedKeepsItsPlace(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		tenant := hostdb.NewID()

@@ -22,7 +22,8 @@ type feed struct {
 
 // cursor is a poller's place in an engine's log of changes.
 type cursor interface {
-	// poll returns what was committed since the last poll; reset: all that is known is that something may have been.
+	// poll returns what was committed since the last poll; reset: all that is known is that something may
+	// have been.
 	poll(ctx context.Context) (changes []Change, reset bool, err error)
 	// verify looks for what is wrong with what the log rests on. It is called after a poll that went well.
 	verify(ctx context.Context) ([]Fault, error)
@@ -141,8 +142,8 @@ func (f *feed) prune(ctx context.Context) error {
 // pollTimeout bounds one poll, so that a server that hangs is reported.
 const pollTimeout = 5 * time.Second
 
-// poll verifies when it is time to, and polls. While something is wrong there are both what it found, which promises nothing, and an
-// error.
+// poll verifies when it is time to, and polls. While something is wrong there are both what it found, which
+// promises nothing, and an error.
 func (f *feed) poll(ctx context.Context, at cursor, watch *watch, started time.Time) (*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()

@@ -44,12 +44,13 @@ func newPostgresCursor(db *DB) *postgresCursor {
 
 // pollPostgres is the query for what is new; the first %s is the server's identity.
 //
-// The cursor is a snapshot, since transactions commit in another order than they take ids. Whatever is visible now and was
-// not visible then is new. The floor says which transactions' rows have been pruned. A restored backup may have used more transaction
-// ids by now than the server had before, but it has been started; and a crash may lose what synchronous_commit = off had reported.
+// The cursor is a snapshot, since transactions commit in another order than they take ids. Whatever is
+// visible now and was not visible then is new. The floor says which transactions' rows have been pruned. A
+// restored backup may have used more transaction ids by now than the server had before, but it has been
+// started; and a crash may lose what synchronous_commit = off had reported.
 //
-// In a dump that another cluster restores, ids are the old cluster's. Where one of them is still to come, alien is true: no row that
-// a transaction of this cluster wrote and that can be seen has such an id.
+// In a dump that another cluster restores, ids are the old cluster's. Where one of them is still to come,
+// alien is true: no row that a transaction of this cluster wrote and that can be seen has such an id.
 const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
 	p AS MATERIALIZED (SELECT coalesce(nullif($1, ''), s.snapshot::text)::pg_snapshot AS snapshot FROM s)
 	SELECT s.snapshot::text, %s,
@@ -66,8 +67,9 @@ const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS sn
 const everyIdentity = `(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' || 'host_changes'::regclass::oid::text ||
 			'/' || extract(epoch FROM pg_postmaster_start_time())::text`
 
-// furtherIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some roles are refused them. A
-// server that takes over from another has another start, too, so that nothing rests on these alone.
+// furtherIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some roles
+// are refused them. A server that takes over from another has another start, too, so that nothing rests on
+// these alone.
 var furtherIdentities = []string{"(SELECT system_identifier FROM pg_control_system())::text", "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"}
 
 // pollText returns the query for what the server at a connection tells.
@@ -108,8 +110,8 @@ func (c *postgresCursor) connect(ctx context.Context) error {
 	})
 }
 
-// ask runs queries. A server that has other hosts beside it is given less time, so that one of those can be reached while what is
-// known is still of use.
+// ask runs queries. A server that has other hosts beside it is given less time, so that one of those can be
+// reached while what is known is still of use.
 func (c *postgresCursor) ask(ctx context.Context, queries func(context.Context) error) error {
 	standing := pghosts.StandingOf(c.conn)
 	if !standing.Several() {
@@ -127,7 +129,8 @@ func (c *postgresCursor) ask(ctx context.Context, queries func(context.Context) 
 // answerTimeout bounds the queries of one step of a poll where there are several hosts.
 const answerTimeout = pollTimeout / 5
 
-// poll implements cursor. A connection on which it failed is not used again: another may lead to another server.
+// poll implements cursor. A connection on which it failed is not used again: another may lead to another
+// server.
 func (c *postgresCursor) poll(ctx context.Context) (changes []Change, reset bool, err error) {
 	c.polled = time.Now()
 	if err = c.connect(ctx); err == nil {

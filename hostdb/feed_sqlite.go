@@ -130,7 +130,8 @@ func (c *sqliteCursor) close() {
 // errReplaced is every statement's answer once the file is another.
 var errReplaced = &failure{kind: ErrUnavailable, text: "the database's file has been replaced or removed; open it again"}
 
-// lookAtFile fails when the file at the path is not the one that was opened, and so do statements until it is.
+// lookAtFile fails when the file at the path is not the one that was opened, and so do statements until it
+// is.
 func (db *DB) lookAtFile() error {
 	if db.origin.path == "" {
 		return nil

@@ -16,8 +16,9 @@ type Filter struct {
 	limit  *int
 }
 
-// Where keeps the rows in which the column equals the value: a string, bool, int, int64 or time.Time, or nil for rows where
-// it is absent. A column that isn't there, that holds a Secret, or a value of another type: ErrInvalid.
+// Where keeps the rows in which the column equals the value: a string, bool, int, int64 or time.Time, or nil
+// for rows where it is absent. A column that isn't there, that holds a Secret, or a value of another type:
+// ErrInvalid.
 func Where(column string, value any) Filter {
 	return Filter{column: column, value: value}
 }
@@ -27,12 +28,14 @@ func After(id string) Filter {
 	return Filter{after: &id}
 }
 
-// Limit keeps the first n rows. Several: the last counts. A negative n, and for List one above 1,000, is ErrInvalid: All pages through more.
+// Limit keeps the first n rows. Several: the last counts. A negative n, and for List one above 1,000, is
+// ErrInvalid: All pages through more.
 func Limit(n int) Filter {
 	return Filter{limit: &n}
 }
 
-// limitOf returns the limit that filters set, or -1. All pages by itself, so that a negative limit is left to List to refuse.
+// limitOf returns the limit that filters set, or -1. All pages by itself, so that a negative limit is left to
+// List to refuse.
 func limitOf(filters []Filter) int {
 	for i := len(filters) - 1; i >= 0; i-- {
 		if filters[i].limit != nil {

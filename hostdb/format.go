@@ -2,8 +2,8 @@ package hostdb
 
 import "fmt"
 
-// Format implements fmt.Formatter. It prints the fields with the password hash masked: fmt skips Secret's own methods where a verb
-// doesn't fit, as in %s of a struct.
+// Format implements fmt.Formatter. It prints the fields with the password hash masked: fmt skips Secret's own
+// methods where a verb doesn't fit, as in %s of a struct.
 func (u GlobalUser) Format(f fmt.State, verb rune) {
 	type plain GlobalUser
 	u.PasswordHash = Secret(u.PasswordHash.String())

@@ -83,7 +83,8 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-// FuzzFilter: a page's name, and what a list is narrowed by, come from a client. The answer is a page, or ErrInvalid with the field.
+// FuzzFilter: a page's name, and what a list is narrowed by, come from a client. The answer is a page, or
+// ErrInvalid with the field.
 func FuzzFilter(f *testing.F) {
 	for _, seed := range []string{"", "name", "id", "db_url", "1=1; --", "name = ''", "\x00", "\xff", "active_owners"} {
 		f.Add(seed, seed, seed, 3)
@@ -106,7 +107,8 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
-// FuzzKeys: a token names the user, a request the tenant. What is asked is known or unknown, or ErrInvalid with the field.
+// FuzzKeys: a token names the user, a request the tenant. What is asked is known or unknown, or ErrInvalid
+// with the field.
 func FuzzKeys(f *testing.F) {
 	for _, seed := range []string{"", "auth|1", "acme", "Acme", "a' OR '1'='1", "\x00", "\xff", strings.Repeat("a", 32), strings.Repeat("x", 513)} {
 		f.Add(seed, seed)

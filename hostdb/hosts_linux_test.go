@@ -22,7 +22,8 @@ func bothHosts(t *testing.T, first, second string) string {
 	return u.String()
 }
 
-// failoverPair starts a primary and a standby with a host database. It returns its URL, which names both, and that of each.
+// failoverPair starts a primary and a standby with a host database. It returns its URL, which names both, and
+// that of each.
 func failoverPair(t *testing.T) (primary, standby *pgtest.Server, both string, database func(*pgtest.Server) string) {
 	t.Helper()
 	primary = pgtest.Start(t)
@@ -69,8 +70,9 @@ func TestAFirstHostThatSaysNothingHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestAFailoverFromAHostThatHangs follows the host database through its servers' worst days: the primary hangs, the standby is promoted,
-// the old primary goes on as if nothing had happened, and in the end the new one dies.
+// TestAFailoverFromAHostThatHangs follows the host database through its servers' worst days: the primary
+// hangs, the standby is promoted, the old primary goes on as if nothing had happened, and in the end the new
+// one dies.
 func TestAFailoverFromAHostThatHangs(t *testing.T) {
 	primary, standby, both, database := failoverPair(t)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(both)})
@@ -132,7 +134,8 @@ func TestAFailoverFromAHostThatHangs(t *testing.T) {
 	})
 }
 
-// TestAnotherClusterEndsInAReset: a new cluster that took over the data, as after pg_upgrade, is taken whatever its timeline is.
+// TestAnotherClusterEndsInAReset: a new cluster that took over the data, as after pg_upgrade, is taken
+// whatever its timeline is.
 func TestAnotherClusterEndsInAReset(t *testing.T) {
 	blue := pgtest.Start(t)
 	first := blue.Database(t)
@@ -154,7 +157,8 @@ func TestAnotherClusterEndsInAReset(t *testing.T) {
 	wantReset(t, db, events, stopped)
 }
 
-// TestADialOutlivesTheRequestThatAskedForIt: each request has less time than a connection takes, and the connection is there in the end.
+// TestADialOutlivesTheRequestThatAskedForIt: each request has less time than a connection takes, and the
+// connection is there in the end.
 func TestADialOutlivesTheRequestThatAskedForIt(t *testing.T) {
 	given := postgresURL(t)
 	u, err := url.Parse(given)

@@ -8,14 +8,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// NewID returns a new id: a UUID of version 7 (RFC 9562, so ids sort by the time they were made) as 32 lower-case hexadecimal
-// digits.
+// NewID returns a new id: a UUID of version 7 (RFC 9562, so ids sort by the time they were made) as 32
+// lower-case hexadecimal digits.
 func NewID() string {
 	id := uuid.Must(uuid.NewV7())
 	return hex.EncodeToString(id[:])
 }
 
-// firstID is not greater than any id that NewID made at t or later, and greater than all before (RFC 9562 section 5.7).
+// firstID is not greater than any id that NewID made at t or later, and greater than all before (RFC 9562
+// section 5.7).
 func firstID(t time.Time) string {
 	return fmt.Sprintf("%012x%020d", max(0, t.UnixMilli()), 0)
 }
@@ -38,8 +39,8 @@ func ValidID(s string) bool {
 	return true
 }
 
-// ValidSlug reports whether s can name a tenant: 1 to 63 of a-z, 0-9 and "-", no "-" at either end, and not 32 hexadecimal
-// digits, which would be an id.
+// ValidSlug reports whether s can name a tenant: 1 to 63 of a-z, 0-9 and "-", no "-" at either end, and not
+// 32 hexadecimal digits, which would be an id.
 func ValidSlug(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' || ValidID(s) {
 		return false

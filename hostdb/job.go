@@ -72,13 +72,15 @@ var jobRelation = relation[SystemJob]{
 	},
 }
 
-// Jobs is the queue of jobs. Insert and Update write a row as it is; Enqueue, Claim and the others keep the queue's rules.
+// Jobs is the queue of jobs. Insert and Update write a row as it is; Enqueue, Claim and the others keep the
+// queue's rules.
 type Jobs struct{ Table[SystemJob] }
 
-// Prune deletes the jobs with one of these statuses that ended longer ago than age; without statuses those that were completed or
-// cancelled. It returns how many. Jobs that haven't ended are never deleted, and neither are failed ones that aren't named: they are the
-// dead letters. It goes in steps of 1,000, each a transaction of its own, and may be called as often as one likes.
-// Errors: ErrInvalid for a negative age, and for a status of jobs that haven't ended.
+// Prune deletes the jobs with one of these statuses that ended longer ago than age; without statuses those
+// that were completed or cancelled. It returns how many. Jobs that haven't ended are never deleted, and
+// neither are failed ones that aren't named: they are the dead letters. It goes in steps of 1,000, each a
+// transaction of its own, and may be called as often as one likes. Errors: ErrInvalid for a negative age, and
+// for a status of jobs that haven't ended.
 func (t Jobs) Prune(ctx context.Context, age time.Duration, statuses ...string) (int64, error) {
 	if age < 0 {
 		return 0, invalid("age", "is negative")

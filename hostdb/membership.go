@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// The roles in their default order. A product may use words of its own (a-z, 0-9, "_", a letter first, up to 32).
+// The roles in their default order. A product may use words of its own (a-z, 0-9, "_", a letter first, up to
+// 32).
 const (
 	RoleOwner  = "owner" // a tenant keeps at least one active owner
 	RoleAdmin  = "admin"
@@ -14,9 +15,9 @@ const (
 
 // Membership lets a user into a tenant (core_memberships). There is one of a user in a tenant.
 //
-// A tenant never loses its last active owner (RoleOwner and IsActive), unless it is being provisioned or dropped, and then doesn't
-// become active without one: promote first, then demote or open. The refusal is ErrConflict on the field "last_owner". The word is
-// the schema's own, whatever roles a product has.
+// A tenant never loses its last active owner (RoleOwner and IsActive), unless it is being provisioned or
+// dropped, and then doesn't become active without one: promote first, then demote or open. The refusal is
+// ErrConflict on the field "last_owner". The word is the schema's own, whatever roles a product has.
 type Membership struct {
 	ID             string
 	UserID         string // required
@@ -28,7 +29,8 @@ type Membership struct {
 	CreatedAt      time.Time
 }
 
-// NewMembership returns an active membership of a user in a tenant, with an id; role "" is RoleMember. Insert stores it.
+// NewMembership returns an active membership of a user in a tenant, with an id; role "" is RoleMember. Insert
+// stores it.
 func NewMembership(userID, tenantID, role string) *Membership {
 	orDefault(&role, RoleMember)
 	return &Membership{ID: NewID(), UserID: userID, TenantID: tenantID, Role: role, IsActive: true}
@@ -64,12 +66,14 @@ func (t Memberships) Find(ctx context.Context, userID, tenantID string) (*Member
 	return t.one(ctx, "WHERE user_id = $1 AND tenant_id = $2", userID, tenantID)
 }
 
-// ListForUser returns a user's memberships, inactive ones too, ordered by id, a page at a time. Errors: ErrInvalid.
+// ListForUser returns a user's memberships, inactive ones too, ordered by id, a page at a time. Errors:
+// ErrInvalid.
 func (t Memberships) ListForUser(ctx context.Context, userID string, filters ...Filter) ([]*Membership, error) {
 	return t.List(ctx, append([]Filter{Where("user_id", userID)}, filters...)...)
 }
 
-// ListForTenant returns a tenant's memberships, inactive ones too, ordered by id, a page at a time. Errors: ErrInvalid.
+// ListForTenant returns a tenant's memberships, inactive ones too, ordered by id, a page at a time. Errors:
+// ErrInvalid.
 func (t Memberships) ListForTenant(ctx context.Context, tenantID string, filters ...Filter) ([]*Membership, error) {
 	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)
 }

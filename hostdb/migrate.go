@@ -18,13 +18,15 @@ var migrations embed.FS
 
 const versionTable = "host_schema_version"
 
-// generation is by how much the numbers of migrations jump where one changes or removes what an older library uses, which is for a major
-// version of the library: 10001 is the first that version 1 can't work with. Within a generation migrations only add (tables, columns
-// with a default, triggers, indexes), so that a process of the library's last version goes on, and starts, on the next one's schema.
+// generation is by how much the numbers of migrations jump where one changes or removes what an older library
+// uses, which is for a major version of the library: 10001 is the first that version 1 can't work with.
+// Within a generation migrations only add (tables, columns with a default, triggers, indexes), so that a
+// process of the library's last version goes on, and starts, on the next one's schema.
 const generation = 10_000
 
-// migrate brings the schema up to date in ONE transaction that holds a lock: an advisory one in PostgreSQL, the write lock in
-// SQLite. Processes that open at once take turns, and one that dies leaves nothing half done.
+// migrate brings the schema up to date in ONE transaction that holds a lock: an advisory one in PostgreSQL,
+// the write lock in SQLite. Processes that open at once take turns, and one that dies leaves nothing half
+// done.
 func (db *DB) migrate(ctx context.Context, connector driver.Connector) error {
 	e := db.engine
 	single := &singleConnector{inner: connector, begin: e.beginExclusive()}
@@ -41,14 +43,16 @@ func (db *DB) migrate(ctx context.Context, connector driver.Connector) error {
 // beginExclusive begins the transaction in which nobody else migrates.
 func (e engine) beginExclusive() []string {
 	if e == postgres {
-		// At a higher level the snapshot is taken before the lock is waited for, and doesn't show what the one before us made.
+		// At a higher level the snapshot is taken before the lock is waited for, and doesn't show what the
+		// one before us made.
 		return []string{"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
 			"SELECT pg_advisory_xact_lock(7307206461662301)"} // any number that nobody else uses
 	}
 	return []string{"BEGIN IMMEDIATE"}
 }
 
-// upgrade refuses what isn't ours and what is of a newer generation, and runs the pending migrations, or refuses those too.
+// upgrade refuses what isn't ours and what is of a newer generation, and runs the pending migrations, or
+// refuses those too.
 func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 	files, err := fs.Sub(migrations, "migrations/"+string(e))
 	if err != nil {
@@ -89,8 +93,8 @@ func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 	return version, err
 }
 
-// refuseUnusable refuses core_ tables without our version table, which are another program's, and on PostgreSQL a search path without a
-// schema, or with one in which the tables are missing and may not be made.
+// refuseUnusable refuses core_ tables without our version table, which are another program's, and on
+// PostgreSQL a search path without a schema, or with one in which the tables are missing and may not be made.
 func refuseUnusable(ctx context.Context, e engine, on querier) error {
 	text := `SELECT current_schema() IS NOT NULL, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
 		count(*) FILTER (WHERE c.relname = 'host_schema_version'), count(*) FILTER (WHERE c.relname <> 'host_schema_version')
@@ -134,7 +138,8 @@ func each(ctx context.Context, on asker, text string, read func(scanner) error) 
 	return rows.Err()
 }
 
-// singleConnector makes one connection, with a transaction begun on it, in which further transactions are savepoints.
+// singleConnector makes one connection, with a transaction begun on it, in which further transactions are
+// savepoints.
 type singleConnector struct {
 	inner driver.Connector
 	begin []string

@@ -48,8 +48,8 @@ func (t MigrationRuns) Last(ctx context.Context) (*MigrationRun, error) {
 	return t.one(ctx, "ORDER BY id DESC LIMIT 1")
 }
 
-// Begin stores a new run and enters the tenants that it has to work on into the ledger, in one transaction. It fills in AtTarget.
-// Errors: ErrInvalid.
+// Begin stores a new run and enters the tenants that it has to work on into the ledger, in one transaction.
+// It fills in AtTarget. Errors: ErrInvalid.
 func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan MigrationPlan) error {
 	if run == nil {
 		return invalid("run", "is nil")
@@ -78,8 +78,8 @@ func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan Migrat
 	})
 }
 
-// Continue has a paused or stopped run, or one that is done, run again; with its failed tenants where retry says so.
-// Errors: ErrNotFound; ErrInvalid.
+// Continue has a paused or stopped run, or one that is done, run again; with its failed tenants where retry
+// says so. Errors: ErrNotFound; ErrInvalid.
 func (t MigrationRuns) Continue(ctx context.Context, id string, retry bool) (run *MigrationRun, err error) {
 	err = t.s.write(ctx, func(tx *Tx) error {
 		if run, err = tx.MigrationRuns.Lock(ctx, id); err != nil {
@@ -97,8 +97,8 @@ func (t MigrationRuns) Continue(ctx context.Context, id string, retry bool) (run
 	return run, err
 }
 
-// End sets the status of a run that is running, and returns its row as it is then: one that was paused stays so.
-// Errors: ErrNotFound; ErrInvalid.
+// End sets the status of a run that is running, and returns its row as it is then: one that was paused stays
+// so. Errors: ErrNotFound; ErrInvalid.
 func (t MigrationRuns) End(ctx context.Context, id, status string) (run *MigrationRun, err error) {
 	err = t.s.write(ctx, func(tx *Tx) error {
 		if run, err = tx.MigrationRuns.Lock(ctx, id); err != nil || run.Status != RunRunning {
@@ -111,8 +111,8 @@ func (t MigrationRuns) End(ctx context.Context, id, status string) (run *Migrati
 	return run, err
 }
 
-// MigrationPlan says which tenants a run works on, and in which order: first the canaries (stage 0), then the others in stages of
-// Batch tenants. Tenants that are being provisioned or were dropped are left out.
+// MigrationPlan says which tenants a run works on, and in which order: first the canaries (stage 0), then the
+// others in stages of Batch tenants. Tenants that are being provisioned or were dropped are left out.
 type MigrationPlan struct {
 	Only        []string // tenants' ids; empty: all
 	Canary      []string // ids of those that go first
@@ -135,8 +135,9 @@ func (p MigrationPlan) tenants(alias string) (string, []any) {
 	return condition + " AND " + alias + "id IN (" + places + ")", args
 }
 
-// query selects tenant_id and stage of the tenants that have something to do. The catalog's version and set are raised after an up, so
-// together they prove that there is nothing; they are lowered before a down, so for a down they prove nothing.
+// query selects tenant_id and stage of the tenants that have something to do. The catalog's version and set
+// are raised after an up, so together they prove that there is nothing; they are lowered before a down, so
+// for a down they prove nothing.
 func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 	if p.CanaryCount < 0 || p.Batch < 0 {
 		return "", nil, invalid("plan", "CanaryCount and Batch can't be negative")

@@ -55,7 +55,8 @@ var ledgerRelation = relation[MigrationTenant]{
 	fill: func(m *MigrationTenant) { orDefault(&m.Status, MigrationPending) },
 }
 
-// MigrationTenants is the ledger of migrations. Insert and Update write a row as it is; the others keep its rules.
+// MigrationTenants is the ledger of migrations. Insert and Update write a row as it is; the others keep its
+// rules.
 type MigrationTenants struct{ Table[MigrationTenant] }
 
 // PlannedTenant is a tenant with the stage of a run in which its turn comes.
@@ -64,7 +65,8 @@ type PlannedTenant struct {
 	Stage int
 }
 
-// Planned iterates over the tenants that a new run would work on, in its order, page by page. Errors: as for All.
+// Planned iterates over the tenants that a new run would work on, in its order, page by page. Errors: as for
+// All.
 func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun, plan MigrationPlan) iter.Seq2[*PlannedTenant, error] {
 	return func(yield func(*PlannedTenant, error) bool) {
 		selected, args, err := plan.query(run)
@@ -108,8 +110,8 @@ func (t MigrationTenants) Stage(ctx context.Context, runID string) (int, error) 
 	return stage, err
 }
 
-// Ready returns tenants of a stage of a run that may be claimed, ordered by id and after one: those that wait, and those whose
-// lease is over.
+// Ready returns tenants of a stage of a run that may be claimed, ordered by id and after one: those that
+// wait, and those whose lease is over.
 func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, after string, limit int) ([]*TenantCatalog, error) {
 	var found []*TenantCatalog
 	text := "SELECT " + tenantRelation.namesOf("t") + ` FROM sys_migration_tenants m JOIN core_tenants t ON t.id = m.tenant_id
@@ -124,8 +126,9 @@ func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, af
 	return found, err
 }
 
-// Claim gives a tenant that waits in a running run to a worker for a lease, which Heartbeat extends. One run at a time works on a
-// tenant. Errors: ErrConflict on "tenant_id" while another run does; ErrConflict on "status" where it doesn't wait, or the run isn't running.
+// Claim gives a tenant that waits in a running run to a worker for a lease, which Heartbeat extends. One run
+// at a time works on a tenant. Errors: ErrConflict on "tenant_id" while another run does; ErrConflict on
+// "status" where it doesn't wait, or the run isn't running.
 func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker string, lease time.Duration) error {
 	claimed, err := t.claim(ctx, runID, tenantID, worker, lease)
 	if err == nil && claimed {
@@ -154,15 +157,16 @@ func (t MigrationTenants) claim(ctx context.Context, runID, tenantID, worker str
 	return touched == 1, err
 }
 
-// free puts the row whose lease on a tenant is over back among those that wait, and reports whether there was one.
+// free puts the row whose lease on a tenant is over back among those that wait, and reports whether there was
+// one.
 func (t MigrationTenants) free(ctx context.Context, tenantID string) (bool, error) {
 	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants SET status = 'pending', worker = NULL, lease_until = NULL
 		WHERE tenant_id = $1 AND status = 'running' AND lease_until <= $2`, []any{tenantID, t.s.db.engine.time(t.s.db.now())}, nothing)
 	return touched > 0, err
 }
 
-// Heartbeat extends the leases of all tenants that a worker has claimed, to lease from now, and returns those tenants' ids. One that is
-// missing was taken over.
+// Heartbeat extends the leases of all tenants that a worker has claimed, to lease from now, and returns those
+// tenants' ids. One that is missing was taken over.
 func (t MigrationTenants) Heartbeat(ctx context.Context, worker string, lease time.Duration) ([]string, error) {
 	var held []string
 	err := t.s.returning(ctx, "UPDATE sys_migration_tenants SET lease_until = $2 WHERE worker = $1 AND status = 'running' RETURNING tenant_id",
@@ -173,9 +177,9 @@ func (t MigrationTenants) Heartbeat(ctx context.Context, worker string, lease ti
 	return held, err
 }
 
-// Finish writes down how a worker left a tenant that it had claimed: Status, the versions, DurationMS and Error. Of the error, which
-// must hold no secret, 2 KiB are kept. With MigrationPending the tenant waits again. Errors: ErrConflict on "lease" where it is
-// no longer this worker's.
+// Finish writes down how a worker left a tenant that it had claimed: Status, the versions, DurationMS and
+// Error. Of the error, which must hold no secret, 2 KiB are kept. With MigrationPending the tenant waits
+// again. Errors: ErrConflict on "lease" where it is no longer this worker's.
 func (t MigrationTenants) Finish(ctx context.Context, m *MigrationTenant) error {
 	now := t.s.db.now()
 	m.Error, m.CompletedAt, m.LeaseUntil = clean(m.Error, maxMigrationError), &now, nil

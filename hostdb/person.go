@@ -15,11 +15,13 @@ type person struct {
 	words     []string // e-mail addresses, subjects and customers, now and earlier; folded
 }
 
-// shortWord is the length below which a word counts only where it is all of a text: "7" as a subject is in every payload.
+// shortWord is the length below which a word counts only where it is all of a text: "7" as a subject is in
+// every payload.
 const shortWord = 6
 
-// person finds out by which words a user is known: from the row, and from what the audit log still says of earlier ones. A Stripe customer
-// that other users have too is theirs. Errors: ErrNotFound for a user who is not there, nor in the audit log; ErrInvalid.
+// person finds out by which words a user is known: from the row, and from what the audit log still says of
+// earlier ones. A Stripe customer that other users have too is theirs. Errors: ErrNotFound for a user who is
+// not there, nor in the audit log; ErrInvalid.
 func (db *DB) person(ctx context.Context, userID string) (*person, error) {
 	p := &person{id: userID}
 	user, err := db.Users.Get(ctx, userID)
@@ -81,7 +83,8 @@ func (p *person) add(words ...string) {
 	}
 }
 
-// named reports whether a text holds one of the person's words, and not as a part of a longer one, which is somebody else's.
+// named reports whether a text holds one of the person's words, and not as a part of a longer one, which is
+// somebody else's.
 func (p *person) named(text string) bool {
 	return p.replace(text) != text
 }
@@ -91,7 +94,8 @@ func (p *person) meant(text string) bool {
 	return strings.Contains(text, p.id) || p.named(text)
 }
 
-// meantIn reports whether a payload, JSON or not, holds the person's id or words, however its JSON is escaped.
+// meantIn reports whether a payload, JSON or not, holds the person's id or words, however its JSON is
+// escaped.
 func (p *person) meantIn(payload string) bool {
 	if p.meant(payload) {
 		return true

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// PricingPlan is what a tenant can subscribe to (core_pricing_plans). Its ID is the plan tier that tenants and subscriptions
-// name.
+// PricingPlan is what a tenant can subscribe to (core_pricing_plans). Its ID is the plan tier that tenants
+// and subscriptions name.
 type PricingPlan struct {
 	ID                 string // such as "free" or "pro", up to 64 bytes; default NewID
 	Name               string // required
@@ -27,8 +27,8 @@ type PricingPlan struct {
 // DefaultTrialDays are the days of trial of NewPlan.
 const DefaultTrialDays = 30
 
-// NewPlan returns a plan that is on sale, of tier level 1, with a trial of DefaultTrialDays and prices of 0 in US dollars. id is the plan tier that
-// tenants and subscriptions name, such as "pro". Insert stores it.
+// NewPlan returns a plan that is on sale, of tier level 1, with a trial of DefaultTrialDays and prices of 0
+// in US dollars. id is the plan tier that tenants and subscriptions name, such as "pro". Insert stores it.
 func NewPlan(id, name string) *PricingPlan {
 	return &PricingPlan{ID: id, Name: name, Currency: "usd", TrialDays: DefaultTrialDays, TierLevel: 1, IsActive: true}
 }
@@ -57,8 +57,9 @@ var planRelation = relation[PricingPlan]{
 // Plans is the table of pricing plans.
 type Plans struct{ Table[PricingPlan] }
 
-// ByStripePrice returns the plan with this monthly or yearly Stripe price; else the plan that had it last. A price that
-// left a plan stays that plan's, since subscriptions go on paying it. Errors: ErrNotFound; ErrInvalid.
+// ByStripePrice returns the plan with this monthly or yearly Stripe price; else the plan that had it last. A
+// price that left a plan stays that plan's, since subscriptions go on paying it. Errors: ErrNotFound;
+// ErrInvalid.
 func (t Plans) ByStripePrice(ctx context.Context, price string) (*PricingPlan, error) {
 	if err := (rule{required: true}).text("stripe_price", price); err != nil {
 		return nil, err

@@ -13,17 +13,17 @@ func (db *DB) prune(ctx context.Context) error {
 	return db.pruneSQLite(ctx)
 }
 
-// naturalize removes what a dump brought along from another cluster and what would only become true, or would be told at every poll
-// until then, once this cluster comes to that transaction. A row that a transaction of this cluster wrote is never among it: where it
-// can be seen, its id is below the snapshot's end.
+// naturalize removes what a dump brought along from another cluster and what would only become true, or would
+// be told at every poll until then, once this cluster comes to that transaction. A row that a transaction of
+// this cluster wrote is never among it: where it can be seen, its id is below the snapshot's end.
 var naturalize = []string{
 	"DELETE FROM host_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
 	"DELETE FROM host_feed_marks WHERE pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())",
 	"UPDATE host_feed_floor SET floor = '0' WHERE floor > pg_snapshot_xmax(pg_current_snapshot())",
 }
 
-// prunePostgres deletes what a snapshot of at least the retention ago could see all of. The age of a row itself says nothing:
-// its transaction may have committed long after it was written.
+// prunePostgres deletes what a snapshot of at least the retention ago could see all of. The age of a row
+// itself says nothing: its transaction may have committed long after it was written.
 func prunePostgres(ctx context.Context, s session) error {
 	var mine bool
 	if err := s.queryRow(ctx, "SELECT pg_try_advisory_xact_lock(7307206461662302)", nil, &mine); err != nil || !mine {
@@ -54,7 +54,8 @@ func prunePostgres(ctx context.Context, s session) error {
 	return nil
 }
 
-// pruneSQLite deletes by the rows' age: transactions begin and commit in one order. It writes only if there is something.
+// pruneSQLite deletes by the rows' age: transactions begin and commit in one order. It writes only if there
+// is something.
 func (db *DB) pruneSQLite(ctx context.Context) error {
 	limit := formatTime(db.config.Now().Add(-db.config.Retention).Add(-time.Millisecond))
 	var newest int64

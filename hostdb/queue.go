@@ -12,7 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// sweepInterval is how often Claim looks for jobs whose time or whose lease has come, beyond when it finds nothing else.
+// sweepInterval is how often Claim looks for jobs whose time or whose lease has come, beyond when it finds
+// nothing else.
 const sweepInterval = 250 * time.Millisecond
 
 // sweeper remembers when the queue was last swept.
@@ -32,10 +33,10 @@ func (w *sweeper) due(now time.Time) bool {
 	return true
 }
 
-// Enqueue puts a job in line. Of the job it takes JobType, Payload, TenantID, MaxAttempts, RunAfter and DedupeKey, and the ID if
-// there is one; it fills in the rest. Where a pending or running job has the same DedupeKey, nothing is stored, and the model
-// becomes that job. It reports whether the job is new. On a Tx the job exists once the transaction commits.
-// Errors: ErrInvalid; ErrConflict for an ID that is taken.
+// Enqueue puts a job in line. Of the job it takes JobType, Payload, TenantID, MaxAttempts, RunAfter and
+// DedupeKey, and the ID if there is one; it fills in the rest. Where a pending or running job has the same
+// DedupeKey, nothing is stored, and the model becomes that job. It reports whether the job is new. On a Tx
+// the job exists once the transaction commits. Errors: ErrInvalid; ErrConflict for an ID that is taken.
 func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 	if j == nil {
 		return false, invalid("job", "is nil")
@@ -86,14 +87,16 @@ func checkLease(lease time.Duration) error {
 	return nil
 }
 
-// Claim takes the next job of one of these types (of any, if there are none) for a worker and a lease, which Heartbeat extends.
-// Within a type tenants take turns, however many jobs each has in line; a tenant's jobs of a type run in the order in which they
-// became ready: those with a RunAfter when its time came, those that failed when their pause was over. Among several types, each that
-// has a job ready is as likely to be next as any other, however long its line: so tenants share each type's part evenly, and one with
-// jobs of two types has its turn in both. A job whose lease is over goes back to its place in line, or fails for good if it has no
-// attempt left. A job is given to one worker at a time. A lease is a time by the clock of the process that sets it (Config.Now): the
-// clocks of all that share a queue must agree to well within the lease, or one that is ahead takes over jobs that are being worked on.
-// Errors: ErrNotFound when no job is ready; ErrInvalid, also for more than MaxClaimTypes types.
+// Claim takes the next job of one of these types (of any, if there are none) for a worker and a lease, which
+// Heartbeat extends. Within a type tenants take turns, however many jobs each has in line; a tenant's jobs of
+// a type run in the order in which they became ready: those with a RunAfter when its time came, those that
+// failed when their pause was over. Among several types, each that has a job ready is as likely to be next as
+// any other, however long its line: so tenants share each type's part evenly, and one with jobs of two types
+// has its turn in both. A job whose lease is over goes back to its place in line, or fails for good if it has
+// no attempt left. A job is given to one worker at a time. A lease is a time by the clock of the process that
+// sets it (Config.Now): the clocks of all that share a queue must agree to well within the lease, or one that
+// is ahead takes over jobs that are being worked on. Errors: ErrNotFound when no job is ready; ErrInvalid,
+// also for more than MaxClaimTypes types.
 func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
 	if err := (rule{required: true}).text("worker", worker); err != nil {
 		return nil, err
@@ -147,8 +150,8 @@ func (t Jobs) next(ctx context.Context, worker string, types []string, lease tim
 	return nil, ErrNotFound
 }
 
-// waiting returns the types that have a job ready, by one step through the index for each. It asks where writes run: in memory a reader
-// waits for the writer, and not as long.
+// waiting returns the types that have a job ready, by one step through the index for each. It asks where
+// writes run: in memory a reader waits for the writer, and not as long.
 func (t Jobs) waiting(ctx context.Context) (types []string, err error) {
 	const first = "(SELECT job_type FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL%s ORDER BY job_type LIMIT 1)"
 	text := "WITH RECURSIVE kinds(kind) AS (SELECT " + fmt.Sprintf(first, "") + " UNION ALL SELECT " +
@@ -161,7 +164,8 @@ func (t Jobs) waiting(ctx context.Context) (types []string, err error) {
 	return slices.Compact(types), err // it may have run twice
 }
 
-// first claims the first job in line of the first of these types that has one, in one statement: coalesce evaluates no further.
+// first claims the first job in line of the first of these types that has one, in one statement: coalesce
+// evaluates no further.
 func (t Jobs) first(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
 	e := t.s.db.engine
 	skip := ""
@@ -193,8 +197,8 @@ const leaseEnded = `UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_un
 	completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
 	status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END`
 
-// sweepQueue puts jobs in line whose time has come and whose lease is over, and fails those without an attempt left. It returns
-// how many rows it changed.
+// sweepQueue puts jobs in line whose time has come and whose lease is over, and fails those without an
+// attempt left. It returns how many rows it changed.
 func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	now := t.s.db.engine.time(t.s.db.now())
 	ids := "IN (SELECT id FROM sys_jobs WHERE %s LIMIT 1000)"
@@ -215,8 +219,8 @@ func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	return swept, nil
 }
 
-// Heartbeat extends the lease of a job that Claim returned, to lease from now. Errors: ErrConflict on "lease" where the job
-// is no longer this worker's, which should then stop; ErrInvalid.
+// Heartbeat extends the lease of a job that Claim returned, to lease from now. Errors: ErrConflict on "lease"
+// where the job is no longer this worker's, which should then stop; ErrInvalid.
 func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) error {
 	if err := checkLease(lease); err != nil {
 		return err
@@ -229,7 +233,8 @@ func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) 
 	return err
 }
 
-// Complete ends a job that Claim returned. Errors: ErrConflict on "lease" where the job is no longer this worker's.
+// Complete ends a job that Claim returned. Errors: ErrConflict on "lease" where the job is no longer this
+// worker's.
 func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 	now := t.s.db.now()
 	err := t.held(ctx, j, "status = 'completed', completed_at = $4, lease_until = NULL, error_log = NULL", t.s.db.engine.time(now))
@@ -239,9 +244,9 @@ func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 	return err
 }
 
-// Fail ends an attempt of a job that Claim returned. The job runs again after a pause (Backoff), or becomes a dead letter with
-// the status JobFailed if it has no attempt left. Of the reason, 8 KiB are kept; it must hold no secret.
-// Errors: ErrConflict on "lease" where the job is no longer this worker's.
+// Fail ends an attempt of a job that Claim returned. The job runs again after a pause (Backoff), or becomes a
+// dead letter with the status JobFailed if it has no attempt left. Of the reason, 8 KiB are kept; it must
+// hold no secret. Errors: ErrConflict on "lease" where the job is no longer this worker's.
 func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
 	reason = clean(reason, maxErrorLog)
 	now := t.s.db.now()
@@ -265,7 +270,8 @@ func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
 	return err
 }
 
-// Backoff is the pause after a job's attempt failed: 10 s after the first, twice as long after each further one, 1 h at most.
+// Backoff is the pause after a job's attempt failed: 10 s after the first, twice as long after each further
+// one, 1 h at most.
 func Backoff(attempt int) time.Duration {
 	const first, longest = 10 * time.Second, time.Hour
 	if attempt > 10 {
@@ -274,7 +280,8 @@ func Backoff(attempt int) time.Duration {
 	return min(first<<max(attempt-1, 0), longest)
 }
 
-// held updates a job if this worker still holds it by this claim. The number of attempts doesn't tell claims apart: Retry resets it.
+// held updates a job if this worker still holds it by this claim. The number of attempts doesn't tell claims
+// apart: Retry resets it.
 func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) error {
 	if j == nil {
 		return invalid("job", "is nil")
@@ -297,8 +304,9 @@ func (t Jobs) Cancel(ctx context.Context, id string) error {
 		"status IN ('pending', 'running')", t.s.db.engine.time(t.s.db.now()))
 }
 
-// Retry puts a failed or cancelled job at the end of its tenant's line, with all its attempts. Errors: ErrNotFound; ErrConflict on "status"
-// where the job has not ended or was completed, and on "dedupe_key" where another one has taken its place.
+// Retry puts a failed or cancelled job at the end of its tenant's line, with all its attempts. Errors:
+// ErrNotFound; ErrConflict on "status" where the job has not ended or was completed, and on "dedupe_key"
+// where another one has taken its place.
 func (t Jobs) Retry(ctx context.Context, id string) error {
 	return t.change(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL, worker = NULL,
 		claim_id = NULL, lease_until = NULL`, "status IN ('failed', 'cancelled')")

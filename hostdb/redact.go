@@ -69,8 +69,9 @@ func mapTexts(value any, replace func(string) string) any {
 	return value
 }
 
-// What is kept of a Stripe event in which a person was named: what a subscription's state is read from, and what tells the event from
-// others. Everything else goes, known or not: names, addresses, cards, descriptions, a product's own metadata.
+// What is kept of a Stripe event in which a person was named: what a subscription's state is read from, and
+// what tells the event from others. Everything else goes, known or not: names, addresses, cards,
+// descriptions, a product's own metadata.
 var (
 	keptTexts = words("id object type api_version account mode status payment_status subscription invoice payment_link " +
 		"client_reference_id tenant_id plan_tier plan_type product_name price plan product nickname currency interval billing_reason behavior")
@@ -87,8 +88,8 @@ func words(text string) map[string]bool {
 	return set
 }
 
-// redactEvent returns a Stripe event without what concerns a person. It has the same id, type and time, and can be replayed; it names no
-// customer any more.
+// redactEvent returns a Stripe event without what concerns a person. It has the same id, type and time, and
+// can be replayed; it names no customer any more.
 func (p *person) redactEvent(payload string) string {
 	event, _ := decode(payload)
 	members, ok := event.(map[string]any)

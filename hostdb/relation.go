@@ -76,7 +76,8 @@ func (r *relation[M]) updating() string {
 	return "UPDATE " + r.table + " SET " + strings.Join(sets, ", ") + " WHERE " + r.columns[0].name + " = $1"
 }
 
-// values checks a model and returns its columns as parameters. Times in the model become what the database will return.
+// values checks a model and returns its columns as parameters. Times in the model become what the database
+// will return.
 func (r *relation[M]) values(e engine, m *M) ([]any, error) {
 	if r.check != nil {
 		if err := r.check(m); err != nil {

@@ -21,7 +21,8 @@ func shell(t *testing.T, name string, args ...string) {
 	}
 }
 
-// wantReset polls until the feed answers, which must be with a Reset before anything else that was polled since a time.
+// wantReset polls until the feed answers, which must be with a Reset before anything else that was polled
+// since a time.
 func wantReset(t *testing.T, db *hostdb.DB, events chan event, since time.Time) {
 	t.Helper()
 	for {
@@ -89,8 +90,8 @@ func TestAFailoverEndsInAReset(t *testing.T) {
 	wantReset(t, db, events, stopped)
 }
 
-// TestAStandbyAmongTheHostsIsNeverAsked: its facts may be of any age, so nothing is better than what it says, and the feed finds back
-// to the primary.
+// TestAStandbyAmongTheHostsIsNeverAsked: its facts may be of any age, so nothing is better than what it says,
+// and the feed finds back to the primary.
 func TestAStandbyAmongTheHostsIsNeverAsked(t *testing.T) {
 	primary, standby := pgtest.Start(t), pgtest.Start(t)
 	given := primary.Database(t)

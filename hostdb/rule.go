@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// rule says which values of a column are allowed. The zero rule allows any text of up to maxText bytes, and any number.
+// rule says which values of a column are allowed. The zero rule allows any text of up to maxText bytes, and
+// any number.
 type rule struct {
 	max      int               // bytes; 0: maxText
 	required bool              // "" is refused; otherwise it is NULL

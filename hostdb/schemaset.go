@@ -19,8 +19,8 @@ const maxSchemaSet = 50_000
 // newestSchemaSets is how many sets Newest returns.
 const newestSchemaSets = 1000
 
-// Record stores a set of versions, where it isn't stored yet, and returns its id. The order of the versions doesn't
-// matter, and the same set has the same id in every host database. Errors: ErrInvalid.
+// Record stores a set of versions, where it isn't stored yet, and returns its id. The order of the versions
+// doesn't matter, and the same set has the same id in every host database. Errors: ErrInvalid.
 func (t SchemaSets) Record(ctx context.Context, versions []int64) (string, error) {
 	if len(versions) > maxSchemaSet {
 		return "", invalid("versions", "are too many")

@@ -7,11 +7,12 @@ import (
 	"log/slog"
 )
 
-// Secret is a text that must not be printed: a database URL with its password, a password hash. Every verb of fmt, JSON, text
-// encoders and slog show a mask; Reveal returns the text.
+// Secret is a text that must not be printed: a database URL with its password, a password hash. Every verb of
+// fmt, JSON, text encoders and slog show a mask; Reveal returns the text.
 //
-// fmt can't call methods on unexported fields, and doesn't for the verbs %p and %w where they don't belong (go vet finds these). Keep a
-// Secret, and a row or a configuration that holds one, in an exported field, or behind two pointers.
+// fmt can't call methods on unexported fields, and doesn't for the verbs %p and %w where they don't belong
+// (go vet finds these). Keep a Secret, and a row or a configuration that holds one, in an exported field, or
+// behind two pointers.
 type Secret string
 
 const mask = "[secret]"

@@ -53,8 +53,8 @@ func (s session) fail(ctx context.Context, err error, about culprit) error {
 	return err
 }
 
-// culprit names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign key), or says one of the
-// several unique ones that are taken.
+// culprit names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign key),
+// or says one of the several unique ones that are taken.
 type culprit func(said string) string
 
 // nothing is the culprit of statements that can't violate a foreign key, nor several unique ones.
@@ -111,7 +111,8 @@ func (s session) queryRow(ctx context.Context, text string, args []any, dest ...
 	return err
 }
 
-// exec runs one write and returns how many rows it touched. Outside a transaction it is one of its own and is retried.
+// exec runs one write and returns how many rows it touched. Outside a transaction it is one of its own and is
+// retried.
 func (s session) exec(ctx context.Context, text string, args []any, about culprit) (int64, error) {
 	on, err := s.writer()
 	if err != nil {

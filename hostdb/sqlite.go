@@ -13,8 +13,8 @@ import (
 	sqlitecode "modernc.org/sqlite/lib"
 )
 
-// The parameters of a connection. busy_timeout is how many milliseconds it waits for another process's lock; recursive
-// triggers make OR REPLACE fire DELETE triggers.
+// The parameters of a connection. busy_timeout is how many milliseconds it waits for another process's lock;
+// recursive triggers make OR REPLACE fire DELETE triggers.
 const (
 	everyConn  = "_busy_timeout=5000&_foreign_keys=1&_dqs=0&_pragma=recursive_triggers(1)"
 	writerConn = everyConn + "&_txlock=immediate&_synchronous=NORMAL"
@@ -78,8 +78,8 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	return err
 }
 
-// useWAL lets readers and the writer work at the same time. The mode stays with the file. Two processes that change it at
-// once collide without waiting for each other.
+// useWAL lets readers and the writer work at the same time. The mode stays with the file. Two processes that
+// change it at once collide without waiting for each other.
 func (db *DB) useWAL(ctx context.Context) error {
 	if db.origin.path == "" {
 		return nil
@@ -118,7 +118,8 @@ func (o *origin) name() string {
 	return b.String() + "?"
 }
 
-// create makes an empty file that only this user can read, and reports whether there was none. With mustExist there has to be one.
+// create makes an empty file that only this user can read, and reports whether there was none. With mustExist
+// there has to be one.
 func (o *origin) create(mustExist bool) (bool, error) {
 	if o.path == "" {
 		return false, nil

@@ -12,7 +12,8 @@ const (
 	maxStartPause = 2 * time.Second        // the same, in the background, after several attempts
 )
 
-// Started returns a channel that is closed once the database was opened: at once, unless Config.StartLater has Open return before.
+// Started returns a channel that is closed once the database was opened: at once, unless Config.StartLater
+// has Open return before.
 func (db *DB) Started() <-chan struct{} { return db.started }
 
 // isStarted reports whether the database was opened.
@@ -104,7 +105,8 @@ func (db *DB) notStarted() error {
 	return &failure{kind: ErrUnavailable, text: text}
 }
 
-// settle does what can be done once the database is open: a process that never listens to Changes adds changes, too.
+// settle does what can be done once the database is open: a process that never listens to Changes adds
+// changes, too.
 func (db *DB) settle(ctx context.Context) error {
 	if err := db.prune(ctx); err != nil {
 		return err

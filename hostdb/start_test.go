@@ -50,7 +50,8 @@ func TestASchemaOfAnyNameIsUsed(t *testing.T) {
 	must(t, other.Ping(t.Context()))
 }
 
-// role makes a role that may connect and has the rights of the statements, and returns a database's URL for it.
+// role makes a role that may connect and has the rights of the statements, and returns a database's URL for
+// it.
 func role(t *testing.T, given string, statements ...string) string {
 	t.Helper()
 	u, err := url.Parse(given)
@@ -113,7 +114,8 @@ func TestOpenSaysWhatAPoolerRefuses(t *testing.T) {
 	}
 }
 
-// TestTroubleOfTheDatabaseIsUnavailable: whatever is wrong with it, callers are told to come again, not that they made a mistake.
+// TestTroubleOfTheDatabaseIsUnavailable: whatever is wrong with it, callers are told to come again, not that
+// they made a mistake.
 func TestTroubleOfTheDatabaseIsUnavailable(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		_, err := db.BareWriter().Exec("DROP TABLE core_stripe_webhook_events")
@@ -260,6 +262,7 @@ func TestADBThatWaitsCanBeClosed(t *testing.T) {
 		t.Errorf("another DB, or %v", err)
 	}
 	must(t, hostdb.ResetInstance())
-	// SQLite has no server to wait for, and what Open makes of a folder that isn't mounted yet would be a new database.
+	// SQLite has no server to wait for, and what Open makes of a folder that isn't mounted yet would be a new
+	// database.
 	wantField(t, laterErr(t, "sqlite:"+filepath.Join(t.TempDir(), "no", "host.db")), hostdb.ErrUnavailable, "url.path")
 }

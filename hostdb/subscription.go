@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// The statuses of a subscription that can admit (Stripe's words; stripe.com/docs/api/subscriptions/object). Every other word
-// is stored and denies.
+// The statuses of a subscription that can admit (Stripe's words; stripe.com/docs/api/subscriptions/object).
+// Every other word is stored and denies.
 const (
 	SubscriptionActive   = "active"
 	SubscriptionTrialing = "trialing"
@@ -47,28 +47,28 @@ type Subscription struct {
 	TrialEnd          *time.Time
 	CreatedAt         time.Time
 
-	// The latest of Stripe's events that the row shows, or was fetched for. Its place in the order is that of (LastEventAt, LastEventRank,
-	// LastEventID): only a later event changes the row (package stripehook).
+	// The latest of Stripe's events that the row shows, or was fetched for. Its place in the order is that of
+	// (LastEventAt, LastEventRank, LastEventID): only a later event changes the row (package stripehook).
 	LastEventAt   *time.Time
 	LastEventRank int
 	LastEventID   string
 
 	// PlanEvent is the place of the event that PlanTier is from, in the same order (package stripehook).
 	PlanEvent string
-	// InvoiceFailedAt is when Stripe last said that a renewal's payment had failed. A status of active that is older
-	// stands as past_due (package stripehook).
+	// InvoiceFailedAt is when Stripe last said that a renewal's payment had failed. A status of active that
+	// is older stands as past_due (package stripehook).
 	InvoiceFailedAt *time.Time
 }
 
-// NewSubscription returns a subscription of a tenant to a plan, with an id. It is SubscriptionIncomplete and admits nobody until its
-// Status says otherwise. Insert stores it.
+// NewSubscription returns a subscription of a tenant to a plan, with an id. It is SubscriptionIncomplete and
+// admits nobody until its Status says otherwise. Insert stores it.
 func NewSubscription(tenantID, planTier string) *Subscription {
 	return &Subscription{ID: NewID(), TenantID: tenantID, PlanTier: planTier, Status: SubscriptionIncomplete, PaymentType: PaymentSubscription}
 }
 
-// ActiveAt reports whether the subscription admits at this time: payment type "subscription" and status "active"; or
-// "trialing" before TrialEnd; or "past_due" before CurrentPeriodEnd and the grace. Without the date, and with any other
-// status, it does not.
+// ActiveAt reports whether the subscription admits at this time: payment type "subscription" and status
+// "active"; or "trialing" before TrialEnd; or "past_due" before CurrentPeriodEnd and the grace. Without the
+// date, and with any other status, it does not.
 func (s *Subscription) ActiveAt(now time.Time, grace time.Duration) bool {
 	if s.PaymentType != PaymentSubscription {
 		return false
@@ -127,8 +127,8 @@ func (t Subscriptions) ByStripeSubID(ctx context.Context, id string) (*Subscript
 	return t.one(ctx, "WHERE stripe_sub_id = $1", id)
 }
 
-// LockByStripeSubID returns the subscription that Stripe knows by this id and keeps others from changing it until the
-// transaction ends. It needs a Tx. Errors: ErrNotFound; ErrInvalid.
+// LockByStripeSubID returns the subscription that Stripe knows by this id and keeps others from changing it
+// until the transaction ends. It needs a Tx. Errors: ErrNotFound; ErrInvalid.
 func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subscription, error) {
 	if err := (rule{required: true}).text("stripe_sub_id", id); err != nil {
 		return nil, err
@@ -136,8 +136,9 @@ func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subsc
 	return t.lock(ctx, "stripe_sub_id", id)
 }
 
-// LockOrInsert stores a subscription unless one with its StripeSubID is there, and returns the row that is there then, locked as
-// by LockByStripeSubID. It needs a Tx. Errors: ErrInvalid; ErrConflict where the tenant isn't there.
+// LockOrInsert stores a subscription unless one with its StripeSubID is there, and returns the row that is
+// there then, locked as by LockByStripeSubID. It needs a Tx. Errors: ErrInvalid; ErrConflict where the tenant
+// isn't there.
 func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subscription, error) {
 	if t.s.tx == nil {
 		return nil, invalid("tx", "a row is locked within a transaction")
@@ -167,13 +168,15 @@ func (t Subscriptions) ListForTenant(ctx context.Context, tenantID string, filte
 	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)
 }
 
-// ListForCustomer returns a Stripe customer's subscriptions, ordered by id, a page at a time. Errors: ErrInvalid.
+// ListForCustomer returns a Stripe customer's subscriptions, ordered by id, a page at a time. Errors:
+// ErrInvalid.
 func (t Subscriptions) ListForCustomer(ctx context.Context, customer string, filters ...Filter) ([]*Subscription, error) {
 	return t.List(ctx, append([]Filter{Where("stripe_cust_id", customer)}, filters...)...)
 }
 
-// CountOverdue returns how many subscriptions are active by their status although their period ended longer ago than age. The
-// events that would have renewed or ended them may not have arrived. Errors: ErrInvalid where age is negative.
+// CountOverdue returns how many subscriptions are active by their status although their period ended longer
+// ago than age. The events that would have renewed or ended them may not have arrived. Errors: ErrInvalid
+// where age is negative.
 func (t Subscriptions) CountOverdue(ctx context.Context, age time.Duration) (int64, error) {
 	if age < 0 {
 		return 0, invalid("age", "is negative")

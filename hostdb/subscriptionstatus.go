@@ -18,11 +18,13 @@ type SubscriptionStatus struct {
 	EndsAt *time.Time
 	// RenewsAt is when the next payment is due; nil where it ends instead.
 	RenewsAt *time.Time
-	// DaysLeft is how many days there are until EndsAt or RenewsAt, a begun day counted whole; 0 where there is neither.
+	// DaysLeft is how many days there are until EndsAt or RenewsAt, a begun day counted whole; 0 where there
+	// is neither.
 	DaysLeft int
 }
 
-// StatusAt returns what a page tells about the subscription at this time; grace as in ActiveAt. The status of nil is the zero one.
+// StatusAt returns what a page tells about the subscription at this time; grace as in ActiveAt. The status of
+// nil is the zero one.
 func (s *Subscription) StatusAt(now time.Time, grace time.Duration) SubscriptionStatus {
 	if s == nil {
 		return SubscriptionStatus{}

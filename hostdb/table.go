@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// Table is what all tables of the host database have in common. Its errors: ErrInvalid and ErrConflict in a *FieldError,
-// ErrNotFound, ErrUnavailable, and context.Canceled when the caller's context was cancelled.
+// Table is what all tables of the host database have in common. Its errors: ErrInvalid and ErrConflict in a
+// *FieldError, ErrNotFound, ErrUnavailable, and context.Canceled when the caller's context was cancelled.
 type Table[M any] struct {
 	s session
 	r *relation[M]
 }
 
-// Insert stores a new row. It fills in what is empty and has a default, into the model too: ID (NewID), CreatedAt (now),
-// and the defaults that the model's fields name. Times in the model become UTC with microseconds, as they will be read.
-// Errors: ErrInvalid; ErrConflict.
+// Insert stores a new row. It fills in what is empty and has a default, into the model too: ID (NewID),
+// CreatedAt (now), and the defaults that the model's fields name. Times in the model become UTC with
+// microseconds, as they will be read. Errors: ErrInvalid; ErrConflict.
 func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if m == nil {
 		return invalid(t.r.table, "is nil")
@@ -63,7 +63,8 @@ func (t Table[M]) in(tx *Tx) Table[M] {
 	return Table[M]{session{db: t.s.db, tx: tx}, t.r}
 }
 
-// put runs the INSERT, of a fresh row, or the UPDATE of a model. SQLite's transaction can still be asked when the statement failed.
+// put runs the INSERT, of a fresh row, or the UPDATE of a model. SQLite's transaction can still be asked when
+// the statement failed.
 func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M, fresh bool) error {
 	_, err := t.s.exec(ctx, statement, args, func(said string) string {
 		if said == "" {
@@ -74,7 +75,8 @@ func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M, f
 	return because(err, "refers to no row")
 }
 
-// taken names the unique columns that PostgreSQL names for a row, where several are taken and SQLite said any of them: the id first.
+// taken names the unique columns that PostgreSQL names for a row, where several are taken and SQLite said any
+// of them: the id first.
 func (t Table[M]) taken(ctx context.Context, args []any, fresh bool, said string) string {
 	var found string
 	id := t.r.columns[0].name
@@ -120,8 +122,8 @@ func (t Table[M]) Get(ctx context.Context, id string) (*M, error) {
 	return t.one(ctx, "WHERE "+t.r.columns[0].name+" = $1", id)
 }
 
-// Lock returns the row with this id and keeps others from changing it until the transaction ends. It needs a Tx.
-// Errors: ErrNotFound; ErrInvalid.
+// Lock returns the row with this id and keeps others from changing it until the transaction ends. It needs a
+// Tx. Errors: ErrNotFound; ErrInvalid.
 func (t Table[M]) Lock(ctx context.Context, id string) (*M, error) {
 	if err := t.r.checkID(id); err != nil {
 		return nil, err
@@ -166,9 +168,10 @@ func (t Table[M]) many(ctx context.Context, condition string, args ...any) ([]*M
 	return found, nil
 }
 
-// Update writes every column of the row with the model's ID: what others changed since the model was read is lost, so that Change is
-// the better way for most. Where nothing differs from what is stored, nothing is written. A row that lacks a column, as Access's user
-// does, is refused. Errors: ErrNotFound; ErrInvalid; ErrConflict; ErrImmutable.
+// Update writes every column of the row with the model's ID: what others changed since the model was read is
+// lost, so that Change is the better way for most. Where nothing differs from what is stored, nothing is
+// written. A row that lacks a column, as Access's user does, is refused. Errors: ErrNotFound; ErrInvalid;
+// ErrConflict; ErrImmutable.
 func (t Table[M]) Update(ctx context.Context, m *M) error {
 	if m == nil {
 		return invalid(t.r.table, "is nil")
@@ -200,8 +203,9 @@ func (t Table[M]) replace(ctx context.Context, before, m *M, args []any) error {
 	return audit(ctx, t.s.tx, t.r, "updated", before, m)
 }
 
-// Change locks the row with this id, has change change it, and writes it as Update does, in one transaction. It returns the row as it
-// is then. What change returns ends it. change may run more than once. Errors: as for Update.
+// Change locks the row with this id, has change change it, and writes it as Update does, in one transaction.
+// It returns the row as it is then. What change returns ends it. change may run more than once. Errors: as
+// for Update.
 func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) (*M, error) {
 	if err := t.r.checkID(id); err != nil {
 		return nil, err
@@ -235,8 +239,8 @@ func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) 
 	return &m, nil
 }
 
-// Delete removes the row with this id. Errors: ErrNotFound; ErrConflict where other rows refer to it, some of which it names;
-// ErrImmutable.
+// Delete removes the row with this id. Errors: ErrNotFound; ErrConflict where other rows refer to it, some of
+// which it names; ErrImmutable.
 func (t Table[M]) Delete(ctx context.Context, id string) error {
 	if err := t.r.checkID(id); err != nil {
 		return err
@@ -265,7 +269,8 @@ func (t Table[M]) Delete(ctx context.Context, id string) error {
 // shownReferences is how many rows of a table an error names.
 const shownReferences = 3
 
-// referred returns a conflict that names the tables, and some of their rows, that refer to the row with this id; nil if none does.
+// referred returns a conflict that names the tables, and some of their rows, that refer to the row with this
+// id; nil if none does.
 func (t Table[M]) referred(ctx context.Context, id string) error {
 	var found []string
 	for _, holder := range t.r.holders {
@@ -293,8 +298,8 @@ func (t Table[M]) referred(ctx context.Context, id string) error {
 	return conflict(t.r.refers, "is still referred to by "+strings.Join(found, " and "))
 }
 
-// List returns the rows that pass every filter, ordered by id: at most Limit, at most 1,000. The next page begins After the
-// last id of this one. Errors: ErrInvalid.
+// List returns the rows that pass every filter, ordered by id: at most Limit, at most 1,000. The next page
+// begins After the last id of this one. Errors: ErrInvalid.
 func (t Table[M]) List(ctx context.Context, filters ...Filter) ([]*M, error) {
 	condition, args, err := t.condition(filters, maxPage)
 	if err != nil {
@@ -303,9 +308,9 @@ func (t Table[M]) List(ctx context.Context, filters ...Filter) ([]*M, error) {
 	return t.many(ctx, condition, args...)
 }
 
-// All iterates over the rows that pass every filter, ordered by id, page by page: memory and locks don't grow with the table.
-// Each page is read when it is needed, so rows written meanwhile may or may not be seen. After an error, which comes with a
-// nil row, it ends. Limit bounds the whole. Errors: as for List.
+// All iterates over the rows that pass every filter, ordered by id, page by page: memory and locks don't grow
+// with the table. Each page is read when it is needed, so rows written meanwhile may or may not be seen.
+// After an error, which comes with a nil row, it ends. Limit bounds the whole. Errors: as for List.
 func (t Table[M]) All(ctx context.Context, filters ...Filter) iter.Seq2[*M, error] {
 	return func(yield func(*M, error) bool) {
 		left := limitOf(filters)

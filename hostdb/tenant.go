@@ -27,14 +27,15 @@ type TenantCatalog struct {
 	CreatedAt time.Time
 	Slug      string // the tenant's name in URLs (ValidSlug); unique where present
 	Status    string // default TenantActive
-	// SchemaVersion is the version of the tenant's own schema: the highest one below which no migration is missing. 0: unknown.
+	// SchemaVersion is the version of the tenant's own schema: the highest one below which no migration is
+	// missing. 0: unknown.
 	SchemaVersion int64
 	// SchemaSet is the id of the set of migrations that the database has ([SchemaSets]). "": unknown.
 	SchemaSet string
 }
 
-// NewTenant returns a tenant that is open, with an id, a name and a slug ("" for none), on the tier TierFree. Insert stores it; a product
-// with package fleet has fleet.Provision do so.
+// NewTenant returns a tenant that is open, with an id, a name and a slug ("" for none), on the tier TierFree.
+// Insert stores it; a product with package fleet has fleet.Provision do so.
 func NewTenant(name, slug string) *TenantCatalog {
 	return &TenantCatalog{ID: NewID(), Name: name, IsActive: true, PlanTier: TierFree, Slug: slug, Status: TenantActive}
 }
@@ -85,8 +86,8 @@ func (t Tenants) BySlug(ctx context.Context, slug string) (*TenantCatalog, error
 	return t.one(ctx, "WHERE slug = $1", slug)
 }
 
-// ListForUser returns the tenants in which a user has an active membership, without dropped ones: at most 1,000, ordered by
-// id. Errors: ErrInvalid.
+// ListForUser returns the tenants in which a user has an active membership, without dropped ones: at most
+// 1,000, ordered by id. Errors: ErrInvalid.
 func (t Tenants) ListForUser(ctx context.Context, userID string) ([]*TenantCatalog, error) {
 	if err := idRule.text("user_id", userID); err != nil {
 		return nil, err

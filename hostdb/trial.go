@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// StartTrial gives a tenant the trial of a plan, its TrialDays from now on, unless the tenant has, or had, a subscription of any
-// kind: a trial is had once. It returns the trial, or the oldest of the subscriptions, and whether the trial begins now; so it may be
-// called again, at provisioning and at every login. The trial admits until its end, whatever becomes of a subscription that
-// follows. Errors: ErrNotFound for an unknown tenant or plan; ErrInvalid on "trial_days" for a plan without trial.
+// StartTrial gives a tenant the trial of a plan, its TrialDays from now on, unless the tenant has, or had, a
+// subscription of any kind: a trial is had once. It returns the trial, or the oldest of the subscriptions,
+// and whether the trial begins now; so it may be called again, at provisioning and at every login. The trial
+// admits until its end, whatever becomes of a subscription that follows. Errors: ErrNotFound for an unknown
+// tenant or plan; ErrInvalid on "trial_days" for a plan without trial.
 func (t Subscriptions) StartTrial(ctx context.Context, tenantID, planID string) (trial *Subscription, started bool, err error) {
 	err = t.s.write(ctx, func(tx *Tx) error {
 		trial, started, err = startTrial(ctx, tx, tenantID, planID)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Tx is a transaction, for one goroutine at a time. Once the database refused a statement, every further call and Commit fail
-// with that error; a nested InTx confines the failure to itself.
+// Tx is a transaction, for one goroutine at a time. Once the database refused a statement, every further call
+// and Commit fail with that error; a nested InTx confines the failure to itself.
 type Tx struct {
 	Tables
 	db      *DB
@@ -24,12 +24,13 @@ type Tx struct {
 	end     context.CancelFunc // frees its context
 }
 
-// longestWait is how long a write waits for the one connection that SQLite writes on while nobody else gets it either.
+// longestWait is how long a write waits for the one connection that SQLite writes on while nobody else gets
+// it either.
 const longestWait = 5 * time.Second
 
-// Begin starts a transaction. End it with Commit or Rollback; the end of ctx rolls it back. PostgreSQL: at the server's default
-// isolation level. SQLite: with the write lock from the start; where another transaction of this DB holds it for 5 s:
-// ErrUnavailable. Errors: ErrUnavailable.
+// Begin starts a transaction. End it with Commit or Rollback; the end of ctx rolls it back. PostgreSQL: at
+// the server's default isolation level. SQLite: with the write lock from the start; where another transaction
+// of this DB holds it for 5 s: ErrUnavailable. Errors: ErrUnavailable.
 func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 	if err := db.usable(); err != nil {
 		return nil, err
@@ -44,8 +45,8 @@ func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 	return tx, nil
 }
 
-// begin begins the driver's transaction, whose context end frees. SQLite has one connection to write on: a transaction's function
-// that writes past the transaction would wait for itself.
+// begin begins the driver's transaction, whose context end frees. SQLite has one connection to write on: a
+// transaction's function that writes past the transaction would wait for itself.
 func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc, err error) {
 	bounded, end := context.WithCancel(ctx)
 	if db.engine == postgres {
@@ -66,8 +67,8 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 		text: "another transaction holds SQLite's write lock; within InTx write through its Tx, and keep transactions short"}
 }
 
-// giveUp calls end when nobody has had a turn to write for longestWait; a long line that moves on is waited for. The function that
-// it returns ends that, and reports whether end was called.
+// giveUp calls end when nobody has had a turn to write for longestWait; a long line that moves on is waited
+// for. The function that it returns ends that, and reports whether end was called.
 func (db *DB) giveUp(end func()) (settled func() (late bool)) {
 	var mu sync.Mutex // guards what follows
 	var timer *time.Timer
@@ -97,8 +98,8 @@ func (db *DB) giveUp(end func()) (settled func() (late bool)) {
 	}
 }
 
-// Commit makes the transaction's writes permanent. Errors: what failed it before; ErrUnavailable, after which it is unknown
-// whether the transaction took place.
+// Commit makes the transaction's writes permanent. Errors: what failed it before; ErrUnavailable, after which
+// it is unknown whether the transaction took place.
 func (tx *Tx) Commit() error {
 	if tx.owned {
 		return &failure{text: "InTx commits this transaction; return from its function"}
@@ -141,10 +142,10 @@ func (tx *Tx) fail(err error) {
 	}
 }
 
-// InTx runs fn in a transaction: commits when fn returns nil, rolls back when it returns an error, which is returned as it is,
-// and rolls back when it panics, which goes on as a panic. A transaction that collides with another one (serialization failure,
-// deadlock, SQLite busy) is run again, fn included, up to 10 times with growing pauses: fn must bear that. After that:
-// ErrUnavailable.
+// InTx runs fn in a transaction: commits when fn returns nil, rolls back when it returns an error, which is
+// returned as it is, and rolls back when it panics, which goes on as a panic. A transaction that collides
+// with another one (serialization failure, deadlock, SQLite busy) is run again, fn included, up to 10 times
+// with growing pauses: fn must bear that. After that: ErrUnavailable.
 func (db *DB) InTx(ctx context.Context, fn func(*Tx) error) error {
 	return retry(ctx, func() error { return db.once(ctx, fn) })
 }
@@ -164,8 +165,8 @@ func (db *DB) once(ctx context.Context, fn func(*Tx) error) error {
 	return tx.commit()
 }
 
-// InTx runs fn in a savepoint of the transaction: what fn did is undone when it returns an error or panics, and the transaction
-// can go on.
+// InTx runs fn in a savepoint of the transaction: what fn did is undone when it returns an error or panics,
+// and the transaction can go on.
 func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	if tx.failed != nil {
 		return tx.failed
@@ -200,8 +201,8 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	return err
 }
 
-// undo returns to a savepoint and ends it. Where that fails, so has the transaction. Its context is the transaction's: the end of
-// the nested one's may be why it is undone.
+// undo returns to a savepoint and ends it. Where that fails, so has the transaction. Its context is the
+// transaction's: the end of the nested one's may be why it is undone.
 func (tx *Tx) undo(savepoint string) {
 	ctx, cancel := context.WithTimeout(tx.ctx, longestUndo)
 	defer cancel()
@@ -224,8 +225,8 @@ const (
 	longestUndo  = 5 * time.Second
 )
 
-// retry runs fn again while it collides with other transactions, with jittered, doubling pauses. What fn itself makes of a
-// collision is in its error also when ctx ends first.
+// retry runs fn again while it collides with other transactions, with jittered, doubling pauses. What fn
+// itself makes of a collision is in its error also when ctx ends first.
 func retry(ctx context.Context, fn func() error) error {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {

@@ -57,7 +57,8 @@ func TestRetriesEndWithSuccessOtherErrorsAndTheContext(t *testing.T) {
 	})
 }
 
-// Write skew is refused by serializable transactions; InTx runs the loser again until each has seen the other.
+// Write skew is refused by serializable transactions; InTx runs the loser again until each has seen the
+// other.
 func TestSerializationFailuresAreRetried(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t) + "&default_transaction_isolation=" + url.PathEscape("serializable"))})
 	tenant := newTenant(t, db)

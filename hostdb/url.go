@@ -62,7 +62,8 @@ func parsePostgres(given string) (*origin, error) {
 	return from, nil
 }
 
-// refuseStandby is for a standby among the URL's hosts, or behind a name that moves: it would answer with facts of any age.
+// refuseStandby is for a standby among the URL's hosts, or behind a name that moves: it would answer with
+// facts of any age.
 func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
 	err := pgconn.ValidateConnectTargetSessionAttrsPrimary(ctx, conn)
 	var pg *pgconn.PgError
@@ -72,8 +73,8 @@ func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
 	return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server is a standby; name the primary, too"}
 }
 
-// MaskURL returns a database's URL with the password and unknown parameters masked; of one that can't be read, or whose password may have
-// ended up elsewhere in it, nothing but the mask.
+// MaskURL returns a database's URL with the password and unknown parameters masked; of one that can't be
+// read, or whose password may have ended up elsewhere in it, nothing but the mask.
 func MaskURL(given Secret) string {
 	if _, err := parseURL(given.Reveal()); err != nil {
 		return given.String()

@@ -19,8 +19,8 @@ type GlobalUser struct {
 	partial bool // read by Access, without PasswordHash
 }
 
-// NewUser returns a user with an id and an e-mail address; oauthID is the subject at the identity provider, "" for none. Insert stores
-// it.
+// NewUser returns a user with an id and an e-mail address; oauthID is the subject at the identity provider,
+// "" for none. Insert stores it.
 func NewUser(email, oauthID string) *GlobalUser {
 	return &GlobalUser{ID: NewID(), Email: email, OAuthID: oauthID}
 }
@@ -52,8 +52,8 @@ var userRelation = relation[GlobalUser]{
 // Users is the table of users.
 type Users struct{ Table[GlobalUser] }
 
-// ByEmail returns the user with this address, compared without regard to the case of ASCII letters. Errors: ErrNotFound;
-// ErrInvalid.
+// ByEmail returns the user with this address, compared without regard to the case of ASCII letters. Errors:
+// ErrNotFound; ErrInvalid.
 func (t Users) ByEmail(ctx context.Context, email string) (*GlobalUser, error) {
 	if err := (rule{required: true, max: maxEmail}).text("email", email); err != nil {
 		return nil, err

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Fault is a part of the schema that the library's promises rest on and that is missing, switched off or doesn't hold.
+// Fault is a part of the schema that the library's promises rest on and that is missing, switched off or
+// doesn't hold.
 type Fault struct {
 	Object  string // "trigger core_memberships_changed"
 	Problem string // "is disabled"
@@ -20,11 +21,13 @@ func (f Fault) String() string {
 	return f.Object + " " + f.Problem + "; to mend it: " + f.Fix
 }
 
-// Verify checks what the library's promises rest on: that the triggers which feed Changes, keep audit rows and count owners are there
-// and fire in every session, that keys and constraints are there and hold, and that the record of pruned changes makes sense. It
-// returns what is wrong, nothing where all is well. A bulk load that left triggers disabled is the usual cause.
+// Verify checks what the library's promises rest on: that the triggers which feed Changes, keep audit rows
+// and count owners are there and fire in every session, that keys and constraints are there and hold, and
+// that the record of pruned changes makes sense. It returns what is wrong, nothing where all is well. A bulk
+// load that left triggers disabled is the usual cause.
 //
-// Open verifies too, and so does the loop behind Changes, every Config.VerifyInterval. Errors: ErrUnavailable.
+// Open verifies too, and so does the loop behind Changes, every Config.VerifyInterval. Errors:
+// ErrUnavailable.
 func (db *DB) Verify(ctx context.Context) ([]Fault, error) {
 	s := session{db: db}
 	on, err := s.reader()

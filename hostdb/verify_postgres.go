@@ -2,7 +2,8 @@ package hostdb
 
 import "strings"
 
-// Triggers by table. Those of the first map fire in every session, those of the second in sessions that aren't a replication's.
+// Triggers by table. Those of the first map fire in every session, those of the second in sessions that
+// aren't a replication's.
 var (
 	alwaysTriggers = map[string]string{
 		"core_users": "core_users_changed core_users_updated core_users_truncated",
@@ -19,7 +20,8 @@ var (
 	originTriggers = map[string]string{"sys_jobs": "sys_jobs_turn sys_jobs_turn_again"}
 )
 
-// uniqueKeys are primary keys, unique constraints and unique indexes: of each there is an index with its name.
+// uniqueKeys are primary keys, unique constraints and unique indexes: of each there is an index with its
+// name.
 var uniqueKeys = strings.Fields("core_users__id core_users__oauth_id core_users__email core_tenants__id core_tenants__slug " +
 	"core_memberships__id core_memberships__user_id__tenant_id core_pricing_plans__id core_subscriptions__id " +
 	"core_subscriptions__stripe_sub_id sys_audit_logs__id sys_audit_personal__id sys_jobs__id sys_jobs__dedupe_key core_stripe_webhook_events__id " +
@@ -34,7 +36,8 @@ var otherConstraints = strings.Fields("core_memberships__user_id__fkey core_memb
 	"core_tenants__active_owners__check core_memberships__id__check core_memberships__role__check " +
 	"core_subscriptions__payment_type__check host_feed_floor_one_check")
 
-// verifyPostgres finds what is wrong. Constraints whose triggers are disabled hold for the rows of before only.
+// verifyPostgres finds what is wrong. Constraints whose triggers are disabled hold for the rows of before
+// only.
 var verifyPostgres = `WITH triggers (relation, name, mode) AS (VALUES ` + literals(triggerRows()...) + `),
 	keys (name) AS (VALUES ` + literals(singles(uniqueKeys)...) + `), constraints (name) AS (VALUES ` + literals(singles(otherConstraints)...) + `),
 	ours AS (SELECT c.oid FROM pg_class c WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('host_changes'))

@@ -91,8 +91,8 @@ func isStatement(fix string) bool {
 	return strings.HasPrefix(fix, "ALTER") || strings.HasPrefix(fix, "INSERT") || strings.HasPrefix(fix, "REINDEX")
 }
 
-// TestVerifyKnowsEveryTriggerAndKeyOfTheSchema fails when a migration adds one that Verify doesn't look for, or takes one away: name it
-// in verify_postgres.go or verify_sqlite.go.
+// TestVerifyKnowsEveryTriggerAndKeyOfTheSchema fails when a migration adds one that Verify doesn't look for,
+// or takes one away: name it in verify_postgres.go or verify_sqlite.go.
 func TestVerifyKnowsEveryTriggerAndKeyOfTheSchema(t *testing.T) {
 	for place, text := range map[string]string{
 		"postgres": `SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid::regclass::text ~ '^(core|sys|host)_'

@@ -13,8 +13,8 @@ const (
 	WebhookParked    = "parked"               // it is about a subscription or a tenant not yet seen
 )
 
-// StripeWebhookEvent is a webhook that has arrived (core_stripe_webhook_events). It is kept, with its payload, until Prune or
-// Delete removes it.
+// StripeWebhookEvent is a webhook that has arrived (core_stripe_webhook_events). It is kept, with its
+// payload, until Prune or Delete removes it.
 type StripeWebhookEvent struct {
 	ID          string
 	EventID     string // Stripe's id of it: required, unique
@@ -47,8 +47,8 @@ var webhookRelation = relation[StripeWebhookEvent]{
 // WebhookEvents is the table of webhook events.
 type WebhookEvents struct{ Table[StripeWebhookEvent] }
 
-// Record stores an event unless one with its EventID is there, and reports whether it did. Two transactions that record the
-// same event at once wait for each other, and one of them gets false. Errors: ErrInvalid.
+// Record stores an event unless one with its EventID is there, and reports whether it did. Two transactions
+// that record the same event at once wait for each other, and one of them gets false. Errors: ErrInvalid.
 func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool, error) {
 	if e == nil {
 		return false, invalid("event", "is nil")
@@ -62,9 +62,10 @@ func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool,
 	return stored == 1, err
 }
 
-// Claim takes an event into processing: it stores it, or overwrites the one with its EventID if that has failed or is parked, and
-// reports whether it did either; e then has the stored row's ID and CreatedAt. False: the event has been dealt with. Two
-// transactions that claim the same event at once wait for each other. Errors: ErrInvalid.
+// Claim takes an event into processing: it stores it, or overwrites the one with its EventID if that has
+// failed or is parked, and reports whether it did either; e then has the stored row's ID and CreatedAt.
+// False: the event has been dealt with. Two transactions that claim the same event at once wait for each
+// other. Errors: ErrInvalid.
 func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, error) {
 	if e == nil {
 		return false, invalid("event", "is nil")
@@ -85,8 +86,9 @@ func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, 
 	return claimed, err
 }
 
-// ListReady returns parked events whose subscription or tenant is there by now, ordered by id, at most 50, the first behind the id
-// after ("": from the beginning): those about this Stripe subscription or this tenant, or all if both are "". Errors: ErrInvalid.
+// ListReady returns parked events whose subscription or tenant is there by now, ordered by id, at most 50,
+// the first behind the id after ("": from the beginning): those about this Stripe subscription or this
+// tenant, or all if both are "". Errors: ErrInvalid.
 func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID, after string) ([]*StripeWebhookEvent, error) {
 	const there = ` AND id > $1 AND (EXISTS (SELECT 1 FROM core_subscriptions s WHERE s.stripe_sub_id = core_stripe_webhook_events.stripe_sub_id)
 		OR EXISTS (SELECT 1 FROM core_tenants t WHERE t.id = core_stripe_webhook_events.tenant_id)) ORDER BY id LIMIT 50`
@@ -105,13 +107,14 @@ func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID, aft
 	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $2 OR tenant_id = $3)"+there, after, orNull(stripeSubID), orNull(tenantID))
 }
 
-// WebhookRetention is how long events are kept at least: Stripe can be asked for that long to deliver one again
-// (docs.stripe.com/cli/events/resend), and an event that is forgotten would be taken for a new one.
+// WebhookRetention is how long events are kept at least: Stripe can be asked for that long to deliver one
+// again (docs.stripe.com/cli/events/resend), and an event that is forgotten would be taken for a new one.
 const WebhookRetention = 30 * 24 * time.Hour
 
-// Prune deletes the events, payloads and all, that arrived longer ago than age and have been dealt with: processed, or skipped
-// out of order. It returns how many. Failed and parked ones stay until they are applied, or deleted by hand. It goes in steps of 1,000,
-// each a transaction of its own, and may be called as often as one likes. Errors: ErrInvalid where age is less than WebhookRetention.
+// Prune deletes the events, payloads and all, that arrived longer ago than age and have been dealt with:
+// processed, or skipped out of order. It returns how many. Failed and parked ones stay until they are
+// applied, or deleted by hand. It goes in steps of 1,000, each a transaction of its own, and may be called as
+// often as one likes. Errors: ErrInvalid where age is less than WebhookRetention.
 func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, error) {
 	if age < WebhookRetention {
 		return 0, invalid("age", "is less than WebhookRetention")
@@ -126,9 +129,9 @@ func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, err
 	}
 }
 
-// ExpireParked marks as failed, with a reason, the parked events that arrived longer ago than age: what they wait for
-// didn't come. It returns how many, in steps of 1,000, each a transaction of its own. Replaying them is still possible.
-// Errors: ErrInvalid where age isn't positive.
+// ExpireParked marks as failed, with a reason, the parked events that arrived longer ago than age: what they
+// wait for didn't come. It returns how many, in steps of 1,000, each a transaction of its own. Replaying them
+// is still possible. Errors: ErrInvalid where age isn't positive.
 func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reason string) (int64, error) {
 	if age <= 0 {
 		return 0, invalid("age", "is not positive")
@@ -147,8 +150,8 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 	}
 }
 
-// ListForSubscription returns the events about a Stripe subscription that have been applied, skipped or parked, ordered
-// by id, at most 1,000. Errors: ErrInvalid.
+// ListForSubscription returns the events about a Stripe subscription that have been applied, skipped or
+// parked, ordered by id, at most 1,000. Errors: ErrInvalid.
 func (t WebhookEvents) ListForSubscription(ctx context.Context, stripeSubID string) ([]*StripeWebhookEvent, error) {
 	if err := (rule{required: true}).text("stripe_sub_id", stripeSubID); err != nil {
 		return nil, err
@@ -164,13 +167,14 @@ func (t WebhookEvents) ByEventID(ctx context.Context, id string) (*StripeWebhook
 	return t.one(ctx, "WHERE event_id = $1", id)
 }
 
-// ListByStatus returns the events with a status, ordered by id, which is the order of arrival, a page at a time.
-// Errors: ErrInvalid.
+// ListByStatus returns the events with a status, ordered by id, which is the order of arrival, a page at a
+// time. Errors: ErrInvalid.
 func (t WebhookEvents) ListByStatus(ctx context.Context, status string, filters ...Filter) ([]*StripeWebhookEvent, error) {
 	return t.List(ctx, append([]Filter{Where("status", status)}, filters...)...)
 }
 
-// Newest returns the event that arrived last, whatever became of it. Errors: ErrNotFound where none has arrived.
+// Newest returns the event that arrived last, whatever became of it. Errors: ErrNotFound where none has
+// arrived.
 func (t WebhookEvents) Newest(ctx context.Context) (*StripeWebhookEvent, error) {
 	return t.one(ctx, "ORDER BY id DESC LIMIT 1")
 }

@@ -43,8 +43,8 @@ func (w *Worker) run(job *hostdb.SystemJob, since time.Time) {
 	w.finish(job, err)
 }
 
-// heartbeat keeps the job's lease until ctx ends, and ends ctx when the lease is lost or has run out: the host database may be out of
-// reach of this worker only, and another one begin the job.
+// heartbeat keeps the job's lease until ctx ends, and ends ctx when the lease is lost or has run out: the
+// host database may be out of reach of this worker only, and another one begin the job.
 func (w *Worker) heartbeat(ctx context.Context, job *hostdb.SystemJob, since time.Time, lose context.CancelCauseFunc) {
 	over := time.AfterFunc(time.Until(since.Add(w.cfg.Lease)), func() { lose(errTakenOver) })
 	defer over.Stop()
@@ -75,7 +75,8 @@ func (w *Worker) beat(ctx context.Context, job *hostdb.SystemJob) error {
 	return w.cfg.Host.Jobs.Heartbeat(ctx, &sign, w.cfg.Lease)
 }
 
-// call runs the handler on a goroutine of its own and waits for it. A panic is an error, and so is runtime.Goexit.
+// call runs the handler on a goroutine of its own and waits for it. A panic is an error, and so is
+// runtime.Goexit.
 func (w *Worker) call(ctx context.Context, job *hostdb.SystemJob) error {
 	err := errExited
 	var handler sync.WaitGroup
@@ -107,7 +108,8 @@ func (w *Worker) handle(ctx context.Context, job *hostdb.SystemJob) error {
 	return w.cfg.Handlers[job.JobType](ctx, job)
 }
 
-// finish writes down how an attempt ended. Where that can't be done, the lease runs out and the job is begun anew.
+// finish writes down how an attempt ended. Where that can't be done, the lease runs out and the job is begun
+// anew.
 func (w *Worker) finish(job *hostdb.SystemJob, failure error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.work), w.cfg.Lease)
 	defer cancel()

@@ -1,8 +1,8 @@
-// Package jobs runs the jobs of the host database's queue (hostdb.Jobs). A job that names a tenant is run with that tenant's
-// database in its context, as a request's handler has it.
+// Package jobs runs the jobs of the host database's queue (hostdb.Jobs). A job that names a tenant is run
+// with that tenant's database in its context, as a request's handler has it.
 //
-// A job is run at least once: a worker that dies in the middle of one loses its lease, and another worker begins it anew. So a
-// handler must bear to run twice.
+// A job is run at least once: a worker that dies in the middle of one loses its lease, and another worker
+// begins it anew. So a handler must bear to run twice.
 package jobs
 
 import (
@@ -20,9 +20,10 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Handler does one job. Where the job names a tenant, tenantdb.DB(ctx) is that tenant's. An error, or a panic, fails the attempt;
-// its text is kept in the job's ErrorLog, so it must hold no secret. So does runtime.Goexit. The context ends when the job is
-// cancelled or taken over, when no sign of life has reached the host database for a Lease, or when Close runs out of time.
+// Handler does one job. Where the job names a tenant, tenantdb.DB(ctx) is that tenant's. An error, or a
+// panic, fails the attempt; its text is kept in the job's ErrorLog, so it must hold no secret. So does
+// runtime.Goexit. The context ends when the job is cancelled or taken over, when no sign of life has reached
+// the host database for a Lease, or when Close runs out of time.
 type Handler func(ctx context.Context, job *hostdb.SystemJob) error
 
 // Config describes a Worker. Host and Handlers are needed.
@@ -31,13 +32,13 @@ type Config struct {
 	Host *hostdb.DB
 	// Middleware enters the tenants of jobs that name one. Nil: such jobs fail.
 	Middleware *tenantdb.Middleware
-	// Handlers are the job types that this worker knows, and what does them. Jobs of other types are left to other workers.
-	// At most hostdb.MaxClaimTypes.
+	// Handlers are the job types that this worker knows, and what does them. Jobs of other types are left to
+	// other workers. At most hostdb.MaxClaimTypes.
 	Handlers map[string]Handler
 	// Parallel is how many jobs run at once. Default 4.
 	Parallel int
-	// Lease is how long a job stays this worker's without a sign of life, at least 100 ms. Default 1 min; signs of life are
-	// given three times as often.
+	// Lease is how long a job stays this worker's without a sign of life, at least 100 ms. Default 1 min;
+	// signs of life are given three times as often.
 	Lease time.Duration
 	// PollInterval is how often an idle worker looks for jobs. Default 1 s; Wake makes it look at once.
 	PollInterval time.Duration
@@ -121,8 +122,9 @@ func (w *Worker) Wake() {
 	}
 }
 
-// Close claims no further jobs and waits for those that run or are being claimed. When ctx ends first, their contexts are
-// cancelled, Close waits for the handlers to return, and the error names the jobs; other workers take them over.
+// Close claims no further jobs and waits for those that run or are being claimed. When ctx ends first, their
+// contexts are cancelled, Close waits for the handlers to return, and the error names the jobs; other workers
+// take them over.
 func (w *Worker) Close(ctx context.Context) error {
 	w.stop()
 	done := make(chan struct{})
@@ -183,7 +185,8 @@ func (w *Worker) loop() {
 // claimTimeout bounds one look for a job.
 const claimTimeout = 10 * time.Second
 
-// claim looks for a job. Close doesn't interrupt it: its statement may have committed, and the job be nobody's until the lease ends.
+// claim looks for a job. Close doesn't interrupt it: its statement may have committed, and the job be
+// nobody's until the lease ends.
 func (w *Worker) claim() (*hostdb.SystemJob, error) {
 	ctx, cancel := context.WithTimeout(w.work, claimTimeout)
 	defer cancel()

@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Run(m))
 }
 
-// world is a product on one engine with the tenants acme and globex, each of whose databases holds its own name.
+// world is a product on one engine with the tenants acme and globex, each of whose databases holds its own
+// name.
 type world struct {
 	host    *hostdb.DB
 	mw      *tenantdb.Middleware
@@ -189,7 +190,8 @@ func TestAHandlerThatExitsItsGoroutineFailsAndTheWorkerGoesOn(t *testing.T) {
 	})
 }
 
-// TestAWorkerWithoutTheHostDatabaseGivesItsJobUpWithTheLease cuts a worker off, by errors or by silence, while another one is not.
+// TestAWorkerWithoutTheHostDatabaseGivesItsJobUpWithTheLease cuts a worker off, by errors or by silence,
+// while another one is not.
 func TestAWorkerWithoutTheHostDatabaseGivesItsJobUpWithTheLease(t *testing.T) {
 	cuts := map[string]func(t *testing.T, own *hostdb.DB, job *hostdb.SystemJob) (mend func()){
 		"every beat fails": func(t *testing.T, own *hostdb.DB, _ *hostdb.SystemJob) func() {

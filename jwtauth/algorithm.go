@@ -12,7 +12,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Bounds of an RSA modulus in bits: the least is RFC 7518's, the most keeps a verification from becoming an attack.
+// Bounds of an RSA modulus in bits: the least is RFC 7518's, the most keeps a verification from becoming an
+// attack.
 const (
 	minRSABits = 2048
 	maxRSABits = 8192
@@ -22,7 +23,8 @@ const (
 type algorithm struct {
 	name   string
 	method jwt.SigningMethod
-	// hmacBytes is the least length of a symmetric key: that of the hash (RFC 7518, section 3.2). Others have 0.
+	// hmacBytes is the least length of a symmetric key: that of the hash (RFC 7518, section 3.2). Others have
+	// 0.
 	hmacBytes int
 	// keyType is the kty of its keys.
 	keyType string
@@ -47,8 +49,8 @@ var algorithms = map[string]*algorithm{
 	"EdDSA": {name: "EdDSA", method: jwt.SigningMethodEdDSA, keyType: "OKP"},
 }
 
-// strictPSS is a PSS method that accepts only a salt as long as the hash (RFC 7518, section 3.5), where golang-jwt's own
-// accepts any.
+// strictPSS is a PSS method that accepts only a salt as long as the hash (RFC 7518, section 3.5), where
+// golang-jwt's own accepts any.
 func strictPSS(m *jwt.SigningMethodRSAPSS) jwt.SigningMethod {
 	return &jwt.SigningMethodRSAPSS{
 		SigningMethodRSA: m.SigningMethodRSA,
@@ -65,7 +67,8 @@ func (a *algorithm) symmetric() bool {
 // errKeyType is fits' answer to a key of another family.
 var errKeyType = errors.New("the key is of another type")
 
-// fits returns nil if the algorithm may be used with a key, or says why not. The text holds nothing of the key.
+// fits returns nil if the algorithm may be used with a key, or says why not. The text holds nothing of the
+// key.
 func (a *algorithm) fits(material crypto.PublicKey) error {
 	switch k := material.(type) {
 	case []byte:

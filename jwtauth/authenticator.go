@@ -1,9 +1,9 @@
-// Package jwtauth authenticates requests by JSON Web Tokens (RFC 7519): it is the tenantdb.Authenticator for products whose
-// users sign in with an identity provider, or with tokens of their own making.
+// Package jwtauth authenticates requests by JSON Web Tokens (RFC 7519): it is the tenantdb.Authenticator for
+// products whose users sign in with an identity provider, or with tokens of their own making.
 //
-// It follows RFC 8725, the best current practices for tokens: every rule set names its algorithms, its issuer and its audience; a
-// token brings no key along; nothing is verified by trying keys. A token seen before costs a map lookup, within bounds that
-// Config.Cache states.
+// It follows RFC 8725, the best current practices for tokens: every rule set names its algorithms, its issuer
+// and its audience; a token brings no key along; nothing is verified by trying keys. A token seen before
+// costs a map lookup, within bounds that Config.Cache states.
 package jwtauth
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// Authenticator verifies tokens. Make one with New; many goroutines may use it at once. It needs no closing: what it fetches,
-// it fetches when asked, and no fetch lasts longer than its timeout.
+// Authenticator verifies tokens. Make one with New; many goroutines may use it at once. It needs no closing:
+// what it fetches, it fetches when asked, and no fetch lasts longer than its timeout.
 type Authenticator struct {
 	// state is behind a pointer so that printing an Authenticator shows an address and no key.
 	state *state
@@ -39,8 +39,8 @@ type state struct {
 	now         func() time.Time // nil: the machine's clock
 }
 
-// New checks the configuration and returns its Authenticator. It does no I/O. Its errors name the field and the mend, and
-// show no key.
+// New checks the configuration and returns its Authenticator. It does no I/O. Its errors name the field and
+// the mend, and show no key.
 func New(c Config) (*Authenticator, error) {
 	if err := c.setDefaults(); err != nil {
 		return nil, fmt.Errorf("jwtauth: Config.%w", err)
@@ -95,8 +95,8 @@ func (c *Config) setDefaults() error {
 	return c.Cache.setDefaults()
 }
 
-// Authenticate returns the identity of the caller: that of the token in the Authorization header, or in the cookie of
-// Config.Cookie. It implements tenantdb.Authenticator and returns its errors:
+// Authenticate returns the identity of the caller: that of the token in the Authorization header, or in the
+// cookie of Config.Cookie. It implements tenantdb.Authenticator and returns its errors:
 //
 //   - tenantdb.ErrNoCredential where there is neither,
 //   - tenantdb.ErrSeveralCredentials where there are several,
@@ -104,15 +104,16 @@ func (c *Config) setDefaults() error {
 //   - tenantdb.ErrInvalidCredential where the token is refused; golang-jwt's errors, such as jwt.ErrTokenExpired, are wrapped,
 //   - tenantdb.ErrAuthUnavailable where the issuer's keys, or Config.Revoked, can't be had.
 //
-// The texts of the errors are fit for logs: nothing of the request is in them. The identity may be shared with other requests of the
-// same token: whoever wraps this Authenticator changes a Clone of it.
+// The texts of the errors are fit for logs: nothing of the request is in them. The identity may be shared
+// with other requests of the same token: whoever wraps this Authenticator changes a Clone of it.
 func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
 	identity, _, err := a.state.authenticate(r)
 	return identity, err
 }
 
-// Timed returns, for tenantdb.New, Authenticate in a form that also returns when it read the clock: for a token seen before, unless
-// Config.Now is set or Config.Revoked was asked; else the zero time. It returns nil where self is an authenticator that embeds this one.
+// Timed returns, for tenantdb.New, Authenticate in a form that also returns when it read the clock: for a
+// token seen before, unless Config.Now is set or Config.Revoked was asked; else the zero time. It returns nil
+// where self is an authenticator that embeds this one.
 func (a *Authenticator) Timed(self tenantdb.Authenticator) func(*http.Request) (*tenantdb.Identity, time.Time, error) {
 	if self != tenantdb.Authenticator(a) {
 		return nil
@@ -132,14 +133,14 @@ func (s *state) authenticate(r *http.Request) (*tenantdb.Identity, time.Time, er
 	return s.identify(r.Context(), token)
 }
 
-// Issuers returns the issuers whose tokens are accepted, as Config names them. With several, or with a placeholder in
-// one, tenantdb.New wants a Config.UserKey: their subjects may collide.
+// Issuers returns the issuers whose tokens are accepted, as Config names them. With several, or with a
+// placeholder in one, tenantdb.New wants a Config.UserKey: their subjects may collide.
 func (a *Authenticator) Issuers() []string {
 	return slices.Sorted(maps.Keys(a.state.issuers))
 }
 
-// Verify returns the identity of whom a bare token stands for: where it comes in a message, a WebSocket frame or RPC metadata.
-// The errors are those of Authenticate. The identity is the caller's own.
+// Verify returns the identity of whom a bare token stands for: where it comes in a message, a WebSocket frame
+// or RPC metadata. The errors are those of Authenticate. The identity is the caller's own.
 func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Identity, error) {
 	identity, _, err := a.state.identify(ctx, token)
 	return identity.Clone(), err
@@ -180,8 +181,8 @@ func readClock(now func() time.Time) time.Time {
 	return time.Now()
 }
 
-// Revalidate asks Config.Revoked about an identity again, as tenantdb.Scope.Check does for connections that live on. Its errors are
-// those of Authenticate.
+// Revalidate asks Config.Revoked about an identity again, as tenantdb.Scope.Check does for connections that
+// live on. Its errors are those of Authenticate.
 func (a *Authenticator) Revalidate(ctx context.Context, identity *tenantdb.Identity) error {
 	if a.state.revoked == nil {
 		return nil
@@ -239,8 +240,8 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 	return s.cache.add(token, e, now), nil
 }
 
-// issuerOf returns the issuer whose rules a token must satisfy; nil where there is none. An exact name goes before a
-// pattern, and patterns don't overlap.
+// issuerOf returns the issuer whose rules a token must satisfy; nil where there is none. An exact name goes
+// before a pattern, and patterns don't overlap.
 func (s *state) issuerOf(claims *claimSet) *issuer {
 	name, err := claims.GetIssuer()
 	if err != nil {

@@ -160,7 +160,8 @@ func TestRevoked(t *testing.T) {
 	}
 }
 
-// TestKeyfuncsFindTheClaimsThatTheyExpect: functions for golang-jwt read jwt.MapClaims, and may change what they are given.
+// TestKeyfuncsFindTheClaimsThatTheyExpect: functions for golang-jwt read jwt.MapClaims, and may change what
+// they are given.
 func TestKeyfuncsFindTheClaimsThatTheyExpect(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
@@ -183,7 +184,8 @@ func TestKeyfuncsFindTheClaimsThatTheyExpect(t *testing.T) {
 	}
 }
 
-// TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm: two keys of different families can be told apart, two of one can't.
+// TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm: two keys of different families can be told apart, two of
+// one can't.
 func TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm(t *testing.T) {
 	t.Parallel()
 	es, ed, second := newSigner(t, "ES256"), newSigner(t, "EdDSA"), newSigner(t, "ES256")

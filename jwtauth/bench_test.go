@@ -70,7 +70,8 @@ func BenchmarkCachedHitCookie(b *testing.B) {
 	}
 }
 
-// BenchmarkUncached verifies the same token, without cache by us and by plain golang-jwt; the goal is 4 µs above plain.
+// BenchmarkUncached verifies the same token, without cache by us and by plain golang-jwt; the goal is 4 µs
+// above plain.
 func BenchmarkUncached(b *testing.B) {
 	for _, algorithm := range benchAlgorithms {
 		a, s := newFixture(b, algorithm, func(c *Config) { c.Cache.Disabled = true })

@@ -191,7 +191,8 @@ func TestRefusalsKeepSecrets(t *testing.T) {
 	}
 }
 
-// TestFetchFailuresKeepSecrets puts the canary into the address, and into all that an issuer and a client can answer.
+// TestFetchFailuresKeepSecrets puts the canary into the address, and into all that an issuer and a client can
+// answer.
 func TestFetchFailuresKeepSecrets(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")

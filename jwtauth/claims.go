@@ -19,10 +19,12 @@ var errClaimType = errors.New("a registered claim has a wrong type or value")
 // registeredClaims are the names of RFC 7519, section 4.1.
 var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
 
-// latestDate is the last second of the year 9999: a later date is a mistake or an attack on integer arithmetic.
+// latestDate is the last second of the year 9999: a later date is a mistake or an attack on integer
+// arithmetic.
 const latestDate = 253402300799
 
-// claimSet is a token's payload as golang-jwt's validator handles it, decoded without regard to what is signed.
+// claimSet is a token's payload as golang-jwt's validator handles it, decoded without regard to what is
+// signed.
 type claimSet struct {
 	members map[string]any
 	// size is what members takes beside the payload's text, in bytes.
@@ -78,8 +80,8 @@ func (c *claimSet) text(name string) (string, error) {
 	return s, nil
 }
 
-// date returns a claim that must be a NumericDate (RFC 7519, section 2), in whole seconds, rounded to the token's disadvantage: exp
-// down, nbf and iat up; nil where it is absent.
+// date returns a claim that must be a NumericDate (RFC 7519, section 2), in whole seconds, rounded to the
+// token's disadvantage: exp down, nbf and iat up; nil where it is absent.
 func (c *claimSet) date(name string) (*jwt.NumericDate, error) {
 	v, present := c.members[name]
 	if !present {
@@ -99,8 +101,8 @@ func (c *claimSet) date(name string) (*jwt.NumericDate, error) {
 	return &jwt.NumericDate{Time: time.Unix(int64(seconds), 0).UTC()}, nil
 }
 
-// addresses returns why a token isn't meant for an audience that a claim other than aud names. An aud that is present
-// must name the audience as well.
+// addresses returns why a token isn't meant for an audience that a claim other than aud names. An aud that is
+// present must name the audience as well.
 func (c *claimSet) addresses(audience, claim string) error {
 	named, ok := c.members[claim].(string)
 	switch {
@@ -130,8 +132,8 @@ func (c *claimSet) authorizedBy(parties []string) bool {
 	return ok && slices.Contains(parties, party)
 }
 
-// grants reports whether every scope is granted: by scope, a list separated by spaces (RFC 8693, section 4.2), or by scp,
-// which some issuers write instead, each as a string or as an array.
+// grants reports whether every scope is granted: by scope, a list separated by spaces (RFC 8693, section
+// 4.2), or by scp, which some issuers write instead, each as a string or as an array.
 func (c *claimSet) grants(scopes []string) bool {
 	var granted []string
 	for _, name := range []string{"scope", "scp"} {

@@ -217,7 +217,8 @@ func TestOptionalChecks(t *testing.T) {
 	refuses(t, a, "no type where one is wanted", s.raw(t, `{"alg":"HS256"}`, jsonText(t, claims(nil))), errType)
 }
 
-// FuzzClaims signs arbitrary payloads: what is accepted must satisfy every rule by the standard decoder's reading, too.
+// FuzzClaims signs arbitrary payloads: what is accepted must satisfy every rule by the standard decoder's
+// reading, too.
 func FuzzClaims(f *testing.F) {
 	a, s := newFixture(f, "HS256", func(c *Config) { c.Cache.Disabled = true })
 	good := jsonText(f, claims(nil))

@@ -131,8 +131,8 @@ func TestCrossOrigin(t *testing.T) {
 	}
 }
 
-// FuzzCredentialOf compares with net/http: who reads the request with the standard library must not see another cookie, nor two
-// where we see one.
+// FuzzCredentialOf compares with net/http: who reads the request with the standard library must not see
+// another cookie, nor two where we see one.
 func FuzzCredentialOf(f *testing.F) {
 	f.Add("Bearer abc", "a=1; session=abc")
 	f.Add("", "session=a; session=\"b\"")

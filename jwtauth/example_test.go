@@ -79,8 +79,8 @@ func ExampleNew_weak() {
 	// jwtauth: Config.JWKSURL: http is for loopback hosts only: use https
 }
 
-// An identity provider's keys come from its JWK set, which its discovery document names. Here it is a server on loopback; in
-// production Issuer is all there is to say.
+// An identity provider's keys come from its JWK set, which its discovery document names. Here it is a server
+// on loopback; in production Issuer is all there is to say.
 func ExampleNew_discovery() {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -110,8 +110,8 @@ func ExampleNew_discovery() {
 	// Output: ada
 }
 
-// Several issuers stand side by side, each with rules of its own: customers sign in by the identity provider, and the nightly
-// jobs have tokens of our own making. No key of one counts for the other.
+// Several issuers stand side by side, each with rules of its own: customers sign in by the identity provider,
+// and the nightly jobs have tokens of our own making. No key of one counts for the other.
 func ExampleConfig_others() {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -226,8 +226,8 @@ func ExampleConfig_audienceClaim() {
 	// another-client false
 }
 
-// Microsoft writes the directory's id (tid) into iss. An app for several directories accepts each of them, and
-// decides by Config.UserKey which person a token stands for.
+// Microsoft writes the directory's id (tid) into iss. An app for several directories accepts each of them,
+// and decides by Config.UserKey which person a token stands for.
 func ExampleConfig_issuerWithPlaceholder() {
 	auth, err := jwtauth.New(jwtauth.Config{
 		Issuer:     "https://login.microsoftonline.com/{tid}/v2.0",

@@ -69,7 +69,8 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// checkRedirect lets a redirect neither leave the host nor fall back to http: the configuration trusts one host, not whom it names.
+// checkRedirect lets a redirect neither leave the host nor fall back to http: the configuration trusts one
+// host, not whom it names.
 func checkRedirect(next *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	switch {
@@ -99,8 +100,8 @@ func (f *fetcher) fetch(ctx context.Context) ([]byte, error) {
 	return f.get(ctx, address)
 }
 
-// discovered returns the address of the JWK set from a discovery document, which must be that of our issuer (OpenID Connect
-// Discovery 1.0, section 4.3). An issuer on https can't send us to http.
+// discovered returns the address of the JWK set from a discovery document, which must be that of our issuer
+// (OpenID Connect Discovery 1.0, section 4.3). An issuer on https can't send us to http.
 func (f *fetcher) discovered(text []byte) (*url.URL, error) {
 	document, _, err := decodeObject(string(text))
 	if err != nil {
@@ -152,7 +153,8 @@ type redirectError string
 // Error implements error.
 func (e redirectError) Error() string { return string(e) }
 
-// causeOf says in fixed words why a request failed: errors of net/http quote addresses, and what a server sent.
+// causeOf says in fixed words why a request failed: errors of net/http quote addresses, and what a server
+// sent.
 func causeOf(err error) error {
 	var redirect redirectError
 	var timeout net.Error

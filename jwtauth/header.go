@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// maxTokenBytes bounds a token before anything of it is decoded: JSON of hostile shape costs forty times its size.
+	// maxTokenBytes bounds a token before anything of it is decoded: JSON of hostile shape costs forty times
+	// its size.
 	maxTokenBytes = 16 << 10
 	// maxKeyIDBytes bounds a kid, in a token and in a key set.
 	maxKeyIDBytes = 256
@@ -29,13 +30,14 @@ type header struct {
 // registeredHeaders are the names in a header that mean something to us, if only a refusal.
 var registeredHeaders = append([]string{"alg", "typ", "kid"}, refusedHeaders...)
 
-// refusedHeaders are parameters whose mere presence is refused. crit and b64 name extensions that we don't understand (RFC
-// 7515, section 4.1.11; RFC 7797, section 7), zip and cty announce a payload other than plain claims, and the rest bring a key
-// along: a key from a token proves nothing, and an address of one makes us call whom the sender chose.
+// refusedHeaders are parameters whose mere presence is refused. crit and b64 name extensions that we don't
+// understand (RFC 7515, section 4.1.11; RFC 7797, section 7), zip and cty announce a payload other than plain
+// claims, and the rest bring a key along: a key from a token proves nothing, and an address of one makes us
+// call whom the sender chose.
 var refusedHeaders = []string{"crit", "b64", "zip", "cty", "jwk", "jku", "x5u", "x5c"}
 
-// parseHeader checks the form of a token that is not too long, and decodes its header. Nothing else is decoded, and nothing is
-// verified.
+// parseHeader checks the form of a token that is not too long, and decodes its header. Nothing else is
+// decoded, and nothing is verified.
 func parseHeader(token string) (header, error) {
 	segment, ok := headerSegment(token)
 	if !ok {
@@ -52,8 +54,9 @@ func parseHeader(token string) (header, error) {
 	return readHeader(members)
 }
 
-// headerSegment returns the first of a compact serialization's three segments (RFC 7515, section 7.1). None may be empty, and
-// each is of the base64url alphabet only: decoders that skip line breaks would give one signature many spellings.
+// headerSegment returns the first of a compact serialization's three segments (RFC 7515, section 7.1). None
+// may be empty, and each is of the base64url alphabet only: decoders that skip line breaks would give one
+// signature many spellings.
 func headerSegment(token string) (segment string, ok bool) {
 	var dots [2]int
 	n, start := 0, 0
@@ -104,7 +107,8 @@ func readHeader(members map[string]any) (h header, err error) {
 	return h, nil
 }
 
-// hasTypeOf reports whether the token's type is one of types. No type at all passes where types has the empty string.
+// hasTypeOf reports whether the token's type is one of types. No type at all passes where types has the empty
+// string.
 func (h header) hasTypeOf(types []string) bool {
 	if !h.hasType {
 		return slices.Contains(types, "")
@@ -113,8 +117,8 @@ func (h header) hasTypeOf(types []string) bool {
 	return name != "" && slices.Contains(types, name)
 }
 
-// mediaType returns the one spelling of a typ value: case does not matter, and "application/" may be left out where no other
-// slash follows (RFC 7515, section 4.1.9).
+// mediaType returns the one spelling of a typ value: case does not matter, and "application/" may be left out
+// where no other slash follows (RFC 7515, section 4.1.9).
 func mediaType(typ string) string {
 	typ = strings.ToLower(typ)
 	if rest, ok := strings.CutPrefix(typ, "application/"); ok && !strings.Contains(rest, "/") {

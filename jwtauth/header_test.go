@@ -24,7 +24,8 @@ func refuses(t *testing.T, a *Authenticator, name, token string, reason error) {
 	}
 }
 
-// TestHeaderAttacks signs each hostile header with the right key: only the header check stands between it and a 200.
+// TestHeaderAttacks signs each hostile header with the right key: only the header check stands between it and
+// a 200.
 func TestHeaderAttacks(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "ES256", nil)
@@ -193,7 +194,8 @@ func TestEmbeddedAddressesAreNeverCalled(t *testing.T) {
 	}
 }
 
-// FuzzParseHeader checks that what passes has the form that it promises, and that the standard decoder reads the same header.
+// FuzzParseHeader checks that what passes has the form that it promises, and that the standard decoder reads
+// the same header.
 func FuzzParseHeader(f *testing.F) {
 	for _, seed := range []string{`{"alg":"HS256"}`, `{"alg":"ES256","kid":"k","typ":"at+jwt"}`, `{"alg":"x","crit":["a"]}`, `{"ALG":"x","alg":"y"}`, `{"alg":"a","kid":1}`} {
 		f.Add(encode(seed) + ".e30.AA")

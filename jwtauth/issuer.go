@@ -31,10 +31,11 @@ type issuer struct {
 
 // keySource yields the keys of one issuer.
 type keySource interface {
-	// find returns the key that a token asks for, and only one that fits the algorithm. Its errors wrap tenantdb.ErrInvalidCredential, or
-	// tenantdb.ErrAuthUnavailable where the keys can't be had.
+	// find returns the key that a token asks for, and only one that fits the algorithm. Its errors wrap
+	// tenantdb.ErrInvalidCredential, or tenantdb.ErrAuthUnavailable where the keys can't be had.
 	find(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error)
-	// trusts reports whether what a key verified before still holds. False for a key that was never this source's is not promised.
+	// trusts reports whether what a key verified before still holds. False for a key that was never this
+	// source's is not promised.
 	trusts(k *verificationKey, now time.Time) bool
 }
 

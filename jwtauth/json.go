@@ -17,26 +17,27 @@ var (
 	errJSONSize      = errors.New("too many values")
 )
 
-// maxDepth bounds how deep objects and arrays may nest: far beyond what claims or keys need, far below what hurts.
+// maxDepth bounds how deep objects and arrays may nest: far beyond what claims or keys need, far below what
+// hurts.
 const maxDepth = 32
 
-// maxDecodedBytes bounds what the values of one text take beside it, by the estimate below: the sender need not be who it says. A
-// token's whole length in strings of a dozen bytes stays within it.
+// maxDecodedBytes bounds what the values of one text take beside it, by the estimate below: the sender need
+// not be who it says. A token's whole length in strings of a dozen bytes stays within it.
 const maxDecodedBytes = 128 << 10
 
-// What a decoded value takes at most beside the text: its place in a slice or map that grew, and its box. A map has room for eight
-// members from the start.
+// What a decoded value takes at most beside the text: its place in a slice or map that grew, and its box. A
+// map has room for eight members from the start.
 const (
 	bytesPerValue  = 96
 	bytesPerObject = 320
 )
 
-// decodeObject decodes a JSON object into maps, slices, strings, json.Numbers, bools and nils, and estimates their size in bytes,
-// the text not counted.
+// decodeObject decodes a JSON object into maps, slices, strings, json.Numbers, bools and nils, and estimates
+// their size in bytes, the text not counted.
 //
-// It accepts a part of what encoding/json accepts, and decodes that part alike: a name that stands twice in an object, text
-// that is not UTF-8, half a surrogate pair (I-JSON, RFC 7493, sections 2.1 and 2.3) and deep nesting are errors here. Names
-// keep their case. Strings share the memory of text.
+// It accepts a part of what encoding/json accepts, and decodes that part alike: a name that stands twice in
+// an object, text that is not UTF-8, half a surrogate pair (I-JSON, RFC 7493, sections 2.1 and 2.3) and deep
+// nesting are errors here. Names keep their case. Strings share the memory of text.
 func decodeObject(text string) (members map[string]any, size int, err error) {
 	if !utf8.ValidString(text) {
 		return nil, 0, errJSONSyntax
@@ -322,8 +323,9 @@ func (d *jsonDecoder) hex() (r rune, ok bool) {
 	return r, true
 }
 
-// ambiguousCase reports whether two names of an object differ in case only, or one differs in case only from a registered
-// name. Decoders that ignore case, as encoding/json does for structs, would take the one for the other.
+// ambiguousCase reports whether two names of an object differ in case only, or one differs in case only from
+// a registered name. Decoders that ignore case, as encoding/json does for structs, would take the one for the
+// other.
 func ambiguousCase(members map[string]any, registered []string) bool {
 	var folds map[string]bool
 	for name := range members {
@@ -347,8 +349,9 @@ func ambiguousCase(members map[string]any, registered []string) bool {
 	return false
 }
 
-// foldCase returns the one spelling of all names that are equal but for case, in Unicode's simple folding: lower case where
-// it is ASCII, so that the Kelvin sign and the long s fold to k and s. It reports whether that is how s is spelt already.
+// foldCase returns the one spelling of all names that are equal but for case, in Unicode's simple folding:
+// lower case where it is ASCII, so that the Kelvin sign and the long s fold to k and s. It reports whether
+// that is how s is spelt already.
 func foldCase(s string) (fold string, same bool) {
 	plain := true
 	for i := 0; i < len(s) && plain; i++ {

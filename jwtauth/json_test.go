@@ -147,8 +147,8 @@ func TestAmbiguousCaseAgreesWithEqualFold(t *testing.T) {
 	}
 }
 
-// FuzzDecodeObject compares with encoding/json: what we accept it must accept, and decode alike; what it accepts and we refuse
-// must have one of the reasons that decodeObject states.
+// FuzzDecodeObject compares with encoding/json: what we accept it must accept, and decode alike; what it
+// accepts and we refuse must have one of the reasons that decodeObject states.
 func FuzzDecodeObject(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"a":[1,"x",{"b":null}]}`, `{"a":1,"a":2}`, `{"a":"\ud83d\ude00\u0000"}`, `{"a":-1.5e+7}`, `[1]`, `{"a":"` + "\xff" + `"}`, `{"a":"\ud800"}`} {
 		f.Add(seed)

@@ -27,8 +27,8 @@ type parsedKeys struct {
 	symmetric, asymmetric bool
 }
 
-// parseJWKS parses a JWK set. A key that can't be used for one of the algorithms is skipped, whatever is wrong with it; the
-// others serve.
+// parseJWKS parses a JWK set. A key that can't be used for one of the algorithms is skipped, whatever is
+// wrong with it; the others serve.
 func parseJWKS(text []byte, candidates []*algorithm) (parsedKeys, error) {
 	var document map[string]json.RawMessage
 	var elements []json.RawMessage
@@ -60,8 +60,8 @@ func parseJWKS(text []byte, candidates []*algorithm) (parsedKeys, error) {
 	return parsed, nil
 }
 
-// withoutNamesakes returns the keys that are there, but none of those that share their kid with another signature key, usable
-// or not: a token can't say which it means.
+// withoutNamesakes returns the keys that are there, but none of those that share their kid with another
+// signature key, usable or not: a token can't say which it means.
 func (p *parsedKeys) withoutNamesakes(keys []*verificationKey, claimants map[string]int) []*verificationKey {
 	var kept []*verificationKey
 	for i, k := range keys {
@@ -169,8 +169,9 @@ func parseRSA(members map[string]any) (crypto.PublicKey, error) {
 	return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(exponent.Int64())}, nil
 }
 
-// parseEC reads a point, which must be on its curve. A curve left out follows from alg, and is P-256 without one: some
-// issuers leave it out, and a point lies on one curve only. So may be leading zeros of the coordinates.
+// parseEC reads a point, which must be on its curve. A curve left out follows from alg, and is P-256 without
+// one: some issuers leave it out, and a point lies on one curve only. So may be leading zeros of the
+// coordinates.
 func parseEC(members map[string]any) (crypto.PublicKey, error) {
 	alg, _ := members["alg"].(string)
 	byAlgorithm := algorithms[alg]

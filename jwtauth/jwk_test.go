@@ -185,7 +185,8 @@ func TestLookupNeverTriesKeys(t *testing.T) {
 	}
 }
 
-// FuzzParseJWKS checks that whatever is parsed keeps the rules: a kid is one key's, and every key fits its algorithms.
+// FuzzParseJWKS checks that whatever is parsed keeps the rules: a kid is one key's, and every key fits its
+// algorithms.
 func FuzzParseJWKS(f *testing.F) {
 	for _, algorithm := range []string{"HS256", "RS256", "ES256", "ES384", "ES512", "EdDSA"} {
 		s := newSigner(f, algorithm)

@@ -66,8 +66,8 @@ func newKeySet(keys []*verificationKey) *keySet {
 	return set
 }
 
-// lookup returns the key that a token's header asks for: the one of exactly that kid, or, where the token has no kid, the only
-// one that serves its algorithm. It never tries one key after the other.
+// lookup returns the key that a token's header asks for: the one of exactly that kid, or, where the token has
+// no kid, the only one that serves its algorithm. It never tries one key after the other.
 func (s *keySet) lookup(h header, a *algorithm) (*verificationKey, error) {
 	if !h.hasKeyID {
 		return s.only(a)

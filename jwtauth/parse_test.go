@@ -11,7 +11,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// FuzzParse checks that golang-jwt's strict parser takes every token that ours takes, and reads the same in it.
+// FuzzParse checks that golang-jwt's strict parser takes every token that ours takes, and reads the same in
+// it.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{`{"sub":"a","exp":1}`, `{"n":1.5e3,"a":[null,{"b":"\u00e9"}]}`, `{"sub":"a","SUB":"b"}`, `null`, `{"a":{}} `} {
 		f.Add(encode(`{"alg":"HS256","typ":"JWT"}`) + "." + encode(seed) + ".AAAA")

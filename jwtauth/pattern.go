@@ -69,7 +69,8 @@ func (p *issuerPattern) overlaps(other *issuerPattern) bool {
 	return true
 }
 
-// isPlaceholderValue reports whether a text is made of 1 to 64 letters, digits, hyphens and underscores of ASCII.
+// isPlaceholderValue reports whether a text is made of 1 to 64 letters, digits, hyphens and underscores of
+// ASCII.
 func isPlaceholderValue(text string) bool {
 	for i := range len(text) {
 		c := text[i]

@@ -7,7 +7,8 @@ import (
 
 const patternIssuer = "https://login.example/{tid}/v2.0"
 
-// TestIssuerPattern: an issuer with a placeholder accepts the tokens whose iss holds their own claim, and no others.
+// TestIssuerPattern: an issuer with a placeholder accepts the tokens whose iss holds their own claim, and no
+// others.
 func TestIssuerPattern(t *testing.T) {
 	t.Parallel()
 	const tid = "72f988bf-86f1-41af-91ab-2d7cd011db47"
@@ -39,7 +40,8 @@ func TestIssuerPattern(t *testing.T) {
 	}
 }
 
-// TestIssuerPatternsAreCheckedByNew: what could let a token choose between rules, or name another site, is refused.
+// TestIssuerPatternsAreCheckedByNew: what could let a token choose between rules, or name another site, is
+// refused.
 func TestIssuerPatternsAreCheckedByNew(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
@@ -71,7 +73,8 @@ func TestIssuerPatternsAreCheckedByNew(t *testing.T) {
 	}
 }
 
-// TestIssuerPatternYieldsToAnExactName: a token of an issuer that is named exactly must satisfy that one's rules.
+// TestIssuerPatternYieldsToAnExactName: a token of an issuer that is named exactly must satisfy that one's
+// rules.
 func TestIssuerPatternYieldsToAnExactName(t *testing.T) {
 	t.Parallel()
 	const exact = "https://login.example/own/v2.0"

@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	// fetchGap is the least time between the beginnings of two fetches. An unknown kid waits for a fetch of its own
-	// rather than being refused, so the gap also bounds how long senders of made-up kids can delay a new key.
+	// fetchGap is the least time between the beginnings of two fetches. An unknown kid waits for a fetch of
+	// its own rather than being refused, so the gap also bounds how long senders of made-up kids can delay a
+	// new key.
 	fetchGap = time.Second
-	// retryAfter is how long no fetch follows one that failed. Tokens that need one are answered at once meanwhile.
+	// retryAfter is how long no fetch follows one that failed. Tokens that need one are answered at once
+	// meanwhile.
 	retryAfter = 5 * time.Second
 	// leastRefresh is the least Config.KeyRefresh.
 	leastRefresh = 30 * time.Second
@@ -44,8 +46,8 @@ func (c *Config) setRefreshDefaults() error {
 	return nil
 }
 
-// remoteKeys are an issuer's keys, fetched over HTTP. Readers see one immutable snapshot. At most one fetch is in flight; it
-// has a goroutine and a timeout of its own, so that no caller's end is the end of it.
+// remoteKeys are an issuer's keys, fetched over HTTP. Readers see one immutable snapshot. At most one fetch
+// is in flight; it has a goroutine and a timeout of its own, so that no caller's end is the end of it.
 type remoteKeys struct {
 	fetcher    fetcher
 	candidates []*algorithm
@@ -61,8 +63,8 @@ type remoteKeys struct {
 	nextAttempt time.Time
 }
 
-// snapshot is a key set and when its fetch began, which is the time as of which it is true. That is wall time: the monotonic clock
-// may stand still while the machine sleeps.
+// snapshot is a key set and when its fetch began, which is the time as of which it is true. That is wall
+// time: the monotonic clock may stand still while the machine sleeps.
 type snapshot struct {
 	*keySet
 	fetched time.Time
@@ -92,7 +94,8 @@ func newRemoteKeys(c IssuerConfig, allowed []*algorithm, shared *Config) (keySou
 	}, nil
 }
 
-// current returns the snapshot while it may be relied on, or nil. Where it is time, it has the next one fetched meanwhile.
+// current returns the snapshot while it may be relied on, or nil. Where it is time, it has the next one
+// fetched meanwhile.
 func (s *remoteKeys) current(now time.Time) *snapshot {
 	latest := s.snapshot.Load()
 	if latest == nil {
@@ -112,9 +115,9 @@ func (s *remoteKeys) trusts(k *verificationKey, now time.Time) bool {
 	return s.current(now) != nil && !k.retired.Load()
 }
 
-// find looks in the snapshot first. Only for a kid that is not there, or without a snapshot, does it wait for a fetch.
-// A fetch that had begun before find was called may have read the set before the kid was published. Then find waits
-// for the next fetch as well.
+// find looks in the snapshot first. Only for a kid that is not there, or without a snapshot, does it wait for
+// a fetch. A fetch that had begun before find was called may have read the set before the kid was published.
+// Then find waits for the next fetch as well.
 func (s *remoteKeys) find(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error) {
 	if latest := s.current(now); latest != nil {
 		k, err := latest.lookup(t.header, t.algorithm)
@@ -148,8 +151,8 @@ func (s *remoteKeys) find(ctx context.Context, t *unverified, now time.Time) (*v
 	}
 }
 
-// startFetch returns the fetch that is due or goes on, and begins one where there is none. It reports whether the fetch
-// had begun earlier. Soon after a failure there is no fetch, and startFetch returns that failure.
+// startFetch returns the fetch that is due or goes on, and begins one where there is none. It reports whether
+// the fetch had begun earlier. Soon after a failure there is no fetch, and startFetch returns that failure.
 func (s *remoteKeys) startFetch(now time.Time) (f *flight, early bool, failure error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,8 +171,8 @@ func (s *remoteKeys) startFetch(now time.Time) (f *flight, early bool, failure e
 	return s.flight, false, nil
 }
 
-// fetch brings the key set up to date after a wait and ends the flight, within fetchTimeout whatever the injected client
-// does. It logs after that, so that nobody waits for a slow log.
+// fetch brings the key set up to date after a wait and ends the flight, within fetchTimeout whatever the
+// injected client does. It logs after that, so that nobody waits for a slow log.
 func (s *remoteKeys) fetch(f *flight, now time.Time, wait time.Duration) {
 	defer func() { _ = recover() }() // the injected logger may panic
 	time.Sleep(wait)
@@ -225,8 +228,8 @@ func (s *remoteKeys) land(f *flight, began, ended time.Time, set *keySet, err er
 	close(f.done)
 }
 
-// load fetches and parses the set. A set without one usable key is an error: it would lock everybody out. A panic of the
-// injected client is one too, since nobody else could recover it.
+// load fetches and parses the set. A set without one usable key is an error: it would lock everybody out. A
+// panic of the injected client is one too, since nobody else could recover it.
 func (s *remoteKeys) load(ctx context.Context) (parsed parsedKeys, err error) {
 	defer func() {
 		if recover() != nil {
@@ -246,8 +249,8 @@ func (s *remoteKeys) load(ctx context.Context) (parsed parsedKeys, err error) {
 	return parsed, err
 }
 
-// replace publishes the next snapshot. A key that stays remains the same value, so that the tokens it verified stay cached; one
-// that is gone, or changed under its name, is retired.
+// replace publishes the next snapshot. A key that stays remains the same value, so that the tokens it
+// verified stay cached; one that is gone, or changed under its name, is retired.
 func (s *remoteKeys) replace(next *snapshot) {
 	if previous := s.snapshot.Load(); previous != nil {
 		for _, old := range previous.keys {

@@ -15,7 +15,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// issuerModel is an issuer, and what an observer of it may demand of an authenticator. It knows nothing of how keys are kept.
+// issuerModel is an issuer, and what an observer of it may demand of an authenticator. It knows nothing of
+// how keys are kept.
 type issuerModel struct {
 	published []int
 	up        bool
@@ -92,7 +93,8 @@ func (m *issuerModel) checkPace(t *rapid.T) {
 	}
 }
 
-// TestRemoteKeysAgainstModel lets an issuer rotate, fail and come back at random, and holds every verdict against the model.
+// TestRemoteKeysAgainstModel lets an issuer rotate, fail and come back at random, and holds every verdict
+// against the model.
 func TestRemoteKeysAgainstModel(t *testing.T) {
 	t.Parallel()
 	const keys = 4

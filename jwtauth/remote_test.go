@@ -111,8 +111,8 @@ func TestRefreshKeepsCachedTokens(t *testing.T) {
 	verifies(t, a, "token of the key in its place", other.token(t, nil), nil)
 }
 
-// TestRandomKidsCauseAFetchEachGap sends a thousand made-up kids in a second, at a slow issuer. Fetches stay fetchGap
-// apart, nobody waits for more than two of them, and known kids wait for none.
+// TestRandomKidsCauseAFetchEachGap sends a thousand made-up kids in a second, at a slow issuer. Fetches stay
+// fetchGap apart, nobody waits for more than two of them, and known kids wait for none.
 func TestRandomKidsCauseAFetchEachGap(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -158,8 +158,9 @@ func TestRandomKidsCauseAFetchEachGap(t *testing.T) {
 	})
 }
 
-// TestUnknownKidsDoNotDelayANewKey lets somebody send made-up kids all the time while the issuer publishes a new key. The
-// first token of the new key waits for one fetch and is accepted, wherever in the gap it arrives.
+// TestUnknownKidsDoNotDelayANewKey lets somebody send made-up kids all the time while the issuer publishes a
+// new key. The first token of the new key waits for one fetch and is accepted, wherever in the gap it
+// arrives.
 func TestUnknownKidsDoNotDelayANewKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -210,8 +211,8 @@ func remoteAuthenticator(t *testing.T, client *http.Client) *Authenticator {
 	return a
 }
 
-// TestColdRandomKidsShareFetches: where no key was ever fetched, random kids that come at once share one fetch, and those
-// that come while it goes on share the next. While the issuer is down there is only one.
+// TestColdRandomKidsShareFetches: where no key was ever fetched, random kids that come at once share one
+// fetch, and those that come while it goes on share the next. While the issuer is down there is only one.
 func TestColdRandomKidsShareFetches(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]error{http.StatusOK: errUnknownKey, http.StatusBadGateway: tenantdb.ErrAuthUnavailable} {
@@ -233,7 +234,8 @@ func TestColdRandomKidsShareFetches(t *testing.T) {
 	}
 }
 
-// TestIssuerDown: cached keys serve to their maximum age, then the answer is 503 and not 401, and all is well when it is back.
+// TestIssuerDown: cached keys serve to their maximum age, then the answer is 503 and not 401, and all is well
+// when it is back.
 func TestIssuerDown(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
@@ -304,7 +306,8 @@ func TestKeysPastTheirAgeAreFetchedSoonAfterAnOutage(t *testing.T) {
 	verifies(t, a, "up again", far, nil)
 }
 
-// TestAHangingIssuerIsAskedOnceAndThenFailsFast: a client that doesn't end with its context holds nobody for ever either.
+// TestAHangingIssuerIsAskedOnceAndThenFailsFast: a client that doesn't end with its context holds nobody for
+// ever either.
 func TestAHangingIssuerIsAskedOnceAndThenFailsFast(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -356,7 +359,8 @@ func TestClockSetBack(t *testing.T) {
 	verifies(t, a, "an hour earlier, refreshed", token, errSignature)
 }
 
-// TestFetchHasItsOwnTimeout: a silent issuer holds nobody longer than that, and a caller who leaves takes nobody along.
+// TestFetchHasItsOwnTimeout: a silent issuer holds nobody longer than that, and a caller who leaves takes
+// nobody along.
 func TestFetchHasItsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

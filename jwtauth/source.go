@@ -41,7 +41,8 @@ func newKeySource(c IssuerConfig, allowed []*algorithm, shared *Config) (keySour
 	return newRemoteKeys(c, allowed, shared)
 }
 
-// checkOneSource refuses an issuer without a key source, and one with two: which of them holds would be a guess.
+// checkOneSource refuses an issuer without a key source, and one with two: which of them holds would be a
+// guess.
 func checkOneSource(c IssuerConfig) error {
 	var given []string
 	for _, source := range []struct {
@@ -131,7 +132,8 @@ func newPEMKeys(text []byte, allowed []*algorithm) (keySource, error) {
 	return staticKeys{newKeySet(keys)}, nil
 }
 
-// newJWKSKeys reads a set from the configuration. Unlike a fetched one it may hold secrets, but not beside public keys.
+// newJWKSKeys reads a set from the configuration. Unlike a fetched one it may hold secrets, but not beside
+// public keys.
 func newJWKSKeys(text []byte, allowed []*algorithm) (keySource, error) {
 	parsed, err := parseJWKS(text, allowed)
 	if err != nil {
@@ -149,8 +151,8 @@ func newJWKSKeys(text []byte, allowed []*algorithm) (keySource, error) {
 // functionKeys asks a golang-jwt Keyfunc.
 type functionKeys struct{ function jwt.Keyfunc }
 
-// find returns what the function does, if it is one key and fits the algorithm. The text of its errors is dropped: it may
-// quote the token.
+// find returns what the function does, if it is one key and fits the algorithm. The text of its errors is
+// dropped: it may quote the token.
 func (f functionKeys) find(_ context.Context, t *unverified, _ time.Time) (*verificationKey, error) {
 	material, err := f.function(&jwt.Token{ // in the form that such functions expect, and theirs to change
 		Raw: t.signed + "." + segments.EncodeToString(t.signature), Method: jwt.GetSigningMethod(t.algorithm.name), Signature: bytes.Clone(t.signature),

@@ -13,15 +13,15 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// cacheEntry is a verified token. It is never changed, so its identity may be handed out outside the lock. What a request reads fills
-// two cache lines, of the three that it takes.
+// cacheEntry is a verified token. It is never changed, so its identity may be handed out outside the lock.
+// What a request reads fills two cache lines, of the three that it takes.
 type cacheEntry struct {
 	token string
 	// key verified the token, and issuer had it: the entry dies with either.
 	key    *verificationKey
 	issuer *issuer
-	// from is when the token was verified, and until when it ends, or when the entry is too old, in nanoseconds of wall time: the
-	// monotonic clock may stand still while the machine sleeps.
+	// from is when the token was verified, and until when it ends, or when the entry is too old, in
+	// nanoseconds of wall time: the monotonic clock may stand still while the machine sleeps.
 	from, until int64
 	// size is what the claims take beside the payload's text.
 	size uint32
@@ -31,25 +31,26 @@ type cacheEntry struct {
 	_    [48]byte
 }
 
-// holds reports whether the entry's token would still be good. Before from, its nbf may not have passed: the clock was
-// set back.
+// holds reports whether the entry's token would still be good. Before from, its nbf may not have passed: the
+// clock was set back.
 func (e *cacheEntry) holds(now time.Time) bool {
 	wall := now.UnixNano()
 	return wall < e.until && wall >= e.from && e.issuer.keys.trusts(e.key, now)
 }
 
-// cost estimates the bytes that an entry takes under its token: the token itself, the payload that the claims' strings share, the
-// claims, and what is the same for all.
+// cost estimates the bytes that an entry takes under its token: the token itself, the payload that the
+// claims' strings share, the claims, and what is the same for all.
 func (e *cacheEntry) cost(token string) int {
 	return 2*len(token) + int(e.size) + 576
 }
 
-// tokenCache remembers verified tokens by their full text. Nil remembers nothing. One cache belongs to one Authenticator, since an
-// entry stands for that one's whole configuration.
+// tokenCache remembers verified tokens by their full text. Nil remembers nothing. One cache belongs to one
+// Authenticator, since an entry stands for that one's whole configuration.
 //
-// The shards hold the entries and keep the bounds. The front leads to those that were used lately without a lock and without
-// writing to memory that other cores read: a slot for each hash, in which the last comer displaces the one before. It grows with
-// what is kept, since the collector goes through all of it each time; the next front begins empty, and the shards fill it.
+// The shards hold the entries and keep the bounds. The front leads to those that were used lately without a
+// lock and without writing to memory that other cores read: a slot for each hash, in which the last comer
+// displaces the one before. It grows with what is kept, since the collector goes through all of it each time;
+// the next front begins empty, and the shards fill it.
 type tokenCache struct {
 	shards []cacheShard
 	front  atomic.Pointer[[]atomic.Pointer[cacheEntry]]
@@ -129,7 +130,8 @@ func (t *tokenCache) shard(token string) *cacheShard {
 	return &t.shards[(h^h>>16)&uint32(len(t.shards)-1)]
 }
 
-// slot returns a token's place in the front. Its end is a signature's, so a few bytes of it are as good as all.
+// slot returns a token's place in the front. Its end is a signature's, so a few bytes of it are as good as
+// all.
 func (t *tokenCache) slot(token string) *atomic.Pointer[cacheEntry] {
 	h := maphash.String(t.seed, token[max(0, len(token)-16):])
 	front := *t.front.Load()
@@ -150,7 +152,8 @@ func (t *tokenCache) count() {
 	}
 }
 
-// get returns the identity of a token that was verified before and would be good now, or nil. The shards learn of its use to the second.
+// get returns the identity of a token that was verified before and would be good now, or nil. The shards
+// learn of its use to the second.
 func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return nil
@@ -181,8 +184,8 @@ func (t *tokenCache) touch(token string, now time.Time) *cacheEntry {
 	return e
 }
 
-// add keeps a verified token and returns its identity: that of an entry which another request made meanwhile, if it holds, so
-// that all requests share one.
+// add keeps a verified token and returns its identity: that of an entry which another request made meanwhile,
+// if it holds, so that all requests share one.
 func (t *tokenCache) add(token string, e *cacheEntry, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return e.kept.Identity()

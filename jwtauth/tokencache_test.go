@@ -226,7 +226,8 @@ func TestTheFrontGrows(t *testing.T) {
 	}
 }
 
-// TestCacheShards: room for 64 entries in each, a power of two of them, each a multiple of two cache lines, evenly used.
+// TestCacheShards: room for 64 entries in each, a power of two of them, each a multiple of two cache lines,
+// evenly used.
 func TestCacheShards(t *testing.T) {
 	t.Parallel()
 	for bounds, want := range map[[2]int]int{

@@ -21,7 +21,8 @@ import (
 // asymmetric are all algorithms with public keys.
 var asymmetric = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// readVectors decodes a file of external vectors into v. They lie beside the checkout, or where TENANTDB_VECTORS says.
+// readVectors decodes a file of external vectors into v. They lie beside the checkout, or where
+// TENANTDB_VECTORS says.
 func readVectors(t *testing.T, file string, v any) {
 	t.Helper()
 	folder := os.Getenv("TENANTDB_VECTORS")
@@ -40,16 +41,17 @@ func readVectors(t *testing.T, file string, v any) {
 	}
 }
 
-// request is a GET with the token as bearer. The header is set without validation, as the strangest tokens ask for.
+// request is a GET with the token as bearer. The header is set without validation, as the strangest tokens
+// ask for.
 func request(token string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header["Authorization"] = []string{"Bearer " + token}
 	return r
 }
 
-// TestTwinsHaveTheRightVerdict runs the wycheproof twins: 45 valid and 386 invalid. Of the 11 contested ones all but one are
-// refused, which is what their notes call right or leave to policy. The one is a modulus with the fingerprint of ROCA: which
-// key generator an issuer uses is not ours to judge.
+// TestTwinsHaveTheRightVerdict runs the wycheproof twins: 45 valid and 386 invalid. Of the 11 contested ones
+// all but one are refused, which is what their notes call right or leave to policy. The one is a modulus with
+// the fingerprint of ROCA: which key generator an issuer uses is not ours to judge.
 func TestTwinsHaveTheRightVerdict(t *testing.T) {
 	t.Parallel()
 	var file struct {
@@ -88,8 +90,8 @@ func TestTwinsHaveTheRightVerdict(t *testing.T) {
 	}
 }
 
-// TestRFCVectorsVerify checks the RFCs' own signatures. Their payloads lack what we require of claims, so the valid ones must
-// get as far as that and no farther.
+// TestRFCVectorsVerify checks the RFCs' own signatures. Their payloads lack what we require of claims, so the
+// valid ones must get as far as that and no farther.
 func TestRFCVectorsVerify(t *testing.T) {
 	t.Parallel()
 	type vector struct {
@@ -154,8 +156,8 @@ func verifySignature(t *testing.T, i *issuer, token string) error {
 	return a.method.Verify(token[:last], signature, k.material)
 }
 
-// TestForeignFormsAreRefused feeds encrypted tokens, and JWS whose payload is no claims object, to authenticators that have the
-// very keys.
+// TestForeignFormsAreRefused feeds encrypted tokens, and JWS whose payload is no claims object, to
+// authenticators that have the very keys.
 func TestForeignFormsAreRefused(t *testing.T) {
 	t.Parallel()
 	a, _ := newFixture(t, "ES256", nil)
@@ -201,7 +203,8 @@ func TestForeignFormsAreRefused(t *testing.T) {
 	}
 }
 
-// TestKeyDocumentsHaveTheRightVerdict runs the corpus of google/jwt_verify_lib: which documents hold a usable key.
+// TestKeyDocumentsHaveTheRightVerdict runs the corpus of google/jwt_verify_lib: which documents hold a usable
+// key.
 func TestKeyDocumentsHaveTheRightVerdict(t *testing.T) {
 	t.Parallel()
 	var file struct {
@@ -236,8 +239,8 @@ func TestKeyDocumentsHaveTheRightVerdict(t *testing.T) {
 	}
 }
 
-// TestCookbookIsRefused: RFC 7520's and RFC 7797's examples sign prose, detached, unencoded and JSON-serialized payloads. Each is
-// tried in every serialization with its own key.
+// TestCookbookIsRefused: RFC 7520's and RFC 7797's examples sign prose, detached, unencoded and
+// JSON-serialized payloads. Each is tried in every serialization with its own key.
 func TestCookbookIsRefused(t *testing.T) {
 	t.Parallel()
 	files := map[string]int{

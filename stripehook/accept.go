@@ -12,8 +12,8 @@ type Event struct {
 	Customer string
 	// Subscription is the id of the subscription that the event is about ("sub_…").
 	Subscription string
-	// Prices and Products are the ids of what is subscribed to or invoiced ("price_…", "prod_…"). The events of Checkout
-	// sessions don't tell them.
+	// Prices and Products are the ids of what is subscribed to or invoiced ("price_…", "prod_…"). The events
+	// of Checkout sessions don't tell them.
 	Prices, Products []string
 	// Metadata is that of the subscription or the session; for an invoice that of its subscription.
 	Metadata map[string]string
@@ -50,7 +50,8 @@ func (e *event) summary() Event {
 	return s
 }
 
-// addItem adds the price and the product of a subscription's item or an invoice's line (docs.stripe.com/api/invoice-line-item).
+// addItem adds the price and the product of a subscription's item or an invoice's line
+// (docs.stripe.com/api/invoice-line-item).
 func (s *Event) addItem(item object) {
 	details := item.at("pricing", "price_details")
 	for _, price := range []string{item.reference("price"), item.reference("plan"), details.reference("price")} {

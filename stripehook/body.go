@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// maxBodies bounds the bodies of all deliveries that are being read or worked on, in bytes. Most events have a few thousand.
+	// maxBodies bounds the bodies of all deliveries that are being read or worked on, in bytes. Most events
+	// have a few thousand.
 	maxBodies = 32 << 20
 	// bodyTime is how long a sender may take for a body. Nobody has signed it before it is whole.
 	bodyTime = 10 * time.Second

@@ -17,10 +17,11 @@ import (
 	"github.com/tenantdb/tenantdb/stripehook"
 )
 
-// Sampled: the ledger on a real database gets as many random cases as samples says, on each engine; -rapid.checks
-// overrides it. In each, every event of a random history is delivered one to three times, in a random order, by 8 workers at once,
-// and the tenant comes to be at a random point: the subscription ends as the history does. What the orders come to is exhaustive
-// without a database (order_test.go); what is sampled here is what the database adds: its transactions, locks and queries.
+// Sampled: the ledger on a real database gets as many random cases as samples says, on each engine;
+// -rapid.checks overrides it. In each, every event of a random history is delivered one to three times, in a
+// random order, by 8 workers at once, and the tenant comes to be at a random point: the subscription ends as
+// the history does. What the orders come to is exhaustive without a database (order_test.go); what is sampled
+// here is what the database adds: its transactions, locks and queries.
 func TestDeliveriesInAnyOrderByManyWorkersConverge(t *testing.T) {
 	checks := flag.Lookup("rapid.checks")
 	if checks.Value.String() == checks.DefValue {

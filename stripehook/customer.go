@@ -24,9 +24,9 @@ func (w *work) keepCustomer(ctx context.Context, tenantID string) error {
 	return w.tx.Users.Update(ctx, user)
 }
 
-// payer returns the id of the member of the tenant who pays: whom the metadata names as user_id; for a Checkout session that the
-// product made else the one with its e-mail address, else the only owner. "" where that can't be told: the wrong user would see
-// another's bills.
+// payer returns the id of the member of the tenant who pays: whom the metadata names as user_id; for a
+// Checkout session that the product made else the one with its e-mail address, else the only owner. "" where
+// that can't be told: the wrong user would see another's bills.
 func (w *work) payer(ctx context.Context, tenantID string) (string, error) {
 	if w.user != "" || !w.checkout || w.link {
 		return w.member(ctx, w.user, tenantID)

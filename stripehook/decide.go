@@ -24,13 +24,13 @@ const (
 	earlierPlan             // the plan, unless the row has one of a later event
 )
 
-// decide is all that decides about a row that is there and locked. Ask, nil without a Fetcher, fetches the subscription.
-// Tied, nil for an event that has been applied before, returns the events of the subscription that are recorded, this one
-// included. Their errors are the only ones. The row isn't changed.
+// decide is all that decides about a row that is there and locked. Ask, nil without a Fetcher, fetches the
+// subscription. Tied, nil for an event that has been applied before, returns the events of the subscription
+// that are recorded, this one included. Their errors are the only ones. The row isn't changed.
 //
-// A row never goes back behind an event that it has shown, or for which it was fetched: an event at its word changes only
-// what hasn't reached it. What is fetched is newer than all before, so that every event asks which isn't older than the
-// second that was reached.
+// A row never goes back behind an event that it has shown, or for which it was fetched: an event at its word
+// changes only what hasn't reached it. What is fetched is newer than all before, so that every event asks
+// which isn't older than the second that was reached.
 func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, error), tied func() ([]tie, error)) (decision, error) {
 	shown, at, old := reached(row), position{}, decision{status: hostdb.WebhookProcessed}
 	switch {
@@ -72,7 +72,8 @@ func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, e
 	return decision{status: hostdb.WebhookProcessed, now: now, at: latest(shown, at, positionOf(e, now.status))}, nil
 }
 
-// carryOut writes a decision into its row, and reports whether that changes it. Plan is what the state's prices mean.
+// carryOut writes a decision into its row, and reports whether that changes it. Plan is what the state's
+// prices mean.
 func (d decision) carryOut(row *hostdb.Subscription, plan *hostdb.PricingPlan) bool {
 	before := *row
 	switch {
@@ -90,7 +91,8 @@ func (d decision) carryOut(row *hostdb.Subscription, plan *hostdb.PricingPlan) b
 	return *row != before
 }
 
-// fallDue notes that a renewal's payment failed: an active subscription is past due, unless a later event says otherwise.
+// fallDue notes that a renewal's payment failed: an active subscription is past due, unless a later event
+// says otherwise.
 func (d decision) fallDue(row *hostdb.Subscription) {
 	failed := time.Unix(d.late, 0).UTC()
 	if row.InvoiceFailedAt == nil || row.InvoiceFailedAt.Before(failed) {
@@ -101,7 +103,8 @@ func (d decision) fallDue(row *hostdb.Subscription) {
 	}
 }
 
-// shownBy reports whether a row shows a state of this second, but for the plan, which depends on the price list too.
+// shownBy reports whether a row shows a state of this second, but for the plan, which depends on the price
+// list too.
 func (s *state) shownBy(row *hostdb.Subscription, created int64) bool {
 	return row.Status == s.statusIn(row, created) && sameTime(row.CurrentPeriodEnd, s.periodEnd) &&
 		sameTime(row.TrialEnd, s.trialEnd) && row.CancelAtPeriodEnd == s.cancels && row.AmountCents == s.cents
@@ -111,8 +114,8 @@ func sameTime(a, b *time.Time) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }
 
-// highest returns the highest of the plans that the prices are of; nil where the price list has none of them. Find returns nil for
-// a price that it doesn't have.
+// highest returns the highest of the plans that the prices are of; nil where the price list has none of them.
+// Find returns nil for a price that it doesn't have.
 func highest(prices []string, find func(price string) (*hostdb.PricingPlan, error)) (best *hostdb.PricingPlan, err error) {
 	for _, price := range prices {
 		plan, err := find(price)

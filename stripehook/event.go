@@ -145,8 +145,8 @@ func readSession(o object) (*change, error) {
 	return c, nil
 }
 
-// readInvoice reads an invoice: before API version 2025-03-31 it names its subscription itself, since then its parent does
-// (docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects).
+// readInvoice reads an invoice: before API version 2025-03-31 it names its subscription itself, since then
+// its parent does (docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects).
 func readInvoice(o object) *change {
 	c := &change{stripeSub: o.reference("subscription"), invoice: &invoice{id: o.text("id", maxID), cents: o.cents("amount_due")}}
 	if c.stripeSub == "" {
@@ -155,9 +155,9 @@ func readInvoice(o object) *change {
 	return c
 }
 
-// renews reports whether an invoice is for going on with a subscription, so that it is past due where the payment fails.
-// One for its beginning leaves it incomplete, and one that somebody wrote by hand leaves it as it is
-// (docs.stripe.com/api/invoices/object, billing_reason).
+// renews reports whether an invoice is for going on with a subscription, so that it is past due where the
+// payment fails. One for its beginning leaves it incomplete, and one that somebody wrote by hand leaves it as
+// it is (docs.stripe.com/api/invoices/object, billing_reason).
 func renews(o object) bool {
 	reason := o.text("billing_reason", maxID)
 	return reason != "subscription_create" && reason != "manual"
@@ -172,7 +172,8 @@ func readSubscription(o object, deleted bool) (*change, error) {
 	return c, nil
 }
 
-// tenantOf returns the id of the tenant that an object names: in its metadata, or, for a Checkout session, as its client reference.
+// tenantOf returns the id of the tenant that an object names: in its metadata, or, for a Checkout session, as
+// its client reference.
 func tenantOf(o object) string {
 	if id := idIn(o.at("metadata"), "tenant_id"); id != "" {
 		return id

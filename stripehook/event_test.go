@@ -271,8 +271,8 @@ func TestInvoicesSetNoStatusButThatOfAnActiveSubscription(t *testing.T) {
 	})
 }
 
-// A renewal whose payment failed leaves the subscription past due, whether or not an update says so, until a later
-// update says otherwise. Other invoices don't.
+// A renewal whose payment failed leaves the subscription past due, whether or not an update says so, until a
+// later update says otherwise. Other invoices don't.
 func TestAFailedRenewalIsPastDueUntilALaterUpdate(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		at, meta := noon.Unix(), fields{"metadata": fields{"tenant_id": w.tenant.ID}}
@@ -351,7 +351,8 @@ func TestAFetchersAnswerIsWhatIsShown(t *testing.T) {
 	})
 }
 
-// An answer about another subscription, or one that can't be read, is no answer: it would let a tenant in by what another pays.
+// An answer about another subscription, or one that can't be read, is no answer: it would let a tenant in by
+// what another pays.
 func TestAFetchersAnswerIsAboutTheSubscriptionThatWasAskedFor(t *testing.T) {
 	w := newWorld(t, sqliteURL(t))
 	var given string
@@ -462,7 +463,8 @@ func TestSubscriptionsStayWithTheirTenant(t *testing.T) {
 	}
 }
 
-// TestEventsOfAnErasedUserCanBeReplayed: what is left of them says what a subscription is, and whose tenant it is of.
+// TestEventsOfAnErasedUserCanBeReplayed: what is left of them says what a subscription is, and whose tenant
+// it is of.
 func TestEventsOfAnErasedUserCanBeReplayed(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		user := w.member(w.tenant, hostdb.RoleMember)

@@ -40,7 +40,8 @@ func Example() {
 	// active
 }
 
-// An event about a tenant that isn't there is parked. It is applied as soon as the tenant is there; Replay does the same by hand.
+// An event about a tenant that isn't there is parked. It is applied as soon as the tenant is there; Replay
+// does the same by hand.
 func ExampleReplay() {
 	ctx := context.Background()
 	host, err := hostdb.Open(ctx, "sqlite::memory:")

@@ -8,7 +8,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Whatever the header: what is accepted has one time, in one spelling, and a signature; nothing but a MAC of the secret passes.
+// Whatever the header: what is accepted has one time, in one spelling, and a signature; nothing but a MAC of
+// the secret passes.
 func FuzzSignatureHeader(f *testing.F) {
 	for _, seed := range []string{"", "t=1,v1=00", "t=1492774577,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd,v0=6f",
 		"t=1,t=2,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd", "t=-1", "v1=a=b", ",,,"} {
@@ -29,7 +30,8 @@ func FuzzSignatureHeader(f *testing.F) {
 	})
 }
 
-// Whatever the body: what is accepted can be stored, is a part of what encoding/json accepts, and is about what a column takes.
+// Whatever the body: what is accepted can be stored, is a part of what encoding/json accepts, and is about
+// what a column takes.
 func FuzzEvent(f *testing.F) {
 	for _, history := range Histories {
 		for _, e := range history {

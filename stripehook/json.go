@@ -24,12 +24,13 @@ const (
 	maxSeconds = 253402300799 // the end of the year 9999
 )
 
-// object is a JSON object. Members are found by their exact name (encoding/json would ignore the case), and what has another type
-// than asked for counts as absent: Stripe sends ids where it may send whole objects, and null for nothing.
+// object is a JSON object. Members are found by their exact name (encoding/json would ignore the case), and
+// what has another type than asked for counts as absent: Stripe sends ids where it may send whole objects,
+// and null for nothing.
 type object map[string]any
 
-// parseObject reads an object of at most maxBody bytes and maxDepth levels. A name that stands twice in an object, invalid UTF-8
-// and anything after the object are refused: two programs could read them differently.
+// parseObject reads an object of at most maxBody bytes and maxDepth levels. A name that stands twice in an
+// object, invalid UTF-8 and anything after the object are refused: two programs could read them differently.
 func parseObject(body []byte) (object, error) {
 	if len(body) > maxBody || !utf8.Valid(body) {
 		return nil, errJSON

@@ -27,7 +27,8 @@ func (l *ledger) read(e *event) (*change, error) {
 	return c, err
 }
 
-// holdPaused has a subscription whose payments aren't collected stand as paused, if the configuration says so.
+// holdPaused has a subscription whose payments aren't collected stand as paused, if the configuration says
+// so.
 func (l *ledger) holdPaused(c *change) {
 	if l.denyPaused && c.state != nil && c.state.paused && !final(c.state.status) {
 		c.state.status = hostdb.SubscriptionPaused
@@ -44,11 +45,12 @@ const (
 	neverCame      = "what it waited for did not come within Config.ParkedFor"
 )
 
-// Replay applies an event again, from its stored payload, whatever became of it before, and then what was parked for want of it. It
-// returns the event's status. It asks nobody but the host database, and may be called as often as one likes: an event that has
-// been applied changes nothing, also where a Fetcher's answer was another, but for this: where the row still shows it as it is, its
-// plan is looked up anew, as the price list may have lacked it. Config.DenyPaused doesn't apply. EventID is Stripe's ("evt_…"). Errors: hostdb.ErrNotFound; hostdb.ErrInvalid;
-// hostdb.ErrUnavailable.
+// Replay applies an event again, from its stored payload, whatever became of it before, and then what was
+// parked for want of it. It returns the event's status. It asks nobody but the host database, and may be
+// called as often as one likes: an event that has been applied changes nothing, also where a Fetcher's answer
+// was another, but for this: where the row still shows it as it is, its plan is looked up anew, as the price
+// list may have lacked it. Config.DenyPaused doesn't apply. EventID is Stripe's ("evt_…"). Errors:
+// hostdb.ErrNotFound; hostdb.ErrInvalid; hostdb.ErrUnavailable.
 func Replay(ctx context.Context, host *hostdb.DB, eventID string) (string, error) {
 	l := &ledger{host: host, logger: slog.New(slog.DiscardHandler)}
 	row, err := host.WebhookEvents.ByEventID(ctx, eventID)
@@ -67,9 +69,10 @@ func stored(row *hostdb.StripeWebhookEvent) *event {
 	return e
 }
 
-// deliver applies an event, and then what was parked for want of it. It answers with the event's status, or duplicate; again is for
-// an event that is stored, and applies it even if it has been dealt with. The status "" means that another delivery may help, and so
-// may one of an event that is parked. With any other status an error is of what was parked for want of it: follow will try that again.
+// deliver applies an event, and then what was parked for want of it. It answers with the event's status, or
+// duplicate; again is for an event that is stored, and applies it even if it has been dealt with. The status
+// "" means that another delivery may help, and so may one of an event that is parked. With any other status
+// an error is of what was parked for want of it: follow will try that again.
 func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, error) {
 	c, err := l.read(e)
 	if err != nil {
@@ -77,8 +80,8 @@ func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, err
 	}
 	status, err := l.process(ctx, e, c, again)
 	if err == nil && (c.stripeSub != "" || c.tenant != "") {
-		// Also after a duplicate: the delivery before may have died here. Also after a parked one: what it waits for may have
-		// appeared while its transaction could not see it.
+		// Also after a duplicate: the delivery before may have died here. Also after a parked one: what it
+		// waits for may have appeared while its transaction could not see it.
 		err = l.unpark(ctx, c.stripeSub, c.tenant)
 	}
 	if err != nil {
@@ -87,9 +90,9 @@ func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, err
 	return status, err
 }
 
-// process applies one event in one transaction, which records it too, and returns its status. What can never be applied is recorded
-// as failed, and is no error. Any other failure undoes everything; a record of it is written apart, and doesn't stand in the way
-// of the next delivery.
+// process applies one event in one transaction, which records it too, and returns its status. What can never
+// be applied is recorded as failed, and is no error. Any other failure undoes everything; a record of it is
+// written apart, and doesn't stand in the way of the next delivery.
 func (l *ledger) process(ctx context.Context, e *event, c *change, again bool) (status string, err error) {
 	ctx = hostdb.WithActor(ctx, "stripe:"+e.id)
 	reason := ""
@@ -132,7 +135,8 @@ func dealtWith(status string) bool {
 	return status == hostdb.WebhookProcessed || status == hostdb.WebhookSkipped
 }
 
-// take gets an event into processing. It returns the event's row as it is stored, locked; nil where the event has been dealt with.
+// take gets an event into processing. It returns the event's row as it is stored, locked; nil where the event
+// has been dealt with.
 func (l *ledger) take(ctx context.Context, tx *hostdb.Tx, e *event, c *change, again bool) (*hostdb.StripeWebhookEvent, error) {
 	if again {
 		found, err := tx.WebhookEvents.ByEventID(ctx, e.id)

@@ -25,8 +25,8 @@ type Told struct {
 
 const tenantID = "0123456789abcdef0123456789abcdef"
 
-// Histories are what happens to a subscription in its life. Events of one second, a session that comes after what it began, a
-// payment that fails and is made good.
+// Histories are what happens to a subscription in its life. Events of one second, a session that comes after
+// what it began, a payment that fails and is made good.
 var Histories = map[string][]Told{
 	"paid, failed, paid, canceled": {
 		{"evt_b", subscriptionCreated, 1000, "incomplete", 2000, false, false, "price_max", 9900, ""},
@@ -85,8 +85,8 @@ var Histories = map[string][]Told{
 	},
 }
 
-// later says by hand which of two subscription events is the later one: by time, then by what denies more, then by id; canceled is
-// for good.
+// later says by hand which of two subscription events is the later one: by time, then by what denies more,
+// then by id; canceled is for good.
 func later(a, b Told) bool {
 	ended := func(e Told) bool { return e.Status == "canceled" || e.Status == "incomplete_expired" }
 	if ended(a) != ended(b) {
@@ -102,9 +102,9 @@ func later(a, b Told) bool {
 	return a.ID > b.ID
 }
 
-// Last is the subscription event that a history ends with, with the price of the last event whose price is on the price
-// list, and the status that a failed renewal leaves. Where events tell what was before, a history is written down in the
-// order in which it happened.
+// Last is the subscription event that a history ends with, with the price of the last event whose price is on
+// the price list, and the status that a failed renewal leaves. Where events tell what was before, a history
+// is written down in the order in which it happened.
 func Last(history []Told) Told {
 	var end, priced Told
 	failed, told := int64(0), false
@@ -190,8 +190,9 @@ func listed(price string) (*hostdb.PricingPlan, error) {
 	return map[string]*hostdb.PricingPlan{"price_pro": {ID: "pro", Name: "Pro"}, "price_max": {ID: "max", Name: "Max"}}[price], nil
 }
 
-// sim is the ledger of one subscription without a database. What decides is the ledger's own (decide, highest, carryOut); what sim has
-// for itself is what the database does for the ledger: which events are recorded and how, and which rows are there.
+// sim is the ledger of one subscription without a database. What decides is the ledger's own (decide,
+// highest, carryOut); what sim has for itself is what the database does for the ledger: which events are
+// recorded and how, and which rows are there.
 type sim struct {
 	t       *testing.T
 	events  []*event
@@ -311,7 +312,8 @@ func (s *sim) permute(st simRow, left uint16) {
 	}
 }
 
-// explore goes from a state to every other that deliveries lead to: of any event, as often as one likes, and of the tenant.
+// explore goes from a state to every other that deliveries lead to: of any event, as often as one likes, and
+// of the tenant.
 func (s *sim) explore(st simRow) {
 	if k := st.key(); s.seen[k] {
 		return
@@ -342,9 +344,10 @@ func simulate(t *testing.T, history []Told) *sim {
 	return s
 }
 
-// Exhaustive, in the order in which the row's lock lets deliveries through: every permutation of each history, nine events the
-// longest, each delivered once, to a tenant that is there. Compared: status, dates, flag, plan, amount, customer, position. Not the
-// database's part, which sim stands for: TestDeliveriesInAnyOrderByManyWorkersConverge samples that.
+// Exhaustive, in the order in which the row's lock lets deliveries through: every permutation of each
+// history, nine events the longest, each delivered once, to a tenant that is there. Compared: status, dates,
+// flag, plan, amount, customer, position. Not the database's part, which sim stands for:
+// TestDeliveriesInAnyOrderByManyWorkersConverge samples that.
 func TestEveryOrderOfArrivalEndsInTheSameState(t *testing.T) {
 	for name, history := range Histories {
 		t.Run(name, func(t *testing.T) {
@@ -361,9 +364,10 @@ func TestEveryOrderOfArrivalEndsInTheSameState(t *testing.T) {
 	}
 }
 
-// Exhaustive too: each event delivered any number of times from one on, in every order, and the tenant coming to be at any point. What
-// a delivery does depends on nothing but the state that it meets, so that every state that can be reached, and every delivery in
-// it, is all of them. One more delivery of an applied event is taken here for a replay; as a duplicate it would change nothing.
+// Exhaustive too: each event delivered any number of times from one on, in every order, and the tenant coming
+// to be at any point. What a delivery does depends on nothing but the state that it meets, so that every
+// state that can be reached, and every delivery in it, is all of them. One more delivery of an applied event
+// is taken here for a replay; as a duplicate it would change nothing.
 func TestDeliveriesOfAnyNumberInEveryOrderEndInTheSameState(t *testing.T) {
 	for name, history := range Histories {
 		t.Run(name, func(t *testing.T) {
@@ -376,8 +380,9 @@ func TestDeliveriesOfAnyNumberInEveryOrderEndInTheSameState(t *testing.T) {
 	}
 }
 
-// Exhaustive: every order of four events that can be had fetched, each with every answer of four. After each step, no replay of what
-// has been applied changes the row; what was fetched last is shown, unless that would revive what is over.
+// Exhaustive: every order of four events that can be had fetched, each with every answer of four. After each
+// step, no replay of what has been applied changes the row; what was fetched last is shown, unless that would
+// revive what is over.
 func TestNoReplayChangesWhatWasFetchedInAnyOrder(t *testing.T) {
 	s := simulate(t, []Told{
 		{"evt_2", subscriptionUpdated, 1000, "past_due", 2000, false, true, "price_pro", 1500, ""},

@@ -72,7 +72,8 @@ func TestEventsAreAppliedWhenAnotherProgramWritesTheirSubscription(t *testing.T)
 	eventually(t, "the event is applied", func() bool { return w.row("sub_1").Status == "active" })
 }
 
-// A process died after it had parked an event, and before it applied it: the next endpoint that starts does, and so does a duplicate.
+// A process died after it had parked an event, and before it applied it: the next endpoint that starts does,
+// and so does a duplicate.
 func TestWhatACrashLeftParkedIsApplied(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		left := func(sub string) string {
@@ -98,7 +99,8 @@ func TestWhatACrashLeftParkedIsApplied(t *testing.T) {
 	})
 }
 
-// A test binary with this variable delivers an event to a host database and is killed before the event is applied.
+// A test binary with this variable delivers an event to a host database and is killed before the event is
+// applied.
 const crashVariable = "STRIPEHOOK_TEST_CRASH"
 
 // crash begins to apply an event that is recorded, says so, and waits for its end.

@@ -68,7 +68,8 @@ func TestAnUnknownPriceTakesNoPlanAway(t *testing.T) {
 	})
 }
 
-// TestATierThatIsNoPlanTakesNoPlanAway, in whatever order the events arrive: metadata may say "monthly" where others say which plan.
+// TestATierThatIsNoPlanTakesNoPlanAway, in whatever order the events arrive: metadata may say "monthly" where
+// others say which plan.
 func TestATierThatIsNoPlanTakesNoPlanAway(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		told := func(sub, id string, second int64, price, tier string) string {

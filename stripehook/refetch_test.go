@@ -54,7 +54,8 @@ func TestNoReplayUndoesWhatAnInvoiceOrASessionHadFetched(t *testing.T) {
 	})
 }
 
-// The answer to the event itself may be another state than the event's, in either direction, or have only another price.
+// The answer to the event itself may be another state than the event's, in either direction, or have only
+// another price.
 func TestNoReplayUndoesWhatItsOwnEventHadFetched(t *testing.T) {
 	w := newWorld(t, sqliteURL(t))
 	answer, meta := w.answering(), fields{"metadata": fields{"tenant_id": w.tenant.ID}}
@@ -73,8 +74,8 @@ func TestNoReplayUndoesWhatItsOwnEventHadFetched(t *testing.T) {
 	}
 }
 
-// What is fetched is the latest that there is: an event of the same second asks again, whatever its rank and id, and so does one whose
-// record was pruned.
+// What is fetched is the latest that there is: an event of the same second asks again, whatever its rank and
+// id, and so does one whose record was pruned.
 func TestEventsOfTheSecondThatWasReachedAskAgain(t *testing.T) {
 	w := newWorld(t, sqliteURL(t))
 	answer, meta := w.answering(), fields{"metadata": fields{"tenant_id": w.tenant.ID}}
@@ -107,7 +108,8 @@ func TestEventsOfTheSecondThatWasReachedAskAgain(t *testing.T) {
 	}
 }
 
-// A plan that the price list lacked when it was fetched is made good by Replay, where the row is else as the event has it.
+// A plan that the price list lacked when it was fetched is made good by Replay, where the row is else as the
+// event has it.
 func TestReplayMakesGoodThePlanOfWhatWasFetched(t *testing.T) {
 	w := newWorld(t, sqliteURL(t))
 	answer := w.answering()

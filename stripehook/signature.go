@@ -29,8 +29,8 @@ type signature struct {
 	macs  [][]byte // of scheme v1
 }
 
-// parseSignature reads "t=1492774577,v1=5257a8…,v1=…,v0=…": one t, at least one v1. Other schemes are ignored, as is a v1 that
-// can't be a SHA-256.
+// parseSignature reads "t=1492774577,v1=5257a8…,v1=…,v0=…": one t, at least one v1. Other schemes are
+// ignored, as is a v1 that can't be a SHA-256.
 func parseSignature(header string) (signature, error) {
 	var s signature
 	if len(header) > maxHeader {
@@ -72,7 +72,8 @@ func parseStamp(s string) (int64, bool) {
 	return int64(n), err == nil
 }
 
-// check compares the signature with what the secrets make of the body. Every pair is compared, each in constant time.
+// check compares the signature with what the secrets make of the body. Every pair is compared, each in
+// constant time.
 func (s signature) check(secrets []string, body []byte) error {
 	matches := false
 	for _, secret := range secrets {

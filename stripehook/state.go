@@ -37,13 +37,15 @@ func readState(o object, deleted bool) *state {
 		s.addItem(item)
 	}
 	s.cents = min(s.cents, maxCents)
-	// Where billing is flexible, a date stands for the flag (docs.stripe.com/billing/subscriptions/billing-mode).
+	// Where billing is flexible, a date stands for the flag
+	// (docs.stripe.com/billing/subscriptions/billing-mode).
 	cancelAt := o.time("cancel_at")
 	s.cancels = o.truth("cancel_at_period_end") || cancelAt != nil && s.periodEnd != nil && !cancelAt.After(*s.periodEnd)
 	return s
 }
 
-// word returns one of Stripe's words, known or not. What can't be one stands as unknown, which admits nobody either.
+// word returns one of Stripe's words, known or not. What can't be one stands as unknown, which admits nobody
+// either.
 func word(o object, name string) string {
 	s := o.text(name, 32)
 	for i := range len(s) {
@@ -57,7 +59,8 @@ func word(o object, name string) string {
 // unknown is the status and the plan tier where Stripe, the price list and the metadata don't tell.
 const unknown = "unknown"
 
-// addItem adds what one item of a subscription says. Since API version 2025-03-31 each has a period of its own: the last end counts
+// addItem adds what one item of a subscription says. Since API version 2025-03-31 each has a period of its
+// own: the last end counts
 // (docs.stripe.com/changelog/basil/2025-03-31/deprecate-subscription-current-period-start-and-end).
 func (s *state) addItem(item object) {
 	if end := item.time("current_period_end"); end != nil && (s.periodEnd == nil || end.After(*s.periodEnd)) {
@@ -88,8 +91,9 @@ func final(status string) bool {
 	return status == hostdb.SubscriptionCanceled || status == hostdb.SubscriptionIncompleteExpired
 }
 
-// ranks order the statuses of events of the same second: a subscription leaves incomplete and never returns to it, and where the
-// truth can't be told, what denies more wins. Unknown words come after all known ones that aren't final.
+// ranks order the statuses of events of the same second: a subscription leaves incomplete and never returns
+// to it, and where the truth can't be told, what denies more wins. Unknown words come after all known ones
+// that aren't final.
 var ranks = map[string]int{
 	hostdb.SubscriptionIncomplete:        0,
 	hostdb.SubscriptionTrialing:          1,
@@ -108,8 +112,8 @@ func rank(status string) int {
 	return 6
 }
 
-// position is an event's place in the total order of the events of a subscription. Events arrive in any order, and times have a
-// resolution of one second.
+// position is an event's place in the total order of the events of a subscription. Events arrive in any
+// order, and times have a resolution of one second.
 type position struct {
 	final   bool // a final status is the last one, whatever the clocks say
 	created int64
@@ -122,7 +126,8 @@ func positionOf(e *event, status string) position {
 	return position{final(status), e.created, rank(status), e.id}
 }
 
-// reached is the place of the last event that a row shows, or was fetched for; before all others where it shows none.
+// reached is the place of the last event that a row shows, or was fetched for; before all others where it
+// shows none.
 func reached(row *hostdb.Subscription) position {
 	p := position{final: final(row.Status), created: -1, rank: row.LastEventRank, event: row.LastEventID}
 	if row.LastEventAt != nil {
@@ -181,8 +186,8 @@ func newRow(c *change) *hostdb.Subscription {
 		Status: hostdb.SubscriptionIncomplete, PlanTier: unknown, PaymentType: hostdb.PaymentSubscription}
 }
 
-// statusIn is the status that a row shows for a state of this second: past_due for an active subscription of which a
-// renewal's payment failed later.
+// statusIn is the status that a row shows for a state of this second: past_due for an active subscription of
+// which a renewal's payment failed later.
 func (s *state) statusIn(row *hostdb.Subscription, created int64) string {
 	if s.status == hostdb.SubscriptionActive && row.InvoiceFailedAt != nil && created < row.InvoiceFailedAt.Unix() {
 		return hostdb.SubscriptionPastDue
@@ -190,8 +195,8 @@ func (s *state) statusIn(row *hostdb.Subscription, created int64) string {
 	return s.status
 }
 
-// write puts the state of an event into a row. Plan, nil where the price list doesn't have it, is what the prices mean.
-// The tenant stays: a subscription never moves.
+// write puts the state of an event into a row. Plan, nil where the price list doesn't have it, is what the
+// prices mean. The tenant stays: a subscription never moves.
 func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
 	row.Status = s.statusIn(row, at.created)
 	row.CurrentPeriodEnd, row.TrialEnd, row.CancelAtPeriodEnd = s.periodEnd, s.trialEnd, s.cancels
@@ -202,9 +207,9 @@ func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan, at pos
 	s.writePlan(row, plan, at)
 }
 
-// writePlan puts the plan of an event into a row. Where neither the price list nor the metadata knows the plan, the one
-// that the row has stays: a price that is new to this program takes nothing from who pays it. A tier in
-// the metadata that is no plan only replaces another one that is none.
+// writePlan puts the plan of an event into a row. Where neither the price list nor the metadata knows the
+// plan, the one that the row has stays: a price that is new to this program takes nothing from who pays it. A
+// tier in the metadata that is no plan only replaces another one that is none.
 func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
 	switch {
 	case plan != nil:
@@ -216,14 +221,16 @@ func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at
 	}
 }
 
-// writeEarlierPlan puts the plan of an event that the row has gone beyond into it, unless it has one of a later event.
+// writeEarlierPlan puts the plan of an event that the row has gone beyond into it, unless it has one of a
+// later event.
 func (s *state) writeEarlierPlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
 	if (plan != nil || s.tier != "") && s.planKey(plan, at) > planFrom(row) {
 		s.writePlan(row, plan, at)
 	}
 }
 
-// noPlan begins the key of an event whose metadata has a word that is no plan, so that it comes before all that name one.
+// noPlan begins the key of an event whose metadata has a word that is no plan, so that it comes before all
+// that name one.
 const noPlan = "-"
 
 // planKey is the key of the event that a plan is from.

@@ -7,8 +7,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Events of one subscription and one second. Their times don't tell which is the last, but an update says what the
-// attributes that it changed were before (docs.stripe.com/api/events/object, previous_attributes).
+// Events of one subscription and one second. Their times don't tell which is the last, but an update says
+// what the attributes that it changed were before (docs.stripe.com/api/events/object, previous_attributes).
 
 // tie is a recorded event of a subscription.
 type tie struct {
@@ -28,14 +28,15 @@ func tieOf(e *event, s *state) tie {
 	return t
 }
 
-// mayMove reports whether an event can change which event of the second that was reached is the last one: it is of that
-// second or of an earlier one, and neither event ends the subscription.
+// mayMove reports whether an event can change which event of the second that was reached is the last one: it
+// is of that second or of an earlier one, and neither event ends the subscription.
 func (p position) mayMove(reached position) bool {
 	return p.created <= reached.created && p.event != reached.event && !p.final && !reached.final
 }
 
-// untie decides about an event that isn't later than the second that a row has reached. The row shows the last of that
-// second's events. Where it shows what was fetched, or an event that isn't recorded any more, the positions decide.
+// untie decides about an event that isn't later than the second that a row has reached. The row shows the
+// last of that second's events. Where it shows what was fetched, or an event that isn't recorded any more,
+// the positions decide.
 func untie(old decision, shown position, tied func() ([]tie, error)) (decision, error) {
 	recorded, err := tied()
 	if err != nil {
@@ -59,8 +60,8 @@ func untie(old decision, shown position, tied func() ([]tie, error)) (decision, 
 	return decision{status: hostdb.WebhookProcessed, now: old.now, at: old.at}, nil
 }
 
-// secondOf returns the events of one second, and the status with which the seconds before it ended; "" where none is
-// recorded. Events that end the subscription are left out.
+// secondOf returns the events of one second, and the status with which the seconds before it ended; "" where
+// none is recorded. Events that end the subscription are left out.
 func secondOf(recorded []tie, second int64) (same []tie, start string) {
 	slices.SortStableFunc(recorded, func(a, b tie) int { return cmp.Compare(a.at.created, b.at.created) })
 	for _, t := range recorded {
@@ -75,9 +76,10 @@ func secondOf(recorded []tie, second int64) (same []tie, start string) {
 	return same, start
 }
 
-// lastOf returns the last of the events of one second. It depends on nothing but the set of them and the status before
-// it, "" where that isn't known. If each event says what was before, the statuses form a walk, which ends at the one
-// status that was entered more often than left. Else, or among several events with that status, positions decide.
+// lastOf returns the last of the events of one second. It depends on nothing but the set of them and the
+// status before it, "" where that isn't known. If each event says what was before, the statuses form a walk,
+// which ends at the one status that was entered more often than left. Else, or among several events with that
+// status, positions decide.
 func lastOf(same []tie, start string) tie {
 	end := walkEnd(same, start)
 	if end == "" && start != "" {

@@ -7,8 +7,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// unpark applies the parked events that can be by now: those about a subscription or a tenant, or all of them. It returns the first
-// error; the other events don't wait for the one that it is about.
+// unpark applies the parked events that can be by now: those about a subscription or a tenant, or all of
+// them. It returns the first error; the other events don't wait for the one that it is about.
 func (l *ledger) unpark(ctx context.Context, stripeSub, tenant string) error {
 	p := pass{ledger: l, stripeSub: stripeSub, tenant: tenant, tried: map[string]bool{}}
 	for {
@@ -30,7 +30,8 @@ type pass struct {
 	failure           error           // the first one
 }
 
-// run tries every event that is ready and hasn't been tried. It goes on behind those that fail, however many they are.
+// run tries every event that is ready and hasn't been tried. It goes on behind those that fail, however many
+// they are.
 func (p *pass) run(ctx context.Context) error {
 	for after := ""; ; {
 		ready, err := p.host.WebhookEvents.ListReady(ctx, p.stripeSub, p.tenant, after)
@@ -54,7 +55,8 @@ func (p *pass) run(ctx context.Context) error {
 	}
 }
 
-// apply applies a parked event, and what waited for the subscription that it brings, unless the caller is about to.
+// apply applies a parked event, and what waited for the subscription that it brings, unless the caller is
+// about to.
 func (l *ledger) apply(ctx context.Context, row *hostdb.StripeWebhookEvent, known string) error {
 	e := stored(row)
 	c, err := l.read(e)
@@ -68,8 +70,8 @@ func (l *ledger) apply(ctx context.Context, row *hostdb.StripeWebhookEvent, know
 	return l.unpark(ctx, c.stripeSub, "")
 }
 
-// follow applies what was parked when what it waits for appears in the host database by other ways than an event, until the database
-// is closed. The first delivery makes good what a crash left.
+// follow applies what was parked when what it waits for appears in the host database by other ways than an
+// event, until the database is closed. The first delivery makes good what a crash left.
 func (l *ledger) follow() {
 	f := follower{ledger: l}
 	for delivery, err := range l.host.Changes(context.Background()) {
@@ -106,8 +108,8 @@ func (f *follower) expire(ctx context.Context) {
 	}
 }
 
-// hear applies what a delivery may have made ready. After a failure all are tried again later; what waits for a tenant that
-// appears meanwhile is tried at once, since the failure may be another's and last.
+// hear applies what a delivery may have made ready. After a failure all are tried again later; what waits for
+// a tenant that appears meanwhile is tried at once, since the failure may be another's and last.
 func (f *follower) hear(ctx context.Context, delivery hostdb.Delivery) {
 	var tenants []string
 	f.waiting = f.waiting || delivery.Reset

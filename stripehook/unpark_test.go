@@ -112,7 +112,8 @@ func TestADuplicateAppliesWhatTheDeliveryBeforeItLeftParked(t *testing.T) {
 	b.is(update, hostdb.WebhookProcessed)
 }
 
-// The tenant appears when the event's transaction has ended without having seen it, and whoever listens to changes has looked already.
+// The tenant appears when the event's transaction has ended without having seen it, and whoever listens to
+// changes has looked already.
 func TestAnEventIsAppliedWhoseTenantAppearsWhileItIsParked(t *testing.T) {
 	b := newBench(t)
 	b.parked = func() { b.parked = nil; b.put(tenantID) }
@@ -121,8 +122,8 @@ func TestAnEventIsAppliedWhoseTenantAppearsWhileItIsParked(t *testing.T) {
 	b.is(e, hostdb.WebhookProcessed)
 }
 
-// The delivered event is of another subscription of the tenant. A parked session names the tenant, and what waits for that session
-// names nothing.
+// The delivered event is of another subscription of the tenant. A parked session names the tenant, and what
+// waits for that session names nothing.
 func TestWhatWaitsForAParkedEventIsAppliedWithIt(t *testing.T) {
 	b := newBench(t)
 	update, began := about(subscriptionUpdated, "sub_2", ""), about(checkoutCompleted, "sub_2", tenantID)
@@ -144,7 +145,8 @@ func TestAnEventAboutNobodyAppliesNoOthers(t *testing.T) {
 	b.is(left, hostdb.WebhookParked)
 }
 
-// One subscription that Stripe no longer has doesn't have the other events of its tenant refused, or those of a tenant to come wait.
+// One subscription that Stripe no longer has doesn't have the other events of its tenant refused, or those of
+// a tenant to come wait.
 func TestAParkedEventThatCantBeAppliedIsNobodyElsesTrouble(t *testing.T) {
 	b := newBench(t)
 	b.put(tenantID)

@@ -42,8 +42,8 @@ func (w *work) apply(ctx context.Context) (status, reason string, err error) {
 	return status, "", err
 }
 
-// lock returns the subscription's row, locked. One that isn't there is made where the event names a tenant that is; else there
-// is none, for a reason.
+// lock returns the subscription's row, locked. One that isn't there is made where the event names a tenant
+// that is; else there is none, for a reason.
 func (w *work) lock(ctx context.Context) (row *hostdb.Subscription, reason string, err error) {
 	row, err = w.tx.Subscriptions.LockByStripeSubID(ctx, w.stripeSub)
 	switch {
@@ -94,7 +94,8 @@ func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, erro
 	return d.status, w.tx.Subscriptions.Update(ctx, row)
 }
 
-// planIn returns the plan of a state's prices; nil where the price list has none. Then it also looks for the state's tier there.
+// planIn returns the plan of a state's prices; nil where the price list has none. Then it also looks for the
+// state's tier there.
 func (w *work) planIn(ctx context.Context, s *state) (*hostdb.PricingPlan, error) {
 	plan, err := highest(s.prices, w.planOf(ctx))
 	if err != nil || plan != nil || s.tier == "" {
@@ -137,7 +138,8 @@ func (w *work) recorded(ctx context.Context) ([]tie, error) {
 // errFetch is all that is told of a Fetcher's failure: its own error may hold anything.
 var errFetch = errors.New("stripehook: the Fetcher failed, or its answer isn't that subscription")
 
-// fetch asks the Fetcher. One that panics has failed: nobody else recovers for those who apply what was parked.
+// fetch asks the Fetcher. One that panics has failed: nobody else recovers for those who apply what was
+// parked.
 func (l *ledger) fetch(ctx context.Context, id string) (now *state, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -162,7 +164,8 @@ func (l *ledger) fetch(ctx context.Context, id string) (now *state, err error) {
 	return c.state, nil
 }
 
-// auditInvoice writes down that an invoice was paid, or wasn't. What follows from it, the subscription's own events say.
+// auditInvoice writes down that an invoice was paid, or wasn't. What follows from it, the subscription's own
+// events say.
 func (w *work) auditInvoice(ctx context.Context, row *hostdb.Subscription) error {
 	details, err := json.Marshal(map[string]any{"invoice": w.invoice.id, "amount_cents": w.invoice.cents, "tenant_id": row.TenantID})
 	if err != nil {
@@ -172,8 +175,8 @@ func (w *work) auditInvoice(ctx context.Context, row *hostdb.Subscription) error
 		Details: string(details)})
 }
 
-// pay records a one-time payment, which gives no access. The row's id is made of the session's, so that there is one.
-// A payment by bank transfer or debit completes days after its session; once paid, it stays so.
+// pay records a one-time payment, which gives no access. The row's id is made of the session's, so that there
+// is one. A payment by bank transfer or debit completes days after its session; once paid, it stays so.
 func (w *work) pay(ctx context.Context) (status, reason string, err error) {
 	if w.tenant == "" {
 		return hostdb.WebhookParked, noTenant, nil

@@ -40,7 +40,8 @@ func (i *Issuer) Config() jwtauth.Config {
 	return jwtauth.Config{Issuer: IssuerName, Audience: Audience, Algorithms: []string{"HS256"}, Secret: *i.secret}
 }
 
-// Token signs a token of the subject that ends after ttl, with further claims or other ones in place of these.
+// Token signs a token of the subject that ends after ttl, with further claims or other ones in place of
+// these.
 func (i *Issuer) Token(subject string, ttl time.Duration, claims map[string]any) string {
 	now := time.Now()
 	all := jwt.MapClaims{"iss": IssuerName, "aud": Audience, "sub": subject, "iat": now.Unix(), "exp": now.Add(ttl).Unix()}

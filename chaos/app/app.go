@@ -1,4 +1,5 @@
-// Package app is a process of a product that is tried: a few handlers behind tenantdb's middleware, and what it tells of itself outside.
+// Package app is a process of a product that is tried: a few handlers behind tenantdb's middleware, and what
+// it tells of itself outside.
 //
 // A program calls Main when its first argument is Argument, and so is the product as well as what tries it.
 package app
@@ -30,7 +31,8 @@ const (
 	Issuer, Audience = "https://chaos.example", "chaos"
 	HostURLEnv       = "CHAOS_HOST_URL"
 	SecretEnv        = "CHAOS_SECRET"
-	// CauseHeader tells why a query failed, AcquireHeader and StatementHeader how long /conn waited for a connection and for its statement.
+	// CauseHeader tells why a query failed, AcquireHeader and StatementHeader how long /conn waited for a
+	// connection and for its statement.
 	CauseHeader, AcquireHeader, StatementHeader = "X-Cause", "X-Acquire", "X-Statement"
 )
 
@@ -73,7 +75,8 @@ func parse(args []string) (*config, error) {
 	return c, err
 }
 
-// Main runs a process until SIGTERM, or until its standard input ends: then what tries it has gone. It returns the exit code.
+// Main runs a process until SIGTERM, or until its standard input ends: then what tries it has gone. It
+// returns the exit code.
 func Main(args []string) int {
 	c, err := parse(args)
 	if err == nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// clock is a clock that can be stepped. A process's clock is the machine's, so that stepping one process is left to the clocks that the
-// library is given.
+// clock is a clock that can be stepped. A process's clock is the machine's, so that stepping one process is
+// left to the clocks that the library is given.
 type clock struct{ ahead atomic.Int64 }
 
 // Now is what the clock says.

@@ -24,7 +24,8 @@ type service struct {
 	clock   *clock
 }
 
-// An Answer is what a handler answers: which tenant the middleware let the caller into, and which tenant's database it was.
+// An Answer is what a handler answers: which tenant the middleware let the caller into, and which tenant's
+// database it was.
 type Answer struct {
 	Scope, Data string
 	Generation  int

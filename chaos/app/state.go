@@ -10,7 +10,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// State is what a process tells of itself. Asked with ?gc it collects garbage first, so that Heap is what is in use.
+// State is what a process tells of itself. Asked with ?gc it collects garbage first, so that Heap is what is
+// in use.
 type State struct {
 	Goroutines, Handles int
 	Heap                uint64

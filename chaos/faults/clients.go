@@ -43,8 +43,8 @@ func clientsLeave(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// clientsAreSlow has clients of two tenants hold connections by reading slowly: all that those tenants may have, half of the budget. Four
-// tenants would hold all of it.
+// clientsAreSlow has clients of two tenants hold connections by reading slowly: all that those tenants may
+// have, half of the budget. Four tenants would hold all of it.
 func clientsAreSlow(w *rig.World, t *rig.Trial) error {
 	few := w.Of(last(w))[5:7]
 	t.Spares = func(x *rig.Tenant) bool { return !slices.Contains(few, x) }
@@ -60,7 +60,8 @@ func clientsAreSlow(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// statementTimeout has the server end statements. That is the product's own error, and no reason to come again.
+// statementTimeout has the server end statements. That is the product's own error, and no reason to come
+// again.
 func statementTimeout(w *rig.World, t *rig.Trial) error {
 	s := last(w).Primary()
 	if err := s.Exec("postgres", "ALTER SYSTEM SET statement_timeout = '300ms'", "SELECT pg_reload_conf()"); err != nil {

@@ -19,7 +19,8 @@ var hosts = []rig.Fault{
 	{Name: "old primary of the host goes on, unfenced", Settle: 6 * time.Second, Do: hostUnfenced},
 }
 
-// hostHangs has the primary stop where it is. The standby is promoted while it hangs, and the old primary is killed only later.
+// hostHangs has the primary stop where it is. The standby is promoted while it hangs, and the old primary is
+// killed only later.
 func hostHangs(w *rig.World, t *rig.Trial) error {
 	ended := w.Judge.Outage(time.Now())
 	if err := w.Host.Primary().Hang(); err != nil {
@@ -93,8 +94,8 @@ func hostLocks(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// hostUnfenced has the old primary go on after the standby was promoted. The product's connections to the new one are cut then, so that
-// it has to choose again.
+// hostUnfenced has the old primary go on after the standby was promoted. The product's connections to the new
+// one are cut then, so that it has to choose again.
 func hostUnfenced(w *rig.World, t *rig.Trial) error {
 	ended := w.Judge.Outage(time.Now())
 	if err := w.Host.Primary().Hang(); err != nil {

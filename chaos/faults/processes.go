@@ -28,7 +28,8 @@ func processKilled(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// orphansLeft kills a process whose queries go on at the servers, until those notice. Its successor has a whole budget of its own.
+// orphansLeft kills a process whose queries go on at the servers, until those notice. Its successor has a
+// whole budget of its own.
 func orphansLeft(w *rig.World, t *rig.Trial) error {
 	p := w.Processes[w.Random.IntN(len(w.Processes))]
 	var asking sync.WaitGroup
@@ -91,7 +92,8 @@ func startsEarly(w *rig.World, t *rig.Trial) error {
 	return p.End(20 * time.Second)
 }
 
-// deploy replaces each process by a new one: the new one is ready, the balancer is told, the old one ends. No request may fail.
+// deploy replaces each process by a new one: the new one is ready, the balancer is told, the old one ends. No
+// request may fail.
 func deploy(w *rig.World, t *rig.Trial) error {
 	t.Spares = nobody
 	w.Extra(1)

@@ -40,7 +40,8 @@ func backendsTerminated(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// serverHangs has the first host of the tenants' db_urls stop where it is; the second is promoted, and the first is killed only later.
+// serverHangs has the first host of the tenants' db_urls stop where it is; the second is promoted, and the
+// first is killed only later.
 func serverHangs(w *rig.World, t *rig.Trial) error {
 	p := w.Pairs[0]
 	t.Spares = elsewhere(p)
@@ -137,8 +138,8 @@ func idleSessions(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// serverUnfenced has the first host go on after the second was promoted. The product's connections to the second are cut then, so that
-// it has to choose again: whoever writes to the first has lost it.
+// serverUnfenced has the first host go on after the second was promoted. The product's connections to the
+// second are cut then, so that it has to choose again: whoever writes to the first has lost it.
 func serverUnfenced(w *rig.World, t *rig.Trial) error {
 	p := w.Pairs[0]
 	t.Spares = elsewhere(p)

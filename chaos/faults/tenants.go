@@ -47,8 +47,8 @@ func badTenant(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// fileReplaced puts a restored file in the place of a tenant's, as mv does, while requests write to it. What was written before is not
-// in the restored file, and what is acknowledged afterwards must be.
+// fileReplaced puts a restored file in the place of a tenant's, as mv does, while requests write to it. What
+// was written before is not in the restored file, and what is acknowledged afterwards must be.
 func fileReplaced(w *rig.World, t *rig.Trial) error {
 	victim := w.Of(nil)[2]
 	t.Spares = others(victim)
@@ -116,7 +116,8 @@ func dropped(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// moved has a tenant's db_url name a database on the other server. Once the bound is over, nobody may see the old one.
+// moved has a tenant's db_url name a database on the other server. Once the bound is over, nobody may see the
+// old one.
 func moved(w *rig.World, t *rig.Trial) error {
 	victim, to := steady(w, last(w)), w.Pairs[0]
 	t.Spares = others(victim)

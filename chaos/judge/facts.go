@@ -2,7 +2,8 @@ package judge
 
 import "time"
 
-// change is a fact about a subject that was committed at some time from before to after. A zero after: it may be yet to come.
+// change is a fact about a subject that was committed at some time from before to after. A zero after: it may
+// be yet to come.
 type change struct {
 	before, after time.Time
 	given         bool
@@ -12,15 +13,16 @@ type change struct {
 // outage is a time in which nobody could be told of a change. A zero end: it lasts.
 type outage struct{ from, to time.Time }
 
-// Changing records that a right is about to be given or taken away, by a commit that happens after before. Until Changed is called nobody
-// knows whether it was committed: no verdict rests on it.
+// Changing records that a right is about to be given or taken away, by a commit that happens after before.
+// Until Changed is called nobody knows whether it was committed: no verdict rests on it.
 func (j *Judge) Changing(s Subject, given bool, before time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.facts[s] = append(j.facts[s], change{before: before, given: given})
 }
 
-// Changed records that the change which was announced last is committed, and was so at after. Every right is given at first.
+// Changed records that the change which was announced last is committed, and was so at after. Every right is
+// given at first.
 func (j *Judge) Changed(s Subject, after time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -34,8 +36,8 @@ func (j *Judge) Changed(s Subject, after time.Time) {
 	}
 }
 
-// Outage records that no host database could be reached that takes writes, from a time until End is called. A change that was committed
-// less than the bound before it is to be felt within the bound of its end.
+// Outage records that no host database could be reached that takes writes, from a time until End is called. A
+// change that was committed less than the bound before it is to be felt within the bound of its end.
 func (j *Judge) Outage(from time.Time) (end func(time.Time)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -48,7 +50,8 @@ func (j *Judge) Outage(from time.Time) (end func(time.Time)) {
 	}
 }
 
-// certain tells whether a subject's right was surely given, or surely not, all the time from a to b, and since when.
+// certain tells whether a subject's right was surely given, or surely not, all the time from a to b, and
+// since when.
 func (j *Judge) certain(s Subject, given bool, a, b time.Time) (surely bool, since time.Time) {
 	state, known := true, true
 	for _, c := range j.facts[s] {

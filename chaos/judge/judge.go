@@ -1,5 +1,6 @@
-// Package judge judges responses and writes without knowing the library that is tried. It is told of each committed change of a right,
-// with the times between which the commit happened, and of each response, with the times between which it was made.
+// Package judge judges responses and writes without knowing the library that is tried. It is told of each
+// committed change of a right, with the times between which the commit happened, and of each response, with
+// the times between which it was made.
 package judge
 
 import (
@@ -43,7 +44,8 @@ func New(bound time.Duration) *Judge {
 type Response struct {
 	User, Tenant string
 	Sent, Got    time.Time
-	// Allowed says that the caller was let in, Denied that a right was found missing. Neither: the request failed.
+	// Allowed says that the caller was let in, Denied that a right was found missing. Neither: the request
+	// failed.
 	Allowed, Denied bool
 	// Data is the tenant whose data the response shows, "" where it shows none.
 	Data string
@@ -74,8 +76,8 @@ func (v Verdict) String() string {
 // A Report is what was found since the last one.
 type Report struct {
 	Wrong []Verdict
-	// LatestAllow is the longest time after a committed revocation at which a request was sent that was let in, LatestDenial the same of
-	// grants and refusals. They count also what an outage excuses.
+	// LatestAllow is the longest time after a committed revocation at which a request was sent that was let
+	// in, LatestDenial the same of grants and refusals. They count also what an outage excuses.
 	LatestAllow, LatestDenial time.Duration
 	// Judged counts the responses, Refused those that were denied.
 	Judged, Refused int

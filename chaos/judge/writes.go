@@ -14,7 +14,8 @@ func (j *Judge) Acknowledged(tenant, id string, sent time.Time) {
 	}
 }
 
-// Forgive is told that a tenant's database was destroyed, or put back to an older state, on purpose: what was sent until now may be lost.
+// Forgive is told that a tenant's database was destroyed, or put back to an older state, on purpose: what was
+// sent until now may be lost.
 func (j *Judge) Forgive(tenant string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -22,7 +23,8 @@ func (j *Judge) Forgive(tenant string) {
 	delete(j.acked, tenant)
 }
 
-// Written returns the ids of the writes that were acknowledged so far and haven't been found missing, by tenant.
+// Written returns the ids of the writes that were acknowledged so far and haven't been found missing, by
+// tenant.
 func (j *Judge) Written() map[string][]string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -33,8 +35,9 @@ func (j *Judge) Written() map[string][]string {
 	return written
 }
 
-// Found is told which rows a tenant's database holds, with the tenants that they were made for, and which of its writes had been
-// acknowledged before it was looked at. It returns how many of those are missing, and adds verdicts for them and for rows of other tenants.
+// Found is told which rows a tenant's database holds, with the tenants that they were made for, and which of
+// its writes had been acknowledged before it was looked at. It returns how many of those are missing, and
+// adds verdicts for them and for rows of other tenants.
 func (j *Judge) Found(tenant string, written []string, rows map[string]string) (lost int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -28,7 +28,8 @@ func newToken(user string) (string, error) {
 // Load sends requests at a rate, however long the answers take, and has them judged.
 type Load struct {
 	Judge *judge.Judge
-	// Rate is how many requests are sent in a second, Writes and Conns which share of them are /write and /conn; the rest is /me.
+	// Rate is how many requests are sent in a second, Writes and Conns which share of them are /write and
+	// /conn; the rest is /me.
 	Rate, Writes, Conns float64
 
 	clients  []Client

@@ -17,11 +17,13 @@ type rest struct {
 	from                     map[string]int // which functions started how many goroutines
 }
 
-// slack is what a heap may grow beyond the tenth that is allowed: the caches of a process that was started a moment ago fill up.
+// slack is what a heap may grow beyond the tenth that is allowed: the caches of a process that was started a
+// moment ago fill up.
 const slack = 1 << 20
 
-// leaks compares what each process holds at rest with what it held when it was looked at first. It stops the load and the changes of
-// rights meanwhile, and closes all tenants: how many connections and handles the pool keeps of open ones depends on what was asked.
+// leaks compares what each process holds at rest with what it held when it was looked at first. It stops the
+// load and the changes of rights meanwhile, and closes all tenants: how many connections and handles the pool
+// keeps of open ones depends on what was asked.
 func (w *World) leaks() (leaks []string, err error) {
 	w.Load.Stop()
 	w.rests++
@@ -72,7 +74,8 @@ func (w *World) compare(p *Process) string {
 		return err.Error()
 	}
 	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - host, heap: s.Heap, from: p.goroutines()}
-	// pgx reads ahead on a connection on which a write took long, and goes on so until the connection is used again.
+	// pgx reads ahead on a connection on which a write took long, and goes on so until the connection is used
+	// again.
 	now.goroutines -= now.from["github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).Start"]
 	w.held[p] = now
 	before, known := w.base[p]
@@ -123,7 +126,8 @@ func (w *World) touchAll() error {
 	})
 }
 
-// warmUp has every process that wasn't looked at yet serve every client, so that its caches hold all that they will hold.
+// warmUp has every process that wasn't looked at yet serve every client, so that its caches hold all that
+// they will hold.
 func (w *World) warmUp() error {
 	return w.onEach(func(p *Process) error {
 		if before, known := w.base[p]; known && before.pid == p.Pid() {
@@ -150,7 +154,8 @@ func (w *World) onEach(do func(*Process) error) error {
 	return errors.Join(errs...)
 }
 
-// Held tells what the processes held when they were looked at last: their heaps in KB, goroutines and handles.
+// Held tells what the processes held when they were looked at last: their heaps in KB, goroutines and
+// handles.
 func (w *World) Held() (heap, goroutines, handles []string) {
 	for _, p := range w.Processes {
 		now := w.held[p]

@@ -38,8 +38,8 @@ type right struct {
 	tenant  *Tenant
 }
 
-// ChangeRights begins to change a right every so often. The memberships of all but the first user of two fifths of the tenants are
-// volatile, and a fifth of the tenants and their subscriptions.
+// ChangeRights begins to change a right every so often. The memberships of all but the first user of two
+// fifths of the tenants are volatile, and a fifth of the tenants and their subscriptions.
 func (w *World) ChangeRights(every time.Duration) {
 	rights := &Rights{w: w, r: rand.New(rand.NewPCG(w.Seed, 99)), every: every, revoked: make(map[right]bool)}
 	for i, t := range w.Tenants[:min(len(w.Tenants), 150)] {
@@ -126,7 +126,8 @@ func (rights *Rights) exec(ctx context.Context, statement string, args ...any) (
 	return err
 }
 
-// connect returns a connection. A statement of an earlier one, which failed here, doesn't run any more: it would undo what comes next.
+// connect returns a connection. A statement of an earlier one, which failed here, doesn't run any more: it
+// would undo what comes next.
 func (rights *Rights) connect(ctx context.Context) (*pgx.Conn, error) {
 	const name = "rights"
 	conn, err := pgx.Connect(ctx, rights.w.Host.Primary().URL("host")+"&application_name="+name)

@@ -1,5 +1,6 @@
-// Package rig is the world in which a product is tried: PostgreSQL servers that can fail, processes of the product, tenants and their
-// databases, clients, and programs that change rights by plain SQL. It makes trouble for the library and knows only its public names.
+// Package rig is the world in which a product is tried: PostgreSQL servers that can fail, processes of the
+// product, tenants and their databases, clients, and programs that change rights by plain SQL. It makes
+// trouble for the library and knows only its public names.
 package rig
 
 import (

@@ -94,7 +94,8 @@ func (w *World) Sockets() (n int) {
 	return n
 }
 
-// Occupy takes connections of a server as another program does, as many as there are. The function gives them back.
+// Occupy takes connections of a server as another program does, as many as there are. The function gives them
+// back.
 func Occupy(s *Server, most int) (n int, free func()) {
 	var conns []*pgx.Conn
 	for len(conns) < most {

@@ -75,15 +75,17 @@ const (
 	acquireWithin = 5*time.Second + 500*time.Millisecond
 	// statementWithin bounds how long a statement that was sent waits for a server that is silent.
 	statementWithin = 20 * time.Second
-	// orphansFor is how long after a kill -9 the server may count connections of the process that was killed: the pool has servers check
-	// every 2 s whether a client is still there (client_connection_check_interval), and a second.
+	// orphansFor is how long after a kill -9 the server may count connections of the process that was killed:
+	// the pool has servers check every 2 s whether a client is still there
+	// (client_connection_check_interval), and a second.
 	orphansFor = 3 * time.Second
 )
 
 // known are the codes of failures that a client can act on.
 var known = []string{"tenant_unavailable", "busy", "host_unavailable", "try_again", "auth_unavailable"}
 
-// Try makes a fault under load and judges what became of the requests. Before the first one it looks at what the processes hold at rest.
+// Try makes a fault under load and judges what became of the requests. Before the first one it looks at what
+// the processes hold at rest.
 func (w *World) Try(f Fault) Result {
 	if w.base == nil {
 		w.base, w.held = make(map[*Process]rest), make(map[*Process]rest)
@@ -172,7 +174,8 @@ func (t *Trial) judgeFailure(s *Sample, r *Result, broken map[string]int) {
 	}
 }
 
-// countSockets holds the servers' counts against the budget of the processes that there are, except shortly after a kill -9.
+// countSockets holds the servers' counts against the budget of the processes that there are, except shortly
+// after a kill -9.
 func (w *World) countSockets(r *Result) {
 	over, worst := 0, 0
 	budget := w.PerProcess() * (w.Size.Processes + w.extra)

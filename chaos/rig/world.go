@@ -38,12 +38,14 @@ type Size struct {
 	NoStandbys bool
 	// Settings are more entries of postgresql.conf of the tenants' servers.
 	Settings []string
-	// GivenHost has the host database, Given are the first of the servers, where the world doesn't start them itself. The caller ends them.
+	// GivenHost has the host database, Given are the first of the servers, where the world doesn't start them
+	// itself. The caller ends them.
 	GivenHost *Pair
 	Given     []*Pair
 }
 
-// Bound is how long after its commit a change may go unnoticed: CacheConfig.MaxStaleness, and a while for the request to arrive.
+// Bound is how long after its commit a change may go unnoticed: CacheConfig.MaxStaleness, and a while for the
+// request to arrive.
 const Bound = 3*time.Second + 250*time.Millisecond
 
 // World is a product with all that it needs, under load.
@@ -255,7 +257,8 @@ func (w *World) StartProcess(args ...string) (*Process, error) {
 	return p, p.Start()
 }
 
-// PrepareProcess makes a process that isn't started yet, with more flags of package app. It is killed when the world ends.
+// PrepareProcess makes a process that isn't started yet, with more flags of package app. It is killed when
+// the world ends.
 func (w *World) PrepareProcess(args ...string) (*Process, error) {
 	args = append([]string{"-max-conns", fmt.Sprint(w.PerProcess()), "-sqlite-dir", filepath.Join(w.Dir, "tenants")}, append(w.Args, args...)...)
 	name := fmt.Sprintf("process-%d", w.started)
@@ -343,7 +346,8 @@ func (w *World) Hammer(tenants ...*Tenant) (stop func()) {
 	}
 }
 
-// CheckWrites looks for every acknowledged write in the tenants' databases. It returns how many there are, and how many are missing.
+// CheckWrites looks for every acknowledged write in the tenants' databases. It returns how many there are,
+// and how many are missing.
 func (w *World) CheckWrites() (acknowledged, lost int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()

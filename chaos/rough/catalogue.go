@@ -1,4 +1,5 @@
-// Package rough is the worlds that only root can make. Each has servers, processes and faults of its own, and the judge of the others.
+// Package rough is the worlds that only root can make. Each has servers, processes and faults of its own, and
+// the judge of the others.
 package rough
 
 import (

@@ -9,9 +9,10 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// clocks is a world whose clocks are stepped. Linux has no namespace for the time of day, and a step of the machine's clock would be one
-// for every program on it. So the servers read their clock through libfaketime, and a process steps the clocks that the library is
-// given: Config.Now, hostdb.Config.Now and jwtauth.Config.Now. What the Go runtime reads for timers is monotonic and is never stepped.
+// clocks is a world whose clocks are stepped. Linux has no namespace for the time of day, and a step of the
+// machine's clock would be one for every program on it. So the servers read their clock through libfaketime,
+// and a process steps the clocks that the library is given: Config.Now, hostdb.Config.Now and
+// jwtauth.Config.Now. What the Go runtime reads for timers is monotonic and is never stepped.
 var clocks = World{Name: "clocks", needs: []need{ip, libfaketime}, size: stepped, faults: []rig.Fault{
 	{Name: "servers' clocks an hour ahead for 12 s, then back", Settle: 8 * time.Second, Do: serversAhead("+3600")},
 	{Name: "servers' clocks an hour behind for 12 s, then back", Settle: 8 * time.Second, Do: serversAhead("-3600")},

@@ -37,7 +37,8 @@ type cluster struct {
 
 const superPassword = "super-0"
 
-// newCluster starts a cluster in a folder, with the programs of PostgreSQL in another. It ends with the namespaces.
+// newCluster starts a cluster in a folder, with the programs of PostgreSQL in another. It ends with the
+// namespaces.
 func newCluster(dir, bin string) (*cluster, error) {
 	ports, err := freePorts(6)
 	if err != nil {
@@ -80,7 +81,8 @@ func freePorts(n int) (ports []int, err error) {
 	return ports, nil
 }
 
-// configuration is a node's. Commits wait for the other node while there is one (synchronous_mode), so that none is lost.
+// configuration is a node's. Commits wait for the other node while there is one (synchronous_mode), so that
+// none is lost.
 const configuration = `scope: chaos
 name: %[1]s
 restapi: {listen: "%[2]s", connect_address: "%[2]s"}
@@ -221,7 +223,8 @@ func (c *cluster) awaitFailover() error {
 	return nil
 }
 
-// awaitFollower returns once every commit waits for the other node, and Patroni has told etcd so: before that it promotes no other node.
+// awaitFollower returns once every commit waits for the other node, and Patroni has told etcd so: before that
+// it promotes no other node.
 func (c *cluster) awaitFollower() error {
 	return await(time.Minute, c.other().name+" to follow", func() bool {
 		var told struct{ Members []struct{ Name, Role string } }

@@ -104,8 +104,8 @@ func tablesDontFit(w *rig.World, t *rig.Trial) error {
 	return full(w, t, serverDisk, w.Pairs[0], nothing, nothing)
 }
 
-// logDoesntFit has the server need another segment of its write-ahead log. It panics, and ends since it can't recover without space
-// either. Somebody starts it again once there is some.
+// logDoesntFit has the server need another segment of its write-ahead log. It panics, and ends since it can't
+// recover without space either. Somebody starts it again once there is some.
 func logDoesntFit(w *rig.World, t *rig.Trial) error {
 	s := w.Pairs[0].Primary()
 	return full(w, t, serverDisk, w.Pairs[0], func() error {

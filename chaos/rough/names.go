@@ -12,14 +12,16 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// names is a world whose first tenants' server is known by a name. What the name means changes, or nobody can say it.
+// names is a world whose first tenants' server is known by a name. What the name means changes, or nobody can
+// say it.
 var names = World{Name: "names", needs: []need{ip, nft}, size: named, prepare: useName, faults: []rig.Fault{
 	{Name: "server killed, its name moves to the standby", Settle: 6 * time.Second, Do: nameMoves},
 	{Name: "resolver silent for 20 s, backends terminated", Settle: 6 * time.Second, Do: nameLost(silent)},
 	{Name: "server's name unknown for 20 s, backends terminated", Settle: 6 * time.Second, Do: nameLost(unknown)},
 }}
 
-// The name of the server, and the two addresses that it may have. Both have the same port, as they do where a name is all that changes.
+// The name of the server, and the two addresses that it may have. Both have the same port, as they do where a
+// name is all that changes.
 const (
 	serverName                  = "tenants.example"
 	firstAddress, secondAddress = "127.0.1.1", "127.0.1.2"

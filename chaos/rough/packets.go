@@ -10,7 +10,8 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// packets is a network that loses what a server sends and is sent, without a word: no connection is refused or reset.
+// packets is a network that loses what a server sends and is sent, without a word: no connection is refused
+// or reset.
 var packets = World{Name: "packets", needs: []need{ip, nft}, size: small, prepare: noticeSilence, faults: []rig.Fault{
 	{Name: "packets of a tenants' server vanish for 40 s", Settle: 8 * time.Second, Do: serverVanishes},
 	{Name: "packets of a tenants' first host vanish, second promoted", Settle: 6 * time.Second, Do: firstHostVanishes},
@@ -19,8 +20,8 @@ var packets = World{Name: "packets", needs: []need{ip, nft}, size: small, prepar
 	{Name: "packets of the host vanish, standby promoted", Settle: 6 * time.Second, Do: hostVanishesForGood},
 }}
 
-// keepalives have the host's servers notice that a machine is silent, also each other's. The pool asks the tenants'
-// servers for the like with each connection.
+// keepalives have the host's servers notice that a machine is silent, also each other's. The pool asks the
+// tenants' servers for the like with each connection.
 var keepalives = []string{"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=2", "tcp_user_timeout=9s"}
 
 // noticeSilence has the host's servers do the same, and its standby reconnect soon: commits wait for it.
@@ -39,7 +40,8 @@ func noticeSilence(w *rig.World) error {
 	return nil
 }
 
-// drop loses packets from and to a server, all or those that an nft expression chooses, until restore is called.
+// drop loses packets from and to a server, all or those that an nft expression chooses, until restore is
+// called.
 func drop(s *rig.Server, which string) (restore func() error, err error) {
 	_, port, err := net.SplitHostPort(s.Address())
 	if err != nil {

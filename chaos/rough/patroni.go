@@ -11,7 +11,8 @@ import (
 // ha is the cluster of this process's world.
 var ha *cluster
 
-// patroni is a world whose host database and first tenants' server are a cluster that Patroni leads. URLs name both nodes.
+// patroni is a world whose host database and first tenants' server are a cluster that Patroni leads. URLs
+// name both nodes.
 var patroni = World{Name: "patroni", size: clustered,
 	needs: []need{ip, {"patroni", "patroni"}, {"etcd", "etcd-server"}, {"/usr/lib/python3/dist-packages/etcd", "python3-etcd"}},
 	faults: []rig.Fault{
@@ -28,7 +29,8 @@ func clustered(dir string) (rig.Size, error) {
 	if ha, err = newCluster(dir, filepath.Dir(plain.Primary().Program("postgres"))); err != nil {
 		return rig.Size{}, err
 	}
-	// A leader that is paused is silent for longer than a statement may wait, and its machine goes on acknowledging what it is sent.
+	// A leader that is paused is silent for longer than a statement may wait, and its machine goes on
+	// acknowledging what it is sent.
 	return rig.Size{GivenHost: ha.pair, Given: []*rig.Pair{ha.pair, plain}, Servers: 2, Tenants: 8, Processes: 2, Budget: 16, Rate: 60, Dir: dir,
 		Args: []string{"-query", "15s"}}, nil
 }

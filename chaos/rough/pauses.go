@@ -7,8 +7,9 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// pauses is a machine that stops its programs for a while, as one does that is moved to another host: connections stay, and so does
-// whatever a process knows. A request that was sent meanwhile is answered late, and by what is true then.
+// pauses is a machine that stops its programs for a while, as one does that is moved to another host:
+// connections stay, and so does whatever a process knows. A request that was sent meanwhile is answered late,
+// and by what is true then.
 var pauses = World{Name: "pauses", needs: []need{ip}, size: small, faults: []rig.Fault{
 	{Name: "process paused for 10 s, and again a second later", Settle: 6 * time.Second, Do: pausedTwice},
 	{Name: "process paused for 130 s", Settle: 6 * time.Second, Do: pausedForLong}, // longer than MaxStaleIfDown

@@ -7,7 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// resolver answers every question for an IPv4 address alike, and says that there is nothing else. Nobody may keep an answer (TTL 0).
+// resolver answers every question for an IPv4 address alike, and says that there is nothing else. Nobody may
+// keep an answer (TTL 0).
 type resolver struct {
 	conn   net.PacketConn
 	answer atomic.Value // an address, silent, or unknown
@@ -46,8 +47,8 @@ func (r *resolver) serve() {
 	}
 }
 
-// replyTo makes a reply (RFC 1035, section 4): the header, the question, and an A record where one was asked for. It returns nil for what
-// is no question.
+// replyTo makes a reply (RFC 1035, section 4): the header, the question, and an A record where one was asked
+// for. It returns nil for what is no question.
 func replyTo(question []byte, answer string) []byte {
 	const header, typeA = 12, 1
 	end := header

@@ -16,8 +16,9 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// Sandbox has a world live in namespaces of its own: processes, mounts and network. It returns the lines of the table. Nothing outlives
-// it: when it ends, or this process does, the kernel kills whatever runs in there.
+// Sandbox has a world live in namespaces of its own: processes, mounts and network. It returns the lines of
+// the table. Nothing outlives it: when it ends, or this process does, the kernel kills whatever runs in
+// there.
 func Sandbox(world string, seed uint64) (rows []string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -61,7 +62,8 @@ func Live(name string, seed uint64) error {
 	return fmt.Errorf("no world is called %q", name)
 }
 
-// settle makes the namespaces usable: mounts stay inside, /proc shows the processes in here, and the loopback interface is up.
+// settle makes the namespaces usable: mounts stay inside, /proc shows the processes in here, and the loopback
+// interface is up.
 func settle() error {
 	return errors.Join(syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""), syscall.Mount("proc", "/proc", "proc", 0, ""),
 		command("ip", "link", "set", "lo", "up"))

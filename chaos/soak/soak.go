@@ -1,4 +1,5 @@
-// Package soak has a product with many tenants run for long, with migrations, revocations and restarts, and looks for what grows.
+// Package soak has a product with many tenants run for long, with migrations, revocations and restarts, and
+// looks for what grows.
 package soak
 
 import (
@@ -56,7 +57,8 @@ func Run(out io.Writer, seed uint64, dir string, rate float64, duration time.Dur
 	return errors.Join(broken...)
 }
 
-// live is a round: a migration of every tenant, and in every second round a restart of a process. No request may fail.
+// live is a round: a migration of every tenant, and in every second round a restart of a process. No request
+// may fail.
 func live(w *rig.World, t *rig.Trial, i int) error {
 	until := time.After(round)
 	t.Spares = func(*rig.Tenant) bool { return true }

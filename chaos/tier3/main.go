@@ -1,11 +1,12 @@
-// Command tier3 tries a product that uses tenantdb in worlds that only root can make: networks that lose packets, full disks, names that
-// change, a Patroni cluster, processes that are paused, and clocks that are stepped. From the repository's root, as root:
+// Command tier3 tries a product that uses tenantdb in worlds that only root can make: networks that lose
+// packets, full disks, names that change, a Patroni cluster, processes that are paused, and clocks that are
+// stepped. From the repository's root, as root:
 //
 //	go run -C chaos ./tier3                     every world, about 15 minutes
 //	go run -C chaos ./tier3 -only "packets,disk"  those whose names hold one of the words
 //
-// Each world lives in Linux namespaces of its own and ends with them. What a machine lacks is said with the Debian package that has it;
-// the exit code is 1 then, unless -allow-missing is given. See docs/chaos.md.
+// Each world lives in Linux namespaces of its own and ends with them. What a machine lacks is said with the
+// Debian package that has it; the exit code is 1 then, unless -allow-missing is given. See docs/chaos.md.
 package main
 
 import (

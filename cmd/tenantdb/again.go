@@ -18,8 +18,8 @@ func givenFlags(parsed *kong.Context) map[string]string {
 	return given
 }
 
-// command is the command line that does something with the same databases as this one: the words, and those of the global and the named
-// flags that were given to this one. It can be pasted into a shell.
+// command is the command line that does something with the same databases as this one: the words, and those
+// of the global and the named flags that were given to this one. It can be pasted into a shell.
 func (s *session) command(flags []string, words ...string) string {
 	line := append([]string{"tenantdb"}, words...)
 	for _, name := range append([]string{"host", "tenants-dir", "max-conns", "actor"}, flags...) {

@@ -116,7 +116,8 @@ func (t *auditTail) last(ctx context.Context, now time.Time, while time.Duration
 	return rows[max(0, len(rows)-most):], nil
 }
 
-// next returns the rows that came since it last looked, however long ago, also those whose ids are a little older.
+// next returns the rows that came since it last looked, however long ago, also those whose ids are a little
+// older.
 func (t *auditTail) next(ctx context.Context, now time.Time) ([]hostdb.HostAuditLog, error) {
 	since := t.looked.Add(-straggler)
 	t.looked = now
@@ -134,8 +135,8 @@ func (t *auditTail) next(ctx context.Context, now time.Time) ([]hostdb.HostAudit
 	return rows, nil
 }
 
-// aliases are the ids under which the audit log may know what was named: the name itself, the id of the user with this e-mail address,
-// and, for a target, of the tenant with this slug.
+// aliases are the ids under which the audit log may know what was named: the name itself, the id of the user
+// with this e-mail address, and, for a target, of the tenant with this slug.
 func aliases(ctx context.Context, host *hostdb.DB, named string, target bool) ([]string, error) {
 	if named == "" {
 		return nil, nil
@@ -208,7 +209,8 @@ func (t *auditTail) print(s *session, rows []hostdb.HostAuditLog) error {
 	return nil
 }
 
-// idAt is less than every id made at a time or later: ids begin with their milliseconds (RFC 9562, section 5.7).
+// idAt is less than every id made at a time or later: ids begin with their milliseconds (RFC 9562, section
+// 5.7).
 func idAt(at time.Time) string {
 	return fmt.Sprintf("%012x", max(0, at.UnixMilli()))
 }

@@ -57,8 +57,8 @@ func last(node *kong.Node) int {
 	return 0
 }
 
-// The password is in the host database's URL and in the tenants', of which one is on a server that doesn't answer; it is a user's
-// password hash and the tokens' secret.
+// The password is in the host database's URL and in the tenants', of which one is on a server that doesn't
+// answer; it is a user's password hash and the tokens' secret.
 func TestNoCommandPrintsAPassword(t *testing.T) {
 	const password = "pa55-Word_of-32-characters-0rmore"
 	server := pgtest.Start(t)

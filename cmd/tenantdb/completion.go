@@ -24,7 +24,8 @@ that of fish is run once:
     tenantdb completion fish > ~/.config/fish/completions/tenantdb.fish`
 }
 
-// completionScripts have a shell ask tenantdb complete for what may come next. Where nothing is known, files are offered.
+// completionScripts have a shell ask tenantdb complete for what may come next. Where nothing is known, files
+// are offered.
 var completionScripts = map[string]string{
 	"bash": `_tenantdb() {
     local IFS=$'\n'

@@ -119,7 +119,8 @@ func (d *doctor) verdict() error {
 	return nil
 }
 
-// schema reports the version of the host database's schema, which isn't older than this program's, or it would not have been opened.
+// schema reports the version of the host database's schema, which isn't older than this program's, or it
+// would not have been opened.
 func (d *doctor) schema(ctx context.Context) {
 	version, err := d.host.SchemaVersion(ctx)
 	if err != nil {

@@ -32,7 +32,8 @@ type answer struct {
 	pooled           bool   // a pooler stands before it
 }
 
-// load returns what is known of the server of an address; first: nothing was before. The caller holds the lock that guards d.
+// load returns what is known of the server of an address; first: nothing was before. The caller holds the
+// lock that guards d.
 func (d *doctor) load(address *dburl.URL) (load *serverLoad, first bool) {
 	name := address.Server()
 	if load = d.servers[name]; load == nil {
@@ -47,7 +48,8 @@ func (d *doctor) load(address *dburl.URL) (load *serverLoad, first bool) {
 	return load, first
 }
 
-// limitsQuery asks a server for its connections: all, those kept for superusers and the like, those in use; and since when it runs.
+// limitsQuery asks a server for its connections: all, those kept for superusers and the like, those in use;
+// and since when it runs.
 const limitsQuery = `SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int +
 	coalesce(current_setting('reserved_connections', true), '0')::int, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
 	(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint`
@@ -66,8 +68,9 @@ func askServer(ctx context.Context, conn *pgx.Conn) (a answer, err error) {
 	return a, err
 }
 
-// is reports whether two answers came from one running server. A primary and its standby have the same data, but not the same start.
-// Where a role may not read the identifier, the start to the microsecond decides alone.
+// is reports whether two answers came from one running server. A primary and its standby have the same data,
+// but not the same start. Where a role may not read the identifier, the start to the microsecond decides
+// alone.
 func (a answer) is(b answer) bool {
 	return a.started != 0 && a.started == b.started && (a.system == b.system || a.system == "" || b.system == "")
 }
@@ -162,7 +165,8 @@ func (d *doctor) connections() {
 			}
 			names += " = " + by.name
 		}
-		// A command of the operator's and a migration run at once; provisioning takes one connection of its own.
+		// A command of the operator's and a migration run at once; provisioning takes one connection of its
+		// own.
 		need, have := d.cmd.Replicas*app+2*operator+1, load.most-load.kept
 		status := fine
 		if need > have {

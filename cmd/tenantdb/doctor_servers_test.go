@@ -76,7 +76,8 @@ func TestDoctorRefusesOneServerUnderTwoNames(t *testing.T) {
 			if detail := found["servers"]["detail"].(string); found["servers"]["status"] != wrong || !strings.Contains(detail, want) {
 				t.Errorf("servers: %v; want %q", found["servers"], want)
 			}
-			// The product's 40 by each name and the host database's 15; twice 10 by each and 4; 1 to provision.
+			// The product's 40 by each name and the host database's 15; twice 10 by each and 4; 1 to
+			// provision.
 			if detail := found["connections"]["detail"].(string); !strings.Contains(detail, "= 144;") {
 				t.Errorf("connections: %s", detail)
 			}

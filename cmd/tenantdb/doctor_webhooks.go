@@ -9,11 +9,12 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// overdueAfter is how long after its period's end an active subscription counts as overdue. Stripe renews within hours, and tries for
-// three days to deliver an event (docs.stripe.com/webhooks#retries).
+// overdueAfter is how long after its period's end an active subscription counts as overdue. Stripe renews
+// within hours, and tries for three days to deliver an event (docs.stripe.com/webhooks#retries).
 const overdueAfter = 7 * 24 * time.Hour
 
-// webhooks reports when the newest of Stripe's events arrived, and how many subscriptions are active only because none has ended them.
+// webhooks reports when the newest of Stripe's events arrived, and how many subscriptions are active only
+// because none has ended them.
 func (d *doctor) webhooks(ctx context.Context) {
 	arrived, err := d.lastEvent(ctx)
 	if err != nil {

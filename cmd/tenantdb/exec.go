@@ -106,8 +106,8 @@ func withDatabase(tenants iter.Seq2[*hostdb.TenantCatalog, error]) iter.Seq2[*ho
 	}
 }
 
-// each runs the statement in the tenants, several at once, and hands the results over one at a time. It begins no more once ctx has
-// ended, or a result can't be printed.
+// each runs the statement in the tenants, several at once, and hands the results over one at a time. It
+// begins no more once ctx has ended, or a result can't be printed.
 func (c *execCmd) each(ctx context.Context, tenants iter.Seq2[*hostdb.TenantCatalog, error], one *executor, print func(*execResult) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -82,8 +82,8 @@ type postgresQuerier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// postgres runs the statement by the extended protocol, which takes one statement only: nothing behind a semicolon can end the read-only
-// transaction. Values come as the text that PostgreSQL itself writes.
+// postgres runs the statement by the extended protocol, which takes one statement only: nothing behind a
+// semicolon can end the read-only transaction. Values come as the text that PostgreSQL itself writes.
 func (e *executor) postgres(ctx context.Context, on postgresQuerier, r *execResult) error {
 	rows, err := on.Query(ctx, e.statement, pgx.QueryExecModeExec, pgx.QueryResultFormats{pgx.TextFormatCode})
 	if err != nil {

@@ -40,7 +40,8 @@ type operator struct {
 	schema   int    // migrations written so far
 }
 
-// onBothEngines runs a test with a host database on SQLite, and one on PostgreSQL, in which there is the user ann.
+// onBothEngines runs a test with a host database on SQLite, and one on PostgreSQL, in which there is the user
+// ann.
 func onBothEngines(t *testing.T, test func(t *testing.T, o *operator)) {
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
@@ -64,8 +65,8 @@ func onSQLite(t *testing.T, test func(t *testing.T, o *operator)) {
 	test(t, newOperator(t, "sqlite:"+filepath.Join(t.TempDir(), "host.db")))
 }
 
-// newOperator makes an operator of a new host database, with one migration for the tenants. The databases that they make are dropped
-// when the test ends.
+// newOperator makes an operator of a new host database, with one migration for the tenants. The databases
+// that they make are dropped when the test ends.
 func newOperator(t *testing.T, url string) *operator {
 	t.Helper()
 	o := &operator{t: t, url: url, dir: t.TempDir(), secret: ":pgtest@", engine: "postgres"}

@@ -15,7 +15,8 @@ const shownPlans = 20
 // shownRows is how many rows an error names.
 const shownRows = 3
 
-// checkPlan refuses a plan that isn't there, so that nobody pays for a misspelt one. The free plan needs no row.
+// checkPlan refuses a plan that isn't there, so that nobody pays for a misspelt one. The free plan needs no
+// row.
 func checkPlan(ctx context.Context, host *hostdb.DB, id string) error {
 	if id == hostdb.TierFree {
 		return nil

@@ -133,7 +133,8 @@ func (c *hostdbLockdownCmd) lock(ctx context.Context, s *session, conn *pgx.Conn
 	return &plan, tx.Commit(ctx)
 }
 
-// grantees are the roles that keep the right to connect: the URLs', those connected now, and those of --allow.
+// grantees are the roles that keep the right to connect: the URLs', those connected now, and those of
+// --allow.
 func (c *hostdbLockdownCmd) grantees(ctx context.Context, s *session, tx pgx.Tx) ([]string, error) {
 	rows, err := tx.Query(ctx, "SELECT current_user::text UNION SELECT session_user::text UNION"+
 		" SELECT usename::text FROM pg_stat_activity JOIN pg_roles ON rolname = usename WHERE datname = current_database()")

@@ -23,7 +23,8 @@ func (o *operator) exec(statement string) {
 	must(o.t, err)
 }
 
-// role makes a login role and returns its name, and the host database's URL with it. What it owns and may goes with it.
+// role makes a login role and returns its name, and the host database's URL with it. What it owns and may
+// goes with it.
 func (o *operator) role(rights string) (name, as string) {
 	o.t.Helper()
 	name = "role_" + hostdb.NewID()

@@ -1,5 +1,5 @@
-// Command tenantdb is the operator's tool: tenants, users, subscriptions, migrations over all databases, jobs, webhooks, the audit
-// log. See docs/cli.md, or tenantdb --help.
+// Command tenantdb is the operator's tool: tenants, users, subscriptions, migrations over all databases,
+// jobs, webhooks, the audit log. See docs/cli.md, or tenantdb --help.
 package main
 
 import (

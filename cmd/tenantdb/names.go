@@ -13,8 +13,8 @@ import (
 // rememberedNames bounds the names that one command remembers.
 const rememberedNames = 10_000
 
-// names finds what people call the rows whose ids a list prints: a tenant's slug, a user's e-mail address. A row that is gone has no
-// name: "".
+// names finds what people call the rows whose ids a list prints: a tenant's slug, a user's e-mail address. A
+// row that is gone has no name: "".
 type names struct {
 	ctx    context.Context // of the command: columns are values of a row and take none
 	host   *hostdb.DB

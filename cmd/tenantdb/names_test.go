@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestAMisspeltNameStopsACommandBeforeItBegins goes through every command that takes several names of tenants.
+// TestAMisspeltNameStopsACommandBeforeItBegins goes through every command that takes several names of
+// tenants.
 func TestAMisspeltNameStopsACommandBeforeItBegins(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")

@@ -8,8 +8,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// signed reads the value of a flag that is a number or a duration, which may be negative: in --max-failures -1 kong itself takes -1
-// for a flag.
+// signed reads the value of a flag that is a number or a duration, which may be negative: in --max-failures
+// -1 kong itself takes -1 for a flag.
 type signed struct{ kong.Mapper }
 
 // Decode implements kong.Mapper.

@@ -12,7 +12,8 @@ import (
 	"unicode"
 )
 
-// column is one value of a row: a key in JSON, a line of a single row, and, where it is listed, a column of a table.
+// column is one value of a row: a key in JSON, a line of a single row, and, where it is listed, a column of a
+// table.
 type column[M any] struct {
 	name   string
 	value  func(*M) any
@@ -149,7 +150,8 @@ func cell(value any) string {
 	return clean(fmt.Sprint(value))
 }
 
-// clean replaces what could command a terminal, or break a table, by its code: names and errors come from outside.
+// clean replaces what could command a terminal, or break a table, by its code: names and errors come from
+// outside.
 func clean(s string) string {
 	plain := func(r rune) bool { return unicode.IsPrint(r) }
 	if strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {

@@ -64,7 +64,8 @@ func refusePassword(given string) error {
 	return nil
 }
 
-// open opens the host database, for the commands that ask for one. It neither creates nor upgrades a schema: that is for init.
+// open opens the host database, for the commands that ask for one. It neither creates nor upgrades a schema:
+// that is for init.
 func (s *session) open(ctx context.Context) (*hostdb.DB, error) {
 	given, err := s.hostURL()
 	if err != nil {
@@ -106,14 +107,16 @@ type naming struct {
 	ReservedSlugs []string `env:"TENANTDB_RESERVED_SLUGS" placeholder:"SLUG,…" help:"Slugs that no tenant gets, instead of the library's own list (www, api, login, …). none: any may be had."`
 }
 
-// provisioning says how databases are made. A program of the product's own that provisions has the same in its fleet.Config.
+// provisioning says how databases are made. A program of the product's own that provisions has the same in
+// its fleet.Config.
 type provisioning struct {
 	naming
 	SharedRole bool `env:"TENANTDB_SHARED_ROLE" help:"On PostgreSQL new tenants connect as the server's own role, instead of each as a role of its own."`
 	NoTemplate bool `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
 }
 
-// nothingNew is for commands that create no tenant, and don't ask the server whether its role may create roles.
+// nothingNew is for commands that create no tenant, and don't ask the server whether its role may create
+// roles.
 var nothingNew = provisioning{SharedRole: true}
 
 // openFleet makes the fleet with the migrations of a folder; "" is none.

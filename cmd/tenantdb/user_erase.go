@@ -8,7 +8,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// findID returns the id of a user, and a word by which people know them. An id may be of a user who was deleted.
+// findID returns the id of a user, and a word by which people know them. An id may be of a user who was
+// deleted.
 func (r userRef) findID(ctx context.Context, host *hostdb.DB) (id, word string, err error) {
 	if r.ID != "" {
 		return r.ID, r.ID, nil

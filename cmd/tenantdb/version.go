@@ -12,8 +12,8 @@ func version() string {
 	return fmt.Sprintf("tenantdb %s %s %s/%s", versionOf(info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// versionOf is the version of the module that a command was built from, as go install and go build record it. A build that records
-// none is (devel), which is Go's own word.
+// versionOf is the version of the module that a command was built from, as go install and go build record it.
+// A build that records none is (devel), which is Go's own word.
 func versionOf(info *debug.BuildInfo) string {
 	if info == nil || info.Main.Version == "" {
 		return "(devel)"

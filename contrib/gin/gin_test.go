@@ -15,7 +15,8 @@ import (
 
 type key struct{}
 
-// admit is a middleware that lets every path value but "no" in, with a value in the context while the handlers run.
+// admit is a middleware that lets every path value but "no" in, with a value in the context while the
+// handlers run.
 func admit(log *[]string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

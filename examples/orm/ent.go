@@ -17,7 +17,8 @@ type Ent struct{ Dialect string }
 // entKey is where tenantdb keeps the tenant's client.
 type entKey struct{}
 
-// client returns the tenant's client. It closes the handle it was built on, which is its own, when it is dropped with the tenant's database.
+// client returns the tenant's client. It closes the handle it was built on, which is its own, when it is
+// dropped with the tenant's database.
 func (e Ent) client(ctx context.Context) (*ent.Client, error) {
 	return tenantdb.Cached(ctx, entKey{}, func(*tenantdb.Scope) (*ent.Client, func(), error) {
 		client := ent.NewClient(ent.Driver(entsql.OpenDB(e.Dialect, tenantdb.DB(ctx))))

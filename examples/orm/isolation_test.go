@@ -14,7 +14,8 @@ import (
 	"github.com/tenantdb/tenantdb/examples/orm/sqlc"
 )
 
-// within calls a function with the context of a request in acme and with that of one in globex, which run at once.
+// within calls a function with the context of a request in acme and with that of one in globex, which run at
+// once.
 func within(t *testing.T, p *product, do func(acme, globex context.Context)) {
 	h := func(next func(context.Context)) http.Handler {
 		return p.mw.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next(r.Context()) }))
@@ -24,7 +25,8 @@ func within(t *testing.T, p *product, do func(acme, globex context.Context)) {
 	}), "acme", http.MethodGet, nil, http.StatusOK)
 }
 
-// TestNoLibraryReachesAnotherTenant: what a library built in acme's request, or in its transaction, is used in globex's by mistake.
+// TestNoLibraryReachesAnotherTenant: what a library built in acme's request, or in its transaction, is used
+// in globex's by mistake.
 func TestNoLibraryReachesAnotherTenant(t *testing.T) {
 	for engine, d := range map[string]string{"sqlite": dialect.SQLite, "postgres": dialect.Postgres} {
 		t.Run(engine, func(t *testing.T) {
@@ -76,8 +78,8 @@ func TestNoLibraryReachesAnotherTenant(t *testing.T) {
 	}
 }
 
-// TestALibraryMayTuneAndCloseItsHandle, as GORM's documentation and ent's Close do. Other requests don't feel it, nor does the library's next
-// use.
+// TestALibraryMayTuneAndCloseItsHandle, as GORM's documentation and ent's Close do. Other requests don't feel
+// it, nor does the library's next use.
 func TestALibraryMayTuneAndCloseItsHandle(t *testing.T) {
 	for engine, library := range libraries {
 		t.Run(engine, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package orm shows how sqlc, sqlx, GORM and ent work on the tenant's own database: each takes the handle that the request's
-// context leads to, and none needs to know that there are many tenants.
+// Package orm shows how sqlc, sqlx, GORM and ent work on the tenant's own database: each takes the handle
+// that the request's context leads to, and none needs to know that there are many tenants.
 package orm
 
 import (

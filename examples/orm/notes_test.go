@@ -37,8 +37,8 @@ var libraries = map[string]map[string]Notes{
 	"postgres": {"sqlc": Sqlc{}, "sqlx": Sqlx{"pgx"}, "gorm": Gorm{GORMPostgres}, "ent": Ent{dialect.Postgres}},
 }
 
-// TestEveryLibraryReachesTheTenantOfItsRequest has every library write into two tenants and read what all have written, over
-// two connections in all: a library that kept one would stop the others.
+// TestEveryLibraryReachesTheTenantOfItsRequest has every library write into two tenants and read what all
+// have written, over two connections in all: a library that kept one would stop the others.
 func TestEveryLibraryReachesTheTenantOfItsRequest(t *testing.T) {
 	for engine, library := range libraries {
 		t.Run(engine, func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// Sqlx are notes by sqlx, which wraps tenantdb.DB(ctx). Driver is the name by which sqlx knows the placeholders: "pgx" or
-// "sqlite3".
+// Sqlx are notes by sqlx, which wraps tenantdb.DB(ctx). Driver is the name by which sqlx knows the
+// placeholders: "pgx" or "sqlite3".
 type Sqlx struct{ Driver string }
 
 // db costs an allocation: there is nothing to keep.

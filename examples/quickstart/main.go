@@ -68,7 +68,8 @@ func run(ctx context.Context, addr, postgres string) error {
 	return errors.Join(serve(ctx, server, listener), mw.Close(context.Background()))
 }
 
-// newServer returns a server that strangers can neither hold up nor fill: a request's header has 5 seconds and 32 KiB.
+// newServer returns a server that strangers can neither hold up nor fill: a request's header has 5 seconds
+// and 32 KiB.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 32 << 10}

@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Run(m))
 }
 
-// TestThePrintedCommandsDoWhatTheySay builds the program, starts it as a newcomer does, and sends the requests that it prints.
+// TestThePrintedCommandsDoWhatTheySay builds the program, starts it as a newcomer does, and sends the
+// requests that it prints.
 func TestThePrintedCommandsDoWhatTheySay(t *testing.T) {
 	binary := build(t)
 	for _, engine := range []string{"sqlite", "postgres"} {
@@ -76,7 +77,8 @@ func build(t *testing.T) string {
 	return binary
 }
 
-// ownTemp gives the program a temporary directory of its own; the function it returns checks that the program left nothing there.
+// ownTemp gives the program a temporary directory of its own; the function it returns checks that the program
+// left nothing there.
 func ownTemp(t *testing.T, cmd *exec.Cmd) func() {
 	t.Helper()
 	dir := t.TempDir()

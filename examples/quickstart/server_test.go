@@ -16,7 +16,8 @@ import (
 	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
-// TestStrangersTakeBoundedMemory holds 1,000 unfinished requests of a quarter of a MiB each, without a credential.
+// TestStrangersTakeBoundedMemory holds 1,000 unfinished requests of a quarter of a MiB each, without a
+// credential.
 func TestStrangersTakeBoundedMemory(t *testing.T) {
 	host, err := hostdb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "host.db"))
 	must(t, err)
@@ -56,8 +57,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// flood sends the beginning of 1,000 requests, and leaves the connections open until the test's end. It returns once each was sent, or the
-// server has had enough of it.
+// flood sends the beginning of 1,000 requests, and leaves the connections open until the test's end. It
+// returns once each was sent, or the server has had enough of it.
 func flood(t *testing.T, address, request string) {
 	var sending sync.WaitGroup
 	places := make(chan struct{}, 50)

@@ -28,7 +28,8 @@ type demo struct {
 	issuer *tenantdbtest.Issuer
 }
 
-// setUp opens the host database and creates ann, who owns acme, and bob, who owns globex. Where it fails, it takes back what it did.
+// setUp opens the host database and creates ann, who owns acme, and bob, who owns globex. Where it fails, it
+// takes back what it did.
 func setUp(ctx context.Context, postgres string) (_ *demo, err error) {
 	d := &demo{issuer: tenantdbtest.NewIssuer()}
 	defer func() {

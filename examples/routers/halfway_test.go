@@ -13,8 +13,8 @@ import (
 	tenantgin "github.com/tenantdb/tenantdb/contrib/gin"
 )
 
-// TestARouteOfASubtreeIsNoFullMatch: behind it another router finds the tenant in the path, so that the caller's only tenant must not be
-// taken for the one that is meant.
+// TestARouteOfASubtreeIsNoFullMatch: behind it another router finds the tenant in the path, so that the
+// caller's only tenant must not be taken for the one that is meant.
 func TestARouteOfASubtreeIsNoFullMatch(t *testing.T) {
 	p := newProduct(t)
 	mw := p.middleware(t, tenantdb.Sources(tenantdb.FromPathValue("tenant"), tenantdb.FromSoleMembership()))
@@ -78,7 +78,8 @@ func echoOf(route string, use echo.MiddlewareFunc, h http.Handler) http.Handler 
 	return e
 }
 
-// matched is what a product writes for echo, as contrib/gin does for gin: the request says what echo has matched.
+// matched is what a product writes for echo, as contrib/gin does for gin: the request says what echo has
+// matched.
 func matched(middleware func(http.Handler) http.Handler) echo.MiddlewareFunc {
 	wrapped := echo.WrapMiddleware(middleware)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {

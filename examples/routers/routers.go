@@ -1,4 +1,5 @@
-// Package routers shows how each router takes tenantdb: from outside, around the whole router, and from inside, for a part of it.
+// Package routers shows how each router takes tenantdb: from outside, around the whole router, and from
+// inside, for a part of it.
 package routers
 
 import (
@@ -29,7 +30,8 @@ func ServeMuxOutside(mw *tenantdb.Middleware) http.Handler {
 	return mw.Handler(mux)
 }
 
-// ServeMuxInside guards single routes, whose patterns name the tenant: path values exist once the mux has matched.
+// ServeMuxInside guards single routes, whose patterns name the tenant: path values exist once the mux has
+// matched.
 func ServeMuxInside(mw *tenantdb.Middleware) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /t/{tenant}/whoami", mw.Handler(http.HandlerFunc(whoami)))
@@ -44,7 +46,8 @@ func ChiOutside(mw *tenantdb.Middleware) http.Handler {
 	return mw.Handler(r)
 }
 
-// ChiUse guards every route of a chi router from inside. Use runs before chi has matched, so the tenant can't be a parameter.
+// ChiUse guards every route of a chi router from inside. Use runs before chi has matched, so the tenant can't
+// be a parameter.
 func ChiUse(mw *tenantdb.Middleware) http.Handler {
 	r := chi.NewRouter()
 	r.Use(mw.Handler)
@@ -61,7 +64,8 @@ func ChiWith(mw *tenantdb.Middleware) http.Handler {
 	return r
 }
 
-// ChiRoute guards all routes beneath one that names the tenant: Use inside Route runs after chi has matched that part.
+// ChiRoute guards all routes beneath one that names the tenant: Use inside Route runs after chi has matched
+// that part.
 func ChiRoute(mw *tenantdb.Middleware) http.Handler {
 	r := chi.NewRouter()
 	r.Route("/t/{tenant}", func(r chi.Router) {

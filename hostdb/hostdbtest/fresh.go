@@ -7,7 +7,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// constructors checks that rows as the constructors make them let their users in, and that the row is what was made.
+// constructors checks that rows as the constructors make them let their users in, and that the row is what
+// was made.
 func constructors(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
 	user, tenant, plan := hostdb.NewUser("ada@example.com", "auth|ada"), hostdb.NewTenant("Acme", "acme"), hostdb.NewPlan("pro", "Pro")
@@ -34,7 +35,8 @@ func constructors(t *testing.T, db *hostdb.DB) {
 	}
 }
 
-// partialRows checks that a user as Access read it, or a copy, doesn't overwrite the password's hash that Access leaves out.
+// partialRows checks that a user as Access read it, or a copy, doesn't overwrite the password's hash that
+// Access leaves out.
 func partialRows(t *testing.T, db *hostdb.DB) {
 	ctx, f := t.Context(), newFixture(t, db)
 	f.user.PasswordHash = "hash"

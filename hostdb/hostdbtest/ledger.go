@@ -18,7 +18,8 @@ func upTo(n int64) (set []int64) {
 	return set
 }
 
-// fleet stores tenants, one for each version, which has all those below it; 0 is unknown. It returns their ids in order.
+// fleet stores tenants, one for each version, which has all those below it; 0 is unknown. It returns their
+// ids in order.
 func fleet(t *testing.T, db *hostdb.DB, versions ...int64) []string {
 	t.Helper()
 	var ids []string

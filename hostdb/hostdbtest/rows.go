@@ -148,7 +148,8 @@ func uniqueness(t *testing.T, db *hostdb.DB) {
 	}
 }
 
-// severalTaken checks which field is named where several are taken: the id, then the columns in a fixed order.
+// severalTaken checks which field is named where several are taken: the id, then the columns in a fixed
+// order.
 func severalTaken(t *testing.T, db *hostdb.DB, f fixture) {
 	ctx, g := t.Context(), newFixture(t, db)
 	twice := &hostdb.GlobalUser{Email: strings.ToUpper(f.user.Email), OAuthID: f.user.OAuthID}

@@ -1,4 +1,5 @@
-// Package hostdbtest is the conformance suite of the host database: what every engine must answer, failures included.
+// Package hostdbtest is the conformance suite of the host database: what every engine must answer, failures
+// included.
 package hostdbtest
 
 import (

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// aged is a cache whose feed looks every second and never finds a change, and whose loads are counted and take a while.
+// aged is a cache whose feed looks every second and never finds a change, and whose loads are counted and
+// take a while.
 func aged(t *testing.T, loads *int, takes *time.Duration) *Cache[key, int] {
 	c := New(Config[key, int]{
 		Load: each(func(ctx context.Context, _ key, value *int) (Loaded, error) {
@@ -48,7 +49,8 @@ func value(t *testing.T, c *Cache[key, int]) int {
 	return *e.Value()
 }
 
-// TestAnEntryIsLoadedAnewBeforeItIsTooOld: in the background, by whom it is asked for in the last fifth of its life.
+// TestAnEntryIsLoadedAnewBeforeItIsTooOld: in the background, by whom it is asked for in the last fifth of
+// its life.
 func TestAnEntryIsLoadedAnewBeforeItIsTooOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		loads, takes := 0, time.Second

@@ -33,8 +33,9 @@ func benchCache(b *testing.B, n int) (*Cache[key, fact], []key) {
 	return c, keys
 }
 
-// BenchmarkHit finds one of so many cached grants, by its key and by the entry that was kept; bare is a map of the same keys, which
-// knows neither age nor validity. The clock is read once, as a request reads it once for all that it asks.
+// BenchmarkHit finds one of so many cached grants, by its key and by the entry that was kept; bare is a map
+// of the same keys, which knows neither age nor validity. The clock is read once, as a request reads it once
+// for all that it asks.
 func BenchmarkHit(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		c, keys := benchCache(b, n)

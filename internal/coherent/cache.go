@@ -1,14 +1,15 @@
 // Package coherent is a cache of facts that is told when they change. It knows neither SQL nor HTTP.
 //
-// A fact is loaded by key and depends on three things: a user, tenants and the plans that they pay for. Their ids are known only
-// once it is loaded, so there is no index from an id to its keys. Instead every change takes the next number of one sequence and
-// writes it into a stripe chosen by the changed id; a load remembers the number that was current BEFORE it asked. An entry
-// is valid while its stripes hold nothing newer. So a slow load that read the old rows can't be served after the change, and
-// two ids that share a stripe only cost a load too many.
+// A fact is loaded by key and depends on three things: a user, tenants and the plans that they pay for. Their
+// ids are known only once it is loaded, so there is no index from an id to its keys. Instead every change
+// takes the next number of one sequence and writes it into a stripe chosen by the changed id; a load
+// remembers the number that was current BEFORE it asked. An entry is valid while its stripes hold nothing
+// newer. So a slow load that read the old rows can't be served after the change, and two ids that share a
+// stripe only cost a load too many.
 //
-// How old may a valid entry be? Whoever feeds the changes reports the time at which the last complete look for changes began
-// (Polled). An entry that is still valid reflects every change committed before that time, or before its own load began, whichever
-// is later; the difference from now is its staleness.
+// How old may a valid entry be? Whoever feeds the changes reports the time at which the last complete look
+// for changes began (Polled). An entry that is still valid reflects every change committed before that time,
+// or before its own load began, whichever is later; the difference from now is its staleness.
 package coherent
 
 import (
@@ -32,26 +33,29 @@ type Config[K comparable, V any] struct {
 	Load func(context.Context, []Load[K, V])
 	// Hash hashes a key; maphash.Comparable does, more slowly than what knows the key's fields.
 	Hash func(maphash.Seed, K) uint64
-	// Own returns a copy of a key that shares no memory with the request it came from; called once for each load.
+	// Own returns a copy of a key that shares no memory with the request it came from; called once for each
+	// load.
 	Own func(K) K
-	// Caller returns the part of a key that says who asks. Loads that wait for their turn wait in a line for each caller.
+	// Caller returns the part of a key that says who asks. Loads that wait for their turn wait in a line for
+	// each caller.
 	Caller func(K) K
 	// Alike reports whether two keys can be loaded in one batch.
 	Alike func(a, b K) bool
-	// Capacity and Denials bound the entries kept, grants and denials apart: a flood of one can't push out the other.
+	// Capacity and Denials bound the entries kept, grants and denials apart: a flood of one can't push out
+	// the other.
 	Capacity, Denials int
 	// MaxStaleness bounds the staleness of what Get returns while loads succeed.
 	MaxStaleness time.Duration
 	// MaxStaleIfDown bounds it while they fail.
 	MaxStaleIfDown time.Duration
-	// MaxAge and DenialAge bound an entry's age; a grant's is shortened by up to a tenth, so that entries loaded together don't
-	// end together.
+	// MaxAge and DenialAge bound an entry's age; a grant's is shortened by up to a tenth, so that entries
+	// loaded together don't end together.
 	MaxAge, DenialAge time.Duration
-	// LoadTimeout bounds how long a caller waits for a load, the wait for its turn included, and how long a batch takes, which
-	// MaxStaleness bounds too.
+	// LoadTimeout bounds how long a caller waits for a load, the wait for its turn included, and how long a
+	// batch takes, which MaxStaleness bounds too.
 	LoadTimeout time.Duration
-	// MaxLoads is how many batches are asked for at once, and MaxBatch of how many keys each. A batch is made of what waits when its
-	// turn comes: none waits for others to join.
+	// MaxLoads is how many batches are asked for at once, and MaxBatch of how many keys each. A batch is made
+	// of what waits when its turn comes: none waits for others to join.
 	MaxLoads, MaxBatch int
 }
 
@@ -69,8 +73,8 @@ type Loaded struct {
 	User, Tenant string
 	Tenants      []string // further ones
 	Plans        []string
-	// AnyUser, AnyTenant: the answer depends on users, or on tenants, that may yet come to exist or change their names, as the answer
-	// about an unknown one does.
+	// AnyUser, AnyTenant: the answer depends on users, or on tenants, that may yet come to exist or change
+	// their names, as the answer about an unknown one does.
 	AnyUser, AnyTenant bool
 }
 
@@ -93,8 +97,8 @@ type Cache[K comparable, V any] struct {
 	running sync.WaitGroup
 }
 
-// Entry is one answer. Who keeps it may ask for it again without a look into the cache (see Again). The facts lie in it, so that a
-// processor that has to fetch it from memory waits once.
+// Entry is one answer. Who keeps it may ask for it again without a look into the cache (see Again). The facts
+// lie in it, so that a processor that has to fetch it from memory waits once.
 type Entry[K comparable, V any] struct { // what isn't atomic never changes
 	of     *Cache[K, V]
 	key    K
@@ -151,9 +155,10 @@ func newStriped[K comparable, V any](cfg Config[K, V], stripes int) *Cache[K, V]
 	}
 }
 
-// Get returns the facts behind key: those cached while they are valid and fresh enough, else newly loaded ones, else, where they
-// can't be loaded, valid ones of at most MaxStaleIfDown. A cancelled ctx ends this caller's wait, never a load that has begun. at is
-// when the caller read the clock, which must be just now: nothing that waits may lie between.
+// Get returns the facts behind key: those cached while they are valid and fresh enough, else newly loaded
+// ones, else, where they can't be loaded, valid ones of at most MaxStaleIfDown. A cancelled ctx ends this
+// caller's wait, never a load that has begun. at is when the caller read the clock, which must be just now:
+// nothing that waits may lie between.
 func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V], error) {
 	hash := c.cfg.Hash(c.seed, key)
 	for attempt := 0; ; attempt++ {
@@ -212,8 +217,8 @@ func (c *Cache[K, V]) leave(f *flight[K, V]) {
 	}
 }
 
-// Again reports whether Get would return this entry once more, without waiting and without loading it anew in the background; of
-// another cache's entry, that it wouldn't. at is what it is for Get.
+// Again reports whether Get would return this entry once more, without waiting and without loading it anew in
+// the background; of another cache's entry, that it wouldn't. at is what it is for Get.
 func (c *Cache[K, V]) Again(e *Entry[K, V], at time.Time) bool {
 	if e.of != c || e.gone.Load() || c.judge(e, instantOf(at)) != fresh {
 		return false
@@ -265,8 +270,8 @@ func staleness(age time.Duration, now instant, polled *instant) time.Duration {
 	return min(age, now.since(*polled))
 }
 
-// join returns the flight of a key, which it makes where there is none; nil once the cache is closed. The caller waits for it and says
-// when it does no longer, unless it is early.
+// join returns the flight of a key, which it makes where there is none; nil once the cache is closed. The
+// caller waits for it and says when it does no longer, unless it is early.
 func (c *Cache[K, V]) join(hash uint64, key K, early bool) *flight[K, V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,7 +2,8 @@ package coherent
 
 import "time"
 
-// instant is a time on both clocks: the monotonic one may stand still while a machine sleeps, the wall's may be set back.
+// instant is a time on both clocks: the monotonic one may stand still while a machine sleeps, the wall's may
+// be set back.
 type instant struct {
 	mono time.Duration // since the process began
 	wall int64         // nanoseconds of the Unix epoch

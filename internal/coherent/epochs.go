@@ -89,8 +89,8 @@ func (p *epochs) stamp(s *stamp, began uint64, l *Loaded) {
 	}
 }
 
-// valid reports whether nothing that a stamp depends on has changed since its load began. While nothing at all has changed since it
-// was last asked, it looks at no stripe.
+// valid reports whether nothing that a stamp depends on has changed since its load began. While nothing at
+// all has changed since it was last asked, it looks at no stripe.
 func (p *epochs) valid(s *stamp) bool {
 	latest := p.sequence.Load() // before the stripes, which may then hold more
 	if s.checked.Load() == latest {
@@ -117,7 +117,8 @@ func (p *epochs) valid(s *stamp) bool {
 	return true
 }
 
-// raise gives a stripe the next number, and only then lets the number be seen: who has seen it finds it in the stripe.
+// raise gives a stripe the next number, and only then lets the number be seen: who has seen it finds it in
+// the stripe.
 func (p *epochs) raise(stripe *atomic.Uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,8 +167,9 @@ func (c *Cache[K, V]) Reset() {
 	}
 }
 
-// Polled tells the cache that every change committed before began has been reported to it. Call it after reporting the changes that
-// a look at the database found, with the time at which that look began. Times that go backwards are ignored.
+// Polled tells the cache that every change committed before began has been reported to it. Call it after
+// reporting the changes that a look at the database found, with the time at which that look began. Times that
+// go backwards are ignored.
 func (c *Cache[K, V]) Polled(began time.Time) {
 	if mutation == pollTimeAtEnd {
 		began = time.Now()

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestAFloodOfRandomNamesPushesNobodyOut has one member ask for 100,000 tenants that don't exist, each twice, while others work.
+// TestAFloodOfRandomNamesPushesNobodyOut has one member ask for 100,000 tenants that don't exist, each twice,
+// while others work.
 func TestAFloodOfRandomNamesPushesNobodyOut(t *testing.T) {
 	const asked, members = 100_000, 1000
 	var grants, denials atomic.Int64 // loads

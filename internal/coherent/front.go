@@ -12,12 +12,14 @@ const (
 	everyTag  = 0x0101010101010101
 )
 
-// front finds the entries of a shard without its lock: a hit reads two cache lines and, as a rule, writes none. An entry that finds its
-// bucket full displaces another, which is then found with the lock. Only the lock's holder writes. A front grows with its shard, since
-// the collector goes through all of it each time: the next one begins empty, and fills as entries are found with the lock.
+// front finds the entries of a shard without its lock: a hit reads two cache lines and, as a rule, writes
+// none. An entry that finds its bucket full displaces another, which is then found with the lock. Only the
+// lock's holder writes. A front grows with its shard, since the collector goes through all of it each time:
+// the next one begins empty, and fills as entries are found with the lock.
 type front[K comparable, V any] []bucket[K, V]
 
-// bucket holds entries whose hashes choose it. A byte of tags, of a slot's hash, spares readers a look at most other entries.
+// bucket holds entries whose hashes choose it. A byte of tags, of a slot's hash, spares readers a look at
+// most other entries.
 type bucket[K comparable, V any] struct {
 	tags  atomic.Uint64
 	slots [ways]atomic.Pointer[Entry[K, V]]
@@ -37,7 +39,8 @@ func (f front[K, V]) bucket(hash uint64) *bucket[K, V] {
 	return &f[hash>>32*uint64(len(f))>>32]
 }
 
-// find returns a key's entry. A reader may see a slot and its tag at different times, so the entry's own key decides.
+// find returns a key's entry. A reader may see a slot and its tag at different times, so the entry's own key
+// decides.
 func (f front[K, V]) find(hash uint64, key *K) *Entry[K, V] {
 	b := f.bucket(hash)
 	for set := b.candidates(hash); set != 0; set &= set - 1 {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// key names a user and a tenant as a request does: neither is an id. Without a tenant it names the user alone.
+// key names a user and a tenant as a request does: neither is an id. Without a tenant it names the user
+// alone.
 type key struct{ user, slug string }
 
 func own(k key) key       { return k }
@@ -34,7 +35,8 @@ type fact struct {
 	parts   map[string]int // part → version
 }
 
-// model is a database with a memory: it knows which version of each part was current when. Versions only grow.
+// model is a database with a memory: it knows which version of each part was current when. Versions only
+// grow.
 type model struct {
 	mu       sync.Mutex
 	versions map[string][]time.Time // part → when each version was committed; version 0 is from the beginning
@@ -82,7 +84,8 @@ func (m *model) newID(kind string) string {
 	return fmt.Sprintf("%s-%d", kind, m.next)
 }
 
-// mutate commits one change of the given kind. Every kind changes what some key's load returns, or only its version.
+// mutate commits one change of the given kind. Every kind changes what some key's load returns, or only its
+// version.
 func (m *model) mutate(kind int, user, slug string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -2,5 +2,6 @@
 
 package coherent
 
-// mutation names the planted bug that is switched on: none, outside the build that proves that the tests find them.
+// mutation names the planted bug that is switched on: none, outside the build that proves that the tests find
+// them.
 const mutation = ""

@@ -280,8 +280,9 @@ func (r *run) ask(ctx context.Context, k key, at time.Time, keeps bool) (*Entry[
 	return e, err
 }
 
-// monotone notes an answer, and blames one that is older than an answer that was given before it was asked for: what replaces an entry
-// counts at once, a denial above all, whether or not the change behind it has been reported.
+// monotone notes an answer, and blames one that is older than an answer that was given before it was asked
+// for: what replaces an entry counts at once, a denial above all, whether or not the change behind it has
+// been reported.
 func (r *run) monotone(k key, f fact, asked, given time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -312,7 +313,8 @@ func (r *run) invariants() {
 	}
 }
 
-// TestPlantedBugsAreCaught builds this package with each of the planted bugs and wants the property test to fail.
+// TestPlantedBugsAreCaught builds this package with each of the planted bugs and wants the property test to
+// fail.
 func TestPlantedBugsAreCaught(t *testing.T) {
 	if mutation != "" {
 		t.Skip("this is the build with a planted bug")

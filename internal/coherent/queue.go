@@ -5,7 +5,8 @@ import "container/list"
 // perCaller is how many loads of one caller may run at once. A caller who asks for more waits behind itself.
 const perCaller = 8
 
-// queue holds the loads that wait for their turn, in a line for each caller. Callers take turns. Guarded by Cache.mu.
+// queue holds the loads that wait for their turn, in a line for each caller. Callers take turns. Guarded by
+// Cache.mu.
 type queue[K comparable, V any] struct {
 	lines map[K]*line[K, V] // of callers who have a load that waits or runs
 	order list.List         // of the lines whose next load may begin; the front is next
@@ -45,7 +46,8 @@ func (q *queue[K, V]) settle(l *line[K, V]) {
 	}
 }
 
-// take returns the loads of the next batch: alike ones, up to n, from each caller in turn. Nil where none may begin.
+// take returns the loads of the next batch: alike ones, up to n, from each caller in turn. Nil where none may
+// begin.
 func (q *queue[K, V]) take(n int, alike func(a, b K) bool) []*flight[K, V] {
 	var batch []*flight[K, V]
 	for at := q.order.Front(); at != nil && len(batch) < n; {

@@ -47,7 +47,8 @@ func queued(t *testing.T, maxLoads, maxBatch int) (c *Cache[key, int], batches f
 	return c, func() [][]key { mu.Lock(); defer mu.Unlock(); return slices.Clone(asked) }
 }
 
-// TestOneCallersFloodDelaysNobodysFirstLookup has one caller ask for a thousand names at once, and others come after that.
+// TestOneCallersFloodDelaysNobodysFirstLookup has one caller ask for a thousand names at once, and others
+// come after that.
 func TestOneCallersFloodDelaysNobodysFirstLookup(t *testing.T) {
 	for _, maxBatch := range []int{1, 4} {
 		synctest.Test(t, func(t *testing.T) {
@@ -67,7 +68,8 @@ func TestOneCallersFloodDelaysNobodysFirstLookup(t *testing.T) {
 				})
 			}
 			members.Wait()
-			// One batch of the flood's under way for each turn; then each caller, the flood's one too, in turn.
+			// One batch of the flood's under way for each turn; then each caller, the flood's one too, in
+			// turn.
 			if took, most := time.Since(began), time.Duration(1+(10+2+maxBatch-1)/maxBatch)*trip; took > most {
 				t.Errorf("batches of %d: the members waited %v, after %d batches; want at most %v", maxBatch, took, len(batches())-before, most)
 			}
@@ -76,7 +78,8 @@ func TestOneCallersFloodDelaysNobodysFirstLookup(t *testing.T) {
 	}
 }
 
-// TestACallerWithManyLoadsWaitsBehindItself has a caller ask for more than may run at once. The loader counts them.
+// TestACallerWithManyLoadsWaitsBehindItself has a caller ask for more than may run at once. The loader counts
+// them.
 func TestACallerWithManyLoadsWaitsBehindItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, batches := queued(t, 4, 64)
@@ -102,7 +105,8 @@ func TestACallerWithManyLoadsWaitsBehindItself(t *testing.T) {
 	})
 }
 
-// TestALoadThatNobodyWaitsForIsNotBegun cancels callers, and has others run out of time, while their loads wait.
+// TestALoadThatNobodyWaitsForIsNotBegun cancels callers, and has others run out of time, while their loads
+// wait.
 func TestALoadThatNobodyWaitsForIsNotBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, batches := queued(t, 1, 1)

@@ -12,8 +12,9 @@ const (
 	minPerShard = 64
 )
 
-// store holds grants and denials, each bounded by a capacity of its own, in shards with a lock each. A key has one entry at most.
-// Entries are held by their hash, and two keys of one hash take each other's place; what is found is what the whole key names.
+// store holds grants and denials, each bounded by a capacity of its own, in shards with a lock each. A key
+// has one entry at most. Entries are held by their hash, and two keys of one hash take each other's place;
+// what is found is what the whole key names.
 type store[K comparable, V any] struct {
 	shards []shard[K, V]
 	hits   [16]hits // by stripes
@@ -35,7 +36,8 @@ type shard[K comparable, V any] struct {
 	_               [24]byte
 }
 
-// held are entries in the order in which they go: oldest first, but those that have been used since they were last passed over stay.
+// held are entries in the order in which they go: oldest first, but those that have been used since they were
+// last passed over stay.
 type held[K comparable, V any] struct {
 	*simplelru.LRU[uint64, *Entry[K, V]]
 	capacity int
@@ -108,7 +110,8 @@ func (p *shard[K, V]) search(hash uint64, key *K) *Entry[K, V] {
 	return e
 }
 
-// file stores an entry in place of the one that its key had, grant or denial: a definite answer replaces the other one at once.
+// file stores an entry in place of the one that its key had, grant or denial: a definite answer replaces the
+// other one at once.
 func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
 	p := s.part(hash)
 	p.mu.Lock()
@@ -142,7 +145,8 @@ func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
 	front.put(hash, e)
 }
 
-// evict removes an entry and returns it. Each that it passes over has been hit since, so this costs a hit one step at most.
+// evict removes an entry and returns it. Each that it passes over has been hit since, so this costs a hit one
+// step at most.
 func (h *held[K, V]) evict() (hash uint64, gone *Entry[K, V]) {
 	for range h.Len() {
 		hash, oldest, _ := h.GetOldest()

@@ -1,9 +1,10 @@
-// Package dburl reads the addresses of databases: the host database's, the server's for new databases, and tenants' db_urls. Nothing
-// else in the module takes an address apart.
+// Package dburl reads the addresses of databases: the host database's, the server's for new databases, and
+// tenants' db_urls. Nothing else in the module takes an address apart.
 //
 // An address is "sqlite:" and the path of a file, or a PostgreSQL URL as libpq and pgx read it
-// (www.postgresql.org/docs/current/libpq-connect.html, section 34.1.1.2): with several hosts, IPv6 addresses, and directories of
-// sockets, percent-encoded or in the parameter host. libpq's keyword/value strings (host=… dbname=…) are refused everywhere.
+// (www.postgresql.org/docs/current/libpq-connect.html, section 34.1.1.2): with several hosts, IPv6 addresses,
+// and directories of sockets, percent-encoded or in the parameter host. libpq's keyword/value strings (host=…
+// dbname=…) are refused everywhere.
 package dburl
 
 import (
@@ -30,7 +31,8 @@ var (
 	ErrParameter = errors.New("has a port or a parameter that is malformed or unknown, or names a file that can't be read")
 )
 
-// File returns the path in the address of a SQLite database, as it is written there. ok is false for other addresses.
+// File returns the path in the address of a SQLite database, as it is written there. ok is false for other
+// addresses.
 func File(text string) (path string, ok bool) {
 	return strings.CutPrefix(text, "sqlite:")
 }
@@ -63,7 +65,8 @@ type Role struct{ Name, Password string }
 // Format implements fmt.Formatter: whatever the verb, it writes the name alone.
 func (r Role) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.Name) }
 
-// Parse reads a PostgreSQL URL. What it leaves out (port, user, database, …) is taken from the environment, as libpq does.
+// Parse reads a PostgreSQL URL. What it leaves out (port, user, database, …) is taken from the environment,
+// as libpq does.
 func Parse(text string) (*URL, error) {
 	p, err := split(text)
 	if err != nil {
@@ -76,7 +79,8 @@ func Parse(text string) (*URL, error) {
 	return &URL{p, config}, nil
 }
 
-// split takes a URL apart where libpq and pgx do: what precedes the first @ names the user, unless there is a slash before it.
+// split takes a URL apart where libpq and pgx do: what precedes the first @ names the user, unless there is a
+// slash before it.
 func split(text string) (p parts, err error) {
 	found := false
 	for _, scheme := range []string{"postgres://", "postgresql://"} {

@@ -121,7 +121,8 @@ func addresses(t *rapid.T) address {
 	return a
 }
 
-// meaning is what pgx makes of an address, but for whom it names and which database. Certificates are compared by their host.
+// meaning is what pgx makes of an address, but for whom it names and which database. Certificates are
+// compared by their host.
 func meaning(c *pgconn.Config) string {
 	text := fmt.Sprint(c.RuntimeParams, c.ConnectTimeout, c.ValidateConnect == nil, c.SSLNegotiation, c.ChannelBinding, c.RequireAuth)
 	for _, next := range append([]*pgconn.FallbackConfig{{Host: c.Host, Port: c.Port, TLSConfig: c.TLSConfig}}, c.Fallbacks...) {
@@ -235,7 +236,8 @@ func TestPasswordsAreTakenOutOfATextWhereverTheAddressHasThem(t *testing.T) {
 	}
 }
 
-// A second reader would judge some address otherwise: the pool take what the fleet refuses, or a budget count a server twice.
+// A second reader would judge some address otherwise: the pool take what the fleet refuses, or a budget count
+// a server twice.
 //
 // Another dialer would wait for a host that hangs.
 func TestNobodyElseReadsAddresses(t *testing.T) {

@@ -14,8 +14,9 @@ var shown = []string{"application_name", "connect_timeout", "default_query_exec_
 
 const hidden = "xxxxx"
 
-// Mask returns an address without its password and without the values of parameters that may be one. An unescaped password can end up in
-// any part of an address: where one part looks like that, or the address can't be read, ok is false and nothing of it may be shown.
+// Mask returns an address without its password and without the values of parameters that may be one. An
+// unescaped password can end up in any part of an address: where one part looks like that, or the address
+// can't be read, ok is false and nothing of it may be shown.
 func Mask(text string) (masked string, ok bool) {
 	if _, ok := File(text); ok { // of another engine's address, taken for a file's name, nothing is shown
 		return text, !strings.Contains(text, "@") && !strings.Contains(text, "://")
@@ -66,7 +67,8 @@ func (u *URL) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, masked)
 }
 
-// Secrets returns the passwords in an address, also where pgx refuses it. ok is false where the address can't be taken apart.
+// Secrets returns the passwords in an address, also where pgx refuses it. ok is false where the address can't
+// be taken apart.
 func Secrets(text string) (secrets []string, ok bool) {
 	if _, ok := File(text); ok {
 		return nil, true

@@ -82,7 +82,8 @@ func (b *breaker) answered() {
 	b.inRow, b.trips, b.probing = 0, backoff{}, false
 }
 
-// failed notes a failure of the server. Dials that began before the breaker opened and fail after it change nothing.
+// failed notes a failure of the server. Dials that began before the breaker opened and fail after it change
+// nothing.
 func (b *breaker) failed(probe bool, now, least, most time.Duration, cause error) {
 	b.inRow++
 	if probe || b.trips.failures == 0 && b.inRow >= b.threshold {

@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// Close ends the pool: new leases are refused at once, those there are may finish their work and acquire for it, and each
-// tenant's connections close with its last lease. It returns nil when no lease, no connection and no goroutine of the pool
-// is left.
+// Close ends the pool: new leases are refused at once, those there are may finish their work and acquire for
+// it, and each tenant's connections close with its last lease. It returns nil when no lease, no connection
+// and no goroutine of the pool is left.
 //
-// When its context ends first, Close takes the rest by force: those who wait get ErrClosed, dials are called off, all
-// connections are closed in their holders' hands, by goroutines that Config.Close's own bound ends. It does not wait for
-// these and returns a *HoldersError that names who still held what. Close may be called again, to wait for them.
+// When its context ends first, Close takes the rest by force: those who wait get ErrClosed, dials are called
+// off, all connections are closed in their holders' hands, by goroutines that Config.Close's own bound ends.
+// It does not wait for these and returns a *HoldersError that names who still held what. Close may be called
+// again, to wait for them.
 func (p *Pool[T, C]) Close(ctx context.Context) error {
 	for _, gone := range p.retireAll() {
 		if !await(ctx, gone) {
@@ -44,7 +45,8 @@ func await(ctx context.Context, gone <-chan struct{}) bool {
 	}
 }
 
-// retireAll closes the pool to new leases, retires all tenants, and returns the channels that close as each is gone.
+// retireAll closes the pool to new leases, retires all tenants, and returns the channels that close as each
+// is gone.
 func (p *Pool[T, C]) retireAll() []<-chan struct{} {
 	var gone []<-chan struct{}
 	for i := range p.shards {

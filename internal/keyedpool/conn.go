@@ -62,7 +62,8 @@ func (h Conn[T, C]) Waited() time.Duration {
 	return h.conn.waited
 }
 
-// Release gives the connection back. Release after the first does nothing: the connection may be somebody else's by then.
+// Release gives the connection back. Release after the first does nothing: the connection may be somebody
+// else's by then.
 func (h Conn[T, C]) Release(v Verdict) {
 	c := h.conn
 	if c == nil {
@@ -114,8 +115,8 @@ func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 	}
 }
 
-// refresh ends the service of the connections that a database has: those that are idle close, the others when they come back. A dial that
-// is under way goes on: what it opens has served nobody.
+// refresh ends the service of the connections that a database has: those that are idle close, the others when
+// they come back. A dial that is under way goes on: what it opens has served nobody.
 func (s *server[T, C]) refresh(db *database[T, C]) {
 	db.edition++
 	for db.idle != nil {
@@ -123,8 +124,8 @@ func (s *server[T, C]) refresh(db *database[T, C]) {
 	}
 }
 
-// serveLine gives a connection to the first in its tenant's line, or up, where tenants without any are waiting and the
-// tenant has another, or has had its turn, could get the next, and nobody has one idle.
+// serveLine gives a connection to the first in its tenant's line, or up, where tenants without any are
+// waiting and the tenant has another, or has had its turn, could get the next, and nobody has one idle.
 func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
 	c.turns++
 	if !s.pressed() {
@@ -175,7 +176,8 @@ func (db *database[T, C]) unpark(c *conn[T, C]) {
 	*at, c.next = c.next, nil
 }
 
-// finish closes a connection and then, when the close is confirmed or DrainTimeout over, gives its place back.
+// finish closes a connection and then, when the close is confirmed or DrainTimeout over, gives its place
+// back.
 func (s *server[T, C]) finish(c *conn[T, C]) {
 	t := c.db.tenant
 	if c.seized && s.pool.cfg.Seized != nil {

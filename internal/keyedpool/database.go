@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// database is a tenant in one generation: one target on one server. The server's mutex guards all but the first four
-// fields, which don't change.
+// database is a tenant in one generation: one target on one server. The server's mutex guards all but the
+// first four fields, which don't change.
 type database[T comparable, C any] struct {
 	tenant     *tenant[T, C]
 	server     *server[T, C]

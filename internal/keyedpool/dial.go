@@ -82,8 +82,8 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	s.review(db)
 }
 
-// dialFailed gives the place back and decides who pauses. Those in the tenant's line fail, unless a connection of the tenant
-// will come to them, or the server was only full.
+// dialFailed gives the place back and decides who pauses. Those in the tenant's line fail, unless a
+// connection of the tenant will come to them, or the server was only full.
 func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, err error) {
 	now, cfg := s.pool.now(), &s.pool.cfg
 	s.used--

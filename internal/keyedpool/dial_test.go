@@ -340,7 +340,8 @@ func TestNoRoomThatLastsIsBusy(t *testing.T) {
 	}
 }
 
-// A server that others fill too: our own idle connections make the places that a budget promised and the server hasn't got.
+// A server that others fill too: our own idle connections make the places that a budget promised and the
+// server hasn't got.
 func TestFullServersPlacesComeFromIdleConnections(t *testing.T) {
 	inBubble(t, budget(10), func(r *rig) {
 		r.failing(func(string, string) error {

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// The reasons for which the pool refuses. Compare with errors.Is; errors.As with *Error gives the circumstances.
+// The reasons for which the pool refuses. Compare with errors.Is; errors.As with *Error gives the
+// circumstances.
 var (
 	// ErrBusy: the budget, or the tenant's share of it, was used up for longer than the wait.
 	ErrBusy = errors.New("every connection is taken")
-	// ErrTenantUnavailable: this tenant can't be connected to: its last dial failed by its own fault and its backoff has not
-	// lapsed, its target is not valid, or it is being drained.
+	// ErrTenantUnavailable: this tenant can't be connected to: its last dial failed by its own fault and its
+	// backoff has not lapsed, its target is not valid, or it is being drained.
 	ErrTenantUnavailable = errors.New("the tenant is unavailable")
 	// ErrServerUnavailable: the tenant's server does not answer.
 	ErrServerUnavailable = errors.New("the server is unavailable")
@@ -30,7 +31,8 @@ var errDraining = errors.New("it is being drained")
 // errNoName is the cause where a lease names no tenant.
 var errNoName = errors.New("the tenant has no name")
 
-// errMoved wakes a waiter whose tenant has a new target: it stands in line there, in its old place. No caller sees it.
+// errMoved wakes a waiter whose tenant has a new target: it stands in line there, in its old place. No caller
+// sees it.
 var errMoved = errors.New("the tenant has a new target")
 
 // Error is a refusal with its circumstances. It never holds a target: targets may be secret.

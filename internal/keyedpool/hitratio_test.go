@@ -21,8 +21,8 @@ const (
 	traceLength  = 100_000
 )
 
-// trace returns the tenants of a seeded run of requests. Every shift requests the tenants change places, as fashions do;
-// 0: never.
+// trace returns the tenants of a seeded run of requests. Every shift requests the tenants change places, as
+// fashions do; 0: never.
 func trace(seed int64, shift int) []int {
 	r := rand.New(rand.NewSource(seed))
 	zipf := rand.NewZipf(r, 1.1, 1, traceTenants-1)
@@ -72,8 +72,9 @@ func lru(list []int) float64 {
 	return float64(hits) / float64(len(list))
 }
 
-// pooled returns the hit ratio of the pool itself under a number of clients, each of which takes the next request of the
-// trace when its last one is done. A dial takes 4 ms, a close 1 ms, a query as long as it is given.
+// pooled returns the hit ratio of the pool itself under a number of clients, each of which takes the next
+// request of the trace when its last one is done. A dial takes 4 ms, a close 1 ms, a query as long as it is
+// given.
 func pooled(t *testing.T, list []int, clients int, query time.Duration) float64 {
 	ctx := t.Context()
 	pool, err := New(Config[int, int]{

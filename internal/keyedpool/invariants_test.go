@@ -11,7 +11,8 @@ import (
 // scenarios is how many scenarios TestInvariants plays; -rapid.checks overrides it.
 const scenarios = "20000"
 
-// broken begins the report of a scenario in which an invariant did not hold, which a panic's or a data race's does not.
+// broken begins the report of a scenario in which an invariant did not hold, which a panic's or a data race's
+// does not.
 const broken = "an invariant is broken:"
 
 func TestInvariantsHoldInEveryScenario(t *testing.T) {

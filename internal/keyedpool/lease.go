@@ -7,21 +7,22 @@ import (
 	"time"
 )
 
-// Lease is a hold on a tenant. It is made by Pool.Lease, must not be copied once it is in use, and is safe for concurrent
-// use. The zero Lease is one that was released.
+// Lease is a hold on a tenant. It is made by Pool.Lease, must not be copied once it is in use, and is safe
+// for concurrent use. The zero Lease is one that was released.
 type Lease[T comparable, C any] struct {
 	tenant   *tenant[T, C]
 	released atomic.Bool
 }
 
-// Owner identifies on whose behalf connections are acquired, as one HTTP request, by its address. With it the pool tells a
-// wait that can't end (the owner holds what it waits for) from one that can.
+// Owner identifies on whose behalf connections are acquired, as one HTTP request, by its address. With it the
+// pool tells a wait that can't end (the owner holds what it waits for) from one that can.
 type Owner struct {
 	// Label tells a human who it is, where a shutdown finds the owner holding a connection. It may be empty.
 	Label string
 }
 
-// Release ends the lease. Connections acquired from it may be given back later. Release after the first does nothing.
+// Release ends the lease. Connections acquired from it may be given back later. Release after the first does
+// nothing.
 func (l *Lease[T, C]) Release() {
 	t := l.tenant
 	if t == nil || l.released.Swap(true) {
@@ -50,11 +51,11 @@ func (l *Lease[T, C]) Rests() bool {
 	return l.tenant.current.Load() == nil
 }
 
-// Acquire returns a connection to the tenant's database, of its newest generation. The caller must Release it. owner may be
-// nil, which only loses the detection of nested acquires.
+// Acquire returns a connection to the tenant's database, of its newest generation. The caller must Release
+// it. owner may be nil, which only loses the detection of nested acquires.
 //
-// It fails with an *Error whose Reason is ErrBusy (AcquireTimeout, or the context's deadline while in line), ErrNested,
-// ErrTenantUnavailable, ErrServerUnavailable, ErrClosed, ErrReleased, or context.Canceled.
+// It fails with an *Error whose Reason is ErrBusy (AcquireTimeout, or the context's deadline while in line),
+// ErrNested, ErrTenantUnavailable, ErrServerUnavailable, ErrClosed, ErrReleased, or context.Canceled.
 func (l *Lease[T, C]) Acquire(ctx context.Context, owner *Owner) (Conn[T, C], error) {
 	if l.tenant == nil || l.released.Load() || ctx.Err() != nil {
 		return Conn[T, C]{}, l.refused(ctx)
@@ -83,8 +84,8 @@ func (l *Lease[T, C]) refused(ctx context.Context) error {
 	return &Error{Reason: ctx.Err(), Tenant: l.tenant.id, Cause: context.Cause(ctx)}
 }
 
-// acquireSlowly acquires where no connection was idle. It starts over when the tenant gets a new target meanwhile, or went to
-// rest, keeping its place in line.
+// acquireSlowly acquires where no connection was idle. It starts over when the tenant gets a new target
+// meanwhile, or went to rest, keeping its place in line.
 func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, C], error) {
 	t := l.tenant
 	began := t.pool.now()

@@ -235,7 +235,8 @@ func TestTurnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
 	}
 }
 
-// TestALineInBackoffKeepsItsOnlyConnection: passed on, it would leave the line to fail, since no other can be dialed for.
+// TestALineInBackoffKeepsItsOnlyConnection: passed on, it would leave the line to fail, since no other can be
+// dialed for.
 func TestALineInBackoffKeepsItsOnlyConnection(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) {
 		c.Budget, c.TenantCap, c.Turn, c.Reserve, c.BackoffMin = 2, 2, 1, -1, 2*time.Second

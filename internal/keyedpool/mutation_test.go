@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// mutation is a defect that the invariants must notice. It is made in a copy of one source file, which `go test -overlay`
-// puts in the original's place: the code itself knows nothing of it.
+// mutation is a defect that the invariants must notice. It is made in a copy of one source file, which `go
+// test -overlay` puts in the original's place: the code itself knows nothing of it.
 type mutation struct {
 	name  string
 	file  string
@@ -75,8 +75,8 @@ func TestEveryMutationIsCaught(t *testing.T) {
 			if err == nil {
 				t.Fatalf("no invariant noticed it:\n%s", out)
 			}
-			// Whichever invariant: one defect breaks several, and the scenario decides which is seen first. Nor need it be seen twice:
-			// a defect may show only by the order in which goroutines run.
+			// Whichever invariant: one defect breaks several, and the scenario decides which is seen first.
+			// Nor need it be seen twice: a defect may show only by the order in which goroutines run.
 			if !strings.Contains(out, broken) {
 				t.Fatalf("it failed, but by no invariant: %v\n%s", err, out)
 			}

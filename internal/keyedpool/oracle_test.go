@@ -59,8 +59,8 @@ func (r *run) checkRefusal(c *client) {
 	}
 }
 
-// awaitsDial tells whether what a client waits for can be a dial that is under way: its tenant has no connection, and some dial of the
-// server lasted until now.
+// awaitsDial tells whether what a client waits for can be a dial that is under way: its tenant has no
+// connection, and some dial of the server lasted until now.
 func (r *run) awaitsDial(c *client) bool {
 	server := r.targets[c.tenant].server
 	lasts := r.dialedAt[server].Equal(time.Now())
@@ -73,7 +73,8 @@ func (r *run) awaitsDial(c *client) bool {
 	return lasts
 }
 
-// stuck tells whether a client waits for ever: its tenant is at its cap, and every holder waits, the client's owner too.
+// stuck tells whether a client waits for ever: its tenant is at its cap, and every holder waits, the client's
+// owner too.
 func (r *run) stuck(c *client) bool {
 	held, mine := 0, false
 	for s := range r.sockets {
@@ -194,7 +195,8 @@ func (r *run) checkTenant(st TenantStats) {
 	}
 }
 
-// checkQuiescence checks that nobody waits on a server who could be served. It needs servers that never failed.
+// checkQuiescence checks that nobody waits on a server who could be served. It needs servers that never
+// failed.
 func (r *run) checkQuiescence(server string) {
 	n, all := r.on(server)
 	spare, needy, growing, impatient := 0, 0, 0, 0
@@ -248,7 +250,8 @@ func (r *run) longestWait(tenant string) time.Duration {
 	return 0
 }
 
-// checkOrder checks that nobody overtook in a tenant's line. Those that woke at the same instant have no order.
+// checkOrder checks that nobody overtook in a tenant's line. Those that woke at the same instant have no
+// order.
 func (r *run) checkOrder() {
 	for i, early := range r.clients {
 		for _, late := range r.clients[i+1:] {
@@ -319,7 +322,8 @@ func (r *run) settleDown() {
 	}
 }
 
-// checkClosed checks the answer of a Close that had a little time: an error iff something was held, that names who.
+// checkClosed checks the answer of a Close that had a little time: an error iff something was held, that
+// names who.
 func (r *run) checkClosed(err error, held map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

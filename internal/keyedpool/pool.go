@@ -10,8 +10,8 @@ import (
 // shardCount is how many mutexes the tenants are spread over. A power of two.
 const shardCount = 32
 
-// Pool holds the connections to the databases of all tenants. It is safe for concurrent use. Make it with New and end it
-// with Close.
+// Pool holds the connections to the databases of all tenants. It is safe for concurrent use. Make it with New
+// and end it with Close.
 type Pool[T comparable, C any] struct {
 	cfg    Config[T, C]
 	epoch  time.Time // the pool's clock counts from here
@@ -28,8 +28,8 @@ type Pool[T comparable, C any] struct {
 
 // shard is a part of the tenants.
 type shard[T comparable, C any] struct {
-	// mu guards the fields below, and of each tenant what its comment says. A server's mutex may be taken under it, never the
-	// other way round.
+	// mu guards the fields below, and of each tenant what its comment says. A server's mutex may be taken
+	// under it, never the other way round.
 	mu      sync.Mutex
 	tenants map[string]*tenant[T, C]
 	closed  bool
@@ -66,15 +66,17 @@ func (p *Pool[T, C]) shard(hash uint64) *shard[T, C] {
 	return &p.shards[hash%shardCount]
 }
 
-// Lease takes a lease on a tenant. It keeps what the pool knows of the tenant until its Release; it opens nothing. While the
-// tenant has a connection or another lease, and the same target, it costs one short lock and allocates nothing.
+// Lease takes a lease on a tenant. It keeps what the pool knows of the tenant until its Release; it opens
+// nothing. While the tenant has a connection or another lease, and the same target, it costs one short lock
+// and allocates nothing.
 //
-// A target other than before starts a new generation: the connections of the old one finish their use and serve nobody
-// else, those who wait go on waiting in the new one, and its backoff starts afresh. asOf orders what callers know: a lease
-// with another target but an older asOf comes from somebody who has not heard of the change, and gets the newer target.
-// Callers without such an order pass 0.
+// A target other than before starts a new generation: the connections of the old one finish their use and
+// serve nobody else, those who wait go on waiting in the new one, and its backoff starts afresh. asOf orders
+// what callers know: a lease with another target but an older asOf comes from somebody who has not heard of
+// the change, and gets the newer target. Callers without such an order pass 0.
 //
-// It fails with ErrClosed, or with ErrTenantUnavailable while the tenant is drained or where Config.Server refuses.
+// It fails with ErrClosed, or with ErrTenantUnavailable while the tenant is drained or where Config.Server
+// refuses.
 func (p *Pool[T, C]) Lease(id string, target T, asOf uint64) (Lease[T, C], error) {
 	hash := maphash.String(p.seed, id)
 	sh := p.shard(hash)
@@ -165,7 +167,8 @@ func (p *Pool[T, C]) tenants() []*tenant[T, C] {
 	return list
 }
 
-// Refresh has a tenant's connections opened anew: those that there are finish their use and serve nobody else.
+// Refresh has a tenant's connections opened anew: those that there are finish their use and serve nobody
+// else.
 func (p *Pool[T, C]) Refresh(id string) {
 	t := p.known(id)
 	if t == nil {
@@ -181,9 +184,9 @@ func (p *Pool[T, C]) Refresh(id string) {
 	}
 }
 
-// Retire ends what the pool holds of a tenant: its idle connections close with its last lease, the others with their
-// release after that. It returns at once, and refuses nothing: leases there are may still acquire, and a new one starts a
-// new generation.
+// Retire ends what the pool holds of a tenant: its idle connections close with its last lease, the others
+// with their release after that. It returns at once, and refuses nothing: leases there are may still acquire,
+// and a new one starts a new generation.
 func (p *Pool[T, C]) Retire(id string) {
 	sh := p.shard(maphash.String(p.seed, id))
 	sh.mu.Lock()
@@ -197,9 +200,9 @@ func (p *Pool[T, C]) Retire(id string) {
 	}
 }
 
-// Drain retires a tenant and waits until all its leases are released and all its connections confirmed closed. Until it
-// returns, new leases on the tenant fail with ErrTenantUnavailable. Where its context ends first it returns a *HoldersError;
-// the tenant stays retired, and may be leased again.
+// Drain retires a tenant and waits until all its leases are released and all its connections confirmed
+// closed. Until it returns, new leases on the tenant fail with ErrTenantUnavailable. Where its context ends
+// first it returns a *HoldersError; the tenant stays retired, and may be leased again.
 func (p *Pool[T, C]) Drain(ctx context.Context, id string) error {
 	sh := p.shard(maphash.String(p.seed, id))
 	sh.mu.Lock()

@@ -16,8 +16,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// rig is a pool of numbered fake connections in a bubble, with a server that a test can disturb. Targets are written
-// server/database; a dial takes 4 ms and a close 1 ms.
+// rig is a pool of numbered fake connections in a bubble, with a server that a test can disturb. Targets are
+// written server/database; a dial takes 4 ms and a close 1 ms.
 type rig struct {
 	t    *testing.T
 	pool *Pool[string, int]
@@ -29,8 +29,8 @@ type rig struct {
 	open   int                               // sockets
 }
 
-// inBubble runs a test with a rig; configure may change its configuration. The pool is closed at the end, which shows that
-// nothing of it is left.
+// inBubble runs a test with a rig; configure may change its configuration. The pool is closed at the end,
+// which shows that nothing of it is left.
 func inBubble(t *testing.T, configure func(*Config[string, int]), test func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

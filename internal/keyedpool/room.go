@@ -2,15 +2,16 @@ package keyedpool
 
 import "time"
 
-// room is what is known of the places that a server has for this pool. Others may fill it too, so that it can have fewer than the
-// budget.
+// room is what is known of the places that a server has for this pool. Others may fill it too, so that it can
+// have fewer than the budget.
 type room struct {
 	ceiling int     // the budget, or how many places there were when the server refused one more
 	above   backoff // until then no dial goes above the ceiling
 	full    backoff // until then no dial starts at all: one below the ceiling was refused
 }
 
-// limit is how many places may be taken now: one above the ceiling at a time is tried, to see whether there is room again.
+// limit is how many places may be taken now: one above the ceiling at a time is tried, to see whether there
+// is room again.
 func (s *server[T, C]) limit() int {
 	if s.ceiling < s.budget && !s.above.waiting(s.pool.now()) {
 		return s.ceiling + 1
@@ -32,7 +33,8 @@ func (s *server[T, C]) noRoom(now time.Duration, cause error) {
 	}
 }
 
-// roomSeen notes that the server had a place for a dial, which still has it. The ceiling doubles with each that was above it.
+// roomSeen notes that the server had a place for a dial, which still has it. The ceiling doubles with each
+// that was above it.
 func (s *server[T, C]) roomSeen() {
 	s.full = backoff{}
 	if s.used > s.ceiling {

@@ -35,7 +35,8 @@ func (p *plan) cap() int {
 	return min(p.tenantCap, p.budget)
 }
 
-// drawPlan draws a scenario. Times are odd, so that different things seldom happen at the same instant by accident.
+// drawPlan draws a scenario. Times are odd, so that different things seldom happen at the same instant by
+// accident.
 func drawPlan(t *rapid.T) plan {
 	few := func(low, high int, name string) int {
 		return low + int(spread(rapid.Uint32().Draw(t, name)))%(high-low+1)
@@ -55,7 +56,8 @@ func drawPlan(t *rapid.T) plan {
 	}
 }
 
-// spread mixes a number's bits: rapid draws small ones more often than large ones, and most steps would be alike.
+// spread mixes a number's bits: rapid draws small ones more often than large ones, and most steps would be
+// alike.
 func spread(word uint32) uint32 {
 	word = (word ^ word>>15) * 0x9E3779B1
 	word = (word ^ word>>13) * 0x85EBCA6B
@@ -168,7 +170,8 @@ func (r *run) target(tenant string) target {
 func (r *run) lease(tenant string, stale bool) *Lease[target, *socket] {
 	r.mu.Lock()
 	to, asOf := r.target(tenant), r.asOf
-	// Whoever has heard of an older target only may not bring it back; but a tenant that the pool has forgotten is new to it.
+	// Whoever has heard of an older target only may not bring it back; but a tenant that the pool has
+	// forgotten is new to it.
 	if old := r.moved[tenant]; stale && len(old) > 0 && r.hold[tenant] > 0 {
 		to, asOf = old[len(old)-1], 0
 	}
@@ -279,7 +282,8 @@ func (r *run) release(n, how int) {
 // healthily is a way in which giveConn gives back a connection that may serve the next one, once.
 const healthily = 2
 
-// giveConn gives back a client's connection, sometimes to be destroyed, alone or with all others, sometimes twice.
+// giveConn gives back a client's connection, sometimes to be destroyed, alone or with all others, sometimes
+// twice.
 func (r *run) giveConn(c *client, how int) {
 	verdict := Healthy
 	switch how % 7 {
@@ -320,7 +324,8 @@ func (r *run) abandon(n int) {
 	}
 }
 
-// race cancels the first waiter of a tenant at the very moment when a connection comes to it, or the tenant moves.
+// race cancels the first waiter of a tenant at the very moment when a connection comes to it, or the tenant
+// moves.
 func (r *run) race(n, how int) {
 	holder := r.pick(n, func(c *client) bool { return holds(c) && r.waiting(c.tenant) > 0 })
 	if holder == nil {

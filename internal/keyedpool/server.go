@@ -13,15 +13,16 @@ type server[T comparable, C any] struct {
 	cap     int32 // of one tenant
 	reserve int
 
-	// mu guards the fields below, and every database, connection and waiter of this server. Nothing slow happens under it:
-	// no I/O, no function of the Config, no wait.
+	// mu guards the fields below, and every database, connection and waiter of this server. Nothing slow
+	// happens under it: no I/O, no function of the Config, no wait.
 	mu      sync.Mutex
 	conns   []*conn[T, C] // open, those being closed included
 	used    int           // places taken: len(conns) + dialing
 	dialing int
 	closing int
 	waiting int // Acquires in line
-	// Those who wait stand in one of these, or in none while a dial for them is under way or they have all that they may.
+	// Those who wait stand in one of these, or in none while a dial for them is under way or they have all
+	// that they may.
 	needy     list[*database[T, C]] // have no connection
 	growing   list[*database[T, C]] // have some and are below the cap
 	impatient list[*database[T, C]] // the same, after StealAfter
@@ -55,7 +56,8 @@ func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
 	}
 }
 
-// adopt returns a database for a tenant's present generation. Where the tenant rested, it goes on with what it was worth.
+// adopt returns a database for a tenant's present generation. Where the tenant rested, it goes on with what
+// it was worth.
 func (s *server[T, C]) adopt(t *tenant[T, C]) *database[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,8 +79,8 @@ func (s *server[T, C]) bury(t *tenant[T, C]) {
 	s.gauge.bury(t.hash, s.gauge.at(t.worth, t.era))
 }
 
-// supersede ends a database's service: idle connections close, those who wait look for the tenant's next generation, a dial
-// under way is called off.
+// supersede ends a database's service: idle connections close, those who wait look for the tenant's next
+// generation, a dial under way is called off.
 func (s *server[T, C]) supersede(db *database[T, C]) {
 	db.stale = true
 	for db.idle != nil {
@@ -100,8 +102,8 @@ func (s *server[T, C]) wake(w *waiter[T, C], g grant[T, C]) {
 	w.ready <- g
 }
 
-// review puts a database into the queue where it belongs now; it runs after any change to its connections or its line. Those
-// in line for a tenant that has nothing and can't be dialed fail.
+// review puts a database into the queue where it belongs now; it runs after any change to its connections or
+// its line. Those in line for a tenant that has nothing and can't be dialed fail.
 func (s *server[T, C]) review(db *database[T, C]) {
 	now := s.pool.now()
 	if db.waiting.n > 0 && db.live == 0 && !db.dialing {
@@ -137,14 +139,15 @@ func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *list[*da
 	return &s.growing
 }
 
-// pump starts all that can be started for those who wait. It runs after every change that may let somebody go on.
+// pump starts all that can be started for those who wait. It runs after every change that may let somebody go
+// on.
 func (s *server[T, C]) pump() {
 	for s.serveNeedy() || s.serveGrowing() {
 	}
 }
 
-// serveNeedy does the next thing for the tenants without a connection, and tells whether there was one: a dial where there
-// is a place, else the close of a victim, unless enough are being closed already.
+// serveNeedy does the next thing for the tenants without a connection, and tells whether there was one: a
+// dial where there is a place, else the close of a victim, unless enough are being closed already.
 func (s *server[T, C]) serveNeedy() bool {
 	db := s.needy.first()
 	if db == nil || !s.mayDial() {
@@ -157,8 +160,8 @@ func (s *server[T, C]) serveNeedy() bool {
 	return s.mayClose(s.needy.n) && s.steal()
 }
 
-// serveGrowing does the next thing for the tenants that want one more, and tells whether there was one. While anybody has
-// nothing, there is not.
+// serveGrowing does the next thing for the tenants that want one more, and tells whether there was one. While
+// anybody has nothing, there is not.
 func (s *server[T, C]) serveGrowing() bool {
 	if s.needy.n > 0 || s.growing.n+s.impatient.n == 0 || !s.mayDial() {
 		return false
@@ -193,14 +196,14 @@ func (s *server[T, C]) steal() bool {
 	return true
 }
 
-// mayClose tells whether one more connection may be closed for so many who wait: no more than can be dialed for at once, since what is
-// closed before that is missing meanwhile.
+// mayClose tells whether one more connection may be closed for so many who wait: no more than can be dialed
+// for at once, since what is closed before that is missing meanwhile.
 func (s *server[T, C]) mayClose(wanted int) bool {
 	return s.closing < min(wanted, s.pool.cfg.DialSlots-s.dialing)
 }
 
-// pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them could be dialed
-// for than places are free or about to be.
+// pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them
+// could be dialed for than places are free or about to be.
 func (s *server[T, C]) pressed() bool {
 	return s.mayDial() && s.mayClose(s.needy.n-(s.limit()-s.used))
 }

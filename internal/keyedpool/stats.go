@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Histogram counts waits by length. Bucket 0 counts those below a millisecond, bucket i those from 2^(i-1) to 2^i ms, the
-// last one all that are longer. Only an Acquire that found no idle connection has a wait, the time of a dial included.
+// Histogram counts waits by length. Bucket 0 counts those below a millisecond, bucket i those from 2^(i-1) to
+// 2^i ms, the last one all that are longer. Only an Acquire that found no idle connection has a wait, the
+// time of a dial included.
 type Histogram [14]uint64
 
 // add counts a wait.
@@ -39,7 +40,8 @@ type ServerStats struct {
 	BreakerCause error
 }
 
-// TenantStats are a tenant's figures. They are counted from when the pool came to know the tenant until it forgets it.
+// TenantStats are a tenant's figures. They are counted from when the pool came to know the tenant until it
+// forgets it.
 type TenantStats struct {
 	// Tenant is the tenant's id, Server the key of its server.
 	Tenant, Server string
@@ -110,7 +112,8 @@ func (state connState) count(idleConns, leasedConns, closingConns *int) {
 	}
 }
 
-// Tenants returns the figures of all tenants that the pool knows, sorted by id. It looks at one after the other.
+// Tenants returns the figures of all tenants that the pool knows, sorted by id. It looks at one after the
+// other.
 func (p *Pool[T, C]) Tenants() []TenantStats {
 	var list []TenantStats
 	for _, t := range p.tenants() {

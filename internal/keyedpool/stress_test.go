@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// The invariants that need no clock, on the real scheduler: here goroutines meet as they do in production, within one
-// instant, which a bubble's clock never splits.
+// The invariants that need no clock, on the real scheduler: here goroutines meet as they do in production,
+// within one instant, which a bubble's clock never splits.
 func TestEverythingAtOnce(t *testing.T) {
 	const size, workers, rounds, tenants = 5, 16, 400, 12
 	type link struct {

@@ -5,8 +5,8 @@ import "time"
 // sweepChunk is how many connections a sweep looks at before it lets others have the mutex.
 const sweepChunk = 64
 
-// sweep is the pool's one background goroutine: it closes what has been idle or has lived too long and forgets tenants whose
-// backoff has lapsed.
+// sweep is the pool's one background goroutine: it closes what has been idle or has lived too long and
+// forgets tenants whose backoff has lapsed.
 func (p *Pool[T, C]) sweep() {
 	ticker := time.NewTicker(p.cfg.sweepInterval())
 	defer ticker.Stop()
@@ -32,8 +32,8 @@ func (s *server[T, C]) sweep() {
 	}
 }
 
-// sweepBelow looks at one chunk of connections, from the index downwards, and returns where the next one begins; -1 is the
-// end of the list.
+// sweepBelow looks at one chunk of connections, from the index downwards, and returns where the next one
+// begins; -1 is the end of the list.
 func (s *server[T, C]) sweepBelow(end int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,8 +50,8 @@ func (s *server[T, C]) sweepBelow(end int) int {
 	return begin
 }
 
-// lapsed returns the tenants that are known for their backoff only, and takes those out whose backoff is over, and those that have
-// moved to another server, whose mutex guards their backoff now.
+// lapsed returns the tenants that are known for their backoff only, and takes those out whose backoff is
+// over, and those that have moved to another server, whose mutex guards their backoff now.
 func (s *server[T, C]) lapsed() []*tenant[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()

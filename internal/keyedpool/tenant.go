@@ -2,9 +2,10 @@ package keyedpool
 
 import "sync/atomic"
 
-// tenant is what the pool knows of a tenant across its generations. It exists while it is leased, has connections, or
-// backs off. While it has no connection, and nobody waits for one, it rests: its database is dropped, and what a new one is
-// made of stands here, since thousands of tenants may be known and few of them busy.
+// tenant is what the pool knows of a tenant across its generations. It exists while it is leased, has
+// connections, or backs off. While it has no connection, and nobody waits for one, it rests: its database is
+// dropped, and what a new one is made of stands here, since thousands of tenants may be known and few of them
+// busy.
 type tenant[T comparable, C any] struct {
 	id      string
 	hash    uint64
@@ -40,8 +41,8 @@ func (t *tenant[T, C]) serves(target T, asOf uint64) bool {
 	return asOf < t.knownAt
 }
 
-// renew starts a new generation. An old one on the same server passes on its worth; one with the same target also its
-// backoff, which a retirement must not shorten.
+// renew starts a new generation. An old one on the same server passes on its worth; one with the same target
+// also its backoff, which a retirement must not shorten.
 func (t *tenant[T, C]) renew(s *server[T, C], target T, asOf uint64) {
 	moved, same := t.server != s, t.target == target
 	t.generation++
@@ -92,9 +93,9 @@ func (t *tenant[T, C]) retire() <-chan struct{} {
 	return t.gone
 }
 
-// settle does what is due when a tenant may have lost its last lease or connection: a retired one closes what is idle, one
-// without connections rests, and one that nothing refers to is forgotten. Whoever takes away the last of either calls it,
-// without a lock.
+// settle does what is due when a tenant may have lost its last lease or connection: a retired one closes what
+// is idle, one without connections rests, and one that nothing refers to is forgotten. Whoever takes away the
+// last of either calls it, without a lock.
 func (p *Pool[T, C]) settle(t *tenant[T, C]) {
 	if p.settled(t) && p.cfg.Rested != nil {
 		p.cfg.Rested(t.id)
@@ -133,9 +134,9 @@ func (t *tenant[T, C]) end() {
 	}
 }
 
-// rest closes what is idle if the tenant is retired and unused, and tells whether the tenant has no place in any budget any
-// more. If so, and nothing else is worth keeping, its database is dropped: it serves nobody from then on. Otherwise the
-// sweeper asks again.
+// rest closes what is idle if the tenant is retired and unused, and tells whether the tenant has no place in
+// any budget any more. If so, and nothing else is worth keeping, its database is dropped: it serves nobody
+// from then on. Otherwise the sweeper asks again.
 func (t *tenant[T, C]) rest(db *database[T, C], retired bool) bool {
 	s := db.server
 	s.mu.Lock()

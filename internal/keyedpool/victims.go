@@ -2,10 +2,11 @@ package keyedpool
 
 import "math"
 
-// victims is a heap of the databases with open connections, the one that loses an idle connection first on top. To keep
-// the warm path out of it, it is put in order only when somebody looks for a victim: until then a database stands where it
-// stood, though it may have been used since, or have nothing idle now. That is sound since use only raises a rank: what a
-// rank in the heap says is never too much. A look costs O(log n) for each database used since the last one.
+// victims is a heap of the databases with open connections, the one that loses an idle connection first on
+// top. To keep the warm path out of it, it is put in order only when somebody looks for a victim: until then
+// a database stands where it stood, though it may have been used since, or have nothing idle now. That is
+// sound since use only raises a rank: what a rank in the heap says is never too much. A look costs O(log n)
+// for each database used since the last one.
 type victims[T comparable, C any] struct {
 	heap []victim[T, C]
 }
@@ -28,8 +29,8 @@ func (db *database[T, C]) rank() rank {
 	return rank{db.live > 1, db.worth, db.lastUse}
 }
 
-// below tells whether a loses a connection before b: one that would keep another first, then the one worth less, then the
-// one used longer ago.
+// below tells whether a loses a connection before b: one that would keep another first, then the one worth
+// less, then the one used longer ago.
 func (a rank) below(b rank) bool {
 	if a.spare != b.spare {
 		return a.spare

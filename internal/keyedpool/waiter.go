@@ -21,8 +21,8 @@ type grant[T comparable, C any] struct {
 	err  error
 }
 
-// join puts a waiter in its tenant's line, behind all that began before it. Only one whose tenant has moved does not end up
-// last.
+// join puts a waiter in its tenant's line, behind all that began before it. Only one whose tenant has moved
+// does not end up last.
 func (w *waiter[T, C]) join() {
 	line := &w.db.waiting
 	after := line.back
@@ -32,8 +32,8 @@ func (w *waiter[T, C]) join() {
 	line.insert(&w.place, after)
 }
 
-// enqueue puts a waiter in line and starts what it needs. It tells whether the database still serves; if not, the waiter
-// stands nowhere.
+// enqueue puts a waiter in line and starts what it needs. It tells whether the database still serves; if not,
+// the waiter stands nowhere.
 func (s *server[T, C]) enqueue(w *waiter[T, C]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,8 +58,8 @@ func (s *server[T, C]) unqueue(w *waiter[T, C]) {
 	s.waiting--
 }
 
-// abandon ends the wait of an Acquire whose context has ended. A connection that came at the same moment goes on to the
-// next in line.
+// abandon ends the wait of an Acquire whose context has ended. A connection that came at the same moment goes
+// on to the next in line.
 func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,8 +89,8 @@ func (s *server[T, C]) patience(waited time.Duration) time.Duration {
 	return max(next-waited, 0)
 }
 
-// lookAgain looks after somebody who has waited for a while, and returns when to look again: the wait may be over, or
-// hopeless, or long enough to steal for.
+// lookAgain looks after somebody who has waited for a while, and returns when to look again: the wait may be
+// over, or hopeless, or long enough to steal for.
 func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,8 +119,8 @@ func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
 	return s.patience(waited)
 }
 
-// lateness is the reason why somebody in a tenant's line has waited too long: every connection is taken, unless all that the wait
-// was for were dials that the server doesn't answer.
+// lateness is the reason why somebody in a tenant's line has waited too long: every connection is taken,
+// unless all that the wait was for were dials that the server doesn't answer.
 func (s *server[T, C]) lateness(db *database[T, C]) error {
 	slots := s.dialing >= s.pool.cfg.DialSlots && s.used < s.ceiling
 	if db.live == 0 && (db.dialing || slots || s.dialing > 0 && s.dialing == s.used) {
@@ -149,7 +149,8 @@ func (db *database[T, C]) awaitedBy(owner *Owner) bool {
 	return false
 }
 
-// stuck tells whether a tenant has all the connections that it may have, and every holder of one is waiting for another.
+// stuck tells whether a tenant has all the connections that it may have, and every holder of one is waiting
+// for another.
 func (s *server[T, C]) stuck(db *database[T, C]) bool {
 	if db.live < s.cap {
 		return false

@@ -93,9 +93,9 @@ type client struct {
 	err      error
 }
 
-// world is the oracle: fake servers that count sockets by themselves, and what is known of clients. It shares nothing with
-// the pool but the calls between them. Within one instant of the bubble's clock, things that happen on different goroutines
-// have no order; where that matters the checks compare times strictly.
+// world is the oracle: fake servers that count sockets by themselves, and what is known of clients. It shares
+// nothing with the pool but the calls between them. Within one instant of the bubble's clock, things that
+// happen on different goroutines have no order; where that matters the checks compare times strictly.
 type world struct {
 	plan plan
 
@@ -258,10 +258,10 @@ func (w *world) connect(tenant string, to target) (*socket, bool) {
 	return s, probe
 }
 
-// checkCap checks a tenant's cap at the end of a dial. A connection that the pool has begun to close no longer
-// counts, but the world hears of that only when the close's goroutine runs. This is sure once time has passed
-// since the dial began. A dial that is called off at the instant when it began may end before, while the
-// connection that it replaces still looks open: it proves nothing.
+// checkCap checks a tenant's cap at the end of a dial. A connection that the pool has begun to close no
+// longer counts, but the world hears of that only when the close's goroutine runs. This is sure once time has
+// passed since the dial began. A dial that is called off at the instant when it began may end before, while
+// the connection that it replaces still looks open: it proves nothing.
 func (w *world) checkCap(s *socket) {
 	own, _ := w.of(s.tenant)
 	if time.Now().After(s.dialed) && own[connecting]+own[connected] > w.plan.cap() {
@@ -269,7 +269,8 @@ func (w *world) checkCap(s *socket) {
 	}
 }
 
-// passedOver returns the tenants without a connection that the one now dialed for seems to overtake, with when their need began.
+// passedOver returns the tenants without a connection that the one now dialed for seems to overtake, with
+// when their need began.
 func (w *world) passedOver(tenant string, to target) map[string]time.Time {
 	since, needs := w.needSince[tenant]
 	over := make(map[string]time.Time)
@@ -281,8 +282,8 @@ func (w *world) passedOver(tenant string, to target) map[string]time.Time {
 	return over
 }
 
-// checkTurn checks, at the end of a dial, that none of them is still in the same need: those that were dialed for at the
-// same instant are not.
+// checkTurn checks, at the end of a dial, that none of them is still in the same need: those that were dialed
+// for at the same instant are not.
 func (w *world) checkTurn(s *socket) {
 	for other, since := range s.over {
 		if !w.faulty && w.needSince[other].Equal(since) {
@@ -291,7 +292,8 @@ func (w *world) checkTurn(s *socket) {
 	}
 }
 
-// checkBreaker checks that the server may be dialed, and tells whether the dial is one after the breaker opened.
+// checkBreaker checks that the server may be dialed, and tells whether the dial is one after the breaker
+// opened.
 func (w *world) checkBreaker(server string) bool {
 	h := w.healthOf(server)
 	if h.tripped.IsZero() || !time.Now().After(h.tripped) {

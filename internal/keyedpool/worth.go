@@ -5,14 +5,14 @@ import (
 	"math/bits"
 )
 
-// Worth is an exponentially decaying count of a tenant's acquires: the halfLife-th acquire on the server back counts half.
-// Instead of shrinking every count as time goes by, newer acquires weigh more: the order is the same, and an idle tenant's
-// number never changes.
+// Worth is an exponentially decaying count of a tenant's acquires: the halfLife-th acquire on the server back
+// counts half. Instead of shrinking every count as time goes by, newer acquires weigh more: the order is the
+// same, and an idle tenant's number never changes.
 const (
-	// halfLives × the budget acquires make a half-life: long beside a lap through the budget, so that a burst of strangers
-	// does not outweigh a regular; short enough that yesterday's regulars leave. On hitratio_test.go's traces 4, 16 and 64
-	// reach 0.95, 0.98 and 0.99 of the static optimum where nothing changes, and 1.08, 1.06 and 0.92 of LRU where all does
-	// every 5,000 requests. (S3-FIFO: 0.96, and 1.09.)
+	// halfLives × the budget acquires make a half-life: long beside a lap through the budget, so that a burst
+	// of strangers does not outweigh a regular; short enough that yesterday's regulars leave. On
+	// hitratio_test.go's traces 4, 16 and 64 reach 0.95, 0.98 and 0.99 of the static optimum where nothing
+	// changes, and 1.08, 1.06 and 0.92 of LRU where all does every 5,000 requests. (S3-FIFO: 0.96, and 1.09.)
 	halfLives = 16
 	// eraBits is how far an acquire's weight grows, in powers of two, before all weights are scaled back.
 	eraBits = 500
@@ -29,7 +29,8 @@ type gauge struct {
 	ghosts   []ghost
 }
 
-// ghost is what is remembered of a forgotten tenant: log2 of its worth, in the measure of era 0, and which tenant it was.
+// ghost is what is remembered of a forgotten tenant: log2 of its worth, in the measure of era 0, and which
+// tenant it was.
 type ghost struct {
 	tag   uint32
 	level float32

@@ -24,9 +24,10 @@ func (unfit) Is(target error) bool { return target == ErrUnfit }
 // Unwrap returns the reason.
 func (u unfit) Unwrap() error { return u.error }
 
-// Connect opens a connection to the host that serves. open connects by a config that names one host; it is called from several
-// goroutines at once, but for one host only when its last call for that has returned. close ends a connection
-// that came too late. The config's ConnectTimeout bounds the attempt at each host, and ctx all of them.
+// Connect opens a connection to the host that serves. open connects by a config that names one host; it is
+// called from several goroutines at once, but for one host only when its last call for that has returned.
+// close ends a connection that came too late. The config's ConnectTimeout bounds the attempt at each host,
+// and ctx all of them.
 //
 // Of several hosts only a primary serves, unless the config has a ValidateConnect, which decides alone.
 //
@@ -216,8 +217,8 @@ func judged(ctx context.Context, conn *pgconn.PgConn, err error) error {
 	return unfit{err}
 }
 
-// definite reports whether a server refused what no other one will take, as pgx has it: a wrong password, an unknown database, or no
-// right to connect to it.
+// definite reports whether a server refused what no other one will take, as pgx has it: a wrong password, an
+// unknown database, or no right to connect to it.
 func definite(err error) bool {
 	var refused *pgconn.PgError
 	return errors.As(err, &refused) && slices.Contains([]string{"28P01", "3D000", "42501"}, refused.Code)

@@ -11,8 +11,9 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// Dialer is a driver.Connector whose connections take as long to open as they do, however short-lived the callers are: a caller's end
-// ends its own wait, and the next caller gets what was being opened. What nobody asks for is closed.
+// Dialer is a driver.Connector whose connections take as long to open as they do, however short-lived the
+// callers are: a caller's end ends its own wait, and the next caller gets what was being opened. What nobody
+// asks for is closed.
 type Dialer struct {
 	hosts   *Hosts
 	cfg     *pgx.ConnConfig
@@ -194,8 +195,8 @@ func StandingOf(conn *pgx.Conn) Standing {
 	return at
 }
 
-// ask has a server asked whether it answers on a connection that was idle for long. Where there are other hosts it asks itself, since a
-// server that hangs must leave the caller the time to try those.
+// ask has a server asked whether it answers on a connection that was idle for long. Where there are other
+// hosts it asks itself, since a server that hangs must leave the caller the time to try those.
 func (d *Dialer) ask(ctx context.Context, params stdlib.ShouldPingParams) bool {
 	if StandingOf(params.Conn).Outdated() || params.IdleDuration <= time.Second {
 		return false

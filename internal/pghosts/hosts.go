@@ -1,8 +1,9 @@
 // Package pghosts connects to PostgreSQL where a URL names several hosts of which one serves.
 //
-// The host that served last is tried first. Another one joins in when it fails, or after [Delay] without an answer. pgx makes each
-// connection, TLS, authentication and target_session_attrs included. A primary on an older timeline than one seen before is refused:
-// a standby has been promoted since, and what that primary knows is out of date.
+// The host that served last is tried first. Another one joins in when it fails, or after [Delay] without an
+// answer. pgx makes each connection, TLS, authentication and target_session_attrs included. A primary on an
+// older timeline than one seen before is refused: a standby has been promoted since, and what that primary
+// knows is out of date.
 package pghosts
 
 import (
@@ -23,15 +24,19 @@ import (
 )
 
 const (
-	// Delay is how long a host may take to accept a connection before the next one is tried beside it (RFC 8305, section 8).
+	// Delay is how long a host may take to accept a connection before the next one is tried beside it (RFC
+	// 8305, section 8).
 	Delay = 250 * time.Millisecond
-	// Patience is how long a server that has other hosts beside it may take to answer a ping or a poll's query.
+	// Patience is how long a server that has other hosts beside it may take to answer a ping or a poll's
+	// query.
 	Patience = 2 * Delay
-	// maxSets bounds how many lists of hosts are remembered, maxClusters how many clusters of each. Past that all are forgotten.
+	// maxSets bounds how many lists of hosts are remembered, maxClusters how many clusters of each. Past that
+	// all are forgotten.
 	maxSets, maxClusters = 1024, 16
 )
 
-// Hosts remembers which host of each list served last, and on which timeline. The zero value is not usable: see [New].
+// Hosts remembers which host of each list served last, and on which timeline. The zero value is not usable:
+// see [New].
 type Hosts struct {
 	running sync.WaitGroup
 
@@ -213,8 +218,8 @@ func (s Standing) Outdated() bool { return s.set != nil && s.set.era.Load() != s
 // Several reports whether there are other hosts.
 func (s Standing) Several() bool { return s.set != nil && s.set.several }
 
-// Silent says that the server doesn't answer on a connection: where there are other hosts all connections to it are outdated, and it
-// is tried after the others.
+// Silent says that the server doesn't answer on a connection: where there are other hosts all connections to
+// it are outdated, and it is tried after the others.
 func (s Standing) Silent() {
 	if !s.Several() {
 		return
@@ -230,8 +235,8 @@ func (s Standing) Silent() {
 const identity = `SELECT system_identifier, CASE WHEN pg_catalog.pg_is_in_recovery() THEN ''
 	ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END FROM pg_catalog.pg_control_system()`
 
-// identify asks a server for its cluster and timeline. Some providers' servers and some roles are refused them, and the host is all
-// that is known then.
+// identify asks a server for its cluster and timeline. Some providers' servers and some roles are refused
+// them, and the host is all that is known then.
 func identify(ctx context.Context, conn *pgconn.PgConn, host int) (served, error) {
 	as := served{host: host}
 	results, err := conn.Exec(ctx, identity).ReadAll()

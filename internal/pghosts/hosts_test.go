@@ -119,7 +119,8 @@ func host(t *testing.T, given string) string {
 	return u.Host
 }
 
-// TestConnectPassesAHostThatSaysNothing: the caller has less time than ConnectTimeout, and the host that answered goes first afterwards.
+// TestConnectPassesAHostThatSaysNothing: the caller has less time than ConnectTimeout, and the host that
+// answered goes first afterwards.
 func TestConnectPassesAHostThatSaysNothing(t *testing.T) {
 	server := pgtest.Shared(t)
 	dumb, accepted := silent(t)
@@ -173,8 +174,8 @@ func TestConnectObeysTargetSessionAttrs(t *testing.T) {
 	}
 }
 
-// TestConnectFindsAStandbyThatIsPromotedMeanwhile: the primary hangs, the standby is refused until it has been promoted, and one Connect
-// lives through it.
+// TestConnectFindsAStandbyThatIsPromotedMeanwhile: the primary hangs, the standby is refused until it has
+// been promoted, and one Connect lives through it.
 func TestConnectFindsAStandbyThatIsPromotedMeanwhile(t *testing.T) {
 	primary := pgtest.Start(t)
 	standby := primary.Standby(t)
@@ -205,7 +206,8 @@ func TestConnectFindsAStandbyThatIsPromotedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAnOlderTimelineIsRefused: a primary that a standby has taken over from is not gone back to, and connections to it are outdated.
+// TestAnOlderTimelineIsRefused: a primary that a standby has taken over from is not gone back to, and
+// connections to it are outdated.
 func TestAnOlderTimelineIsRefused(t *testing.T) {
 	old := pgtest.Start(t)
 	standby := old.Standby(t)
@@ -319,7 +321,8 @@ func TestARefusedPasswordEndsTheSearch(t *testing.T) {
 	}
 }
 
-// TestADialOutlivesItsCaller: the first caller gives up before the server answers, and the second one gets that connection.
+// TestADialOutlivesItsCaller: the first caller gives up before the server answers, and the second one gets
+// that connection.
 func TestADialOutlivesItsCaller(t *testing.T) {
 	release := make(chan struct{})
 	hasty, cancel := context.WithCancel(t.Context())

@@ -21,8 +21,8 @@ import (
 // namespaceEnv has the test binary run in a network namespace of its own.
 const namespaceEnv = "TENANTDB_TEST_NAMESPACE"
 
-// inNamespace runs a test in a network namespace of its own, which has nothing but the loopback interface and ends with
-// it. It returns true there, and false to who called it outside, once that run has passed.
+// inNamespace runs a test in a network namespace of its own, which has nothing but the loopback interface and
+// ends with it. It returns true there, and false to who called it outside, once that run has passed.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(namespaceEnv) != "" {
@@ -56,8 +56,8 @@ func run(t *testing.T, program string, args ...string) {
 	}
 }
 
-// TestAMachineWithoutPowerCostsAStatementTwentySecondsAtMost: the network drops every packet from and to the server,
-// while statements run, and before one is sent. Nobody's context ends.
+// TestAMachineWithoutPowerCostsAStatementTwentySecondsAtMost: the network drops every packet from and to the
+// server, while statements run, and before one is sent. Nobody's context ends.
 func TestAMachineWithoutPowerCostsAStatementTwentySecondsAtMost(t *testing.T) {
 	t.Parallel()
 	if !inNamespace(t) {

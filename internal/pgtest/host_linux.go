@@ -10,7 +10,8 @@ func dieWithParent(attr *syscall.SysProcAttr) {
 	attr.Pdeathsig = syscall.SIGQUIT
 }
 
-// place is where a server's files go: memory where there is room, since copying template databases is most of a test's time.
+// place is where a server's files go: memory where there is room, since copying template databases is most of
+// a test's time.
 func place() string {
 	const shm, room = "/dev/shm", 4 << 30
 	var fs syscall.Statfs_t

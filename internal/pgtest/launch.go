@@ -35,7 +35,8 @@ func (s *Server) Rejoin(primary *Server) error {
 	return s.Start()
 }
 
-// At returns a server that another program runs, by a superuser's URL. It can be asked, and neither started nor stopped.
+// At returns a server that another program runs, by a superuser's URL. It can be asked, and neither started
+// nor stopped.
 func At(superuser *url.URL) *Server { return &Server{base: superuser} }
 
 // Address returns the server's host:port.

@@ -19,9 +19,9 @@ type PgBouncer struct {
 	base *url.URL
 }
 
-// StartPgBouncer starts a PgBouncer for this test in front of a server, from a local binary. It pools transactions and serves every
-// database of the server, to the server's superuser. Settings are entries of pgbouncer.ini (pgbouncer.org/config.html), such as
-// "default_pool_size=20" or "max_db_connections=5".
+// StartPgBouncer starts a PgBouncer for this test in front of a server, from a local binary. It pools
+// transactions and serves every database of the server, to the server's superuser. Settings are entries of
+// pgbouncer.ini (pgbouncer.org/config.html), such as "default_pool_size=20" or "max_db_connections=5".
 func StartPgBouncer(t testing.TB, s *Server, settings ...string) *PgBouncer {
 	t.Helper()
 	b := new(PgBouncer)

@@ -1,10 +1,13 @@
-// Package pgtest gives tests a real PostgreSQL: a throwaway server started from local binaries as a user other than root, or
-// the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). Start and StartPgBouncer need local binaries in either case.
+// Package pgtest gives tests a real PostgreSQL: a throwaway server started from local binaries as a user
+// other than root, or the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). Start and
+// StartPgBouncer need local binaries in either case.
 //
-// A test binary that uses it calls Run from TestMain, which stops the server and removes its files, or drops what it made there.
-// TENANTDB_TEST_POSTGRES_VERSION asks for servers of a major version, of the system or from the cache that Fetch fills.
+// A test binary that uses it calls Run from TestMain, which stops the server and removes its files, or drops
+// what it made there. TENANTDB_TEST_POSTGRES_VERSION asks for servers of a major version, of the system or
+// from the cache that Fetch fills.
 //
-// Where no server or pooler can be had, tests are skipped with the reason; with TENANTDB_REQUIRE_POSTGRES=1 they fail.
+// Where no server or pooler can be had, tests are skipped with the reason; with TENANTDB_REQUIRE_POSTGRES=1
+// they fail.
 package pgtest
 
 import (
@@ -33,7 +36,8 @@ var (
 	templates sync.Map // key → *template
 )
 
-// Run runs the tests and afterwards stops the shared server, or drops the templates on a foreign one. Use: func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }.
+// Run runs the tests and afterwards stops the shared server, or drops the templates on a foreign one. Use:
+// func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }.
 func Run(m *testing.M) int {
 	running.Store(true)
 	defer func() {
@@ -64,8 +68,8 @@ func Shared(t testing.TB) *Server {
 	return shared.server
 }
 
-// Start starts a server for this test alone, to stop, kill or configure as it likes. Its files go with the test.
-// Settings are postgresql.conf entries such as "max_connections=20".
+// Start starts a server for this test alone, to stop, kill or configure as it likes. Its files go with the
+// test. Settings are postgresql.conf entries such as "max_connections=20".
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	s, err := start(settings...)
@@ -89,8 +93,8 @@ type template struct {
 	err  error
 }
 
-// Clone returns the URL of a copy of a template database that prepare fills once per test binary and key. The copy is dropped
-// when the test ends.
+// Clone returns the URL of a copy of a template database that prepare fills once per test binary and key. The
+// copy is dropped when the test ends.
 func Clone(t testing.TB, key string, prepare func(url string) error) string {
 	t.Helper()
 	s := Shared(t)
@@ -177,8 +181,8 @@ func foreign(given string) (*Server, error) {
 		wanted, VersionEnv))
 }
 
-// uniqueName names a database so that test binaries which share a server don't meet, nor one what an earlier one left behind:
-// process ids come again.
+// uniqueName names a database so that test binaries which share a server don't meet, nor one what an earlier
+// one left behind: process ids come again.
 func uniqueName(kind string) string {
 	return fmt.Sprintf("tenantdb_%s_%d_%d_%08x", kind, os.Getpid(), sequence.Add(1), rand.Uint32())
 }

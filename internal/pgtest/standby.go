@@ -14,7 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Standby starts a standby that streams from this server, for this test alone. The server must be one that pgtest started.
+// Standby starts a standby that streams from this server, for this test alone. The server must be one that
+// pgtest started.
 func (s *Server) Standby(t testing.TB) *Server {
 	t.Helper()
 	standby := &Server{bin: s.bin, settings: s.settings}

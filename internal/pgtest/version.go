@@ -11,8 +11,8 @@ import (
 	"strconv"
 )
 
-// VersionEnv names the environment variable that holds the major version of the servers that Start and Shared start, such as 18.
-// Without it they are the newest that the system has.
+// VersionEnv names the environment variable that holds the major version of the servers that Start and Shared
+// start, such as 18. Without it they are the newest that the system has.
 const VersionEnv = "TENANTDB_TEST_POSTGRES_VERSION"
 
 // cacheEnv names the environment variable that holds the folder of the servers that Fetch downloaded.
@@ -44,7 +44,8 @@ func wantedVersion() (int, error) {
 	return major, nil
 }
 
-// cacheDir is the folder of the servers that Fetch downloaded. Root's servers run as another user, who can't enter root's home.
+// cacheDir is the folder of the servers that Fetch downloaded. Root's servers run as another user, who can't
+// enter root's home.
 func cacheDir() (string, error) {
 	if dir := os.Getenv(cacheEnv); dir != "" {
 		return filepath.Abs(dir)
@@ -66,7 +67,8 @@ func cached(major int) (string, error) {
 	return filepath.Join(dir, release), err
 }
 
-// binaries finds the directory of initdb and postgres: the system's newest, or those of the version that is wanted.
+// binaries finds the directory of initdb and postgres: the system's newest, or those of the version that is
+// wanted.
 func binaries() (string, error) {
 	wanted, err := wantedVersion()
 	if err != nil {

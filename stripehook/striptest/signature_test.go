@@ -87,7 +87,8 @@ func TestWhatStripesLibrarySignsIsTaken(t *testing.T) {
 	})
 }
 
-// header is a header made of parts, and whether it is one of those that Stripe's library takes and we, on purpose, don't.
+// header is a header made of parts, and whether it is one of those that Stripe's library takes and we, on
+// purpose, don't.
 type header struct {
 	text     string
 	stricter bool
@@ -122,7 +123,8 @@ func drawHeader(rt *rapid.T) header {
 	return h
 }
 
-// Whatever the header, we take nothing that Stripe's library refuses, and refuse what it takes only where that is on purpose.
+// Whatever the header, we take nothing that Stripe's library refuses, and refuse what it takes only where
+// that is on purpose.
 func TestHeadersAreJudgedAsStripesLibraryDoes(t *testing.T) {
 	hook := newHook(t)
 	seen := map[string]int{}

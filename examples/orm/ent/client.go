@@ -229,8 +229,8 @@ func (c *NoteClient) CreateBulk(builders ...*NoteCreate) *NoteCreateBulk {
 	return &NoteCreateBulk{config: c.config, builders: builders}
 }
 
-// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
-// a builder and applies setFunc on it.
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the
+// function creates a builder and applies setFunc on it.
 func (c *NoteClient) MapCreateBulk(slice any, setFunc func(*NoteCreate, int)) *NoteCreateBulk {
 	rv := reflect.ValueOf(slice)
 	if rv.Kind() != reflect.Slice {

@@ -220,7 +220,8 @@ func MaskNotFound(err error) error {
 	return err
 }
 
-// NotSingularError returns when trying to fetch a singular entity and more then one was found in the database.
+// NotSingularError returns when trying to fetch a singular entity and more then one was found in the
+// database.
 type NotSingularError struct {
 	label string
 }
@@ -522,7 +523,8 @@ func withHooks[V Value, M any, PM interface {
 	return nv, nil
 }
 
-// setContextOp returns a new context with the given QueryContext attached (including its op) in case it does not exist.
+// setContextOp returns a new context with the given QueryContext attached (including its op) in case it does
+// not exist.
 func setContextOp(ctx context.Context, qc *QueryContext, op string) context.Context {
 	if ent.QueryFromContext(ctx) == nil {
 		qc.Op = op

@@ -1,4 +1,5 @@
-// Fetch downloads PostgreSQL servers for tests: go run ./internal/pgtest/fetch 13 18. They stay in a cache outside the repository.
+// Fetch downloads PostgreSQL servers for tests: go run ./internal/pgtest/fetch 13 18. They stay in a cache
+// outside the repository.
 package main
 
 import (
