@@ -48,6 +48,8 @@ type DB struct {
 	access  preparedAccess
 	turns   atomic.Uint64 // how often somebody got SQLite's one connection to write on
 
+	feedConns atomic.Int32 // connections of the change feeds
+
 	replaced atomic.Bool // SQLite: the feed saw another file at the path, or none; connections would go on with the old one
 
 	started      chan struct{}         // closed once the database is open

@@ -101,6 +101,7 @@ func (c *postgresCursor) connect(ctx context.Context) error {
 		return err
 	}
 	c.conn = opened.(*stdlib.Conn).Conn()
+	c.db.feedConns.Add(1)
 	return c.ask(ctx, func(ctx context.Context) (err error) {
 		if c.text, err = pollText(ctx, c.conn); err != nil || c.db.config.NoNotify || c.db.pooled {
 			return err // behind a pooler another client's transaction would hear what this one listens to
@@ -245,5 +246,6 @@ func (c *postgresCursor) drop() {
 		defer cancel()
 		_ = c.conn.Close(ctx)
 		c.conn = nil
+		c.db.feedConns.Add(-1)
 	}
 }

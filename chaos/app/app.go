@@ -118,7 +118,7 @@ func (c *config) run() error {
 	if err != nil {
 		return err
 	}
-	s := &service{mw: mw, began: time.Now(), clock: c.clock}
+	s := &service{mw: mw, host: host, began: time.Now(), clock: c.clock}
 	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
 	listener, err := net.Listen("tcp", c.addr)
 	if err != nil {

@@ -14,11 +14,13 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
 )
 
 // service is the product.
 type service struct {
 	mw      *tenantdb.Middleware
+	host    *hostdb.DB
 	began   time.Time
 	leaving atomic.Bool
 	clock   *clock

@@ -16,6 +16,7 @@ type State struct {
 	Goroutines, Handles int
 	Heap                uint64
 	Up                  time.Duration
+	HostConns           int // connections to the host database
 	Stats               tenantdb.Stats
 }
 
@@ -53,5 +54,5 @@ func (s *service) state(w http.ResponseWriter, r *http.Request) {
 	handles, _ := os.ReadDir("/proc/self/fd")
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(State{Goroutines: runtime.NumGoroutine(), Handles: len(handles) - 1, Heap: m.HeapAlloc,
-		Up: time.Since(s.began), Stats: s.mw.Stats()})
+		Up: time.Since(s.began), HostConns: s.host.Stats().Conns(), Stats: s.mw.Stats()})
 }

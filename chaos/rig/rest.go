@@ -69,11 +69,7 @@ func (w *World) compare(p *Process) string {
 	if n := s.Sockets() + s.Stats.Pool.SQLite.Open; n > 0 {
 		return fmt.Sprintf("%s has %d connections and files of tenants that were closed", p.Name, n)
 	}
-	host, err := w.Host.Primary().Count("SELECT count(*) FROM pg_stat_activity WHERE application_name = '" + p.Name + "'")
-	if err != nil {
-		return err.Error()
-	}
-	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - host, heap: s.Heap, from: p.goroutines()}
+	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - s.HostConns, heap: s.Heap, from: p.goroutines()}
 	// pgx reads ahead on a connection on which a write took long, and goes on so until the connection is used
 	// again.
 	now.goroutines -= now.from["github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).Start"]
