@@ -136,7 +136,7 @@ func TestARollingDeployFailsNoRequest(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		acme := w.tenant("acme", ann)
-		cfg := tenantdb.PoolConfig{Replicas: 2} // two generations live at once
+		cfg := tenantdb.PoolConfig{Processes: 2} // two generations live at once
 		if w.engine == "sqlite" {
 			cfg.SQLiteDir = filepath.Dir(w.sqliteFile(acme))
 		}

@@ -14,7 +14,7 @@ import (
 
 // A process ends in a rolling deploy without failing a request. It says that it isn't ready, serves until the
 // balancer has noticed, and only then ends its server and what that used. The processes of both versions
-// share the servers' connections meanwhile: set PoolConfig.Replicas to how many there may be at once.
+// share the servers' connections meanwhile: set PoolConfig.Processes to how many there may be at once.
 func ExampleMiddleware_Close() {
 	s := openShop()
 	defer s.close()

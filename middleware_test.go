@@ -506,7 +506,7 @@ func (i issuers) Issuers() []string { return i.names }
 func TestNewPoolNamesTheField(t *testing.T) {
 	for field, cfg := range map[string]tenantdb.PoolConfig{
 		"MaxConns":       {MaxConns: -1},
-		"Replicas":       {Replicas: -1},
+		"Processes":       {Processes: -1},
 		"AcquireTimeout": {AcquireTimeout: -1},
 		"MaxOpenSQLite":  {MaxOpenSQLite: -1},
 	} {
@@ -514,8 +514,8 @@ func TestNewPoolNamesTheField(t *testing.T) {
 			t.Errorf("NewPool without a good %s: %v", field, err)
 		}
 	}
-	if _, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 2, Replicas: 3}); err == nil {
-		t.Error("a replica without a connection was accepted")
+	if _, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 2, Processes: 3}); err == nil {
+		t.Error("a process without a connection was accepted")
 	}
 }
 

@@ -42,7 +42,7 @@ type PoolConfig struct {
 	//	  own pool), the fleet's command line and migrations, psql, monitoring    17
 	//	= MaxConns, for all processes together                                    80
 	//
-	// and set Replicas to the processes that there may be at once: in a rolling deployment the old and the
+	// and set Processes to the processes that there may be at once: in a rolling deployment the old and the
 	// new ones.
 	//
 	// Where a pooler such as PgBouncer stands before the server, db_url names the pooler, and what is counted
@@ -61,9 +61,9 @@ type PoolConfig struct {
 	// MaxConnsPerTenant is how many of them one tenant may have, however many requests it makes. A connection
 	// that is being closed counts in MaxConns only. Default: a quarter of the budget, at least 2.
 	MaxConnsPerTenant int
-	// Replicas is how many processes with this configuration share the servers: each takes a budget /
-	// Replicas, rounded down. Default 1.
-	Replicas int
+	// Processes is how many processes with this configuration share the servers: each takes a budget /
+	// Processes, rounded down. Default 1.
+	Processes int
 	// AcquireTimeout is how long a query waits for a connection before it fails with ErrBusy, or with
 	// ErrTenantUnavailable where all that it waits for is an answer of the server. Default 5 s; the query's
 	// context may end the wait sooner.
@@ -115,7 +115,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	orElse(&c.SQLiteReaders, 2)
 	orElse(&c.MaxOpenSQLite, c.affordableSQLite())
 	orElse(&c.MaxConns, 40)
-	orElse(&c.Replicas, 1)
+	orElse(&c.Processes, 1)
 	orElse(&c.MaxIdleTenants, 10_000)
 	orElse(&c.AcquireTimeout, 5*time.Second)
 	orElse(&c.ConnectTimeout, 2*time.Second)
@@ -182,7 +182,7 @@ type engine interface {
 func NewPool(cfg PoolConfig) (*Pool, error) {
 	cfg = cfg.withDefaults()
 	for field, v := range map[string]int{"MaxOpenSQLite": cfg.MaxOpenSQLite, "SQLiteReaders": cfg.SQLiteReaders, "MaxConns": cfg.MaxConns,
-		"Replicas": cfg.Replicas, "MaxIdleTenants": cfg.MaxIdleTenants, "AcquireTimeout": int(cfg.AcquireTimeout),
+		"Processes": cfg.Processes, "MaxIdleTenants": cfg.MaxIdleTenants, "AcquireTimeout": int(cfg.AcquireTimeout),
 		"ConnectTimeout": int(cfg.ConnectTimeout), "ServerRetry": int(cfg.ServerRetry)} {
 		if v < 1 {
 			return nil, fmt.Errorf("tenantdb: PoolConfig.%s: can't be negative", field)
@@ -194,12 +194,12 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	if cfg.QueryTimeout < 0 {
 		return nil, errors.New("tenantdb: PoolConfig.QueryTimeout: can't be negative")
 	}
-	if cfg.MaxConns < cfg.Replicas {
-		return nil, fmt.Errorf("tenantdb: PoolConfig.MaxConns: %d connections for %d replicas leave some without one", cfg.MaxConns, cfg.Replicas)
+	if cfg.MaxConns < cfg.Processes {
+		return nil, fmt.Errorf("tenantdb: PoolConfig.MaxConns: %d connections for %d processes leave some without one", cfg.MaxConns, cfg.Processes)
 	}
 	for server, budget := range cfg.Budgets {
-		if !isServer(server) || budget < cfg.Replicas {
-			return nil, fmt.Errorf("tenantdb: PoolConfig.Budgets: %q: %d: give a host:port at least a connection for each replica", server, budget)
+		if !isServer(server) || budget < cfg.Processes {
+			return nil, fmt.Errorf("tenantdb: PoolConfig.Budgets: %q: %d: give a host:port at least a connection for each process", server, budget)
 		}
 	}
 	if dir, err := filepath.Abs(cfg.SQLiteDir); err == nil { // whatever becomes of the working directory

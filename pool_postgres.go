@@ -53,7 +53,7 @@ const serverPatience = 2 * time.Second
 func (p *Pool) newPGPool() (*pgPool, error) {
 	budgets := make(map[string]int)
 	for server, budget := range p.cfg.Budgets {
-		budgets[sortedHosts(server)] = budget / p.cfg.Replicas
+		budgets[sortedHosts(server)] = budget / p.cfg.Processes
 	}
 	return keyedpool.New(keyedpool.Config[hostdb.Secret, *pooledConn]{
 		Dial:           p.dialPG,
@@ -62,7 +62,7 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 		Server:         func(_ string, url hostdb.Secret) (string, error) { return pgServer(url) },
 		Classify:       classifyPG,
 		Rested:         p.slim,
-		Budget:         p.cfg.MaxConns / p.cfg.Replicas,
+		Budget:         p.cfg.MaxConns / p.cfg.Processes,
 		Budgets:        budgets,
 		TenantCap:      p.cfg.MaxConnsPerTenant,
 		AcquireTimeout: p.cfg.AcquireTimeout,

@@ -80,10 +80,10 @@ func TestStatsTellOfSQLiteFiles(t *testing.T) {
 	}
 }
 
-// TestReplicasDivideTheBudget is PoolConfig's arithmetic.
-func TestReplicasDivideTheBudget(t *testing.T) {
+// TestProcessesDivideTheBudget is PoolConfig's arithmetic.
+func TestProcessesDivideTheBudget(t *testing.T) {
 	const here, there = "db1.example.com:5432", "db2.example.com:6432"
-	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 80, Replicas: 3, Budgets: map[string]int{there: 31}})
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 80, Processes: 3, Budgets: map[string]int{there: 31}})
 	must(t, err)
 	for _, server := range []string{here, there} {
 		lease, err := pool.Lease(&hostdb.TenantCatalog{ID: hostdb.NewID(), DBURL: hostdb.Secret("postgres://app:secret@" + server + "/x")})

@@ -51,7 +51,7 @@ func parse(args []string) (*config, error) {
 	flags := flag.NewFlagSet(Argument, flag.ContinueOnError)
 	flags.StringVar(&c.addr, "addr", "127.0.0.1:0", "listen address")
 	flags.IntVar(&c.pool.MaxConns, "max-conns", 24, "PoolConfig.MaxConns")
-	flags.IntVar(&c.pool.Replicas, "replicas", 1, "PoolConfig.Replicas")
+	flags.IntVar(&c.pool.Processes, "processes", 1, "PoolConfig.Processes")
 	flags.IntVar(&c.pool.MaxConnsPerTenant, "tenant-conns", 0, "PoolConfig.MaxConnsPerTenant")
 	flags.DurationVar(&c.pool.AcquireTimeout, "acquire", 0, "PoolConfig.AcquireTimeout")
 	flags.DurationVar(&c.pool.QueryTimeout, "query", 0, "PoolConfig.QueryTimeout")

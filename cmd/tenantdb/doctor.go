@@ -16,8 +16,8 @@ import (
 
 // doctorCmd is tenantdb doctor.
 type doctorCmd struct {
-	Replicas   int           `default:"1" help:"How many processes of the product run."`
-	Budget     int           `default:"40" help:"How many connections each of them may have to a server of tenants: PoolConfig.MaxConns / PoolConfig.Replicas."`
+	Processes   int           `default:"1" help:"How many processes of the product run."`
+	Budget     int           `default:"40" help:"How many connections each of them may have to a server of tenants: PoolConfig.MaxConns / PoolConfig.Processes."`
 	HostBudget int           `default:"15" help:"How many connections each of them may have to the host database: hostdb.Config.MaxConns, LookupConns and one that listens."`
 	Parallel   int           `default:"8" help:"How many tenants are tried at once."`
 	Timeout    time.Duration `default:"5s" help:"How long a tenant's database may take to answer."`
@@ -58,8 +58,8 @@ const clockTolerance = 2 * time.Second
 
 // Run runs the command.
 func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	if c.Replicas < 1 || c.Budget < 1 || c.HostBudget < 1 || c.Parallel < 1 || c.Timeout <= 0 {
-		return errors.New("--replicas, --budget, --host-budget, --parallel and --timeout are at least 1")
+	if c.Processes < 1 || c.Budget < 1 || c.HostBudget < 1 || c.Parallel < 1 || c.Timeout <= 0 {
+		return errors.New("--processes, --budget, --host-budget, --parallel and --timeout are at least 1")
 	}
 	pool, err := s.openPool()
 	if err != nil {

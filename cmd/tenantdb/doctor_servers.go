@@ -167,13 +167,13 @@ func (d *doctor) connections() {
 		}
 		// A command of the operator's and a migration run at once; provisioning takes one connection of its
 		// own.
-		need, have := d.cmd.Replicas*app+2*operator+1, load.most-load.kept
+		need, have := d.cmd.Processes*app+2*operator+1, load.most-load.kept
 		status := fine
 		if need > have {
 			status = wrong
 		}
 		d.add("connections", status, "%s: %d×%d for the product + %d for a command + %d for a migration + 1 to provision = %d; "+
-			"it has %d - %d reserved = %d, %d in use now", names[3:], d.cmd.Replicas, app, operator, operator, need, load.most, load.kept, have, load.used)
+			"it has %d - %d reserved = %d, %d in use now", names[3:], d.cmd.Processes, app, operator, operator, need, load.most, load.kept, have, load.used)
 	}
 	if len(d.servers) == 0 {
 		d.add("connections", fine, "SQLite needs none")

@@ -70,18 +70,18 @@ func TestDoctorNamesTheTenantsWithSomethingWrong(t *testing.T) {
 func TestDoctorAddsUpTheConnections(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		if o.engine == "sqlite" {
-			if found := o.findings(0, "--replicas=1000"); found["connections"]["status"] != "ok" {
+			if found := o.findings(0, "--processes=1000"); found["connections"]["status"] != "ok" {
 				t.Errorf("connections: %v", found["connections"])
 			}
 			return
 		}
 		o.tenants("acme")
 		// Of 200 connections, 3 are kept: 2×(40+15) + 2×(10+4) + 1 = 139, and 4×(40+15) + 29 = 249.
-		if detail := o.findings(0, "--replicas=2")["connections"]["detail"].(string); !strings.Contains(detail, "= 139") || !strings.Contains(detail, "= 197") {
-			t.Errorf("two replicas: %s", detail)
+		if detail := o.findings(0, "--processes=2")["connections"]["detail"].(string); !strings.Contains(detail, "= 139") || !strings.Contains(detail, "= 197") {
+			t.Errorf("two processes: %s", detail)
 		}
-		if found := o.findings(1, "--replicas=4")["connections"]; found["status"] != "wrong" || !strings.Contains(found["detail"].(string), "= 249") {
-			t.Errorf("four replicas: %v", found)
+		if found := o.findings(1, "--processes=4")["connections"]; found["status"] != "wrong" || !strings.Contains(found["detail"].(string), "= 249") {
+			t.Errorf("four processes: %v", found)
 		}
 	})
 }
