@@ -506,7 +506,7 @@ func (i issuers) Issuers() []string { return i.names }
 func TestNewPoolNamesTheField(t *testing.T) {
 	for field, cfg := range map[string]tenantdb.PoolConfig{
 		"MaxConns":       {MaxConns: -1},
-		"Processes":       {Processes: -1},
+		"Processes":      {Processes: -1},
 		"AcquireTimeout": {AcquireTimeout: -1},
 		"MaxOpenSQLite":  {MaxOpenSQLite: -1},
 	} {

@@ -16,7 +16,7 @@ import (
 
 // doctorCmd is tenantdb doctor.
 type doctorCmd struct {
-	Processes   int           `default:"1" help:"How many processes of the product run."`
+	Processes  int           `default:"1" help:"How many processes of the product run."`
 	Budget     int           `default:"40" help:"How many connections each of them may have to a server of tenants: PoolConfig.MaxConns / PoolConfig.Processes."`
 	HostBudget int           `default:"15" help:"How many connections each of them may have to the host database: hostdb.Config.MaxConns, LookupConns and one that listens."`
 	Parallel   int           `default:"8" help:"How many tenants are tried at once."`
