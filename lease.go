@@ -66,7 +66,7 @@ func (t *tenantDB) url() hostdb.Secret {
 // handles of its own.
 func (t *tenantDB) heavy() bool {
 	p, ok := t.engine.(*PGX)
-	return ok && t.spares.Load() != nil && p.lease.Rests() && t.cache.Load() == nil
+	return ok && t.spares.Load() != nil && p.lease.Dormant() && t.cache.Load() == nil
 }
 
 // shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory

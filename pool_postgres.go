@@ -58,16 +58,17 @@ func (p *Pool) newPGPool() (*pgPool, error) {
 	return keyedpool.New(keyedpool.Config[hostdb.Secret, *pooledConn]{
 		Dial:           p.dialPG,
 		Close:          closePG,
-		Seized:         func(c *pooledConn) { c.abandoned.Store(true) },
 		Server:         func(_ string, url hostdb.Secret) (string, error) { return pgServer(url) },
 		Classify:       classifyPG,
-		Rested:         p.slim,
+		OnDormant:      p.slim,
 		Budget:         p.cfg.MaxConns / p.cfg.Processes,
 		Budgets:        budgets,
 		TenantCap:      p.cfg.MaxConnsPerTenant,
 		AcquireTimeout: p.cfg.AcquireTimeout,
 		DialTimeout:    p.cfg.ConnectTimeout,
 		ServerRetry:    p.cfg.ServerRetry,
+
+		BeforeForcedClose: func(c *pooledConn) { c.abandoned.Store(true) },
 	})
 }
 
@@ -355,7 +356,7 @@ func awaitEnd(conn net.Conn) error {
 func newPGTenant(t *tenantDB, url hostdb.Secret, schema int64) (engine, error) {
 	p := &PGX{tenant: t, schema: schema}
 	var err error
-	if p.lease, err = t.pool.pg.Lease(t.id, url, 0); err != nil { // Pool sees to the order
+	if p.lease, err = t.pool.pg.Lease(t.id, url); err != nil {
 		return nil, err
 	}
 	return p, nil

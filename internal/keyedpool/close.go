@@ -83,7 +83,7 @@ func (t *tenant[T, C]) force() {
 		s.mu.Lock()
 		for _, c := range s.conns {
 			if c.db.tenant == t && c.state != closing {
-				c.seized = c.state == leased
+				c.forced = c.state == leased
 				s.shut(c)
 			}
 		}
@@ -104,16 +104,6 @@ func (t *tenant[T, C]) force() {
 
 // holders says who holds tenants.
 func (p *Pool[T, C]) holders(tenants []*tenant[T, C]) []Holder {
-	labels := make(map[*tenant[T, C]][]string)
-	for _, s := range p.all() {
-		s.mu.Lock()
-		for _, c := range s.conns {
-			if c.state == leased && c.owner != nil && c.owner.Label != "" {
-				labels[c.db.tenant] = append(labels[c.db.tenant], c.owner.Label)
-			}
-		}
-		s.mu.Unlock()
-	}
 	var list []Holder
 	for _, t := range tenants {
 		sh := p.shard(t.hash)
@@ -121,7 +111,7 @@ func (p *Pool[T, C]) holders(tenants []*tenant[T, C]) []Holder {
 		leases := int(t.refs)
 		sh.mu.Unlock()
 		if conns := int(t.places.Load()); leases+conns > 0 {
-			list = append(list, Holder{Tenant: t.id, Leases: leases, Conns: conns, Labels: labels[t]})
+			list = append(list, Holder{Tenant: t.id, Leases: leases, Conns: conns})
 		}
 	}
 	slices.SortFunc(list, func(a, b Holder) int { return strings.Compare(a.Tenant, b.Tenant) })

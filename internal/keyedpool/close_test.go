@@ -20,9 +20,9 @@ func TestCloseRefusesNewLeasesAndLetsOldOnesFinish(t *testing.T) {
 		if st := r.server(); st.Idle != 0 || st.Leased != 1 {
 			t.Errorf("%+v: what nobody leases closes at once", st)
 		}
-		_, err := r.pool.Lease("b", "s/b", 0)
+		_, err := r.pool.Lease("b", "s/b")
 		r.reason(err, ErrClosed)
-		_, err = r.pool.Lease("a", "s/a", 0)
+		_, err = r.pool.Lease("a", "s/a")
 		r.reason(err, ErrClosed)
 		r.acquire(lease).Release(Healthy)
 		conn.Release(Healthy)
@@ -41,7 +41,7 @@ func TestCloseRefusesNewLeasesAndLetsOldOnesFinish(t *testing.T) {
 func TestCloseOutOfTimeForcesAndNamesTheHolders(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.TenantCap = 1 }, func(r *rig) {
 		lease := r.lease("a")
-		conn, err := lease.Acquire(r.t.Context(), &Owner{Label: "export"})
+		conn, err := lease.Acquire(r.t.Context(), &Owner{})
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -55,7 +55,7 @@ func TestCloseOutOfTimeForcesAndNamesTheHolders(t *testing.T) {
 		if !errors.As(err, &held) || time.Since(began) != time.Second {
 			r.t.Fatalf("%v after %v", err, time.Since(began))
 		}
-		if got := fmt.Sprint(held.Holders); got != "[{a 1 1 [export]} {b 1 0 []}]" {
+		if got := fmt.Sprint(held.Holders); got != "[{a 1 1} {b 1 0}]" {
 			t.Errorf("holders %s", got)
 		}
 		<-waiting.done
@@ -115,10 +115,10 @@ func TestCloseDuringABreakersPauseLeavesNothingBehind(t *testing.T) {
 func TestHoldersErrorNamesTenAndCountsAll(t *testing.T) {
 	err := &HoldersError{Cause: context.DeadlineExceeded}
 	for i := range 12 {
-		err.Holders = append(err.Holders, Holder{Tenant: fmt.Sprintf("tenant%02d", i), Leases: 1, Labels: []string{"x", "y"}})
+		err.Holders = append(err.Holders, Holder{Tenant: fmt.Sprintf("tenant%02d", i), Leases: 1})
 	}
 	text := err.Error()
-	for _, want := range []string{"12 tenants", `"tenant09" (1 leases, 0 connections: x, y)`, " …"} {
+	for _, want := range []string{"12 tenants", `"tenant09" (1 leases, 0 connections)`, " …"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q lacks %q", text, want)
 		}
@@ -139,7 +139,7 @@ func TestStatsTellWhatIsGoingOn(t *testing.T) {
 		r.use("b")
 		r.use("c") // b's place
 		synctest.Wait()
-		other := r.leaseTo("d", "other/d", 0)
+		other := r.leaseTo("d", "other/d")
 		dialing := r.start(other, nil)
 		want := ServerStats{
 			Server: "s", Budget: 3, Idle: 1, Leased: 2, Waiting: 1, Acquires: 4, Opens: 4, Steals: 1,

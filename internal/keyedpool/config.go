@@ -20,15 +20,14 @@ type Config[T comparable, C any] struct {
 	// that nobody confirmed, is counted in ServerStats.Unconfirmed. It is called once for each connection,
 	// off every caller's path.
 	Close func(ctx context.Context, conn C) error
-	// Seized, where set, is called before Close for a connection that a shutdown by force takes from its
-	// holder, who may be using it.
-	Seized func(conn C)
+	// BeforeForcedClose, if set, is called before Close for a connection that a forced shutdown takes from
+	// its holder, who may still be using it.
+	BeforeForcedClose func(conn C)
 	// Server names the server (host:port) behind a target and refuses, with an error, a tenant or a target
 	// that is not valid. It is asked before anything changes, and only when the target is new.
 	Server func(tenant string, target T) (string, error)
-	// Rested, where set, hears of a leased tenant that has no connection any more, and nobody who waits for
-	// one.
-	Rested func(tenant string)
+	// OnDormant, if set, is called when a leased tenant has lost its last connection and nobody waits for one.
+	OnDormant func(tenant string)
 	// Classify tells whose fault a failed Dial is. Nil: the server's.
 	Classify func(error) Fault
 

@@ -40,7 +40,7 @@ type conn[T comparable, C any] struct {
 
 	state     connState
 	edition   uint32 // its database's when it was opened
-	seized    bool   // its holder had not given it back when its close began; doesn't change after that
+	forced    bool   // its holder still had it when its close began; does not change after that
 	use       uint32 // counts holders, so that one who gave it back is known
 	turns     int32  // acquires served in a row while tenants without any connection waited
 	index     int    // in the server's conns
@@ -180,8 +180,8 @@ func (db *database[T, C]) unpark(c *conn[T, C]) {
 // back.
 func (s *server[T, C]) finish(c *conn[T, C]) {
 	t := c.db.tenant
-	if c.seized && s.pool.cfg.Seized != nil {
-		s.pool.cfg.Seized(c.value)
+	if c.forced && s.pool.cfg.BeforeForcedClose != nil {
+		s.pool.cfg.BeforeForcedClose(c.value)
 	}
 	err := s.pool.close(c.value)
 	s.mu.Lock()

@@ -27,7 +27,7 @@ func atOnce(t testing.TB, size int) *Pool[string, int] {
 func warm(t testing.TB, pool *Pool[string, int], tenants int) []*Lease[string, int] {
 	leases := make([]*Lease[string, int], tenants)
 	for i := range leases {
-		lease, err := pool.Lease(fmt.Sprintf("%032x", i), "target", 0)
+		lease, err := pool.Lease(fmt.Sprintf("%032x", i), "target")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +60,7 @@ func TestWarmPathAllocatesNothing(t *testing.T) {
 	}
 	id := fmt.Sprintf("%032x", 7)
 	if n := testing.AllocsPerRun(1000, func() {
-		lease, err := pool.Lease(id, "target", 0)
+		lease, err := pool.Lease(id, "target")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func knownTenantsAreCheap(t *testing.T, used bool) {
 	before, goroutines := heap(), runtime.NumGoroutine()
 	for i, id := range ids {
 		var err error
-		if leases[i], err = pool.Lease(id, "target", 0); err != nil {
+		if leases[i], err = pool.Lease(id, "target"); err != nil {
 			t.Fatal(err)
 		}
 		if used {
@@ -140,7 +140,7 @@ func BenchmarkLease(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		i++
-		lease, err := pool.Lease(ids[i%1000], "target", 0)
+		lease, err := pool.Lease(ids[i%1000], "target")
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func BenchmarkSteal(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		i++
-		lease, err := pool.Lease(fmt.Sprintf("%032x", i%1000), "target", 0)
+		lease, err := pool.Lease(fmt.Sprintf("%032x", i%1000), "target")
 		if err != nil {
 			b.Fatal(err)
 		}

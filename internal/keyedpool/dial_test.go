@@ -77,7 +77,7 @@ func TestBackoffOutlivesRetirementButNotANewTarget(t *testing.T) {
 			t.Errorf("dialed in its backoff: %q", r.dials())
 		}
 		r.failing(nil)
-		renewed := r.leaseTo("a", "s/rotated", 0)
+		renewed := r.leaseTo("a", "s/rotated")
 		r.acquire(lease).Release(Healthy)
 		lease.Release()
 		renewed.Release()
@@ -381,7 +381,7 @@ func TestHangingServerDelaysNobodyElse(t *testing.T) {
 		var leases []*Lease[string, int]
 		var stuck []*pending
 		for _, tenant := range strings.Fields("h1 h2 h3 h4 h5 h6 h7 h8 h9 h10 h11 h12") {
-			leases = append(leases, r.leaseTo(tenant, "hung/"+tenant, 0))
+			leases = append(leases, r.leaseTo(tenant, "hung/"+tenant))
 			stuck = append(stuck, r.start(leases[len(leases)-1], nil))
 		}
 		began := time.Now()

@@ -84,8 +84,6 @@ type Holder struct {
 	Leases int
 	// Conns is how many of its connections were still in use, being opened or being closed.
 	Conns int
-	// Labels are those of the owners of the connections in use, where they have one.
-	Labels []string
 }
 
 // HoldersError says who still held leases or connections when the context of a Drain or a Close ended.
@@ -105,17 +103,9 @@ func (e *HoldersError) Error() string {
 			b.WriteString(" …")
 			break
 		}
-		fmt.Fprintf(&b, " %q (%d leases, %d connections%s)", h.Tenant, h.Leases, h.Conns, labelled(h.Labels))
+		fmt.Fprintf(&b, " %q (%d leases, %d connections)", h.Tenant, h.Leases, h.Conns)
 	}
 	return b.String()
-}
-
-// labelled lists labels for a message.
-func labelled(labels []string) string {
-	if len(labels) == 0 {
-		return ""
-	}
-	return ": " + strings.Join(labels, ", ")
 }
 
 // Unwrap returns the context's error.

@@ -38,12 +38,12 @@ func Example() {
 	}
 
 	ctx := context.Background()
-	lease, err := pool.Lease("acme", "db1:5432/acme", 0)
+	lease, err := pool.Lease("acme", "db1:5432/acme")
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	owner := keyedpool.Owner{Label: "GET /invoices"}
+	owner := keyedpool.Owner{}
 	conn, err := lease.Acquire(ctx, &owner)
 	if err != nil {
 		fmt.Println(err) // errors.Is(err, keyedpool.ErrBusy), …
@@ -53,7 +53,7 @@ func Example() {
 	conn.Release(keyedpool.Healthy)
 
 	// The tenant has moved: the next lease says so, and every lease gets connections to the new place.
-	moved, err := pool.Lease("acme", "db2:5432/acme", 1)
+	moved, err := pool.Lease("acme", "db2:5432/acme")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -86,8 +86,8 @@ func ExamplePool_Close() {
 		fmt.Println(err)
 		return
 	}
-	lease, _ := pool.Lease("acme", "acme", 0)
-	conn, _ := lease.Acquire(context.Background(), &keyedpool.Owner{Label: "GET /export"})
+	lease, _ := pool.Lease("acme", "acme")
+	conn, _ := lease.Acquire(context.Background(), &keyedpool.Owner{})
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
@@ -98,6 +98,6 @@ func ExamplePool_Close() {
 	lease.Release()
 	fmt.Println(pool.Close(context.Background()))
 	// Output:
-	// keyedpool: context deadline exceeded with 1 tenants still held: "acme" (1 leases, 1 connections: GET /export)
+	// keyedpool: context deadline exceeded with 1 tenants still held: "acme" (1 leases, 1 connections)
 	// <nil>
 }

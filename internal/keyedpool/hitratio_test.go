@@ -91,7 +91,7 @@ func pooled(t *testing.T, list []int, clients int, query time.Duration) float64 
 	for range clients {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(list)); i = next.Add(1) - 1 {
-				lease, err := pool.Lease(fmt.Sprintf("tenant%d", list[i]), 0, 0)
+				lease, err := pool.Lease(fmt.Sprintf("tenant%d", list[i]), 0)
 				if err != nil {
 					t.Error(err)
 					return

@@ -17,8 +17,7 @@ type Lease[T comparable, C any] struct {
 // Owner identifies on whose behalf connections are acquired, as one HTTP request, by its address. With it the
 // pool tells a wait that can't end (the owner holds what it waits for) from one that can.
 type Owner struct {
-	// Label tells a human who it is, where a shutdown finds the owner holding a connection. It may be empty.
-	Label string
+	_ byte // variables of size zero may share an address
 }
 
 // Release ends the lease. Connections acquired from it may be given back later. Release after the first does
@@ -46,8 +45,8 @@ func (l *Lease[T, C]) Target() T {
 	return l.tenant.target
 }
 
-// Rests tells whether the tenant has no connection, and nobody waits for one.
-func (l *Lease[T, C]) Rests() bool {
+// Dormant reports whether the tenant has no connection and nobody waits for one.
+func (l *Lease[T, C]) Dormant() bool {
 	return l.tenant.current.Load() == nil
 }
 

@@ -26,7 +26,7 @@ var mutations = []mutation{
 		"s.giveBack(g.conn.conn, Healthy, s.pool.now())\n", "_ = g\n",
 	}},
 	{"a lease with a new target changes nothing", "tenant.go", []string{
-		"if t.target == target {", "if true || t.target == target {",
+		"t.draining == 0 && t.target == target", "t.draining == 0",
 	}},
 	{"a connection of an old generation goes back to the idle ones", "conn.go", []string{
 		"v != Healthy || db.stale || c", "v != Healthy || c",
@@ -36,10 +36,6 @@ var mutations = []mutation{
 		"\tdb.figures = old.figures.clone()\n" +
 			"\tfor c := old.idle; c != nil && old.server == s; c = c.next {\n\t\tc.db = db\n\t\tdb.live++\n\t\told.live--\n\t}\n" +
 			"\tif old.server == s {\n\t\tdb.idle, old.idle = old.idle, nil\n\t\ts.victims.remove(old)\n\t\ts.victims.add(db)\n\t}\n",
-	}},
-	{"an old target comes back by a late lease", "tenant.go", []string{
-		"return asOf < t.knownAt", "return false && asOf < t.knownAt",
-		"t.knownAt, t.retired = asOf, false", "t.knownAt, t.retired = 0, false",
 	}},
 	{"the cap is not kept", "server.go", []string{"case db.live >= s.cap:", "case false:"}},
 	{"the dial slots are not kept", "server.go", []string{"s.dialing < s.pool.cfg.DialSlots && ", ""}},

@@ -310,7 +310,7 @@ func (r *run) settleDown() {
 		r.violated("6: client %d still waits after AcquireTimeout", c.seq)
 	}
 	for tenant := range r.targets {
-		lease := r.lease(tenant, false)
+		lease := r.lease(tenant)
 		conn, err := lease.Acquire(context.Background(), nil)
 		if err != nil {
 			r.violated("7: %s does not recover: %v", tenant, err)

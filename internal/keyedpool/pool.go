@@ -71,27 +71,25 @@ func (p *Pool[T, C]) shard(hash uint64) *shard[T, C] {
 // and allocates nothing.
 //
 // A target other than before starts a new generation: the connections of the old one finish their use and
-// serve nobody else, those who wait go on waiting in the new one, and its backoff starts afresh. asOf orders
-// what callers know: a lease with another target but an older asOf comes from somebody who has not heard of
-// the change, and gets the newer target. Callers without such an order pass 0.
+// serve nobody else, those who wait go on waiting in the new one, and its backoff starts afresh.
 //
 // It fails with ErrClosed, or with ErrTenantUnavailable while the tenant is drained or where Config.Server
 // refuses.
-func (p *Pool[T, C]) Lease(id string, target T, asOf uint64) (Lease[T, C], error) {
+func (p *Pool[T, C]) Lease(id string, target T) (Lease[T, C], error) {
 	hash := maphash.String(p.seed, id)
 	sh := p.shard(hash)
 	sh.mu.Lock()
-	if t := sh.tenants[id]; t != nil && !sh.closed && t.serves(target, asOf) {
+	if t := sh.tenants[id]; t != nil && !sh.closed && t.serves(target) {
 		t.refs++
 		sh.mu.Unlock()
 		return Lease[T, C]{tenant: t}, nil
 	}
 	sh.mu.Unlock()
-	return p.leaseNew(id, hash, target, asOf)
+	return p.leaseNew(id, hash, target)
 }
 
 // leaseNew takes a lease on a tenant that is not known, or has a new target.
-func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T, asOf uint64) (Lease[T, C], error) {
+func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T) (Lease[T, C], error) {
 	if id == "" {
 		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Cause: errNoName}
 	}
@@ -108,15 +106,12 @@ func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T, asOf uint64) (Le
 	t := sh.tenants[id]
 	switch {
 	case t == nil:
-		t = &tenant[T, C]{id: id, hash: hash, pool: p, server: p.server(key), target: target, generation: 1, knownAt: asOf}
+		t = &tenant[T, C]{id: id, hash: hash, pool: p, server: p.server(key), target: target, generation: 1}
 		sh.tenants[id] = t
 	case t.draining > 0:
 		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Tenant: id, Server: key, Cause: errDraining}
-	case !t.serves(target, asOf):
-		if asOf < t.knownAt {
-			target, key = t.target, t.server.key
-		}
-		t.renew(p.server(key), target, max(asOf, t.knownAt))
+	case !t.serves(target):
+		t.renew(p.server(key), target)
 	}
 	t.refs++
 	return Lease[T, C]{tenant: t}, nil

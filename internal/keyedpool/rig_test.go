@@ -117,13 +117,13 @@ func (r *rig) dials() string {
 // lease takes a lease on a tenant at server s.
 func (r *rig) lease(tenant string) *Lease[string, int] {
 	r.t.Helper()
-	return r.leaseTo(tenant, "s/"+tenant, 0)
+	return r.leaseTo(tenant, "s/"+tenant)
 }
 
 // leaseTo takes a lease on a tenant with a target.
-func (r *rig) leaseTo(tenant, target string, asOf uint64) *Lease[string, int] {
+func (r *rig) leaseTo(tenant, target string) *Lease[string, int] {
 	r.t.Helper()
-	lease, err := r.pool.Lease(tenant, target, asOf)
+	lease, err := r.pool.Lease(tenant, target)
 	if err != nil {
 		r.t.Fatalf("lease on %s: %v", tenant, err)
 	}

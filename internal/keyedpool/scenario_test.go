@@ -67,11 +67,9 @@ func spread(word uint32) uint32 {
 // run is a scenario under way: the driver of clients against a pool and a world.
 type run struct {
 	*world
-	pool  *Pool[target, *socket]
-	asOf  uint64
-	hold  map[string]int // leases per tenant
-	seq   int
-	moved map[string][]target // earlier targets, for those who have not heard of the change
+	pool *Pool[target, *socket]
+	hold map[string]int // leases per tenant
+	seq  int
 }
 
 // play runs a scenario in a bubble of its own, counts what it saw, and returns the first violation.
@@ -89,7 +87,7 @@ func play(t *testing.T, p plan, seen map[string]int) error {
 			w.violated("New: %v", err)
 			return
 		}
-		r := &run{world: w, pool: pool, hold: make(map[string]int), moved: make(map[string][]target)}
+		r := &run{world: w, pool: pool, hold: make(map[string]int)}
 		for _, step := range p.steps {
 			r.step(step)
 			if w.broken != nil {
@@ -150,7 +148,7 @@ func (r *run) step(word uint32) {
 	case kind < 27:
 		r.retire(tenant, a)
 	case kind < 28:
-		r.leaseOnly(tenant, a)
+		r.leaseOnly(tenant)
 	case r.plan.faults:
 		r.fault(tenant, a, b)
 	}
@@ -166,18 +164,13 @@ func (r *run) target(tenant string) target {
 	return r.targets[tenant]
 }
 
-// lease takes a lease as the pool's callers do: most know the newest target, some an older one.
-func (r *run) lease(tenant string, stale bool) *Lease[target, *socket] {
+// lease takes a lease on a tenant at its newest target.
+func (r *run) lease(tenant string) *Lease[target, *socket] {
 	r.mu.Lock()
-	to, asOf := r.target(tenant), r.asOf
-	// Whoever has heard of an older target only may not bring it back; but a tenant that the pool has
-	// forgotten is new to it.
-	if old := r.moved[tenant]; stale && len(old) > 0 && r.hold[tenant] > 0 {
-		to, asOf = old[len(old)-1], 0
-	}
+	to := r.target(tenant)
 	draining := r.drains[tenant] > 0
 	r.mu.Unlock()
-	lease, err := r.pool.Lease(tenant, to, asOf)
+	lease, err := r.pool.Lease(tenant, to)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -194,7 +187,7 @@ func (r *run) lease(tenant string, stale bool) *Lease[target, *socket] {
 // start starts a client. Each starts at an instant of its own, so that the order is beyond doubt.
 func (r *run) start(tenant string, a int, owner *Owner) {
 	time.Sleep(time.Microsecond)
-	lease := r.lease(tenant, a%4 == 0)
+	lease := r.lease(tenant)
 	if lease == nil {
 		return
 	}
@@ -207,7 +200,7 @@ func (r *run) start(tenant string, a int, owner *Owner) {
 		owner: owner, lease: lease, cancel: cancel, began: time.Now(),
 	}
 	if owner == nil {
-		c.owner = &Owner{Label: fmt.Sprintf("client %d", r.seq)}
+		c.owner = &Owner{}
 	}
 	if a%5 == 0 {
 		c.deadline = c.began.Add(time.Duration(a+1)*time.Millisecond + 29*time.Microsecond)
@@ -359,14 +352,12 @@ func (r *run) move(tenant string, a int) {
 		return
 	}
 	to := target{server: fmt.Sprintf("server%d", a%r.plan.servers), version: old.version + 1}
-	r.moved[tenant] = append(r.moved[tenant], old)
 	r.targets[tenant] = to
-	r.asOf++
 	delete(r.refusedAt, tenant)
 	delete(r.fullAt, tenant)
 	r.renewed(tenant)
 	r.mu.Unlock()
-	r.leaseOnly(tenant, 1)
+	r.leaseOnly(tenant)
 }
 
 // renewed notes that a tenant's next lease starts a new generation.
@@ -377,14 +368,14 @@ func (r *run) renewed(tenant string) {
 }
 
 // leaseOnly takes a lease, and keeps or releases it.
-func (r *run) leaseOnly(tenant string, a int) {
-	if lease := r.lease(tenant, a%2 == 0); lease != nil {
+func (r *run) leaseOnly(tenant string) {
+	if lease := r.lease(tenant); lease != nil {
 		r.mu.Lock()
 		r.hold[tenant]--
 		r.mu.Unlock()
 		lease.Release()
 	}
-	lease, err := r.pool.Lease(tenant, target{}, r.asOf+1)
+	lease, err := r.pool.Lease(tenant, target{})
 	lease.Release()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -430,7 +421,7 @@ func (r *run) renew(tenant string, begin func()) {
 	}
 	r.mu.Unlock()
 	if !ending {
-		r.leaseOnly(tenant, 1)
+		r.leaseOnly(tenant)
 	}
 }
 

@@ -21,7 +21,10 @@ func TestEverythingAtOnce(t *testing.T) {
 		held    atomic.Bool
 	}
 	var sockets, most atomic.Int32
-	var versions [tenants]atomic.Int64
+	var targets [tenants]struct {
+		sync.Mutex // makes leases reach the pool in the order of their versions
+		version    int
+	}
 	pool, err := New(Config[int, *link]{
 		Dial: func(_ context.Context, tenant string, version int) (*link, error) {
 			n := sockets.Add(1)
@@ -51,11 +54,14 @@ func TestEverythingAtOnce(t *testing.T) {
 	visit := func() error {
 		number := rand.IntN(tenants)
 		tenant := fmt.Sprintf("tenant%d", number)
-		version := versions[number].Load()
+		target := &targets[number]
+		target.Lock()
 		if rand.IntN(40) == 0 {
-			version = versions[number].Add(1)
+			target.version++
 		}
-		lease, err := pool.Lease(tenant, int(version), uint64(version))
+		version := target.version
+		lease, err := pool.Lease(tenant, version)
+		target.Unlock()
 		if err != nil {
 			return err
 		}
@@ -73,7 +79,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			return err
 		}
 		l := conn.Value()
-		if l.tenant != tenant || l.version < int(version) || l.held.Swap(true) {
+		if l.tenant != tenant || l.version < version || l.held.Swap(true) {
 			return fmt.Errorf("%s %d got a connection of %s %d, or somebody else's", tenant, version, l.tenant, l.version)
 		}
 		runtime.Gosched()

@@ -19,7 +19,6 @@ type tenant[T comparable, C any] struct {
 	generation uint32
 	server     *server[T, C] // of the present generation, as is target
 	target     T
-	knownAt    uint64        // the newest asOf that came with the target
 	gone       chan struct{} // closed once there is neither lease nor connection; nil unless somebody waits for it
 	retired    bool          // the last lease's release closes everything
 
@@ -30,24 +29,16 @@ type tenant[T comparable, C any] struct {
 }
 
 // serves tells whether a lease with this target needs no new generation.
-func (t *tenant[T, C]) serves(target T, asOf uint64) bool {
-	if t.retired || t.draining > 0 {
-		return false
-	}
-	if t.target == target {
-		t.knownAt = max(t.knownAt, asOf)
-		return true
-	}
-	return asOf < t.knownAt
+func (t *tenant[T, C]) serves(target T) bool {
+	return !t.retired && t.draining == 0 && t.target == target
 }
 
 // renew starts a new generation. An old one on the same server passes on its worth; one with the same target
 // also its backoff, which a retirement must not shorten.
-func (t *tenant[T, C]) renew(s *server[T, C], target T, asOf uint64) {
+func (t *tenant[T, C]) renew(s *server[T, C], target T) {
 	moved, same := t.server != s, t.target == target
 	t.generation++
-	t.server, t.target = s, target
-	t.knownAt, t.retired = asOf, false
+	t.server, t.target, t.retired = s, target, false
 	if moved {
 		t.worth = 0
 	}
@@ -97,8 +88,8 @@ func (t *tenant[T, C]) retire() <-chan struct{} {
 // is idle, one without connections rests, and one that nothing refers to is forgotten. Whoever takes away the
 // last of either calls it, without a lock.
 func (p *Pool[T, C]) settle(t *tenant[T, C]) {
-	if p.settled(t) && p.cfg.Rested != nil {
-		p.cfg.Rested(t.id)
+	if p.settled(t) && p.cfg.OnDormant != nil {
+		p.cfg.OnDormant(t.id)
 	}
 }
 
