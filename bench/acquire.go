@@ -25,7 +25,8 @@ func openAcquire(b *Bench) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Comparison{Bases: []string{"pgxpool"}, Columns: []Column{{Name: "time", Format: nanoseconds, Ratio: true}}}
+	c := &Comparison{Bases: []string{"pgxpool"}, Columns: []Column{
+		{Name: "time", Format: nanoseconds, Ratio: true}}}
 	for _, n := range []int{1, most} {
 		warm := min(n, tenantBudget-10)
 		theirs, err := manyPgxPools(b, e, warm)

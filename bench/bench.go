@@ -34,10 +34,12 @@ type scale struct {
 var (
 	full = scale{rounds: 6, slice: 100 * time.Millisecond, load: time.Second, tokens: 10_000,
 		algorithms: []string{"HS256", "RS256"}, databases: []int{10, 100, 1000}, warm: 3000, crowd: 200,
-		hostTenants: 100_000, keys: []int{1, 1000, 10_000, 100_000, 1_000_000}, tenants: []int{10, 100, 1000, 10_000}, removals: 100, created: 10, migrated: 300}
+		hostTenants: 100_000, keys: []int{1, 1000, 10_000, 100_000, 1_000_000},
+		tenants: []int{10, 100, 1000, 10_000}, removals: 100, created: 10, migrated: 300}
 	quick = scale{rounds: 2, slice: 20 * time.Millisecond, load: 300 * time.Millisecond, tokens: 10_000,
 		algorithms: []string{"HS256"}, databases: []int{10, 200}, warm: 500, crowd: 200,
-		hostTenants: 10_000, keys: []int{1, 10_000, 1_000_000}, tenants: []int{10, 1000}, removals: 20, created: 3, migrated: 40}
+		hostTenants: 10_000, keys: []int{1, 10_000, 1_000_000}, tenants: []int{10, 1000}, removals: 20,
+		created: 3, migrated: 40}
 	tiny = scale{rounds: 1, slice: time.Millisecond, load: 20 * time.Millisecond, tokens: 20,
 		algorithms: []string{"HS256"}, databases: []int{2, 3}, warm: 10, crowd: 20,
 		hostTenants: 100, keys: []int{1, 100}, tenants: []int{2}, removals: 3, created: 1, migrated: 2}

@@ -64,11 +64,14 @@ func (c *boundContext) Value(key any) any {
 
 // newBound guards next.
 func newBound(keys *keyPair, host *hostdb.DB, next http.Handler) http.Handler {
-	parser := jwt.NewParser(jwt.WithValidMethods([]string{keys.algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired())
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{keys.algorithm}), jwt.WithIssuer(issuer),
+		jwt.WithAudience(audience), jwt.WithExpirationRequired())
 	b := &bound{load: host.Access, next: next, all: map[string]*boundEntry{}}
 	b.verify = func(token string) (string, time.Time, error) {
 		var claims jwt.RegisteredClaims
-		if _, err := parser.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return keys.public, nil }); err != nil {
+		if _, err := parser.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) {
+			return keys.public, nil
+		}); err != nil {
 			return "", time.Time{}, err
 		}
 		return claims.Subject, claims.ExpiresAt.Time, nil
@@ -99,7 +102,8 @@ func (b *bound) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if a.Tenant.Status != hostdb.TenantActive || !a.Subscriptions[0].ActiveAt(time.Unix(0, now), hostdb.DefaultGrace) {
+	if a.Tenant.Status != hostdb.TenantActive ||
+		!a.Subscriptions[0].ActiveAt(time.Unix(0, now), hostdb.DefaultGrace) {
 		http.Error(w, "closed", http.StatusForbidden)
 		return
 	}

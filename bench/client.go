@@ -110,7 +110,8 @@ func (w *wire) read() (int, error) {
 // closedLoop has that many clients ask for the tenants of the trace in turn, from a place in it on, each as
 // soon as its last answer has come. It ends after d, or, where d is 0, when the trace does. It returns every
 // request's outcome, and how long it took.
-func (t *target) closedLoop(clients int, trace []int, from int, d time.Duration) ([]shot, time.Duration, error) {
+func (t *target) closedLoop(clients int, trace []int, from int,
+	d time.Duration) ([]shot, time.Duration, error) {
 	var next atomic.Int64
 	began := time.Now()
 	shots, err := t.fire(clients, trace, from, func() (int, time.Time, bool) {
@@ -138,7 +139,8 @@ func (t *target) openLoop(clients int, trace []int, from int, rate float64, d ti
 
 // fire has that many clients ask for the tenants of the trace, from a place in it on. Turn says which request
 // is a client's next, and from when its latency runs; false: there is none.
-func (t *target) fire(clients int, trace []int, from int, turn func() (i int, since time.Time, more bool)) ([]shot, error) {
+func (t *target) fire(clients int, trace []int, from int,
+	turn func() (i int, since time.Time, more bool)) ([]shot, error) {
 	var all sync.WaitGroup
 	shots, errs := make([][]shot, clients), make([]error, clients)
 	for c := range clients {

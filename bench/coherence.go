@@ -22,17 +22,21 @@ here. With NOTIFY, PostgreSQL wakes the processes; without it, as behind PgBounc
 }
 
 func openCoherence(b *Bench) (*Comparison, error) {
-	c := &Comparison{Columns: []Column{{Name: "p50", Format: nanoseconds, Ratio: true}, {Name: "p99", Format: nanoseconds},
+	c := &Comparison{Columns: []Column{{Name: "p50", Format: nanoseconds, Ratio: true},
+		{Name: "p99", Format: nanoseconds},
 		{Name: "max", Format: nanoseconds, Worst: true}}}
 	for _, variant := range []struct {
 		name, engine string
 		quiet        bool
-	}{{"PostgreSQL, NOTIFY", onPostgres, false}, {"PostgreSQL, poll alone", onPostgres, true}, {"SQLite", onSQLite, false}} {
+	}{{"PostgreSQL, NOTIFY", onPostgres, false}, {"PostgreSQL, poll alone", onPostgres, true},
+		{"SQLite", onSQLite, false}} {
 		host, _, err := hostOn(b, variant.engine)
 		if err != nil {
 			return nil, err
 		}
-		tenants, err := populate(b.ctx, host, 1, 1, func(id string, _ int) string { return "sqlite:" + id + ".db" })
+		tenants, err := populate(b.ctx, host, 1, 1, func(id string, _ int) string {
+			return "sqlite:" + id + ".db"
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -42,15 +46,17 @@ func openCoherence(b *Bench) (*Comparison, error) {
 		}
 		r := &revoker{host: host, tenant: tenants[0]}
 		for range 2 {
-			server, err := startChild(b, servedBy{Kind: cachedMembers, Host: host.URI(), Dir: dir, Quiet: variant.quiet})
+			server, err := startChild(b, servedBy{Kind: cachedMembers, Host: host.URI(), Dir: dir,
+				Quiet: variant.quiet})
 			if err != nil {
 				return nil, err
 			}
 			r.servers = append(r.servers, server)
 		}
-		c.Rows = append(c.Rows, Row{fmt.Sprintf("%d removals a round", b.scale.removals), variant.name, func() ([]float64, error) {
-			return r.round(b, b.scale.removals)
-		}})
+		c.Rows = append(c.Rows, Row{fmt.Sprintf("%d removals a round", b.scale.removals), variant.name,
+			func() ([]float64, error) {
+				return r.round(b, b.scale.removals)
+			}})
 	}
 	return c, nil
 }
@@ -79,7 +85,8 @@ func newCachedMembers(ctx context.Context, what *servedBy) (http.Handler, func()
 	if err != nil {
 		return nil, nil, err
 	}
-	mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: headerUser{}, Tenant: tenantdb.FromHeader(tenantHeader), Pool: pool})
+	mw, err := tenantdb.New(tenantdb.Config{
+		Host: host, Authenticator: headerUser{}, Tenant: tenantdb.FromHeader(tenantHeader), Pool: pool})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,7 +148,8 @@ func (r *revoker) hire(ctx context.Context, n int) (members []*hostdb.Membership
 			if err := tx.Users.Insert(ctx, u); err != nil {
 				return err
 			}
-			m := &hostdb.Membership{ID: id, UserID: u.ID, TenantID: r.tenant.ID, Role: hostdb.RoleMember, IsActive: true}
+			m := &hostdb.Membership{ID: id, UserID: u.ID, TenantID: r.tenant.ID, Role: hostdb.RoleMember,
+				IsActive: true}
 			if err := tx.Memberships.Insert(ctx, m); err != nil {
 				return err
 			}

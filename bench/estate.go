@@ -36,7 +36,8 @@ func databaseName(i int) string { return fmt.Sprintf("bench_%05d", i) }
 // databases makes sure of at least n databases.
 func (b *Bench) databases(n int) (*estate, error) {
 	if b.estate == nil {
-		server, stop, err := pgtest.Launch("max_connections=600", "autovacuum=off", "max_wal_size=16GB", "checkpoint_timeout=1h", "shared_buffers=256MB",
+		server, stop, err := pgtest.Launch("max_connections=600", "autovacuum=off", "max_wal_size=16GB",
+			"checkpoint_timeout=1h", "shared_buffers=256MB",
 			"track_activity_query_size=16384")
 		if err != nil {
 			return nil, err
@@ -54,7 +55,8 @@ func (b *Bench) databases(n int) (*estate, error) {
 	}
 	e := b.estate
 	for ; e.made < n; e.made++ {
-		if _, err := e.admin.Exec(b.ctx, "CREATE DATABASE "+databaseName(e.made)+e.copyOf(templateName)); err != nil {
+		if _, err := e.admin.Exec(b.ctx, "CREATE DATABASE "+databaseName(e.made)+
+			e.copyOf(templateName)); err != nil {
 			return nil, err
 		}
 	}
@@ -63,7 +65,8 @@ func (b *Bench) databases(n int) (*estate, error) {
 
 // copyOf are the options of CREATE DATABASE by which a template is copied fastest.
 func (e *estate) copyOf(template string) string {
-	if major, _, _ := strings.Cut(e.admin.PgConn().ParameterStatus("server_version"), "."); major < "15" { // two digits since 10
+	// two digits since 10
+	if major, _, _ := strings.Cut(e.admin.PgConn().ParameterStatus("server_version"), "."); major < "15" {
 		return " TEMPLATE " + template
 	}
 	return " TEMPLATE " + template + " STRATEGY wal_log"
@@ -75,7 +78,9 @@ func (e *estate) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, role := range []string{"hard", "each", "lru4", "lru", "ours", "whole"} {
-		if _, err := e.admin.Exec(ctx, fmt.Sprintf("CREATE ROLE bench_%s LOGIN PASSWORD '%s' CONNECTION LIMIT %d", role, rolePassword, roleLimit)); err != nil {
+		if _, err := e.admin.Exec(ctx,
+			fmt.Sprintf("CREATE ROLE bench_%s LOGIN PASSWORD '%s' CONNECTION LIMIT %d", role, rolePassword,
+				roleLimit)); err != nil {
 			return err
 		}
 	}
@@ -85,7 +90,8 @@ func (e *estate) prepare(ctx context.Context) error {
 	}
 	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, `CREATE TABLE notes (id int PRIMARY KEY, body text NOT NULL);
-		INSERT INTO notes SELECT i, 'note ' || i FROM generate_series(1, 1000) i; GRANT SELECT ON notes TO PUBLIC; ANALYZE notes`)
+		INSERT INTO notes SELECT i, 'note ' || i FROM generate_series(1, 1000) i;
+		GRANT SELECT ON notes TO PUBLIC; ANALYZE notes`)
 	return err
 }
 
@@ -108,7 +114,9 @@ func (e *estate) sessions(ctx context.Context) (n float64, err error) {
 	if _, err := e.admin.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil {
 		return 0, err
 	}
-	err = e.admin.QueryRow(ctx, "SELECT coalesce(sum(sessions), 0)::float8 FROM pg_stat_database WHERE datname LIKE 'bench\\_%'").Scan(&n)
+	err = e.admin.QueryRow(ctx,
+		"SELECT coalesce(sum(sessions), 0)::float8 FROM pg_stat_database WHERE datname LIKE 'bench\\_%'",
+	).Scan(&n)
 	return n, err
 }
 
@@ -138,7 +146,8 @@ func (e *estate) bouncer(b *Bench, n int) ([]string, error) {
 // service starts a child that serves the estate's first n databases in one of the ways, and says what to ask
 // it.
 func (e *estate) service(b *Bench, kind string, n, budget int) (*target, error) {
-	roles := map[string]string{hardWired: "hard", openEach: "each", poolLRU4: "lru4", poolLRU: "lru", poolAlone: "ours", wholePath: "whole"}
+	roles := map[string]string{hardWired: "hard", openEach: "each", poolLRU4: "lru4", poolLRU: "lru",
+		poolAlone: "ours", wholePath: "whole"}
 	var urls []string
 	var err error
 	if kind == viaPgBouncer {
@@ -174,7 +183,8 @@ func enroll(b *Bench, what *servedBy, urls []string) (token string, err error) {
 	if err != nil {
 		return "", err
 	}
-	what.Guard, what.Host, what.Dir = ours, "sqlite:"+filepath.Join(dir, "host.db"), filepath.Join(dir, "tenants")
+	what.Guard, what.Host, what.Dir = ours, "sqlite:"+filepath.Join(dir, "host.db"),
+		filepath.Join(dir, "tenants")
 	host, err := hostdb.Open(b.ctx, what.Host)
 	if err != nil {
 		return "", err

@@ -28,7 +28,8 @@ signature + 4 µs; seen before ≤ 150 ns without an allocation; 1 MiB < 100 µs
 }
 
 func openToken(b *Bench) (*Comparison, error) {
-	c := &Comparison{Bases: []string{golangJWT}, Columns: []Column{{Name: "time", Format: nanoseconds, Ratio: true},
+	c := &Comparison{Bases: []string{golangJWT}, Columns: []Column{
+		{Name: "time", Format: nanoseconds, Ratio: true},
 		{Name: "allocations", Format: tenths}, {Name: "bytes", Format: integer}}, Notes: tokenNotes}
 	for _, algorithm := range algorithms {
 		keys, err := newKeyPair(algorithm)
@@ -51,7 +52,8 @@ func tokenNotes(rows []*measured) []string {
 		}
 		for _, name := range []string{golangJWT, signatureAlone} {
 			if base := find(rows, m.Group, name); base != nil {
-				notes = append(notes, fmt.Sprintf("- %s: first use %s beyond %s", m.Group, nanoseconds(median(m.figures[0])-median(base.figures[0])), name))
+				notes = append(notes, fmt.Sprintf("- %s: first use %s beyond %s", m.Group,
+					nanoseconds(median(m.figures[0])-median(base.figures[0])), name))
 			}
 		}
 	}
@@ -67,7 +69,8 @@ func addToken(b *Bench, c *Comparison, keys *keyPair) error {
 		return err
 	}
 	end := strings.LastIndexByte(token, '.')
-	parser := jwt.NewParser(jwt.WithValidMethods([]string{keys.algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired())
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{keys.algorithm}), jwt.WithIssuer(issuer),
+		jwt.WithAudience(audience), jwt.WithExpirationRequired())
 	parsed, err := parser.Parse(token, func(*jwt.Token) (any, error) { return keys.public, nil })
 	if err != nil {
 		return err
@@ -89,12 +92,17 @@ func addToken(b *Bench, c *Comparison, keys *keyPair) error {
 			return err
 		}
 	}
-	huge := &http.Request{Header: http.Header{"Authorization": {"Bearer " + token[:end] + strings.Repeat("A", 1<<20)}}}
+	huge := &http.Request{Header: http.Header{
+		"Authorization": {"Bearer " + token[:end] + strings.Repeat("A", 1<<20)}}}
 	group := keys.algorithm
 	c.Rows = append(c.Rows,
-		costing(b, group, signatureAlone, func() error { return parsed.Method.Verify(token[:end], parsed.Signature, keys.public) }),
+		costing(b, group, signatureAlone, func() error {
+			return parsed.Method.Verify(token[:end], parsed.Signature, keys.public)
+		}),
 		costing(b, group, golangJWT, func() error {
-			_, err := parser.ParseWithClaims(token, &jwt.RegisteredClaims{}, func(*jwt.Token) (any, error) { return keys.public, nil })
+			_, err := parser.ParseWithClaims(token, &jwt.RegisteredClaims{}, func(*jwt.Token) (any, error) {
+				return keys.public, nil
+			})
 			return err
 		}),
 		costing(b, group, firstUse, verify(first)),
@@ -116,6 +124,7 @@ func costing(b *Bench, group, name string, do func() error) Row {
 		runtime.ReadMemStats(&before)
 		figures, err := timed(b.scale.slice, func(int) error { n++; return do() })
 		runtime.ReadMemStats(&after)
-		return append(figures, float64(after.Mallocs-before.Mallocs)/float64(n), float64(after.TotalAlloc-before.TotalAlloc)/float64(n)), err
+		return append(figures, float64(after.Mallocs-before.Mallocs)/float64(n),
+			float64(after.TotalAlloc-before.TotalAlloc)/float64(n)), err
 	}}
 }

@@ -62,14 +62,17 @@ func openFleet(b *Bench) (*Comparison, error) {
 		return nil, err
 	}
 	b.onClose(func() { _ = pool.Close(context.Background()) })
-	if f.fleet, err = fleet.New(fleet.Config{Host: f.host, Pool: pool, Migrations: f.migrations}); err != nil {
+	if f.fleet, err = fleet.New(fleet.Config{Host: f.host, Pool: pool,
+		Migrations: f.migrations}); err != nil {
 		return nil, err
 	}
 	for i := range most {
 		f.urls = append(f.urls, f.e.server.URL(databaseName(i)))
 		f.slugs = append(f.slugs, slug(i))
 	}
-	if _, err := populate(b.ctx, f.host, 1, most, func(_ string, i int) string { return f.urls[i] }); err != nil {
+	if _, err := populate(b.ctx, f.host, 1, most, func(_ string, i int) string {
+		return f.urls[i]
+	}); err != nil {
 		return nil, err
 	}
 	user, err := f.host.Users.ByOAuthID(b.ctx, subject(0))
@@ -88,7 +91,8 @@ func openFleet(b *Bench) (*Comparison, error) {
 
 // comparison lists the rows.
 func (f *fleetBench) comparison() *Comparison {
-	c := &Comparison{Bases: []string{createAlone, createCommits, gooseByHand}, Columns: []Column{{Name: "time", Format: nanoseconds, Ratio: true}}}
+	c := &Comparison{Bases: []string{createAlone, createCommits, gooseByHand}, Columns: []Column{
+		{Name: "time", Format: nanoseconds, Ratio: true}}}
 	each := func(do func() error) func() ([]float64, error) {
 		return func() ([]float64, error) {
 			began := time.Now()
@@ -116,7 +120,9 @@ func (f *fleetBench) comparison() *Comparison {
 func tenMigrations() fstest.MapFS {
 	files := fstest.MapFS{}
 	for i := 1; i <= 10; i++ {
-		text := fmt.Sprintf("-- +goose Up\nCREATE TABLE t%d (id int PRIMARY KEY, name text NOT NULL);\nCREATE INDEX ON t%d (name);\n-- +goose Down\nDROP TABLE t%d;\n", i, i, i)
+		text := fmt.Sprintf(
+			"-- +goose Up\nCREATE TABLE t%d (id int PRIMARY KEY, name text NOT NULL);\nCREATE INDEX ON t%d "+
+				"(name);\n-- +goose Down\nDROP TABLE t%d;\n", i, i, i)
 		files[fmt.Sprintf("%05d_t%d.sql", i, i)] = &fstest.MapFile{Data: []byte(text)}
 	}
 	return files
@@ -124,13 +130,16 @@ func tenMigrations() fstest.MapFS {
 
 // findTemplate finds the template that the fleet has made.
 func (f *fleetBench) findTemplate() error {
-	return f.e.admin.QueryRow(f.b.ctx, "SELECT datname FROM pg_database WHERE datname LIKE 'tenantdb\\_template\\_%' AND NOT datallowconn").Scan(&f.template)
+	return f.e.admin.QueryRow(f.b.ctx,
+		"SELECT datname FROM pg_database WHERE datname LIKE 'tenantdb\\_template\\_%' AND NOT datallowconn",
+	).Scan(&f.template)
 }
 
 // create creates a database from the fleet's template.
 func (f *fleetBench) create() error {
 	f.made++
-	_, err := f.e.admin.Exec(f.b.ctx, fmt.Sprintf("CREATE DATABASE made_%06d%s", f.made, f.e.copyOf(pgx.Identifier{f.template}.Sanitize())))
+	_, err := f.e.admin.Exec(f.b.ctx,
+		fmt.Sprintf("CREATE DATABASE made_%06d%s", f.made, f.e.copyOf(pgx.Identifier{f.template}.Sanitize())))
 	return err
 }
 
@@ -183,7 +192,8 @@ func (f *fleetBench) migrate() ([]float64, error) {
 		return nil, err
 	}
 	began := time.Now()
-	report, err := f.fleet.Migrate(f.b.ctx, fleet.MigrateOptions{Only: f.slugs[:f.b.scale.migrated], Parallel: parallel})
+	report, err := f.fleet.Migrate(f.b.ctx, fleet.MigrateOptions{
+		Only: f.slugs[:f.b.scale.migrated], Parallel: parallel})
 	took := time.Since(began)
 	if err == nil && report.Done != f.b.scale.migrated {
 		err = fmt.Errorf("%d databases were migrated", report.Done)
@@ -201,7 +211,8 @@ func (f *fleetBench) migrateNothing() ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.raw.ExecContext(f.b.ctx, "UPDATE core_tenants SET schema_version = $1, schema_set = $2", len(all), set); err != nil {
+	if _, err := f.raw.ExecContext(f.b.ctx, "UPDATE core_tenants SET schema_version = $1, schema_set = $2",
+		len(all), set); err != nil {
 		return nil, err
 	}
 	began := time.Now()
@@ -219,7 +230,8 @@ func (f *fleetBench) reset() error {
 		return err
 	}
 	return f.inParallel(func(ctx context.Context, db *sql.DB) error {
-		_, err := db.ExecContext(ctx, "DROP TABLE IF EXISTS goose_db_version, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10")
+		_, err := db.ExecContext(ctx,
+			"DROP TABLE IF EXISTS goose_db_version, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10")
 		return err
 	})
 }

@@ -29,9 +29,12 @@ func openGrid(b *Bench) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Comparison{Bases: []string{poolLRU4, poolLRU, viaPgBouncer}, Columns: []Column{{Name: "requests/s", Format: integer, Ratio: true},
-		{Name: "hits", Format: percent}, {Name: "of optimum", Format: percent}, {Name: "errors", Format: integer, Worst: true},
-		{Name: "p50", Format: nanoseconds}, {Name: "p99 hot", Format: nanoseconds}, {Name: "p99 middle", Format: nanoseconds}, {Name: "p99 cold", Format: nanoseconds}}}
+	c := &Comparison{Bases: []string{poolLRU4, poolLRU, viaPgBouncer}, Columns: []Column{
+		{Name: "requests/s", Format: integer, Ratio: true},
+		{Name: "hits", Format: percent}, {Name: "of optimum", Format: percent},
+		{Name: "errors", Format: integer, Worst: true},
+		{Name: "p50", Format: nanoseconds}, {Name: "p99 hot", Format: nanoseconds},
+		{Name: "p99 middle", Format: nanoseconds}, {Name: "p99 cold", Format: nanoseconds}}}
 	for _, n := range b.scale.databases {
 		targets := map[string]*target{}
 		for _, shape := range []struct {
@@ -40,7 +43,8 @@ func openGrid(b *Bench) (*Comparison, error) {
 		}{{"uniform", uniformTrace(n)}, {"Zipf 1.1", zipfTrace(n)}} {
 			for _, kind := range poolers {
 				cell := &gridCell{b: b, e: e, kind: kind, n: n, trace: shape.trace, targets: targets}
-				c.Rows = append(c.Rows, Row{fmt.Sprintf("%d databases, %s", n, shape.name), kind, cell.measure})
+				c.Rows = append(c.Rows, Row{fmt.Sprintf("%d databases, %s", n, shape.name), kind,
+					cell.measure})
 			}
 		}
 	}
@@ -77,7 +81,8 @@ func (g *gridCell) measure() ([]float64, error) {
 	total := float64(len(shots)) - wrongs(shots)
 	hits := max(0, 1-(after-before)/total)
 	hot, middle, cold := classes(g.trace)
-	return []float64{total / took.Seconds(), hits, hits / staticOptimum(g.trace, tenantBudget), wrongs(shots), latency(shots, 0.5, everyone),
+	return []float64{total / took.Seconds(), hits, hits / staticOptimum(g.trace, tenantBudget), wrongs(shots),
+		latency(shots, 0.5, everyone),
 		latency(shots, 0.99, hot), latency(shots, 0.99, middle), latency(shots, 0.99, cold)}, err
 }
 
@@ -128,7 +133,8 @@ A latency runs from the moment at which the request was due. Aimed at: p50 ≤ 1
 		if err != nil {
 			return nil, err
 		}
-		c := &Comparison{Bases: []string{viaPgBouncer}, Columns: []Column{{Name: "p50", Format: nanoseconds, Ratio: true},
+		c := &Comparison{Bases: []string{viaPgBouncer}, Columns: []Column{
+			{Name: "p50", Format: nanoseconds, Ratio: true},
 			{Name: "p99", Format: nanoseconds, Ratio: true}, {Name: "errors", Format: integer, Worst: true}}}
 		trace, targets := zipfTrace(n), map[string]*target{}
 		for _, kind := range []string{poolLRU, viaPgBouncer, poolAlone, wholePath} {

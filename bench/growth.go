@@ -36,7 +36,8 @@ the bare map flat within 1.5 ×; ≤ 400 bytes for a key, ≤ 500 for a tenant.`
 }
 
 func openGrowth(b *Bench) (*Comparison, error) {
-	c := &Comparison{Bases: []string{bareMap}, Columns: []Column{{Name: "time", Format: nanoseconds, Ratio: true}, {Name: "bytes each", Format: integer}}}
+	c := &Comparison{Bases: []string{bareMap}, Columns: []Column{
+		{Name: "time", Format: nanoseconds, Ratio: true}, {Name: "bytes each", Format: integer}}}
 	for _, n := range b.scale.keys {
 		if err := addKeys(b, c, n); err != nil {
 			return nil, err
@@ -66,7 +67,8 @@ func growthNotes(rows []*measured) []string {
 		note := "- " + m.Group + ":"
 		for _, name := range []string{bareMap, recordMap, mapAndCopy} {
 			if base := find(rows, m.Group, name); base != nil {
-				note += fmt.Sprintf(" %s beyond the %s,", nanoseconds(median(m.figures[0])-median(base.figures[0])), name)
+				note += fmt.Sprintf(" %s beyond the %s,",
+					nanoseconds(median(m.figures[0])-median(base.figures[0])), name)
 			}
 		}
 		notes = append(notes, strings.TrimSuffix(note, ","))
@@ -95,19 +97,25 @@ func mapOf[V any](keys []pairKey, value func() *V) (m map[pairKey]*V, bytes floa
 }
 
 // pairCache makes a cache that holds all keys at that time, and tells its bytes for each.
-func pairCache(b *Bench, keys []pairKey, at time.Time) (cache *coherent.Cache[pairKey, hostdb.Access], bytes float64, err error) {
+func pairCache(b *Bench, keys []pairKey,
+	at time.Time) (cache *coherent.Cache[pairKey, hostdb.Access], bytes float64, err error) {
 	bytes = heapGrowth(len(keys), func() {
 		cache = coherent.New(coherent.Config[pairKey, hostdb.Access]{
 			Load: func(_ context.Context, batch []coherent.Load[pairKey, hostdb.Access]) {
 				for i := range batch {
-					batch[i].Loaded = coherent.Loaded{User: batch[i].Key.user, Tenant: batch[i].Key.tenant, Plans: []string{"pro"}}
+					batch[i].Loaded = coherent.Loaded{User: batch[i].Key.user, Tenant: batch[i].Key.tenant,
+						Plans: []string{"pro"}}
 				}
 			},
 			Hash: func(seed maphash.Seed, k pairKey) uint64 {
 				return maphash.String(seed, k.user) ^ 3*maphash.String(seed, k.tenant)
 			},
-			Own: func(k pairKey) pairKey { return k }, Caller: func(k pairKey) pairKey { return pairKey{user: k.user} },
-			Alike: func(_, _ pairKey) bool { return true }, Capacity: 2 * len(keys), Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
+			Own: func(k pairKey) pairKey {
+				return k
+			}, Caller: func(k pairKey) pairKey { return pairKey{user: k.user} },
+			Alike: func(_, _ pairKey) bool {
+				return true
+			}, Capacity: 2 * len(keys), Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
 			MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4, MaxBatch: 16,
 		})
 		cache.Polled(time.Now())
@@ -233,7 +241,8 @@ type onlyUser struct{ identity tenantdb.Identity }
 func (u *onlyUser) Authenticate(*http.Request) (*tenantdb.Identity, error) { return &u.identity, nil }
 
 // manyTenants makes a guard for a user who is a member of n tenants, and a request into each.
-func manyTenants(b *Bench, n int) (guard func(http.Handler) http.Handler, tenants []*hostdb.TenantCatalog, requests []*http.Request, err error) {
+func manyTenants(b *Bench, n int) (guard func(http.Handler) http.Handler, tenants []*hostdb.TenantCatalog,
+	requests []*http.Request, err error) {
 	w, err := newWorld(b, 1, n)
 	if err != nil {
 		return nil, nil, nil, err
@@ -241,7 +250,8 @@ func manyTenants(b *Bench, n int) (guard func(http.Handler) http.Handler, tenant
 	if err := joinAll(b.ctx, w.host, w.tenants); err != nil {
 		return nil, nil, nil, err
 	}
-	mw, err := tenantdb.New(tenantdb.Config{Host: w.host, Authenticator: &onlyUser{tenantdb.Identity{Subject: subject(0)}},
+	mw, err := tenantdb.New(tenantdb.Config{
+		Host: w.host, Authenticator: &onlyUser{tenantdb.Identity{Subject: subject(0)}},
 		Tenant: tenantdb.FromHeader(tenantHeader), Pool: w.pool})
 	if err != nil {
 		return nil, nil, nil, err

@@ -34,8 +34,9 @@ type (
 func newHandwritten(keys *keyPair, host *hostdb.DB, next http.Handler) http.Handler {
 	const size, age = 100_000, 5 * time.Minute
 	return &handwritten{
-		parser: jwt.NewParser(jwt.WithValidMethods([]string{keys.algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired()),
-		keys:   keys, host: host, next: next,
+		parser: jwt.NewParser(jwt.WithValidMethods([]string{keys.algorithm}), jwt.WithIssuer(issuer),
+			jwt.WithAudience(audience), jwt.WithExpirationRequired()),
+		keys: keys, host: host, next: next,
 		users:   expirable.NewLRU[string, *hostdb.GlobalUser](size, nil, age),
 		tenants: expirable.NewLRU[string, *hostdb.TenantCatalog](size, nil, age),
 		members: expirable.NewLRU[[2]string, *hostdb.Membership](size, nil, age),
@@ -50,18 +51,24 @@ func (h *handwritten) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var claims jwt.RegisteredClaims
-	if _, err := h.parser.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return h.keys.public, nil }); err != nil {
+	if _, err := h.parser.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) {
+		return h.keys.public, nil
+	}); err != nil {
 		http.Error(w, "unauthenticated", http.StatusUnauthorized)
 		return
 	}
 	ctx := r.Context()
-	user, err := remembered(h.users, claims.Subject, func() (*hostdb.GlobalUser, error) { return h.host.Users.ByOAuthID(ctx, claims.Subject) })
+	user, err := remembered(h.users, claims.Subject, func() (*hostdb.GlobalUser, error) {
+		return h.host.Users.ByOAuthID(ctx, claims.Subject)
+	})
 	if err != nil {
 		http.Error(w, "unknown user", http.StatusForbidden)
 		return
 	}
 	slug := r.Header.Get(tenantHeader)
-	tenant, err := remembered(h.tenants, slug, func() (*hostdb.TenantCatalog, error) { return h.host.Tenants.BySlug(ctx, slug) })
+	tenant, err := remembered(h.tenants, slug, func() (*hostdb.TenantCatalog, error) {
+		return h.host.Tenants.BySlug(ctx, slug)
+	})
 	if err != nil || tenant.Status != hostdb.TenantActive {
 		http.Error(w, "unknown tenant", http.StatusForbidden)
 		return

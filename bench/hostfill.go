@@ -57,9 +57,11 @@ func hostOn(b *Bench, engine string) (*hostdb.DB, *sql.DB, error) {
 // id, slug "s-" and the id.
 func fillHost(ctx context.Context, db *sql.DB, engine string, n int) error {
 	series, hex := "generate_series(0, %d) AS g(i)", "lpad(to_hex(%s), 32, '0')"
-	list := "SELECT 'ALTER TABLE ' || relname || ' DISABLE TRIGGER ALL' FROM pg_class WHERE relname LIKE 'core\\_%' AND relkind = 'r'"
+	list := "SELECT 'ALTER TABLE ' || relname || ' DISABLE TRIGGER ALL' FROM pg_class WHERE relname LIKE " +
+		"'core\\_%' AND relkind = 'r'"
 	if engine == onSQLite {
-		series, hex = "(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT i FROM n) AS g", "printf('%%032x', %s)"
+		series, hex = "(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT "+
+			"i FROM n) AS g", "printf('%%032x', %s)"
 		list = "SELECT 'DROP TRIGGER ' || name FROM sqlite_schema WHERE type = 'trigger'"
 	}
 	statements, err := texts(ctx, db, list)
@@ -70,11 +72,16 @@ func fillHost(ctx context.Context, db *sql.DB, engine string, n int) error {
 	rows := func(count int) string { return fmt.Sprintf(series, count-1) }
 	statements = append(statements,
 		"INSERT INTO core_pricing_plans (id, name) SELECT 'plan-' || i, 'Plan' FROM "+rows(1000),
-		"INSERT INTO core_tenants (id, name, slug, plan_tier) SELECT "+id("i")+", 'T', 's-' || "+id("i")+", 'plan-' || (i % 1000) FROM "+rows(n),
-		"INSERT INTO core_users (id, email, oauth_id) SELECT "+id("i")+", i || '@b', 'o' || "+id("i")+" FROM "+rows(3*n),
-		fmt.Sprintf("INSERT INTO core_memberships (id, user_id, tenant_id, role) SELECT %s, %s, %s, 'member' FROM %s", id("i"),
+		"INSERT INTO core_tenants (id, name, slug, plan_tier) SELECT "+id("i")+", 'T', 's-' || "+id("i")+
+			", 'plan-' || (i % 1000) FROM "+rows(n),
+		"INSERT INTO core_users (id, email, oauth_id) SELECT "+id("i")+", i || '@b', 'o' || "+id("i")+
+			" FROM "+rows(3*n),
+		fmt.Sprintf(
+			"INSERT INTO core_memberships (id, user_id, tenant_id, role) SELECT %s, %s, %s, 'member' FROM %s",
+			id("i"),
 			id(fmt.Sprintf("i %% %d", 3*n)), id(fmt.Sprintf("(i + i / %d) %% %d", 3*n, n)), rows(5*n)),
-		"INSERT INTO core_subscriptions (id, tenant_id, status, plan_tier) SELECT "+id("i")+", "+id("i")+", 'active', 'plan-' || (i % 1000) FROM "+rows(n),
+		"INSERT INTO core_subscriptions (id, tenant_id, status, plan_tier) SELECT "+id("i")+", "+id("i")+
+			", 'active', 'plan-' || (i % 1000) FROM "+rows(n),
 		"ANALYZE")
 	for _, statement := range statements {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
@@ -106,7 +113,8 @@ func hexID(n int) string { return fmt.Sprintf("%032x", n) }
 
 // withoutLateral is PostgreSQL's access query as SQLite is asked it: it finds the subscriptions by id.
 func withoutLateral(text string) string {
-	return strings.NewReplacer("LEFT JOIN LATERAL (SELECT ranked.* FROM", "LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM",
+	return strings.NewReplacer("LEFT JOIN LATERAL (SELECT ranked.* FROM",
+		"LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM",
 		") s ON true", ")").Replace(text)
 }
 
@@ -116,15 +124,19 @@ func accessText(b *Bench) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := host.Access(b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(0)}, hostdb.TenantKey{Slug: "s-" + hexID(0)}); err != nil {
+	if _, err := host.Access(b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(0)},
+		hostdb.TenantKey{Slug: "s-" + hexID(0)}); err != nil {
 		return "", err
 	}
-	found, err := texts(b.ctx, bare, "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%core_memberships m %' AND query LIKE '%$2%'")
+	found, err := texts(b.ctx, bare,
+		"SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "+
+			"AND query LIKE '%core_memberships m %' AND query LIKE '%$2%'")
 	if err != nil {
 		return "", err
 	}
 	if len(found) != 1 || !strings.Contains(found[0], "$2") {
-		return "", fmt.Errorf("the access query was not found among what the server was asked: %d candidates", len(found))
+		return "", fmt.Errorf("the access query was not found among what the server was asked: %d candidates",
+			len(found))
 	}
 	return found[0], nil
 }

@@ -30,7 +30,8 @@ at: ≤ 1.15 × the same SQL bare and ≤ 3 × the primary key.`,
 }
 
 func openHost(b *Bench) (*Comparison, error) {
-	c := &Comparison{Bases: []string{sameSQL, primaryKey, accessQuery}, Columns: []Column{{Name: "time", Format: nanoseconds, Ratio: true},
+	c := &Comparison{Bases: []string{sameSQL, primaryKey, accessQuery}, Columns: []Column{
+		{Name: "time", Format: nanoseconds, Ratio: true},
 		{Name: "allocations", Format: integer}}}
 	text, err := accessText(b)
 	if err != nil {
@@ -72,7 +73,8 @@ func addLookups(b *Bench, c *Comparison, engine, text string) error {
 	b.onClose(func() { _ = key.Close() })
 	who := func(i int) int { return i * 7919 % n }
 	ask := func(i int) error {
-		found, err := host.Access(b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(who(i))}, hostdb.TenantKey{Slug: "s-" + hexID(who(i))})
+		found, err := host.Access(b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(who(i))},
+			hostdb.TenantKey{Slug: "s-" + hexID(who(i))})
 		if err == nil && found.Membership == nil {
 			err = errors.New("the member was not found")
 		}
@@ -80,16 +82,23 @@ func addLookups(b *Bench, c *Comparison, engine, text string) error {
 	}
 	group := fmt.Sprintf("%s, %d memberships", engine, 5*n)
 	add := func(group, name string, batch int, do func(i int) error) {
-		c.Rows = append(c.Rows, Row{group, name, func() ([]float64, error) { return timedWithAllocations(b.scale.slice, batch, do) }})
+		c.Rows = append(c.Rows, Row{group, name, func() ([]float64, error) {
+			return timedWithAllocations(b.scale.slice, batch, do)
+		}})
 	}
 	add(group, accessQuery, 64, ask)
-	add(group, sameSQL, 64, func(i int) error { return drain(access.Query("o"+hexID(who(i)), "s-"+hexID(who(i)))) })
+	add(group, sameSQL, 64, func(i int) error {
+		return drain(access.Query("o"+hexID(who(i)), "s-"+hexID(who(i))))
+	})
 	add(group, primaryKey, 64, func(i int) error { return drain(key.Query(hexID(who(i)))) })
 	group = engine + ", the original's way"
 	add(group, accessQuery, 64, ask)
 	for _, rows := range []int{n / 100, n / 10, 5 * n} {
-		query := "SELECT id, user_id, tenant_id, role, is_active FROM core_memberships WHERE id < '" + hexID(rows) + "'"
-		add(group, fmt.Sprintf("load %d memberships", rows), 1, func(i int) error { return lookThrough(b.ctx, bare, query, hexID(who(i)), rows) })
+		query := "SELECT id, user_id, tenant_id, role, is_active FROM core_memberships WHERE id < '" +
+			hexID(rows) + "'"
+		add(group, fmt.Sprintf("load %d memberships", rows), 1, func(i int) error {
+			return lookThrough(b.ctx, bare, query, hexID(who(i)), rows)
+		})
 	}
 	return nil
 }
@@ -144,7 +153,8 @@ func addCalls(b *Bench, c *Comparison, engine string) error {
 			return err
 		}},
 		{"enqueue, claim and complete it", func(i int) error {
-			if _, err := host.Jobs.Enqueue(b.ctx, &hostdb.SystemJob{JobType: "count", TenantID: hexID(i % 40)}); err != nil {
+			if _, err := host.Jobs.Enqueue(b.ctx,
+				&hostdb.SystemJob{JobType: "count", TenantID: hexID(i % 40)}); err != nil {
 				return err
 			}
 			job, err := host.Jobs.Claim(b.ctx, "worker", nil, time.Minute)

@@ -42,7 +42,8 @@ func openLookups(b *Bench) (*Comparison, error) {
 		return nil, err
 	}
 	// A lease opens nothing before the first statement, and these requests have none.
-	if _, err := bare.ExecContext(b.ctx, "UPDATE core_tenants SET db_url = 'sqlite:' || id || '.db'"); err != nil {
+	if _, err := bare.ExecContext(b.ctx,
+		"UPDATE core_tenants SET db_url = 'sqlite:' || id || '.db'"); err != nil {
 		return nil, err
 	}
 	if err := mendTriggers(b, host, bare); err != nil {
@@ -53,12 +54,17 @@ func openLookups(b *Bench) (*Comparison, error) {
 		return nil, err
 	}
 	l := &lookups{b: b, host: far, n: n}
-	return &Comparison{Bases: []string{oneQueryEach}, Columns: []Column{{Name: "lookups/s", Format: integer, Ratio: true},
+	return &Comparison{Bases: []string{oneQueryEach}, Columns: []Column{
+		{Name: "lookups/s", Format: integer, Ratio: true},
 		{Name: "refused", Format: integer}},
 		Rows: []Row{
 			{"PostgreSQL, 5 ms", oneQueryEach, l.oneByOne},
-			{"PostgreSQL, 5 ms", "the middleware, 512 requests at a time", func() ([]float64, error) { return l.through(false) }},
-			{"PostgreSQL, 5 ms", "beside 512 requests for made-up tenants", func() ([]float64, error) { return l.through(true) }},
+			{"PostgreSQL, 5 ms", "the middleware, 512 requests at a time", func() ([]float64, error) {
+				return l.through(false)
+			}},
+			{"PostgreSQL, 5 ms", "beside 512 requests for made-up tenants", func() ([]float64, error) {
+				return l.through(true)
+			}},
 		}}, nil
 }
 
@@ -100,7 +106,8 @@ type lookups struct {
 // oneByOne has four goroutines ask the host database.
 func (l *lookups) oneByOne() ([]float64, error) {
 	return l.count(4, func(i int) (bool, error) {
-		found, err := l.host.Access(l.b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(i)}, hostdb.TenantKey{Slug: "s-" + hexID(i)})
+		found, err := l.host.Access(l.b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(i)},
+			hostdb.TenantKey{Slug: "s-" + hexID(i)})
 		return err == nil && found.Membership != nil, err
 	})
 }
@@ -117,7 +124,8 @@ func (l *lookups) through(flooded bool) ([]float64, error) {
 		return nil, err
 	}
 	defer pool.Close(l.b.ctx)
-	mw, err := tenantdb.New(tenantdb.Config{Host: l.host, Authenticator: headerUser{}, Tenant: tenantdb.FromHeader(tenantHeader), Pool: pool,
+	mw, err := tenantdb.New(tenantdb.Config{
+		Host: l.host, Authenticator: headerUser{}, Tenant: tenantdb.FromHeader(tenantHeader), Pool: pool,
 		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err

@@ -30,7 +30,8 @@ hold the true median with 97 %% confidence. "Spread" is the width of the middle 
 columns that have quotients; above %.0f %% the row is called noisy, and proves nothing. "Load" is the highest one-minute load average during the
 row's measurements, the benchmark's own work included.
 `, command(), time.Now().UTC().Format("2006-01-02 15:04 UTC"), b.scale.rounds, processor(), runtime.NumCPU(), memory(), runtime.Version(),
-		runtime.GOOS, runtime.GOARCH, version("psql", "--version"), version("pgbouncer", "--version"), version("wrk", "-v"), loadAverage(), 100*noisy)
+		runtime.GOOS, runtime.GOARCH, version("psql", "--version"), version("pgbouncer", "--version"),
+		version("wrk", "-v"), loadAverage(), 100*noisy)
 }
 
 // command is how this run was started.

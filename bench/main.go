@@ -22,8 +22,9 @@ import (
 )
 
 // scenarios are all of them, in the document's order.
-var scenarios = []Scenario{requestScenario, tokenScenario, httpScenario, queryScenario, sqliteScenario, poolScenario, openLoopScenario, acquireScenario,
-	neighbourScenario, serversScenario, hostScenario, lookupsScenario, growthScenario, coherenceScenario, fleetScenario}
+var scenarios = []Scenario{requestScenario, tokenScenario, httpScenario, queryScenario, sqliteScenario,
+	poolScenario, openLoopScenario, acquireScenario, neighbourScenario, serversScenario, hostScenario,
+	lookupsScenario, growthScenario, coherenceScenario, fleetScenario}
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == serveArgument {

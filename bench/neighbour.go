@@ -34,15 +34,18 @@ func openNeighbour(b *Bench) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Comparison{Bases: []string{alone}, Columns: []Column{{Name: "p50", Format: nanoseconds}, {Name: "p95", Format: nanoseconds, Ratio: true},
-		{Name: "queries/s", Format: integer}, {Name: "neighbour/s", Format: integer}, {Name: "errors", Format: integer, Worst: true}}}
+	c := &Comparison{Bases: []string{alone}, Columns: []Column{
+		{Name: "p50", Format: nanoseconds}, {Name: "p95", Format: nanoseconds, Ratio: true},
+		{Name: "queries/s", Format: integer}, {Name: "neighbour/s", Format: integer},
+		{Name: "errors", Format: integer, Worst: true}}}
 	for _, q := range []struct{ name, text string }{{"2 ms", sleepQuery}, {"one row", pointQuery}} {
 		for _, share := range []int{0, 2} {
 			name := ours
 			if share > 0 {
 				name += fmt.Sprintf(", MaxConnsPerTenant %d", share)
 			}
-			query, err := e.leases(b, tenantdb.PoolConfig{MaxConns: sharedBudget, MaxConnsPerTenant: share}, nil, q.text)
+			query, err := e.leases(b, tenantdb.PoolConfig{MaxConns: sharedBudget, MaxConnsPerTenant: share},
+				nil, q.text)
 			if err != nil {
 				return nil, err
 			}
@@ -78,7 +81,8 @@ func neighbourRows(b *Bench, group string, query querier) []Row {
 		began, before := time.Now(), besides.done.Load()
 		shots := quiet.during(b.ctx, b.scale.load)
 		took, others := time.Since(began).Seconds(), float64(besides.done.Load()-before)
-		return []float64{latency(shots, 0.5, everyone), latency(shots, 0.95, everyone), float64(len(shots)) / took, others / took, wrongs(shots)}, nil
+		return []float64{latency(shots, 0.5, everyone), latency(shots, 0.95, everyone),
+			float64(len(shots)) / took, others / took, wrongs(shots)}, nil
 	}
 	return []Row{
 		{group, alone, func() ([]float64, error) { return measure(patrons{}) }},
@@ -155,7 +159,8 @@ func (p patrons) ask(ctx context.Context, tenant int) shot {
 
 // leases is a query through one pool over the estate's first databases; address, where set, says where each
 // is reached.
-func (e *estate) leases(b *Bench, cfg tenantdb.PoolConfig, address func(i int) string, text string) (querier, error) {
+func (e *estate) leases(b *Bench, cfg tenantdb.PoolConfig, address func(i int) string,
+	text string) (querier, error) {
 	urls, err := e.urls("ours", quietTenants+1)
 	if err != nil {
 		return nil, err

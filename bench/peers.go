@@ -45,7 +45,8 @@ func readingScope(next http.Handler) http.Handler {
 }
 
 // newGuard puts one of the guards in front of next. The peers authenticate, and do nothing about tenants.
-func newGuard(name string, keys *keyPair, host *hostdb.DB, pool *tenantdb.Pool, next http.Handler) (http.Handler, func(), error) {
+func newGuard(name string, keys *keyPair, host *hostdb.DB, pool *tenantdb.Pool,
+	next http.Handler) (http.Handler, func(), error) {
 	nothing := func() {}
 	if name == oursRead {
 		name, next = ours, readingScope(next)
@@ -54,13 +55,17 @@ func newGuard(name string, keys *keyPair, host *hostdb.DB, pool *tenantdb.Pool, 
 	case bareHandler:
 		return next, nothing, nil
 	case chiPeer:
-		auth := chijwt.New(keys.algorithm, nil, keys.public, jwt.WithIssuer(issuer), jwt.WithAudience(audience))
+		auth := chijwt.New(keys.algorithm, nil, keys.public, jwt.WithIssuer(issuer),
+			jwt.WithAudience(audience))
 		if keys.algorithm == "HS256" { // its verify key is the sign key then
-			auth = chijwt.New(keys.algorithm, keys.private, nil, jwt.WithIssuer(issuer), jwt.WithAudience(audience))
+			auth = chijwt.New(keys.algorithm, keys.private, nil, jwt.WithIssuer(issuer),
+				jwt.WithAudience(audience))
 		}
 		return chijwt.Verifier(auth)(chijwt.Authenticator(auth)(next)), nothing, nil
 	case auth0Peer:
-		v, err := validator.New(func(context.Context) (any, error) { return keys.public, nil }, validator.SignatureAlgorithm(keys.algorithm),
+		v, err := validator.New(func(context.Context) (any, error) {
+			return keys.public, nil
+		}, validator.SignatureAlgorithm(keys.algorithm),
 			issuer, []string{audience})
 		if err != nil {
 			return nil, nil, err
@@ -75,7 +80,8 @@ func newGuard(name string, keys *keyPair, host *hostdb.DB, pool *tenantdb.Pool, 
 		if err != nil {
 			return nil, nil, err
 		}
-		mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: auth, Tenant: tenantdb.FromHeader(tenantHeader), Pool: pool})
+		mw, err := tenantdb.New(tenantdb.Config{
+			Host: host, Authenticator: auth, Tenant: tenantdb.FromHeader(tenantHeader), Pool: pool})
 		if err != nil {
 			return nil, nil, err
 		}

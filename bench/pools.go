@@ -32,7 +32,8 @@ type lruPool struct {
 }
 
 func newLRUPools(urls []string, budget, conns int) *lruPools {
-	return &lruPools{urls: urls, text: pointQuery, pools: budget / conns, conns: conns, open: map[int]*lruPool{}, leastLast: list.New()}
+	return &lruPools{urls: urls, text: pointQuery, pools: budget / conns, conns: conns,
+		open: map[int]*lruPool{}, leastLast: list.New()}
 }
 
 func (l *lruPools) query(ctx context.Context, tenant int) (string, error) {
@@ -51,7 +52,9 @@ func (l *lruPools) take(tenant int) (*lruPool, error) {
 	var victim *lruPool
 	if p == nil {
 		victim = l.makeRoom()
-		pool, err := newPgxPool(context.Background(), l.urls[tenant], l.conns, pgx.QueryExecModeCacheStatement) // connects later
+		// connects later
+		pool, err := newPgxPool(context.Background(), l.urls[tenant], l.conns,
+			pgx.QueryExecModeCacheStatement)
 		if err != nil {
 			l.mu.Unlock()
 			return nil, err

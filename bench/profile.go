@@ -26,19 +26,24 @@ func writeProfile(b *Bench, path string) error {
 	if err != nil {
 		return err
 	}
-	h, closed, err := newGuard(ours, keys, w.host, w.pool, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	h, closed, err := newGuard(ours, keys, w.host, w.pool,
+		http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	if err != nil {
 		return err
 	}
 	b.onClose(closed)
 	var text strings.Builder
-	fmt.Fprintf(&text, "Profiles of the hot path, written by %s: tenantdb around a handler that does nothing, in process, one core.\n", command())
+	fmt.Fprintf(&text,
+		"Profiles of the hot path, written by %s: tenantdb around a handler that does nothing, in process, "+
+			"one core.\n", command())
 	for _, tokens := range []int{1, len(requests)} {
 		top, figures, err := profile(b, h, requests[:tokens])
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&text, "\n== RS256, %d tokens, all of them seen before: %s of CPU, %.1f allocations\n\n%s", tokens, nanoseconds(figures[0]), figures[2], top)
+		fmt.Fprintf(&text,
+			"\n== RS256, %d tokens, all of them seen before: %s of CPU, %.1f allocations\n\n%s", tokens,
+			nanoseconds(figures[0]), figures[2], top)
 	}
 	return os.WriteFile(path, []byte(text.String()), 0o644)
 }
@@ -49,7 +54,8 @@ func profile(b *Bench, h http.Handler, requests []*http.Request) (top string, fi
 	if err != nil {
 		return "", nil, err
 	}
-	if _, err := serveInProcess(h, requests, true, 1, b.scale.slice); err != nil { // so that the profile shows hits only
+	// so that the profile shows hits only
+	if _, err := serveInProcess(h, requests, true, 1, b.scale.slice); err != nil {
 		return "", nil, err
 	}
 	path := filepath.Join(dir, "cpu")

@@ -33,15 +33,19 @@ refusals and wrong answers, all rounds' worst. Aimed at: pool alone ≥ 1.0 and 
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", kind, err)
 			}
-			c.Rows = append(c.Rows, Row{"one tenant", kind, func() ([]float64, error) { return queryRound(b, t) }})
+			c.Rows = append(c.Rows, Row{"one tenant", kind, func() ([]float64, error) {
+				return queryRound(b, t)
+			}})
 		}
 		return c, nil
 	},
 }
 
 // queryColumns are what queryRound measures.
-var queryColumns = []Column{{Name: "requests/s", Format: integer, Ratio: true}, {Name: "p50", Format: nanoseconds},
-	{Name: "p99", Format: nanoseconds}, {Name: "CPU", Format: nanoseconds}, {Name: "errors", Format: integer, Worst: true}}
+var queryColumns = []Column{{Name: "requests/s", Format: integer, Ratio: true},
+	{Name: "p50", Format: nanoseconds},
+	{Name: "p99", Format: nanoseconds}, {Name: "CPU", Format: nanoseconds},
+	{Name: "errors", Format: integer, Worst: true}}
 
 // queryRound loads a target for one round, after a moment that isn't counted.
 func queryRound(b *Bench, t *target) ([]float64, error) {
@@ -59,7 +63,8 @@ func queryRound(b *Bench, t *target) ([]float64, error) {
 	}
 	after, err := t.server.cpuTime()
 	n := float64(len(shots)) - wrongs(shots)
-	return []float64{n / took.Seconds(), latency(shots, 0.5, everyone), latency(shots, 0.99, everyone), float64(after-before) / n, wrongs(shots)}, err
+	return []float64{n / took.Seconds(), latency(shots, 0.5, everyone), latency(shots, 0.99, everyone),
+		float64(after-before) / n, wrongs(shots)}, err
 }
 
 var sqliteScenario = Scenario{
@@ -90,7 +95,8 @@ func openSQLite(b *Bench) (*Comparison, error) {
 	if bare.server, err = startChild(b, servedBy{Kind: oneFile, Dir: bareFile}); err != nil {
 		return nil, err
 	}
-	whole := &target{requests: [][]byte{wireRequest("Authorization", "Bearer "+token, tenantHeader, slug(0))}, answers: answers}
+	whole := &target{requests: [][]byte{wireRequest("Authorization", "Bearer "+token, tenantHeader, slug(0))},
+		answers: answers}
 	if whole.server, err = startChild(b, what); err != nil {
 		return nil, err
 	}
@@ -111,7 +117,8 @@ func fillFile(b *Bench) (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(dir, fileTenant)
-	if err := os.WriteFile(path, nil, 0o600); err != nil { // a tenant's file is created before its first lease
+	// a tenant's file is created before its first lease
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		return "", err
 	}
 	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: dir})
@@ -124,8 +131,10 @@ func fillFile(b *Bench) (path string, err error) {
 		return "", err
 	}
 	defer lease.Release()
-	for _, text := range []string{"CREATE TABLE notes (id INTEGER PRIMARY KEY, name TEXT NOT NULL, body TEXT NOT NULL)",
-		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO notes SELECT i, '" + fileTenant + "', 'note ' || i FROM n"} {
+	for _, text := range []string{
+		"CREATE TABLE notes (id INTEGER PRIMARY KEY, name TEXT NOT NULL, body TEXT NOT NULL)",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO notes " +
+			"SELECT i, '" + fileTenant + "', 'note ' || i FROM n"} {
 		if _, err := lease.DB().ExecContext(b.ctx, text); err != nil {
 			return "", err
 		}

@@ -33,7 +33,8 @@ func openRequest(b *Bench) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Comparison{Bases: []string{lowerBound}, Columns: []Column{{Name: "CPU", Format: nanoseconds, Ratio: true},
+	c := &Comparison{Bases: []string{lowerBound}, Columns: []Column{
+		{Name: "CPU", Format: nanoseconds, Ratio: true},
 		{Name: "elapsed", Format: nanoseconds}, {Name: "allocations", Format: tenths}}}
 	for _, algorithm := range algorithms {
 		keys, err := newKeyPair(algorithm)
@@ -46,7 +47,8 @@ func openRequest(b *Bench) (*Comparison, error) {
 		}
 		handlers := map[string]http.Handler{}
 		for _, name := range requestGuards {
-			h, closed, err := newGuard(name, keys, w.host, w.pool, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			h, closed, err := newGuard(name, keys, w.host, w.pool,
+				http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
@@ -56,8 +58,10 @@ func openRequest(b *Bench) (*Comparison, error) {
 		for _, tokens := range []int{1, len(requests)} {
 			for _, cores := range []int{1, 2} {
 				for _, name := range requestGuards {
-					c.Rows = append(c.Rows, Row{fmt.Sprintf("%s, %d tokens, %d cores", algorithm, tokens, cores), name, func() ([]float64, error) {
-						return serveInProcess(handlers[name], requests[:tokens], remembers(name), cores, b.scale.slice)
+					c.Rows = append(c.Rows, Row{fmt.Sprintf("%s, %d tokens, %d cores", algorithm, tokens,
+						cores), name, func() ([]float64, error) {
+						return serveInProcess(handlers[name], requests[:tokens], remembers(name), cores,
+							b.scale.slice)
 					}})
 				}
 			}
@@ -79,7 +83,8 @@ func (s *silent) WriteHeader(status int)      { s.status = status }
 // serveInProcess calls a handler with the requests in turn on so many cores for a while, after each of them
 // twice where it may remember them. It returns the CPU's and a core's nanoseconds, and the allocations, for
 // each request.
-func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, cores int, d time.Duration) ([]float64, error) {
+func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, cores int,
+	d time.Duration) ([]float64, error) {
 	first := requests
 	if !remembers {
 		first = requests[:1]
@@ -112,7 +117,8 @@ func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, co
 			return nil, fmt.Errorf("status %d", refused[core])
 		}
 	}
-	return []float64{float64(cpu) / float64(n), float64(took) * float64(cores) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n)}, nil
+	return []float64{float64(cpu) / float64(n), float64(took) * float64(cores) / float64(n),
+		float64(after.Mallocs-before.Mallocs) / float64(n)}, nil
 }
 
 // twin returns a request with the same headers in memory of its own: what comes over a network never shares

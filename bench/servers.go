@@ -59,11 +59,13 @@ func openServers(b *Bench) (*Comparison, error) {
 			shots := quiet.during(b.ctx, b.scale.load)
 			p.mend()
 			end()
-			return []float64{latency(shots, 0.5, everyone), latency(shots, 0.99, everyone), wrongs(shots)}, nil
+			return []float64{latency(shots, 0.5, everyone), latency(shots, 0.99, everyone), wrongs(shots)},
+				nil
 		}
 	}
 	group := "8 tenants of a healthy server"
-	return &Comparison{Bases: []string{alone}, Columns: []Column{{Name: "p50", Format: nanoseconds, Ratio: true}, {Name: "p99", Format: nanoseconds, Ratio: true},
+	return &Comparison{Bases: []string{alone}, Columns: []Column{
+		{Name: "p50", Format: nanoseconds, Ratio: true}, {Name: "p99", Format: nanoseconds, Ratio: true},
 		{Name: "errors", Format: integer, Worst: true}}, Rows: []Row{
 		{group, alone, round(patrons{}, func() {})},
 		{group, "beside a server that hangs", round(troubled, p.hang)},

@@ -75,11 +75,16 @@ func newService(what *servedBy) (http.Handler, func(), error) {
 	case poolAlone:
 		return newPoolAlone(what)
 	case oneFile:
-		db, err := sql.Open("sqlite", "file:"+what.Dir+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)")
+		db, err := sql.Open("sqlite", "file:"+what.Dir+
+			"?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)")
 		if err != nil {
 			return nil, nil, err
 		}
-		return answering(func(ctx context.Context, _ int) (string, error) { return readFile(ctx, db) }), func() { _ = db.Close() }, nil
+		return answering(func(ctx context.Context, _ int) (string, error) {
+				return readFile(ctx, db)
+			}), func() {
+				_ = db.Close()
+			}, nil
 	}
 	return nil, nil, fmt.Errorf("no service is called %q", what.Kind)
 }
@@ -167,7 +172,9 @@ func newGuarded(ctx context.Context, what *servedBy) (http.Handler, func(), erro
 			return readName(tenantdb.PG(ctx).QueryRow(ctx, pointQuery, 1))
 		})
 	case wholeOnFile:
-		next = tenantQuery(func(ctx context.Context) (string, error) { return readFile(ctx, tenantdb.ReadDB(ctx)) })
+		next = tenantQuery(func(ctx context.Context) (string, error) {
+			return readFile(ctx, tenantdb.ReadDB(ctx))
+		})
 	}
 	h, closed, err := newGuard(what.Guard, keys, host, pool, next)
 	return h, func() {

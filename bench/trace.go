@@ -41,7 +41,9 @@ func byFrequency(trace []int) (count map[int]int, tenants []int) {
 	for _, t := range trace {
 		count[t]++
 	}
-	return count, slices.SortedFunc(maps.Keys(count), func(a, b int) int { return cmp.Or(cmp.Compare(count[b], count[a]), a-b) })
+	return count, slices.SortedFunc(maps.Keys(count), func(a, b int) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), a-b)
+	})
 }
 
 // staticOptimum is the share of requests that find a connection where the budget stands, one each, at the

@@ -41,26 +41,32 @@ func newWorld(b *Bench, users, tenants int) (*world, error) {
 	}
 	b.onClose(func() { _ = pool.Close(context.Background()) })
 	w := &world{host: host, pool: pool, dir: dir}
-	w.tenants, err = populate(b.ctx, host, users, tenants, func(id string, _ int) string { return "sqlite:" + id + ".db" })
+	w.tenants, err = populate(b.ctx, host, users, tenants, func(id string, _ int) string {
+		return "sqlite:" + id + ".db"
+	})
 	return w, err
 }
 
 // populate fills a host database in one transaction.
-func populate(ctx context.Context, host *hostdb.DB, users, tenants int, place func(id string, i int) string) ([]*hostdb.TenantCatalog, error) {
+func populate(ctx context.Context, host *hostdb.DB, users, tenants int,
+	place func(id string, i int) string) ([]*hostdb.TenantCatalog, error) {
 	var list []*hostdb.TenantCatalog
 	err := host.InTx(ctx, func(tx *hostdb.Tx) error {
 		list = nil
-		if err := tx.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro", IsActive: true, TierLevel: 2}); err != nil {
+		if err := tx.Plans.Insert(ctx,
+			&hostdb.PricingPlan{ID: "pro", Name: "Pro", IsActive: true, TierLevel: 2}); err != nil {
 			return err
 		}
 		for i := range tenants {
 			id := hostdb.NewID()
-			t := &hostdb.TenantCatalog{ID: id, Name: "Tenant", Slug: slug(i), DBURL: hostdb.Secret(place(id, i)), IsActive: true,
+			t := &hostdb.TenantCatalog{ID: id, Name: "Tenant", Slug: slug(i),
+				DBURL: hostdb.Secret(place(id, i)), IsActive: true,
 				PlanTier: "pro", Status: hostdb.TenantActive}
 			if err := tx.Tenants.Insert(ctx, t); err != nil {
 				return err
 			}
-			s := &hostdb.Subscription{TenantID: id, StripeSubID: "sub_" + id, PlanTier: "pro", Status: "active", PaymentType: "subscription"}
+			s := &hostdb.Subscription{TenantID: id, StripeSubID: "sub_" + id, PlanTier: "pro",
+				Status: "active", PaymentType: "subscription"}
 			if err := tx.Subscriptions.Insert(ctx, s); err != nil {
 				return err
 			}
@@ -71,7 +77,8 @@ func populate(ctx context.Context, host *hostdb.DB, users, tenants int, place fu
 			if err := tx.Users.Insert(ctx, u); err != nil {
 				return err
 			}
-			m := &hostdb.Membership{UserID: u.ID, TenantID: list[i%tenants].ID, Role: hostdb.RoleMember, IsActive: true}
+			m := &hostdb.Membership{UserID: u.ID, TenantID: list[i%tenants].ID, Role: hostdb.RoleMember,
+				IsActive: true}
 			if err := tx.Memberships.Insert(ctx, m); err != nil {
 				return err
 			}

@@ -27,7 +27,8 @@ func openHTTP(b *Bench) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Comparison{Bases: []string{bareHandler, lowerBound}, Columns: []Column{{Name: "requests/s", Format: integer, Ratio: true},
+	c := &Comparison{Bases: []string{bareHandler, lowerBound}, Columns: []Column{
+		{Name: "requests/s", Format: integer, Ratio: true},
 		{Name: "CPU", Format: nanoseconds}}}
 	for _, algorithm := range b.scale.algorithms {
 		keys, err := newKeyPair(algorithm)
@@ -43,12 +44,14 @@ func openHTTP(b *Bench) (*Comparison, error) {
 			return nil, err
 		}
 		for _, name := range guards {
-			server, err := startChild(b, servedBy{Kind: guardedHandler, Guard: name, Keys: wire, Host: w.host.URI(), Dir: filepath.Join(w.dir, "tenants")})
+			server, err := startChild(b, servedBy{Kind: guardedHandler, Guard: name, Keys: wire,
+				Host: w.host.URI(), Dir: filepath.Join(w.dir, "tenants")})
 			if err != nil {
 				return nil, err
 			}
 			c.Rows = append(c.Rows, Row{algorithm, name, func() ([]float64, error) {
-				return wrk(server, 2*b.scale.load, "Authorization: Bearer "+token, tenantHeader+": "+w.tenants[0].Slug)
+				return wrk(server, 2*b.scale.load, "Authorization: Bearer "+token,
+					tenantHeader+": "+w.tenants[0].Slug)
 			}})
 		}
 	}

@@ -57,14 +57,17 @@ func run() error {
 	if *soaking {
 		return soak.Run(os.Stdout, *seed, dir, *rate, *duration)
 	}
-	size := rig.Size{Servers: 2, Tenants: *tenants, Files: *files, Processes: 3, Budget: 24, Rate: *rate, Dir: dir}
+	size := rig.Size{Servers: 2, Tenants: *tenants, Files: *files, Processes: 3, Budget: 24, Rate: *rate,
+		Dir: dir}
 	return try(*seed, size, choose(*only))
 }
 
 // choose picks faults by words of their names.
 func choose(only string) []rig.Fault {
 	return slices.DeleteFunc(faults.All(), func(f rig.Fault) bool {
-		return !slices.ContainsFunc(strings.Split(only, ","), func(word string) bool { return strings.Contains(f.Name, word) })
+		return !slices.ContainsFunc(strings.Split(only, ","), func(word string) bool {
+			return strings.Contains(f.Name, word)
+		})
 	})
 }
 
@@ -96,7 +99,9 @@ func try(seed uint64, size rig.Size, list []rig.Fault) error {
 	for _, ids := range w.Judge.Written() {
 		written += len(ids)
 	}
-	fmt.Printf("\n%s\n\nseed %d, %.0f minutes, %d changes of rights (%d more failed), %d acknowledged writes\n", strings.Join(rows, "\n"), seed,
+	fmt.Printf(
+		"\n%s\n\nseed %d, %.0f minutes, %d changes of rights (%d more failed), %d acknowledged writes\n",
+		strings.Join(rows, "\n"), seed,
 		time.Since(began).Minutes(), w.Rights.Changed, w.Rights.Failed, written)
 	if broken > 0 {
 		return fmt.Errorf("%d of %d faults broke a promise", broken, len(list))

@@ -58,13 +58,15 @@ func parse(args []string) (*config, error) {
 	flags.StringVar(&c.pool.SQLiteDir, "sqlite-dir", "", "PoolConfig.SQLiteDir")
 	flags.IntVar(&c.pool.MaxOpenSQLite, "open-sqlite", 0, "PoolConfig.MaxOpenSQLite")
 	flags.IntVar(&c.cache.Size, "cache", 0, "CacheConfig.Size")
-	flags.DurationVar(&c.cache.MaxStaleness, "stale", 0, "CacheConfig.MaxStaleness; with -poll as long the product has no feed")
+	flags.DurationVar(&c.cache.MaxStaleness, "stale", 0,
+		"CacheConfig.MaxStaleness; with -poll as long the product has no feed")
 	flags.DurationVar(&c.cache.MaxStaleIfDown, "stale-if-down", 0, "CacheConfig.MaxStaleIfDown")
 	flags.DurationVar(&c.cache.MaxAge, "age", 0, "CacheConfig.MaxAge")
 	flags.DurationVar(&c.host.PollInterval, "poll", 0, "hostdb.Config.PollInterval")
 	flags.BoolVar(&c.host.NoNotify, "no-notify", false, "hostdb.Config.NoNotify")
 	flags.DurationVar(&c.host.StartTimeout, "start", 0, "hostdb.Config.StartTimeout")
-	flags.DurationVar(&c.drain, "drain", time.Second, "how long the process goes on after it has said that it isn't ready")
+	flags.DurationVar(&c.drain, "drain", time.Second,
+		"how long the process goes on after it has said that it isn't ready")
 	steps := flags.Bool("clock", false, "whether the process's clock can be stepped, by /debug/clock")
 	err := flags.Parse(args)
 	if *steps {
@@ -107,14 +109,16 @@ func (c *config) run() error {
 		return err
 	}
 	defer pool.Close(context.Background())
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: Issuer, Audience: Audience, Algorithms: []string{"HS256"}, Secret: []byte(os.Getenv(SecretEnv)),
-		Now: c.host.Now})
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: Issuer, Audience: Audience, Algorithms: []string{"HS256"},
+		Secret: []byte(os.Getenv(SecretEnv)),
+		Now:    c.host.Now})
 	if err != nil {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	mw, err := tenantdb.New(tenantdb.Config{Host: host, Pool: pool, Authenticator: auth, Tenant: tenantdb.FromHeader("X-Tenant"),
-		Cache: c.cache, Logger: logger, Now: c.host.Now})
+	mw, err := tenantdb.New(tenantdb.Config{Host: host, Pool: pool, Authenticator: auth,
+		Tenant: tenantdb.FromHeader("X-Tenant"),
+		Cache:  c.cache, Logger: logger, Now: c.host.Now})
 	if err != nil {
 		return err
 	}

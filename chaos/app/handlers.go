@@ -134,7 +134,8 @@ func write(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answe
 	if err := whose(ctx, tx, a); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, "INSERT INTO log (id, tenant) VALUES ($1, $2)", r.URL.Query().Get("id"), a.Scope); err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT INTO log (id, tenant) VALUES ($1, $2)", r.URL.Query().Get("id"),
+		a.Scope); err != nil {
 		return err
 	}
 	return tx.Commit()
@@ -142,7 +143,8 @@ func write(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answe
 
 // slow has PostgreSQL busy for a while.
 func slow(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answer) error {
-	return tenantdb.DB(ctx).QueryRowContext(ctx, "SELECT slug FROM me, pg_sleep($1)", number(r, "ms")/1000).Scan(&a.Data)
+	return tenantdb.DB(ctx).QueryRowContext(ctx, "SELECT slug FROM me, pg_sleep($1)",
+		number(r, "ms")/1000).Scan(&a.Data)
 }
 
 // held holds a transaction open without a statement under way.
@@ -165,7 +167,8 @@ func held(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answer
 
 // stream sends rows as they come, so that a slow client holds a connection.
 func stream(w http.ResponseWriter, r *http.Request) {
-	rows, err := tenantdb.DB(r.Context()).QueryContext(r.Context(), "SELECT repeat('x', 8000) FROM generate_series(1, $1)", int(number(r, "rows")))
+	rows, err := tenantdb.DB(r.Context()).QueryContext(r.Context(),
+		"SELECT repeat('x', 8000) FROM generate_series(1, $1)", int(number(r, "rows")))
 	if err != nil {
 		fail(w, r, err)
 		return

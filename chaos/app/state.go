@@ -53,6 +53,7 @@ func (s *service) state(w http.ResponseWriter, r *http.Request) {
 	runtime.ReadMemStats(&m)
 	handles, _ := os.ReadDir("/proc/self/fd")
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(State{Goroutines: runtime.NumGoroutine(), Handles: len(handles) - 1, Heap: m.HeapAlloc,
-		Up: time.Since(s.began), HostConns: s.host.Stats().Conns(), Stats: s.mw.Stats()})
+	_ = json.NewEncoder(w).Encode(State{Goroutines: runtime.NumGoroutine(), Handles: len(handles) - 1,
+		Heap: m.HeapAlloc,
+		Up:   time.Since(s.began), HostConns: s.host.Stats().Conns(), Stats: s.mw.Stats()})
 }

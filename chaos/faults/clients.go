@@ -35,8 +35,10 @@ func clientsLeave(w *rig.World, t *rig.Trial) error {
 		pause(500 * time.Millisecond)
 	}
 	t.Mended()
-	n, err := last(w).Primary().Count("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep%' AND usename = '" +
-		rig.ProductRole + "'")
+	n, err := last(w).Primary().Count(
+		"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep%' AND " +
+			"usename = '" +
+			rig.ProductRole + "'")
 	if n > 0 {
 		t.Problem("%d queries of clients that have gone run half a second later", n)
 	}
@@ -64,14 +66,17 @@ func clientsAreSlow(w *rig.World, t *rig.Trial) error {
 // again.
 func statementTimeout(w *rig.World, t *rig.Trial) error {
 	s := last(w).Primary()
-	if err := s.Exec("postgres", "ALTER SYSTEM SET statement_timeout = '300ms'", "SELECT pg_reload_conf()"); err != nil {
+	if err := s.Exec("postgres", "ALTER SYSTEM SET statement_timeout = '300ms'",
+		"SELECT pg_reload_conf()"); err != nil {
 		return err
 	}
 	pause(500 * time.Millisecond)
 	for i, tenant := range w.Of(last(w))[:10] {
-		answer := w.Load.Ask(context.Background(), w.Processes[i%len(w.Processes)], "slow", tenant.Clients[0], "ms=2000")
+		answer := w.Load.Ask(context.Background(), w.Processes[i%len(w.Processes)], "slow", tenant.Clients[0],
+			"ms=2000")
 		if answer.Status != 500 && !answer.Denied() {
-			t.Problem("a statement that the server ended was answered %s %s", answer.What(), rig.Short(answer.Cause))
+			t.Problem("a statement that the server ended was answered %s %s", answer.What(),
+				rig.Short(answer.Cause))
 		}
 	}
 	err := s.Exec("postgres", "ALTER SYSTEM RESET statement_timeout", "SELECT pg_reload_conf()")
@@ -85,11 +90,14 @@ func rotated(w *rig.World, t *rig.Trial) error {
 	p := last(w)
 	t.Spares = elsewhere(p)
 	set := func(password, was string) error {
-		if err := p.Primary().Exec("postgres", fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", rig.ProductRole, password), terminateProduct); err != nil {
+		if err := p.Primary().Exec("postgres",
+			fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", rig.ProductRole, password),
+			terminateProduct); err != nil {
 			return err
 		}
 		pause(3 * time.Second)
-		return w.HostExec("UPDATE core_tenants SET db_url = replace(db_url, $1, $2) WHERE db_url LIKE $3", ":"+was+"@", ":"+password+"@",
+		return w.HostExec("UPDATE core_tenants SET db_url = replace(db_url, $1, $2) WHERE db_url LIKE $3",
+			":"+was+"@", ":"+password+"@",
 			"%"+p.Primary().Address()+"%")
 	}
 	if err := set(next, rig.ProductPassword); err != nil {
@@ -111,7 +119,8 @@ func migrated(w *rig.World, t *rig.Trial) error {
 	for i := range 4 {
 		asking.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				w.Load.Add(w.Load.Ask(context.Background(), w.Processes[n%len(w.Processes)], "wide", few[i].Clients[0], ""))
+				w.Load.Add(w.Load.Ask(context.Background(), w.Processes[n%len(w.Processes)], "wide",
+					few[i].Clients[0], ""))
 				pause(5 * time.Millisecond)
 			}
 		})
@@ -119,7 +128,9 @@ func migrated(w *rig.World, t *rig.Trial) error {
 	for column := range 10 {
 		pause(300 * time.Millisecond)
 		for _, x := range few {
-			if err := x.Pair.Primary().Exec(x.Database, fmt.Sprintf("ALTER TABLE wide ADD COLUMN IF NOT EXISTS %s int", strings.Repeat("c", column+1))); err != nil {
+			if err := x.Pair.Primary().Exec(x.Database,
+				fmt.Sprintf("ALTER TABLE wide ADD COLUMN IF NOT EXISTS %s int",
+					strings.Repeat("c", column+1))); err != nil {
 				return err
 			}
 		}

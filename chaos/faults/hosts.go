@@ -111,7 +111,9 @@ func hostUnfenced(w *rig.World, t *rig.Trial) error {
 	old.Resume()
 	pause(time.Second)
 	t.Mended()
-	err = w.Host.Primary().Exec("host", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'host' AND pid <> pg_backend_pid()")
+	err = w.Host.Primary().Exec("host",
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'host' AND pid <> "+
+			"pg_backend_pid()")
 	if err != nil {
 		return err
 	}

@@ -10,9 +10,13 @@ import (
 
 // processes are faults of the product's own processes.
 var processes = []rig.Fault{
-	{Name: "nothing", Settle: 8 * time.Second, Do: func(_ *rig.World, t *rig.Trial) error { t.Spares = nobody; return nil }},
+	{Name: "nothing", Settle: 8 * time.Second, Do: func(_ *rig.World, t *rig.Trial) error {
+		t.Spares = nobody
+		return nil
+	}},
 	{Name: "process killed (kill -9)", Quick: true, Settle: 4 * time.Second, Do: processKilled},
-	{Name: "process killed (kill -9) while its queries of 20 s run", Settle: 8 * time.Second, Do: orphansLeft},
+	{Name: "process killed (kill -9) while its queries of 20 s run", Settle: 8 * time.Second,
+		Do: orphansLeft},
 	{Name: "process with 256 file handles", Settle: time.Second, Do: fewHandles},
 	{Name: "process starts while the host database is down", Settle: 4 * time.Second, Do: startsEarly},
 	{Name: "deploy rolls through all processes", Quick: true, Settle: 2 * time.Second, Do: deploy},

@@ -9,7 +9,8 @@ import (
 // servers are faults of servers that hold tenants' databases. The first has a standby, the last has none.
 var servers = []rig.Fault{
 	{Name: "backends terminated", Quick: true, Settle: 3 * time.Second, Do: backendsTerminated},
-	{Name: "tenants' server hangs, second host promoted", Quick: true, Settle: 6 * time.Second, Do: serverHangs},
+	{Name: "tenants' server hangs, second host promoted", Quick: true, Settle: 6 * time.Second,
+		Do: serverHangs},
 	{Name: "outsider exhausts max_connections", Quick: true, Settle: 7 * time.Second, Do: exhausted},
 	{Name: "tenants' server killed, second host promoted", Settle: 6 * time.Second, Do: serverKilled},
 	{Name: "server down for 8 s (immediate)", Settle: 8 * time.Second, Do: down(8 * time.Second)},
@@ -22,14 +23,16 @@ var servers = []rig.Fault{
 
 func last(w *rig.World) *rig.Pair { return w.Pairs[len(w.Pairs)-1] }
 
-const terminateProduct = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '" + rig.ProductRole + "'"
+const terminateProduct = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '" +
+	rig.ProductRole + "'"
 
 func backendsTerminated(w *rig.World, t *rig.Trial) error {
 	t.Spares = elsewhere(last(w))
 	n := 0
 	for range 50 {
 		ended, err := last(w).Primary().Count("SELECT count(pg_terminate_backend(pid)) FROM (" +
-			"SELECT pid FROM pg_stat_activity WHERE usename = '" + rig.ProductRole + "' ORDER BY random() LIMIT 1) AS one")
+			"SELECT pid FROM pg_stat_activity WHERE usename = '" + rig.ProductRole +
+			"' ORDER BY random() LIMIT 1) AS one")
 		if err != nil {
 			return err
 		}
@@ -129,7 +132,8 @@ func hangs(w *rig.World, t *rig.Trial) error {
 func idleSessions(w *rig.World, t *rig.Trial) error {
 	t.Spares = elsewhere(last(w))
 	s := last(w).Primary()
-	if err := s.Exec("postgres", "ALTER SYSTEM SET idle_session_timeout = '300ms'", "SELECT pg_reload_conf()"); err != nil {
+	if err := s.Exec("postgres", "ALTER SYSTEM SET idle_session_timeout = '300ms'",
+		"SELECT pg_reload_conf()"); err != nil {
 		return err
 	}
 	pause(10 * time.Second)

@@ -12,7 +12,8 @@ import (
 
 // tenants are faults of one tenant, which no other may feel.
 var tenants = []rig.Fault{
-	{Name: "one tenant with a wrong password and one with a wrong certificate", Quick: true, Settle: 4 * time.Second, Do: badTenant},
+	{Name: "one tenant with a wrong password and one with a wrong certificate", Quick: true,
+		Settle: 4 * time.Second, Do: badTenant},
 	{Name: "SQLite file replaced", Quick: true, Settle: 3 * time.Second, Do: fileReplaced},
 	{Name: "SQLite file deleted, then put back", Settle: 4 * time.Second, Do: fileDeleted},
 	{Name: "database dropped, made anew 5 s later", Settle: 6 * time.Second, Do: dropped},
@@ -32,7 +33,8 @@ func badTenant(w *rig.World, t *rig.Trial) error {
 	if err := w.Move(bad[0], strings.Replace(good, rig.ProductPassword, "wrong", 1)); err != nil {
 		return err
 	}
-	if err := w.Move(bad[1], strings.Replace(p.URL(bad[1].Database), "sslmode=disable", "sslmode=verify-full", 1)); err != nil {
+	if err := w.Move(bad[1], strings.Replace(p.URL(bad[1].Database), "sslmode=disable", "sslmode=verify-full",
+		1)); err != nil {
 		return err
 	}
 	stop := w.Hammer(bad[0], bad[1])
@@ -105,7 +107,8 @@ func dropped(w *rig.World, t *rig.Trial) error {
 	t.Spares = others(victim)
 	stop := w.Hammer(victim)
 	defer stop()
-	if err := victim.Pair.Primary().Exec("postgres", "DROP DATABASE "+victim.Database+" WITH (FORCE)"); err != nil {
+	if err := victim.Pair.Primary().Exec("postgres", "DROP DATABASE "+victim.Database+
+		" WITH (FORCE)"); err != nil {
 		return err
 	}
 	w.Judge.Forgive(victim.Slug)
@@ -151,7 +154,8 @@ func moved(w *rig.World, t *rig.Trial) error {
 func pooled(w *rig.World, t *rig.Trial) error {
 	t.Spares = nobody
 	few := w.Of(last(w))[2:7]
-	bouncer, remove, err := pgtest.LaunchPgBouncer(last(w).Primary().Server, "default_pool_size=2", "max_db_connections=2")
+	bouncer, remove, err := pgtest.LaunchPgBouncer(last(w).Primary().Server, "default_pool_size=2",
+		"max_db_connections=2")
 	if err != nil {
 		return err
 	}

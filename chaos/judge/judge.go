@@ -70,7 +70,8 @@ type Verdict struct {
 
 // String implements fmt.Stringer.
 func (v Verdict) String() string {
-	return fmt.Sprintf("%s at %s, late by %v: %s", v.What, v.Sent.Format("15:04:05.000"), v.Late.Round(time.Millisecond), v.Detail)
+	return fmt.Sprintf("%s at %s, late by %v: %s", v.What, v.Sent.Format("15:04:05.000"),
+		v.Late.Round(time.Millisecond), v.Detail)
 }
 
 // A Report is what was found since the last one.

@@ -44,15 +44,21 @@ func (j *Judge) Found(tenant string, written []string, rows map[string]string) (
 	for _, id := range written {
 		if _, there := rows[id]; !there {
 			lost++
-			j.report.Wrong = append(j.report.Wrong, Verdict{What: MissingWrite, Detail: tenant + " " + id, Sent: time.Now()})
+			j.report.Wrong = append(j.report.Wrong,
+				Verdict{What: MissingWrite, Detail: tenant + " " + id, Sent: time.Now()})
 		}
 	}
 	if lost > 0 { // each is reported once
-		j.acked[tenant] = slices.DeleteFunc(j.acked[tenant], func(id string) bool { _, there := rows[id]; return !there && slices.Contains(written, id) })
+		j.acked[tenant] = slices.DeleteFunc(j.acked[tenant], func(id string) bool {
+			_, there := rows[id]
+			return !there && slices.Contains(written, id)
+		})
 	}
 	for id, of := range rows {
 		if of != tenant {
-			j.report.Wrong = append(j.report.Wrong, Verdict{What: OtherData, Detail: "a row of " + of + " in " + tenant + ": " + id, Sent: time.Now()})
+			j.report.Wrong = append(j.report.Wrong,
+				Verdict{What: OtherData, Detail: "a row of " + of + " in " + tenant + ": " + id,
+					Sent: time.Now()})
 		}
 	}
 	return lost

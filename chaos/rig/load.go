@@ -21,8 +21,9 @@ import (
 // newToken makes a user's credential.
 func newToken(user string) (string, error) {
 	now := time.Now()
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"iss": app.Issuer, "aud": app.Audience, "sub": user,
-		"iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix()}).SignedString([]byte(secret))
+	return jwt.NewWithClaims(jwt.SigningMethodHS256,
+		jwt.MapClaims{"iss": app.Issuer, "aud": app.Audience, "sub": user,
+			"iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix()}).SignedString([]byte(secret))
 }
 
 // Load sends requests at a rate, however long the answers take, and has them judged.
@@ -60,7 +61,8 @@ const mostInFlight = 800
 func NewLoad(j *judge.Judge, clients []Client) *Load {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
-	return &Load{Judge: j, Rate: 60, Writes: 0.15, Conns: 0.15, clients: clients, client: &http.Client{Timeout: time.Minute, Transport: transport}}
+	return &Load{Judge: j, Rate: 60, Writes: 0.15, Conns: 0.15, clients: clients, client: &http.Client{
+		Timeout: time.Minute, Transport: transport}}
 }
 
 // Send says which processes are asked, as a balancer's configuration does.
@@ -225,14 +227,16 @@ func (l *Load) read(s *Sample, resp *http.Response, body []byte, id string) {
 		Code string
 	}
 	_ = json.Unmarshal(body, &told)
-	s.Status, s.Code, s.Cause, s.Generation = resp.StatusCode, told.Code, resp.Header.Get(app.CauseHeader), told.Generation
+	s.Status, s.Code, s.Cause, s.Generation = resp.StatusCode, told.Code, resp.Header.Get(app.CauseHeader),
+		told.Generation
 	s.Acquire, _ = time.ParseDuration(resp.Header.Get(app.AcquireHeader))
 	s.Statement, _ = time.ParseDuration(resp.Header.Get(app.StatementHeader))
 	data := told.Data
 	if told.Scope != "" && told.Scope != s.Client.Tenant.Slug {
 		data = "the scope of " + told.Scope
 	}
-	l.Judge.Judge(judge.Response{User: s.Client.User, Tenant: s.Client.Tenant.Slug, Sent: s.Sent, Got: s.Sent.Add(s.Took), Allowed: s.OK(),
+	l.Judge.Judge(judge.Response{User: s.Client.User, Tenant: s.Client.Tenant.Slug, Sent: s.Sent,
+		Got: s.Sent.Add(s.Took), Allowed: s.OK(),
 		Denied: s.Denied(), Data: data, Detail: s.Process.Name + " " + s.Kind + " " + s.Code})
 	if s.OK() && id != "" {
 		l.Judge.Acknowledged(s.Client.Tenant.Slug, id, s.Sent)

@@ -52,7 +52,8 @@ func NewProcess(dir, name, hostURL string, args ...string) (*Process, error) {
 		return nil, err
 	}
 	defer listener.Close()
-	p := &Process{Name: name, Args: args, addr: listener.Addr().String(), log: filepath.Join(dir, name+".log")}
+	p := &Process{Name: name, Args: args, addr: listener.Addr().String(),
+		log: filepath.Join(dir, name+".log")}
 	p.Env = []string{app.HostURLEnv + "=" + hostURL, app.SecretEnv + "=" + secret}
 	return p, nil
 }

@@ -69,7 +69,8 @@ func (w *World) compare(p *Process) string {
 	if n := s.Sockets() + s.Stats.Pool.SQLite.Open; n > 0 {
 		return fmt.Sprintf("%s has %d connections and files of tenants that were closed", p.Name, n)
 	}
-	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - s.HostConns, heap: s.Heap, from: p.goroutines()}
+	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - s.HostConns, heap: s.Heap,
+		from: p.goroutines()}
 	// pgx reads ahead on a connection on which a write took long, and goes on so until the connection is used
 	// again.
 	now.goroutines -= now.from["github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).Start"]
@@ -83,7 +84,8 @@ func (w *World) compare(p *Process) string {
 	case !known || before.pid != now.pid:
 		w.base[p] = now
 	case now.goroutines > before.goroutines:
-		return fmt.Sprintf("%s had %d goroutines and has %d: %v and %v", p.Name, before.goroutines, now.goroutines, before.from, now.from)
+		return fmt.Sprintf("%s had %d goroutines and has %d: %v and %v", p.Name, before.goroutines,
+			now.goroutines, before.from, now.from)
 	case now.handles != before.handles:
 		return fmt.Sprintf("%s had %d handles and has %d", p.Name, before.handles, now.handles)
 	case now.heap > before.heap+max(before.heap/10, slack):
@@ -98,7 +100,8 @@ func (w *World) setAll(open bool) error {
 	for _, t := range w.Tenants {
 		w.Judge.Changing(judge.Tenant(t.Slug), open, before)
 	}
-	if err := w.HostExec("UPDATE core_tenants SET status = $1", map[bool]string{true: "active", false: "suspended"}[open]); err != nil {
+	if err := w.HostExec("UPDATE core_tenants SET status = $1",
+		map[bool]string{true: "active", false: "suspended"}[open]); err != nil {
 		return err
 	}
 	after := time.Now()

@@ -46,11 +46,13 @@ func (w *World) ChangeRights(every time.Duration) {
 		switch i % 5 {
 		case 0, 1:
 			for _, c := range t.Clients[1:] {
-				rights.all = append(rights.all, right{judge.Membership(c.User, t.Slug), 'm', t.Users[c.User], t})
+				rights.all = append(rights.all, right{judge.Membership(c.User, t.Slug), 'm', t.Users[c.User],
+					t})
 				rights.Volatile = append(rights.Volatile, c)
 			}
 		case 4:
-			rights.all = append(rights.all, right{judge.Tenant(t.Slug), 't', "", t}, right{judge.Subscription(t.Slug), 's', "", t})
+			rights.all = append(rights.all, right{judge.Tenant(t.Slug), 't', "", t},
+				right{judge.Subscription(t.Slug), 's', "", t})
 			rights.Volatile = append(rights.Volatile, t.Clients[0])
 		}
 	}
@@ -98,16 +100,21 @@ func (rights *Rights) change(ctx context.Context, x right) {
 func (x right) statement(given, delete bool) (string, []any) {
 	switch {
 	case x.kind == 'm' && given:
-		return "INSERT INTO core_memberships (user_id, tenant_id) VALUES ($1, $2) ON CONFLICT (user_id, tenant_id) DO UPDATE SET is_active = true",
+		return "INSERT INTO core_memberships (user_id, tenant_id) VALUES ($1, $2) ON CONFLICT (user_id, " +
+				"tenant_id) DO UPDATE SET is_active = true",
 			[]any{x.user, x.tenant.ID}
 	case x.kind == 'm' && delete:
-		return "DELETE FROM core_memberships WHERE user_id = $1 AND tenant_id = $2", []any{x.user, x.tenant.ID}
+		return "DELETE FROM core_memberships WHERE user_id = $1 AND tenant_id = $2",
+			[]any{x.user, x.tenant.ID}
 	case x.kind == 'm':
-		return "UPDATE core_memberships SET is_active = false WHERE user_id = $1 AND tenant_id = $2", []any{x.user, x.tenant.ID}
+		return "UPDATE core_memberships SET is_active = false WHERE user_id = $1 AND tenant_id = $2",
+			[]any{x.user, x.tenant.ID}
 	case x.kind == 't':
-		return "UPDATE core_tenants SET status = $2 WHERE id = $1", []any{x.tenant.ID, map[bool]string{true: "active", false: "suspended"}[given]}
+		return "UPDATE core_tenants SET status = $2 WHERE id = $1",
+			[]any{x.tenant.ID, map[bool]string{true: "active", false: "suspended"}[given]}
 	}
-	return "UPDATE core_subscriptions SET status = $2 WHERE tenant_id = $1", []any{x.tenant.ID, map[bool]string{true: "active", false: "canceled"}[given]}
+	return "UPDATE core_subscriptions SET status = $2 WHERE tenant_id = $1",
+		[]any{x.tenant.ID, map[bool]string{true: "active", false: "canceled"}[given]}
 }
 
 // exec runs a statement on the primary of the host database.
@@ -132,7 +139,9 @@ func (rights *Rights) connect(ctx context.Context) (*pgx.Conn, error) {
 	const name = "rights"
 	conn, err := pgx.Connect(ctx, rights.w.Host.Primary().URL("host")+"&application_name="+name)
 	for left := 1; err == nil && left > 0; {
-		err = conn.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()",
+		err = conn.QueryRow(ctx,
+			"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1 AND "+
+				"pid <> pg_backend_pid()",
 			name).Scan(&left)
 	}
 	if err != nil && conn != nil {

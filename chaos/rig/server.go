@@ -29,7 +29,8 @@ type Server struct {
 
 // StartServer starts one. Settings are entries of postgresql.conf.
 func StartServer(settings ...string) (*Server, error) {
-	s, remove, err := pgtest.Launch(append([]string{"autovacuum=off", "jit=off", "max_wal_senders=8"}, settings...)...)
+	s, remove, err := pgtest.Launch(append([]string{"autovacuum=off", "jit=off", "max_wal_senders=8"},
+		settings...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,8 @@ func (s *Server) StartStandby() (*Server, error) {
 // Synchronous says whether commits wait for a standby.
 func (s *Server) Synchronous(on bool) error {
 	names := map[bool]string{true: "*", false: ""}[on]
-	return s.Exec("postgres", "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'", "SELECT pg_reload_conf()")
+	return s.Exec("postgres", "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'",
+		"SELECT pg_reload_conf()")
 }
 
 // Remove ends the server and removes its files.
@@ -99,7 +101,8 @@ func (s *Server) As(role, password, database string, more ...*Server) string {
 		hosts += "," + m.Address()
 		query = "sslmode=disable&target_session_attrs=read-write"
 	}
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, password), Host: hosts, Path: "/" + database, RawQuery: query}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, password), Host: hosts,
+		Path: "/" + database, RawQuery: query}
 	return u.String()
 }
 

@@ -57,7 +57,9 @@ func (k *sockets) look(ctx context.Context, conn *pgx.Conn) *pgx.Conn {
 		conn = c
 	}
 	c := count{at: time.Now()}
-	err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = $1", ProductRole).Scan(&c.n)
+	err := conn.QueryRow(ctx,
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = $1",
+		ProductRole).Scan(&c.n)
 	if err != nil {
 		_ = conn.Close(ctx)
 		return nil

@@ -48,13 +48,16 @@ func (t *Tenant) Place() string {
 
 // schema is the tenant's tables.
 func schema(slug string, generation int) []string {
-	return []string{"CREATE TABLE me (slug text, generation int)", fmt.Sprintf("INSERT INTO me VALUES ('%s', %d)", slug, generation),
-		"CREATE TABLE log (id text PRIMARY KEY, tenant text)", "CREATE TABLE wide (id int)", "INSERT INTO wide VALUES (1)"}
+	return []string{"CREATE TABLE me (slug text, generation int)",
+		fmt.Sprintf("INSERT INTO me VALUES ('%s', %d)", slug, generation),
+		"CREATE TABLE log (id text PRIMARY KEY, tenant text)", "CREATE TABLE wide (id int)",
+		"INSERT INTO wide VALUES (1)"}
 }
 
 // MakeDatabase makes a tenant's database on a server, from template0, which nobody can be connected to.
 func MakeDatabase(s *Server, database, slug string, generation int) error {
-	if err := s.Exec("postgres", "CREATE DATABASE "+database+" TEMPLATE template0 OWNER "+ProductRole); err != nil {
+	if err := s.Exec("postgres", "CREATE DATABASE "+database+" TEMPLATE template0 OWNER "+
+		ProductRole); err != nil {
 		return err
 	}
 	statements := append([]string{"SET ROLE " + ProductRole}, schema(slug, generation)...)
@@ -113,7 +116,8 @@ func fileRows(ctx context.Context, path string, into map[string]string) error {
 	}
 	defer db.Close()
 	var verdict string
-	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check").Scan(&verdict); err != nil || verdict != "ok" {
+	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check").Scan(&verdict); err != nil ||
+		verdict != "ok" {
 		return fmt.Errorf("%s: %s: %w", filepath.Base(path), verdict, errors.Join(err))
 	}
 	rows, err := db.QueryContext(ctx, "SELECT id, tenant FROM log")

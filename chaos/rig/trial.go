@@ -152,7 +152,8 @@ func (t *Trial) judge(r *Result, samples []Sample) {
 		r.Problems = append(r.Problems, fmt.Sprintf("%d requests: %s", broken[what], what))
 	}
 	if r.Recovery > recoveryWithin {
-		r.Problems = append(r.Problems, fmt.Sprintf("a request failed %v after the fault was mended", r.Recovery.Round(10*time.Millisecond)))
+		r.Problems = append(r.Problems, fmt.Sprintf("a request failed %v after the fault was mended",
+			r.Recovery.Round(10*time.Millisecond)))
 	}
 }
 
@@ -188,7 +189,9 @@ func (w *World) countSockets(r *Result) {
 		}
 	}
 	if over > 0 {
-		r.Problems = append(r.Problems, fmt.Sprintf("%d counts of a server's sockets are over the budget of %d, the worst is %d", over, budget, worst))
+		r.Problems = append(r.Problems,
+			fmt.Sprintf("%d counts of a server's sockets are over the budget of %d, the worst is %d", over,
+				budget, worst))
 	}
 }
 
@@ -203,7 +206,9 @@ func (w *World) orphaned(at time.Time) bool {
 // Row is the result's line in the table of docs/chaos.md.
 func (r Result) Row() string {
 	var codes []string
-	for _, code := range slices.SortedFunc(maps.Keys(r.Summary.Codes), func(a, b string) int { return r.Summary.Codes[b] - r.Summary.Codes[a] }) {
+	for _, code := range slices.SortedFunc(maps.Keys(r.Summary.Codes), func(a, b string) int {
+		return r.Summary.Codes[b] - r.Summary.Codes[a]
+	}) {
 		codes = append(codes, fmt.Sprintf("%d %s", r.Summary.Codes[code], strings.TrimPrefix(code, "503 ")))
 	}
 	if r.Summary.Denied > 0 {
@@ -213,7 +218,8 @@ func (r Result) Row() string {
 	if len(r.Problems) > 0 {
 		verdict = "**not held**"
 	}
-	return fmt.Sprintf("| %s | %d | %d | %s | %d | %d | %.1f s | %d | %s |", r.Fault, r.Summary.Sent, r.Summary.Served, strings.Join(codes, ", "),
+	return fmt.Sprintf("| %s | %d | %d | %s | %d | %d | %.1f s | %d | %s |", r.Fault, r.Summary.Sent,
+		r.Summary.Served, strings.Join(codes, ", "),
 		r.Report.Count(judge.LateAllow), r.Lost, max(0, r.Recovery.Seconds()), r.Sockets, verdict)
 }
 
@@ -221,9 +227,13 @@ func (r Result) Row() string {
 func (r Result) String() string {
 	s := r.Summary
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d sent, %d served, %d denied, %d failed %v; p50 %v, p99 %v, longest %v; recovery %v; latest allow %v, latest denial %v after a commit; most sockets %d",
-		r.Fault, s.Sent, s.Served, s.Denied, s.Failed, s.Codes, s.P50.Round(time.Millisecond), s.P99.Round(time.Millisecond), s.Worst.Round(time.Millisecond),
-		max(0, r.Recovery).Round(10*time.Millisecond), r.Report.LatestAllow.Round(time.Millisecond), r.Report.LatestDenial.Round(time.Millisecond), r.Sockets)
+	fmt.Fprintf(&b,
+		"%s: %d sent, %d served, %d denied, %d failed %v; p50 %v, p99 %v, longest %v; recovery %v; latest "+
+			"allow %v, latest denial %v after a commit; most sockets %d",
+		r.Fault, s.Sent, s.Served, s.Denied, s.Failed, s.Codes, s.P50.Round(time.Millisecond),
+		s.P99.Round(time.Millisecond), s.Worst.Round(time.Millisecond),
+		max(0, r.Recovery).Round(10*time.Millisecond), r.Report.LatestAllow.Round(time.Millisecond),
+		r.Report.LatestDenial.Round(time.Millisecond), r.Sockets)
 	for _, note := range r.Notes {
 		b.WriteString("\n        note: " + note)
 	}
@@ -239,5 +249,6 @@ func (r Result) String() string {
 }
 
 // TableHead is the head of the table.
-const TableHead = "| fault | requests | served | refused, by code | late allows | lost writes | recovery | most sockets | |\n" +
+const TableHead = "| fault | requests | served | refused, by code | late allows | lost writes | recovery | " +
+	"most sockets | |\n" +
 	"|---|---|---|---|---|---|---|---|---|"

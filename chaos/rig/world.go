@@ -94,7 +94,8 @@ func NewWorld(seed uint64, size Size) (w *World, err error) {
 	if err := w.Host.Primary().Exec("postgres", "CREATE DATABASE host"); err != nil {
 		return w, err
 	}
-	settings := append([]string{fmt.Sprintf("max_connections=%d", maxConnections), "superuser_reserved_connections=6"}, size.Settings...)
+	settings := append([]string{fmt.Sprintf("max_connections=%d", maxConnections),
+		"superuser_reserved_connections=6"}, size.Settings...)
 	w.Pairs = slices.Clone(size.Given)
 	for i := len(w.Pairs); i < size.Servers; i++ {
 		pair, err := w.startPair(fmt.Sprintf("server %d", i), i == 0 && !size.NoStandbys, settings...)
@@ -143,7 +144,8 @@ func (w *World) populate() error {
 	for _, p := range w.Pairs {
 		for i := range w.Size.Tenants {
 			slug := fmt.Sprintf("pg-%d-%04d", slices.Index(w.Pairs, p), i)
-			w.Tenants = append(w.Tenants, &Tenant{Slug: slug, Pair: p, Database: strings.ReplaceAll(slug, "-", "_")})
+			w.Tenants = append(w.Tenants, &Tenant{
+				Slug: slug, Pair: p, Database: strings.ReplaceAll(slug, "-", "_")})
 		}
 	}
 	for i := range w.Files {
@@ -211,7 +213,8 @@ func (w *World) registerOne(ctx context.Context, tx *hostdb.Tx, t *Tenant) error
 	if t.Pair != nil {
 		url, t.File = t.Pair.URL(t.Database), ""
 	}
-	row := &hostdb.TenantCatalog{ID: t.ID, Name: t.Slug, Slug: t.Slug, DBURL: hostdb.Secret(url), IsActive: true, Status: hostdb.TenantActive, PlanTier: "pro"}
+	row := &hostdb.TenantCatalog{ID: t.ID, Name: t.Slug, Slug: t.Slug, DBURL: hostdb.Secret(url),
+		IsActive: true, Status: hostdb.TenantActive, PlanTier: "pro"}
 	if err := tx.Tenants.Insert(ctx, row); err != nil {
 		return err
 	}
@@ -233,7 +236,8 @@ func (w *World) registerOne(ctx context.Context, tx *hostdb.Tx, t *Tenant) error
 		if i == 0 {
 			role = hostdb.RoleOwner
 		}
-		if err := tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: user.ID, TenantID: t.ID, Role: role, IsActive: true}); err != nil {
+		if err := tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: user.ID, TenantID: t.ID, Role: role,
+			IsActive: true}); err != nil {
 			return err
 		}
 		t.Users[subject] = user.ID
@@ -260,7 +264,8 @@ func (w *World) StartProcess(args ...string) (*Process, error) {
 // PrepareProcess makes a process that isn't started yet, with more flags of package app. It is killed when
 // the world ends.
 func (w *World) PrepareProcess(args ...string) (*Process, error) {
-	args = append([]string{"-max-conns", fmt.Sprint(w.PerProcess()), "-sqlite-dir", filepath.Join(w.Dir, "tenants")}, append(w.Args, args...)...)
+	args = append([]string{"-max-conns", fmt.Sprint(w.PerProcess()), "-sqlite-dir",
+		filepath.Join(w.Dir, "tenants")}, append(w.Args, args...)...)
 	name := fmt.Sprintf("process-%d", w.started)
 	p, err := NewProcess(w.Dir, name, w.HostURL()+"&application_name="+name, args...)
 	w.started++

@@ -80,7 +80,8 @@ func last(w *rig.World) *rig.Pair { return w.Pairs[len(w.Pairs)-1] }
 
 // terminate ends the product's connections to a server, so that new ones are needed.
 func terminate(s *rig.Server) error {
-	return s.Exec("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+rig.ProductRole+"'")
+	return s.Exec("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+
+		rig.ProductRole+"'")
 }
 
 // commits reports whether a server confirms a commit. It waits for a minute.

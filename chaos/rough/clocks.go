@@ -14,8 +14,10 @@ import (
 // and a process steps the clocks that the library is given: Config.Now, hostdb.Config.Now and
 // jwtauth.Config.Now. What the Go runtime reads for timers is monotonic and is never stepped.
 var clocks = World{Name: "clocks", needs: []need{ip, libfaketime}, size: stepped, faults: []rig.Fault{
-	{Name: "servers' clocks an hour ahead for 12 s, then back", Settle: 8 * time.Second, Do: serversAhead("+3600")},
-	{Name: "servers' clocks an hour behind for 12 s, then back", Settle: 8 * time.Second, Do: serversAhead("-3600")},
+	{Name: "servers' clocks an hour ahead for 12 s, then back", Settle: 8 * time.Second,
+		Do: serversAhead("+3600")},
+	{Name: "servers' clocks an hour behind for 12 s, then back", Settle: 8 * time.Second,
+		Do: serversAhead("-3600")},
 	{Name: "a process's clock an hour ahead for 12 s, then back", Settle: 8 * time.Second, Do: processAhead},
 }}
 
@@ -30,7 +32,8 @@ func stepped(dir string) (rig.Size, error) {
 	}
 	size, err := small(dir)
 	size.NoStandbys, size.Args = true, []string{"-clock"}
-	for name, value := range map[string]string{"LD_PRELOAD": libfaketime.find(), "FAKETIME_TIMESTAMP_FILE": stepFile, "FAKETIME_NO_CACHE": "1",
+	for name, value := range map[string]string{
+		"LD_PRELOAD": libfaketime.find(), "FAKETIME_TIMESTAMP_FILE": stepFile, "FAKETIME_NO_CACHE": "1",
 		"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"} {
 		if err := os.Setenv(name, value); err != nil {
 			return size, err
@@ -50,7 +53,8 @@ func serversAhead(seconds string) func(*rig.World, *rig.Trial) error {
 			return err
 		}
 		pause(6 * time.Second)
-		n, err := w.Host.Primary().Count("SELECT round(extract(epoch FROM clock_timestamp()))::int - " + fmt.Sprint(time.Now().Unix()))
+		n, err := w.Host.Primary().Count("SELECT round(extract(epoch FROM clock_timestamp()))::int - " +
+			fmt.Sprint(time.Now().Unix()))
 		if err != nil {
 			return err
 		}

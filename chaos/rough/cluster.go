@@ -46,16 +46,21 @@ func newCluster(dir, bin string) (*cluster, error) {
 	}
 	c := &cluster{etcd: fmt.Sprintf("127.0.0.1:%d", ports[0])}
 	peers := fmt.Sprintf("http://127.0.0.1:%d", ports[1])
-	etcd := exec.Command("etcd", "--data-dir", filepath.Join(dir, "etcd"), "--listen-client-urls", "http://"+c.etcd, "--advertise-client-urls",
-		"http://"+c.etcd, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers,
-		"--unsafe-no-fsync", "--enable-v2") // Patroni 3.0 steals its lock back by the API of version 3, after a pause
+	etcd := exec.Command("etcd", "--data-dir", filepath.Join(dir, "etcd"), "--listen-client-urls",
+		"http://"+c.etcd, "--advertise-client-urls",
+		"http://"+c.etcd, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
+		"--initial-cluster", "default="+peers,
+		// Patroni 3.0 steals its lock back by the API of version 3, after a pause
+		"--unsafe-no-fsync", "--enable-v2")
 	if err := etcd.Start(); err != nil {
 		return nil, err
 	}
 	for i := range 2 {
-		n := &node{name: fmt.Sprintf("node%d", i), port: ports[2+2*i], rest: fmt.Sprintf("127.0.0.1:%d", ports[3+2*i])}
+		n := &node{name: fmt.Sprintf("node%d", i), port: ports[2+2*i],
+			rest: fmt.Sprintf("127.0.0.1:%d", ports[3+2*i])}
 		n.dir = filepath.Join(dir, n.name)
-		super := url.URL{Scheme: "postgres", User: url.UserPassword("postgres", superPassword), Host: fmt.Sprintf("127.0.0.1:%d", n.port),
+		super := url.URL{Scheme: "postgres", User: url.UserPassword("postgres", superPassword),
+			Host:     fmt.Sprintf("127.0.0.1:%d", n.port),
 			RawQuery: "sslmode=disable"}
 		n.server = rig.ServerAt(&super)
 		if err := c.add(n, bin); err != nil {
@@ -106,7 +111,11 @@ postgresql:
     superuser: {username: postgres, password: %[7]s}
     replication: {username: replicator, password: replicator-0}
     rewind: {username: rewinder, password: rewinder-0}
-  parameters: {unix_socket_directories: "%[5]s", fsync: "off", shared_buffers: 64MB, password_encryption: scram-sha-256}
+  parameters:
+    unix_socket_directories: "%[5]s"
+    fsync: "off"
+    shared_buffers: 64MB
+    password_encryption: scram-sha-256
 `
 
 // add configures a node and starts it. It returns once the node runs.
@@ -129,7 +138,9 @@ func (c *cluster) add(n *node, bin string) error {
 	if err := n.start(); err != nil {
 		return err
 	}
-	return await(time.Minute, n.name+" to run", func() bool { return n.state().State == "running" || n.state().State == "streaming" })
+	return await(time.Minute, n.name+" to run", func() bool {
+		return n.state().State == "running" || n.state().State == "streaming"
+	})
 }
 
 func (n *node) configuration() string { return filepath.Join(n.dir, "patroni.yml") }
@@ -140,14 +151,16 @@ func (n *node) start() error {
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile(filepath.Join(filepath.Dir(n.dir), n.name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(filepath.Dir(n.dir), n.name+".log"),
+		os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	n.patroni = exec.Command("patroni", n.configuration())
 	n.patroni.Dir, n.patroni.Stdout, n.patroni.Stderr = n.dir, log, log
-	n.patroni.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, Setpgid: true}
+	n.patroni.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, Setpgid: true}
 	return n.patroni.Start()
 }
 
@@ -216,7 +229,9 @@ func (c *cluster) awaitFailover() error {
 	if err := await(time.Minute, next.name+" to lead", next.leads); err != nil {
 		return err
 	}
-	if err := await(time.Minute, next.name+" to commit", func() bool { return commits(next.server) }); err != nil {
+	if err := await(time.Minute, next.name+" to commit", func() bool {
+		return commits(next.server)
+	}); err != nil {
 		return err
 	}
 	c.pair.Serve(next.server)

@@ -14,7 +14,8 @@ import (
 // disks is a world with small disks: one holds a tenants' server, one the SQLite files.
 var disks = World{Name: "disks", needs: []need{ip}, size: smallDisks, faults: []rig.Fault{
 	{Name: "disk of a tenants' server full for 20 s: tables", Settle: 8 * time.Second, Do: tablesDontFit},
-	{Name: "disk of a tenants' server full for 20 s: its log, it ends", Settle: 8 * time.Second, Do: logDoesntFit},
+	{Name: "disk of a tenants' server full for 20 s: its log, it ends", Settle: 8 * time.Second,
+		Do: logDoesntFit},
 	{Name: "disk of SQLite files full for 20 s", Settle: 6 * time.Second, Do: filesDontFit},
 }}
 
@@ -31,12 +32,14 @@ func smallDisks(dir string) (rig.Size, error) {
 		return rig.Size{}, err
 	}
 	// No segment of the log is kept for later, so that the next one needs space.
-	p, err := rig.NewPair("server on a small disk", false, "max_connections=60", "superuser_reserved_connections=6", "min_wal_size=32MB",
+	p, err := rig.NewPair("server on a small disk", false, "max_connections=60",
+		"superuser_reserved_connections=6", "min_wal_size=32MB",
 		"max_wal_size=48MB", "wal_recycle=off")
 	if err := errors.Join(err, os.Setenv("TMPDIR", usual)); err != nil {
 		return rig.Size{}, err
 	}
-	return rig.Size{Given: []*rig.Pair{p}, Servers: 2, Tenants: 6, Files: 10, Processes: 2, Budget: 16, Rate: 60, Dir: dir, NoStandbys: true}, nil
+	return rig.Size{Given: []*rig.Pair{p}, Servers: 2, Tenants: 6, Files: 10, Processes: 2, Budget: 16,
+		Rate: 60, Dir: dir, NoStandbys: true}, nil
 }
 
 // mount makes a disk of some megabytes.
@@ -109,7 +112,8 @@ func tablesDontFit(w *rig.World, t *rig.Trial) error {
 func logDoesntFit(w *rig.World, t *rig.Trial) error {
 	s := w.Pairs[0].Primary()
 	return full(w, t, serverDisk, w.Pairs[0], func() error {
-		_ = s.Exec("postgres", "SELECT pg_switch_wal()", "CREATE TABLE needs_log ()", "SELECT pg_switch_wal()", "DROP TABLE needs_log")
+		_ = s.Exec("postgres", "SELECT pg_switch_wal()", "CREATE TABLE needs_log ()",
+			"SELECT pg_switch_wal()", "DROP TABLE needs_log")
 		return nil
 	}, func() error {
 		if s.Exec("postgres", "SELECT 1") == nil {

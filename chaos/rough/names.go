@@ -17,7 +17,8 @@ import (
 var names = World{Name: "names", needs: []need{ip, nft}, size: named, prepare: useName, faults: []rig.Fault{
 	{Name: "server killed, its name moves to the standby", Settle: 6 * time.Second, Do: nameMoves},
 	{Name: "resolver silent for 20 s, backends terminated", Settle: 6 * time.Second, Do: nameLost(silent)},
-	{Name: "server's name unknown for 20 s, backends terminated", Settle: 6 * time.Second, Do: nameLost(unknown)},
+	{Name: "server's name unknown for 20 s, backends terminated", Settle: 6 * time.Second,
+		Do: nameLost(unknown)},
 }}
 
 // The name of the server, and the two addresses that it may have. Both have the same port, as they do where a
@@ -60,7 +61,8 @@ func useName(w *rig.World) error {
 		return err
 	}
 	for _, t := range w.Of(p) {
-		u := url.URL{Scheme: "postgres", User: url.UserPassword(rig.ProductRole, rig.ProductPassword), Host: serverName + ":5432",
+		u := url.URL{Scheme: "postgres", User: url.UserPassword(rig.ProductRole, rig.ProductPassword),
+			Host: serverName + ":5432",
 			Path: "/" + t.Database, RawQuery: "sslmode=disable"}
 		if err := w.Move(t, u.String()); err != nil {
 			return err

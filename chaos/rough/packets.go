@@ -12,22 +12,28 @@ import (
 
 // packets is a network that loses what a server sends and is sent, without a word: no connection is refused
 // or reset.
-var packets = World{Name: "packets", needs: []need{ip, nft}, size: small, prepare: noticeSilence, faults: []rig.Fault{
-	{Name: "packets of a tenants' server vanish for 40 s", Settle: 8 * time.Second, Do: serverVanishes},
-	{Name: "packets of a tenants' first host vanish, second promoted", Settle: 6 * time.Second, Do: firstHostVanishes},
-	{Name: "3 of 10 packets of a tenants' server are lost for 20 s", Settle: 8 * time.Second, Do: packetsLost},
-	{Name: "packets of the host vanish for 40 s", Settle: 8 * time.Second, Do: hostVanishes},
-	{Name: "packets of the host vanish, standby promoted", Settle: 6 * time.Second, Do: hostVanishesForGood},
-}}
+var packets = World{Name: "packets", needs: []need{ip, nft}, size: small, prepare: noticeSilence,
+	faults: []rig.Fault{
+		{Name: "packets of a tenants' server vanish for 40 s", Settle: 8 * time.Second, Do: serverVanishes},
+		{Name: "packets of a tenants' first host vanish, second promoted", Settle: 6 * time.Second,
+			Do: firstHostVanishes},
+		{Name: "3 of 10 packets of a tenants' server are lost for 20 s", Settle: 8 * time.Second,
+			Do: packetsLost},
+		{Name: "packets of the host vanish for 40 s", Settle: 8 * time.Second, Do: hostVanishes},
+		{Name: "packets of the host vanish, standby promoted", Settle: 6 * time.Second,
+			Do: hostVanishesForGood},
+	}}
 
 // keepalives have the host's servers notice that a machine is silent, also each other's. The pool asks the
 // tenants' servers for the like with each connection.
-var keepalives = []string{"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=2", "tcp_user_timeout=9s"}
+var keepalives = []string{"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=2",
+	"tcp_user_timeout=9s"}
 
 // noticeSilence has the host's servers do the same, and its standby reconnect soon: commits wait for it.
 func noticeSilence(w *rig.World) error {
 	for _, s := range []*rig.Server{w.Host.Primary(), w.Host.Standby()} {
-		for _, setting := range append([]string{"wal_receiver_timeout=3s", "wal_sender_timeout=3s"}, keepalives...) {
+		for _, setting := range append([]string{"wal_receiver_timeout=3s", "wal_sender_timeout=3s"},
+			keepalives...) {
 			name, value, _ := strings.Cut(setting, "=")
 			if err := s.Exec("postgres", "ALTER SYSTEM SET "+name+" = '"+value+"'"); err != nil {
 				return err
@@ -124,7 +130,8 @@ func hostVanishes(w *rig.World, t *rig.Trial) error {
 		return err
 	}
 	restored := time.Now()
-	err = await(time.Minute, "the host to commit", func() bool { return commits(w.Host.Primary()) }) // its standby has to connect first
+	// its standby has to connect first
+	err = await(time.Minute, "the host to commit", func() bool { return commits(w.Host.Primary()) })
 	t.Note("the host confirmed a commit %.1f s after its packets came back", time.Since(restored).Seconds())
 	ended(time.Now())
 	t.Mended()

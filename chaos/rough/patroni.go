@@ -14,11 +14,13 @@ var ha *cluster
 // patroni is a world whose host database and first tenants' server are a cluster that Patroni leads. URLs
 // name both nodes.
 var patroni = World{Name: "patroni", size: clustered,
-	needs: []need{ip, {"patroni", "patroni"}, {"etcd", "etcd-server"}, {"/usr/lib/python3/dist-packages/etcd", "python3-etcd"}},
+	needs: []need{ip, {"patroni", "patroni"}, {"etcd", "etcd-server"},
+		{"/usr/lib/python3/dist-packages/etcd", "python3-etcd"}},
 	faults: []rig.Fault{
 		{Name: "Patroni: switchover", Settle: 6 * time.Second, Do: switchedOver},
 		{Name: "Patroni: leader killed (kill -9 of all)", Settle: 6 * time.Second, Do: leaderKilled},
-		{Name: "Patroni: leader paused, and goes on after the failover", Settle: 6 * time.Second, Do: leaderPaused},
+		{Name: "Patroni: leader paused, and goes on after the failover", Settle: 6 * time.Second,
+			Do: leaderPaused},
 	}}
 
 func clustered(dir string) (rig.Size, error) {
@@ -31,7 +33,8 @@ func clustered(dir string) (rig.Size, error) {
 	}
 	// A leader that is paused is silent for longer than a statement may wait, and its machine goes on
 	// acknowledging what it is sent.
-	return rig.Size{GivenHost: ha.pair, Given: []*rig.Pair{ha.pair, plain}, Servers: 2, Tenants: 8, Processes: 2, Budget: 16, Rate: 60, Dir: dir,
+	return rig.Size{GivenHost: ha.pair, Given: []*rig.Pair{ha.pair, plain}, Servers: 2, Tenants: 8,
+		Processes: 2, Budget: 16, Rate: 60, Dir: dir,
 		Args: []string{"-query", "15s"}}, nil
 }
 

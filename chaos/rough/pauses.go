@@ -12,7 +12,8 @@ import (
 // and by what is true then.
 var pauses = World{Name: "pauses", needs: []need{ip}, size: small, faults: []rig.Fault{
 	{Name: "process paused for 10 s, and again a second later", Settle: 6 * time.Second, Do: pausedTwice},
-	{Name: "process paused for 130 s", Settle: 6 * time.Second, Do: pausedForLong}, // longer than MaxStaleIfDown
+	// longer than MaxStaleIfDown
+	{Name: "process paused for 130 s", Settle: 6 * time.Second, Do: pausedForLong},
 }}
 
 func pausedTwice(w *rig.World, t *rig.Trial) error {

@@ -18,9 +18,10 @@ func TestTheResolverIsUnderstoodByGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.conn.Close()
-	asking := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, r.conn.LocalAddr().String())
-	}}
+	asking := &net.Resolver{PreferGo: true,
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, r.conn.LocalAddr().String())
+		}}
 	look := func(limit time.Duration) ([]string, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
@@ -64,7 +65,8 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 	if lack := (World{needs: []need{there, {"sh", "dash"}}}).Missing(); lack != "" {
 		t.Errorf("nothing is missing, and it says %q", lack)
 	}
-	if lack := (World{needs: []need{there, lacking}}).Missing(); !strings.Contains(lack, "apt-get install another-package") {
+	if lack := (World{needs: []need{there, lacking}}).Missing(); !strings.Contains(lack,
+		"apt-get install another-package") {
 		t.Errorf("a program is missing, and it says %q", lack)
 	}
 }

@@ -33,11 +33,14 @@ func Sandbox(world string, seed uint64) (rows []string, err error) {
 		return nil, err
 	}
 	// A shell is the first process, since that one has to collect those that others left behind.
-	cmd := exec.Command("/bin/sh", "-c", `"$@"; exit $?`, "sh", self, "-inside", world, "-seed", fmt.Sprint(seed))
+	cmd := exec.Command("/bin/sh", "-c", `"$@"; exit $?`, "sh", self, "-inside", world, "-seed",
+		fmt.Sprint(seed))
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	var printed bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(os.Stdout, &printed), os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
+		Pdeathsig:  syscall.SIGKILL}
 	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
 	defer runtime.UnlockOSThread()
 	err = cmd.Run()
@@ -65,7 +68,8 @@ func Live(name string, seed uint64) error {
 // settle makes the namespaces usable: mounts stay inside, /proc shows the processes in here, and the loopback
 // interface is up.
 func settle() error {
-	return errors.Join(syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""), syscall.Mount("proc", "/proc", "proc", 0, ""),
+	return errors.Join(syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""),
+		syscall.Mount("proc", "/proc", "proc", 0, ""),
 		command("ip", "link", "set", "lo", "up"))
 }
 
@@ -89,7 +93,8 @@ func (w World) live(seed uint64, dir string) error {
 		}
 	}
 	world.ChangeRights(100 * time.Millisecond)
-	fmt.Printf("\n%s: seed %d, %d tenants, set up in %.0f s\n", w.Name, seed, len(world.Tenants), time.Since(began).Seconds())
+	fmt.Printf("\n%s: seed %d, %d tenants, set up in %.0f s\n", w.Name, seed, len(world.Tenants),
+		time.Since(began).Seconds())
 	broken := 0
 	for _, f := range w.faults {
 		r := world.Try(f)
@@ -101,7 +106,8 @@ func (w World) live(seed uint64, dir string) error {
 	if err := world.Rights.Pause(); err != nil {
 		return err
 	}
-	fmt.Printf("%s: %.0f s, %d changes of rights (%d more failed)\n", w.Name, time.Since(began).Seconds(), world.Rights.Changed, world.Rights.Failed)
+	fmt.Printf("%s: %.0f s, %d changes of rights (%d more failed)\n", w.Name, time.Since(began).Seconds(),
+		world.Rights.Changed, world.Rights.Failed)
 	if broken > 0 {
 		return fmt.Errorf("%d of %d faults broke a promise", broken, len(w.faults))
 	}

@@ -27,7 +27,8 @@ const round = 2 * time.Minute
 // Run soaks for a while. It returns an error where something was lost, mixed up, or has grown.
 func Run(out io.Writer, seed uint64, dir string, rate float64, duration time.Duration) error {
 	began := time.Now()
-	w, err := rig.NewWorld(seed, rig.Size{Servers: servers, Tenants: tenantsPerServer, Files: files, Processes: 3, Budget: 48, Rate: rate,
+	w, err := rig.NewWorld(seed, rig.Size{Servers: servers, Tenants: tenantsPerServer, Files: files,
+		Processes: 3, Budget: 48, Rate: rate,
 		Dir: dir, NoStandbys: true})
 	if err != nil {
 		return err
@@ -35,14 +36,21 @@ func Run(out io.Writer, seed uint64, dir string, rate float64, duration time.Dur
 	defer w.Close()
 	defer w.CloseOnSignal()()
 	w.ChangeRights(100 * time.Millisecond)
-	fmt.Fprintf(out, "seed %d, %d tenants, set up in %.0f s\n", seed, len(w.Tenants), time.Since(began).Seconds())
-	fmt.Fprintln(out, "| minute | requests | served | denied | failed | late allows | lost writes | heap, KB | goroutines | handles |\n|---|---|---|---|---|---|---|---|---|---|")
+	fmt.Fprintf(out, "seed %d, %d tenants, set up in %.0f s\n", seed, len(w.Tenants),
+		time.Since(began).Seconds())
+	fmt.Fprintln(out,
+		"| minute | requests | served | denied | failed | late allows | lost writes | heap, KB | goroutines "+
+			"| handles |\n|---|---|---|---|---|---|---|---|---|---|")
 	var broken []error
 	for i, end := 0, time.Now().Add(duration); time.Now().Before(end); i++ {
-		r := w.Try(rig.Fault{Name: fmt.Sprintf("round %d", i), Do: func(w *rig.World, t *rig.Trial) error { return live(w, t, i) }})
+		r := w.Try(rig.Fault{Name: fmt.Sprintf("round %d", i), Do: func(w *rig.World, t *rig.Trial) error {
+			return live(w, t, i)
+		}})
 		heap, goroutines, handles := w.Held()
-		fmt.Fprintf(out, "| %.0f | %d | %d | %d | %d | %d | %d | %s | %s | %s |\n", time.Since(began).Minutes(), r.Summary.Sent, r.Summary.Served,
-			r.Summary.Denied, r.Summary.Failed, r.Report.Count(judge.LateAllow), r.Lost, strings.Join(heap, " "), strings.Join(goroutines, " "),
+		fmt.Fprintf(out, "| %.0f | %d | %d | %d | %d | %d | %d | %s | %s | %s |\n",
+			time.Since(began).Minutes(), r.Summary.Sent, r.Summary.Served,
+			r.Summary.Denied, r.Summary.Failed, r.Report.Count(judge.LateAllow), r.Lost,
+			strings.Join(heap, " "), strings.Join(goroutines, " "),
 			strings.Join(handles, " "))
 		for _, problem := range r.Problems {
 			broken = append(broken, fmt.Errorf("%s: %s", r.Fault, problem))
@@ -64,7 +72,9 @@ func live(w *rig.World, t *rig.Trial, i int) error {
 	t.Spares = func(*rig.Tenant) bool { return true }
 	if i%2 == 1 {
 		p := w.Processes[i/2%2] // the last one is never restarted, so that what grows slowly is seen
-		w.Load.Send(slices.DeleteFunc(slices.Clone(w.Processes), func(q *rig.Process) bool { return q == p })...)
+		w.Load.Send(slices.DeleteFunc(slices.Clone(w.Processes), func(q *rig.Process) bool {
+			return q == p
+		})...)
 		if err := p.End(20 * time.Second); err != nil {
 			return err
 		}

@@ -34,14 +34,17 @@ func main() {
 func run() error {
 	seed := flag.Uint64("seed", 1, "of the load")
 	only := flag.String("only", "", "words of the worlds' names, with commas")
-	allowMissing := flag.Bool("allow-missing", false, "succeed although this machine lacks what some worlds need")
+	allowMissing := flag.Bool("allow-missing", false,
+		"succeed although this machine lacks what some worlds need")
 	inside := flag.String("inside", "", "for the command itself: the world whose namespaces it is in")
 	flag.Parse()
 	if *inside != "" {
 		return rough.Live(*inside, *seed)
 	}
 	worlds := slices.DeleteFunc(rough.All(), func(w rough.World) bool {
-		return !slices.ContainsFunc(strings.Split(*only, ","), func(word string) bool { return strings.Contains(w.Name, word) })
+		return !slices.ContainsFunc(strings.Split(*only, ","), func(word string) bool {
+			return strings.Contains(w.Name, word)
+		})
 	})
 	if len(worlds) == 0 {
 		return fmt.Errorf("-only %s: no world has such a name", *only)

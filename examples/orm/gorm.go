@@ -33,7 +33,8 @@ type gormKey struct{}
 // db returns the tenant's *gorm.DB for the context. It is dropped with the tenant's database.
 func (g Gorm) db(ctx context.Context) (*gorm.DB, error) {
 	db, err := tenantdb.Cached(ctx, gormKey{}, func(*tenantdb.Scope) (*gorm.DB, func(), error) {
-		db, err := gorm.Open(g.Dialect(tenantdb.DB(ctx)), &gorm.Config{Logger: logger.Discard, DisableAutomaticPing: true})
+		db, err := gorm.Open(g.Dialect(tenantdb.DB(ctx)),
+			&gorm.Config{Logger: logger.Discard, DisableAutomaticPing: true})
 		return db, nil, err
 	})
 	if err != nil {

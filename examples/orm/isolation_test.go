@@ -18,10 +18,14 @@ import (
 // once.
 func within(t *testing.T, p *product, do func(acme, globex context.Context)) {
 	h := func(next func(context.Context)) http.Handler {
-		return p.mw.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next(r.Context()) }))
+		return p.mw.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next(r.Context())
+		}))
 	}
 	p.send(t, h(func(acme context.Context) {
-		p.send(t, h(func(globex context.Context) { do(acme, globex) }), "globex", http.MethodGet, nil, http.StatusOK)
+		p.send(t, h(func(globex context.Context) {
+			do(acme, globex)
+		}), "globex", http.MethodGet, nil, http.StatusOK)
 	}), "acme", http.MethodGet, nil, http.StatusOK)
 }
 
@@ -42,8 +46,12 @@ func TestNoLibraryReachesAnotherTenant(t *testing.T) {
 				bySqlx := libraries[engine]["sqlx"].(Sqlx).db(acme)
 				prepared := g.Session(&gorm.Session{PrepareStmt: true})
 				uses := map[string]func(context.Context) error{
-					"gorm":          func(ctx context.Context) error { return g.WithContext(ctx).First(&note{}).Error },
-					"gorm prepared": func(ctx context.Context) error { return prepared.WithContext(ctx).First(&note{}).Error },
+					"gorm": func(ctx context.Context) error {
+						return g.WithContext(ctx).First(&note{}).Error
+					},
+					"gorm prepared": func(ctx context.Context) error {
+						return prepared.WithContext(ctx).First(&note{}).Error
+					},
 					"ent": func(ctx context.Context) error {
 						_, err := client.Note.Query().All(ctx)
 						return err

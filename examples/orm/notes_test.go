@@ -33,8 +33,9 @@ var migrations embed.FS
 
 // libraries are those that work on an engine.
 var libraries = map[string]map[string]Notes{
-	"sqlite":   {"sqlx": Sqlx{"sqlite3"}, "gorm": Gorm{GORMSQLite}, "ent": Ent{dialect.SQLite}},
-	"postgres": {"sqlc": Sqlc{}, "sqlx": Sqlx{"pgx"}, "gorm": Gorm{GORMPostgres}, "ent": Ent{dialect.Postgres}},
+	"sqlite": {"sqlx": Sqlx{"sqlite3"}, "gorm": Gorm{GORMSQLite}, "ent": Ent{dialect.SQLite}},
+	"postgres": {"sqlc": Sqlc{}, "sqlx": Sqlx{"pgx"}, "gorm": Gorm{GORMPostgres},
+		"ent": Ent{dialect.Postgres}},
 }
 
 // TestEveryLibraryReachesTheTenantOfItsRequest has every library write into two tenants and read what all
@@ -51,12 +52,14 @@ func TestEveryLibraryReachesTheTenantOfItsRequest(t *testing.T) {
 						body := fmt.Sprintf("%s by %s, %d", slug, name, round)
 						p.send(t, h, slug, http.MethodPost, []string{body, body + " too"}, http.StatusCreated)
 						want = append(want, body, body+" too")
-						p.send(t, h, slug, http.MethodPost, []string{"never seen", ""}, http.StatusUnprocessableEntity)
+						p.send(t, h, slug, http.MethodPost, []string{"never seen", ""},
+							http.StatusUnprocessableEntity)
 					}
 				}
 				for name, notes := range library {
 					var got []string
-					answer := p.send(t, p.mw.Handler(Handler(notes)), slug, http.MethodGet, nil, http.StatusOK)
+					answer := p.send(t, p.mw.Handler(Handler(notes)), slug, http.MethodGet, nil,
+						http.StatusOK)
 					if err := json.Unmarshal(answer, &got); err != nil || !slices.Equal(got, want) {
 						t.Errorf("%s reads in %s: %q, %v; want %q", name, slug, got, err, want)
 					}
@@ -107,7 +110,8 @@ func newProduct(t *testing.T, engine string) *product {
 	host, err := hostdb.Open(ctx, url)
 	must(t, err)
 	t.Cleanup(func() { must(t, host.Close()) })
-	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: filepath.Join(dir, "tenants"), MaxConns: 2, AcquireTimeout: 30 * time.Second})
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: filepath.Join(dir, "tenants"), MaxConns: 2,
+		AcquireTimeout: 30 * time.Second})
 	must(t, err)
 	t.Cleanup(func() { must(t, pool.Close(context.Background())) })
 	ann := &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
@@ -124,7 +128,8 @@ func newProduct(t *testing.T, engine string) *product {
 	p := &product{issuer: tenantdbtest.NewIssuer()}
 	auth, err := jwtauth.New(p.issuer.Config())
 	must(t, err)
-	p.mw, err = tenantdb.New(tenantdb.Config{Host: host, Pool: pool, Authenticator: auth, Tenant: tenantdb.FromHeader("X-Tenant"),
+	p.mw, err = tenantdb.New(tenantdb.Config{Host: host, Pool: pool, Authenticator: auth,
+		Tenant:       tenantdb.FromHeader("X-Tenant"),
 		Subscription: tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}}})
 	must(t, err)
 	t.Cleanup(func() { must(t, p.mw.Close(context.Background())) })
@@ -132,7 +137,8 @@ func newProduct(t *testing.T, engine string) *product {
 }
 
 // send makes a request of ann's and returns the answer, whose status must be as said.
-func (p *product) send(t *testing.T, h http.Handler, tenant, method string, bodies []string, status int) []byte {
+func (p *product) send(t *testing.T, h http.Handler, tenant, method string, bodies []string,
+	status int) []byte {
 	t.Helper()
 	content, err := json.Marshal(bodies)
 	must(t, err)
@@ -142,7 +148,8 @@ func (p *product) send(t *testing.T, h http.Handler, tenant, method string, bodi
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, r)
 	if rec.Code != status {
-		t.Fatalf("%s in %s: %d %s; want %d", method, tenant, rec.Code, strings.TrimSpace(rec.Body.String()), status)
+		t.Fatalf("%s in %s: %d %s; want %d", method, tenant, rec.Code, strings.TrimSpace(rec.Body.String()),
+			status)
 	}
 	return rec.Body.Bytes()
 }

@@ -34,7 +34,8 @@ func (s Sqlx) Add(ctx context.Context, bodies ...string) error {
 		if err := check(body); err != nil {
 			return err
 		}
-		if _, err := tx.NamedExecContext(ctx, `INSERT INTO notes (body) VALUES (:body)`, map[string]any{"body": body}); err != nil {
+		if _, err := tx.NamedExecContext(ctx, `INSERT INTO notes (body) VALUES (:body)`,
+			map[string]any{"body": body}); err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,8 @@ import (
 
 func main() {
 	addr := flag.String("addr", "localhost:8080", "address to serve on")
-	postgres := flag.String("postgres", "", "URL of a PostgreSQL database for the host tables, by a role that may create databases")
+	postgres := flag.String("postgres", "",
+		"URL of a PostgreSQL database for the host tables, by a role that may create databases")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -37,7 +38,8 @@ func run(ctx context.Context, addr, postgres string) error {
 		return err
 	}
 	defer listener.Close()
-	demo, err := setUp(ctx, postgres) // the host database, a pool, two tenants, two users, an issuer of tokens
+	// the host database, a pool, two tenants, two users, an issuer of tokens
+	demo, err := setUp(ctx, postgres)
 	if err != nil {
 		return err
 	}
@@ -71,7 +73,8 @@ func run(ctx context.Context, addr, postgres string) error {
 // newServer returns a server that strangers can neither hold up nor fill: a request's header has 5 seconds
 // and 32 KiB.
 func newServer(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
+		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10}
 }
 
@@ -114,7 +117,8 @@ func addNote(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "at most 1000 bytes", http.StatusRequestEntityTooLarge)
 		return
 	}
-	_, err = tenantdb.DB(r.Context()).ExecContext(r.Context(), "INSERT INTO notes (author, body) VALUES ($1, $2)", scope.User.Email, string(body))
+	_, err = tenantdb.DB(r.Context()).ExecContext(r.Context(),
+		"INSERT INTO notes (author, body) VALUES ($1, $2)", scope.User.Email, string(body))
 	if err != nil {
 		tenantdb.WriteError(w, r, err)
 		return

@@ -50,8 +50,10 @@ func TestATakenPortIsSaidAndLeavesNothingBehind(t *testing.T) {
 	var out, complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	var exit *exec.ExitError
-	if err := cmd.Run(); !errors.As(err, &exit) || out.String() != "" || !strings.Contains(complaint.String(), taken.Addr().String()) {
-		t.Errorf("%v, output %q, complaint %q; want a failure that names the address, and no output", err, out.String(), complaint.String())
+	if err := cmd.Run(); !errors.As(err, &exit) || out.String() != "" ||
+		!strings.Contains(complaint.String(), taken.Addr().String()) {
+		t.Errorf("%v, output %q, complaint %q; want a failure that names the address, and no output", err,
+			out.String(), complaint.String())
 	}
 	noLeftovers()
 }
@@ -124,7 +126,8 @@ func play(t *testing.T, cmd *exec.Cmd) {
 	want := []struct {
 		status int
 		body   string
-	}{{201, ""}, {200, "- buy milk (ann@example.com)"}, {200, "notes of globex"}, {403, `"code":"not_member"`}}
+	}{{201, ""}, {200, "- buy milk (ann@example.com)"}, {200, "notes of globex"},
+		{403, `"code":"not_member"`}}
 	if len(commands) != len(want) {
 		t.Fatalf("%d commands: %v", len(commands), commands)
 	}
@@ -150,7 +153,8 @@ func send(t *testing.T, command string, tokens map[string]string) (int, string) 
 	if m := regexp.MustCompile(`-d "([^"]*)"`).FindStringSubmatch(command); m != nil {
 		method, data = http.MethodPost, m[1]
 	}
-	r, err := http.NewRequest(method, command[strings.LastIndexByte(command, ' ')+1:], strings.NewReader(data))
+	r, err := http.NewRequest(method, command[strings.LastIndexByte(command, ' ')+1:],
+		strings.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
 	}

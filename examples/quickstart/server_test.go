@@ -22,9 +22,11 @@ func TestStrangersTakeBoundedMemory(t *testing.T) {
 	host, err := hostdb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "host.db"))
 	must(t, err)
 	defer host.Close()
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: "https://i", Audience: "a", Algorithms: []string{"HS256"}, Secret: make([]byte, 32)})
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: "https://i", Audience: "a", Algorithms: []string{"HS256"},
+		Secret: make([]byte, 32)})
 	must(t, err)
-	mw, err := tenantdb.New(tenantdb.Config{Host: host, Authenticator: auth, Tenant: tenantdb.FromHeader("X-Tenant"),
+	mw, err := tenantdb.New(tenantdb.Config{
+		Host: host, Authenticator: auth, Tenant: tenantdb.FromHeader("X-Tenant"),
 		Redirects: tenantdb.Redirects{Login: "/login"}, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	defer mw.Close(t.Context())

@@ -47,7 +47,8 @@ func setUp(ctx context.Context, postgres string) (_ *demo, err error) {
 	if d.host, err = hostdb.Open(ctx, url); err != nil {
 		return nil, err
 	}
-	if d.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: filepath.Join(d.dir, "tenants")}); err != nil {
+	if d.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{
+		SQLiteDir: filepath.Join(d.dir, "tenants")}); err != nil {
 		return nil, err
 	}
 	schema, err := fs.Sub(migrations, "migrations")
@@ -87,7 +88,8 @@ func (d *demo) addTenant(ctx context.Context, tenants *fleet.Fleet, user, slug s
 // printCommands prints what to paste into another terminal.
 func (d *demo) printCommands(w io.Writer, addr string) {
 	fmt.Fprintf(w, "Serving two tenants on http://%s. In another terminal:\n\n", addr)
-	fmt.Fprintf(w, "ANN=%s\nBOB=%s\n\n", d.issuer.Token("ann", 12*time.Hour, nil), d.issuer.Token("bob", 12*time.Hour, nil))
+	fmt.Fprintf(w, "ANN=%s\nBOB=%s\n\n", d.issuer.Token("ann", 12*time.Hour, nil),
+		d.issuer.Token("bob", 12*time.Hour, nil))
 	for _, line := range []string{
 		`-H "Authorization: Bearer $ANN" -H "X-Tenant: acme" -d "buy milk" `,
 		`-H "Authorization: Bearer $ANN" -H "X-Tenant: acme" `,

@@ -33,7 +33,9 @@ func TestARouteOfASubtreeIsNoFullMatch(t *testing.T) {
 		if rec := get(h, "joe", "/api/t/globex/whoami", ""); rec.Code != http.StatusBadRequest {
 			t.Errorf("%s: joe, of acme, asked for globex and was answered %d %q", name, rec.Code, rec.Body)
 		}
-		if rec := get(h, "joe", "/api/whoami", ""); rec.Code != http.StatusBadRequest && name != "chi regexp" { // there it is one segment
+		// there it is one segment
+		if rec := get(h, "joe", "/api/whoami", ""); rec.Code != http.StatusBadRequest &&
+			name != "chi regexp" {
 			t.Errorf("%s: joe named no tenant and was answered %d %q", name, rec.Code, rec.Body)
 		}
 	}
@@ -49,7 +51,8 @@ func TestARouteOfASubtreeIsNoFullMatch(t *testing.T) {
 			path += "/"
 		}
 		if rec := get(h, "joe", path, ""); rec.Code != http.StatusOK || rec.Body.String() != "acme" {
-			t.Errorf("%s: joe named no tenant and was answered %d %q, though the route is matched", name, rec.Code, rec.Body)
+			t.Errorf("%s: joe named no tenant and was answered %d %q, though the route is matched", name,
+				rec.Code, rec.Body)
 		}
 	}
 }

@@ -16,7 +16,8 @@ import (
 // whoami answers with the name that the tenant's own database holds.
 func whoami(w http.ResponseWriter, r *http.Request) {
 	var name string
-	if err := tenantdb.DB(r.Context()).QueryRowContext(r.Context(), "SELECT name FROM me").Scan(&name); err != nil {
+	if err := tenantdb.DB(r.Context()).QueryRowContext(r.Context(),
+		"SELECT name FROM me").Scan(&name); err != nil {
 		tenantdb.WriteError(w, r, err)
 		return
 	}

@@ -37,12 +37,15 @@ func newProduct(t *testing.T) *product {
 	p.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: filepath.Join(dir, "tenants")})
 	must(t, err)
 	t.Cleanup(func() { must(t, p.pool.Close(context.Background())) })
-	p.auth, err = jwtauth.New(jwtauth.Config{Issuer: "https://issuer.example", Audience: "routers", Algorithms: []string{"HS256"}, Secret: secret})
+	p.auth, err = jwtauth.New(jwtauth.Config{Issuer: "https://issuer.example", Audience: "routers",
+		Algorithms: []string{"HS256"}, Secret: secret})
 	must(t, err)
-	ann, joe := &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}, &hostdb.GlobalUser{OAuthID: "joe", Email: "joe@example.com"}
+	ann, joe := &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}, &hostdb.GlobalUser{
+		OAuthID: "joe", Email: "joe@example.com"}
 	must(t, p.host.Users.Insert(ctx, ann))
 	must(t, p.host.Users.Insert(ctx, joe))
-	schema := fstest.MapFS{"00001_me.sql": {Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n")}}
+	schema := fstest.MapFS{"00001_me.sql": {
+		Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n")}}
 	f, err := fleet.New(fleet.Config{Host: p.host, Pool: p.pool, Migrations: schema})
 	must(t, err)
 	for _, slug := range []string{"acme", "globex"} {
@@ -54,7 +57,8 @@ func newProduct(t *testing.T) *product {
 		must(t, err)
 		lease.Release()
 		if slug == "acme" {
-			must(t, p.host.Memberships.Insert(ctx, &hostdb.Membership{UserID: joe.ID, TenantID: tenant.ID, Role: hostdb.RoleMember, IsActive: true}))
+			must(t, p.host.Memberships.Insert(ctx, &hostdb.Membership{
+				UserID: joe.ID, TenantID: tenant.ID, Role: hostdb.RoleMember, IsActive: true}))
 		}
 	}
 	return p
@@ -74,7 +78,8 @@ func (p *product) middleware(t *testing.T, source tenantdb.Source) *tenantdb.Mid
 func get(h http.Handler, user, path, tenant string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, path, nil)
 	if user != "" {
-		claims := jwt.MapClaims{"iss": "https://issuer.example", "aud": "routers", "sub": user, "exp": time.Now().Add(time.Hour).Unix()}
+		claims := jwt.MapClaims{"iss": "https://issuer.example", "aud": "routers", "sub": user,
+			"exp": time.Now().Add(time.Hour).Unix()}
 		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(secret)
 		if err != nil {
 			panic(err)
@@ -100,7 +105,8 @@ func TestEveryRouterFromOutside(t *testing.T) {
 				t.Errorf("%s: ann in %s: %d %q", name, slug, rec.Code, rec.Body)
 			}
 		}
-		for who, want := range map[[2]string]int{{"joe", "globex"}: 403, {"", "acme"}: 401, {"ann", ""}: 400, {"ann", "Acme"}: 400} {
+		for who, want := range map[[2]string]int{{"joe", "globex"}: 403, {"", "acme"}: 401, {"ann", ""}: 400,
+			{"ann", "Acme"}: 400} {
 			if rec := get(h, who[0], "/whoami", who[1]); rec.Code != want {
 				t.Errorf("%s: %v: %d; want %d", name, who, rec.Code, want)
 			}
@@ -112,14 +118,16 @@ func TestEveryRouterFromInside(t *testing.T) {
 	p := newProduct(t)
 	mw := p.middleware(t, tenantdb.FromPathValue("tenant"))
 	for name, h := range map[string]http.Handler{
-		"ServeMux": ServeMuxInside(mw), "chi With": ChiWith(mw), "chi Route": ChiRoute(mw), "gin group": GinGroup(mw),
+		"ServeMux": ServeMuxInside(mw), "chi With": ChiWith(mw), "chi Route": ChiRoute(mw),
+		"gin group": GinGroup(mw),
 	} {
 		for _, slug := range []string{"acme", "globex"} {
 			if rec := get(h, "ann", "/t/"+slug+"/whoami", ""); rec.Code != 200 || rec.Body.String() != slug {
 				t.Errorf("%s: ann in %s: %d %q", name, slug, rec.Code, rec.Body)
 			}
 		}
-		if rec := get(h, "joe", "/t/globex/whoami", ""); rec.Code != 403 || rec.Header().Get("Content-Type") != "application/problem+json" {
+		if rec := get(h, "joe", "/t/globex/whoami", ""); rec.Code != 403 ||
+			rec.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s: joe in globex: %d %q", name, rec.Code, rec.Body)
 		}
 		if rec := get(h, "", "/public", ""); rec.Code != 200 || rec.Body.String() != "public" {
