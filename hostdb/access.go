@@ -86,7 +86,8 @@ func bestFirst(alias string) string {
 var admittingLongest = `(SELECT s.*, row_number() OVER (
 		PARTITION BY s.payment_type, s.status, s.plan_tier, s.stripe_sub_id IS NULL
 		ORDER BY (CASE WHEN s.status = 'active' AND s.current_period_end IS NULL THEN 0 ELSE 1 END),
-			CASE s.status WHEN 'trialing' THEN s.trial_end ELSE s.current_period_end END DESC NULLS LAST, s.id) AS nth
+			CASE s.status WHEN 'trialing' THEN s.trial_end ELSE s.current_period_end
+			END DESC NULLS LAST, s.id) AS nth
 	FROM core_subscriptions s WHERE s.tenant_id = m.tenant_id) ranked
 	LEFT JOIN core_pricing_plans sp ON sp.id = ranked.plan_tier
 	WHERE ranked.nth = 1 ORDER BY ` + bestFirst("ranked") + " LIMIT 64"
@@ -99,8 +100,9 @@ var accessSubscriptions = map[engine]string{
 }
 
 // accessColumns are what readAccess reads.
-var accessColumns = strings.Join([]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
-	planRelation.namesOf("tp"), subscriptionRelation.namesOf("s"), planRelation.namesOf("sp")}, ", ")
+var accessColumns = strings.Join(
+	[]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
+		planRelation.namesOf("tp"), subscriptionRelation.namesOf("s"), planRelation.namesOf("sp")}, ", ")
 
 // accessJoins join a user and a tenant with what binds them, and the tenant's plan. Each finds one row at
 // most.
@@ -143,18 +145,19 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 		return nil, err
 	}
 	var found *Access
-	err = db.lookUp(ctx, accessQueries[db.engine][[2]string{userColumn, tenantColumn}], []any{userValue, tenantValue}, func(row scanner) error {
-		read, err := readAccess(row)
-		if err != nil {
-			return err
-		}
-		if found == nil {
-			found = read
-		} else {
-			found.Subscriptions = append(found.Subscriptions, read.Subscriptions...)
-		}
-		return nil
-	})
+	err = db.lookUp(ctx, accessQueries[db.engine][[2]string{userColumn, tenantColumn}],
+		[]any{userValue, tenantValue}, func(row scanner) error {
+			read, err := readAccess(row)
+			if err != nil {
+				return err
+			}
+			if found == nil {
+				found = read
+			} else {
+				found.Subscriptions = append(found.Subscriptions, read.Subscriptions...)
+			}
+			return nil
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -249,9 +252,11 @@ func (db *DB) SoleTenants(ctx context.Context, user UserKey) ([]string, error) {
 		return nil, err
 	}
 	var ids []string
-	err = session{db: db}.query(ctx, `SELECT t.id FROM core_users u JOIN core_memberships m ON m.user_id = u.id
+	err = session{db: db}.query(ctx, `SELECT t.id FROM core_users u JOIN core_memberships m
+		ON m.user_id = u.id
 		JOIN core_tenants t ON t.id = m.tenant_id
-		WHERE u.`+column+` = $1 AND m.is_active AND t.status NOT IN ('dropped', 'provisioning') ORDER BY t.id LIMIT 2`,
+		WHERE u.`+column+` = $1 AND m.is_active AND t.status NOT IN ('dropped', 'provisioning') ORDER BY t.id
+			LIMIT 2`,
 		[]any{value}, func(row scanner) error {
 			ids = append(ids, "")
 			return row.Scan(&ids[len(ids)-1])

@@ -17,17 +17,22 @@ func crowd(t testing.TB, db *hostdb.DB, n, users, memberships int) {
 	t.Helper()
 	series, hex := "generate_series(0, %d) AS g(i)", "lpad(to_hex(%s), 32, '0')"
 	if strings.HasPrefix(db.URI(), "sqlite") {
-		series, hex = "(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT i FROM n) AS g", "printf('%%032x', %s)"
+		series, hex = "(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "+
+			"SELECT i FROM n) AS g", "printf('%%032x', %s)"
 	}
 	id := func(of string) string { return fmt.Sprintf(hex, of) }
 	rows := func(count int) string { return fmt.Sprintf(series, count-1) }
 	statements := []string{
 		"INSERT INTO core_pricing_plans (id, name) SELECT 'plan-' || i, 'Plan' FROM " + rows(1000),
-		"INSERT INTO core_tenants (id, name, slug, plan_tier) SELECT " + id("i") + ", 'T', 's-' || " + id("i") + ", 'plan-' || (i % 1000) FROM " + rows(n),
-		"INSERT INTO core_users (id, email, oauth_id) SELECT " + id("i") + ", i || '@b', 'o' || " + id("i") + " FROM " + rows(users),
-		fmt.Sprintf("INSERT INTO core_memberships (id, user_id, tenant_id, role) SELECT %s, %s, %s, 'member' FROM %s", id("i"),
-			id(fmt.Sprintf("i %% %d", users)), id(fmt.Sprintf("(i + i / %d) %% %d", users, n)), rows(memberships)),
-		"INSERT INTO core_subscriptions (id, tenant_id, status, plan_tier) SELECT " + id("i") + ", " + id("i") + ", 'active', 'plan-' || (i % 1000) FROM " + rows(n),
+		"INSERT INTO core_tenants (id, name, slug, plan_tier) SELECT " + id("i") + ", 'T', 's-' || " +
+			id("i") + ", 'plan-' || (i % 1000) FROM " + rows(n),
+		"INSERT INTO core_users (id, email, oauth_id) SELECT " + id("i") + ", i || '@b', 'o' || " + id("i") +
+			" FROM " + rows(users),
+		fmt.Sprintf("INSERT INTO core_memberships (id, user_id, tenant_id, role) "+
+			"SELECT %s, %s, %s, 'member' FROM %s", id("i"), id(fmt.Sprintf("i %% %d", users)),
+			id(fmt.Sprintf("(i + i / %d) %% %d", users, n)), rows(memberships)),
+		"INSERT INTO core_subscriptions (id, tenant_id, status, plan_tier) SELECT " + id("i") + ", " +
+			id("i") + ", 'active', 'plan-' || (i % 1000) FROM " + rows(n),
 		"ANALYZE",
 	}
 	pool := db.Bare()
@@ -45,7 +50,8 @@ func crowd(t testing.TB, db *hostdb.DB, n, users, memberships int) {
 // dropTriggers makes a bulk load fast. The database is good for reading afterwards.
 func dropTriggers(t testing.TB, pool *sql.DB, db *hostdb.DB) {
 	t.Helper()
-	list := "SELECT 'ALTER TABLE ' || relname || ' DISABLE TRIGGER ALL' FROM pg_class WHERE relname LIKE 'core\\_%' AND relkind = 'r'"
+	list := "SELECT 'ALTER TABLE ' || relname || ' DISABLE TRIGGER ALL' FROM pg_class " +
+		"WHERE relname LIKE 'core\\_%' AND relkind = 'r'"
 	if strings.HasPrefix(db.URI(), "sqlite") {
 		list = "SELECT 'DROP TRIGGER ' || name FROM sqlite_schema WHERE type = 'trigger'"
 	}
@@ -73,7 +79,8 @@ func TestTheAccessQueryScansNoTable(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			tenants := 100_000
-			if testing.Short() || underRace && name == "file" { // the detector slows the embedded engine twentyfold
+			// the detector slows the embedded engine twentyfold
+			if testing.Short() || underRace && name == "file" {
 				tenants = 3_000
 			}
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t))})
@@ -100,9 +107,11 @@ func TestTheAccessQueryScansNoTable(t *testing.T) {
 				}
 				scansNothing(t, keys, explain(t, db, text, args...))
 			}
-			a, err := db.Access(t.Context(), hostdb.UserKey{OAuthID: "o" + hexID(7)}, hostdb.TenantKey{Slug: "s-" + hexID(7)})
+			a, err := db.Access(t.Context(), hostdb.UserKey{OAuthID: "o" + hexID(7)},
+				hostdb.TenantKey{Slug: "s-" + hexID(7)})
 			must(t, err)
-			if a.Membership == nil || len(a.Subscriptions) != 1 || a.Subscriptions[0].Plan == nil || a.TenantPlan == nil {
+			if a.Membership == nil || len(a.Subscriptions) != 1 || a.Subscriptions[0].Plan == nil ||
+				a.TenantPlan == nil {
 				t.Errorf("access = %+v", a)
 			}
 		})
@@ -113,7 +122,8 @@ func TestTheAccessQueryScansNoTable(t *testing.T) {
 func scansNothing(t *testing.T, keys [2]string, plan string) {
 	t.Helper()
 	plan = strings.NewReplacer("SCAN CONSTANT ROW", "", "SCAN one", "", "SCAN json_each", "", "SCAN k", "",
-		"SCAN ranked", "", "SCAN (subquery", "").Replace(plan) // what the windows over one tenant's subscriptions gave
+		// what the windows over one tenant's subscriptions gave
+		"SCAN ranked", "", "SCAN (subquery", "").Replace(plan)
 	for _, scan := range []string{"Seq Scan", "SCAN ", "AUTOMATIC", "Hash Join"} {
 		if strings.Contains(plan, scan) {
 			t.Errorf("%v: %q in the plan:\n%s", keys, scan, plan)
@@ -169,19 +179,27 @@ func TestAccessReturnsWhatAdmitsLongestOfEachStatusAndPlan(t *testing.T) {
 		}
 		for i := range 20 {
 			for _, status := range []string{"canceled", "active", "trialing", "past_due"} {
-				must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID, PlanTier: "basic", Status: status,
-					CurrentPeriodEnd: day(1 + i), TrialEnd: day(1 + i)}))
+				must(t, db.Subscriptions.Insert(t.Context(),
+					&hostdb.Subscription{TenantID: tn.ID, PlanTier: "basic", Status: status,
+						CurrentPeriodEnd: day(1 + i), TrialEnd: day(1 + i)}))
 			}
 		}
-		must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID, PlanTier: "top", Status: "active"}))
-		must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID, PlanTier: "top", Status: "active", CurrentPeriodEnd: day(1)}))
-		must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID, PlanTier: "top", Status: "active", PaymentType: hostdb.PaymentOneTime}))
+		must(t, db.Subscriptions.Insert(t.Context(),
+			&hostdb.Subscription{TenantID: tn.ID, PlanTier: "top", Status: "active"}))
+		must(t, db.Subscriptions.Insert(t.Context(),
+			&hostdb.Subscription{TenantID: tn.ID, PlanTier: "top", Status: "active",
+				CurrentPeriodEnd: day(1)}))
+		must(t, db.Subscriptions.Insert(t.Context(),
+			&hostdb.Subscription{TenantID: tn.ID, PlanTier: "top", Status: "active",
+				PaymentType: hostdb.PaymentOneTime}))
 
-		want := "top active subscription never; basic active subscription 20; basic trialing subscription 20; basic past_due subscription 20; " +
+		want := "top active subscription never; basic active subscription 20; basic trialing subscription " +
+			"20; basic past_due subscription 20; " +
 			"basic canceled subscription 20; top active one_time never; "
 		one, err := db.Access(t.Context(), hostdb.UserKey{ID: u.ID}, hostdb.TenantKey{ID: tn.ID})
 		must(t, err)
-		all, err := db.AccessAll(t.Context(), []hostdb.AccessKey{{User: hostdb.UserKey{ID: u.ID}, Tenant: hostdb.TenantKey{ID: tn.ID}}})
+		all, err := db.AccessAll(t.Context(),
+			[]hostdb.AccessKey{{User: hostdb.UserKey{ID: u.ID}, Tenant: hostdb.TenantKey{ID: tn.ID}}})
 		must(t, err)
 		for name, a := range map[string]*hostdb.Access{"Access": one, "AccessAll": &all[0].Access} {
 			got := ""
@@ -228,7 +246,8 @@ func TestSoleTenantsLeavesOutWhatCannotBeEntered(t *testing.T) {
 				must(t, db.Memberships.Update(ctx, other))
 			}
 		}
-		for status, want := range map[string]int{"active": 1, "suspended": 1, "maintenance": 1, "dropped": 0, "provisioning": 0} {
+		for status, want := range map[string]int{"active": 1, "suspended": 1, "maintenance": 1, "dropped": 0,
+			"provisioning": 0} {
 			first.Status = status
 			must(t, db.Tenants.Update(ctx, first))
 			if sole() != want {

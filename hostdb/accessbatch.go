@@ -40,13 +40,15 @@ var accessBatchParts = map[engine]struct{ key, pair, tenants string }{
 	postgres: {
 		key:  "unnest($1::text[]) WITH ORDINALITY AS k(who, n)",
 		pair: "unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(who, what, n)",
-		tenants: `LEFT JOIN LATERAL (SELECT t.id, t.status FROM core_memberships m JOIN core_tenants t ON t.id = m.tenant_id
+		tenants: `LEFT JOIN LATERAL (SELECT t.id, t.status FROM core_memberships m JOIN core_tenants t
+			ON t.id = m.tenant_id
 			WHERE m.user_id = u.id AND m.is_active ORDER BY ` + enterableFirst + ` LIMIT 9) t ON true`,
 	},
 	embedded: {
 		key:  "(SELECT key + 1 AS n, value AS who FROM json_each($1)) AS k",
 		pair: "(SELECT key + 1 AS n, value ->> 0 AS who, value ->> 1 AS what FROM json_each($1)) AS k",
-		tenants: `LEFT JOIN core_tenants t ON t.id IN (SELECT t.id FROM core_memberships m JOIN core_tenants t ON t.id = m.tenant_id
+		tenants: `LEFT JOIN core_tenants t ON t.id IN (SELECT t.id FROM core_memberships m
+			JOIN core_tenants t ON t.id = m.tenant_id
 			WHERE m.user_id = u.id AND m.is_active ORDER BY ` + enterableFirst + ` LIMIT 9)`,
 	},
 }
@@ -59,11 +61,13 @@ const enterableFirst = "(CASE WHEN " + enterable + " THEN 0 ELSE 1 END), t.id"
 func accessBatchQuery(e engine, kind accessKind) string {
 	parts := accessBatchParts[e]
 	if kind.tenant == "" {
-		return "SELECT k.n, coalesce(t.id, ''), coalesce(" + enterable + ", false), " + accessUser.namesOf("u") + " FROM " + parts.key + `
+		return "SELECT k.n, coalesce(t.id, ''), coalesce(" + enterable + ", false), " +
+			accessUser.namesOf("u") + " FROM " + parts.key + `
 			LEFT JOIN core_users u ON u.` + kind.user + " = k.who " + parts.tenants + `
 			ORDER BY k.n, ` + enterableFirst
 	}
-	return "SELECT k.n, " + accessColumns + " FROM " + parts.pair + accessJoins("u."+kind.user+" = k.who", "t."+kind.tenant+" = k.what") +
+	return "SELECT k.n, " + accessColumns + " FROM " + parts.pair +
+		accessJoins("u."+kind.user+" = k.who", "t."+kind.tenant+" = k.what") +
 		accessSubscriptions[e] + `
 		LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
 		ORDER BY k.n, ` + bestFirst("s")
@@ -127,7 +131,8 @@ func (db *DB) AccessAll(ctx context.Context, keys []AccessKey) ([]AccessAnswer, 
 			g = new(accessGroup)
 			groups[kind] = g
 		}
-		g.at, g.who, g.what, g.enterable = append(g.at, i), append(g.who, who), append(g.what, what), append(g.enterable, 0)
+		g.at, g.who, g.what, g.enterable = append(g.at, i), append(g.who, who), append(g.what, what),
+			append(g.enterable, 0)
 	}
 	for kind, g := range groups {
 		if err := db.ask(ctx, kind, g, answers); err != nil {

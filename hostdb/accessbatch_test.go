@@ -30,15 +30,18 @@ func TestAccessAllAnswersEachKeyAsAccessDoes(t *testing.T) {
 			newMember(t, db, u, tn, hostdb.RoleOwner)
 			for j := range 6 * i { // up to 18
 				at := time.Now().Add(time.Duration(j) * time.Hour)
-				must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: tn.ID, PlanTier: "pro", CurrentPeriodEnd: &at,
-					Status: []string{"active", "canceled", "trialing"}[j%3]}))
+				must(t, db.Subscriptions.Insert(ctx,
+					&hostdb.Subscription{TenantID: tn.ID, PlanTier: "pro", CurrentPeriodEnd: &at,
+						Status: []string{"active", "canceled", "trialing"}[j%3]}))
 			}
 			users = append(users, hostdb.UserKey{ID: u.ID}, hostdb.UserKey{OAuthID: u.OAuthID})
 			tenants = append(tenants, hostdb.TenantKey{ID: tn.ID}, hostdb.TenantKey{Slug: tn.Slug})
 		}
-		users = append(users, hostdb.UserKey{OAuthID: "nobody"}, hostdb.UserKey{ID: hostdb.NewID()}, hostdb.UserKey{}, hostdb.UserKey{OAuthID: "a\x00b"},
-			hostdb.UserKey{OAuthID: "\xff"}, hostdb.UserKey{ID: "x"}, hostdb.UserKey{OAuthID: strings.Repeat("x", 513)})
-		tenants = append(tenants, hostdb.TenantKey{Slug: "nothing"}, hostdb.TenantKey{Slug: "No"}, hostdb.TenantKey{Slug: "a\x00"}, hostdb.TenantKey{ID: "\xff"})
+		users = append(users, hostdb.UserKey{OAuthID: "nobody"}, hostdb.UserKey{ID: hostdb.NewID()},
+			hostdb.UserKey{}, hostdb.UserKey{OAuthID: "a\x00b"}, hostdb.UserKey{OAuthID: "\xff"},
+			hostdb.UserKey{ID: "x"}, hostdb.UserKey{OAuthID: strings.Repeat("x", 513)})
+		tenants = append(tenants, hostdb.TenantKey{Slug: "nothing"}, hostdb.TenantKey{Slug: "No"},
+			hostdb.TenantKey{Slug: "a\x00"}, hostdb.TenantKey{ID: "\xff"})
 		var keys []hostdb.AccessKey
 		for _, u := range users {
 			for _, tn := range tenants {
@@ -86,16 +89,17 @@ func TestAccessAllTellsAUsersSoleTenant(t *testing.T) {
 			basis    int
 			open     bool
 		}{
-			"none":                              {},
-			"one":                               {[]string{"active"}, 0, true, 1, false},
-			"one suspended":                     {[]string{"suspended"}, 0, true, 1, false},
-			"an inactive membership":            {[]string{"active", "active"}, 1, true, 1, false},
-			"two":                               {[]string{"active", "maintenance"}, 0, false, 2, false},
-			"three":                             {[]string{"active", "active", "active"}, 0, false, 2, false},
-			"one dropped":                       {[]string{"dropped"}, 0, false, 1, false},
-			"one, and others that may come":     {[]string{"provisioning", "active", "dropped"}, 0, true, 3, false},
-			"two, and one that may come":        {[]string{"provisioning", "active", "active"}, 0, false, 2, false},
-			"one, and more than can be told of": {append(slices.Repeat([]string{"dropped"}, 8), "active"), 0, true, 8, true},
+			"none":                    {},
+			"one":                     {[]string{"active"}, 0, true, 1, false},
+			"one suspended":           {[]string{"suspended"}, 0, true, 1, false},
+			"an inactive membership":  {[]string{"active", "active"}, 1, true, 1, false},
+			"two":                     {[]string{"active", "maintenance"}, 0, false, 2, false},
+			"three":                   {[]string{"active", "active", "active"}, 0, false, 2, false},
+			"one dropped":             {[]string{"dropped"}, 0, false, 1, false},
+			"one, and others to come": {[]string{"provisioning", "active", "dropped"}, 0, true, 3, false},
+			"two, and one to come":    {[]string{"provisioning", "active", "active"}, 0, false, 2, false},
+			"one, and more than Basis holds": {
+				append(slices.Repeat([]string{"dropped"}, 8), "active"), 0, true, 8, true},
 		} {
 			u := newUser(t, db)
 			ids := map[string]bool{}
@@ -111,10 +115,13 @@ func TestAccessAllTellsAUsersSoleTenant(t *testing.T) {
 				must(t, db.Tenants.Update(ctx, tn))
 				ids[tn.ID] = status != "dropped" && status != "provisioning" && i >= want.inactive
 			}
-			answers, err := db.AccessAll(ctx, []hostdb.AccessKey{{User: hostdb.UserKey{OAuthID: "nobody"}}, {User: hostdb.UserKey{ID: u.ID}},
-				{User: hostdb.UserKey{OAuthID: u.OAuthID}}, {User: hostdb.UserKey{ID: "x"}}})
+			answers, err := db.AccessAll(ctx,
+				[]hostdb.AccessKey{{User: hostdb.UserKey{OAuthID: "nobody"}},
+					{User: hostdb.UserKey{ID: u.ID}}, {User: hostdb.UserKey{OAuthID: u.OAuthID}},
+					{User: hostdb.UserKey{ID: "x"}}})
 			must(t, err)
-			if answers[0].User != nil || answers[0].Err != nil || !errors.Is(answers[3].Err, hostdb.ErrInvalid) {
+			if answers[0].User != nil || answers[0].Err != nil ||
+				!errors.Is(answers[3].Err, hostdb.ErrInvalid) {
 				t.Errorf("%s: nobody: %+v; a malformed key: %+v", name, answers[0], answers[3])
 			}
 			for _, a := range answers[1:3] {
@@ -124,8 +131,10 @@ func TestAccessAllTellsAUsersSoleTenant(t *testing.T) {
 				if a.User == nil || a.User.ID != u.ID || a.User.PasswordHash != "" {
 					t.Errorf("%s: user %+v", name, a.User)
 				}
-				if (a.Sole != "") != want.sole || a.Sole != "" && !ids[a.Sole] || len(a.Basis) != want.basis || a.BasisOpen != want.open {
-					t.Errorf("%s: sole %q, found by %d tenants, more %v", name, a.Sole, len(a.Basis), a.BasisOpen)
+				if (a.Sole != "") != want.sole || a.Sole != "" && !ids[a.Sole] ||
+					len(a.Basis) != want.basis || a.BasisOpen != want.open {
+					t.Errorf("%s: sole %q, found by %d tenants, more %v", name, a.Sole, len(a.Basis),
+						a.BasisOpen)
 				}
 			}
 		}
@@ -151,10 +160,12 @@ func TestSlowQueriesDontHoldUpAccess(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
-			if a, err := db.Access(ctx, hostdb.UserKey{ID: u.ID}, hostdb.TenantKey{Slug: "acme"}); err != nil || a.User == nil {
+			if a, err := db.Access(ctx, hostdb.UserKey{ID: u.ID},
+				hostdb.TenantKey{Slug: "acme"}); err != nil || a.User == nil {
 				t.Errorf("Access: %+v, %v", a, err)
 			}
-			if a, err := db.AccessAll(ctx, []hostdb.AccessKey{{User: hostdb.UserKey{ID: u.ID}}}); err != nil || a[0].User == nil {
+			if a, err := db.AccessAll(ctx,
+				[]hostdb.AccessKey{{User: hostdb.UserKey{ID: u.ID}}}); err != nil || a[0].User == nil {
 				t.Errorf("AccessAll: %+v, %v", a, err)
 			}
 		})

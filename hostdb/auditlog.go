@@ -59,13 +59,15 @@ type AuditLogs struct{ Table[HostAuditLog] }
 
 // ListForTarget returns what was done to a row, ordered by id, which is the order of time, a page at a time.
 // Errors: ErrInvalid.
-func (t AuditLogs) ListForTarget(ctx context.Context, targetID string, filters ...Filter) ([]*HostAuditLog, error) {
+func (t AuditLogs) ListForTarget(ctx context.Context, targetID string,
+	filters ...Filter) ([]*HostAuditLog, error) {
 	return t.List(ctx, append([]Filter{Where("target_id", targetID)}, filters...)...)
 }
 
 // ListForActor returns what a user did, ordered by id, which is the order of time, a page at a time. Errors:
 // ErrInvalid.
-func (t AuditLogs) ListForActor(ctx context.Context, userID string, filters ...Filter) ([]*HostAuditLog, error) {
+func (t AuditLogs) ListForActor(ctx context.Context, userID string,
+	filters ...Filter) ([]*HostAuditLog, error) {
 	return t.List(ctx, append([]Filter{Where("actor_user_id", userID)}, filters...)...)
 }
 

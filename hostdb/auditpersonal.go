@@ -90,7 +90,8 @@ func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, pa
 	}
 	return s.write(ctx, func(tx *Tx) error {
 		in := session{db: s.db, tx: tx}
-		_, err := in.exec(ctx, "INSERT INTO sys_audit_personal (audit_id, part, owner, content) VALUES "+strings.Join(places, ", "), values, nothing)
+		_, err := in.exec(ctx, "INSERT INTO sys_audit_personal (audit_id, part, owner, content) VALUES "+
+			strings.Join(places, ", "), values, nothing)
 		if err == nil {
 			_, err = in.exec(ctx, auditRelation.insertion(), args, nothing)
 		}
@@ -116,15 +117,15 @@ func (s session) rejoin(ctx context.Context, logs []*HostAuditLog) error {
 		members = "SELECT jsonb_array_elements_text($1::text::jsonb)"
 	}
 	columns := map[string]map[string]json.RawMessage{} // of Details, by row
-	err = s.query(ctx, "SELECT audit_id, part, owner, content FROM sys_audit_personal WHERE audit_id IN ("+members+")",
-		[]any{string(list)}, func(row scanner) error {
-			var id string
-			var p personalPart
-			if err := row.Scan(&id, &p.part, &cell{&p.owner}, &p.content); err != nil {
-				return err
-			}
-			return byID[id].put(p, columns)
-		})
+	err = s.query(ctx, "SELECT audit_id, part, owner, content FROM sys_audit_personal WHERE audit_id IN ("+
+		members+")", []any{string(list)}, func(row scanner) error {
+		var id string
+		var p personalPart
+		if err := row.Scan(&id, &p.part, &cell{&p.owner}, &p.content); err != nil {
+			return err
+		}
+		return byID[id].put(p, columns)
+	})
 	if err != nil {
 		return err
 	}

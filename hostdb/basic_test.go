@@ -19,13 +19,15 @@ func TestInsertGetUpdateDelete(t *testing.T) {
 		}
 		m.Role = hostdb.RoleMember
 		var field *hostdb.FieldError
-		if err := db.Memberships.Update(ctx, m); !errors.As(err, &field) || field.Field != "last_owner" || !errors.Is(err, hostdb.ErrConflict) {
+		if err := db.Memberships.Update(ctx, m); !errors.As(err, &field) || field.Field != "last_owner" ||
+			!errors.Is(err, hostdb.ErrConflict) {
 			t.Fatalf("demoting the last owner: %v", err)
 		}
 		if err := db.Memberships.Delete(ctx, m.ID); !errors.Is(err, hostdb.ErrConflict) {
 			t.Fatalf("removing the last owner: %v", err)
 		}
-		if err := db.Users.Insert(ctx, &hostdb.GlobalUser{Email: u.Email}); !errors.As(err, &field) || field.Field != "email" {
+		if err := db.Users.Insert(ctx, &hostdb.GlobalUser{Email: u.Email}); !errors.As(err, &field) ||
+			field.Field != "email" {
 			t.Fatalf("second user with the address: %v", err)
 		}
 		if err := db.Users.Delete(ctx, u.ID); !errors.As(err, &field) || field.Field != "user_id" {
@@ -33,10 +35,12 @@ func TestInsertGetUpdateDelete(t *testing.T) {
 		}
 		plan := &hostdb.PricingPlan{ID: "free", Name: "Free", Features: []string{"a"}}
 		must(t, db.Plans.Insert(ctx, plan))
-		must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: tn.ID, Status: "active", PlanTier: "free"}))
+		must(t, db.Subscriptions.Insert(ctx,
+			&hostdb.Subscription{TenantID: tn.ID, Status: "active", PlanTier: "free"}))
 		a, err := db.Access(ctx, hostdb.UserKey{OAuthID: u.OAuthID}, hostdb.TenantKey{Slug: tn.Slug})
 		must(t, err)
-		if a.User == nil || a.Tenant == nil || a.Membership == nil || len(a.Subscriptions) != 1 || a.Subscriptions[0].Plan == nil {
+		if a.User == nil || a.Tenant == nil || a.Membership == nil || len(a.Subscriptions) != 1 ||
+			a.Subscriptions[0].Plan == nil {
 			t.Fatalf("access = %+v", a)
 		}
 		a, err = db.Access(ctx, hostdb.UserKey{OAuthID: "nobody"}, hostdb.TenantKey{Slug: "nothing"})

@@ -45,7 +45,8 @@ func BenchmarkAccess(b *testing.B) {
 		ctx := context.Background()
 		variants := []func(n int){
 			func(n int) {
-				a, err := db.Access(ctx, hostdb.UserKey{OAuthID: "o" + hexID(n)}, hostdb.TenantKey{Slug: "s-" + hexID(n)})
+				a, err := db.Access(ctx, hostdb.UserKey{OAuthID: "o" + hexID(n)},
+					hostdb.TenantKey{Slug: "s-" + hexID(n)})
 				if err != nil || a.Membership == nil {
 					b.Fatal(a, err)
 				}
@@ -103,7 +104,8 @@ func drain(rows *sql.Rows, err error) error {
 func BenchmarkInsertAudited(b *testing.B) {
 	onEngines(b, func(b *testing.B, db *hostdb.DB) {
 		for b.Loop() {
-			must(b, db.Tenants.Insert(context.Background(), &hostdb.TenantCatalog{Name: "Acme", IsActive: true}))
+			must(b, db.Tenants.Insert(context.Background(),
+				&hostdb.TenantCatalog{Name: "Acme", IsActive: true}))
 		}
 	})
 }
@@ -150,7 +152,8 @@ func BenchmarkSubscriptionRule(b *testing.B) {
 	end := time.Now().Add(time.Hour)
 	for _, status := range []string{"active", "trialing", "past_due"} {
 		b.Run(fmt.Sprint(status), func(b *testing.B) {
-			s := &hostdb.Subscription{Status: status, PaymentType: "subscription", TrialEnd: &end, CurrentPeriodEnd: &end}
+			s := &hostdb.Subscription{Status: status, PaymentType: "subscription", TrialEnd: &end,
+				CurrentPeriodEnd: &end}
 			now := time.Now()
 			for b.Loop() {
 				if !s.ActiveAt(now, hostdb.DefaultGrace) {

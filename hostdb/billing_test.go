@@ -25,7 +25,8 @@ func TestAnEventIsClaimedOnceAndAgainAfterItFailed(t *testing.T) {
 				wg.Go(func() {
 					err := db.InTx(context.Background(), func(tx *hostdb.Tx) error {
 						claimed, err := tx.WebhookEvents.Claim(context.Background(),
-							&hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "x", PayloadJSON: `{"a":1}`})
+							&hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "x",
+								PayloadJSON: `{"a":1}`})
 						if claimed {
 							n.Add(1)
 						}
@@ -69,8 +70,10 @@ func TestParkedEventsAreReadyOnceWhatTheyAreAboutIsThere(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, later := t.Context(), hostdb.NewID()
 		for id, e := range map[string]hostdb.StripeWebhookEvent{
-			"sub": {StripeSubID: "sub_1"}, "tenant": {TenantID: later}, "both": {StripeSubID: "sub_1", TenantID: later}, "none": {},
-			"other": {StripeSubID: "sub_2", TenantID: hostdb.NewID()}, "done": {StripeSubID: "sub_1", TenantID: later, Status: hostdb.WebhookFailed},
+			"sub": {StripeSubID: "sub_1"}, "tenant": {TenantID: later},
+			"both": {StripeSubID: "sub_1", TenantID: later}, "none": {},
+			"other": {StripeSubID: "sub_2", TenantID: hostdb.NewID()},
+			"done":  {StripeSubID: "sub_1", TenantID: later, Status: hostdb.WebhookFailed},
 		} {
 			e.EventID, e.EventType = id, "x"
 			if e.Status == "" {
@@ -97,7 +100,8 @@ func TestParkedEventsAreReadyOnceWhatTheyAreAboutIsThere(t *testing.T) {
 		}
 		want(ready("", ""))
 		want(ready("sub_1", later))
-		must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: newTenant(t, db).ID, StripeSubID: "sub_1"}))
+		must(t, db.Subscriptions.Insert(ctx,
+			&hostdb.Subscription{TenantID: newTenant(t, db).ID, StripeSubID: "sub_1"}))
 		want(ready("", ""), "both", "sub")
 		want(ready("sub_1", ""), "both", "sub")
 		want(ready("", later), "both")
@@ -114,10 +118,12 @@ func TestParkedEventsAreReadyOnceWhatTheyAreAboutIsThere(t *testing.T) {
 		all, err := db.WebhookEvents.ListReady(ctx, "", "", "")
 		must(t, err)
 		for i, row := range all {
-			if rest, err := db.WebhookEvents.ListReady(ctx, "", "", row.ID); err != nil || len(rest) != len(all)-1-i {
+			if rest, err := db.WebhookEvents.ListReady(ctx, "", "", row.ID); err != nil ||
+				len(rest) != len(all)-1-i {
 				t.Errorf("%d behind the first %d of %d, %v", len(rest), i+1, len(all), err)
 			}
-			if rest, err := db.WebhookEvents.ListReady(ctx, "", later, all[len(all)-1].ID); err != nil || len(rest) != 0 {
+			if rest, err := db.WebhookEvents.ListReady(ctx, "", later, all[len(all)-1].ID); err != nil ||
+				len(rest) != 0 {
 				t.Errorf("%d behind the last, %v", len(rest), err)
 			}
 		}
@@ -134,7 +140,8 @@ func TestOneOfTwoInsertsASubscriptionAndBothGetItsRow(t *testing.T) {
 		for i := range rows {
 			wg.Go(func() {
 				err := db.InTx(context.Background(), func(tx *hostdb.Tx) error {
-					row, err := tx.Subscriptions.LockOrInsert(context.Background(), &hostdb.Subscription{TenantID: tenant.ID, StripeSubID: "sub_1"})
+					row, err := tx.Subscriptions.LockOrInsert(context.Background(),
+						&hostdb.Subscription{TenantID: tenant.ID, StripeSubID: "sub_1"})
 					if err != nil {
 						return err
 					}
@@ -150,10 +157,12 @@ func TestOneOfTwoInsertsASubscriptionAndBothGetItsRow(t *testing.T) {
 		wg.Wait()
 		row, err := db.Subscriptions.ByStripeSubID(t.Context(), "sub_1")
 		must(t, err)
-		if row.AmountCents != int64(len(rows)) || slices.ContainsFunc(rows[:], func(id string) bool { return id != row.ID }) {
+		if row.AmountCents != int64(len(rows)) ||
+			slices.ContainsFunc(rows[:], func(id string) bool { return id != row.ID }) {
 			t.Errorf("the row is %+v; the transactions got %v", row, rows)
 		}
-		logs, err := db.AuditLogs.ListForTarget(t.Context(), row.ID, hostdb.Where("event_type", "subscription.created"))
+		logs, err := db.AuditLogs.ListForTarget(t.Context(), row.ID,
+			hostdb.Where("event_type", "subscription.created"))
 		if err != nil || len(logs) != 1 {
 			t.Errorf("audit rows of the insertion: %v, %v", logs, err)
 		}
@@ -179,7 +188,8 @@ func TestATenantHasOneTrial(t *testing.T) {
 				t.Errorf("StartTrial(%v) = %v", id, err)
 			}
 		}
-		must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: tenant.ID, PaymentType: hostdb.PaymentOneTime}))
+		must(t, db.Subscriptions.Insert(ctx,
+			&hostdb.Subscription{TenantID: tenant.ID, PaymentType: hostdb.PaymentOneTime}))
 		var (
 			wg      sync.WaitGroup
 			started atomic.Int64
@@ -203,13 +213,15 @@ func TestATenantHasOneTrial(t *testing.T) {
 		}
 		begun := trial.CreatedAt
 		for days, admits := range map[int]bool{0: true, 13: true, 14: false} {
-			if at := begun.Add(time.Duration(days)*24*time.Hour + time.Second); trial.ActiveAt(at, 0) != admits {
+			if at := begun.Add(time.Duration(days)*24*time.Hour + time.Second); trial.ActiveAt(at,
+				0) != admits {
 				t.Errorf("after %d days: admits = %v", days, !admits)
 			}
 		}
 		trial.Status = hostdb.SubscriptionCanceled
 		must(t, db.Subscriptions.Update(ctx, trial))
-		if over, now, err := db.Subscriptions.StartTrial(ctx, tenant.ID, "pro"); err != nil || now || over.ID != trial.ID {
+		if over, now, err := db.Subscriptions.StartTrial(ctx, tenant.ID, "pro"); err != nil || now ||
+			over.ID != trial.ID {
 			t.Errorf("a second trial: %v, %v, %v", over, now, err)
 		}
 	})
@@ -227,26 +239,40 @@ func TestWhatAPageTellsAboutASubscription(t *testing.T) {
 		sub  *hostdb.Subscription
 		want hostdb.SubscriptionStatus
 	}{
-		"none":              {nil, hostdb.SubscriptionStatus{}},
-		"renews":            {paid(hostdb.Subscription{Status: "active", CurrentPeriodEnd: in(3*day + 1)}), hostdb.SubscriptionStatus{Admits: true, RenewsAt: in(3*day + 1), DaysLeft: 4}},
-		"renewal is late":   {paid(hostdb.Subscription{Status: "active", CurrentPeriodEnd: in(-day)}), hostdb.SubscriptionStatus{Admits: true, RenewsAt: in(-day)}},
-		"no date":           {paid(hostdb.Subscription{Status: "active"}), hostdb.SubscriptionStatus{Admits: true}},
-		"cancelled":         {paid(hostdb.Subscription{Status: "active", CancelAtPeriodEnd: true, CurrentPeriodEnd: in(day)}), hostdb.SubscriptionStatus{Admits: true, CancelsAtPeriodEnd: true, EndsAt: in(day), DaysLeft: 1}},
-		"trial":             {paid(hostdb.Subscription{Status: "trialing", TrialEnd: in(14 * day)}), hostdb.SubscriptionStatus{Admits: true, Trialing: true, EndsAt: in(14 * day), DaysLeft: 14}},
-		"trial's last hour": {paid(hostdb.Subscription{Status: "trialing", TrialEnd: in(time.Hour)}), hostdb.SubscriptionStatus{Admits: true, Trialing: true, EndsAt: in(time.Hour), DaysLeft: 1}},
-		"trial over":        {paid(hostdb.Subscription{Status: "trialing", TrialEnd: in(0)}), hostdb.SubscriptionStatus{}},
-		"grace":             {paid(hostdb.Subscription{Status: "past_due", CurrentPeriodEnd: in(-day)}), hostdb.SubscriptionStatus{Admits: true, InGrace: true, EndsAt: in(2 * day), DaysLeft: 2}},
-		"grace over":        {paid(hostdb.Subscription{Status: "past_due", CurrentPeriodEnd: in(-3 * day)}), hostdb.SubscriptionStatus{}},
-		"canceled":          {paid(hostdb.Subscription{Status: "canceled", CancelAtPeriodEnd: true, CurrentPeriodEnd: in(day)}), hostdb.SubscriptionStatus{}},
-		"unknown word":      {paid(hostdb.Subscription{Status: "blessed", CurrentPeriodEnd: in(day)}), hostdb.SubscriptionStatus{}},
-		"one-time":          {&hostdb.Subscription{Status: "active", PaymentType: hostdb.PaymentOneTime, CurrentPeriodEnd: in(day)}, hostdb.SubscriptionStatus{}},
+		"none": {nil, hostdb.SubscriptionStatus{}},
+		"renews": {paid(hostdb.Subscription{Status: "active", CurrentPeriodEnd: in(3*day + 1)}),
+			hostdb.SubscriptionStatus{Admits: true, RenewsAt: in(3*day + 1), DaysLeft: 4}},
+		"renewal is late": {paid(hostdb.Subscription{Status: "active", CurrentPeriodEnd: in(-day)}),
+			hostdb.SubscriptionStatus{Admits: true, RenewsAt: in(-day)}},
+		"no date": {paid(hostdb.Subscription{Status: "active"}),
+			hostdb.SubscriptionStatus{Admits: true}},
+		"cancelled": {paid(
+			hostdb.Subscription{Status: "active", CancelAtPeriodEnd: true, CurrentPeriodEnd: in(day)}),
+			hostdb.SubscriptionStatus{Admits: true, CancelsAtPeriodEnd: true, EndsAt: in(day), DaysLeft: 1}},
+		"trial": {paid(hostdb.Subscription{Status: "trialing", TrialEnd: in(14 * day)}),
+			hostdb.SubscriptionStatus{Admits: true, Trialing: true, EndsAt: in(14 * day), DaysLeft: 14}},
+		"trial's last hour": {paid(hostdb.Subscription{Status: "trialing", TrialEnd: in(time.Hour)}),
+			hostdb.SubscriptionStatus{Admits: true, Trialing: true, EndsAt: in(time.Hour), DaysLeft: 1}},
+		"trial over": {paid(hostdb.Subscription{Status: "trialing", TrialEnd: in(0)}),
+			hostdb.SubscriptionStatus{}},
+		"grace": {paid(hostdb.Subscription{Status: "past_due", CurrentPeriodEnd: in(-day)}),
+			hostdb.SubscriptionStatus{Admits: true, InGrace: true, EndsAt: in(2 * day), DaysLeft: 2}},
+		"grace over": {paid(hostdb.Subscription{Status: "past_due", CurrentPeriodEnd: in(-3 * day)}),
+			hostdb.SubscriptionStatus{}},
+		"canceled": {paid(hostdb.Subscription{Status: "canceled", CancelAtPeriodEnd: true,
+			CurrentPeriodEnd: in(day)}), hostdb.SubscriptionStatus{}},
+		"unknown word": {paid(hostdb.Subscription{Status: "blessed", CurrentPeriodEnd: in(day)}),
+			hostdb.SubscriptionStatus{}},
+		"one-time": {&hostdb.Subscription{Status: "active", PaymentType: hostdb.PaymentOneTime,
+			CurrentPeriodEnd: in(day)}, hostdb.SubscriptionStatus{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.sub != nil {
 				c.want.Status = c.sub.Status
 			}
 			got := c.sub.StatusAt(now, hostdb.DefaultGrace)
-			for what, dates := range map[string][2]*time.Time{"EndsAt": {got.EndsAt, c.want.EndsAt}, "RenewsAt": {got.RenewsAt, c.want.RenewsAt}} {
+			for what, dates := range map[string][2]*time.Time{"EndsAt": {got.EndsAt, c.want.EndsAt},
+				"RenewsAt": {got.RenewsAt, c.want.RenewsAt}} {
 				if (dates[0] == nil) != (dates[1] == nil) || dates[0] != nil && !dates[0].Equal(*dates[1]) {
 					t.Errorf("%s = %v, want %v", what, dates[0], dates[1])
 				}
@@ -265,14 +291,17 @@ func TestEventsThatHaveBeenDealtWithArePrunedOnceTheyAreOldEnough(t *testing.T) 
 		must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
 			add := func(status string, age time.Duration) error {
 				n++
-				return tx.WebhookEvents.Insert(ctx, &hostdb.StripeWebhookEvent{ID: fmt.Sprintf("%012x%020d", time.Now().Add(-age).UnixMilli(), n),
-					EventID: fmt.Sprintf("%s after %v, %d", status, age, n), EventType: "x", PayloadJSON: "{}", Status: status})
+				return tx.WebhookEvents.Insert(ctx,
+					&hostdb.StripeWebhookEvent{ID: fmt.Sprintf("%012x%020d", time.Now().Add(-age).UnixMilli(),
+						n), EventID: fmt.Sprintf("%s after %v, %d", status, age, n), EventType: "x",
+						PayloadJSON: "{}", Status: status})
 			}
 			var err error
 			for range 1001 { // more than one step
 				err = errors.Join(err, add(hostdb.WebhookProcessed, 31*24*time.Hour))
 			}
-			for _, status := range []string{hostdb.WebhookProcessed, hostdb.WebhookSkipped, hostdb.WebhookFailed, hostdb.WebhookParked} {
+			for _, status := range []string{hostdb.WebhookProcessed, hostdb.WebhookSkipped,
+				hostdb.WebhookFailed, hostdb.WebhookParked} {
 				err = errors.Join(err, add(status, 40*24*time.Hour), add(status, 29*24*time.Hour))
 			}
 			return err
@@ -284,7 +313,8 @@ func TestEventsThatHaveBeenDealtWithArePrunedOnceTheyAreOldEnough(t *testing.T) 
 		for _, c := range []struct {
 			age  time.Duration
 			want int64
-		}{{1 << 62, 0}, {41 * 24 * time.Hour, 0}, {35 * 24 * time.Hour, 2}, {hostdb.WebhookRetention, 1001}, {hostdb.WebhookRetention, 0}} {
+		}{{1 << 62, 0}, {41 * 24 * time.Hour, 0}, {35 * 24 * time.Hour, 2}, {hostdb.WebhookRetention, 1001},
+			{hostdb.WebhookRetention, 0}} {
 			if got, err := db.WebhookEvents.Prune(ctx, c.age); err != nil || got != c.want {
 				t.Errorf("older than %v: %d deleted, %v; want %d", c.age, got, err, c.want)
 			}
@@ -294,7 +324,8 @@ func TestEventsThatHaveBeenDealtWithArePrunedOnceTheyAreOldEnough(t *testing.T) 
 			must(t, err)
 			left[e.Status]++
 		}
-		if want := map[string]int{hostdb.WebhookProcessed: 1, hostdb.WebhookSkipped: 1, hostdb.WebhookFailed: 2, hostdb.WebhookParked: 2}; !maps.Equal(left, want) {
+		if want := map[string]int{hostdb.WebhookProcessed: 1, hostdb.WebhookSkipped: 1,
+			hostdb.WebhookFailed: 2, hostdb.WebhookParked: 2}; !maps.Equal(left, want) {
 			t.Errorf("left: %v, want %v", left, want)
 		}
 	})

@@ -21,16 +21,20 @@ func (t Jobs) ClaimJob(ctx context.Context, id, worker string, lease time.Durati
 	}
 	e, now := t.s.db.engine, t.s.db.now()
 	var job *SystemJob
-	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, run_after = NULL, worker = $2, lease_until = $3,
-		claim_id = $4 WHERE id = $1 AND (status = 'pending' OR (status = 'running' AND lease_until <= $5 AND attempts < max_attempts))
-		RETURNING `+t.r.names(), []any{id, worker, e.time(now.Add(lease)), NewID(), e.time(now)}, func(row scanner) (err error) {
-		job, err = t.r.read(row)
-		return err
-	})
+	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, run_after =
+		NULL, worker = $2, lease_until = $3,
+		claim_id = $4 WHERE id = $1 AND (status = 'pending' OR (status = 'running' AND lease_until <= $5
+		AND attempts < max_attempts))
+		RETURNING `+t.r.names(), []any{id, worker, e.time(now.Add(lease)), NewID(), e.time(now)},
+		func(row scanner) (err error) {
+			job, err = t.r.read(row)
+			return err
+		})
 	if err != nil || job != nil {
 		return job, err
 	}
-	ended, err := t.s.exec(ctx, leaseEnded+" WHERE id = $2 AND status = 'running' AND lease_until <= $1 AND attempts >= max_attempts",
+	ended, err := t.s.exec(ctx, leaseEnded+
+		" WHERE id = $2 AND status = 'running' AND lease_until <= $1 AND attempts >= max_attempts",
 		[]any{e.time(now), id}, nothing)
 	if err != nil {
 		return nil, err

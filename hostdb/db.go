@@ -50,7 +50,8 @@ type DB struct {
 
 	feedConns atomic.Int32 // connections of the change feeds
 
-	replaced atomic.Bool // SQLite: the feed saw another file at the path, or none; connections would go on with the old one
+	// SQLite: the feed saw another file at the path, or none; connections would go on with the old one
+	replaced atomic.Bool
 
 	started      chan struct{}         // closed once the database is open
 	awaiting     atomic.Pointer[error] // why it isn't yet

@@ -26,7 +26,8 @@ func dump(t *testing.T, fill func(db *hostdb.DB)) (content []byte) {
 	t.Setenv(pgtest.VersionEnv, "") // only the system's servers come with pg_dump
 	server := pgtest.Start(t)
 	given := server.Database(t)
-	_, err := rawURL(t, given).Exec("DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+	_, err := rawURL(t, given).Exec("DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); " +
+		"COMMIT; END LOOP; END $$")
 	must(t, err)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(given), Retention: time.Millisecond})
 	fill(db)
@@ -59,7 +60,8 @@ func wantSteady(t *testing.T, db *hostdb.DB, events chan event) {
 	t.Helper()
 	for range 3 {
 		db.Wake()
-		if e := next(t, events); e.err != nil || e.delivery.Reset || len(e.delivery.Changes) > 0 || e.delivery.PolledAt.IsZero() {
+		if e := next(t, events); e.err != nil || e.delivery.Reset || len(e.delivery.Changes) > 0 ||
+			e.delivery.PolledAt.IsZero() {
 			t.Fatalf("delivered %+v, %v; want an uneventful poll", e.delivery, e.err)
 		}
 	}
@@ -83,8 +85,10 @@ func TestADumpThatAnotherClusterRestoresIsFollowed(t *testing.T) {
 	given := server.Database(t)
 	restore(t, server, content, given)
 	var ahead bool
-	must(t, rawURL(t, given).QueryRow(`SELECT (SELECT floor FROM host_feed_floor) > pg_snapshot_xmax(pg_current_snapshot())
-		AND EXISTS (SELECT FROM host_changes WHERE xid > pg_snapshot_xmax(pg_current_snapshot()))`).Scan(&ahead))
+	must(t, rawURL(t, given).QueryRow(`SELECT (SELECT floor
+		FROM host_feed_floor) > pg_snapshot_xmax(pg_current_snapshot())
+		AND EXISTS (SELECT FROM host_changes WHERE xid > pg_snapshot_xmax(pg_current_snapshot()))`).Scan(
+		&ahead))
 	if !ahead {
 		t.Fatal("the dump's transaction ids are not ahead of the server's: the test shows nothing")
 	}
@@ -124,8 +128,10 @@ func TestTheFeedNeedsNoFunctionThatProvidersRefuse(t *testing.T) {
 	server := pgtest.Start(t)
 	given := server.Database(t)
 	pool := rawURL(t, given)
-	for _, statement := range []string{"CREATE ROLE app LOGIN PASSWORD 'pgtest'", "GRANT ALL ON SCHEMA public TO app",
-		"REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn(), pg_walfile_name(pg_lsn), pg_control_system() FROM PUBLIC"} {
+	for _, statement := range []string{"CREATE ROLE app LOGIN PASSWORD 'pgtest'",
+		"GRANT ALL ON SCHEMA public TO app",
+		"REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn(), pg_walfile_name(pg_lsn), " +
+			"pg_control_system() FROM PUBLIC"} {
 		_, err := pool.Exec(statement)
 		must(t, err)
 	}
@@ -208,7 +214,8 @@ func TestABackupThatIsRestoredIntoAnOpenFileEndsInAReset(t *testing.T) {
 	for reset := false; !reset; {
 		db.Wake()
 		e := next(t, events)
-		if reset = e.err == nil && e.delivery.Reset; !reset && e.err == nil && !e.delivery.PolledAt.Before(restored) {
+		if reset = e.err == nil && e.delivery.Reset; !reset && e.err == nil &&
+			!e.delivery.PolledAt.Before(restored) {
 			t.Fatalf("delivered %+v, want a Reset", e.delivery)
 		}
 	}

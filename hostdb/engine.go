@@ -60,7 +60,8 @@ func translate(ctx context.Context, err error, about culprit) error {
 		return answer
 	case !definite:
 		return over
-	case errors.Is(answer, context.Canceled), errors.Is(answer, context.DeadlineExceeded): // it has been through here
+	// it has been through here
+	case errors.Is(answer, context.Canceled), errors.Is(answer, context.DeadlineExceeded):
 		return answer
 	}
 	return errors.Join(over, answer)
@@ -96,7 +97,8 @@ func translateAnswer(err error, about culprit) (error, bool) {
 	var lite *sqlite.Error
 	if errors.As(err, &lite) {
 		code := lite.Code() & 0xff
-		return translateSQLite(lite, about), code != sqlitecode.SQLITE_INTERRUPT && code != sqlitecode.SQLITE_ABORT
+		return translateSQLite(lite, about), code != sqlitecode.SQLITE_INTERRUPT &&
+			code != sqlitecode.SQLITE_ABORT
 	}
 	return nil, false
 }
@@ -108,8 +110,9 @@ func translateConnection(err error) error {
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNotFound
-	case errors.As(err, &connect), errors.As(err, &network), errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone),
-		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), pgconn.SafeToRetry(err):
+	case errors.As(err, &connect), errors.As(err, &network), errors.Is(err, driver.ErrBadConn),
+		errors.Is(err, sql.ErrConnDone), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, net.ErrClosed), pgconn.SafeToRetry(err):
 		return &failure{kind: ErrUnavailable, text: "the connection failed"}
 	case errors.Is(err, sql.ErrTxDone):
 		return &failure{text: "the transaction has ended"}
@@ -183,7 +186,8 @@ func translateSQLite(err *sqlite.Error, about culprit) error {
 		return invalid(sqliteFields(detail), "is missing")
 	case sqlitecode.SQLITE_CONSTRAINT_CHECK:
 		return invalid(constraintField(detail), "is not allowed")
-	case sqlitecode.SQLITE_CONSTRAINT_DATATYPE: // cannot store TEXT value in INTEGER column core_tenants.is_active
+	// cannot store TEXT value in INTEGER column core_tenants.is_active
+	case sqlitecode.SQLITE_CONSTRAINT_DATATYPE:
 		return invalid(sqliteFields(detail[strings.LastIndexByte(detail, ' ')+1:]), "has another type")
 	case sqlitecode.SQLITE_CONSTRAINT_TRIGGER:
 		return translateTrigger(err.Error())
@@ -191,12 +195,14 @@ func translateSQLite(err *sqlite.Error, about culprit) error {
 	switch err.Code() & 0xff {
 	case sqlitecode.SQLITE_BUSY, sqlitecode.SQLITE_LOCKED:
 		return &failure{kind: ErrUnavailable, text: "the file is busy", again: true}
-	case sqlitecode.SQLITE_IOERR, sqlitecode.SQLITE_FULL, sqlitecode.SQLITE_CANTOPEN, sqlitecode.SQLITE_READONLY,
-		sqlitecode.SQLITE_CORRUPT, sqlitecode.SQLITE_NOTADB, sqlitecode.SQLITE_NOMEM, sqlitecode.SQLITE_PERM,
-		sqlitecode.SQLITE_INTERRUPT, sqlitecode.SQLITE_PROTOCOL:
+	case sqlitecode.SQLITE_IOERR, sqlitecode.SQLITE_FULL, sqlitecode.SQLITE_CANTOPEN,
+		sqlitecode.SQLITE_READONLY, sqlitecode.SQLITE_CORRUPT, sqlitecode.SQLITE_NOTADB,
+		sqlitecode.SQLITE_NOMEM, sqlitecode.SQLITE_PERM, sqlitecode.SQLITE_INTERRUPT,
+		sqlitecode.SQLITE_PROTOCOL:
 		return &failure{kind: ErrUnavailable, text: sqlite.ErrorCodeString[err.Code()&0xff]}
 	}
-	return &failure{kind: ErrUnavailable, text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlite.ErrorCodeString[err.Code()&0xff])}
+	return &failure{kind: ErrUnavailable,
+		text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlite.ErrorCodeString[err.Code()&0xff])}
 }
 
 // translateTrigger reads what our triggers raise: hostdb:conflict:last_owner.

@@ -22,10 +22,12 @@ var instance = struct {
 // FromEnv returns the process-wide DB, opened by the first call from these variables:
 //
 //   - DB_TYPE: POSTGRESQL, the default, or SQLITE, in any case.
-//   - DB_NAME, default app_host: the database. For SQLite the file DB_NAME.db; a name that ends in ".db", or that a file has already,
+//   - DB_NAME, default app_host: the database. For SQLite the file DB_NAME.db; a name that ends in ".db", or
+//     that a file has already,
 //     is the file's whole name.
 //   - DB_USER, default postgres, and DB_PASS, which PostgreSQL requires and which may hold any character.
-//   - DB_HOST, default localhost: a host's name, an IP address, or the directory of a socket; or several with commas between them, of
+//   - DB_HOST, default localhost: a host's name, an IP address, or the directory of a socket; or several with
+//     commas between them, of
 //     which one serves. DB_PORT, default 5432, is the port of each.
 //   - DB_SSLMODE: libpq's sslmode (disable, allow, prefer, require, verify-ca, verify-full), default prefer.
 //
@@ -52,7 +54,9 @@ func FromEnvConfig(ctx context.Context, config Config) (*DB, error) {
 	defer func() { <-instance.turn }()
 	if db := instance.db; db != nil {
 		if db.isClosed() {
-			return nil, &failure{kind: ErrUnavailable, text: "the database of FromEnv is closed; keep it open, or call ResetInstance to open it again"}
+			return nil, &failure{kind: ErrUnavailable,
+				text: "the database of FromEnv is closed; keep it open, or call ResetInstance to open it " +
+					"again"}
 		}
 		return db, nil
 	}
@@ -65,8 +69,9 @@ func FromEnvConfig(ctx context.Context, config Config) (*DB, error) {
 		return nil, envError(err)
 	}
 	if instance.from != nil && !instance.from.same(from) {
-		return nil, invalid("DB_NAME", "with DB_TYPE, DB_HOST and DB_PORT it names another database than the one that an earlier call "+
-			"could not open; call ResetInstance to change over")
+		return nil, invalid("DB_NAME",
+			"with DB_TYPE, DB_HOST and DB_PORT it names another database than the one that an earlier call "+
+				"could not open; call ResetInstance to change over")
 	}
 	instance.from = from
 	db, err := OpenConfig(ctx, config)
@@ -123,7 +128,9 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 	as := dburl.Role{Name: or("DB_USER", "postgres"), Password: getenv("DB_PASS")}
 	given, err := dburl.Write(as, or("DB_HOST", "localhost"), port, or("DB_NAME", "app_host"), parameters...)
 	if err != nil { // all but the host is escaped
-		return "", invalid("DB_HOST", "must be a host's name, an IP address without brackets, or the directory of a socket, or several, with commas")
+		return "", invalid("DB_HOST",
+			"must be a host's name, an IP address without brackets, or the directory of a socket, or "+
+				"several, with commas")
 	}
 	return Secret(given), nil
 }
@@ -143,7 +150,9 @@ func fileFromEnv(name string) (string, error) {
 	exact, withSuffix := isFile(name), isFile(name+".db")
 	switch {
 	case exact && withSuffix:
-		return "", invalid("DB_NAME", "there are two files, one with this name and one with .db after it; remove the wrong one, or add the .db")
+		return "", invalid("DB_NAME",
+			"there are two files, one with this name and one with .db after it; remove the wrong one, or "+
+				"add the .db")
 	case exact:
 		return name, nil
 	}
@@ -155,7 +164,8 @@ func (o *origin) same(other *origin) bool {
 	if o.address == nil || other.address == nil {
 		return o.engine == other.engine && o.path == other.path
 	}
-	return slices.Equal(o.address.Hosts(), other.address.Hosts()) && o.address.Database() == other.address.Database()
+	return slices.Equal(o.address.Hosts(), other.address.Hosts()) &&
+		o.address.Database() == other.address.Database()
 }
 
 // envError names the variable instead of the part of the URL.
@@ -164,8 +174,9 @@ func envError(err error) error {
 	if !errors.As(err, &field) {
 		return err
 	}
-	name := map[string]string{"url.host": "DB_HOST", "url.password": "DB_PASS", "url.user": "DB_USER", "url.database": "DB_NAME",
-		"url.path": "DB_NAME", "url.search_path": "DB_NAME", "url": "DB_NAME"}[field.Field]
+	name := map[string]string{"url.host": "DB_HOST", "url.password": "DB_PASS", "url.user": "DB_USER",
+		"url.database": "DB_NAME", "url.path": "DB_NAME", "url.search_path": "DB_NAME",
+		"url": "DB_NAME"}[field.Field]
 	if name == "" {
 		return err
 	}

@@ -21,7 +21,8 @@ import (
 // setEnv sets the seed's variables, and unsets those that are not given.
 func setEnv(t *testing.T, given map[string]string) {
 	t.Helper()
-	for _, name := range []string{"DB_TYPE", "DB_USER", "DB_PASS", "DB_HOST", "DB_PORT", "DB_NAME", "DB_SSLMODE"} {
+	for _, name := range []string{"DB_TYPE", "DB_USER", "DB_PASS", "DB_HOST", "DB_PORT", "DB_NAME",
+		"DB_SSLMODE"} {
 		t.Setenv(name, given[name])
 	}
 	t.Cleanup(func() { must(t, hostdb.ResetInstance()) })
@@ -56,7 +57,8 @@ func TestFromEnvOpensOneInstanceHoweverManyAsk(t *testing.T) {
 	}
 	must(t, again.Close())
 	t.Setenv("DB_NAME", filepath.Join(t.TempDir(), "other.db"))
-	if _, err := hostdb.FromEnv(t.Context()); !errors.Is(err, hostdb.ErrUnavailable) || !strings.Contains(err.Error(), "ResetInstance") {
+	if _, err := hostdb.FromEnv(t.Context()); !errors.Is(err, hostdb.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "ResetInstance") {
 		t.Errorf("after Close: error = %v, want ErrUnavailable that names ResetInstance", err)
 	}
 }
@@ -72,7 +74,8 @@ func TestFromEnvForgetsAnError(t *testing.T) {
 }
 
 func TestFromEnvNeverTurnsToAnotherDatabaseAfterAnError(t *testing.T) {
-	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(t.TempDir(), "none", "host.db")})
+	setEnv(t, map[string]string{"DB_TYPE": "SQLITE",
+		"DB_NAME": filepath.Join(t.TempDir(), "none", "host.db")})
 	_, err := hostdb.FromEnv(t.Context())
 	wantField(t, err, hostdb.ErrUnavailable, "DB_NAME")
 	other := filepath.Join(t.TempDir(), "host.db")
@@ -136,7 +139,8 @@ func TestTheNameOfTheSQLiteFileIsTheSeeds(t *testing.T) {
 			files, err := filepath.Glob("*")
 			must(t, err)
 			for _, file := range files {
-				if file = strings.TrimSuffix(strings.TrimSuffix(file, "-wal"), "-shm"); file != c.want && !slices.Contains(c.there, file) {
+				if file = strings.TrimSuffix(strings.TrimSuffix(file, "-wal"), "-shm"); file != c.want &&
+					!slices.Contains(c.there, file) {
 					t.Errorf("it made %s", file)
 				}
 			}
@@ -148,16 +152,22 @@ func TestFromEnvNamesTheVariable(t *testing.T) {
 	server, err := url.Parse(pgtest.Database(t))
 	must(t, err)
 	password, _ := server.User.Password()
-	good := map[string]string{"DB_HOST": server.Hostname(), "DB_PORT": server.Port(), "DB_USER": server.User.Username(), "DB_PASS": password}
+	good := map[string]string{"DB_HOST": server.Hostname(), "DB_PORT": server.Port(),
+		"DB_USER": server.User.Username(), "DB_PASS": password}
 	for _, c := range []struct {
 		name, value string
 		kind        error
 	}{
-		{"DB_TYPE", "MYSQL", hostdb.ErrInvalid}, {"DB_PASS", "", hostdb.ErrInvalid}, {"DB_PORT", "x", hostdb.ErrInvalid},
-		{"DB_PORT", "70000", hostdb.ErrInvalid}, {"DB_PORT", "0", hostdb.ErrInvalid}, {"DB_PASS", "wr0ng-secret", hostdb.ErrUnavailable},
-		{"DB_NAME", "nothing", hostdb.ErrUnavailable}, {"DB_HOST", "no-such-host.invalid", hostdb.ErrUnavailable},
-		{"DB_HOST", "bad host", hostdb.ErrInvalid}, {"DB_HOST", "a/b", hostdb.ErrInvalid}, {"DB_HOST", "u@h", hostdb.ErrInvalid}, {"DB_HOST", "a,", hostdb.ErrInvalid},
-		{"DB_SSLMODE", "on", hostdb.ErrInvalid}, {"DB_HOST", "[::1]", hostdb.ErrInvalid}, {"DB_HOST", "/no/such/directory", hostdb.ErrUnavailable},
+		{"DB_TYPE", "MYSQL", hostdb.ErrInvalid}, {"DB_PASS", "", hostdb.ErrInvalid},
+		{"DB_PORT", "x", hostdb.ErrInvalid},
+		{"DB_PORT", "70000", hostdb.ErrInvalid}, {"DB_PORT", "0", hostdb.ErrInvalid},
+		{"DB_PASS", "wr0ng-secret", hostdb.ErrUnavailable},
+		{"DB_NAME", "nothing", hostdb.ErrUnavailable},
+		{"DB_HOST", "no-such-host.invalid", hostdb.ErrUnavailable},
+		{"DB_HOST", "bad host", hostdb.ErrInvalid}, {"DB_HOST", "a/b", hostdb.ErrInvalid},
+		{"DB_HOST", "u@h", hostdb.ErrInvalid}, {"DB_HOST", "a,", hostdb.ErrInvalid},
+		{"DB_SSLMODE", "on", hostdb.ErrInvalid}, {"DB_HOST", "[::1]", hostdb.ErrInvalid},
+		{"DB_HOST", "/no/such/directory", hostdb.ErrUnavailable},
 	} {
 		given := map[string]string{c.name: c.value}
 		for name, value := range good {
@@ -187,8 +197,8 @@ func TestAPasswordMayHoldAnyCharacter(t *testing.T) {
 		_, err = conn.Exec(t.Context(), "ALTER ROLE app PASSWORD '"+strings.ReplaceAll(secret, "'", "''")+"'")
 		must(t, err)
 		must(t, conn.Close(t.Context()))
-		setEnv(t, map[string]string{"DB_USER": "app", "DB_PASS": secret, "DB_HOST": database.Hostname(), "DB_PORT": database.Port(),
-			"DB_NAME": strings.TrimPrefix(database.Path, "/")})
+		setEnv(t, map[string]string{"DB_USER": "app", "DB_PASS": secret, "DB_HOST": database.Hostname(),
+			"DB_PORT": database.Port(), "DB_NAME": strings.TrimPrefix(database.Path, "/")})
 		db, err := hostdb.FromEnv(t.Context())
 		if err != nil {
 			t.Errorf("with the password %q: %v", secret, err)
@@ -204,18 +214,25 @@ func TestAPasswordMayHoldAnyCharacter(t *testing.T) {
 
 func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
 	for want, given := range map[string]map[string]string{
-		"postgres://postgres:p@localhost:5432/app_host":                            {"DB_PASS": "p"},
-		"postgres://a:p@[::1]:1/b%3Fc":                                             {"DB_PASS": "p", "DB_USER": "a", "DB_HOST": "::1", "DB_PORT": "1", "DB_NAME": "b?c", "DB_TYPE": "POSTGRESQL"},
-		"postgres://postgres:p@/app_host?host=%2Fvar%2Frun%2Fpostgresql&port=5433": {"DB_PASS": "p", "DB_HOST": "/var/run/postgresql", "DB_PORT": "5433"},
-		"sqlite:app_host.db":                                                       {"DB_TYPE": "SQLITE"},
-		"postgres://postgres:p@/app_host?host=%2Fa%20b&port=5432":                  {"DB_PASS": "p", "DB_HOST": "/a b"},
-		"postgres://postgres:p@a:5433,[::1]:5433,10.0.0.1:5433/app_host":           {"DB_PASS": "p", "DB_HOST": "a,::1,10.0.0.1", "DB_PORT": "5433"},
-		"postgres://postgres:p@/app_host?host=%2Fs%2Ca&port=5433":                  {"DB_PASS": "p", "DB_HOST": "/s,a", "DB_PORT": "5433"},
+		"postgres://postgres:p@localhost:5432/app_host": {"DB_PASS": "p"},
+		"postgres://a:p@[::1]:1/b%3Fc": {"DB_PASS": "p",
+			"DB_USER": "a", "DB_HOST": "::1", "DB_PORT": "1", "DB_NAME": "b?c", "DB_TYPE": "POSTGRESQL"},
+		"postgres://postgres:p@/app_host?host=%2Fvar%2Frun%2Fpostgresql&port=5433": {"DB_PASS": "p",
+			"DB_HOST": "/var/run/postgresql", "DB_PORT": "5433"},
+		"sqlite:app_host.db": {"DB_TYPE": "SQLITE"},
+		"postgres://postgres:p@/app_host?host=%2Fa%20b&port=5432": {"DB_PASS": "p", "DB_HOST": "/a b"},
+		"postgres://postgres:p@a:5433,[::1]:5433,10.0.0.1:5433/app_host": {"DB_PASS": "p",
+			"DB_HOST": "a,::1,10.0.0.1", "DB_PORT": "5433"},
+		"postgres://postgres:p@/app_host?host=%2Fs%2Ca&port=5433": {"DB_PASS": "p", "DB_HOST": "/s,a",
+			"DB_PORT": "5433"},
 		"sqlite:b.db": {"DB_TYPE": "sqlite", "DB_NAME": "b"},
-		"postgres://postgres:p@h:5432/app_host?sslmode=verify-full":           {"DB_TYPE": "PostgreSQL", "DB_PASS": "p", "DB_HOST": "h", "DB_SSLMODE": "verify-full"},
-		"postgres://postgres:p@/app_host?host=%2Fs&port=5432&sslmode=disable": {"DB_PASS": "p", "DB_HOST": "/s", "DB_SSLMODE": "disable"},
+		"postgres://postgres:p@h:5432/app_host?sslmode=verify-full": {"DB_TYPE": "PostgreSQL",
+			"DB_PASS": "p", "DB_HOST": "h", "DB_SSLMODE": "verify-full"},
+		"postgres://postgres:p@/app_host?host=%2Fs&port=5432&sslmode=disable": {"DB_PASS": "p",
+			"DB_HOST": "/s", "DB_SSLMODE": "disable"},
 	} {
-		if got, err := hostdb.URLFromEnv(func(name string) string { return given[name] }); err != nil || got.Reveal() != want {
+		if got, err := hostdb.URLFromEnv(func(name string) string { return given[name] }); err != nil ||
+			got.Reveal() != want {
 			t.Errorf("URL = %q, %v; want %q", got, err, want)
 		}
 	}
@@ -228,7 +245,8 @@ func TestAHostMayBeTheDirectoryOfASocket(t *testing.T) {
 	must(t, os.Chmod(dir, 0o777)) // the server may be another user
 	server, err := url.Parse(pgtest.Start(t, "unix_socket_directories="+dir).Database(t))
 	must(t, err)
-	setEnv(t, map[string]string{"DB_HOST": dir, "DB_PORT": server.Port(), "DB_PASS": "pgtest", "DB_NAME": strings.TrimPrefix(server.Path, "/")})
+	setEnv(t, map[string]string{"DB_HOST": dir, "DB_PORT": server.Port(), "DB_PASS": "pgtest",
+		"DB_NAME": strings.TrimPrefix(server.Path, "/")})
 	db, err := hostdb.FromEnv(t.Context())
 	must(t, err)
 	must(t, db.Ping(t.Context()))

@@ -30,12 +30,16 @@ const eraseBatch = 100
 // Erase removes a user, and what the host database says about the person behind the id:
 //
 //   - the user's row and memberships;
-//   - the personal parts of audit rows by or about the user (see [HostAuditLog]); the rows stay, with the user's id;
+//   - the personal parts of audit rows by or about the user (see [HostAuditLog]); the rows stay, with the
+//     user's id;
 //   - the Stripe customer in subscriptions, which stay with their tenants;
-//   - of webhook events that name the user's id, e-mail address, subject or customer, everything but the event's id, type and time and what
+//   - of webhook events that name the user's id, e-mail address, subject or customer, everything but the
+//     event's id, type and time and what
 //     a subscription's state is read from: [WebhookEvents] stay replayable, and name no customer;
-//   - the payload of completed jobs that name the user; of other jobs the words by which they do, replaced by "[erased]", also in the error
-//     and in the DedupeKey, which is dropped. A worker finds the id of a user who is gone. Of a person a job may say more, such as a name:
+//   - the payload of completed jobs that name the user; of other jobs the words by which they do, replaced by
+//     "[erased]", also in the error
+//     and in the DedupeKey, which is dropped. A worker finds the id of a user who is gone. Of a person a job
+//     may say more, such as a name:
 //     cancel such jobs, or let them end, and Prune or Delete them.
 //
 // Earlier addresses, subjects and customers count too, as far as the audit log knows them. They are looked
@@ -62,8 +66,9 @@ func (db *DB) Erase(ctx context.Context, userID string) (ErasedReport, error) {
 	if err := db.refuseLastOwner(ctx, userID); err != nil {
 		return report, err
 	}
-	for _, step := range []func(context.Context, *person, *ErasedReport) error{db.eraseMemberships, db.eraseSubscriptions, db.eraseEvents,
-		db.eraseJobs, db.eraseAuditParts, db.eraseUser, db.countInClear} {
+	for _, step := range []func(context.Context, *person, *ErasedReport) error{db.eraseMemberships,
+		db.eraseSubscriptions, db.eraseEvents, db.eraseJobs, db.eraseAuditParts, db.eraseUser,
+		db.countInClear} {
 		if err := step(ctx, p, &report); err != nil {
 			return report, err
 		}
@@ -76,8 +81,10 @@ const namedTenants = 10
 
 // refuseLastOwner names the tenants that would be without an active owner.
 func (db *DB) refuseLastOwner(ctx context.Context, userID string) error {
-	tenants, err := db.Tenants.many(ctx, `WHERE status NOT IN ('provisioning', 'dropped') AND active_owners = 1 AND id IN
-		(SELECT tenant_id FROM core_memberships WHERE user_id = $1 AND is_active AND role = 'owner') ORDER BY id LIMIT 1000`, userID)
+	tenants, err := db.Tenants.many(ctx, `WHERE status NOT IN ('provisioning', 'dropped')
+		AND active_owners = 1 AND id IN
+		(SELECT tenant_id FROM core_memberships WHERE user_id = $1 AND is_active AND role = 'owner')
+		ORDER BY id LIMIT 1000`, userID)
 	if err != nil || len(tenants) == 0 {
 		return err
 	}
@@ -91,7 +98,8 @@ func (db *DB) refuseLastOwner(ctx context.Context, userID string) error {
 	if more := len(tenants) - len(names); more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
-	return conflict("last_owner", "the user is the last active owner of "+list+"; promote another member there, or drop the tenant")
+	return conflict("last_owner", "the user is the last active owner of "+list+
+		"; promote another member there, or drop the tenant")
 }
 
 // eraseMemberships deletes the memberships.
@@ -207,8 +215,10 @@ func (p *person) redactJob(j *SystemJob) {
 func (db *DB) eraseAuditParts(ctx context.Context, p *person, report *ErasedReport) error {
 	for _, owner := range append(p.customers[:len(p.customers):len(p.customers)], p.id) {
 		for {
-			n, err := session{db: db}.exec(ctx, `DELETE FROM sys_audit_personal WHERE (audit_id, part) IN (SELECT audit_id, part
-				FROM sys_audit_personal WHERE owner = $1 ORDER BY audit_id LIMIT 1000)`, []any{owner}, nothing)
+			n, err := session{db: db}.exec(ctx, `DELETE FROM sys_audit_personal
+				WHERE (audit_id, part) IN (SELECT audit_id, part
+				FROM sys_audit_personal WHERE owner = $1 ORDER BY audit_id LIMIT 1000)`, []any{owner},
+				nothing)
 			if err != nil {
 				return err
 			}
@@ -227,10 +237,12 @@ func (db *DB) eraseUser(ctx context.Context, p *person, report *ErasedReport) er
 		if _, err := tx.Users.Lock(ctx, p.id); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if _, err := s.exec(ctx, "DELETE FROM sys_audit_personal WHERE owner = $1", []any{p.id}, nothing); err != nil {
+		if _, err := s.exec(ctx, "DELETE FROM sys_audit_personal WHERE owner = $1", []any{p.id},
+			nothing); err != nil {
 			return err // of changes since the step before
 		}
-		n, err := s.exec(ctx, "DELETE FROM core_users WHERE id = $1", []any{p.id}, func(string) string { return userRelation.refers })
+		n, err := s.exec(ctx, "DELETE FROM core_users WHERE id = $1", []any{p.id},
+			func(string) string { return userRelation.refers })
 		if err != nil {
 			return err
 		}
@@ -245,18 +257,21 @@ func (db *DB) countInClear(ctx context.Context, p *person, report *ErasedReport)
 	for _, column := range []string{"target_id", "actor_user_id"} {
 		for after := ""; ; {
 			last := after
-			err := session{db: db}.query(ctx, "SELECT id, coalesce(details, ''), ip_address IS NOT NULL, coalesce(target_id, '') FROM sys_audit_logs "+
-				"WHERE "+column+" = $1 AND id > $2 ORDER BY id LIMIT 1000", []any{p.id, after}, func(row scanner) error {
-				var details, target string
-				var address bool
-				if err := row.Scan(&last, &details, &cell{&address}, &target); err != nil {
-					return err
-				}
-				if (address || p.named(details)) && (column == "target_id" || target != p.id) {
-					report.AuditRowsInClear++
-				}
-				return nil
-			})
+			err := session{db: db}.query(ctx,
+				"SELECT id, coalesce(details, ''), ip_address IS NOT NULL, coalesce(target_id, '') "+
+					"FROM sys_audit_logs "+
+					"WHERE "+column+" = $1 AND id > $2 ORDER BY id LIMIT 1000", []any{p.id, after},
+				func(row scanner) error {
+					var details, target string
+					var address bool
+					if err := row.Scan(&last, &details, &cell{&address}, &target); err != nil {
+						return err
+					}
+					if (address || p.named(details)) && (column == "target_id" || target != p.id) {
+						report.AuditRowsInClear++
+					}
+					return nil
+				})
 			if err != nil {
 				return err
 			}

@@ -27,22 +27,29 @@ type traces struct {
 func leaveTraces(t *testing.T, db *hostdb.DB) traces {
 	t.Helper()
 	ctx := t.Context()
-	w := traces{words: []string{"ann@example.com", "ann.old@example.com", "auth|ann-7", "cus_Ann1", "cus_AnnOld", "192.0.2.7"}}
-	w.user = &hostdb.GlobalUser{Email: "ann.old@example.com", OAuthID: "auth|ann-7", StripeCustID: "cus_AnnOld", PasswordHash: "swordfish"}
+	w := traces{words: []string{"ann@example.com", "ann.old@example.com", "auth|ann-7", "cus_Ann1",
+		"cus_AnnOld", "192.0.2.7"}}
+	w.user = &hostdb.GlobalUser{Email: "ann.old@example.com", OAuthID: "auth|ann-7",
+		StripeCustID: "cus_AnnOld", PasswordHash: "swordfish"}
 	must(t, db.Users.Insert(ctx, w.user))
 	w.user.Email, w.user.StripeCustID = "Ann@example.com", "cus_Ann1"
 	must(t, db.Users.Update(ctx, w.user))
 	must(t, db.Users.RecordLogin(ctx, w.user.ID))
 	w.user, _ = db.Users.Get(ctx, w.user.ID)
-	w.other = &hostdb.GlobalUser{Email: "joann@example.com", OAuthID: "auth|ann-77", StripeCustID: "cus_Ann12"}
+	w.other = &hostdb.GlobalUser{Email: "joann@example.com", OAuthID: "auth|ann-77",
+		StripeCustID: "cus_Ann12"}
 	must(t, db.Users.Insert(ctx, w.other))
 	w.tenant = newTenant(t, db)
 	newMember(t, db, w.other, w.tenant, hostdb.RoleOwner)
 	newMember(t, db, w.user, w.tenant, hostdb.RoleOwner)
-	w.sub = &hostdb.Subscription{TenantID: w.tenant.ID, StripeSubID: "sub_1", StripeCustID: "cus_Ann1", Status: "active"}
+	w.sub = &hostdb.Subscription{TenantID: w.tenant.ID, StripeSubID: "sub_1", StripeCustID: "cus_Ann1",
+		Status: "active"}
 	must(t, db.Subscriptions.Insert(ctx, w.sub))
-	must(t, db.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{EventType: "export", ActorUserID: w.user.ID, IPAddress: "192.0.2.7"}))
-	must(t, db.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{EventType: "invited", PersonalOf: w.user.ID, Details: `{"to":"ann@example.com"}`}))
+	must(t, db.AuditLogs.Insert(ctx,
+		&hostdb.HostAuditLog{EventType: "export", ActorUserID: w.user.ID, IPAddress: "192.0.2.7"}))
+	must(t, db.AuditLogs.Insert(ctx,
+		&hostdb.HostAuditLog{EventType: "invited", PersonalOf: w.user.ID,
+			Details: `{"to":"ann@example.com"}`}))
 	payloads := map[string]string{
 		"completed": `{"to":"someone","name":"Ann","user":"` + w.user.ID + `"}`,
 		"pending":   `{"cc":["joann@example.com"],"to":"ANN@example.com","n":10000000000000000000001}`,
@@ -52,7 +59,8 @@ func leaveTraces(t *testing.T, db *hostdb.DB) traces {
 	}
 	w.jobs = map[string]*hostdb.SystemJob{}
 	for name, payload := range payloads {
-		j := &hostdb.SystemJob{JobType: "mail", Payload: payload, Status: name, DedupeKey: name + " ann@example.com", ErrorLog: "no route to ann@example.com"}
+		j := &hostdb.SystemJob{JobType: "mail", Payload: payload, Status: name, DedupeKey: name +
+			" ann@example.com", ErrorLog: "no route to ann@example.com"}
 		if name == "escaped" || name == "others" {
 			j.Status, j.DedupeKey, j.ErrorLog = hostdb.JobPending, name, ""
 		}
@@ -60,16 +68,25 @@ func leaveTraces(t *testing.T, db *hostdb.DB) traces {
 		w.jobs[name] = j
 	}
 	for i, payload := range []string{
-		`{"id":"evt_0","type":"customer.subscription.updated","created":1700000000,"livemode":false,"request":{"idempotency_key":"ann@example.com"},
-			"data":{"object":{"id":"sub_1","object":"subscription","customer":"cus_Ann1","status":"active","current_period_end":1800000000,
-			"default_payment_method":{"card":{"last4":"4242","exp_year":2030}},"pause_collection":{"behavior":"void"},
-			"metadata":{"tenant_id":"` + w.tenant.ID + `","plan_tier":"pro","name":"Ann","user_id":"` + w.user.ID + `"},
-			"items":{"data":[{"quantity":2,"price":{"id":"price_pro","unit_amount":1500,"nickname":"for ann@example.com"}}]}}}}`,
-		`{"id":"evt_1","type":"checkout.session.completed","created":1700000001,"data":{"object":{"id":"cs_1","customer_details":
+		`{"id":"evt_0","type":"customer.subscription.updated","created":1700000000,"livemode":false,
+			"request":{"idempotency_key":"ann@example.com"},
+			"data":{"object":{"id":"sub_1","object":"subscription","customer":"cus_Ann1","status":"active",
+			"current_period_end":1800000000,
+			"default_payment_method":{"card":{"last4":"4242","exp_year":2030}},
+			"pause_collection":{"behavior":"void"},
+			"metadata":{"tenant_id":"` + w.tenant.ID + `","plan_tier":"pro","name":"Ann",
+			"user_id":"` + w.user.ID + `"},
+			"items":{"data":[{"quantity":2,"price":{"id":"price_pro","unit_amount":1500,
+			"nickname":"for ann@example.com"}}]}}}}`,
+		`{"id":"evt_1","type":"checkout.session.completed","created":1700000001,
+			"data":{"object":{"id":"cs_1","customer_details":
 			{"email":"ann\u0040example.com","name":"Ann","address":{"city":"X"}}}}}`,
-		`{"id":"evt_2","type":"invoice.paid","created":1700000002,"data":{"object":{"id":"in_1","customer":"cus_other","customer_email":"kim@example.com"}}}`,
+		`{"id":"evt_2","type":"invoice.paid","created":1700000002,
+			"data":{"object":{"id":"in_1","customer":"cus_other","customer_email":"kim@example.com"}}}`,
 	} {
-		must(t, db.WebhookEvents.Insert(ctx, &hostdb.StripeWebhookEvent{EventID: fmt.Sprintf("evt_%d", i), EventType: "x", PayloadJSON: payload}))
+		must(t, db.WebhookEvents.Insert(ctx,
+			&hostdb.StripeWebhookEvent{EventID: fmt.Sprintf("evt_%d", i), EventType: "x",
+				PayloadJSON: payload}))
 	}
 	return w
 }
@@ -156,7 +173,8 @@ func TestEraseLeavesNoByteAndTheLogStays(t *testing.T) {
 		before := logs()
 		got, err := db.Erase(hostdb.WithActor(t.Context(), "operator"), w.user.ID)
 		must(t, err)
-		want := hostdb.ErasedReport{User: true, Memberships: 1, Subscriptions: 1, WebhookEvents: 2, Jobs: 4, AuditParts: got.AuditParts}
+		want := hostdb.ErasedReport{User: true, Memberships: 1, Subscriptions: 1, WebhookEvents: 2, Jobs: 4,
+			AuditParts: got.AuditParts}
 		if got != want || got.AuditParts < 5 {
 			t.Errorf("the report is %+v, want %+v", got, want)
 		}
@@ -168,8 +186,8 @@ func TestEraseLeavesNoByteAndTheLogStays(t *testing.T) {
 		if after := logs(); after != before+3 { // the membership, the subscription, the user
 			t.Errorf("%d audit rows became %d", before, after)
 		}
-		for _, statement := range []string{"DELETE FROM sys_audit_logs", "UPDATE sys_audit_logs SET details = NULL",
-			"UPDATE sys_audit_personal SET content = 'x'"} {
+		for _, statement := range []string{"DELETE FROM sys_audit_logs",
+			"UPDATE sys_audit_logs SET details = NULL", "UPDATE sys_audit_personal SET content = 'x'"} {
 			if _, err := raw(t, db).Exec(statement); err == nil {
 				t.Errorf("%s is not refused", statement)
 			}
@@ -195,16 +213,21 @@ func theOthersStay(t *testing.T, db *hostdb.DB, w traces) {
 	if err != nil || len(created) != 1 || !strings.Contains(created[0].Details, `"email":"[erased]"`) {
 		t.Errorf("the audit row of the creation: %+v, %v", created, err)
 	}
-	if end, err := db.AuditLogs.ListForTarget(ctx, w.user.ID, hostdb.Where("event_type", hostdb.EventUserErased)); err != nil || len(end) != 1 ||
+	if end, err := db.AuditLogs.ListForTarget(ctx, w.user.ID,
+		hostdb.Where("event_type", hostdb.EventUserErased)); err != nil || len(end) != 1 ||
 		end[0].Details != "" || end[0].ActorUserID != "operator" {
 		t.Errorf("the audit row of the erasure: %+v, %v", end, err)
 	}
-	if made, err := db.AuditLogs.ListForTarget(ctx, w.other.ID); err != nil || !strings.Contains(made[0].Details, "joann@example.com") {
+	if made, err := db.AuditLogs.ListForTarget(ctx, w.other.ID); err != nil ||
+		!strings.Contains(made[0].Details, "joann@example.com") {
 		t.Errorf("the other's audit row: %+v, %v", made, err)
 	}
 	for name, want := range map[string]string{
-		"completed": "", "pending": `{"cc":["joann@example.com"],"n":10000000000000000000001,"to":"[erased]"}`,
-		"failed": "send to [erased], [erased] and cus_Ann12, before [erased]", "escaped": `{"to":"[erased]"}`, "others": w.jobs["others"].Payload,
+		"completed": "",
+		"pending":   `{"cc":["joann@example.com"],"n":10000000000000000000001,"to":"[erased]"}`,
+		"failed":    "send to [erased], [erased] and cus_Ann12, before [erased]",
+		"escaped":   `{"to":"[erased]"}`,
+		"others":    w.jobs["others"].Payload,
 	} {
 		j, err := db.Jobs.Get(ctx, w.jobs[name].ID)
 		must(t, err)
@@ -213,19 +236,24 @@ func theOthersStay(t *testing.T, db *hostdb.DB, w traces) {
 		}
 	}
 	for id, want := range map[string]string{
-		"evt_0": `{"created":1700000000,"data":{"object":{"current_period_end":1800000000,"id":"sub_1","items":{"data":[{"price":{"id":"price_pro",` +
-			`"unit_amount":1500},"quantity":2}]},"metadata":{"plan_tier":"pro","tenant_id":"` + w.tenant.ID + `"},"object":"subscription",` +
-			`"pause_collection":{"behavior":"void"},"status":"active"}},"id":"evt_0","livemode":false,"type":"customer.subscription.updated"}`,
-		"evt_1": `{"created":1700000001,"data":{"object":{"id":"cs_1"}},"id":"evt_1","type":"checkout.session.completed"}`,
+		"evt_0": `{"created":1700000000,"data":{"object":{"current_period_end":1800000000,"id":"sub_1",` +
+			`"items":{"data":[{"price":{"id":"price_pro","unit_amount":1500},"quantity":2}]},` +
+			`"metadata":{"plan_tier":"pro","tenant_id":"` + w.tenant.ID + `"},"object":"subscription",` +
+			`"pause_collection":{"behavior":"void"},"status":"active"}},"id":"evt_0","livemode":false,` +
+			`"type":"customer.subscription.updated"}`,
+		"evt_1": `{"created":1700000001,"data":{"object":{"id":"cs_1"}},"id":"evt_1",` +
+			`"type":"checkout.session.completed"}`,
 	} {
 		if e, err := db.WebhookEvents.ByEventID(ctx, id); err != nil || e.PayloadJSON != want {
 			t.Errorf("%s is %s, %v; want %s", id, e.PayloadJSON, err, want)
 		}
 	}
-	if e, err := db.WebhookEvents.ByEventID(ctx, "evt_2"); err != nil || !strings.Contains(e.PayloadJSON, "kim@example.com") {
+	if e, err := db.WebhookEvents.ByEventID(ctx, "evt_2"); err != nil ||
+		!strings.Contains(e.PayloadJSON, "kim@example.com") {
 		t.Errorf("another's event: %+v, %v", e, err)
 	}
-	if s, err := db.Subscriptions.Get(ctx, w.sub.ID); err != nil || s.StripeSubID != "sub_1" || s.Status != "active" {
+	if s, err := db.Subscriptions.Get(ctx, w.sub.ID); err != nil || s.StripeSubID != "sub_1" ||
+		s.Status != "active" {
 		t.Errorf("the subscription: %+v, %v", s, err)
 	}
 }
@@ -241,7 +269,8 @@ func TestExportHasAllThatIsStored(t *testing.T) {
 					continue
 				}
 				table = strings.ReplaceAll(table, "sys_audit_personal", "sys_audit_logs")
-				if !slices.ContainsFunc(lines(rows, word), func(row string) bool { return strings.Contains(row, `"table":"`+table+`"`) }) {
+				if !slices.ContainsFunc(lines(rows, word),
+					func(row string) bool { return strings.Contains(row, `"table":"`+table+`"`) }) {
 					t.Errorf("%s is in %s and not in the export's rows of %s", word, line, table)
 				}
 			}
@@ -255,8 +284,9 @@ func TestExportHasAllThatIsStored(t *testing.T) {
 				t.Errorf("the export shows %s", row)
 			}
 		}
-		want := map[string]int{"core_users": 1, "core_memberships": 1, "core_subscriptions": 1, "sys_jobs": 4, "core_stripe_webhook_events": 2,
-			"sys_audit_logs": 6} // created, updated, login, export, invited, the subscription
+		want := map[string]int{"core_users": 1, "core_memberships": 1, "core_subscriptions": 1, "sys_jobs": 4,
+			"core_stripe_webhook_events": 2,
+			"sys_audit_logs":             6} // created, updated, login, export, invited, the subscription
 		if fmt.Sprint(count) != fmt.Sprint(want) {
 			t.Errorf("the export has %v, want %v", count, want)
 		}
@@ -285,7 +315,8 @@ func TestEraseRefusesALastOwnerAndTouchesNothing(t *testing.T) {
 		_, err := db.Erase(t.Context(), w.user.ID)
 		var about *hostdb.FieldError
 		if !errors.As(err, &about) || about.Field != "last_owner" || !errors.Is(err, hostdb.ErrConflict) ||
-			!strings.Contains(about.Reason, slugs[0]) || !strings.Contains(about.Reason, slugs[1]) || strings.Contains(about.Reason, w.tenant.Slug) ||
+			!strings.Contains(about.Reason, slugs[0]) || !strings.Contains(about.Reason, slugs[1]) ||
+			strings.Contains(about.Reason, w.tenant.Slug) ||
 			strings.Contains(about.Reason, dropped.Slug) {
 			t.Fatalf("Erase = %v, want a conflict that names %v", err, slugs)
 		}
@@ -339,7 +370,8 @@ func TestErasesSpareWhatIsOthersToo(t *testing.T) {
 		must(t, errors.Join(db.Users.Insert(ctx, short), db.Users.Insert(ctx, other)))
 		tenant := newTenant(t, db)
 		sub := &hostdb.Subscription{TenantID: tenant.ID, StripeCustID: "cus_shared"}
-		job := &hostdb.SystemJob{JobType: "x", Payload: `{"a":"7","b":"17","c":7,"d":"mk@x.io","e":"k@x.io.uk","f":"mail k@x.io."}`}
+		job := &hostdb.SystemJob{JobType: "x",
+			Payload: `{"a":"7","b":"17","c":7,"d":"mk@x.io","e":"k@x.io.uk","f":"mail k@x.io."}`}
 		must(t, errors.Join(db.Subscriptions.Insert(ctx, sub), db.Jobs.Insert(ctx, job)))
 		_, err := db.Erase(ctx, short.ID)
 		must(t, err)
@@ -375,8 +407,9 @@ func TestAUserWhoWasDeletedCanBeErased(t *testing.T) {
 func TestJobsArePrunedByAgeAndStatus(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, now := t.Context(), time.Now()
-		for status, ended := range map[string][]time.Duration{hostdb.JobCompleted: {time.Hour, 3 * time.Hour}, hostdb.JobFailed: {3 * time.Hour},
-			hostdb.JobCancelled: {3 * time.Hour}, hostdb.JobPending: {0}, hostdb.JobRunning: {0}} {
+		for status, ended := range map[string][]time.Duration{hostdb.JobCompleted: {time.Hour, 3 * time.Hour},
+			hostdb.JobFailed: {3 * time.Hour}, hostdb.JobCancelled: {3 * time.Hour}, hostdb.JobPending: {0},
+			hostdb.JobRunning: {0}} {
 			for _, age := range ended {
 				j := &hostdb.SystemJob{JobType: "x", Status: status, CreatedAt: now.Add(-9 * time.Hour)}
 				if at := now.Add(-age); age > 0 {
@@ -417,11 +450,13 @@ func TestJobsArePrunedByAgeAndStatus(t *testing.T) {
 
 func TestPruneOfJobsGoesThroughAllOfThem(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
-		text := `INSERT INTO sys_jobs (id, job_type, status, completed_at) SELECT lpad(to_hex(i), 32, '0'), 'x', 'completed', '2020-01-01T00:00:00.000000Z'
+		text := `INSERT INTO sys_jobs (id, job_type, status, completed_at)
+			SELECT lpad(to_hex(i), 32, '0'), 'x', 'completed', '2020-01-01T00:00:00.000000Z'
 			FROM generate_series(1, 2500) i`
 		if db.Engine() == hostdb.EngineSQLite {
 			text = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
-				INSERT INTO sys_jobs (id, job_type, status, completed_at) SELECT printf('%032x', i), 'x', 'completed', '2020-01-01T00:00:00.000000Z' FROM n`
+				INSERT INTO sys_jobs (id, job_type, status, completed_at)
+				SELECT printf('%032x', i), 'x', 'completed', '2020-01-01T00:00:00.000000Z' FROM n`
 		}
 		_, err := raw(t, db).Exec(text)
 		must(t, err)

@@ -119,7 +119,8 @@ func ExampleWithActor() {
 func ExampleJobs_Claim() {
 	db, ctx := memory(), context.Background()
 	defer db.Close()
-	_, _ = db.Jobs.Enqueue(ctx, &hostdb.SystemJob{JobType: "welcome", Payload: "ada@example.com", DedupeKey: "welcome-ada"})
+	_, _ = db.Jobs.Enqueue(ctx,
+		&hostdb.SystemJob{JobType: "welcome", Payload: "ada@example.com", DedupeKey: "welcome-ada"})
 	job, err := db.Jobs.Claim(ctx, "worker-1", []string{"welcome"}, time.Minute)
 	if err != nil {
 		log.Fatal(err)
@@ -155,8 +156,10 @@ func ExampleSecret() {
 
 func ExampleSubscription_ActiveAt() {
 	end := time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC)
-	s := &hostdb.Subscription{PaymentType: hostdb.PaymentSubscription, Status: hostdb.SubscriptionPastDue, CurrentPeriodEnd: &end}
-	fmt.Println(s.ActiveAt(end.Add(time.Hour), hostdb.DefaultGrace), s.ActiveAt(end.Add(100*time.Hour), hostdb.DefaultGrace))
+	s := &hostdb.Subscription{PaymentType: hostdb.PaymentSubscription, Status: hostdb.SubscriptionPastDue,
+		CurrentPeriodEnd: &end}
+	fmt.Println(s.ActiveAt(end.Add(time.Hour), hostdb.DefaultGrace),
+		s.ActiveAt(end.Add(100*time.Hour), hostdb.DefaultGrace))
 	// Output: true false
 }
 
@@ -165,7 +168,8 @@ func ExampleSubscription_ActiveAt() {
 func ExampleSubscriptions_StartTrial() {
 	ctx := context.Background()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: "sqlite::memory:", Now: func() time.Time { return now }})
+	host, err := hostdb.OpenConfig(ctx,
+		hostdb.Config{URL: "sqlite::memory:", Now: func() time.Time { return now }})
 	if err != nil {
 		panic(err)
 	}

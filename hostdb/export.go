@@ -8,8 +8,9 @@ import (
 
 // ExportedRow is a row that says something about a user, as [DB.Export] returns it.
 type ExportedRow struct {
-	Table string         `json:"table"` // core_users
-	Row   map[string]any `json:"row"`   // by column: string, bool, int, int64, time.Time, *time.Time or []string; no secrets
+	Table string `json:"table"` // core_users
+	// by column: string, bool, int, int64, time.Time, *time.Time or []string; no secrets
+	Row map[string]any `json:"row"`
 }
 
 // Export iterates over all that the host database stores about a user: the user without the password's hash,
@@ -32,7 +33,8 @@ func (db *DB) Export(ctx context.Context, userID string) iter.Seq2[ExportedRow, 
 			exported(yield, db.Memberships.Table, db.Memberships.All(ctx, Where("user_id", p.id)), nil) &&
 			exported(yield, db.Subscriptions.Table, db.subscriptionsOf(ctx, p), nil) &&
 			exported(yield, db.AuditLogs.Table, db.AuditLogs.All(ctx, Where("target_id", p.id)), nil) &&
-			exported(yield, db.AuditLogs.Table, db.AuditLogs.All(ctx, Where("actor_user_id", p.id)), p.wasActor) &&
+			exported(yield, db.AuditLogs.Table, db.AuditLogs.All(ctx, Where("actor_user_id", p.id)),
+				p.wasActor) &&
 			exported(yield, db.AuditLogs.Table, db.auditWithPartsOf(ctx, p), p.elsewhere) &&
 			exported(yield, db.Jobs.Table, db.Jobs.All(ctx), p.inJob) &&
 			exported(yield, db.WebhookEvents.Table, db.WebhookEvents.All(ctx), p.inEvent)
@@ -40,7 +42,8 @@ func (db *DB) Export(ctx context.Context, userID string) iter.Seq2[ExportedRow, 
 }
 
 // exported yields the rows that are wanted; nil: all. It reports whether to go on.
-func exported[M any](yield func(ExportedRow, error) bool, t Table[M], rows iter.Seq2[*M, error], wanted func(*M) bool) bool {
+func exported[M any](yield func(ExportedRow, error) bool, t Table[M], rows iter.Seq2[*M, error],
+	wanted func(*M) bool) bool {
 	for m, err := range rows {
 		if err != nil {
 			yield(ExportedRow{}, err)
@@ -96,8 +99,9 @@ func (db *DB) auditWithPartsOf(ctx context.Context, p *person) iter.Seq2[*HostAu
 	return func(yield func(*HostAuditLog, error) bool) {
 		for _, owner := range append([]string{p.id}, p.customers...) {
 			for after, more := "", true; more; {
-				logs, err := db.AuditLogs.many(ctx, "WHERE id IN (SELECT audit_id FROM sys_audit_personal WHERE owner = $1 AND audit_id > $2 "+
-					"ORDER BY audit_id LIMIT 1000) ORDER BY id", owner, after)
+				logs, err := db.AuditLogs.many(ctx, "WHERE id IN (SELECT audit_id FROM sys_audit_personal "+
+					"WHERE owner = $1 AND audit_id > $2 ORDER BY audit_id LIMIT 1000) ORDER BY id", owner,
+					after)
 				if err != nil {
 					yield(nil, err)
 					return

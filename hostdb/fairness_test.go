@@ -32,7 +32,8 @@ func wantShare(t *testing.T, db *hostdb.DB, tenant string, n, want int) {
 func line(t *testing.T, db *hostdb.DB, tenant string, n int, at *time.Time) (ids []string) {
 	t.Helper()
 	for range n {
-		ids = append(ids, enqueue(t, db, hostdb.SystemJob{JobType: "x", TenantID: tenant, RunAfter: at, MaxAttempts: 1}).ID)
+		ids = append(ids, enqueue(t, db,
+			hostdb.SystemJob{JobType: "x", TenantID: tenant, RunAfter: at, MaxAttempts: 1}).ID)
 	}
 	return ids
 }
@@ -134,7 +135,8 @@ func TestTypesAreClaimedAlike(t *testing.T) {
 				typed(t, db, "x", a, 150)
 				claimTypes(t, db, types, a, 50)
 				typed(t, db, "y", b, 100)
-				if got := claimTypes(t, db, types, b, 100); got < 20 || got > 80 { // outside once in 10^9 runs
+				// outside once in 10^9 runs
+				if got := claimTypes(t, db, types, b, 100); got < 20 || got > 80 {
 					t.Errorf("%d of 100 jobs were of the later type", got)
 				}
 			})
@@ -165,17 +167,20 @@ func TestAnUpgradeSetsTheTurnsOfJobsInLine(t *testing.T) {
 			if name == "file" {
 				dialect, files = goose.DialectSQLite3, "migrations/sqlite"
 			}
-			old, err := goose.NewProvider(dialect, pool, os.DirFS(files), goose.WithTableName("host_schema_version"), goose.WithDisableGlobalRegistry(true))
+			old, err := goose.NewProvider(dialect, pool, os.DirFS(files),
+				goose.WithTableName("host_schema_version"), goose.WithDisableGlobalRegistry(true))
 			must(t, err)
 			_, err = old.UpTo(t.Context(), 4)
 			must(t, err)
 			a, b := strings.Repeat("a", 32), strings.Repeat("b", 32)
 			insert := func(id int, jobType, tenant, status string) {
-				_, err := pool.Exec(`INSERT INTO sys_jobs (id, job_type, tenant_id, status, run_after) VALUES ($1, $2, $3, 'pending', NULL)`,
+				_, err := pool.Exec(`INSERT INTO sys_jobs (id, job_type, tenant_id, status, run_after)
+					VALUES ($1, $2, $3, 'pending', NULL)`,
 					fmt.Sprintf("%032x", id), jobType, tenant)
 				must(t, err)
 				if status == "running" {
-					_, err = pool.Exec(`UPDATE sys_jobs SET status = 'running', attempts = 1, worker = 'killed', claim_id = id, lease_until = $2 WHERE id = $1`,
+					_, err = pool.Exec(`UPDATE sys_jobs SET status = 'running', attempts = 1, worker =
+						'killed', claim_id = id, lease_until = $2 WHERE id = $1`,
 						fmt.Sprintf("%032x", id), "2026-01-01T00:00:00.000000Z")
 					must(t, err)
 				}
@@ -185,7 +190,8 @@ func TestAnUpgradeSetsTheTurnsOfJobsInLine(t *testing.T) {
 			for i := range 40 {
 				insert(101+i, "x", a, "pending")
 			}
-			_, err = pool.Exec("UPDATE sys_jobs SET turn = turn + 50 WHERE job_type = 'x'") // as after 50 claims
+			// as after 50 claims
+			_, err = pool.Exec("UPDATE sys_jobs SET turn = turn + 50 WHERE job_type = 'x'")
 			must(t, err)
 			for i := range 40 {
 				insert(201+i, "x", b, "pending")
@@ -221,8 +227,9 @@ func TestJobsOfOtherTypesAreNotLookedAt(t *testing.T) {
 				must(t, err)
 			}
 			for text, index := range map[string]string{
-				"SELECT id" + ready + " ORDER BY turn, id LIMIT 1":                                                           "sys_jobs_ready",
-				"SELECT turn" + ready + " AND coalesce(tenant_id, '') = '" + hostdb.NewID() + "' ORDER BY turn DESC LIMIT 1": "sys_jobs_queue",
+				"SELECT id" + ready + " ORDER BY turn, id LIMIT 1": "sys_jobs_ready",
+				"SELECT turn" + ready + " AND coalesce(tenant_id, '') = '" + hostdb.NewID() +
+					"' ORDER BY turn DESC LIMIT 1": "sys_jobs_queue",
 			} {
 				plan := explained(t, pool, explain+text)
 				if !strings.Contains(plan, index) || !strings.Contains(plan, "job_type") ||

@@ -154,7 +154,8 @@ func (f *feed) poll(ctx context.Context, at cursor, watch *watch, started time.T
 	if err != nil {
 		return nil, translate(ctx, err, nothing)
 	}
-	found := &Delivery{PolledAt: started, Changes: changes, Reset: watch.polled(reset) || len(changes) > maxChanges}
+	found := &Delivery{PolledAt: started, Changes: changes, Reset: watch.polled(reset) ||
+		len(changes) > maxChanges}
 	if found.Reset {
 		found.Changes = nil
 	}

@@ -57,20 +57,23 @@ const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS sn
 		coalesce((SELECT floor FROM host_feed_floor) > pg_snapshot_xmin(p.snapshot), true)
 			OR pg_snapshot_xmax(p.snapshot) > pg_snapshot_xmax(s.snapshot) AS lost,
 		coalesce((SELECT floor FROM host_feed_floor) > pg_snapshot_xmax(s.snapshot), false)
-			OR coalesce((SELECT xid FROM host_changes ORDER BY xid DESC LIMIT 1) >= pg_snapshot_xmax(s.snapshot), false) AS alien,
+			OR coalesce((SELECT xid FROM host_changes ORDER BY xid DESC
+			LIMIT 1) >= pg_snapshot_xmax(s.snapshot), false) AS alien,
 		coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
 	FROM s CROSS JOIN p LEFT JOIN host_changes c
 		ON c.xid >= pg_snapshot_xmin(p.snapshot) AND NOT pg_visible_in_snapshot(c.xid, p.snapshot)
 	LIMIT 10001`
 
 // everyIdentity is what every server tells: which database and table it is, and when the server started.
-const everyIdentity = `(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' || 'host_changes'::regclass::oid::text ||
+const everyIdentity = `(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' ||
+	'host_changes'::regclass::oid::text ||
 			'/' || extract(epoch FROM pg_postmaster_start_time())::text`
 
 // furtherIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some roles
 // are refused them. A server that takes over from another has another start, too, so that nothing rests on
 // these alone.
-var furtherIdentities = []string{"(SELECT system_identifier FROM pg_control_system())::text", "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"}
+var furtherIdentities = []string{"(SELECT system_identifier FROM pg_control_system())::text",
+	"left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"}
 
 // pollText returns the query for what the server at a connection tells.
 func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
@@ -81,7 +84,8 @@ func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
 		switch {
 		case err == nil:
 			identity += " || '/' || " + further
-		case errors.As(err, &refused) && slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
+		case errors.As(err, &refused) &&
+			slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
 			// No right to it, not supported, no such function, or not in this state.
 		default:
 			return "", err
@@ -162,7 +166,8 @@ func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 	)
 	for rows.Next() {
 		var change Change
-		if err := rows.Scan(&snapshot, &identity, &lost, &alien, &change.Kind, &change.UserID, &change.TenantID, &change.PlanID); err != nil {
+		if err := rows.Scan(&snapshot, &identity, &lost, &alien, &change.Kind, &change.UserID,
+			&change.TenantID, &change.PlanID); err != nil {
 			return nil, false, err
 		}
 		reset = reset || lost || alien || change.Kind == "reset"

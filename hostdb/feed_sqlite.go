@@ -23,12 +23,15 @@ type sqliteCursor struct {
 const newestSQLite = "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'host_changes')"
 
 // trace is what tells a change from another one with its id, which a restored copy of the file may hold.
-const trace = "coalesce((SELECT changed_at || kind || coalesce(user_id, '') || coalesce(tenant_id, '') || coalesce(plan_id, '') FROM host_changes WHERE id = "
+const trace = "coalesce((SELECT changed_at || kind || coalesce(user_id, '') || coalesce(tenant_id, '') || " +
+	"coalesce(plan_id, '') FROM host_changes WHERE id = "
 
 const pollSQLite = `SELECT coalesce(f.floor, 9223372036854775807), ` + newestSQLite + `,
 		` + trace + `$1), ''), ` + trace + newestSQLite + `), ''),
-		coalesce(c.id, 0), coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
-	FROM (SELECT 1) LEFT JOIN host_feed_floor f LEFT JOIN host_changes c ON c.id > $1 ORDER BY c.id LIMIT 10001`
+		coalesce(c.id, 0), coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''),
+		coalesce(c.plan_id, '')
+	FROM (SELECT 1) LEFT JOIN host_feed_floor f LEFT JOIN host_changes c ON c.id > $1 ORDER BY c.id
+	LIMIT 10001`
 
 // connect opens the connection, if there is none, to the file that the database was opened with.
 func (c *sqliteCursor) connect(ctx context.Context) error {
@@ -85,7 +88,8 @@ func (c *sqliteCursor) read(ctx context.Context) ([]Change, bool, error) {
 	)
 	for rows.Next() {
 		var change Change
-		if err := rows.Scan(&floor, &newest, &before, &trace, &id, &change.Kind, &change.UserID, &change.TenantID, &change.PlanID); err != nil {
+		if err := rows.Scan(&floor, &newest, &before, &trace, &id, &change.Kind, &change.UserID,
+			&change.TenantID, &change.PlanID); err != nil {
 			return nil, false, err
 		}
 		if id != 0 {
@@ -128,7 +132,8 @@ func (c *sqliteCursor) close() {
 }
 
 // errReplaced is every statement's answer once the file is another.
-var errReplaced = &failure{kind: ErrUnavailable, text: "the database's file has been replaced or removed; open it again"}
+var errReplaced = &failure{kind: ErrUnavailable,
+	text: "the database's file has been replaced or removed; open it again"}
 
 // lookAtFile fails when the file at the path is not the one that was opened, and so do statements until it
 // is.

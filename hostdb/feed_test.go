@@ -116,14 +116,17 @@ func TestEveryKindOfChangeIsDelivered(t *testing.T) {
 			db := open(t, often(place(t)))
 			events, ctx := listen(t, db), t.Context()
 			u, tn := newUser(t, db), newTenant(t, db)
-			user, tenant := hostdb.Change{Kind: hostdb.ChangeUser, UserID: u.ID}, hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: tn.ID}
+			user, tenant := hostdb.Change{Kind: hostdb.ChangeUser, UserID: u.ID},
+				hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: tn.ID}
 			wantChanges(t, events, user, tenant)
 			m := newMember(t, db, u, tn, hostdb.RoleOwner) // counting the owner is no change of the tenant
-			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeMembership, UserID: u.ID, TenantID: tn.ID})
+			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeMembership, UserID: u.ID,
+				TenantID: tn.ID})
 			s := &hostdb.Subscription{TenantID: tn.ID}
 			must(t, db.Subscriptions.Insert(ctx, s))
 			must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro"}))
-			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: tn.ID}, hostdb.Change{Kind: hostdb.ChangePlan, PlanID: "pro"})
+			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: tn.ID},
+				hostdb.Change{Kind: hostdb.ChangePlan, PlanID: "pro"})
 			must(t, db.Users.RecordLogin(ctx, u.ID)) // is none
 			u.PasswordHash = "new"
 			must(t, db.Users.Update(ctx, u)) // is none
@@ -131,11 +134,13 @@ func TestEveryKindOfChangeIsDelivered(t *testing.T) {
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: other.ID})
 			s.TenantID = other.ID
 			must(t, db.Subscriptions.Update(ctx, s))
-			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: tn.ID}, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: other.ID})
+			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: tn.ID},
+				hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: other.ID})
 			tn.Status = hostdb.TenantDropped
 			must(t, db.Tenants.Update(ctx, tn))
 			must(t, db.Memberships.Delete(ctx, m.ID))
-			wantChanges(t, events, tenant, hostdb.Change{Kind: hostdb.ChangeMembership, UserID: u.ID, TenantID: tn.ID})
+			wantChanges(t, events, tenant,
+				hostdb.Change{Kind: hostdb.ChangeMembership, UserID: u.ID, TenantID: tn.ID})
 			must(t, db.Tenants.Delete(ctx, tn.ID))
 			must(t, db.Users.Delete(ctx, u.ID))
 			wantChanges(t, events, user, tenant)
@@ -151,7 +156,8 @@ func TestAnotherProgramsChangesAreDelivered(t *testing.T) {
 			events, pool, id := listen(t, db), raw(t, db), hostdb.NewID()
 			_, err := pool.Exec("UPDATE core_users SET id = '" + id + "' WHERE id = '" + u.ID + "'")
 			must(t, err)
-			wantChanges(t, events, hostdb.Change{Kind: "user", UserID: u.ID}, hostdb.Change{Kind: "user", UserID: id})
+			wantChanges(t, events, hostdb.Change{Kind: "user", UserID: u.ID},
+				hostdb.Change{Kind: "user", UserID: id})
 			if name != "postgres" {
 				return
 			}
@@ -358,7 +364,8 @@ func TestAReplacedFileIsReported(t *testing.T) {
 	plan := &hostdb.PricingPlan{ID: "pro", Name: "Pro"}
 	_, access := db.Access(t.Context(), hostdb.UserKey{OAuthID: "x"}, hostdb.TenantKey{Slug: "acme"})
 	_, begin := db.Begin(t.Context())
-	for what, err := range map[string]error{"a write": db.Plans.Insert(t.Context(), plan), "access": access, "a transaction": begin} {
+	for what, err := range map[string]error{"a write": db.Plans.Insert(t.Context(), plan), "access": access,
+		"a transaction": begin} {
 		if !errors.Is(err, hostdb.ErrUnavailable) {
 			t.Errorf("%s: error = %v, want ErrUnavailable", what, err)
 		}
@@ -373,7 +380,8 @@ func TestManyChangesAtOnceAreAReset(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, often(url))
 			events := listen(t, db)
-			text := "INSERT INTO core_pricing_plans (id, name) SELECT 'p' || i, 'x' FROM generate_series(1, 10001) i"
+			text := "INSERT INTO core_pricing_plans (id, name) SELECT 'p' || i, 'x' " +
+				"FROM generate_series(1, 10001) i"
 			if name == "file" {
 				text = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001)
 					INSERT INTO core_pricing_plans (id, name) SELECT 'p' || i, 'x' FROM n`
@@ -410,7 +418,8 @@ func TestSubscribersShareOnePollerThatEndsWithTheLast(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if err := goleak.Find(before, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener")); err != nil {
+			if err := goleak.Find(before,
+				goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener")); err != nil {
 				t.Error(err)
 			}
 		})

@@ -37,7 +37,8 @@ func TestUsersAreFound(t *testing.T) {
 		if err != nil || got.LastLogin == nil || time.Since(*got.LastLogin) > time.Minute {
 			t.Errorf("after RecordLogin: %+v, %v", got, err)
 		}
-		if logs, err := db.AuditLogs.ListForTarget(ctx, ada.ID); err != nil || len(logs) != 2 || logs[1].EventType != "user.login" {
+		if logs, err := db.AuditLogs.ListForTarget(ctx, ada.ID); err != nil || len(logs) != 2 ||
+			logs[1].EventType != "user.login" {
 			t.Errorf("after a login the audit log has %v, %v", logs, err)
 		}
 		wantField(t, db.Users.RecordLogin(ctx, "ada"), hostdb.ErrInvalid, "id")
@@ -64,10 +65,12 @@ func TestTenantsAndMembershipsAreFound(t *testing.T) {
 		if got, err := db.Memberships.ListForUser(ctx, u.ID); err != nil || len(got) != 3 {
 			t.Errorf("Memberships.ListForUser = %v, %v", got, err)
 		}
-		if got, err := db.Memberships.ListForUser(ctx, u.ID, hostdb.Where("is_active", true), hostdb.Limit(1)); err != nil || len(got) != 1 {
+		if got, err := db.Memberships.ListForUser(ctx, u.ID, hostdb.Where("is_active", true),
+			hostdb.Limit(1)); err != nil || len(got) != 1 {
 			t.Errorf("Memberships.ListForUser, one active = %v, %v", got, err)
 		}
-		if got, err := db.Memberships.ListForTenant(ctx, open.ID); err != nil || len(got) != 1 || *got[0] != *m {
+		if got, err := db.Memberships.ListForTenant(ctx, open.ID); err != nil || len(got) != 1 ||
+			*got[0] != *m {
 			t.Errorf("ListForTenant = %v, %v", got, err)
 		}
 		if got, err := db.Memberships.Find(ctx, u.ID, open.ID); err != nil || *got != *m {
@@ -95,8 +98,10 @@ func TestBillingFindsWhatItNeeds(t *testing.T) {
 		if got, err := db.Subscriptions.ListForCustomer(ctx, "cus_1"); err != nil || len(got) != 1 {
 			t.Errorf("ListForCustomer = %v, %v", got, err)
 		}
-		for i, p := range []*hostdb.PricingPlan{{ID: "c", SortOrder: 1, IsActive: true, StripePriceYearly: "price_y"}, {ID: "b", SortOrder: 2, IsActive: true},
-			{ID: "a", SortOrder: 2, TierLevel: 1, IsActive: true, StripePriceMonthly: "price_m"}, {ID: "old"}} {
+		for i, p := range []*hostdb.PricingPlan{{ID: "c", SortOrder: 1, IsActive: true,
+			StripePriceYearly: "price_y"}, {ID: "b", SortOrder: 2, IsActive: true},
+			{ID: "a", SortOrder: 2, TierLevel: 1, IsActive: true, StripePriceMonthly: "price_m"},
+			{ID: "old"}} {
 			p.Name = string(rune('A' + i))
 			must(t, db.Plans.Insert(ctx, p))
 		}
@@ -160,7 +165,8 @@ func TestTwoTransactionsThatRecordOneEvent(t *testing.T) {
 			wg.Go(func() {
 				ctx, fresh := context.Background(), false
 				err := db.InTx(ctx, func(tx *hostdb.Tx) (err error) {
-					fresh, err = tx.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "x"})
+					fresh, err = tx.WebhookEvents.Record(ctx,
+						&hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "x"})
 					return err
 				})
 				if err != nil {
@@ -181,7 +187,8 @@ func TestTwoTransactionsThatRecordOneEvent(t *testing.T) {
 		must(t, err)
 		event.Status = hostdb.WebhookFailed
 		must(t, db.WebhookEvents.Update(t.Context(), event))
-		if failed, err := db.WebhookEvents.ListByStatus(t.Context(), hostdb.WebhookFailed); err != nil || len(failed) != 1 {
+		if failed, err := db.WebhookEvents.ListByStatus(t.Context(), hostdb.WebhookFailed); err != nil ||
+			len(failed) != 1 {
 			t.Errorf("failed events = %v, %v", failed, err)
 		}
 	})
@@ -229,7 +236,8 @@ func TestAPlanWithManyFeaturesCanBeChanged(t *testing.T) {
 			t.Fatalf("audit = %v, %v", logs, err)
 		}
 		for _, log := range logs {
-			if len(log.Details) > 1000 || !strings.Contains(log.Details, `"features"`) || !strings.Contains(log.Details, "Big") {
+			if len(log.Details) > 1000 || !strings.Contains(log.Details, `"features"`) ||
+				!strings.Contains(log.Details, "Big") {
 				t.Errorf("%s: details of %d bytes: %.100s", log.EventType, len(log.Details), log.Details)
 			}
 		}

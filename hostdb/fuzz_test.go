@@ -18,8 +18,9 @@ var (
 )
 
 func FuzzNames(f *testing.F) {
-	for _, seed := range []string{"", "a", "-", "a-", "-a", "a-b", "A", "a_b", "ä", "a\n", strings.Repeat("a", 32), strings.Repeat("z", 32),
-		strings.Repeat("a", 31), strings.Repeat("b", 63), strings.Repeat("b", 64), hostdb.NewID(), strings.Repeat("A", 32), "a\x00"} {
+	for _, seed := range []string{"", "a", "-", "a-", "-a", "a-b", "A", "a_b", "ä", "a\n",
+		strings.Repeat("a", 32), strings.Repeat("z", 32), strings.Repeat("a", 31), strings.Repeat("b", 63),
+		strings.Repeat("b", 64), hostdb.NewID(), strings.Repeat("A", 32), "a\x00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -34,8 +35,10 @@ func FuzzNames(f *testing.F) {
 }
 
 func FuzzURL(f *testing.F) {
-	for _, seed := range []string{"", "sqlite:", "sqlite::memory:", "sqlite:a?_pragma=x", "sqlite:a#b%41 c", "postgres://u:p@h/d", "postgresql://h?password=x",
-		"postgres://u:p%40@[::1]:5432/d?sslmode=disable", "postgres:u:p@h", "mysql://x", "sqlite:/a\nb", "postgres://u:s3cret@h:x/d"} {
+	for _, seed := range []string{"", "sqlite:", "sqlite::memory:", "sqlite:a?_pragma=x", "sqlite:a#b%41 c",
+		"postgres://u:p@h/d", "postgresql://h?password=x",
+		"postgres://u:p%40@[::1]:5432/d?sslmode=disable", "postgres:u:p@h", "mysql://x", "sqlite:/a\nb",
+		"postgres://u:s3cret@h:x/d"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, given string) {
@@ -60,7 +63,8 @@ func FuzzURL(f *testing.F) {
 
 // FuzzText: what the library lets through comes back as it was; all else is refused with the field.
 func FuzzText(f *testing.F) {
-	for _, seed := range []string{"", "a", "ä", "\x00", "\xff", "\u2028", strings.Repeat("x", 513), "'; DROP TABLE core_users; --", "\ufeff", "$1", "%s"} {
+	for _, seed := range []string{"", "a", "ä", "\x00", "\xff", "\u2028", strings.Repeat("x", 513),
+		"'; DROP TABLE core_users; --", "\ufeff", "$1", "%s"} {
 		f.Add(seed)
 	}
 	var db *hostdb.DB
@@ -86,7 +90,8 @@ func FuzzText(f *testing.F) {
 // FuzzFilter: a page's name, and what a list is narrowed by, come from a client. The answer is a page, or
 // ErrInvalid with the field.
 func FuzzFilter(f *testing.F) {
-	for _, seed := range []string{"", "name", "id", "db_url", "1=1; --", "name = ''", "\x00", "\xff", "active_owners"} {
+	for _, seed := range []string{"", "name", "id", "db_url", "1=1; --", "name = ''", "\x00", "\xff",
+		"active_owners"} {
 		f.Add(seed, seed, seed, 3)
 	}
 	f.Add("is_active", "true", "", -1)
@@ -94,9 +99,11 @@ func FuzzFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, column, value, after string, limit int) {
 		if db == nil {
 			db = memory()
-			must(t, db.Tenants.Insert(t.Context(), &hostdb.TenantCatalog{ID: strings.Repeat("a", 32), Name: "Acme"}))
+			must(t, db.Tenants.Insert(t.Context(),
+				&hostdb.TenantCatalog{ID: strings.Repeat("a", 32), Name: "Acme"}))
 		}
-		page, err := db.Tenants.List(t.Context(), hostdb.Where(column, value), hostdb.After(after), hostdb.Limit(limit))
+		page, err := db.Tenants.List(t.Context(), hostdb.Where(column, value), hostdb.After(after),
+			hostdb.Limit(limit))
 		var field *hostdb.FieldError
 		if err != nil && (!errors.Is(err, hostdb.ErrInvalid) || !errors.As(err, &field)) {
 			t.Fatalf("List(%q = %q, after %q, %d): %v", column, value, after, limit, err)
@@ -110,7 +117,8 @@ func FuzzFilter(f *testing.F) {
 // FuzzKeys: a token names the user, a request the tenant. What is asked is known or unknown, or ErrInvalid
 // with the field.
 func FuzzKeys(f *testing.F) {
-	for _, seed := range []string{"", "auth|1", "acme", "Acme", "a' OR '1'='1", "\x00", "\xff", strings.Repeat("a", 32), strings.Repeat("x", 513)} {
+	for _, seed := range []string{"", "auth|1", "acme", "Acme", "a' OR '1'='1", "\x00", "\xff",
+		strings.Repeat("a", 32), strings.Repeat("x", 513)} {
 		f.Add(seed, seed)
 	}
 	var db *hostdb.DB
@@ -130,7 +138,8 @@ func FuzzKeys(f *testing.F) {
 					}
 					continue
 				}
-				if (got.User != nil) != (byUser.OAuthID == "auth|1") || (got.Tenant != nil) != (byTenant.Slug == "acme") {
+				if (got.User != nil) != (byUser.OAuthID == "auth|1") ||
+					(got.Tenant != nil) != (byTenant.Slug == "acme") {
 					t.Fatalf("Access(%q, %q) = %+v", user, tenant, got)
 				}
 			}
@@ -140,8 +149,10 @@ func FuzzKeys(f *testing.F) {
 
 // FuzzStoredTime: what another program may store as a time, the library can read.
 func FuzzStoredTime(f *testing.F) {
-	for _, seed := range []string{"", "now", "2026-01-01", "2026-12-31T23:59:59.999999Z", "2026-02-30T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z",
-		"2026-01-01T24:00:00.000000Z", "2026-01-01T23:59:60.000000Z", "2461042.5", "2026-01-01T00:00:00.000000z", "2026-01-01T00:00:00+01:00"} {
+	for _, seed := range []string{"", "now", "2026-01-01", "2026-12-31T23:59:59.999999Z",
+		"2026-02-30T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z", "2026-01-01T24:00:00.000000Z",
+		"2026-01-01T23:59:60.000000Z", "2461042.5", "2026-01-01T00:00:00.000000z",
+		"2026-01-01T00:00:00+01:00"} {
 		f.Add(seed)
 	}
 	var db *hostdb.DB
@@ -171,28 +182,35 @@ func TestChecksHoldPastTheLibrary(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place)})
 			pool := raw(t, db)
-			for _, slug := range []string{"-", "a-", "-a", "A", "a_b", "ä", "a b", "", strings.Repeat("a", 32), strings.Repeat("b", 64), "a\nb", "a\n"} {
+			for _, slug := range []string{"-", "a-", "-a", "A", "a_b", "ä", "a b", "",
+				strings.Repeat("a", 32), strings.Repeat("b", 64), "a\nb", "a\n"} {
 				if insertSlug(pool, slug) == nil {
 					t.Errorf("the slug %q was stored", slug)
 				}
 			}
-			for _, slug := range []string{"a", "1", "a-b", strings.Repeat("a", 31), strings.Repeat("z", 32), strings.Repeat("b", 63), "a--b"} {
+			for _, slug := range []string{"a", "1", "a-b", strings.Repeat("a", 31), strings.Repeat("z", 32),
+				strings.Repeat("b", 63), "a--b"} {
 				must(t, insertSlug(pool, slug))
 			}
 			id := newTenant(t, db).ID
 			for _, statement := range []string{
-				"INSERT INTO core_tenants (id, name) VALUES ('x', 'n')", "INSERT INTO core_tenants (id, name) VALUES (upper('" + hostdb.NewID() + "'), 'n')",
-				"UPDATE core_tenants SET status = 'open'", "UPDATE core_tenants SET name = NULL", "UPDATE core_tenants SET schema_version = 0",
+				"INSERT INTO core_tenants (id, name) VALUES ('x', 'n')",
+				"INSERT INTO core_tenants (id, name) VALUES (upper('" + hostdb.NewID() + "'), 'n')",
+				"UPDATE core_tenants SET status = 'open'", "UPDATE core_tenants SET name = NULL",
+				"UPDATE core_tenants SET schema_version = 0",
 				"UPDATE core_tenants SET active_owners = -1", "INSERT INTO core_users (email) VALUES ('')",
 				"INSERT INTO core_subscriptions (tenant_id, amount_cents) VALUES ('" + id + "', -1)",
 				"INSERT INTO core_subscriptions (tenant_id, payment_type) VALUES ('" + id + "', 'cash')",
 				"INSERT INTO core_subscriptions (tenant_id) VALUES ('" + hostdb.NewID() + "')",
-				"INSERT INTO core_memberships (user_id, tenant_id, role) VALUES ('" + id + "', '" + id + "', 'Owner')",
+				"INSERT INTO core_memberships (user_id, tenant_id, role) VALUES ('" + id + "', '" + id +
+					"', 'Owner')",
 				"INSERT INTO core_pricing_plans (id, name, currency) VALUES ('p', 'n', 'USD')",
 				"INSERT INTO core_pricing_plans (id, name, amount_yearly) VALUES ('p', 'n', -1)",
 				"INSERT INTO sys_jobs (job_type, status) VALUES ('x', 'done')",
-				"INSERT INTO core_stripe_webhook_events (event_id, event_type, status) VALUES ('e', 'x', 'new')",
-				"UPDATE core_tenants SET is_active = 'perhaps'", "UPDATE core_tenants SET schema_version = 'one'",
+				"INSERT INTO core_stripe_webhook_events (event_id, event_type, status) " +
+					"VALUES ('e', 'x', 'new')",
+				"UPDATE core_tenants SET is_active = 'perhaps'",
+				"UPDATE core_tenants SET schema_version = 'one'",
 				"INSERT INTO core_pricing_plans (id, name, amount_monthly) VALUES ('p', 'n', 'dear')",
 				"INSERT INTO core_pricing_plans (id, name, sort_order) VALUES ('p', 'n', '1x')",
 				"INSERT INTO sys_jobs (job_type, attempts) VALUES ('x', 'two')",
@@ -201,18 +219,21 @@ func TestChecksHoldPastTheLibrary(t *testing.T) {
 					t.Errorf("%s succeeded", statement)
 				}
 			}
-			for _, column := range []string{"core_users.created_at", "core_users.last_login", "core_tenants.created_at", "sys_jobs.run_after"} {
+			for _, column := range []string{"core_users.created_at", "core_users.last_login",
+				"core_tenants.created_at", "sys_jobs.run_after"} {
 				table, column, _ := strings.Cut(column, ".")
 				newUser(t, db)
 				enqueue(t, db, hostdb.SystemJob{JobType: "x"})
-				for _, bad := range []string{"", "soon", "infinity", "2026-02-30T00:00:00.000000Z", "2026-01-01T25:00:00.000000Z",
-					"2026-13-01T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z", "12026-01-01T00:00:00.000000Z", "2026-01-01T00:60:00.000000Z",
-					"2026-01-01T00:00:00.000000Z\x00"} {
+				for _, bad := range []string{"", "soon", "infinity", "2026-02-30T00:00:00.000000Z",
+					"2026-01-01T25:00:00.000000Z", "2026-13-01T00:00:00.000000Z",
+					"0000-01-01T00:00:00.000000Z", "12026-01-01T00:00:00.000000Z",
+					"2026-01-01T00:60:00.000000Z", "2026-01-01T00:00:00.000000Z\x00"} {
 					if _, err := pool.Exec("UPDATE "+table+" SET "+column+" = $1", bad); err == nil {
 						t.Errorf("%s.%s took the time %q", table, column, bad)
 					}
 				}
-				for _, good := range []string{"0001-01-01T00:00:00.000001Z", "2026-12-31T23:59:59.999999Z", "2024-02-29T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"} {
+				for _, good := range []string{"0001-01-01T00:00:00.000001Z", "2026-12-31T23:59:59.999999Z",
+					"2024-02-29T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"} {
 					_, err := pool.Exec("UPDATE " + table + " SET " + column + " = '" + good + "'")
 					must(t, err)
 				}
@@ -231,10 +252,11 @@ func TestOtherProgramsStoreNoNUL(t *testing.T) {
 			must(t, db.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tn.ID}))
 			must(t, db.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "p", Name: "P"}))
 			enqueue(t, db, hostdb.SystemJob{JobType: "x"})
-			for column, good := range map[string]string{"core_users.email": "a@b", "core_users.oauth_id": "o", "core_tenants.name": "n",
-				"core_tenants.slug": "s", "core_memberships.role": "admin", "core_memberships.id": hexID(1), "core_subscriptions.status": "active",
-				"core_subscriptions.id": hexID(1), "core_pricing_plans.currency": "eur", "core_pricing_plans.id": "q", "sys_jobs.job_type": "y",
-				"sys_jobs.tenant_id": hexID(1)} {
+			for column, good := range map[string]string{"core_users.email": "a@b", "core_users.oauth_id": "o",
+				"core_tenants.name": "n", "core_tenants.slug": "s", "core_memberships.role": "admin",
+				"core_memberships.id": hexID(1), "core_subscriptions.status": "active",
+				"core_subscriptions.id": hexID(1), "core_pricing_plans.currency": "eur",
+				"core_pricing_plans.id": "q", "sys_jobs.job_type": "y", "sys_jobs.tenant_id": hexID(1)} {
 				table, column, _ := strings.Cut(column, ".")
 				update := "UPDATE " + table + " SET " + column + " = $1"
 				_, err := pool.Exec(update, good)

@@ -24,7 +24,8 @@ func bothHosts(t *testing.T, first, second string) string {
 
 // failoverPair starts a primary and a standby with a host database. It returns its URL, which names both, and
 // that of each.
-func failoverPair(t *testing.T) (primary, standby *pgtest.Server, both string, database func(*pgtest.Server) string) {
+func failoverPair(t *testing.T) (primary, standby *pgtest.Server, both string,
+	database func(*pgtest.Server) string) {
 	t.Helper()
 	primary = pgtest.Start(t)
 	u, err := url.Parse(primary.Database(t))
@@ -150,7 +151,8 @@ func TestAnotherClusterEndsInAReset(t *testing.T) {
 	must(t, err)
 	must(t, open(t, hostdb.Config{URL: hostdb.Secret(green.URL(u.Path[1:]))}).Close())
 
-	db := open(t, hostdb.Config{URL: hostdb.Secret(bothHosts(t, promoted.URL(u.Path[1:]), green.URL(u.Path[1:])))})
+	db := open(t, hostdb.Config{URL: hostdb.Secret(
+		bothHosts(t, promoted.URL(u.Path[1:]), green.URL(u.Path[1:])))})
 	events := listen(t, db)
 	stopped := time.Now()
 	promoted.Kill()
@@ -173,7 +175,8 @@ func TestADialOutlivesTheRequestThatAskedForIt(t *testing.T) {
 		cancel()
 	}()
 	// The pool of lookups has no connection yet.
-	if _, err := db.Access(ctx, hostdb.UserKey{ID: hostdb.NewID()}, hostdb.TenantKey{ID: hostdb.NewID()}); !errors.Is(err, context.Canceled) {
+	if _, err := db.Access(ctx, hostdb.UserKey{ID: hostdb.NewID()},
+		hostdb.TenantKey{ID: hostdb.NewID()}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error = %v, want the caller's own end", err)
 	}
 	opened := slow.release()

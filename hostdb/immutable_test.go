@@ -15,26 +15,33 @@ func TestAuditRowsStayWhateverTheStatement(t *testing.T) {
 			log := &hostdb.HostAuditLog{EventType: "kept", ActorUserID: "a", IPAddress: "::1"}
 			must(t, db.AuditLogs.Insert(t.Context(), log))
 			befores := []string{"SELECT 1"}
-			statements := []string{"UPDATE sys_audit_logs SET event_type = 'x'", "UPDATE sys_audit_logs SET id = id", "DELETE FROM sys_audit_logs",
-				"UPDATE sys_audit_personal SET content = 'x'", "UPDATE sys_audit_personal SET audit_id = '" + hostdb.NewID() + "'",
-				"INSERT INTO sys_audit_personal (audit_id, part, content) VALUES ('" + log.ID + "', 'details', '{}')"}
+			statements := []string{"UPDATE sys_audit_logs SET event_type = 'x'",
+				"UPDATE sys_audit_logs SET id = id", "DELETE FROM sys_audit_logs",
+				"UPDATE sys_audit_personal SET content = 'x'",
+				"UPDATE sys_audit_personal SET audit_id = '" + hostdb.NewID() + "'",
+				"INSERT INTO sys_audit_personal (audit_id, part, content) VALUES ('" + log.ID +
+					"', 'details', '{}')"}
 			if name == "postgres" {
 				befores = append(befores, "SET LOCAL session_replication_role = replica")
 				statements = append(statements, "TRUNCATE sys_audit_logs", "TRUNCATE sys_audit_personal",
-					"INSERT INTO sys_audit_logs (id, event_type) VALUES ('"+log.ID+"', 'x') ON CONFLICT (id) DO UPDATE SET event_type = 'x'")
+					"INSERT INTO sys_audit_logs (id, event_type) VALUES ('"+log.ID+
+						"', 'x') ON CONFLICT (id) DO UPDATE SET event_type = 'x'")
 				var version int
-				must(t, raw(t, db).QueryRow("SELECT current_setting('server_version_num')::int").Scan(&version))
+				must(t, raw(t, db).QueryRow("SELECT current_setting('server_version_num')::int").Scan(
+					&version))
 				if version >= 150000 { // before that, MERGE is no statement
 					statements = append(statements,
 						"MERGE INTO sys_audit_logs l USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE")
 				}
 			} else {
-				statements = append(statements, "INSERT OR REPLACE INTO sys_audit_personal VALUES ('"+log.ID+"', 'ip_address', NULL, 'x')",
+				statements = append(statements, "INSERT OR REPLACE INTO sys_audit_personal VALUES ('"+log.ID+
+					"', 'ip_address', NULL, 'x')",
 					"INSERT OR REPLACE INTO sys_audit_logs (id, event_type) VALUES ('"+log.ID+"', 'x')",
 					"REPLACE INTO sys_audit_logs (id, event_type) VALUES ('"+log.ID+"', 'x')",
 					"UPDATE OR REPLACE sys_audit_logs SET event_type = 'x'",
-					"INSERT OR REPLACE INTO sys_audit_logs (rowid, id, event_type) VALUES (1, '"+hostdb.NewID()+"', 'x')",
-					"INSERT INTO sys_audit_logs (id, event_type) VALUES ('"+log.ID+"', 'x') ON CONFLICT (id) DO UPDATE SET event_type = 'x'")
+					"INSERT OR REPLACE INTO sys_audit_logs (rowid, id, event_type) VALUES (1, '"+
+						hostdb.NewID()+"', 'x')", "INSERT INTO sys_audit_logs (id, event_type) VALUES ('"+
+						log.ID+"', 'x') ON CONFLICT (id) DO UPDATE SET event_type = 'x'")
 			}
 			for _, before := range befores {
 				for _, statement := range statements {
@@ -51,7 +58,9 @@ func TestAuditRowsStayWhateverTheStatement(t *testing.T) {
 			// A part can be deleted, and not be replaced by another one.
 			_, err := raw(t, db).Exec("DELETE FROM sys_audit_personal")
 			must(t, err)
-			if _, err := raw(t, db).Exec("INSERT INTO sys_audit_personal (audit_id, part, content) VALUES ('" + log.ID + "', 'ip_address', 'x')"); err == nil {
+			if _, err := raw(t, db).Exec(
+				"INSERT INTO sys_audit_personal (audit_id, part, content) VALUES ('" + log.ID +
+					"', 'ip_address', 'x')"); err == nil {
 				t.Error("another part took its place")
 			}
 			log.IPAddress = ""

@@ -50,7 +50,8 @@ var jobRelation = relation[SystemJob]{
 		{"id", func(j *SystemJob) any { return &j.ID }, idRule},
 		{"job_type", func(j *SystemJob) any { return &j.JobType }, rule{required: true}},
 		{"status", func(j *SystemJob) any { return &j.Status },
-			rule{required: true, words: []string{JobPending, JobRunning, JobCompleted, JobFailed, JobCancelled}}},
+			rule{required: true, words: []string{JobPending, JobRunning, JobCompleted, JobFailed,
+				JobCancelled}}},
 		{"payload", func(j *SystemJob) any { return &j.Payload }, rule{max: maxPayload}},
 		{"error_log", func(j *SystemJob) any { return &j.ErrorLog }, rule{max: maxErrorLog}},
 		{"created_at", func(j *SystemJob) any { return &j.CreatedAt }, anyTime},
@@ -97,7 +98,8 @@ func (t Jobs) Prune(ctx context.Context, age time.Duration, statuses ...string) 
 	before := t.s.db.engine.time(t.s.db.now().Add(-age))
 	for deleted := int64(0); ; {
 		n, err := t.s.exec(ctx, `DELETE FROM sys_jobs WHERE id IN (SELECT id FROM sys_jobs
-			WHERE status IN ('completed', 'failed', 'cancelled') AND `+named+` AND completed_at < $1 ORDER BY completed_at LIMIT 1000)
+			WHERE status IN ('completed', 'failed', 'cancelled') AND `+named+` AND completed_at < $1
+				ORDER BY completed_at LIMIT 1000)
 			AND `+named, []any{before}, nothing) // one that is retried meanwhile stays
 		if deleted += n; err != nil || n == 0 {
 			return deleted, err

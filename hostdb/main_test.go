@@ -80,7 +80,8 @@ func raw(t testing.TB, db *hostdb.DB) *sql.DB {
 
 func openRaw(url string) (*sql.DB, error) {
 	if path, found := strings.CutPrefix(url, "sqlite:"); found {
-		return sql.Open("sqlite", "file:"+path+"?_busy_timeout=60000&_foreign_keys=1") // as long as a busy machine needs
+		// as long as a busy machine needs
+		return sql.Open("sqlite", "file:"+path+"?_busy_timeout=60000&_foreign_keys=1")
 	}
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -114,7 +115,8 @@ func newTenant(t testing.TB, db *hostdb.DB) *hostdb.TenantCatalog {
 	return tenant
 }
 
-func newMember(t testing.TB, db *hostdb.DB, user *hostdb.GlobalUser, tenant *hostdb.TenantCatalog, role string) *hostdb.Membership {
+func newMember(t testing.TB, db *hostdb.DB, user *hostdb.GlobalUser, tenant *hostdb.TenantCatalog,
+	role string) *hostdb.Membership {
 	t.Helper()
 	m := &hostdb.Membership{UserID: user.ID, TenantID: tenant.ID, Role: role, IsActive: true}
 	must(t, db.Memberships.Insert(t.Context(), m))

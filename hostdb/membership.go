@@ -68,12 +68,14 @@ func (t Memberships) Find(ctx context.Context, userID, tenantID string) (*Member
 
 // ListForUser returns a user's memberships, inactive ones too, ordered by id, a page at a time. Errors:
 // ErrInvalid.
-func (t Memberships) ListForUser(ctx context.Context, userID string, filters ...Filter) ([]*Membership, error) {
+func (t Memberships) ListForUser(ctx context.Context, userID string,
+	filters ...Filter) ([]*Membership, error) {
 	return t.List(ctx, append([]Filter{Where("user_id", userID)}, filters...)...)
 }
 
 // ListForTenant returns a tenant's memberships, inactive ones too, ordered by id, a page at a time. Errors:
 // ErrInvalid.
-func (t Memberships) ListForTenant(ctx context.Context, tenantID string, filters ...Filter) ([]*Membership, error) {
+func (t Memberships) ListForTenant(ctx context.Context, tenantID string,
+	filters ...Filter) ([]*Membership, error) {
 	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)
 }

@@ -62,7 +62,8 @@ func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 	if e == embedded {
 		dialect = goose.DialectSQLite3
 	}
-	provider, err := goose.NewProvider(dialect, pool, files, goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
+	provider, err := goose.NewProvider(dialect, pool, files, goose.WithTableName(versionTable),
+		goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return err
 	}
@@ -74,13 +75,15 @@ func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 		return err
 	}
 	if current/generation > newest/generation {
-		return invalid("url", "the schema was made by a newer major version of this library; upgrade the library")
+		return invalid("url", "the schema was made by a newer major version of this library; upgrade the "+
+			"library")
 	}
 	if current >= newest {
 		return nil
 	}
 	if refuse {
-		return invalid("url", fmt.Sprintf("the schema has version %d, and this library's is %d; `tenantdb init`, or any Open without NoUpgrade, "+
+		return invalid("url", fmt.Sprintf("the schema has version %d, and this library's is %d; `tenantdb "+
+			"init`, or any Open without NoUpgrade, "+
 			"creates or upgrades it", current, newest))
 	}
 	_, err = provider.Up(ctx)
@@ -96,29 +99,38 @@ func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 // refuseUnusable refuses core_ tables without our version table, which are another program's, and on
 // PostgreSQL a search path without a schema, or with one in which the tables are missing and may not be made.
 func refuseUnusable(ctx context.Context, e engine, on querier) error {
-	text := `SELECT current_schema() IS NOT NULL, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
-		count(*) FILTER (WHERE c.relname = 'host_schema_version'), count(*) FILTER (WHERE c.relname <> 'host_schema_version')
-		FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+	text := `SELECT current_schema() IS NOT NULL, coalesce(has_schema_privilege(current_schema(), 'CREATE'),
+		false),
+		count(*) FILTER (WHERE c.relname = 'host_schema_version'), count(*) FILTER (WHERE c.relname <>
+		'host_schema_version')
+		FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
+		AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 		AND (c.relname LIKE 'core\_%' OR c.relname IN ('sys_audit_logs', 'sys_jobs', 'host_schema_version'))`
 	if e == embedded {
-		text = `SELECT true, true, count(*) FILTER (WHERE name = 'host_schema_version'), count(*) FILTER (WHERE name <> 'host_schema_version')
+		text = `SELECT true, true, count(*) FILTER (WHERE name = 'host_schema_version'), count(*) FILTER
+			(WHERE name <> 'host_schema_version')
 			FROM sqlite_schema WHERE type IN ('table', 'view')
-			AND (name LIKE 'core\_%' ESCAPE '\' OR name IN ('sys_audit_logs', 'sys_jobs', 'host_schema_version'))`
+			AND (name LIKE 'core\_%' ESCAPE '\' OR name IN ('sys_audit_logs', 'sys_jobs',
+			'host_schema_version'))`
 	}
 	var found, mayCreate bool
 	var versions, others int
-	err := each(ctx, on, text, func(row scanner) error { return row.Scan(&found, &mayCreate, &versions, &others) })
+	err := each(ctx, on, text,
+		func(row scanner) error { return row.Scan(&found, &mayCreate, &versions, &others) })
 	switch {
 	case err != nil:
 		return err
 	case !found:
-		return &FieldError{Field: "url.search_path", Err: ErrUnavailable, Reason: "it names no schema that exists and that the user may use; " +
-			"CREATE SCHEMA, or GRANT USAGE ON SCHEMA"}
+		return &FieldError{Field: "url.search_path", Err: ErrUnavailable,
+			Reason: "it names no schema that exists and that the user may use; " +
+				"CREATE SCHEMA, or GRANT USAGE ON SCHEMA"}
 	case versions == 0 && others > 0:
-		return invalid("url", "the database has core_ or sys_ tables that this library didn't make; use another database or schema")
+		return invalid("url", "the database has core_ or sys_ tables that this library didn't make; use "+
+			"another database or schema")
 	case versions == 0 && !mayCreate:
-		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the tables aren't there, and the user may not make them; " +
-			"GRANT CREATE ON SCHEMA, or have `tenantdb init` run by a user who may"}
+		return &FieldError{Field: "url.user", Err: ErrUnavailable,
+			Reason: "the tables aren't there, and the user may not make them; " +
+				"GRANT CREATE ON SCHEMA, or have `tenantdb init` run by a user who may"}
 	}
 	return nil
 }

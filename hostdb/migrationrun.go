@@ -30,7 +30,8 @@ var runRelation = relation[MigrationRun]{
 	table: "sys_migration_runs", refers: "run_id",
 	columns: []column[MigrationRun]{
 		{"id", func(r *MigrationRun) any { return &r.ID }, idRule},
-		{"status", func(r *MigrationRun) any { return &r.Status }, rule{required: true, words: []string{RunRunning, RunPaused, RunStopped, RunDone}}},
+		{"status", func(r *MigrationRun) any { return &r.Status },
+			rule{required: true, words: []string{RunRunning, RunPaused, RunStopped, RunDone}}},
 		{"target_version", func(r *MigrationRun) any { return &r.TargetVersion }, rule{}},
 		{"is_down", func(r *MigrationRun) any { return &r.IsDown }, anyBool},
 		{"at_target", func(r *MigrationRun) any { return &r.AtTarget }, rule{}},
@@ -65,11 +66,14 @@ func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan Migrat
 		}
 		all, allArgs := plan.tenants("")
 		considered := 0
-		if err := in.s.queryRow(ctx, "SELECT count(*) FROM core_tenants WHERE "+all, allArgs, &considered); err != nil {
+		if err := in.s.queryRow(ctx, "SELECT count(*) FROM core_tenants WHERE "+all, allArgs,
+			&considered); err != nil {
 			return err
 		}
-		entered, err := in.s.exec(ctx, "INSERT INTO sys_migration_tenants (run_id, tenant_id, stage) SELECT '"+run.ID+"', tenant_id, stage FROM ("+
-			selected+") AS planned", args, nothing)
+		entered, err := in.s.exec(ctx,
+			"INSERT INTO sys_migration_tenants (run_id, tenant_id, stage) SELECT '"+run.ID+
+				"', tenant_id, stage FROM ("+
+				selected+") AS planned", args, nothing)
 		if err != nil {
 			return err
 		}
@@ -86,8 +90,9 @@ func (t MigrationRuns) Continue(ctx context.Context, id string, retry bool) (run
 			return err
 		}
 		if retry {
-			if _, err := tx.MigrationRuns.s.exec(ctx, "UPDATE sys_migration_tenants SET status = 'pending', completed_at = NULL"+
-				" WHERE run_id = $1 AND status = 'failed'", []any{id}, nothing); err != nil {
+			if _, err := tx.MigrationRuns.s.exec(ctx,
+				"UPDATE sys_migration_tenants SET status = 'pending', completed_at = NULL"+
+					" WHERE run_id = $1 AND status = 'failed'", []any{id}, nothing); err != nil {
 				return err
 			}
 		}
@@ -157,7 +162,8 @@ func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 	if !run.IsDown && !p.Verify {
 		var places string
 		places, args = placesFor(p.Complete, args)
-		condition += fmt.Sprintf(" AND NOT coalesce(schema_version >= %d AND schema_set IN (%s), 0 = 1)", run.TargetVersion, cmp.Or(places, "NULL"))
+		condition += fmt.Sprintf(" AND NOT coalesce(schema_version >= %d AND schema_set IN (%s), 0 = 1)",
+			run.TargetVersion, cmp.Or(places, "NULL"))
 	}
 	canary := "0 = 1"
 	if len(p.Canary) > 0 {
@@ -169,9 +175,11 @@ func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 	if p.Batch > 0 {
 		stage = fmt.Sprintf("1 + (place - 1 - %d) / %d", p.CanaryCount, p.Batch)
 	}
-	return fmt.Sprintf(`SELECT id AS tenant_id, CASE WHEN is_canary OR place <= %d THEN 0 ELSE %s END AS stage FROM (
+	return fmt.Sprintf(`SELECT id AS tenant_id, CASE WHEN is_canary OR place <= %d THEN 0 ELSE %s
+		END AS stage FROM (
 		SELECT id, is_canary, row_number() OVER (PARTITION BY is_canary ORDER BY id) AS place FROM (
-			SELECT id, %s AS is_canary FROM core_tenants WHERE %s) AS chosen) AS placed`, p.CanaryCount, stage, canary, condition), args, nil
+			SELECT id, %s AS is_canary FROM core_tenants WHERE %s) AS chosen) AS placed`, p.CanaryCount,
+		stage, canary, condition), args, nil
 }
 
 // placesFor appends values to a statement's arguments and lists their places.

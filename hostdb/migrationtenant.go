@@ -43,7 +43,8 @@ var ledgerRelation = relation[MigrationTenant]{
 		{"tenant_id", func(m *MigrationTenant) any { return &m.TenantID }, idRule},
 		{"stage", func(m *MigrationTenant) any { return &m.Stage }, rule{}},
 		{"status", func(m *MigrationTenant) any { return &m.Status }, rule{required: true,
-			words: []string{MigrationPending, MigrationRunning, MigrationDone, MigrationFailed, MigrationSkipped}}},
+			words: []string{MigrationPending, MigrationRunning, MigrationDone, MigrationFailed,
+				MigrationSkipped}}},
 		{"version_before", func(m *MigrationTenant) any { return &m.VersionBefore }, rule{}},
 		{"version_after", func(m *MigrationTenant) any { return &m.VersionAfter }, rule{}},
 		{"duration_ms", func(m *MigrationTenant) any { return &m.DurationMS }, rule{}},
@@ -67,7 +68,8 @@ type PlannedTenant struct {
 
 // Planned iterates over the tenants that a new run would work on, in its order, page by page. Errors: as for
 // All.
-func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun, plan MigrationPlan) iter.Seq2[*PlannedTenant, error] {
+func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun,
+	plan MigrationPlan) iter.Seq2[*PlannedTenant, error] {
 	return func(yield func(*PlannedTenant, error) bool) {
 		selected, args, err := plan.query(run)
 		last := &PlannedTenant{Stage: -1}
@@ -88,11 +90,13 @@ func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun, plan M
 }
 
 // planned reads the page of a plan that begins after a tenant.
-func (t MigrationTenants) planned(ctx context.Context, selected string, args []any, after *PlannedTenant) ([]*PlannedTenant, error) {
+func (t MigrationTenants) planned(ctx context.Context, selected string, args []any,
+	after *PlannedTenant) ([]*PlannedTenant, error) {
 	var page []*PlannedTenant
 	places, args := placesFor([]string{after.ID}, args[:len(args):len(args)])
-	text := "SELECT p.stage, " + tenantRelation.namesOf("t") + " FROM (" + selected + ") AS p JOIN core_tenants t ON t.id = p.tenant_id" +
-		" WHERE p.stage > " + strconv.Itoa(after.Stage) + " OR (p.stage = " + strconv.Itoa(after.Stage) + " AND t.id > " + places + ")" +
+	text := "SELECT p.stage, " + tenantRelation.namesOf("t") + " FROM (" + selected +
+		") AS p JOIN core_tenants t ON t.id = p.tenant_id" + " WHERE p.stage > " + strconv.Itoa(after.Stage) +
+		" OR (p.stage = " + strconv.Itoa(after.Stage) + " AND t.id > " + places + ")" +
 		" ORDER BY p.stage, t.id LIMIT " + strconv.Itoa(maxPage)
 	err := t.s.query(ctx, text, args, func(row scanner) error {
 		p := new(PlannedTenant)
@@ -105,31 +109,36 @@ func (t MigrationTenants) planned(ctx context.Context, selected string, args []a
 // Stage returns the first stage of a run that hasn't ended. Errors: ErrNotFound where all have.
 func (t MigrationTenants) Stage(ctx context.Context, runID string) (int, error) {
 	var stage int
-	err := t.s.queryRow(ctx, "SELECT stage FROM sys_migration_tenants WHERE run_id = $1 AND status IN ('pending', 'running')"+
-		" ORDER BY stage LIMIT 1", []any{runID}, &stage)
+	err := t.s.queryRow(ctx,
+		"SELECT stage FROM sys_migration_tenants WHERE run_id = $1 AND status IN ('pending', 'running')"+
+			" ORDER BY stage LIMIT 1", []any{runID}, &stage)
 	return stage, err
 }
 
 // Ready returns tenants of a stage of a run that may be claimed, ordered by id and after one: those that
 // wait, and those whose lease is over.
-func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, after string, limit int) ([]*TenantCatalog, error) {
+func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, after string,
+	limit int) ([]*TenantCatalog, error) {
 	var found []*TenantCatalog
-	text := "SELECT " + tenantRelation.namesOf("t") + ` FROM sys_migration_tenants m JOIN core_tenants t ON t.id = m.tenant_id
+	text := "SELECT " + tenantRelation.namesOf("t") + ` FROM sys_migration_tenants m JOIN core_tenants t
+		ON t.id = m.tenant_id
 		WHERE m.run_id = $1 AND m.stage = $2 AND m.tenant_id > $3 AND m.status IN ('pending', 'running')
 			AND (m.status = 'pending' OR m.lease_until <= $4)
 		ORDER BY m.tenant_id LIMIT ` + strconv.Itoa(limit)
-	err := t.s.query(ctx, text, []any{runID, stage, after, t.s.db.engine.time(t.s.db.now())}, func(row scanner) error {
-		tenant, err := tenantRelation.read(row)
-		found = append(found, tenant)
-		return err
-	})
+	err := t.s.query(ctx, text, []any{runID, stage, after, t.s.db.engine.time(t.s.db.now())},
+		func(row scanner) error {
+			tenant, err := tenantRelation.read(row)
+			found = append(found, tenant)
+			return err
+		})
 	return found, err
 }
 
 // Claim gives a tenant that waits in a running run to a worker for a lease, which Heartbeat extends. One run
 // at a time works on a tenant. Errors: ErrConflict on "tenant_id" while another run does; ErrConflict on
 // "status" where it doesn't wait, or the run isn't running.
-func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker string, lease time.Duration) error {
+func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker string,
+	lease time.Duration) error {
 	claimed, err := t.claim(ctx, runID, tenantID, worker, lease)
 	if err == nil && claimed {
 		return nil
@@ -149,8 +158,10 @@ func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker str
 }
 
 // claim does so, unless another one's lease, which may be over, is in the way.
-func (t MigrationTenants) claim(ctx context.Context, runID, tenantID, worker string, lease time.Duration) (bool, error) {
-	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants SET status = 'running', worker = $3, lease_until = $4, error = NULL
+func (t MigrationTenants) claim(ctx context.Context, runID, tenantID, worker string,
+	lease time.Duration) (bool, error) {
+	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
+		SET status = 'running', worker = $3, lease_until = $4, error = NULL
 		WHERE run_id = $1 AND tenant_id = $2 AND status = 'pending'
 			AND EXISTS (SELECT 1 FROM sys_migration_runs WHERE id = $1 AND status = 'running')`,
 		[]any{runID, tenantID, worker, t.s.db.engine.time(t.s.db.now().Add(lease))}, nothing)
@@ -160,17 +171,22 @@ func (t MigrationTenants) claim(ctx context.Context, runID, tenantID, worker str
 // free puts the row whose lease on a tenant is over back among those that wait, and reports whether there was
 // one.
 func (t MigrationTenants) free(ctx context.Context, tenantID string) (bool, error) {
-	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants SET status = 'pending', worker = NULL, lease_until = NULL
-		WHERE tenant_id = $1 AND status = 'running' AND lease_until <= $2`, []any{tenantID, t.s.db.engine.time(t.s.db.now())}, nothing)
+	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
+		SET status = 'pending', worker = NULL, lease_until = NULL
+		WHERE tenant_id = $1 AND status = 'running' AND lease_until <= $2`,
+		[]any{tenantID, t.s.db.engine.time(t.s.db.now())}, nothing)
 	return touched > 0, err
 }
 
 // Heartbeat extends the leases of all tenants that a worker has claimed, to lease from now, and returns those
 // tenants' ids. One that is missing was taken over.
-func (t MigrationTenants) Heartbeat(ctx context.Context, worker string, lease time.Duration) ([]string, error) {
+func (t MigrationTenants) Heartbeat(ctx context.Context, worker string,
+	lease time.Duration) ([]string, error) {
 	var held []string
-	err := t.s.returning(ctx, "UPDATE sys_migration_tenants SET lease_until = $2 WHERE worker = $1 AND status = 'running' RETURNING tenant_id",
-		[]any{worker, t.s.db.engine.time(t.s.db.now().Add(lease))}, func(row scanner) error {
+	err := t.s.returning(ctx,
+		"UPDATE sys_migration_tenants SET lease_until = $2 WHERE worker = $1 AND status = 'running' "+
+			"RETURNING tenant_id", []any{worker, t.s.db.engine.time(t.s.db.now().Add(lease))},
+		func(row scanner) error {
 			held = append(held, "")
 			return row.Scan(&held[len(held)-1])
 		})
@@ -190,10 +206,12 @@ func (t MigrationTenants) Finish(ctx context.Context, m *MigrationTenant) error 
 	if err != nil {
 		return err
 	}
-	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants SET status = $4, version_before = $5, version_after = $6, duration_ms = $7,
+	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
+		SET status = $4, version_before = $5, version_after = $6, duration_ms = $7,
 		error = $8, completed_at = $9, worker = NULL, lease_until = NULL
 		WHERE run_id = $1 AND tenant_id = $2 AND worker = $3 AND status = 'running'`,
-		[]any{m.RunID, m.TenantID, m.Worker, m.Status, m.VersionBefore, m.VersionAfter, m.DurationMS, orNull(m.Error), completed}, nothing)
+		[]any{m.RunID, m.TenantID, m.Worker, m.Status, m.VersionBefore, m.VersionAfter, m.DurationMS,
+			orNull(m.Error), completed}, nothing)
 	if err == nil && touched == 0 {
 		return conflict("lease", "the tenant is no longer this worker's")
 	}
@@ -203,7 +221,8 @@ func (t MigrationTenants) Finish(ctx context.Context, m *MigrationTenant) error 
 // Count returns how many tenants of a run have each status.
 func (t MigrationTenants) Count(ctx context.Context, runID string) (map[string]int, error) {
 	counts := make(map[string]int)
-	err := t.s.query(ctx, "SELECT status, count(*) FROM sys_migration_tenants WHERE run_id = $1 GROUP BY status", []any{runID}, func(row scanner) error {
+	err := t.s.query(ctx, "SELECT status, count(*) FROM sys_migration_tenants WHERE run_id = $1 "+
+		"GROUP BY status", []any{runID}, func(row scanner) error {
 		var status string
 		var n int
 		err := row.Scan(&status, &n)

@@ -135,8 +135,8 @@ func OpenConfig(ctx context.Context, config Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{engine: from.engine, origin: from, config: checked, started: make(chan struct{}), closed: make(chan struct{}),
-		hosts: pghosts.New(), sweep: new(sweeper)}
+	db := &DB{engine: from.engine, origin: from, config: checked, started: make(chan struct{}),
+		closed: make(chan struct{}), hosts: pghosts.New(), sweep: new(sweeper)}
 	db.Tables = tablesOn(session{db: db})
 	db.feed = newFeed(db)
 	err = db.start(ctx)

@@ -46,10 +46,13 @@ func TestProcessesThatOpenAtOnceEndInOneSchema(t *testing.T) {
 			openChildren(t, url) // existing
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
 			var versions, distinct int
-			must(t, raw(t, db).QueryRow("SELECT count(*), count(DISTINCT version_id) FROM host_schema_version").Scan(&versions, &distinct))
+			must(t, raw(t, db).QueryRow(
+				"SELECT count(*), count(DISTINCT version_id) FROM host_schema_version").Scan(&versions,
+				&distinct))
 			files, err := os.ReadDir("migrations/sqlite") // PostgreSQL has the same ones
 			must(t, err)
-			if want := len(files) + 1; versions != distinct || versions != want { // and the one that stands for the empty schema
+			// and the one that stands for the empty schema
+			if want := len(files) + 1; versions != distinct || versions != want {
 				t.Errorf("%d versions are recorded, %d distinct; want %d of both", versions, distinct, want)
 			}
 			newTenant(t, db)
@@ -75,7 +78,8 @@ func TestOpenWaitsForWhoIsMigrating(t *testing.T) {
 		opened <- err
 	}()
 	for waiting := 0; waiting == 0; {
-		must(t, pool.QueryRow("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").Scan(&waiting))
+		must(t, pool.QueryRow(`SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&waiting))
 		select {
 		case err := <-opened:
 			t.Fatalf("Open did not wait: %v", err)
@@ -139,7 +143,8 @@ func TestOpenRefusesTheSchemaOfANewerMajorVersion(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
-			_, err := raw(t, db).Exec("INSERT INTO host_schema_version (version_id, is_applied) VALUES (10001, true)")
+			_, err := raw(t, db).Exec("INSERT INTO host_schema_version (version_id, is_applied) " +
+				"VALUES (10001, true)")
 			must(t, err)
 			err = openErr(t, url)
 			wantField(t, err, hostdb.ErrInvalid, "url")
@@ -198,7 +203,8 @@ func TestNoUpgradeRefusesWhatOpenWouldCreateOrUpgrade(t *testing.T) {
 		})
 	}
 	missing := filepath.Join(t.TempDir(), "missing.db")
-	_, err := hostdb.OpenConfig(t.Context(), hostdb.Config{URL: hostdb.Secret("sqlite:" + missing), NoUpgrade: true})
+	_, err := hostdb.OpenConfig(t.Context(),
+		hostdb.Config{URL: hostdb.Secret("sqlite:" + missing), NoUpgrade: true})
 	wantField(t, err, hostdb.ErrUnavailable, "url.path")
 	if _, err := os.Stat(missing); err == nil {
 		t.Error("a file was made")
@@ -238,9 +244,11 @@ func TestOpenNamesWhatIsWrongAndLeavesNothingBehind(t *testing.T) {
 		{"sqlite:" + dir, hostdb.ErrUnavailable, "url.path"},
 		{"sqlite:/proc/host.db", hostdb.ErrUnavailable, "url.path"},
 		{"postgres://u:s3cret@127.0.0.1:1/x", hostdb.ErrUnavailable, "url.host"},
-		{"postgres://u:s3cret@" + silent.Addr().String() + "/x?connect_timeout=1", hostdb.ErrUnavailable, "url.host"},
+		{"postgres://u:s3cret@" + silent.Addr().String() + "/x?connect_timeout=1", hostdb.ErrUnavailable,
+			"url.host"},
 		{"postgres://u:s3cret@no-such-host.invalid/x", hostdb.ErrUnavailable, "url.host"},
-		{with(func(u *url.URL) { u.User = url.UserPassword("postgres", "s3cret") }), hostdb.ErrUnavailable, "url.password"},
+		{with(func(u *url.URL) { u.User = url.UserPassword("postgres", "s3cret") }), hostdb.ErrUnavailable,
+			"url.password"},
 		{with(func(u *url.URL) { u.Path = "/nothing" }), hostdb.ErrUnavailable, "url.database"},
 	} {
 		err := openErr(t, c.url)
@@ -268,7 +276,8 @@ func TestOpenEndsWithTheCallersContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := t.TempDir()
-	for _, url := range []string{"sqlite:" + filepath.Join(dir, "host.db"), "sqlite::memory:", postgresURL(t)} {
+	for _, url := range []string{"sqlite:" + filepath.Join(dir, "host.db"), "sqlite::memory:",
+		postgresURL(t)} {
 		if _, err := hostdb.Open(ctx, url); !errors.Is(err, context.Canceled) {
 			t.Errorf("error = %v, want context.Canceled", err)
 		}
@@ -279,11 +288,13 @@ func TestOpenEndsWithTheCallersContext(t *testing.T) {
 }
 
 func TestNothingInAPathBecomesAParameter(t *testing.T) {
-	for _, name := range []string{"a?_pragma=foreign_keys(0)", "a#b", "a%41", "a b", "ä&mode=ro", "a;b", `a\b`, "a'b\"", "%", "a?mode=memory"} {
+	for _, name := range []string{"a?_pragma=foreign_keys(0)", "a#b", "a%41", "a b", "ä&mode=ro", "a;b",
+		`a\b`, "a'b\"", "%", "a?mode=memory"} {
 		path := filepath.Join(t.TempDir(), name)
 		db := open(t, hostdb.Config{URL: hostdb.Secret("sqlite:" + path)})
 		newTenant(t, db)
-		wantConflict := db.Memberships.Insert(t.Context(), &hostdb.Membership{UserID: hostdb.NewID(), TenantID: hostdb.NewID()})
+		wantConflict := db.Memberships.Insert(t.Context(),
+			&hostdb.Membership{UserID: hostdb.NewID(), TenantID: hostdb.NewID()})
 		wantField(t, wantConflict, hostdb.ErrConflict, "user_id")
 		info, err := os.Stat(path)
 		if err != nil {
@@ -304,8 +315,9 @@ func TestMemoryDatabasesAreSeparate(t *testing.T) {
 }
 
 func TestConfigOutOfRangeIsRefused(t *testing.T) {
-	for field, config := range map[string]hostdb.Config{"MaxConns": {MaxConns: -1}, "ConnectTimeout": {ConnectTimeout: -1},
-		"PollInterval": {PollInterval: -1}, "Retention": {Retention: -time.Hour}} {
+	for field, config := range map[string]hostdb.Config{"MaxConns": {MaxConns: -1},
+		"ConnectTimeout": {ConnectTimeout: -1}, "PollInterval": {PollInterval: -1},
+		"Retention": {Retention: -time.Hour}} {
 		config.URL = "sqlite::memory:"
 		_, err := hostdb.OpenConfig(t.Context(), config)
 		wantField(t, err, hostdb.ErrInvalid, field)
@@ -330,8 +342,8 @@ func TestAfterCloseEverythingIsUnavailable(t *testing.T) {
 		for _, feedErr = range db.Changes(ctx) {
 			break
 		}
-		for i, err := range []error{db.Ping(ctx), getErr, accessErr, beginErr, feedErr, db.Users.Insert(ctx, &hostdb.GlobalUser{Email: "a"}),
-			db.Jobs.Cancel(ctx, hostdb.NewID())} {
+		for i, err := range []error{db.Ping(ctx), getErr, accessErr, beginErr, feedErr,
+			db.Users.Insert(ctx, &hostdb.GlobalUser{Email: "a"}), db.Jobs.Cancel(ctx, hostdb.NewID())} {
 			if !errors.Is(err, hostdb.ErrUnavailable) {
 				t.Errorf("%d: error = %v, want ErrUnavailable", i, err)
 			}
@@ -396,14 +408,17 @@ func TestRowsWrittenWithTheSeedsColumnsOnly(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
 			pool, id := raw(t, db), hostdb.NewID()
 			for _, statement := range []string{
-				"INSERT INTO core_users (id, email, created_at) VALUES ('" + id + "', 'a@b', '2024-05-06T07:08:09.000000Z')",
+				"INSERT INTO core_users (id, email, created_at) VALUES ('" + id +
+					"', 'a@b', '2024-05-06T07:08:09.000000Z')",
 				"INSERT INTO core_tenants (id, name, db_url) VALUES ('" + id + "', 'Acme', 'sqlite:x')",
-				"INSERT INTO core_memberships (id, user_id, tenant_id) VALUES ('" + id + "', '" + id + "', '" + id + "')",
+				"INSERT INTO core_memberships (id, user_id, tenant_id) VALUES ('" + id + "', '" + id +
+					"', '" + id + "')",
 				"INSERT INTO core_pricing_plans (id, name) VALUES ('pro', 'Pro')",
 				"INSERT INTO core_subscriptions (id, tenant_id) VALUES ('" + id + "', '" + id + "')",
 				"INSERT INTO sys_audit_logs (id, event_type) VALUES ('" + id + "', 'x')",
 				"INSERT INTO sys_jobs (id, job_type) VALUES ('" + id + "', 'x')",
-				"INSERT INTO core_stripe_webhook_events (id, event_id, event_type) VALUES ('" + id + "', 'e', 'x')",
+				"INSERT INTO core_stripe_webhook_events (id, event_id, event_type) VALUES ('" + id +
+					"', 'e', 'x')",
 			} {
 				if _, err := pool.Exec(statement); err != nil {
 					t.Errorf("%s: %v", statement, err)
@@ -411,7 +426,8 @@ func TestRowsWrittenWithTheSeedsColumnsOnly(t *testing.T) {
 			}
 			a, err := db.Access(t.Context(), hostdb.UserKey{ID: id}, hostdb.TenantKey{ID: id})
 			must(t, err)
-			if !a.Tenant.Open() || !a.Membership.IsActive || a.Membership.Role != hostdb.RoleMember || a.Tenant.CreatedAt.IsZero() {
+			if !a.Tenant.Open() || !a.Membership.IsActive || a.Membership.Role != hostdb.RoleMember ||
+				a.Tenant.CreatedAt.IsZero() {
 				t.Errorf("access = %+v", a)
 			}
 			if !a.User.CreatedAt.Equal(time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)) {

@@ -17,7 +17,8 @@ func TestOwnersWhoLeaveAtOnceDoNotAllLeave(t *testing.T) {
 		t.Run("postgres "+level, func(t *testing.T) {
 			t.Parallel()
 			u := postgresURL(t)
-			leaveAtOnce(t, open(t, hostdb.Config{URL: hostdb.Secret(u + "&default_transaction_isolation=" + url.PathEscape(level))}))
+			leaveAtOnce(t, open(t, hostdb.Config{URL: hostdb.Secret(u + "&default_transaction_isolation=" +
+				url.PathEscape(level))}))
 		})
 	}
 	t.Run("file", func(t *testing.T) {
@@ -70,7 +71,8 @@ func leaveAtOnce(t *testing.T, db *hostdb.DB) {
 
 // The same by hand, each transaction having removed its owner before the other commits.
 func TestInterleavedRemovalsOfTheLastOwners(t *testing.T) {
-	for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable} {
+	for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead,
+		sql.LevelSerializable} {
 		t.Run(level.String(), func(t *testing.T) {
 			t.Parallel()
 			db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t))})
@@ -109,14 +111,15 @@ func TestTheLastOwnerStaysWhateverTheStatement(t *testing.T) {
 			tenant, owner := newTenant(t, db), newUser(t, db)
 			m := newMember(t, db, owner, tenant, hostdb.RoleOwner)
 			replica := []string{"", "SET LOCAL session_replication_role = replica"}
-			statements := []string{"DELETE FROM core_memberships", "UPDATE core_memberships SET role = 'admin'",
-				"UPDATE core_memberships SET is_active = false"}
+			statements := []string{"DELETE FROM core_memberships",
+				"UPDATE core_memberships SET role = 'admin'", "UPDATE core_memberships SET is_active = false"}
 			if name == "postgres" {
 				statements = append(statements, "TRUNCATE core_memberships", "TRUNCATE core_users CASCADE")
 			} else {
 				replica = replica[:1]
-				statements = append(statements, "INSERT OR REPLACE INTO core_memberships (id, user_id, tenant_id, role) VALUES ('"+
-					m.ID+"', '"+owner.ID+"', '"+tenant.ID+"', 'member')")
+				statements = append(statements,
+					"INSERT OR REPLACE INTO core_memberships (id, user_id, tenant_id, role) VALUES ('"+
+						m.ID+"', '"+owner.ID+"', '"+tenant.ID+"', 'member')")
 			}
 			for _, before := range replica {
 				for _, statement := range statements {
@@ -144,10 +147,12 @@ func TestTemporaryTablesDoNotDisarmTheRules(t *testing.T) {
 	must(t, err)
 	defer session.Close()
 	for _, table := range []string{"core_tenants", "host_changes", "sys_jobs"} {
-		_, err := session.ExecContext(t.Context(), "CREATE TEMPORARY TABLE "+table+" (LIKE public."+table+" INCLUDING ALL)")
+		_, err := session.ExecContext(t.Context(), "CREATE TEMPORARY TABLE "+table+" (LIKE public."+table+
+			" INCLUDING ALL)")
 		must(t, err)
 	}
-	if _, err := session.ExecContext(t.Context(), "DELETE FROM public.core_memberships WHERE id = $1", owner.ID); err == nil {
+	if _, err := session.ExecContext(t.Context(), "DELETE FROM public.core_memberships WHERE id = $1",
+		owner.ID); err == nil {
 		t.Error("the last owner left")
 	}
 	changes := func() (n int) {
@@ -155,14 +160,16 @@ func TestTemporaryTablesDoNotDisarmTheRules(t *testing.T) {
 		return n
 	}
 	before := changes()
-	_, err = session.ExecContext(t.Context(), "UPDATE public.core_users SET is_sys_admin = true WHERE id = $1", user.ID)
+	_, err = session.ExecContext(t.Context(),
+		"UPDATE public.core_users SET is_sys_admin = true WHERE id = $1", user.ID)
 	must(t, err)
 	if got := changes(); got != before+1 {
 		t.Errorf("%d changes were logged, want 1", got-before)
 	}
 	for want := 1; want <= 2; want++ {
 		var turn int
-		must(t, session.QueryRowContext(t.Context(), "INSERT INTO public.sys_jobs (job_type) VALUES ('x') RETURNING turn").Scan(&turn))
+		must(t, session.QueryRowContext(t.Context(),
+			"INSERT INTO public.sys_jobs (job_type) VALUES ('x') RETURNING turn").Scan(&turn))
 		if turn != want {
 			t.Errorf("the job has turn %d, want %d", turn, want)
 		}

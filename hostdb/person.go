@@ -34,8 +34,9 @@ func (db *DB) person(ctx context.Context, userID string) (*person, error) {
 	}
 	p.add(user.Email, user.OAuthID)
 	customers := []string{user.StripeCustID}
-	err = session{db: db}.query(ctx, "SELECT content FROM sys_audit_personal WHERE owner = $1 AND part IN ('before', 'after')", []any{userID},
-		func(row scanner) error {
+	err = session{db: db}.query(ctx,
+		"SELECT content FROM sys_audit_personal WHERE owner = $1 AND part IN ('before', 'after')",
+		[]any{userID}, func(row scanner) error {
 			var content string
 			var was struct {
 				Email    string `json:"email"`
@@ -65,7 +66,9 @@ func (db *DB) addCustomer(ctx context.Context, p *person, customer string) error
 		return nil
 	}
 	var other string
-	err := session{db: db}.queryRow(ctx, "SELECT id FROM core_users WHERE stripe_cust_id = $1 AND id <> $2 LIMIT 1", []any{customer, p.id}, &other)
+	err := session{db: db}.queryRow(ctx,
+		"SELECT id FROM core_users WHERE stripe_cust_id = $1 AND id <> $2 LIMIT 1", []any{customer, p.id},
+		&other)
 	if errors.Is(err, ErrNotFound) {
 		p.customers = append(p.customers, customer)
 		p.add(customer)
@@ -160,7 +163,8 @@ func within(text string, from, to int) bool {
 		return false
 	}
 	next := text[to]
-	return wordByte(next) || next == '-' || next == '_' || next == '.' && to+1 < len(text) && wordByte(text[to+1])
+	return wordByte(next) || next == '-' || next == '_' || next == '.' && to+1 < len(text) &&
+		wordByte(text[to+1])
 }
 
 // wordByte reports whether a byte of a folded text is a letter's or a digit's.

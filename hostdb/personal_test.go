@@ -20,16 +20,21 @@ func TestAnUpgradePartsTheAuditRowsThatAreThere(t *testing.T) {
 			if name == "file" {
 				dialect, files = goose.DialectSQLite3, "migrations/sqlite"
 			}
-			old, err := goose.NewProvider(dialect, pool, os.DirFS(files), goose.WithTableName("host_schema_version"), goose.WithDisableGlobalRegistry(true))
+			old, err := goose.NewProvider(dialect, pool, os.DirFS(files),
+				goose.WithTableName("host_schema_version"), goose.WithDisableGlobalRegistry(true))
 			must(t, err)
 			_, err = old.UpTo(t.Context(), 6)
 			must(t, err)
 			user := strings.Repeat("a", 32)
 			rows := []*hostdb.HostAuditLog{
-				{EventType: "user.created", Details: `{"email":"kim@example.com","id":"` + user + `","is_sys_admin":true,"stripe_cust_id":"cus_kim"}`},
-				{EventType: "user.updated", Details: `{"email":["kim@example.com","k\u003cim@example.org"],"oauth_id":["","auth|kim"],"is_sys_admin":[true,false]}`},
+				{EventType: "user.created", Details: `{"email":"kim@example.com","id":"` + user +
+					`","is_sys_admin":true,"stripe_cust_id":"cus_kim"}`},
+				{EventType: "user.updated",
+					Details: `{"email":["kim@example.com","k\u003cim@example.org"],` +
+						`"oauth_id":["","auth|kim"],"is_sys_admin":[true,false]}`},
 				{EventType: "user.updated", Details: `{"is_sys_admin":[false,true]}`, IPAddress: "192.0.2.1"},
-				{EventType: "user.deleted", Details: `{"email":"k\u003cim@example.org","oauth_id":"auth|kim"}`},
+				{EventType: "user.deleted",
+					Details: `{"email":"k\u003cim@example.org","oauth_id":"auth|kim"}`},
 				{EventType: "user.created", Details: "no JSON"},
 				{EventType: "user.updated", Details: "[1]"},
 				{EventType: "user.login"},
@@ -37,12 +42,15 @@ func TestAnUpgradePartsTheAuditRowsThatAreThere(t *testing.T) {
 			}
 			for _, a := range rows {
 				a.ID, a.TargetID = hostdb.NewID(), user
-				_, err := pool.Exec("INSERT INTO sys_audit_logs (id, event_type, target_id, details, ip_address) VALUES ($1, $2, $3, $4, $5)",
-					a.ID, a.EventType, a.TargetID, null(a.Details), null(a.IPAddress))
+				_, err := pool.Exec("INSERT INTO sys_audit_logs (id, event_type, target_id, details, "+
+					"ip_address) VALUES ($1, $2, $3, $4, $5)", a.ID, a.EventType, a.TargetID, null(a.Details),
+					null(a.IPAddress))
 				must(t, err)
 			}
-			sub := &hostdb.HostAuditLog{ID: hostdb.NewID(), EventType: "subscription.updated", Details: `{"stripe_cust_id":["","cus_kim"]}`}
-			_, err = pool.Exec("INSERT INTO sys_audit_logs (id, event_type, target_id, details) VALUES ($1, $2, $1, $3)", sub.ID, sub.EventType, sub.Details)
+			sub := &hostdb.HostAuditLog{ID: hostdb.NewID(), EventType: "subscription.updated",
+				Details: `{"stripe_cust_id":["","cus_kim"]}`}
+			_, err = pool.Exec("INSERT INTO sys_audit_logs (id, event_type, target_id, details) "+
+				"VALUES ($1, $2, $1, $3)", sub.ID, sub.EventType, sub.Details)
 			must(t, err)
 
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place)})
@@ -50,7 +58,8 @@ func TestAnUpgradePartsTheAuditRowsThatAreThere(t *testing.T) {
 				got, err := db.AuditLogs.Get(t.Context(), a.ID)
 				must(t, err)
 				if sorted(got.Details) != sorted(a.Details) || got.IPAddress != a.IPAddress {
-					t.Errorf("%s reads %s and %q after the upgrade; want %s", a.EventType, got.Details, got.IPAddress, a.Details)
+					t.Errorf("%s reads %s and %q after the upgrade; want %s", a.EventType, got.Details,
+						got.IPAddress, a.Details)
 				}
 			}
 			if faults, err := db.Verify(t.Context()); err != nil || len(faults) > 0 {
@@ -77,8 +86,10 @@ func TestAnUpgradePartsTheAuditRowsThatAreThere(t *testing.T) {
 func TestEraseCountsTheRowsThatAnOlderProcessWrote(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		user := newUser(t, db)
-		_, err := raw(t, db).Exec("INSERT INTO sys_audit_logs (id, event_type, target_id, details) VALUES ('" + hostdb.NewID() + "', 'user.updated', '" +
-			user.ID + `', '{"email":["` + user.Email + `","other@example.com"]}')`)
+		_, err := raw(t, db).Exec(
+			"INSERT INTO sys_audit_logs (id, event_type, target_id, details) VALUES ('" + hostdb.NewID() +
+				"', 'user.updated', '" +
+				user.ID + `', '{"email":["` + user.Email + `","other@example.com"]}')`)
 		must(t, err)
 		report, err := db.Erase(t.Context(), user.ID)
 		must(t, err)

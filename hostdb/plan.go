@@ -30,7 +30,8 @@ const DefaultTrialDays = 30
 // NewPlan returns a plan that is on sale, of tier level 1, with a trial of DefaultTrialDays and prices of 0
 // in US dollars. id is the plan tier that tenants and subscriptions name, such as "pro". Insert stores it.
 func NewPlan(id, name string) *PricingPlan {
-	return &PricingPlan{ID: id, Name: name, Currency: "usd", TrialDays: DefaultTrialDays, TierLevel: 1, IsActive: true}
+	return &PricingPlan{ID: id, Name: name, Currency: "usd", TrialDays: DefaultTrialDays, TierLevel: 1,
+		IsActive: true}
 }
 
 var planRelation = relation[PricingPlan]{
@@ -43,12 +44,14 @@ var planRelation = relation[PricingPlan]{
 		{"stripe_price_yearly", func(p *PricingPlan) any { return &p.StripePriceYearly }, anyText},
 		{"amount_monthly", func(p *PricingPlan) any { return &p.AmountMonthly }, centsRule},
 		{"amount_yearly", func(p *PricingPlan) any { return &p.AmountYearly }, centsRule},
-		{"currency", func(p *PricingPlan) any { return &p.Currency }, rule{required: true, form: validCurrency}},
+		{"currency", func(p *PricingPlan) any { return &p.Currency },
+			rule{required: true, form: validCurrency}},
 		{"trial_days", func(p *PricingPlan) any { return &p.TrialDays }, rule{most: 3650}},
 		{"features", func(p *PricingPlan) any { return &p.Features }, rule{max: maxJSON}},
 		{"tier_level", func(p *PricingPlan) any { return &p.TierLevel }, rule{most: 1 << 31}},
 		{"is_active", func(p *PricingPlan) any { return &p.IsActive }, anyBool},
-		{"sort_order", func(p *PricingPlan) any { return &p.SortOrder }, rule{least: -1 << 31, most: 1 << 31}},
+		{"sort_order", func(p *PricingPlan) any { return &p.SortOrder },
+			rule{least: -1 << 31, most: 1 << 31}},
 		{"created_at", func(p *PricingPlan) any { return &p.CreatedAt }, anyTime},
 	},
 	fill: func(p *PricingPlan) { orDefault(&p.Currency, "usd") },
@@ -65,7 +68,8 @@ func (t Plans) ByStripePrice(ctx context.Context, price string) (*PricingPlan, e
 		return nil, err
 	}
 	return t.one(ctx, `WHERE id = coalesce(
-		(SELECT id FROM core_pricing_plans WHERE stripe_price_monthly = $1 OR stripe_price_yearly = $1 ORDER BY id LIMIT 1),
+		(SELECT id FROM core_pricing_plans WHERE stripe_price_monthly = $1 OR stripe_price_yearly = $1
+		ORDER BY id LIMIT 1),
 		(SELECT plan_id FROM host_plan_prices WHERE price = $1))`, price)
 }
 

@@ -31,7 +31,8 @@ func TestThroughAPoolerTheSchemaIsMadeOnceAndChangesAreDelivered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			url := pooler.Through(t, pgtest.Database(t))
 			openAtOnce(t, url)
-			db := open(t, hostdb.Config{URL: hostdb.Secret(url), PollInterval: 5 * time.Millisecond, NoNotify: off})
+			db := open(t, hostdb.Config{URL: hostdb.Secret(url), PollInterval: 5 * time.Millisecond,
+				NoNotify: off})
 			events := listen(t, db)
 			user, tenant := newUser(t, db), newTenant(t, db)
 			newMember(t, db, user, tenant, hostdb.RoleOwner)
@@ -53,8 +54,10 @@ func TestThroughAPoolerManyAtOnceGetTheirOwnAnswers(t *testing.T) {
 		wg.Go(func() {
 			db := clients[i%len(clients)]
 			for n := range 20 {
-				user := &hostdb.GlobalUser{Email: fmt.Sprintf("%d-%d@example.com", i, n), OAuthID: fmt.Sprintf("auth|%d-%d", i, n)}
-				tenant := &hostdb.TenantCatalog{Name: "Tenant", Slug: fmt.Sprintf("t-%d-%d", i, n), IsActive: true}
+				user := &hostdb.GlobalUser{Email: fmt.Sprintf("%d-%d@example.com", i, n),
+					OAuthID: fmt.Sprintf("auth|%d-%d", i, n)}
+				tenant := &hostdb.TenantCatalog{Name: "Tenant", Slug: fmt.Sprintf("t-%d-%d", i, n),
+					IsActive: true}
 				err := db.InTx(t.Context(), func(tx *hostdb.Tx) error {
 					if err := tx.Users.Insert(t.Context(), user); err != nil {
 						return err
@@ -62,14 +65,17 @@ func TestThroughAPoolerManyAtOnceGetTheirOwnAnswers(t *testing.T) {
 					if err := tx.Tenants.Insert(t.Context(), tenant); err != nil {
 						return err
 					}
-					return tx.Memberships.Insert(t.Context(), &hostdb.Membership{UserID: user.ID, TenantID: tenant.ID, IsActive: true})
+					return tx.Memberships.Insert(t.Context(),
+						&hostdb.Membership{UserID: user.ID, TenantID: tenant.ID, IsActive: true})
 				})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				access, err := db.Access(t.Context(), hostdb.UserKey{OAuthID: user.OAuthID}, hostdb.TenantKey{Slug: tenant.Slug})
-				if err != nil || access.User == nil || access.User.Email != user.Email || access.Membership == nil {
+				access, err := db.Access(t.Context(), hostdb.UserKey{OAuthID: user.OAuthID},
+					hostdb.TenantKey{Slug: tenant.Slug})
+				if err != nil || access.User == nil || access.User.Email != user.Email ||
+					access.Membership == nil {
 					t.Errorf("access = %+v, %v", access, err)
 					return
 				}

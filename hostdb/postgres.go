@@ -29,7 +29,8 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if db.pooled {
 		server.DefaultQueryExecMode = db.origin.address.Unnamed()
 	} else if db.config.NoNotify {
-		server.RuntimeParams["hostdb.notify"] = "off" // PgBouncer refuses clients with a parameter that it doesn't know
+		// PgBouncer refuses clients with a parameter that it doesn't know
+		server.RuntimeParams["hostdb.notify"] = "off"
 	}
 	limit := db.config.MaxConns
 	if limit == 0 {
@@ -63,8 +64,10 @@ func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error
 		if err != nil {
 			return err
 		}
-		if version, err := strconv.Atoi(string(results[0].Rows[0][0])); err != nil || version < oldestPostgres {
-			return &FieldError{Field: "url", Err: ErrInvalid, Reason: "the server is older than PostgreSQL 13; upgrade it"}
+		if version, err := strconv.Atoi(string(results[0].Rows[0][0])); err != nil ||
+			version < oldestPostgres {
+			return &FieldError{Field: "url", Err: ErrInvalid,
+				Reason: "the server is older than PostgreSQL 13; upgrade it"}
 		}
 		db.pooled, err = pghosts.Pooled(ctx, conn)
 		return err
@@ -88,8 +91,10 @@ func connectError(ctx context.Context, err error) error {
 	case errors.As(err, &pg):
 		return refused(pg, err)
 	case errors.As(err, &dns):
-		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the host's name is unknown; check it, and escape an @ in the password as %40"}
-	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn), ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
+		return &FieldError{Field: "url.host", Err: ErrUnavailable,
+			Reason: "the host's name is unknown; check it, and escape an @ in the password as %40"}
+	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn), ctx.Err() != nil,
+		errors.Is(err, context.DeadlineExceeded):
 		return &FieldError{Field: "url.host", Err: ErrUnavailable,
 			Reason: "no PostgreSQL answers there; check host, port, sslmode, and that the server runs"}
 	}
@@ -102,17 +107,23 @@ func refused(pg *pgconn.PgError, err error) error {
 	case "08P01":
 		return pooler(pg, err)
 	case "57P03":
-		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server starts up, shuts down or recovers; try again"}
+		return &FieldError{Field: "url.host", Err: ErrUnavailable,
+			Reason: "the server starts up, shuts down or recovers; try again"}
 	case "28P01", "28000":
-		return &FieldError{Field: "url.password", Err: ErrUnavailable, Reason: "the server refuses this user and password; check both"}
+		return &FieldError{Field: "url.password", Err: ErrUnavailable,
+			Reason: "the server refuses this user and password; check both"}
 	case "3D000":
-		return &FieldError{Field: "url.database", Err: ErrUnavailable, Reason: "there is no such database; create it"}
+		return &FieldError{Field: "url.database", Err: ErrUnavailable,
+			Reason: "there is no such database; create it"}
 	case "53300":
-		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server has no connection left; raise its max_connections"}
+		return &FieldError{Field: "url.host", Err: ErrUnavailable,
+			Reason: "the server has no connection left; raise its max_connections"}
 	case "0A000", "25006": // a transaction that writes can't begin
-		return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server is a standby or read-only: " + pg.Message}
+		return &FieldError{Field: "url.host", Err: ErrUnavailable,
+			Reason: "the server is a standby or read-only: " + pg.Message}
 	case "42501":
-		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the user may not do that: " + pg.Message}
+		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the user may not do that: " +
+			pg.Message}
 	}
 	return translate(context.Background(), err, nothing)
 }
@@ -120,12 +131,16 @@ func refused(pg *pgconn.PgError, err error) error {
 // pooler explains what PgBouncer has against a client. Its words are the only sign.
 func pooler(pg *pgconn.PgError, err error) error {
 	if strings.Contains(pg.Message, "statement pooling mode") {
-		return &FieldError{Field: "url.host", Err: ErrInvalid, Reason: "the pooler there works in statement mode, in which there are no " +
-			"transactions; set its pool_mode to transaction or session"}
+		return &FieldError{Field: "url.host", Err: ErrInvalid,
+			Reason: "the pooler there works in statement mode, in which there are no " +
+				"transactions; set its pool_mode to transaction or session"}
 	}
-	if before, name, found := strings.Cut(pg.Message, ": "); found && strings.HasPrefix(before, "unsupported startup parameter") {
-		return &FieldError{Field: "url." + name, Err: ErrInvalid, Reason: "the pooler refuses this parameter in a URL, and would pass over it if " +
-			"told to ignore it; set it in the server, ALTER ROLE … SET " + name + ", or name the server itself"}
+	if before, name, found := strings.Cut(pg.Message, ": "); found &&
+		strings.HasPrefix(before, "unsupported startup parameter") {
+		return &FieldError{Field: "url." + name, Err: ErrInvalid,
+			Reason: "the pooler refuses this parameter in a URL, and would pass over it if " +
+				"told to ignore it; set it in the server, ALTER ROLE … SET " + name +
+				", or name the server itself"}
 	}
 	return translate(context.Background(), err, nothing)
 }

@@ -26,7 +26,8 @@ var naturalize = []string{
 // itself says nothing: its transaction may have committed long after it was written.
 func prunePostgres(ctx context.Context, s session) error {
 	var mine bool
-	if err := s.queryRow(ctx, "SELECT pg_try_advisory_xact_lock(7307206461662302)", nil, &mine); err != nil || !mine {
+	if err := s.queryRow(ctx, "SELECT pg_try_advisory_xact_lock(7307206461662302)", nil, &mine); err != nil ||
+		!mine {
 		return err
 	}
 	for _, statement := range naturalize {
@@ -40,11 +41,13 @@ func prunePostgres(ctx context.Context, s session) error {
 	}{
 		{"INSERT INTO host_feed_marks DEFAULT VALUES", nil},
 		{`UPDATE host_feed_floor SET floor = greatest(floor, pg_snapshot_xmin(old.snapshot))
-			FROM (SELECT snapshot FROM host_feed_marks WHERE taken_at <= clock_timestamp() - make_interval(secs => $1)
+			FROM (SELECT snapshot FROM host_feed_marks
+			WHERE taken_at <= clock_timestamp() - make_interval(secs => $1)
 				ORDER BY taken_at DESC LIMIT 1) old`, []any{s.db.config.Retention.Seconds()}},
 		{"DELETE FROM host_changes WHERE xid < (SELECT floor FROM host_feed_floor)", nil},
 		{`DELETE FROM host_feed_marks WHERE taken_at < (SELECT max(taken_at) FROM host_feed_marks
-			WHERE taken_at <= clock_timestamp() - make_interval(secs => $1))`, []any{s.db.config.Retention.Seconds()}},
+			WHERE taken_at <= clock_timestamp() - make_interval(secs => $1))`,
+			[]any{s.db.config.Retention.Seconds()}},
 	}
 	for _, statement := range statements {
 		if _, err := s.exec(ctx, statement.text, statement.args, nothing); err != nil {
@@ -59,18 +62,23 @@ func prunePostgres(ctx context.Context, s session) error {
 func (db *DB) pruneSQLite(ctx context.Context) error {
 	limit := formatTime(db.config.Now().Add(-db.config.Retention).Add(-time.Millisecond))
 	var newest int64
-	var high bool // a floor above every id, as a copy without sqlite_sequence has it, would make every poll a Reset
-	err := session{db: db}.queryRow(ctx, "SELECT (SELECT coalesce(max(id), 0) FROM host_changes WHERE changed_at < $1), "+
-		"coalesce((SELECT floor FROM host_feed_floor) > "+newestSQLite+", 0)", []any{limit}, &newest, &high)
+	// a floor above every id, as a copy without sqlite_sequence has it, would make every poll a Reset
+	var high bool
+	err := session{db: db}.queryRow(ctx,
+		"SELECT (SELECT coalesce(max(id), 0) FROM host_changes WHERE changed_at < $1), "+
+			"coalesce((SELECT floor FROM host_feed_floor) > "+newestSQLite+", 0)", []any{limit}, &newest,
+		&high)
 	if err != nil || newest == 0 && !high {
 		return err
 	}
 	return db.InTx(ctx, func(tx *Tx) error {
 		s := session{db: db, tx: tx}
-		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = "+newestSQLite+" WHERE floor > "+newestSQLite, nil, nothing); err != nil {
+		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = "+newestSQLite+" WHERE floor > "+
+			newestSQLite, nil, nothing); err != nil {
 			return err
 		}
-		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = max(floor, $1)", []any{newest}, nothing); err != nil {
+		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = max(floor, $1)", []any{newest},
+			nothing); err != nil {
 			return err
 		}
 		_, err := s.exec(ctx, "DELETE FROM host_changes WHERE id <= $1", []any{newest}, nothing)

@@ -16,7 +16,8 @@ func TestAPrunedCursorIsReset(t *testing.T) {
 			must(t, err)
 			if name == "postgres" { // what the pruning of another process does while this one can't poll
 				wantChanges(t, events, hostdb.Change{Kind: "user", UserID: id}) // NOTIFY
-				_, err = pool.Exec("SELECT pg_current_xact_id()")               // a transaction that the cursor's snapshot doesn't cover
+				// a transaction that the cursor's snapshot doesn't cover
+				_, err = pool.Exec("SELECT pg_current_xact_id()")
 				must(t, err)
 				_, err = pool.Exec("UPDATE host_feed_floor SET floor = pg_current_xact_id()")
 				must(t, err)

@@ -41,8 +41,8 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 	if j == nil {
 		return false, invalid("job", "is nil")
 	}
-	fresh := SystemJob{ID: j.ID, JobType: j.JobType, Payload: j.Payload, TenantID: j.TenantID, MaxAttempts: j.MaxAttempts,
-		RunAfter: j.RunAfter, DedupeKey: j.DedupeKey}
+	fresh := SystemJob{ID: j.ID, JobType: j.JobType, Payload: j.Payload, TenantID: j.TenantID,
+		MaxAttempts: j.MaxAttempts, RunAfter: j.RunAfter, DedupeKey: j.DedupeKey}
 	if fresh.RunAfter != nil && !fresh.RunAfter.After(t.s.db.now()) {
 		fresh.RunAfter = nil
 	}
@@ -61,7 +61,8 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 			*j = fresh
 			return true, nil
 		}
-		there, err := t.one(ctx, "WHERE dedupe_key = $1 AND status IN ('pending', 'running')", fresh.DedupeKey)
+		there, err := t.one(ctx, "WHERE dedupe_key = $1 AND status IN ('pending', 'running')",
+			fresh.DedupeKey)
 		if err == nil {
 			*j = *there
 			return false, nil
@@ -97,7 +98,8 @@ func checkLease(lease time.Duration) error {
 // sets it (Config.Now): the clocks of all that share a queue must agree to well within the lease, or one that
 // is ahead takes over jobs that are being worked on. Errors: ErrNotFound when no job is ready; ErrInvalid,
 // also for more than MaxClaimTypes types.
-func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
+func (t Jobs) Claim(ctx context.Context, worker string, types []string,
+	lease time.Duration) (*SystemJob, error) {
 	if err := (rule{required: true}).text("worker", worker); err != nil {
 		return nil, err
 	}
@@ -132,7 +134,8 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string, lease ti
 }
 
 // next claims the first job in the line of one of these types, or of any that has one.
-func (t Jobs) next(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
+func (t Jobs) next(ctx context.Context, worker string, types []string,
+	lease time.Duration) (*SystemJob, error) {
 	var err error
 	if len(types) == 0 {
 		if types, err = t.waiting(ctx); err != nil {
@@ -153,9 +156,11 @@ func (t Jobs) next(ctx context.Context, worker string, types []string, lease tim
 // waiting returns the types that have a job ready, by one step through the index for each. It asks where
 // writes run: in memory a reader waits for the writer, and not as long.
 func (t Jobs) waiting(ctx context.Context) (types []string, err error) {
-	const first = "(SELECT job_type FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL%s ORDER BY job_type LIMIT 1)"
+	const first = "(SELECT job_type FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL%s " +
+		"ORDER BY job_type LIMIT 1)"
 	text := "WITH RECURSIVE kinds(kind) AS (SELECT " + fmt.Sprintf(first, "") + " UNION ALL SELECT " +
-		fmt.Sprintf(first, " AND job_type > kind") + " FROM kinds WHERE kind IS NOT NULL) SELECT kind FROM kinds WHERE kind IS NOT NULL"
+		fmt.Sprintf(first, " AND job_type > kind") +
+		" FROM kinds WHERE kind IS NOT NULL) SELECT kind FROM kinds WHERE kind IS NOT NULL"
 	err = t.s.returning(ctx, text, nil, func(row scanner) error {
 		types = append(types, "")
 		return row.Scan(&types[len(types)-1])
@@ -166,7 +171,8 @@ func (t Jobs) waiting(ctx context.Context) (types []string, err error) {
 
 // first claims the first job in line of the first of these types that has one, in one statement: coalesce
 // evaluates no further.
-func (t Jobs) first(ctx context.Context, worker string, types []string, lease time.Duration) (*SystemJob, error) {
+func (t Jobs) first(ctx context.Context, worker string, types []string,
+	lease time.Duration) (*SystemJob, error) {
 	e := t.s.db.engine
 	skip := ""
 	if e == postgres {
@@ -176,16 +182,19 @@ func (t Jobs) first(ctx context.Context, worker string, types []string, lease ti
 	heads := make([]string, len(types), len(types)+1)
 	for i, name := range types {
 		args = append(args, name)
-		heads[i] = fmt.Sprintf("(SELECT id FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = $%d"+
+		heads[i] = fmt.Sprintf("(SELECT id FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL "+
+			"AND job_type = $%d"+
 			" ORDER BY turn, id LIMIT 1%s)", len(args), skip)
 	}
 	heads = append(heads, "NULL") // SQLite's coalesce takes two at least
 	var job *SystemJob
-	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1, lease_until = $2, claim_id = $3
-		WHERE id = coalesce(`+strings.Join(heads, ", ")+") RETURNING "+t.r.names(), args, func(row scanner) (err error) {
-		job, err = t.r.read(row)
-		return err
-	})
+	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1,
+		lease_until = $2, claim_id = $3
+		WHERE id = coalesce(`+strings.Join(heads, ", ")+") RETURNING "+t.r.names(), args,
+		func(row scanner) (err error) {
+			job, err = t.r.read(row)
+			return err
+		})
 	if err == nil && job == nil {
 		return nil, ErrNotFound
 	}
@@ -193,7 +202,8 @@ func (t Jobs) first(ctx context.Context, worker string, types []string, lease ti
 }
 
 // leaseEnded takes jobs from their workers at the time $1.
-const leaseEnded = `UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_until = NULL, error_log = 'the lease ended',
+const leaseEnded = `UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_until = NULL, error_log =
+	'the lease ended',
 	completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
 	status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END`
 
@@ -207,8 +217,10 @@ func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	}
 	var swept int64
 	for _, text := range []string{
-		"UPDATE sys_jobs SET run_after = NULL WHERE id " + fmt.Sprintf(ids, "status = 'pending' AND run_after <= $1 ORDER BY run_after"),
-		leaseEnded + " WHERE id " + fmt.Sprintf(ids, "status = 'running' AND lease_until <= $1 ORDER BY lease_until"),
+		"UPDATE sys_jobs SET run_after = NULL WHERE id " +
+			fmt.Sprintf(ids, "status = 'pending' AND run_after <= $1 ORDER BY run_after"),
+		leaseEnded + " WHERE id " +
+			fmt.Sprintf(ids, "status = 'running' AND lease_until <= $1 ORDER BY lease_until"),
 	} {
 		touched, err := t.s.exec(ctx, text, []any{now}, nothing)
 		if err != nil {
@@ -237,7 +249,8 @@ func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) 
 // worker's.
 func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 	now := t.s.db.now()
-	err := t.held(ctx, j, "status = 'completed', completed_at = $4, lease_until = NULL, error_log = NULL", t.s.db.engine.time(now))
+	err := t.held(ctx, j, "status = 'completed', completed_at = $4, lease_until = NULL, error_log = NULL",
+		t.s.db.engine.time(now))
 	if err == nil {
 		j.Status, j.CompletedAt, j.LeaseUntil, j.ErrorLog = JobCompleted, &now, nil, ""
 	}
@@ -262,10 +275,11 @@ func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
 	if j != nil {
 		again = now.Add(Backoff(j.Attempts))
 	}
-	err := t.held(ctx, j, "status = 'pending', run_after = $4, worker = NULL, claim_id = NULL, lease_until = NULL, error_log = $5",
-		t.s.db.engine.time(again), orNull(reason))
+	err := t.held(ctx, j, "status = 'pending', run_after = $4, worker = NULL, claim_id = NULL, lease_until "+
+		"= NULL, error_log = $5", t.s.db.engine.time(again), orNull(reason))
 	if err == nil {
-		j.Status, j.RunAfter, j.Worker, j.ClaimID, j.LeaseUntil, j.ErrorLog = JobPending, &again, "", "", nil, reason
+		j.Status, j.RunAfter, j.Worker, j.ClaimID, j.LeaseUntil, j.ErrorLog = JobPending, &again, "", "", nil,
+			reason
 	}
 	return err
 }
@@ -290,7 +304,8 @@ func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) e
 		return err
 	}
 	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+
-		" WHERE id = $1 AND worker = $2 AND claim_id = $3 AND status = 'running'", append([]any{j.ID, j.Worker, j.ClaimID}, args...), nothing)
+		" WHERE id = $1 AND worker = $2 AND claim_id = $3 AND status = 'running'",
+		append([]any{j.ID, j.Worker, j.ClaimID}, args...), nothing)
 	if err == nil && touched == 0 {
 		return conflict("lease", "the job is no longer this worker's")
 	}
@@ -308,7 +323,8 @@ func (t Jobs) Cancel(ctx context.Context, id string) error {
 // ErrNotFound; ErrConflict on "status" where the job has not ended or was completed, and on "dedupe_key"
 // where another one has taken its place.
 func (t Jobs) Retry(ctx context.Context, id string) error {
-	return t.change(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL, worker = NULL,
+	return t.change(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL, worker
+		= NULL,
 		claim_id = NULL, lease_until = NULL`, "status IN ('failed', 'cancelled')")
 }
 
@@ -317,7 +333,8 @@ func (t Jobs) change(ctx context.Context, id, set, condition string, args ...any
 	if err := t.r.checkID(id); err != nil {
 		return err
 	}
-	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+" WHERE id = $1 AND "+condition, append([]any{id}, args...), nothing)
+	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+" WHERE id = $1 AND "+condition,
+		append([]any{id}, args...), nothing)
 	if err != nil || touched == 1 {
 		return err
 	}

@@ -52,11 +52,13 @@ func wantNoJob(t testing.TB, db *hostdb.DB) {
 // bulkJobs stores n jobs of a number of tenants by SQL.
 func bulkJobs(t testing.TB, db *hostdb.DB, n, tenants int) {
 	t.Helper()
-	text := `INSERT INTO sys_jobs (id, job_type, tenant_id) SELECT lpad(to_hex(i), 32, '0'), 'count', lpad(to_hex(i % $2), 32, 'a')
+	text := `INSERT INTO sys_jobs (id, job_type, tenant_id)
+		SELECT lpad(to_hex(i), 32, '0'), 'count', lpad(to_hex(i % $2), 32, 'a')
 		FROM generate_series(1, $1::int) i`
 	if strings.HasPrefix(db.URI(), "sqlite") {
 		text = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-			INSERT INTO sys_jobs (id, job_type, tenant_id) SELECT printf('%032x', i), 'count', printf('%032x', i % $2) FROM n`
+			INSERT INTO sys_jobs (id, job_type, tenant_id)
+			SELECT printf('%032x', i), 'count', printf('%032x', i % $2) FROM n`
 	}
 	_, err := raw(t, db).Exec(text, n, tenants)
 	must(t, err)
@@ -66,7 +68,8 @@ func TestEveryJobRunsExactlyOnceAmongEightWorkers(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			total := 10_000
-			if testing.Short() || underRace && name == "file" { // the detector slows the embedded engine twentyfold
+			// the detector slows the embedded engine twentyfold
+			if testing.Short() || underRace && name == "file" {
 				total = 1000
 			}
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t))})
@@ -104,7 +107,8 @@ func TestEveryJobRunsExactlyOnceAmongEightWorkers(t *testing.T) {
 			}
 			wg.Wait()
 			var done, attempts int
-			must(t, raw(t, db).QueryRow("SELECT count(*), sum(attempts) FROM sys_jobs WHERE status = 'completed'").Scan(&done, &attempts))
+			must(t, raw(t, db).QueryRow("SELECT count(*), sum(attempts) FROM sys_jobs "+
+				"WHERE status = 'completed'").Scan(&done, &attempts))
 			if done != total || attempts != total || len(seen) != total {
 				t.Errorf("%d of %d jobs completed in %d attempts", done, total, attempts)
 			}
@@ -225,7 +229,8 @@ func TestATenantsJobsRunInOrder(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
 		var want []string
 		for range 20 {
-			want = append(want, enqueue(t, db, hostdb.SystemJob{JobType: "x", TenantID: strings.Repeat("a", 32)}).ID)
+			want = append(want, enqueue(t, db,
+				hostdb.SystemJob{JobType: "x", TenantID: strings.Repeat("a", 32)}).ID)
 		}
 		for i := range want {
 			if j := claim(t, db, "w"); j.ID != want[i] {
@@ -251,7 +256,8 @@ func TestAJobWaitsForItsTime(t *testing.T) {
 		}
 		must(t, db.Jobs.Cancel(t.Context(), later.ID))
 		past := c.Now().Add(-time.Hour)
-		if j := enqueue(t, db, hostdb.SystemJob{JobType: "x", RunAfter: &past}); j.RunAfter != nil || claim(t, db, "w").ID != j.ID {
+		if j := enqueue(t, db, hostdb.SystemJob{JobType: "x", RunAfter: &past}); j.RunAfter != nil ||
+			claim(t, db, "w").ID != j.ID {
 			t.Error("a job whose time has passed did not run at once")
 		}
 	})
@@ -300,7 +306,8 @@ func TestOneJobForADedupeKeyAtATime(t *testing.T) {
 			t.Fatalf("%d jobs for one key: %v", fresh.Load(), ids)
 		}
 		j := claim(t, db, "w")
-		if stored, err := db.Jobs.Enqueue(t.Context(), &hostdb.SystemJob{JobType: "x", DedupeKey: "once"}); stored || err != nil {
+		if stored, err := db.Jobs.Enqueue(t.Context(),
+			&hostdb.SystemJob{JobType: "x", DedupeKey: "once"}); stored || err != nil {
 			t.Errorf("a second job while the first runs: %v, %v", stored, err)
 		}
 		must(t, db.Jobs.Complete(t.Context(), j))
@@ -333,9 +340,11 @@ func TestACancelledJobIsTakenFromItsWorker(t *testing.T) {
 func TestQueueRefusesBadInput(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
-		for field, j := range map[string]*hostdb.SystemJob{"job": nil, "job_type": {}, "payload": {JobType: "x", Payload: "\xff"},
-			"tenant_id": {JobType: "x", TenantID: "acme"}, "max_attempts": {JobType: "x", MaxAttempts: 1001},
-			"dedupe_key": {JobType: "x", DedupeKey: strings.Repeat("k", 513)}, "id": {ID: "1", JobType: "x"}} {
+		for field, j := range map[string]*hostdb.SystemJob{"job": nil, "job_type": {},
+			"payload": {JobType: "x", Payload: "\xff"}, "tenant_id": {JobType: "x", TenantID: "acme"},
+			"max_attempts": {JobType: "x", MaxAttempts: 1001},
+			"dedupe_key":   {JobType: "x", DedupeKey: strings.Repeat("k", 513)},
+			"id":           {ID: "1", JobType: "x"}} {
 			_, err := db.Jobs.Enqueue(ctx, j)
 			wantField(t, err, hostdb.ErrInvalid, field)
 		}
@@ -364,7 +373,8 @@ func TestASweepThatFailsIsNoEmptyQueue(t *testing.T) {
 	for _, statement := range []string{
 		`CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
 			BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$`,
-		"CREATE TRIGGER full_disk BEFORE UPDATE OF run_after ON sys_jobs FOR EACH STATEMENT EXECUTE FUNCTION full_disk()",
+		"CREATE TRIGGER full_disk BEFORE UPDATE OF run_after " +
+			"ON sys_jobs FOR EACH STATEMENT EXECUTE FUNCTION full_disk()",
 	} {
 		_, err := raw(t, db).Exec(statement)
 		must(t, err)

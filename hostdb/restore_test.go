@@ -81,7 +81,8 @@ func TestAFailoverEndsInAReset(t *testing.T) {
 	dir := dataDirectory(t, raw(t, db))
 	stopped := time.Now()
 	server.Stop()
-	shell(t, "cp", "-a", dir+"/postgresql.auto.conf", dir+"/standby.signal") // with the owner that the server wants
+	// with the owner that the server wants
+	shell(t, "cp", "-a", dir+"/postgresql.auto.conf", dir+"/standby.signal")
 	must(t, server.Start())
 	pool := rawURL(t, url)
 	var promoted bool
@@ -111,7 +112,8 @@ func TestAStandbyAmongTheHostsIsNeverAsked(t *testing.T) {
 	must(t, err)
 	wantField(t, openErr(t, other.String()), hostdb.ErrUnavailable, "url.host")
 	u.Host += "," + other.Host
-	db := open(t, hostdb.Config{URL: hostdb.Secret(u.String()), PollInterval: 20 * time.Millisecond, NoNotify: true})
+	db := open(t, hostdb.Config{URL: hostdb.Secret(u.String()), PollInterval: 20 * time.Millisecond,
+		NoNotify: true})
 	events := listen(t, db)
 	next(t, events)
 	primary.Kill()

@@ -49,13 +49,15 @@ func TestAnOldProcessGoesOnAndStartsAgainAfterAnUpgrade(t *testing.T) {
 			user := newUser(t, old)
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeUser, UserID: user.ID})
 			upgradeByNewer(t, config.URL.Reveal())
-			_, err := raw(t, old).Exec("UPDATE core_users SET nickname = 'kim' WHERE id = '" + user.ID + "'") // the new process
+			// the new process
+			_, err := raw(t, old).Exec("UPDATE core_users SET nickname = 'kim' WHERE id = '" + user.ID + "'")
 			must(t, err)
 			user.StripeCustID = "cus_1"
 			must(t, old.Users.Update(t.Context(), user))
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeUser, UserID: user.ID})
 			config.NoUpgrade = true
-			for _, again := range []hostdb.Config{{URL: config.URL}, config} { // the product, and its operator's program
+			// the product, and its operator's program
+			for _, again := range []hostdb.Config{{URL: config.URL}, config} {
 				db := open(t, again)
 				if version, err := db.SchemaVersion(t.Context()); err != nil || version != 99 {
 					t.Errorf("the version is %d, %v; want 99", version, err)
@@ -70,7 +72,8 @@ func TestAnOldProcessGoesOnAndStartsAgainAfterAnUpgrade(t *testing.T) {
 				must(t, err)
 			}
 			var nickname string
-			must(t, raw(t, old).QueryRow("SELECT nickname FROM core_users WHERE id = '"+user.ID+"'").Scan(&nickname))
+			must(t, raw(t, old).QueryRow("SELECT nickname FROM core_users WHERE id = '"+user.ID+
+				"'").Scan(&nickname))
 			if nickname != "kim" {
 				t.Errorf("the old process made the new column %q", nickname)
 			}

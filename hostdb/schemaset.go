@@ -36,15 +36,16 @@ func (t SchemaSets) Record(ctx context.Context, versions []int64) (string, error
 	}
 	sum := sha256.Sum256([]byte(text.String()))
 	id := hex.EncodeToString(sum[:16])
-	_, err := t.s.exec(ctx, "INSERT INTO sys_schema_sets (id, versions) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-		[]any{id, text.String()}, nothing)
+	_, err := t.s.exec(ctx, "INSERT INTO sys_schema_sets (id, versions) VALUES ($1, $2) "+
+		"ON CONFLICT DO NOTHING", []any{id, text.String()}, nothing)
 	return id, err
 }
 
 // Newest returns the versions of the 1,000 newest sets by the sets' ids.
 func (t SchemaSets) Newest(ctx context.Context) (map[string][]int64, error) {
 	sets := make(map[string][]int64)
-	text := "SELECT id, versions FROM sys_schema_sets ORDER BY created_at DESC, id LIMIT " + strconv.Itoa(newestSchemaSets)
+	text := "SELECT id, versions FROM sys_schema_sets ORDER BY created_at DESC, id LIMIT " +
+		strconv.Itoa(newestSchemaSets)
 	err := t.s.query(ctx, text, nil, func(row scanner) error {
 		var id, versions string
 		if err := row.Scan(&id, &versions); err != nil {

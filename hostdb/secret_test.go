@@ -19,7 +19,8 @@ const password = "hunter2"
 func shown(t *testing.T, v any) string {
 	t.Helper()
 	var out bytes.Buffer
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%10v", "%-.3s", "% x", "%T", "%t"} {
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%10v", "%-.3s", "% x",
+		"%T", "%t"} {
 		fmt.Fprintf(&out, verb+"\n", v)
 	}
 	fmt.Fprintln(&out, v)
@@ -34,7 +35,8 @@ func shown(t *testing.T, v any) string {
 
 func wantHidden(t *testing.T, what, text string) {
 	t.Helper()
-	for _, form := range []string{password, fmt.Sprintf("%x", password), fmt.Sprintf("%X", password), fmt.Sprintf("% x", password), password[:3]} {
+	for _, form := range []string{password, fmt.Sprintf("%x", password), fmt.Sprintf("%X", password),
+		fmt.Sprintf("% x", password), password[:3]} {
 		if strings.Contains(text, form) {
 			t.Errorf("%s shows the secret as %q:\n%s", what, form, text)
 		}
@@ -44,8 +46,9 @@ func wantHidden(t *testing.T, what, text string) {
 func TestSecretsAreMaskedInEveryForm(t *testing.T) {
 	s := hostdb.Secret(password)
 	tenant := hostdb.TenantCatalog{Name: "x", DBURL: s}
-	for what, v := range map[string]any{"secret": s, "pointer": &s, "tenant": tenant, "tenant's pointer": &tenant,
-		"tenants": []hostdb.TenantCatalog{tenant}, "map": map[string]hostdb.Secret{"a": s}, "user": hostdb.GlobalUser{PasswordHash: s},
+	for what, v := range map[string]any{"secret": s, "pointer": &s, "tenant": tenant,
+		"tenant's pointer": &tenant, "tenants": []hostdb.TenantCatalog{tenant},
+		"map": map[string]hostdb.Secret{"a": s}, "user": hostdb.GlobalUser{PasswordHash: s},
 		"access": hostdb.Access{Tenant: &tenant}, "config": hostdb.Config{URL: "sqlite:" + s}} {
 		if _, isConfig := v.(hostdb.Config); isConfig {
 			wantHidden(t, what, fmt.Sprintf("%v %+v %#v", v, v, v))
@@ -86,9 +89,11 @@ func TestASecretIsReadFromJSONAndFromTheDatabase(t *testing.T) {
 
 func TestAURLIsMaskedAsAWholeWhereThePasswordMayBeAnywhere(t *testing.T) {
 	for _, given := range []hostdb.Secret{
-		"postgres://u:a@hunter2@h/x", "postgres://u:12/hunter2@h/x", "postgres://u:1/x?hunter2", "postgres://h:1/x?sslmode=disable&hunter2",
+		"postgres://u:a@hunter2@h/x", "postgres://u:12/hunter2@h/x", "postgres://u:1/x?hunter2",
+		"postgres://h:1/x?sslmode=disable&hunter2",
 		"postgres://h/x#hunter2", "postgres://u:hunter2%@h/x", "postgres://u:hun ter2@h/x",
-		"sqlite:postgres://u:hunter2@h/x", "sqlite:u:hunter2@h", "mysql://u:hunter2@h/x", "host=h password=hunter2", "hunter2",
+		"sqlite:postgres://u:hunter2@h/x", "sqlite:u:hunter2@h", "mysql://u:hunter2@h/x",
+		"host=h password=hunter2", "hunter2",
 		"postgres://u:12%3Fhunter2@h/x@hunter2",
 	} {
 		if masked := hostdb.MaskURL(given); masked != "[secret]" {
@@ -120,8 +125,8 @@ func TestADBShowsNoPassword(t *testing.T) {
 		t.Errorf("URI = %q, String = %q", db.URI(), db.String())
 	}
 	for given, want := range map[string]string{
-		"postgres://u@h/d?password=hunter2&sslmode=disable": "postgres://u@h/d?password=xxxxx&sslmode=disable",
-		"postgresql://u:hunter2@h/d":                        "postgresql://u:xxxxx@h/d",
+		"postgres://u@h/d?password=hunter2&port=5": "postgres://u@h/d?password=xxxxx&port=5",
+		"postgresql://u:hunter2@h/d":               "postgresql://u:xxxxx@h/d",
 	} {
 		if masked, _, _, err := hostdb.ParseURL(given); err != nil || masked != want {
 			t.Errorf("%q is shown as %q, %v", given, masked, err)

@@ -79,12 +79,16 @@ func (s session) returning(ctx context.Context, text string, args []any, each fu
 		return s.scan(ctx, on, text, args, each)
 	}
 	if s.db.engine == embedded { // Begin bounds the wait for the connection
-		return s.db.InTx(ctx, func(tx *Tx) error { return session{s.db, tx}.returning(ctx, text, args, each) })
+		return s.db.InTx(ctx, func(
+			tx *Tx) error {
+			return session{s.db, tx}.returning(ctx, text, args, each)
+		})
 	}
 	return retry(ctx, func() error { return s.scan(ctx, on, text, args, each) })
 }
 
-func (s session) scan(ctx context.Context, on asker, text string, args []any, each func(scanner) error) error {
+func (s session) scan(ctx context.Context, on asker, text string, args []any,
+	each func(scanner) error) error {
 	rows, err := on.QueryContext(ctx, text, args...)
 	if err != nil {
 		return s.fail(ctx, err, nothing)

@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	startPause    = 250 * time.Millisecond // how long a server that isn't there is left alone before it is tried again
-	maxStartPause = 2 * time.Second        // the same, in the background, after several attempts
+	// how long a server that isn't there is left alone before it is tried again
+	startPause    = 250 * time.Millisecond
+	maxStartPause = 2 * time.Second // the same, in the background, after several attempts
 )
 
 // Started returns a channel that is closed once the database was opened: at once, unless Config.StartLater
@@ -76,7 +77,8 @@ func (db *DB) startLater(err error) {
 		}
 		db.opened(ctx)
 		if err := db.settle(ctx); err != nil && ctx.Err() == nil {
-			db.config.Logger.WarnContext(ctx, "the host database could not be verified; the feed will try again", "cause", err.Error())
+			db.config.Logger.WarnContext(ctx,
+				"the host database could not be verified; the feed will try again", "cause", err.Error())
 		}
 	}()
 }
@@ -85,14 +87,16 @@ func (db *DB) startLater(err error) {
 func (db *DB) opened(ctx context.Context) {
 	close(db.started)
 	if db.awaiting.Load() != nil {
-		db.config.Logger.LogAttrs(ctx, slog.LevelInfo, "the host database is open", slog.String("url", db.String()))
+		db.config.Logger.LogAttrs(ctx, slog.LevelInfo, "the host database is open",
+			slog.String("url", db.String()))
 	}
 }
 
 // awaits notes why the database can't be opened yet, and logs it where the reason is a new one.
 func (db *DB) awaits(ctx context.Context, err error) {
 	if before := db.awaiting.Swap(&err); before == nil || (*before).Error() != err.Error() {
-		db.config.Logger.LogAttrs(ctx, slog.LevelWarn, "waiting for the host database", slog.String("url", db.String()), slog.String("cause", err.Error()))
+		db.config.Logger.LogAttrs(ctx, slog.LevelWarn, "waiting for the host database",
+			slog.String("url", db.String()), slog.String("cause", err.Error()))
 	}
 }
 

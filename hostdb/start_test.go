@@ -46,7 +46,8 @@ func TestASchemaOfAnyNameIsUsed(t *testing.T) {
 	if users != 1 {
 		t.Errorf("%d users in the schema, want 1", users)
 	}
-	other := open(t, hostdb.Config{URL: hostdb.Secret(withQuery(t, given, "search_path", `"My App"`))}) // once it is there
+	// once it is there
+	other := open(t, hostdb.Config{URL: hostdb.Secret(withQuery(t, given, "search_path", `"My App"`))})
 	must(t, other.Ping(t.Context()))
 }
 
@@ -72,7 +73,8 @@ func role(t *testing.T, given string, statements ...string) string {
 
 func TestOpenNamesARightThatIsMissing(t *testing.T) {
 	given := pgtest.Database(t)
-	wantField(t, openErr(t, withQuery(t, given, "search_path", "nowhere")), hostdb.ErrUnavailable, "url.search_path")
+	wantField(t, openErr(t, withQuery(t, given, "search_path", "nowhere")), hostdb.ErrUnavailable,
+		"url.search_path")
 	noRight := role(t, given, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 	wantField(t, openErr(t, noRight), hostdb.ErrUnavailable, "url.user")
 	must(t, open(t, hostdb.Config{URL: hostdb.Secret(given)}).Close())
@@ -85,11 +87,13 @@ func TestOpenWaitsForAServerThatStarts(t *testing.T) {
 	given := server.Database(t)
 	server.Stop()
 	wantField(t, openErr(t, given), hostdb.ErrUnavailable, "url.host")
-	_, err := hostdb.OpenConfig(t.Context(), hostdb.Config{URL: hostdb.Secret(given), StartTimeout: 600 * time.Millisecond})
+	_, err := hostdb.OpenConfig(t.Context(),
+		hostdb.Config{URL: hostdb.Secret(given), StartTimeout: 600 * time.Millisecond})
 	wantField(t, err, hostdb.ErrUnavailable, "url.host")
 	opened := make(chan error)
 	go func() {
-		db, err := hostdb.OpenConfig(t.Context(), hostdb.Config{URL: hostdb.Secret(given), StartTimeout: time.Minute})
+		db, err := hostdb.OpenConfig(t.Context(),
+			hostdb.Config{URL: hostdb.Secret(given), StartTimeout: time.Minute})
 		if err == nil {
 			err = db.Close()
 		}
@@ -173,8 +177,8 @@ func wantWaiting(t *testing.T, db *hostdb.DB) {
 	for _, changesErr = range db.Changes(t.Context()) {
 		break
 	}
-	for i, err := range []error{accessErr, allErr, getErr, txErr, verifyErr, versionErr, changesErr, db.Ping(t.Context()),
-		db.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "a@example.com"})} {
+	for i, err := range []error{accessErr, allErr, getErr, txErr, verifyErr, versionErr, changesErr,
+		db.Ping(t.Context()), db.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "a@example.com"})} {
 		if !errors.Is(err, hostdb.ErrUnavailable) || !strings.Contains(err.Error(), "not been reached") {
 			t.Errorf("call %d: %v", i, err)
 		}
@@ -188,8 +192,9 @@ func TestADBWaitsForItsServerInTheBackground(t *testing.T) {
 	server.Stop()
 	db, log := later(t, often(given))
 	wantWaiting(t, db)
-	if text := log.String(); strings.Count(text, "waiting for the host database") != 1 || !strings.Contains(text, "no PostgreSQL answers there") ||
-		!strings.Contains(text, db.String()) && !strings.Contains(text, "xxxxx") || strings.Contains(text, ":pgtest@") {
+	if text := log.String(); strings.Count(text, "waiting for the host database") != 1 ||
+		!strings.Contains(text, "no PostgreSQL answers there") || !strings.Contains(text, db.String()) &&
+		!strings.Contains(text, "xxxxx") || strings.Contains(text, ":pgtest@") {
 		t.Errorf("the log: %s", text)
 	}
 	events := make(chan event)
@@ -218,11 +223,13 @@ func TestWhatKeepsADBFromOpeningLaterIsLoggedAndTriedAgain(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
 	given := server.URL("later")
-	wantField(t, laterErr(t, given), hostdb.ErrUnavailable, "url.database") // a server that's there says what is wrong at once
+	// a server that's there says what is wrong at once
+	wantField(t, laterErr(t, given), hostdb.ErrUnavailable, "url.database")
 	server.Stop()
 	db, log := later(t, hostdb.Config{URL: hostdb.Secret(given)})
 	must(t, server.Start())
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), "no such database"); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(log.String(),
+		"no such database"); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the log: %s", log)
 		}
@@ -251,7 +258,8 @@ func TestADBThatWaitsCanBeClosed(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	db, _ := later(t, hostdb.Config{URL: "postgres://u:p@127.0.0.1:1/x"})
 	must(t, db.Close())
-	if err := db.Ping(t.Context()); !errors.Is(err, hostdb.ErrUnavailable) || !strings.Contains(err.Error(), "closed") {
+	if err := db.Ping(t.Context()); !errors.Is(err, hostdb.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "closed") {
 		t.Errorf("Ping: %v", err)
 	}
 	goleak.VerifyNone(t, ignore)
@@ -264,5 +272,6 @@ func TestADBThatWaitsCanBeClosed(t *testing.T) {
 	must(t, hostdb.ResetInstance())
 	// SQLite has no server to wait for, and what Open makes of a folder that isn't mounted yet would be a new
 	// database.
-	wantField(t, laterErr(t, "sqlite:"+filepath.Join(t.TempDir(), "no", "host.db")), hostdb.ErrUnavailable, "url.path")
+	wantField(t, laterErr(t, "sqlite:"+filepath.Join(t.TempDir(), "no", "host.db")), hostdb.ErrUnavailable,
+		"url.path")
 }

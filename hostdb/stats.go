@@ -4,8 +4,8 @@ import "database/sql"
 
 // Stats is a snapshot of the connections that a DB has open. Its counters run from Open.
 type Stats struct {
-	// Write and Read are the pools for changes and for queries. PostgreSQL has one pool for both: it is Write,
-	// and Read is zero.
+	// Write and Read are the pools for changes and for queries. PostgreSQL has one pool for both: it is
+	// Write, and Read is zero.
 	Write, Read sql.DBStats
 	// Lookups is the pool of [DB.Access] and [DB.AccessAll].
 	Lookups sql.DBStats

@@ -15,7 +15,8 @@ func TestDB_Stats_countsWhatTheServerCounts(t *testing.T) {
 	server := raw(t, open(t, hostdb.Config{URL: hostdb.Secret(url)}))
 	db := open(t, hostdb.Config{URL: hostdb.Secret(url + "&application_name=counted")})
 	if s := db.Stats(); s.Lookups.OpenConnections != 0 || s.FeedConns != 0 {
-		t.Errorf("at the start there are %d lookup connections and %d of the feed", s.Lookups.OpenConnections, s.FeedConns)
+		t.Errorf("at the start there are %d lookup connections and %d of the feed", s.Lookups.OpenConnections,
+			s.FeedConns)
 	}
 	listen(t, db)
 	for range 3 { // a transaction each, open together
@@ -27,10 +28,11 @@ func TestDB_Stats_countsWhatTheServerCounts(t *testing.T) {
 	_, err := db.SoleTenants(ctx, hostdb.UserKey{ID: user.ID})
 	must(t, err)
 	var want int
-	must(t, server.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'").Scan(&want))
+	must(t, server.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted' "+
+		"AND datname = current_database()").Scan(&want))
 	s := db.Stats()
 	if s.Conns() != want || s.Write.InUse != 3 || s.FeedConns != 1 {
-		t.Errorf("Stats tells of %d connections, %d in transactions and %d of the feed; the server has %d, 3 and 1",
-			s.Conns(), s.Write.InUse, s.FeedConns, want)
+		t.Errorf("Stats tells of %d connections, %d in transactions and %d of the feed; the server has %d, "+
+			"3 and 1", s.Conns(), s.Write.InUse, s.FeedConns, want)
 	}
 }

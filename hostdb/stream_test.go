@@ -16,7 +16,8 @@ func TestAllStreamsAMillionRowsInConstantMemory(t *testing.T) {
 				total = 20_000
 			}
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t))})
-			text := "INSERT INTO sys_audit_logs (id, event_type) SELECT lpad(to_hex(i), 32, '0'), 'x' FROM generate_series(1, $1::int) i"
+			text := "INSERT INTO sys_audit_logs (id, event_type) SELECT lpad(to_hex(i), 32, '0'), 'x' " +
+				"FROM generate_series(1, $1::int) i"
 			if strings.HasPrefix(db.URI(), "sqlite") {
 				text = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
 					INSERT INTO sys_audit_logs (id, event_type) SELECT printf('%032x', i), 'x' FROM n`

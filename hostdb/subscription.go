@@ -63,7 +63,8 @@ type Subscription struct {
 // NewSubscription returns a subscription of a tenant to a plan, with an id. It is SubscriptionIncomplete and
 // admits nobody until its Status says otherwise. Insert stores it.
 func NewSubscription(tenantID, planTier string) *Subscription {
-	return &Subscription{ID: NewID(), TenantID: tenantID, PlanTier: planTier, Status: SubscriptionIncomplete, PaymentType: PaymentSubscription}
+	return &Subscription{ID: NewID(), TenantID: tenantID, PlanTier: planTier, Status: SubscriptionIncomplete,
+		PaymentType: PaymentSubscription}
 }
 
 // ActiveAt reports whether the subscription admits at this time: payment type "subscription" and status
@@ -148,12 +149,13 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 	if err != nil {
 		return nil, err
 	}
-	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args, func(said string) string {
-		if said != "" {
-			return said
-		}
-		return t.orphan(ctx, s)
-	})
+	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args,
+		func(said string) string {
+			if said != "" {
+				return said
+			}
+			return t.orphan(ctx, s)
+		})
 	if err == nil && stored == 1 {
 		err = audit(ctx, t.s.tx, t.r, "created", nil, s)
 	}
@@ -164,13 +166,15 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 }
 
 // ListForTenant returns a tenant's subscriptions, ordered by id, a page at a time. Errors: ErrInvalid.
-func (t Subscriptions) ListForTenant(ctx context.Context, tenantID string, filters ...Filter) ([]*Subscription, error) {
+func (t Subscriptions) ListForTenant(ctx context.Context, tenantID string,
+	filters ...Filter) ([]*Subscription, error) {
 	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)
 }
 
 // ListForCustomer returns a Stripe customer's subscriptions, ordered by id, a page at a time. Errors:
 // ErrInvalid.
-func (t Subscriptions) ListForCustomer(ctx context.Context, customer string, filters ...Filter) ([]*Subscription, error) {
+func (t Subscriptions) ListForCustomer(ctx context.Context, customer string,
+	filters ...Filter) ([]*Subscription, error) {
 	return t.List(ctx, append([]Filter{Where("stripe_cust_id", customer)}, filters...)...)
 }
 

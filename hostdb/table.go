@@ -31,7 +31,8 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if log, ok := any(m).(*HostAuditLog); ok {
 		return t.s.storeAudit(ctx, log, args, nil)
 	}
-	if t.r.subject == "" && t.s.db.engine == postgres { // one statement is a transaction, and says what a conflict is about
+	// one statement is a transaction, and says what a conflict is about
+	if t.r.subject == "" && t.s.db.engine == postgres {
 		_, err := t.s.exec(ctx, t.r.insertion(), args, nothing)
 		return because(err, "refers to no row")
 	}
@@ -275,7 +276,8 @@ func (t Table[M]) referred(ctx context.Context, id string) error {
 	var found []string
 	for _, holder := range t.r.holders {
 		var ids []string
-		text := fmt.Sprintf("SELECT id FROM %s WHERE %s = $1 ORDER BY id LIMIT %d", holder.table, holder.column, shownReferences+1)
+		text := fmt.Sprintf("SELECT id FROM %s WHERE %s = $1 ORDER BY id LIMIT %d", holder.table,
+			holder.column, shownReferences+1)
 		err := t.s.query(ctx, text, []any{id}, func(row scanner) error {
 			var id string
 			err := row.Scan(&id)

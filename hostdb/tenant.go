@@ -37,7 +37,8 @@ type TenantCatalog struct {
 // NewTenant returns a tenant that is open, with an id, a name and a slug ("" for none), on the tier TierFree.
 // Insert stores it; a product with package fleet has fleet.Provision do so.
 func NewTenant(name, slug string) *TenantCatalog {
-	return &TenantCatalog{ID: NewID(), Name: name, IsActive: true, PlanTier: TierFree, Slug: slug, Status: TenantActive}
+	return &TenantCatalog{ID: NewID(), Name: name, IsActive: true, PlanTier: TierFree, Slug: slug,
+		Status: TenantActive}
 }
 
 // Open reports whether members may use the tenant: IsActive, and Status is TenantActive.
@@ -45,7 +46,8 @@ func (t *TenantCatalog) Open() bool {
 	return t.IsActive && t.Status == TenantActive
 }
 
-var tenantStatuses = []string{TenantProvisioning, TenantActive, TenantSuspended, TenantMaintenance, TenantDropped}
+var tenantStatuses = []string{TenantProvisioning, TenantActive, TenantSuspended, TenantMaintenance,
+	TenantDropped}
 
 var tenantRelation = relation[TenantCatalog]{
 	table: "core_tenants", subject: "tenant", refers: "tenant_id",
@@ -58,7 +60,8 @@ var tenantRelation = relation[TenantCatalog]{
 		{"plan_tier", func(t *TenantCatalog) any { return &t.PlanTier }, tierRule},
 		{"created_at", func(t *TenantCatalog) any { return &t.CreatedAt }, anyTime},
 		{"slug", func(t *TenantCatalog) any { return &t.Slug }, rule{form: ValidSlug}},
-		{"status", func(t *TenantCatalog) any { return &t.Status }, rule{required: true, words: tenantStatuses}},
+		{"status", func(t *TenantCatalog) any { return &t.Status },
+			rule{required: true, words: tenantStatuses}},
 		{"schema_version", func(t *TenantCatalog) any { return &t.SchemaVersion }, rule{sparse: true}},
 		{"schema_set", func(t *TenantCatalog) any { return &t.SchemaSet }, linkRule},
 	},
@@ -92,6 +95,7 @@ func (t Tenants) ListForUser(ctx context.Context, userID string) ([]*TenantCatal
 	if err := idRule.text("user_id", userID); err != nil {
 		return nil, err
 	}
-	return t.many(ctx, "WHERE id IN (SELECT tenant_id FROM core_memberships WHERE user_id = $1 AND is_active)"+
+	return t.many(ctx, "WHERE id IN "+
+		"(SELECT tenant_id FROM core_memberships WHERE user_id = $1 AND is_active)"+
 		" AND status <> 'dropped' ORDER BY id LIMIT 1000", userID)
 }

@@ -10,7 +10,8 @@ import (
 // and whether the trial begins now; so it may be called again, at provisioning and at every login. The trial
 // admits until its end, whatever becomes of a subscription that follows. Errors: ErrNotFound for an unknown
 // tenant or plan; ErrInvalid on "trial_days" for a plan without trial.
-func (t Subscriptions) StartTrial(ctx context.Context, tenantID, planID string) (trial *Subscription, started bool, err error) {
+func (t Subscriptions) StartTrial(ctx context.Context, tenantID,
+	planID string) (trial *Subscription, started bool, err error) {
 	err = t.s.write(ctx, func(tx *Tx) error {
 		trial, started, err = startTrial(ctx, tx, tenantID, planID)
 		return err
@@ -23,7 +24,8 @@ func startTrial(ctx context.Context, tx *Tx, tenantID, planID string) (*Subscrip
 	if _, err := tx.Tenants.Lock(ctx, tenantID); err != nil {
 		return nil, false, err
 	}
-	had, err := tx.Subscriptions.ListForTenant(ctx, tenantID, Where("payment_type", PaymentSubscription), Limit(1))
+	had, err := tx.Subscriptions.ListForTenant(ctx, tenantID, Where("payment_type", PaymentSubscription),
+		Limit(1))
 	if err != nil {
 		return nil, false, err
 	}
@@ -38,7 +40,7 @@ func startTrial(ctx context.Context, tx *Tx, tenantID, planID string) (*Subscrip
 		return nil, false, invalid("trial_days", "the plan has no trial")
 	}
 	end := tx.db.now().Add(time.Duration(plan.TrialDays) * 24 * time.Hour)
-	trial := &Subscription{TenantID: tenantID, PlanTier: plan.ID, ProductName: plan.Name, Status: SubscriptionTrialing,
-		CurrentPeriodEnd: &end, TrialEnd: &end}
+	trial := &Subscription{TenantID: tenantID, PlanTier: plan.ID, ProductName: plan.Name,
+		Status: SubscriptionTrialing, CurrentPeriodEnd: &end, TrialEnd: &end}
 	return trial, true, tx.Subscriptions.Insert(ctx, trial)
 }

@@ -64,7 +64,8 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 		_ = begun.Rollback()
 	}
 	return nil, end, &failure{kind: ErrUnavailable,
-		text: "another transaction holds SQLite's write lock; within InTx write through its Tx, and keep transactions short"}
+		text: "another transaction holds SQLite's write lock; within InTx write through its Tx, and keep " +
+			"transactions short"}
 }
 
 // giveUp calls end when nobody has had a turn to write for longestWait; a long line that moves on is waited

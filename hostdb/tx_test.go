@@ -50,7 +50,11 @@ func TestRetriesEndWithSuccessOtherErrorsAndTheContext(t *testing.T) {
 		}
 		ctx, cancel = context.WithCancel(t.Context())
 		mine := errors.New("mine")
-		err = hostdb.Retry(ctx, func() error { cancel(); return fmt.Errorf("%w: %w", mine, hostdb.Collision()) })
+		err = hostdb.Retry(ctx, func() error {
+			cancel()
+			return fmt.Errorf("%w: %w", mine,
+				hostdb.Collision())
+		})
 		if !errors.Is(err, mine) || !errors.Is(err, context.Canceled) {
 			t.Errorf("error = %v, want the function's and context.Canceled", err)
 		}
@@ -60,7 +64,8 @@ func TestRetriesEndWithSuccessOtherErrorsAndTheContext(t *testing.T) {
 // Write skew is refused by serializable transactions; InTx runs the loser again until each has seen the
 // other.
 func TestSerializationFailuresAreRetried(t *testing.T) {
-	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t) + "&default_transaction_isolation=" + url.PathEscape("serializable"))})
+	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t) + "&default_transaction_isolation=" +
+		url.PathEscape("serializable"))})
 	tenant := newTenant(t, db)
 	var wg sync.WaitGroup
 	for range 8 {
@@ -127,7 +132,8 @@ func TestConcurrentWritersAllGetThrough(t *testing.T) {
 			wg.Go(func() {
 				for range 10 {
 					id := hostdb.NewID()
-					if err := db.Users.Insert(context.Background(), &hostdb.GlobalUser{ID: id, Email: id}); err != nil {
+					if err := db.Users.Insert(context.Background(),
+						&hostdb.GlobalUser{ID: id, Email: id}); err != nil {
 						t.Error(err)
 						return
 					}
@@ -144,11 +150,13 @@ func TestConcurrentWritersAllGetThrough(t *testing.T) {
 func TestTwoHandlesOnOneFileWriteInTurn(t *testing.T) {
 	place := fileURL(t)
 	var wg sync.WaitGroup
-	for _, db := range []*hostdb.DB{open(t, hostdb.Config{URL: hostdb.Secret(place)}), open(t, hostdb.Config{URL: hostdb.Secret(place)})} {
+	for _, db := range []*hostdb.DB{open(t, hostdb.Config{URL: hostdb.Secret(place)}),
+		open(t, hostdb.Config{URL: hostdb.Secret(place)})} {
 		for range 4 {
 			wg.Go(func() {
 				for range 10 {
-					if err := db.Users.Insert(context.Background(), &hostdb.GlobalUser{Email: hostdb.NewID()}); err != nil {
+					if err := db.Users.Insert(context.Background(),
+						&hostdb.GlobalUser{Email: hostdb.NewID()}); err != nil {
 						t.Error(err)
 					}
 				}
@@ -180,7 +188,8 @@ func TestAnEndedTransactionSaysSo(t *testing.T) {
 		tx, err := db.Begin(t.Context())
 		must(t, err)
 		must(t, tx.Commit())
-		for _, err := range []error{tx.Commit(), tx.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "a"})} {
+		for _, err := range []error{tx.Commit(),
+			tx.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "a"})} {
 			if err == nil || !strings.Contains(err.Error(), "ended") {
 				t.Errorf("error = %v", err)
 			}
@@ -191,13 +200,20 @@ func TestAnEndedTransactionSaysSo(t *testing.T) {
 func TestDeepSavepointsUndoTheirOwn(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, undo := t.Context(), errors.New("undo")
-		add := func(tx *hostdb.Tx, email string) { must(t, tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: email})) }
+		add := func(tx *hostdb.Tx,
+			email string) {
+			must(t, tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: email}))
+		}
 		must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
 			add(tx, "1")
 			return tx.InTx(ctx, func(tx *hostdb.Tx) error {
 				add(tx, "2")
 				for i, end := range []error{nil, undo} {
-					err := tx.InTx(ctx, func(tx *hostdb.Tx) error { add(tx, string(rune('a'+i))); return end })
+					err := tx.InTx(ctx, func(
+						tx *hostdb.Tx) error {
+						add(tx, string(rune('a'+i)))
+						return end
+					})
 					if err != end {
 						t.Errorf("error = %v, want %v", err, end)
 					}
@@ -223,7 +239,10 @@ func TestDeepSavepointsUndoTheirOwn(t *testing.T) {
 func TestTheEndOfANestedContextUndoesTheNestedPartOnly(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, mine := t.Context(), errors.New("mine")
-		add := func(tx *hostdb.Tx, email string) error { return tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: email}) }
+		add := func(tx *hostdb.Tx,
+			email string) error {
+			return tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: email})
+		}
 		must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
 			must(t, add(tx, "outer 1"))
 			for _, end := range []error{nil, mine} {
@@ -243,7 +262,11 @@ func TestTheEndOfANestedContextUndoesTheNestedPartOnly(t *testing.T) {
 				if !errors.Is(err, want) {
 					t.Errorf("error = %v, want %v", err, want)
 				}
-				err = tx.InTx(short, func(*hostdb.Tx) error { t.Error("ran on an ended context"); return nil })
+				err = tx.InTx(short, func(
+					*hostdb.Tx) error {
+					t.Error("ran on an ended context")
+					return nil
+				})
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("error = %v, want context.Canceled", err)
 				}

@@ -55,7 +55,8 @@ func parsePostgres(given string) (*origin, error) {
 	if err != nil {
 		return nil, invalid("url", err.Error())
 	}
-	from := &origin{engine: postgres, url: Secret(given), masked: maskOf(given), address: address, server: address.Config()}
+	from := &origin{engine: postgres, url: Secret(given), masked: maskOf(given), address: address,
+		server: address.Config()}
 	if from.server.ValidateConnect == nil {
 		from.server.ValidateConnect = refuseStandby
 	}
@@ -70,7 +71,8 @@ func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
 	if err == nil || errors.As(err, &pg) || ctx.Err() != nil || conn.IsClosed() {
 		return err
 	}
-	return &FieldError{Field: "url.host", Err: ErrUnavailable, Reason: "the server is a standby; name the primary, too"}
+	return &FieldError{Field: "url.host", Err: ErrUnavailable,
+		Reason: "the server is a standby; name the primary, too"}
 }
 
 // MaskURL returns a database's URL with the password and unknown parameters masked; of one that can't be

@@ -30,7 +30,8 @@ var userRelation = relation[GlobalUser]{
 	holders: []parent{{"user_id", "core_memberships"}},
 	columns: []column[GlobalUser]{
 		{"id", func(u *GlobalUser) any { return &u.ID }, idRule},
-		{"email", func(u *GlobalUser) any { return &u.Email }, rule{required: true, max: maxEmail, personal: true}},
+		{"email", func(u *GlobalUser) any { return &u.Email },
+			rule{required: true, max: maxEmail, personal: true}},
 		{"oauth_id", func(u *GlobalUser) any { return &u.OAuthID }, rule{personal: true}},
 		{"password_hash", func(u *GlobalUser) any { return &u.PasswordHash }, rule{quiet: true}},
 		{"stripe_cust_id", func(u *GlobalUser) any { return &u.StripeCustID }, rule{personal: true}},
@@ -42,8 +43,9 @@ var userRelation = relation[GlobalUser]{
 	owner: func(u *GlobalUser) string { return u.ID },
 	check: func(u *GlobalUser) error {
 		if u.partial {
-			return invalid("password_hash", "the row lacks it, as those of Access and of a Scope do, and would erase it; "+
-				"use Users.Change, or write the row of Users.Get")
+			return invalid("password_hash",
+				"the row lacks it, as those of Access and of a Scope do, and would erase it; "+
+					"use Users.Change, or write the row of Users.Get")
 		}
 		return nil
 	},

@@ -68,8 +68,9 @@ func distrust(faults []Fault) error {
 	case 1:
 		return &failure{kind: ErrUnavailable, text: "changes may be missed: " + faults[0].String()}
 	}
-	return &failure{kind: ErrUnavailable, text: fmt.Sprintf("changes may be missed: %s; Verify and tenantdb doctor name %d more", faults[0],
-		len(faults)-1)}
+	return &failure{kind: ErrUnavailable,
+		text: fmt.Sprintf("changes may be missed: %s; Verify and tenantdb doctor name %d more", faults[0],
+			len(faults)-1)}
 }
 
 // watch verifies for the loop behind Changes.
@@ -111,8 +112,10 @@ func (w *watch) polled(reset bool) bool {
 // report logs faults.
 func (db *DB) report(ctx context.Context, faults []Fault) {
 	for _, f := range faults {
-		db.config.Logger.LogAttrs(ctx, slog.LevelError, "the host database's schema isn't as it has to be; access facts are kept for a "+
-			"shorter time", slog.String("object", f.Object), slog.String("problem", f.Problem), slog.String("fix", f.Fix))
+		db.config.Logger.LogAttrs(ctx, slog.LevelError,
+			"the host database's schema isn't as it has to be; access facts are kept for a "+
+				"shorter time", slog.String("object", f.Object), slog.String("problem", f.Problem),
+			slog.String("fix", f.Fix))
 	}
 }
 

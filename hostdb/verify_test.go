@@ -19,18 +19,26 @@ type damage struct{ do, object, problem string }
 
 var damages = map[string][]damage{
 	"postgres": {
-		{"ALTER TABLE core_memberships DISABLE TRIGGER ALL", "trigger core_memberships_changed", "is disabled"},
-		{"ALTER TABLE core_memberships DISABLE TRIGGER ALL", "constraint core_memberships__user_id__fkey", "isn't enforced"},
-		{"ALTER TABLE core_users ENABLE TRIGGER core_users_updated", "trigger core_users_updated", "doesn't fire in every session"},
-		{"ALTER TABLE core_users ENABLE REPLICA TRIGGER core_users_updated", "trigger core_users_updated", "doesn't fire in every session"},
-		{"ALTER TABLE sys_audit_logs DISABLE TRIGGER sys_audit_logs_rows", "trigger sys_audit_logs_rows", "is disabled"},
+		{"ALTER TABLE core_memberships DISABLE TRIGGER ALL", "trigger core_memberships_changed",
+			"is disabled"},
+		{"ALTER TABLE core_memberships DISABLE TRIGGER ALL", "constraint core_memberships__user_id__fkey",
+			"isn't enforced"},
+		{"ALTER TABLE core_users ENABLE TRIGGER core_users_updated", "trigger core_users_updated",
+			"doesn't fire in every session"},
+		{"ALTER TABLE core_users ENABLE REPLICA TRIGGER core_users_updated", "trigger core_users_updated",
+			"doesn't fire in every session"},
+		{"ALTER TABLE sys_audit_logs DISABLE TRIGGER sys_audit_logs_rows", "trigger sys_audit_logs_rows",
+			"is disabled"},
 		{"ALTER TABLE sys_jobs DISABLE TRIGGER sys_jobs_turn", "trigger sys_jobs_turn", "is disabled"},
-		{"DROP TRIGGER core_tenants_keep_owner ON core_tenants", "trigger core_tenants_keep_owner", "is missing"},
+		{"DROP TRIGGER core_tenants_keep_owner ON core_tenants", "trigger core_tenants_keep_owner",
+			"is missing"},
 		{"ALTER TABLE core_memberships DROP CONSTRAINT core_memberships__user_id__tenant_id",
 			"key core_memberships__user_id__tenant_id", "is missing"},
 		{"DROP INDEX core_users__email", "key core_users__email", "is missing"},
-		{"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'core_users__email'::regclass", "key core_users__email", "isn't valid"},
-		{"ALTER TABLE core_tenants DROP CONSTRAINT core_tenants__slug__check", "constraint core_tenants__slug__check", "is missing"},
+		{"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'core_users__email'::regclass",
+			"key core_users__email", "isn't valid"},
+		{"ALTER TABLE core_tenants DROP CONSTRAINT core_tenants__slug__check",
+			"constraint core_tenants__slug__check", "is missing"},
 		{"ALTER TABLE core_users ADD CONSTRAINT core_users__email_at CHECK (email LIKE '%@%') NOT VALID",
 			"constraint core_users__email_at", "isn't validated"},
 		{"DELETE FROM host_feed_floor", "table host_feed_floor", "has no row"},
@@ -59,7 +67,8 @@ func TestVerifyNamesWhatIsWrongAndItsFix(t *testing.T) {
 				must(t, err)
 				faults, err := db.Verify(t.Context())
 				must(t, err)
-				i := slices.IndexFunc(faults, func(f hostdb.Fault) bool { return f.Object == d.object && f.Problem == d.problem })
+				i := slices.IndexFunc(faults,
+					func(f hostdb.Fault) bool { return f.Object == d.object && f.Problem == d.problem })
 				if i < 0 || faults[i].Fix == "" {
 					t.Fatalf("Verify found %v; want %q, which %q, and a fix", faults, d.object, d.problem)
 				}
@@ -68,7 +77,8 @@ func TestVerifyNamesWhatIsWrongAndItsFix(t *testing.T) {
 					t.Errorf("Open logs %q, which doesn't name %s", log.String(), d.object)
 				}
 				mend(t, pool, faults)
-				if left, err := db.Verify(t.Context()); err != nil || slices.ContainsFunc(left, func(f hostdb.Fault) bool { return isStatement(f.Fix) }) {
+				if left, err := db.Verify(t.Context()); err != nil ||
+					slices.ContainsFunc(left, func(f hostdb.Fault) bool { return isStatement(f.Fix) }) {
 					t.Errorf("after the fixes: %v, %v", left, err)
 				}
 			})
@@ -88,18 +98,23 @@ func mend(t *testing.T, pool *sql.DB, faults []hostdb.Fault) {
 }
 
 func isStatement(fix string) bool {
-	return strings.HasPrefix(fix, "ALTER") || strings.HasPrefix(fix, "INSERT") || strings.HasPrefix(fix, "REINDEX")
+	return strings.HasPrefix(fix, "ALTER") || strings.HasPrefix(fix, "INSERT") ||
+		strings.HasPrefix(fix, "REINDEX")
 }
 
 // TestVerifyKnowsEveryTriggerAndKeyOfTheSchema fails when a migration adds one that Verify doesn't look for,
 // or takes one away: name it in verify_postgres.go or verify_sqlite.go.
 func TestVerifyKnowsEveryTriggerAndKeyOfTheSchema(t *testing.T) {
 	for place, text := range map[string]string{
-		"postgres": `SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid::regclass::text ~ '^(core|sys|host)_'
+		"postgres": `SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal
+			AND tgrelid::regclass::text ~ '^(core|sys|host)_'
 			UNION ALL SELECT 'key ' || c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-				WHERE i.indisunique AND i.indrelid::regclass::text ~ '^(core|sys|host)_' AND i.indrelid <> 'host_schema_version'::regclass
-			UNION ALL SELECT 'constraint ' || conname FROM pg_constraint WHERE contype = 'f' AND conrelid::regclass::text ~ '^(core|sys|host)_'`,
-		"file": `SELECT type || ' ' || name FROM sqlite_schema WHERE type = 'trigger' OR type = 'index' AND sql LIKE 'CREATE UNIQUE%'`,
+				WHERE i.indisunique AND i.indrelid::regclass::text ~ '^(core|sys|host)_'
+				AND i.indrelid <> 'host_schema_version'::regclass
+			UNION ALL SELECT 'constraint ' || conname FROM pg_constraint WHERE contype = 'f'
+			AND conrelid::regclass::text ~ '^(core|sys|host)_'`,
+		"file": `SELECT type || ' ' || name FROM sqlite_schema WHERE type = 'trigger' OR type = 'index'
+			AND sql LIKE 'CREATE UNIQUE%'`,
 	} {
 		t.Run(place, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(places[place](t))})
@@ -137,7 +152,8 @@ func TestAFeedWithADisabledTriggerPromisesNothing(t *testing.T) {
 			pool := raw(t, db)
 			var trigger string
 			if place == "file" {
-				must(t, pool.QueryRow("SELECT sql FROM sqlite_schema WHERE name = 'core_memberships_deleted'").Scan(&trigger))
+				row := pool.QueryRow("SELECT sql FROM sqlite_schema WHERE name = 'core_memberships_deleted'")
+				must(t, row.Scan(&trigger))
 			}
 			events := listen(t, db)
 			_, err := pool.Exec(statements[0])
@@ -152,7 +168,9 @@ func TestAFeedWithADisabledTriggerPromisesNothing(t *testing.T) {
 			for seen := false; !seen; {
 				e := next(t, events)
 				if e.err != nil {
-					if !errors.Is(e.err, hostdb.ErrUnavailable) || !strings.Contains(e.err.Error(), "core_memberships") || !strings.Contains(e.err.Error(), "to mend it") {
+					if !errors.Is(e.err, hostdb.ErrUnavailable) ||
+						!strings.Contains(e.err.Error(), "core_memberships") ||
+						!strings.Contains(e.err.Error(), "to mend it") {
 						t.Fatalf("error = %v; want ErrUnavailable with the trigger and the fix", e.err)
 					}
 					continue
@@ -160,7 +178,8 @@ func TestAFeedWithADisabledTriggerPromisesNothing(t *testing.T) {
 				if !e.delivery.PolledAt.IsZero() {
 					t.Fatalf("the feed promises: %+v", e.delivery)
 				}
-				seen = slices.Contains(e.delivery.Changes, hostdb.Change{Kind: hostdb.ChangeUser, UserID: user.ID}) || e.delivery.Reset
+				seen = slices.Contains(e.delivery.Changes,
+					hostdb.Change{Kind: hostdb.ChangeUser, UserID: user.ID}) || e.delivery.Reset
 			}
 			faults, err := db.Verify(t.Context())
 			must(t, err)

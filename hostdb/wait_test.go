@@ -18,7 +18,8 @@ func TestAWritePastTheTransactionDoesNotWaitForever(t *testing.T) {
 			return db.Users.Insert(context.Background(), &hostdb.GlobalUser{Email: "b"})
 		},
 		"one statement": func(db *hostdb.DB) error {
-			return db.WebhookEvents.Insert(context.Background(), &hostdb.StripeWebhookEvent{EventID: "e", EventType: "x"})
+			return db.WebhookEvents.Insert(context.Background(),
+				&hostdb.StripeWebhookEvent{EventID: "e", EventType: "x"})
 		},
 		"claim": func(db *hostdb.DB) error {
 			_, err := db.Jobs.Claim(context.Background(), "w", nil, time.Minute)
@@ -32,7 +33,8 @@ func TestAWritePastTheTransactionDoesNotWaitForever(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				db := memory()
 				defer db.Close()
-				_, err := db.Jobs.Claim(context.Background(), "w", nil, time.Minute) // sweeps, so that the next one doesn't
+				// sweeps, so that the next one doesn't
+				_, err := db.Jobs.Claim(context.Background(), "w", nil, time.Minute)
 				if !errors.Is(err, hostdb.ErrNotFound) {
 					t.Fatal(err)
 				}
@@ -40,7 +42,8 @@ func TestAWritePastTheTransactionDoesNotWaitForever(t *testing.T) {
 				err = db.InTx(context.Background(), func(tx *hostdb.Tx) error {
 					must(t, tx.Users.Insert(context.Background(), &hostdb.GlobalUser{Email: "a"}))
 					err := write(db)
-					if !errors.Is(err, hostdb.ErrUnavailable) || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "its Tx") {
+					if !errors.Is(err, hostdb.ErrUnavailable) || errors.Is(err, context.Canceled) ||
+						!strings.Contains(err.Error(), "its Tx") {
 						t.Errorf("error = %v, want ErrUnavailable with a hint", err)
 					}
 					return nil

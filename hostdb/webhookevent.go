@@ -34,8 +34,10 @@ var webhookRelation = relation[StripeWebhookEvent]{
 		{"event_id", func(e *StripeWebhookEvent) any { return &e.EventID }, rule{required: true}},
 		{"event_type", func(e *StripeWebhookEvent) any { return &e.EventType }, rule{required: true}},
 		{"status", func(e *StripeWebhookEvent) any { return &e.Status },
-			rule{required: true, words: []string{WebhookProcessed, WebhookFailed, WebhookSkipped, WebhookParked}}},
-		{"payload_json", func(e *StripeWebhookEvent) any { return &e.PayloadJSON }, rule{max: 1 << 20, form: validJSON}},
+			rule{required: true, words: []string{WebhookProcessed, WebhookFailed, WebhookSkipped,
+				WebhookParked}}},
+		{"payload_json", func(e *StripeWebhookEvent) any { return &e.PayloadJSON },
+			rule{max: 1 << 20, form: validJSON}},
 		{"created_at", func(e *StripeWebhookEvent) any { return &e.CreatedAt }, anyTime},
 		{"stripe_sub_id", func(e *StripeWebhookEvent) any { return &e.StripeSubID }, anyText},
 		{"tenant_id", func(e *StripeWebhookEvent) any { return &e.TenantID }, linkRule},
@@ -76,22 +78,28 @@ func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, 
 		return false, err
 	}
 	claimed := false
-	err = t.s.returning(ctx, t.r.insertion()+` ON CONFLICT (event_id) DO UPDATE SET event_type = excluded.event_type,
-			status = excluded.status, payload_json = excluded.payload_json, stripe_sub_id = excluded.stripe_sub_id,
+	err = t.s.returning(ctx, t.r.insertion()+` ON CONFLICT (event_id) DO UPDATE
+		SET event_type = excluded.event_type,
+			status = excluded.status, payload_json = excluded.payload_json, stripe_sub_id =
+			excluded.stripe_sub_id,
 			tenant_id = excluded.tenant_id, reason = excluded.reason
-		WHERE core_stripe_webhook_events.status IN ('failed', 'parked') RETURNING id, created_at`, args, func(row scanner) error {
-		claimed = true
-		return row.Scan(&cell{&e.ID}, &cell{&e.CreatedAt})
-	})
+		WHERE core_stripe_webhook_events.status IN ('failed', 'parked') RETURNING id, created_at`, args,
+		func(row scanner) error {
+			claimed = true
+			return row.Scan(&cell{&e.ID}, &cell{&e.CreatedAt})
+		})
 	return claimed, err
 }
 
 // ListReady returns parked events whose subscription or tenant is there by now, ordered by id, at most 50,
 // the first behind the id after ("": from the beginning): those about this Stripe subscription or this
 // tenant, or all if both are "". Errors: ErrInvalid.
-func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID, after string) ([]*StripeWebhookEvent, error) {
-	const there = ` AND id > $1 AND (EXISTS (SELECT 1 FROM core_subscriptions s WHERE s.stripe_sub_id = core_stripe_webhook_events.stripe_sub_id)
-		OR EXISTS (SELECT 1 FROM core_tenants t WHERE t.id = core_stripe_webhook_events.tenant_id)) ORDER BY id LIMIT 50`
+func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID,
+	after string) ([]*StripeWebhookEvent, error) {
+	const there = ` AND id > $1 AND (EXISTS (SELECT 1 FROM core_subscriptions s
+		WHERE s.stripe_sub_id = core_stripe_webhook_events.stripe_sub_id)
+		OR EXISTS (SELECT 1 FROM core_tenants t WHERE t.id = core_stripe_webhook_events.tenant_id))
+		ORDER BY id LIMIT 50`
 	if err := linkRule.text("id", after); err != nil {
 		return nil, err
 	}
@@ -104,7 +112,8 @@ func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID, aft
 	if err := linkRule.text("tenant_id", tenantID); err != nil {
 		return nil, err
 	}
-	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $2 OR tenant_id = $3)"+there, after, orNull(stripeSubID), orNull(tenantID))
+	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $2 OR tenant_id = $3)"+there, after,
+		orNull(stripeSubID), orNull(tenantID))
 }
 
 // WebhookRetention is how long events are kept at least: Stripe can be asked for that long to deliver one
@@ -121,8 +130,10 @@ func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, err
 	}
 	before := firstID(t.s.db.now().Add(-age))
 	for deleted := int64(0); ; {
-		n, err := t.s.exec(ctx, `DELETE FROM core_stripe_webhook_events WHERE id IN (SELECT id FROM core_stripe_webhook_events
-			WHERE id < $1 AND status IN ('processed', 'skipped_out_of_order') ORDER BY id LIMIT 1000)`, []any{before}, nothing)
+		n, err := t.s.exec(ctx, `DELETE FROM core_stripe_webhook_events WHERE id IN (SELECT id
+			FROM core_stripe_webhook_events
+			WHERE id < $1 AND status IN ('processed', 'skipped_out_of_order') ORDER BY id LIMIT 1000)`,
+			[]any{before}, nothing)
 		if deleted += n; err != nil || n == 0 {
 			return deleted, err
 		}
@@ -141,8 +152,10 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 	}
 	before := firstID(t.s.db.now().Add(-age))
 	for expired := int64(0); ; {
-		n, err := t.s.exec(ctx, `UPDATE core_stripe_webhook_events SET status = 'failed', reason = $2 WHERE id IN (
-			SELECT id FROM core_stripe_webhook_events WHERE id < $1 AND status = 'parked' ORDER BY id LIMIT 1000)`,
+		n, err := t.s.exec(ctx, `UPDATE core_stripe_webhook_events SET status = 'failed', reason = $2
+			WHERE id IN (
+			SELECT id FROM core_stripe_webhook_events WHERE id < $1 AND status = 'parked' ORDER BY id
+			LIMIT 1000)`,
 			[]any{before, reason}, nothing)
 		if expired += n; err != nil || n == 0 {
 			return expired, err
@@ -152,7 +165,8 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 
 // ListForSubscription returns the events about a Stripe subscription that have been applied, skipped or
 // parked, ordered by id, at most 1,000. Errors: ErrInvalid.
-func (t WebhookEvents) ListForSubscription(ctx context.Context, stripeSubID string) ([]*StripeWebhookEvent, error) {
+func (t WebhookEvents) ListForSubscription(ctx context.Context,
+	stripeSubID string) ([]*StripeWebhookEvent, error) {
 	if err := (rule{required: true}).text("stripe_sub_id", stripeSubID); err != nil {
 		return nil, err
 	}
@@ -169,7 +183,8 @@ func (t WebhookEvents) ByEventID(ctx context.Context, id string) (*StripeWebhook
 
 // ListByStatus returns the events with a status, ordered by id, which is the order of arrival, a page at a
 // time. Errors: ErrInvalid.
-func (t WebhookEvents) ListByStatus(ctx context.Context, status string, filters ...Filter) ([]*StripeWebhookEvent, error) {
+func (t WebhookEvents) ListByStatus(ctx context.Context, status string,
+	filters ...Filter) ([]*StripeWebhookEvent, error) {
 	return t.List(ctx, append([]Filter{Where("status", status)}, filters...)...)
 }
 

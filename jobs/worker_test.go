@@ -312,7 +312,8 @@ func TestAJobThatIsBeingClaimedWhenCloseComesRuns(t *testing.T) {
 		"x": func(context.Context, *hostdb.SystemJob) error { return nil }}})
 	must(t, err)
 	for waiting := 0; waiting == 0; {
-		must(t, conn.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE relation = 'sys_jobs'::regclass AND NOT granted").Scan(&waiting))
+		must(t, conn.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE relation = 'sys_jobs'::regclass AND NOT granted "+
+			"AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&waiting))
 	}
 	closed := make(chan error)
 	go func() { closed <- worker.Close(context.Background()) }()

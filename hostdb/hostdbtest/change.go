@@ -11,7 +11,8 @@ import (
 func changes(t *testing.T, db *hostdb.DB) {
 	ctx, f := t.Context(), newFixture(t, db)
 	audited := func() int {
-		logs, err := db.AuditLogs.ListForTarget(ctx, f.tenant.ID, hostdb.Where("event_type", "tenant.updated"))
+		logs, err := db.AuditLogs.ListForTarget(ctx, f.tenant.ID,
+			hostdb.Where("event_type", "tenant.updated"))
 		must(t, err)
 		return len(logs)
 	}
@@ -29,11 +30,14 @@ func changes(t *testing.T, db *hostdb.DB) {
 	same(t, "stored", row.SchemaVersion, 7)
 	same(t, "audit rows", audited()-before, 1)
 	own := errors.New("no")
-	_, err = db.Tenants.Change(ctx, f.tenant.ID, func(tenant *hostdb.TenantCatalog) error { tenant.Name = "x"; return own })
+	_, err = db.Tenants.Change(ctx, f.tenant.ID,
+		func(tenant *hostdb.TenantCatalog) error { tenant.Name = "x"; return own })
 	refused(t, err, own, "")
-	_, err = db.Tenants.Change(ctx, f.tenant.ID, func(tenant *hostdb.TenantCatalog) error { tenant.ID = hostdb.NewID(); return nil })
+	_, err = db.Tenants.Change(ctx, f.tenant.ID,
+		func(tenant *hostdb.TenantCatalog) error { tenant.ID = hostdb.NewID(); return nil })
 	refused(t, err, hostdb.ErrInvalid, "id")
-	_, err = db.Tenants.Change(ctx, f.tenant.ID, func(tenant *hostdb.TenantCatalog) error { tenant.Status = "x"; return nil })
+	_, err = db.Tenants.Change(ctx, f.tenant.ID,
+		func(tenant *hostdb.TenantCatalog) error { tenant.Status = "x"; return nil })
 	refused(t, err, hostdb.ErrInvalid, "status")
 	_, err = db.Tenants.Change(ctx, hostdb.NewID(), func(*hostdb.TenantCatalog) error { return nil })
 	refused(t, err, hostdb.ErrNotFound, "")

@@ -13,8 +13,11 @@ func erasure(t *testing.T, db *hostdb.DB) {
 	must(t, db.Users.Insert(ctx, user))
 	user.Email, user.StripeCustID = "kim.b@example.com", ""
 	must(t, db.Users.Update(ctx, user))
-	must(t, db.Memberships.Insert(ctx, &hostdb.Membership{UserID: user.ID, TenantID: f.tenant.ID, IsActive: true}))
-	must(t, db.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{EventType: "invited", ActorUserID: "actor", PersonalOf: user.ID, Details: `{"name":"Kim"}`, IPAddress: "::1"}))
+	must(t, db.Memberships.Insert(ctx,
+		&hostdb.Membership{UserID: user.ID, TenantID: f.tenant.ID, IsActive: true}))
+	must(t, db.AuditLogs.Insert(ctx,
+		&hostdb.HostAuditLog{EventType: "invited", ActorUserID: "actor", PersonalOf: user.ID,
+			Details: `{"name":"Kim"}`, IPAddress: "::1"}))
 	sub := &hostdb.Subscription{TenantID: f.tenant.ID, StripeCustID: "cus_<kim>"}
 	must(t, db.Subscriptions.Insert(ctx, sub))
 	logs, err := db.AuditLogs.ListForTarget(ctx, user.ID)
@@ -45,9 +48,11 @@ func erasure(t *testing.T, db *hostdb.DB) {
 	for log, err := range db.AuditLogs.All(ctx) {
 		must(t, err)
 		for _, word := range []string{"kim", "Kim", "auth|"} {
-			same(t, word+" in "+log.Details, strings.Contains(log.Details, word) && log.TargetID != f.user.ID, false)
+			same(t, word+" in "+log.Details, strings.Contains(log.Details, word) && log.TargetID != f.user.ID,
+				false)
 		}
-		same(t, "no address of the actor, who is somebody else", log.IPAddress == "", log.EventType != "invited")
+		same(t, "no address of the actor, who is somebody else", log.IPAddress == "",
+			log.EventType != "invited")
 	}
 	_, err = db.Erase(ctx, hostdb.NewID())
 	refused(t, err, hostdb.ErrNotFound, "")

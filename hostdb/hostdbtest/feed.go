@@ -18,7 +18,8 @@ func quietColumns(t *testing.T, db *hostdb.DB) {
 	write := func() error {
 		f.user.PasswordHash, s.LastEventAt, s.LastEventRank, s.LastEventID = "other", &at, 3, "evt_1"
 		f.tenant.SchemaSet = hostdb.NewID()
-		return errors.Join(db.Tenants.Update(ctx, f.tenant), db.Users.RecordLogin(ctx, f.user.ID), db.Users.Update(ctx, f.user), db.Subscriptions.Update(ctx, s),
+		return errors.Join(db.Tenants.Update(ctx, f.tenant), db.Users.RecordLogin(ctx, f.user.ID),
+			db.Users.Update(ctx, f.user), db.Subscriptions.Update(ctx, s),
 			db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: loud.PlanID, Name: "Pro"}))
 	}
 	var seen []hostdb.Change

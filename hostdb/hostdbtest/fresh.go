@@ -11,8 +11,10 @@ import (
 // was made.
 func constructors(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
-	user, tenant, plan := hostdb.NewUser("ada@example.com", "auth|ada"), hostdb.NewTenant("Acme", "acme"), hostdb.NewPlan("pro", "Pro")
-	member, subscription := hostdb.NewMembership(user.ID, tenant.ID, ""), hostdb.NewSubscription(tenant.ID, "pro")
+	user, tenant, plan := hostdb.NewUser("ada@example.com", "auth|ada"), hostdb.NewTenant("Acme", "acme"),
+		hostdb.NewPlan("pro", "Pro")
+	member, subscription := hostdb.NewMembership(user.ID, tenant.ID, ""),
+		hostdb.NewSubscription(tenant.ID, "pro")
 	must(t, db.Users.Insert(ctx, user))
 	must(t, db.Tenants.Insert(ctx, tenant))
 	must(t, db.Plans.Insert(ctx, plan))
@@ -30,7 +32,8 @@ func constructors(t *testing.T, db *hostdb.DB) {
 	same(t, "payment type", found.Subscriptions[0].PaymentType, hostdb.PaymentSubscription)
 	onSale, err := db.Plans.OnSale(ctx)
 	must(t, err)
-	if len(onSale) != 1 || onSale[0].ID != "pro" || onSale[0].TrialDays != 30 || onSale[0].TierLevel != 1 || onSale[0].Currency != "usd" {
+	if len(onSale) != 1 || onSale[0].ID != "pro" || onSale[0].TrialDays != 30 || onSale[0].TierLevel != 1 ||
+		onSale[0].Currency != "usd" {
 		t.Errorf("on sale: %+v", onSale)
 	}
 }
@@ -49,10 +52,14 @@ func partialRows(t *testing.T, db *hostdb.DB) {
 		"Update": func() error { return db.Users.Update(ctx, &partial) },
 		"Insert": func() error { return db.Users.Insert(ctx, &partial) },
 		"Change to it": func() error {
-			_, err := db.Users.Change(ctx, f.user.ID, func(u *hostdb.GlobalUser) error { *u = partial; return nil })
+			_, err := db.Users.Change(ctx, f.user.ID,
+				func(u *hostdb.GlobalUser) error { *u = partial; return nil })
 			return err
 		},
-		"Update in a Tx": func() error { return db.InTx(ctx, func(tx *hostdb.Tx) error { return tx.Users.Update(ctx, &partial) }) },
+		"Update in a Tx": func() error {
+			return db.InTx(ctx,
+				func(tx *hostdb.Tx) error { return tx.Users.Update(ctx, &partial) })
+		},
 	} {
 		err := write()
 		refused(t, err, hostdb.ErrInvalid, "password_hash")
@@ -60,7 +67,8 @@ func partialRows(t *testing.T, db *hostdb.DB) {
 			t.Errorf("%s: error = %v; it doesn't name Change", what, err)
 		}
 	}
-	_, err = db.Users.Change(ctx, f.user.ID, func(u *hostdb.GlobalUser) error { u.StripeCustID = "cus_1"; return nil })
+	_, err = db.Users.Change(ctx, f.user.ID,
+		func(u *hostdb.GlobalUser) error { u.StripeCustID = "cus_1"; return nil })
 	must(t, err)
 	stored, err := db.Users.Get(ctx, f.user.ID)
 	must(t, err)

@@ -45,14 +45,18 @@ func ledger(t *testing.T, db *hostdb.DB) {
 		run := &hostdb.MigrationRun{TargetVersion: 3, IsDown: true}
 		must(t, db.MigrationRuns.Insert(t.Context(), run))
 		at := time.Date(2026, 2, 28, 23, 59, 59, 0, time.UTC)
-		row := &hostdb.MigrationTenant{RunID: run.ID, TenantID: id, Stage: 2, VersionBefore: 1, VersionAfter: 2, DurationMS: 3, Error: "e"}
+		row := &hostdb.MigrationTenant{RunID: run.ID, TenantID: id, Stage: 2, VersionBefore: 1,
+			VersionAfter: 2, DurationMS: 3, Error: "e"}
 		roundTrip(t, db.MigrationTenants, &row.ID, row, func() {
 			row.Status, row.Worker, row.LeaseUntil = hostdb.MigrationRunning, "w", &at
 		})
 		other := &hostdb.MigrationRun{TargetVersion: 1}
-		roundTrip(t, db.MigrationRuns, &other.ID, other, func() { other.Status, other.CompletedAt, other.AtTarget = hostdb.RunDone, &at, 9 })
-		refused(t, db.MigrationRuns.Insert(t.Context(), &hostdb.MigrationRun{TargetVersion: -1}), hostdb.ErrInvalid, "target_version")
-		refused(t, db.MigrationTenants.Insert(t.Context(), &hostdb.MigrationTenant{RunID: hostdb.NewID(), TenantID: id}), hostdb.ErrConflict, "")
+		roundTrip(t, db.MigrationRuns, &other.ID, other,
+			func() { other.Status, other.CompletedAt, other.AtTarget = hostdb.RunDone, &at, 9 })
+		refused(t, db.MigrationRuns.Insert(t.Context(), &hostdb.MigrationRun{TargetVersion: -1}),
+			hostdb.ErrInvalid, "target_version")
+		refused(t, db.MigrationTenants.Insert(t.Context(),
+			&hostdb.MigrationTenant{RunID: hostdb.NewID(), TenantID: id}), hostdb.ErrConflict, "")
 	})
 	t.Run("one run at a time works on a tenant", func(t *testing.T) { claims(t, db) })
 	t.Run("a run is paused, ended and continued", func(t *testing.T) { runs(t, db) })
@@ -94,8 +98,9 @@ func plansBySet(t *testing.T, db *hostdb.DB) {
 	full, err := db.SchemaSets.Record(ctx, upTo(3))
 	must(t, err)
 	var ids []string
-	for _, tenant := range []hostdb.TenantCatalog{{SchemaVersion: 3, SchemaSet: full}, {SchemaVersion: 3, SchemaSet: gap}, {SchemaVersion: 2, SchemaSet: full},
-		{SchemaVersion: 3}, {SchemaSet: full}, {SchemaVersion: 3, SchemaSet: hostdb.NewID()}} {
+	for _, tenant := range []hostdb.TenantCatalog{{SchemaVersion: 3, SchemaSet: full},
+		{SchemaVersion: 3, SchemaSet: gap}, {SchemaVersion: 2, SchemaSet: full}, {SchemaVersion: 3},
+		{SchemaSet: full}, {SchemaVersion: 3, SchemaSet: hostdb.NewID()}} {
 		tenant.Name = "Acme"
 		must(t, db.Tenants.Insert(ctx, &tenant))
 		ids = append(ids, tenant.ID)
@@ -105,7 +110,8 @@ func plansBySet(t *testing.T, db *hostdb.DB) {
 		want     []string
 	}{{[]string{full}, ids[1:]}, {nil, ids}} {
 		var got []string
-		for tenant, err := range db.MigrationTenants.Planned(ctx, &hostdb.MigrationRun{TargetVersion: 3}, hostdb.MigrationPlan{Only: ids, Complete: c.complete}) {
+		for tenant, err := range db.MigrationTenants.Planned(ctx, &hostdb.MigrationRun{TargetVersion: 3},
+			hostdb.MigrationPlan{Only: ids, Complete: c.complete}) {
 			must(t, err)
 			got = append(got, tenant.ID)
 		}
@@ -127,7 +133,8 @@ func plans(t *testing.T, db *hostdb.DB) {
 	}
 	ids := fleet(t, db, 0, 5, 1, 2, 3, 4, 6)
 	var states []string
-	for _, status := range []string{hostdb.TenantProvisioning, hostdb.TenantDropped, hostdb.TenantSuspended, hostdb.TenantMaintenance} {
+	for _, status := range []string{hostdb.TenantProvisioning, hostdb.TenantDropped, hostdb.TenantSuspended,
+		hostdb.TenantMaintenance} {
 		tenant := &hostdb.TenantCatalog{Name: "Acme", Status: status}
 		must(t, db.Tenants.Insert(ctx, tenant))
 		states = append(states, tenant.ID)
@@ -138,11 +145,18 @@ func plans(t *testing.T, db *hostdb.DB) {
 		want   []string
 		stages []int
 	}{
-		"all":     {hostdb.MigrationPlan{}, false, []string{ids[0], ids[2], ids[3], ids[4], ids[5], states[2], states[3]}, []int{1, 1, 1, 1, 1, 1, 1}},
-		"canary":  {hostdb.MigrationPlan{Canary: ids[4:5], CanaryCount: 1, Batch: 2}, false, []string{ids[0], ids[4], ids[2], ids[3], ids[5], states[2], states[3]}, []int{0, 0, 1, 1, 2, 2, 3}},
-		"only":    {hostdb.MigrationPlan{Only: []string{ids[1], ids[3], states[0]}, Canary: ids[:2]}, false, ids[3:4], []int{1}},
-		"verify":  {hostdb.MigrationPlan{Only: []string{ids[1], ids[3]}, Verify: true}, false, []string{ids[1], ids[3]}, []int{1, 1}},
-		"down":    {hostdb.MigrationPlan{Only: []string{ids[1], ids[6]}}, true, []string{ids[1], ids[6]}, []int{1, 1}},
+		"all": {hostdb.MigrationPlan{}, false,
+			[]string{ids[0], ids[2], ids[3], ids[4], ids[5], states[2], states[3]},
+			[]int{1, 1, 1, 1, 1, 1, 1}},
+		"canary": {hostdb.MigrationPlan{Canary: ids[4:5], CanaryCount: 1, Batch: 2}, false,
+			[]string{ids[0], ids[4], ids[2], ids[3], ids[5], states[2], states[3]},
+			[]int{0, 0, 1, 1, 2, 2, 3}},
+		"only": {hostdb.MigrationPlan{Only: []string{ids[1], ids[3], states[0]}, Canary: ids[:2]}, false,
+			ids[3:4], []int{1}},
+		"verify": {hostdb.MigrationPlan{Only: []string{ids[1], ids[3]}, Verify: true}, false,
+			[]string{ids[1], ids[3]}, []int{1, 1}},
+		"down": {hostdb.MigrationPlan{Only: []string{ids[1], ids[6]}}, true, []string{ids[1], ids[6]},
+			[]int{1, 1}},
 		"nothing": {hostdb.MigrationPlan{Only: ids[6:]}, false, nil, nil},
 	} {
 		c.plan.Complete = complete
@@ -164,8 +178,10 @@ func plans(t *testing.T, db *hostdb.DB) {
 			same(t, "at the target", run.AtTarget, 2)
 		}
 	}
-	refused(t, db.MigrationRuns.Begin(ctx, new(hostdb.MigrationRun), hostdb.MigrationPlan{Only: []string{"x'"}}), hostdb.ErrInvalid, "tenant_id")
-	refused(t, db.MigrationRuns.Begin(ctx, new(hostdb.MigrationRun), hostdb.MigrationPlan{Batch: -1}), hostdb.ErrInvalid, "plan")
+	refused(t, db.MigrationRuns.Begin(ctx, new(hostdb.MigrationRun),
+		hostdb.MigrationPlan{Only: []string{"x'"}}), hostdb.ErrInvalid, "tenant_id")
+	refused(t, db.MigrationRuns.Begin(ctx, new(hostdb.MigrationRun), hostdb.MigrationPlan{Batch: -1}),
+		hostdb.ErrInvalid, "plan")
 }
 
 func claims(t *testing.T, db *hostdb.DB) {
@@ -195,19 +211,21 @@ func claims(t *testing.T, db *hostdb.DB) {
 		refused(t, err, hostdb.ErrConflict, "tenant_id")
 	}
 	must(t, err)
-	lost := &hostdb.MigrationTenant{RunID: all[0], TenantID: ids[1], Worker: "a", Status: hostdb.MigrationDone}
+	lost := &hostdb.MigrationTenant{RunID: all[0], TenantID: ids[1], Worker: "a",
+		Status: hostdb.MigrationDone}
 	refused(t, m.Finish(ctx, lost), hostdb.ErrConflict, "lease")
 	held, err := m.Heartbeat(ctx, "a", time.Hour)
 	must(t, err)
 	same(t, "held by a", strings.Join(held, " "), ids[0])
-	done := &hostdb.MigrationTenant{RunID: all[0], TenantID: ids[0], Worker: "a", Status: hostdb.MigrationFailed, VersionBefore: 1,
-		VersionAfter: 2, DurationMS: 7, Error: "bro\x00ken"}
+	done := &hostdb.MigrationTenant{RunID: all[0], TenantID: ids[0], Worker: "a",
+		Status: hostdb.MigrationFailed, VersionBefore: 1, VersionAfter: 2, DurationMS: 7, Error: "bro\x00ken"}
 	must(t, m.Finish(ctx, done))
 	refused(t, m.Finish(ctx, done), hostdb.ErrConflict, "lease")
 	rows, err := m.List(ctx, hostdb.Where("run_id", all[0]), hostdb.Where("tenant_id", ids[0]))
 	must(t, err)
-	if len(rows) != 1 || rows[0].Status != hostdb.MigrationFailed || rows[0].Error != "bro\uFFFDken" || rows[0].CompletedAt == nil ||
-		rows[0].LeaseUntil != nil || rows[0].VersionAfter != 2 || rows[0].DurationMS != 7 {
+	if len(rows) != 1 || rows[0].Status != hostdb.MigrationFailed || rows[0].Error != "bro\uFFFDken" ||
+		rows[0].CompletedAt == nil || rows[0].LeaseUntil != nil || rows[0].VersionAfter != 2 ||
+		rows[0].DurationMS != 7 {
 		t.Errorf("rows = %+v", rows)
 	}
 	must(t, m.Claim(ctx, all[1], ids[0], "b", time.Hour))
@@ -233,7 +251,8 @@ func runs(t *testing.T, db *hostdb.DB) {
 		same(t, "stage", stage, i)
 		must(t, m.Claim(ctx, run.ID, id, "a", time.Hour))
 		status := []string{hostdb.MigrationFailed, hostdb.MigrationPending}[i]
-		must(t, m.Finish(ctx, &hostdb.MigrationTenant{RunID: run.ID, TenantID: id, Worker: "a", Status: status}))
+		must(t, m.Finish(ctx, &hostdb.MigrationTenant{RunID: run.ID, TenantID: id, Worker: "a",
+			Status: status}))
 	}
 	ended, err := db.MigrationRuns.End(ctx, run.ID, hostdb.RunPaused)
 	must(t, err)
@@ -252,7 +271,8 @@ func runs(t *testing.T, db *hostdb.DB) {
 	}
 	for _, id := range ids {
 		must(t, m.Claim(ctx, run.ID, id, "a", time.Hour))
-		must(t, m.Finish(ctx, &hostdb.MigrationTenant{RunID: run.ID, TenantID: id, Worker: "a", Status: hostdb.MigrationDone}))
+		must(t, m.Finish(ctx, &hostdb.MigrationTenant{RunID: run.ID, TenantID: id, Worker: "a",
+			Status: hostdb.MigrationDone}))
 	}
 	_, err = m.Stage(ctx, run.ID)
 	refused(t, err, hostdb.ErrNotFound, "")

@@ -104,15 +104,18 @@ func strictClaims(t *testing.T, db *hostdb.DB) {
 func webhooks(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
 	for i := range 2 {
-		fresh, err := db.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "invoice.paid"})
+		fresh, err := db.WebhookEvents.Record(ctx,
+			&hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "invoice.paid"})
 		must(t, err)
 		same(t, "new", fresh, i == 0)
 	}
 	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // a duplicate doesn't fail the transaction
-		fresh, err := tx.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "invoice.paid"})
+		fresh, err := tx.WebhookEvents.Record(ctx,
+			&hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "invoice.paid"})
 		same(t, "new", fresh, false)
 		must(t, err)
-		_, err = tx.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{EventID: "evt_2", EventType: "x", Status: hostdb.WebhookParked})
+		_, err = tx.WebhookEvents.Record(ctx,
+			&hostdb.StripeWebhookEvent{EventID: "evt_2", EventType: "x", Status: hostdb.WebhookParked})
 		return err
 	}))
 	parked, err := db.WebhookEvents.ListByStatus(ctx, hostdb.WebhookParked)
@@ -127,8 +130,9 @@ func newestEvent(t *testing.T, db *hostdb.DB) {
 	for _, e := range []struct{ id, status string }{ // ids sort by the time of arrival
 		{"2", hostdb.WebhookProcessed}, {"3", hostdb.WebhookFailed}, {"1", hostdb.WebhookParked},
 	} {
-		_, err := db.WebhookEvents.Record(ctx, &hostdb.StripeWebhookEvent{ID: e.id + hostdb.NewID()[1:], EventID: "evt_" + e.id,
-			EventType: "invoice.paid", Status: e.status})
+		_, err := db.WebhookEvents.Record(ctx,
+			&hostdb.StripeWebhookEvent{ID: e.id + hostdb.NewID()[1:], EventID: "evt_" + e.id,
+				EventType: "invoice.paid", Status: e.status})
 		must(t, err)
 	}
 	newest, err := db.WebhookEvents.Newest(ctx)
@@ -151,10 +155,12 @@ func overdue(t *testing.T, db *hostdb.DB) {
 		return &end
 	}
 	for _, s := range []hostdb.Subscription{
-		{Status: "active", CurrentPeriodEnd: ago(10 * time.Hour)}, {Status: "active", CurrentPeriodEnd: ago(20 * time.Hour)},
+		{Status: "active", CurrentPeriodEnd: ago(10 * time.Hour)},
+		{Status: "active", CurrentPeriodEnd: ago(20 * time.Hour)},
 		{Status: "active", CurrentPeriodEnd: ago(-time.Hour)}, {Status: "active"},
 		{Status: "active", CurrentPeriodEnd: ago(20 * time.Hour), PaymentType: hostdb.PaymentOneTime},
-		{Status: "past_due", CurrentPeriodEnd: ago(20 * time.Hour)}, {Status: "trialing", CurrentPeriodEnd: ago(20 * time.Hour)},
+		{Status: "past_due", CurrentPeriodEnd: ago(20 * time.Hour)},
+		{Status: "trialing", CurrentPeriodEnd: ago(20 * time.Hour)},
 		{Status: "canceled", CurrentPeriodEnd: ago(20 * time.Hour)},
 	} {
 		s.TenantID = f.tenant.ID
@@ -174,8 +180,10 @@ func access(t *testing.T, db *hostdb.DB) {
 	must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro", Features: []string{"x"}}))
 	soon, later := time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
 	for _, s := range []hostdb.Subscription{
-		{Status: "active", PaymentType: hostdb.PaymentOneTime, ProductName: "7"}, {Status: "canceled", ProductName: "6"}, {Status: "past_due", ProductName: "5"},
-		{Status: "trialing", ProductName: "4"}, {Status: "active", ProductName: "3"}, {Status: "active", CurrentPeriodEnd: &soon, ProductName: "2"},
+		{Status: "active", PaymentType: hostdb.PaymentOneTime, ProductName: "7"},
+		{Status: "canceled", ProductName: "6"}, {Status: "past_due", ProductName: "5"},
+		{Status: "trialing", ProductName: "4"}, {Status: "active", ProductName: "3"},
+		{Status: "active", CurrentPeriodEnd: &soon, ProductName: "2"},
 		{Status: "active", CurrentPeriodEnd: &later, PlanTier: "pro", ProductName: "1"},
 	} {
 		s.TenantID = f.tenant.ID
@@ -185,7 +193,8 @@ func access(t *testing.T, db *hostdb.DB) {
 		for _, tenant := range []hostdb.TenantKey{{ID: f.tenant.ID}, {Slug: f.tenant.Slug}} {
 			a, err := db.Access(ctx, user, tenant)
 			must(t, err)
-			same(t, "user", a.User.ID+a.User.Email+a.User.OAuthID+a.User.CreatedAt.String(), f.user.ID+f.user.Email+f.user.OAuthID+f.user.CreatedAt.String())
+			same(t, "user", a.User.ID+a.User.Email+a.User.OAuthID+a.User.CreatedAt.String(), f.user.ID+
+				f.user.Email+f.user.OAuthID+f.user.CreatedAt.String())
 			same(t, "tenant", *a.Tenant, *f.tenant)
 			same(t, "membership", *a.Membership, *f.owner)
 			same(t, "tenant's plan", a.TenantPlan.Name, "Free")
@@ -199,20 +208,23 @@ func access(t *testing.T, db *hostdb.DB) {
 	}
 	a, err := db.Access(ctx, hostdb.UserKey{ID: stranger.user.ID}, hostdb.TenantKey{Slug: f.tenant.Slug})
 	must(t, err)
-	same(t, "stranger", a.User != nil && a.Tenant != nil && a.Membership == nil && len(a.Subscriptions) == 0, true)
+	same(t, "stranger", a.User != nil && a.Tenant != nil && a.Membership == nil && len(a.Subscriptions) == 0,
+		true)
 	a, err = db.Access(ctx, hostdb.UserKey{OAuthID: "nobody"}, hostdb.TenantKey{ID: hostdb.NewID()})
 	must(t, err)
 	same(t, "nobody", a.User == nil && a.Tenant == nil && a.Membership == nil && a.TenantPlan == nil, true)
 	ids, err := db.SoleTenants(ctx, hostdb.UserKey{OAuthID: f.user.OAuthID})
 	must(t, err)
 	same(t, "sole tenants", len(ids), 1)
-	for field, key := range map[string]hostdb.UserKey{"user": {}, "user_id": {ID: "x"}, "oauth_id": {OAuthID: "\xff"}} {
+	for field, key := range map[string]hostdb.UserKey{"user": {}, "user_id": {ID: "x"},
+		"oauth_id": {OAuthID: "\xff"}} {
 		_, err = db.Access(ctx, key, hostdb.TenantKey{ID: f.tenant.ID})
 		refused(t, err, hostdb.ErrInvalid, field)
 		_, err = db.SoleTenants(ctx, key)
 		refused(t, err, hostdb.ErrInvalid, field)
 	}
-	for field, key := range map[string]hostdb.TenantKey{"tenant": {ID: f.tenant.ID, Slug: "x"}, "tenant_id": {ID: "x"}, "slug": {Slug: "_"}} {
+	for field, key := range map[string]hostdb.TenantKey{"tenant": {ID: f.tenant.ID, Slug: "x"},
+		"tenant_id": {ID: "x"}, "slug": {Slug: "_"}} {
 		_, err = db.Access(ctx, hostdb.UserKey{ID: f.user.ID}, key)
 		refused(t, err, hostdb.ErrInvalid, field)
 	}

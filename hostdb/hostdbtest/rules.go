@@ -46,7 +46,8 @@ func reopens(t *testing.T, db *hostdb.DB, closed string) {
 	must(t, db.Memberships.Update(ctx, f.owner))
 	opened := *f.tenant
 	opened.Status = hostdb.TenantActive
-	for _, status := range []string{closed, hostdb.TenantSuspended, hostdb.TenantMaintenance} { // closed for whatever reason meanwhile
+	// closed for whatever reason meanwhile
+	for _, status := range []string{closed, hostdb.TenantSuspended, hostdb.TenantMaintenance} {
 		f.tenant.Status = status
 		must(t, db.Tenants.Update(ctx, f.tenant))
 		refused(t, db.Tenants.Update(ctx, &opened), hostdb.ErrConflict, "last_owner")
@@ -60,7 +61,8 @@ func reopens(t *testing.T, db *hostdb.DB, closed string) {
 
 func auditStays(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
-	log := &hostdb.HostAuditLog{EventType: "test", ActorUserID: "somebody", Details: `{"a":1}`, IPAddress: "::1"}
+	log := &hostdb.HostAuditLog{EventType: "test", ActorUserID: "somebody", Details: `{"a":1}`,
+		IPAddress: "::1"}
 	must(t, db.AuditLogs.Insert(ctx, log))
 	refused(t, db.AuditLogs.Update(ctx, log), hostdb.ErrImmutable, "sys_audit_logs")
 	refused(t, db.AuditLogs.Delete(ctx, log.ID), hostdb.ErrImmutable, "sys_audit_logs")
@@ -90,7 +92,10 @@ func mutationsAudited(t *testing.T, db *hostdb.DB) {
 	same(t, "details", logs[1].Details, `{"db_url":["[secret]","[secret]"],"status":["active","suspended"]}`)
 	user := newFixture(t, db).user
 	must(t, db.Users.RecordLogin(ctx, user.ID))
-	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error { return errors.Join(tx.Users.RecordLogin(ctx, user.ID), errUndo) }), errUndo, "")
+	refused(t, db.InTx(ctx, func(
+		tx *hostdb.Tx) error {
+		return errors.Join(tx.Users.RecordLogin(ctx, user.ID), errUndo)
+	}), errUndo, "")
 	logins, err := db.AuditLogs.ListForTarget(ctx, user.ID, hostdb.Where("event_type", "user.login"))
 	must(t, err)
 	same(t, "logins", len(logins), 1)
@@ -99,7 +104,8 @@ func mutationsAudited(t *testing.T, db *hostdb.DB) {
 		return errors.Join(tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: "undone"}), errUndo)
 	})
 	refused(t, err, errUndo, "")
-	undone, err := db.AuditLogs.List(ctx, hostdb.Where("event_type", "user.created"), hostdb.Where("actor_user_id", "actor"))
+	undone, err := db.AuditLogs.List(ctx, hostdb.Where("event_type", "user.created"),
+		hostdb.Where("actor_user_id", "actor"))
 	must(t, err)
 	same(t, "audit rows of what was undone", len(undone), 0)
 }
@@ -128,7 +134,8 @@ func lists(t *testing.T, db *hostdb.DB) {
 	rest, err := db.Jobs.List(ctx, hostdb.After(page[199].ID))
 	must(t, err)
 	same(t, "rest", len(rest), 20)
-	odd, err := db.Jobs.List(ctx, hostdb.Where("job_type", "odd"), hostdb.Where("tenant_id", nil), hostdb.Limit(3))
+	odd, err := db.Jobs.List(ctx, hostdb.Where("job_type", "odd"), hostdb.Where("tenant_id", nil),
+		hostdb.Limit(3))
 	must(t, err)
 	same(t, "odd", len(odd), 3)
 	one, err := db.Jobs.List(ctx, hostdb.Where("attempts", 7))
@@ -152,8 +159,9 @@ func lists(t *testing.T, db *hostdb.DB) {
 	for _, err := range db.Jobs.All(ctx, hostdb.Limit(5000)) {
 		must(t, err)
 	}
-	for field, filter := range map[string]hostdb.Filter{"colour": hostdb.Where("colour", "red"), "status": hostdb.Where("status", 1),
-		"attempts": hostdb.Where("attempts", "1"), "limit": hostdb.Limit(-1), "after": hostdb.After("\xff"), "turn": hostdb.Where("turn", 1)} {
+	for field, filter := range map[string]hostdb.Filter{"colour": hostdb.Where("colour", "red"),
+		"status": hostdb.Where("status", 1), "attempts": hostdb.Where("attempts", "1"),
+		"limit": hostdb.Limit(-1), "after": hostdb.After("\xff"), "turn": hostdb.Where("turn", 1)} {
 		_, err := db.Jobs.List(ctx, filter)
 		refused(t, err, hostdb.ErrInvalid, field)
 	}
@@ -165,8 +173,9 @@ func lists(t *testing.T, db *hostdb.DB) {
 
 func texts(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
-	emails := []string{"Ärger@example.com", "ärger@example.com", "İstanbul@example.com", "istanbul@example.com", "ΣΑΣ@example.com",
-		"σας@example.com", "straße@example.com", "STRASSE@example.com", "日本@example.com", "مثال@example.com", "e\u0301@example.com", "é@example.com"}
+	emails := []string{"Ärger@example.com", "ärger@example.com", "İstanbul@example.com",
+		"istanbul@example.com", "ΣΑΣ@example.com", "σας@example.com", "straße@example.com",
+		"STRASSE@example.com", "日本@example.com", "مثال@example.com", "e\u0301@example.com", "é@example.com"}
 	for _, email := range emails { // each differs from all others by more than the case of ASCII letters
 		must(t, db.Users.Insert(ctx, &hostdb.GlobalUser{Email: email}))
 	}
@@ -175,7 +184,8 @@ func texts(t *testing.T, db *hostdb.DB) {
 		must(t, err)
 		same(t, "address", got.Email, email)
 	}
-	refused(t, db.Users.Insert(ctx, &hostdb.GlobalUser{Email: "ÄRGER@EXAMPLE.COM"}), hostdb.ErrConflict, "email")
+	refused(t, db.Users.Insert(ctx, &hostdb.GlobalUser{Email: "ÄRGER@EXAMPLE.COM"}), hostdb.ErrConflict,
+		"email")
 	var order []string
 	for _, id := range []string{"b", "B", "a-b", "ab", "a", "ä", "z", "Z", "_", "é"} {
 		must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: id, Name: id}))
@@ -221,7 +231,8 @@ func transactions(t *testing.T, db *hostdb.DB) {
 	must(t, tx.Rollback())
 	must(t, tx.Rollback())
 	same(t, "after a rollback", count(), 0)
-	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error { return errors.Join(insert(ctx, tx, "a"), errUndo) }), errUndo, "")
+	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error { return errors.Join(insert(ctx, tx, "a"), errUndo) }),
+		errUndo, "")
 	same(t, "after an error", count(), 0)
 	func() {
 		defer func() { same(t, "panic", recover(), any("boom")) }()
@@ -230,13 +241,18 @@ func transactions(t *testing.T, db *hostdb.DB) {
 	same(t, "after a panic", count(), 0)
 	err = db.InTx(ctx, func(tx *hostdb.Tx) error {
 		must(t, insert(ctx, tx, "a"))
-		refused(t, tx.InTx(ctx, func(tx *hostdb.Tx) error { return insert(ctx, tx, "A") }), hostdb.ErrConflict, "email")
-		refused(t, tx.InTx(ctx, func(tx *hostdb.Tx) error { return errors.Join(insert(ctx, tx, "b"), errUndo) }), errUndo, "")
+		refused(t, tx.InTx(ctx, func(tx *hostdb.Tx) error { return insert(ctx, tx, "A") }),
+			hostdb.ErrConflict, "email")
+		refused(t, tx.InTx(ctx, func(
+			tx *hostdb.Tx) error {
+			return errors.Join(insert(ctx, tx, "b"), errUndo)
+		}), errUndo, "")
 		return tx.InTx(ctx, func(tx *hostdb.Tx) error { return insert(ctx, tx, "c") })
 	})
 	must(t, err)
 	same(t, "after savepoints", count(), 2)
-	err = db.InTx(ctx, func(tx *hostdb.Tx) error { // a refused statement ends the transaction, swallowed or not
+	// a refused statement ends the transaction, swallowed or not
+	err = db.InTx(ctx, func(tx *hostdb.Tx) error {
 		_ = insert(ctx, tx, "C")
 		refused(t, insert(ctx, tx, "d"), hostdb.ErrConflict, "email")
 		return nil

@@ -71,7 +71,8 @@ func refused(t *testing.T, err, kind error, field string) {
 func says(t *testing.T, err error, text string) {
 	t.Helper()
 	var about *hostdb.FieldError
-	if !errors.As(err, &about) || !strings.Contains(about.Reason, text) || strings.Contains(about.Reason, ", or ") {
+	if !errors.As(err, &about) || !strings.Contains(about.Reason, text) ||
+		strings.Contains(about.Reason, ", or ") {
 		t.Errorf("error = %v; want %q", err, text)
 	}
 }
@@ -99,7 +100,8 @@ func newFixture(t *testing.T, db *hostdb.DB) fixture {
 		tenant: &hostdb.TenantCatalog{Name: "Acme", Slug: "t-" + id, IsActive: true}}
 	must(t, db.Users.Insert(t.Context(), f.user))
 	must(t, db.Tenants.Insert(t.Context(), f.tenant))
-	f.owner = &hostdb.Membership{UserID: f.user.ID, TenantID: f.tenant.ID, Role: hostdb.RoleOwner, IsActive: true}
+	f.owner = &hostdb.Membership{UserID: f.user.ID, TenantID: f.tenant.ID, Role: hostdb.RoleOwner,
+		IsActive: true}
 	must(t, db.Memberships.Insert(t.Context(), f.owner))
 	return f
 }

@@ -26,9 +26,11 @@ import (
 
 // What Parse says of an address. No error repeats a part of one.
 var (
-	ErrForm      = errors.New("is no address of a database; write sqlite:path/to/file.db or postgres://user:password@host:5432/database")
+	ErrForm = errors.New("is no address of a database; write sqlite:path/to/file.db or " +
+		"postgres://user:password@host:5432/database")
 	ErrMalformed = errors.New("is malformed; escape special characters of the password, an @ as %40")
-	ErrParameter = errors.New("has a port or a parameter that is malformed or unknown, or names a file that can't be read")
+	ErrParameter = errors.New(
+		"has a port or a parameter that is malformed or unknown, or names a file that " + "can't be read")
 )
 
 // File returns the path in the address of a SQLite database, as it is written there. ok is false for other
@@ -103,7 +105,8 @@ func split(text string) (p parts, err error) {
 	if i := strings.IndexByte(text, '/'); i >= 0 {
 		text, p.path = text[:i], text[i:]
 	}
-	if p.hosts = text; strings.ContainsAny(text, notInHosts) || strings.Count(text, "[") != strings.Count(text, "]") {
+	if p.hosts = text; strings.ContainsAny(text, notInHosts) ||
+		strings.Count(text, "[") != strings.Count(text, "]") {
 		return p, ErrMalformed
 	}
 	if query = strings.TrimSuffix(query, "&"); query == "" {
@@ -179,8 +182,8 @@ func (u *URL) User() string { return u.config.User }
 // Password is the role's password, "" where there is none.
 func (u *URL) Password() string { return u.config.Password }
 
-// Unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next transaction may be another
-// client's. A mode that the URL asks for is kept.
+// Unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next
+// transaction may be another client's. A mode that the URL asks for is kept.
 func (u *URL) Unnamed() pgx.QueryExecMode {
 	if u.Has("default_query_exec_mode") {
 		return u.config.DefaultQueryExecMode
@@ -225,8 +228,9 @@ func escape(text string) string {
 	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20")
 }
 
-// Write writes the address of a database. hosts are names, IP addresses without brackets, or directories of sockets, with commas between
-// them; all have the port. parameters are names and values, in turn. Errors: ErrMalformed for a host that can't be one.
+// Write writes the address of a database. hosts are names, IP addresses without brackets, or directories of
+// sockets, with commas between them; all have the port. parameters are names and values, in turn. Errors:
+// ErrMalformed for a host that can't be one.
 func Write(as Role, hosts, port, database string, parameters ...string) (string, error) {
 	if strings.HasPrefix(hosts, "/") || strings.Contains(hosts, ",/") {
 		parameters = append([]string{"host", hosts, "port", port}, parameters...)

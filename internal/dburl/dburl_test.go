@@ -31,19 +31,28 @@ func TestTheServerIsAllHostsWhateverTheirOrder(t *testing.T) {
 
 func TestTheFormsOfAnAddress(t *testing.T) {
 	for text, want := range map[string]string{
-		"postgres://u:p@h:5433/d":                                  "[h:5433] d u p postgres://u:xxxxx@h:5433/d",
-		"postgresql://u@h/d":                                       "[h:5432] d u  postgresql://u@h/d",
-		"postgres://u@/db?host=/cloudsql/p:r:i":                    "[[/cloudsql/p:r:i]:5432] db u  postgres://u@/db?host=/cloudsql/p:r:i",
-		"postgres://u@%2Frun%2Fpg:5433/d":                          "[/run/pg:5433] d u  postgres://u@%2Frun%2Fpg:5433/d",
-		"postgres://u:p@a,b:2,[::1]:3/d?sslmode=disable":           "[a:5432 b:2 [::1]:3] d u p postgres://u:xxxxx@a,b:2,[::1]:3/d?sslmode=disable",
-		"postgres://u:p@[fe80::1%25eth0]/d":                        "[[fe80::1%eth0]:5432] d u p postgres://u:xxxxx@[fe80::1%25eth0]/d",
-		"postgres://u@/d?host=a,b&port=1,2":                        "[a:1 b:2] d u  postgres://u@/d?host=a,b&port=1,2",
-		"postgres://h?user=u&password=a%40b&dbname=d":              "[h:5432] d u a@b ",
-		"postgres://h?user=u&password=ab&dbname=d":                 "[h:5432] d u ab postgres://h?user=u&password=xxxxx&dbname=xxxxx",
-		"postgres://u:p%2Fw%20%C3%BC@h/d%3F":                       "[h:5432] d? u p/w ü postgres://u:xxxxx@h/d%3F",
-		"postgres://u:a?b#c@h/d":                                   "[h:5432] d u a?b#c postgres://u:xxxxx@h/d", // as libpq has it
-		"postgres://u:p@h":                                         "[h:5432]  u p postgres://u:xxxxx@h",
-		"postgres://u:p@H.example/d?search_path=x&sslmode=require": "[H.example:5432] d u p postgres://u:xxxxx@H.example/d?search_path=xxxxx&sslmode=require",
+		"postgres://u:p@h:5433/d": "[h:5433] d u p " +
+			"postgres://u:xxxxx@h:5433/d",
+		"postgresql://u@h/d": "[h:5432] d u  postgresql://u@h/d",
+		"postgres://u@/db?host=/cloudsql/p:r:i": "[[/cloudsql/p:r:i]:5432] db u  " +
+			"postgres://u@/db?host=/cloudsql/p:r:i",
+		"postgres://u@%2Frun%2Fpg:5433/d": "[/run/pg:5433] d u  " +
+			"postgres://u@%2Frun%2Fpg:5433/d",
+		"postgres://u:p@a,b:2,[::1]:3/d?sslmode=disable": "[a:5432 b:2 [::1]:3] d u p " +
+			"postgres://u:xxxxx@a,b:2,[::1]:3/d?sslmode=disable",
+		"postgres://u:p@[fe80::1%25eth0]/d": "[[fe80::1%eth0]:5432] d u p " +
+			"postgres://u:xxxxx@[fe80::1%25eth0]/d",
+		"postgres://u@/d?host=a,b&port=1,2": "[a:1 b:2] d u  " +
+			"postgres://u@/d?host=a,b&port=1,2",
+		"postgres://h?user=u&password=a%40b&dbname=d": "[h:5432] d u a@b ",
+		"postgres://h?user=u&password=ab&dbname=d": "[h:5432] d u ab " +
+			"postgres://h?user=u&password=xxxxx&dbname=xxxxx",
+		"postgres://u:p%2Fw%20%C3%BC@h/d%3F": "[h:5432] d? u p/w ü " +
+			"postgres://u:xxxxx@h/d%3F",
+		"postgres://u:a?b#c@h/d": "[h:5432] d u a?b#c postgres://u:xxxxx@h/d", // as libpq has it
+		"postgres://u:p@h":       "[h:5432]  u p postgres://u:xxxxx@h",
+		"postgres://u:p@H.example/d?search_path=x&sslmode=require": "[H.example:5432] d u p " +
+			"postgres://u:xxxxx@H.example/d?search_path=xxxxx&sslmode=require",
 	} {
 		u, err := dburl.Parse(text)
 		if err != nil {
@@ -51,12 +60,15 @@ func TestTheFormsOfAnAddress(t *testing.T) {
 			continue
 		}
 		masked, _ := dburl.Mask(text)
-		if got := fmt.Sprint(u.Hosts(), " ", u.Database(), " ", u.User(), " ", u.Password(), " ", masked); got != want {
+		if got := fmt.Sprint(u.Hosts(), " ", u.Database(), " ", u.User(), " ", u.Password(), " ",
+			masked); got != want {
 			t.Errorf("%s\nis   %s\nwant %s", text, got, want)
 		}
 	}
-	for _, text := range []string{"", "host=h dbname=d", "postgres:host=h", "postgres:h/d", "mysql://u:p@h/d", "sqlite:x.db", "postgres://u:a@b@h/d", "postgres://u:a b@h/d",
-		"postgres://u@h/d\n", "postgres://db?user=me@corp&password=s", "postgres://h:p/d", "postgres://[::1/d", "postgres://[a/b]:1/d", "postgres://u@h/d?x", "postgres://u@h/d?sslmode=no",
+	for _, text := range []string{"", "host=h dbname=d", "postgres:host=h", "postgres:h/d", "mysql://u:p@h/d",
+		"sqlite:x.db", "postgres://u:a@b@h/d", "postgres://u:a b@h/d",
+		"postgres://u@h/d\n", "postgres://db?user=me@corp&password=s", "postgres://h:p/d",
+		"postgres://[::1/d", "postgres://[a/b]:1/d", "postgres://u@h/d?x", "postgres://u@h/d?sslmode=no",
 		"postgres://u:%zz@h/d", "postgres://a:1,b:2/d?port=1,2,3"} {
 		if u, err := dburl.Parse(text); err == nil {
 			t.Errorf("%q was taken for %v", text, u.Hosts())
@@ -86,8 +98,11 @@ func encode(s string) string {
 // addresses are addresses of every form.
 func addresses(t *rapid.T) address {
 	word := func(name string) string { return rapid.StringMatching(`[^\x00]{1,12}`).Draw(t, name) }
-	a := address{user: word("user"), password: "pw" + rapid.StringMatching(`[^\x00]{8,20}`).Draw(t, "password"), database: word("database")}
-	names := rapid.SliceOfN(rapid.SampledFrom([]string{"h", "db-1.example.com", "10.0.0.1", "::1", "fe80::1%eth0", "2001:db8::2", "/run/pg", "/cloudsql/p:r:i"}), 1, 4).Draw(t, "hosts")
+	a := address{user: word("user"), password: "pw" +
+		rapid.StringMatching(`[^\x00]{8,20}`).Draw(t, "password"), database: word("database")}
+	names := rapid.SliceOfN(
+		rapid.SampledFrom([]string{"h", "db-1.example.com", "10.0.0.1", "::1", "fe80::1%eth0", "2001:db8::2",
+			"/run/pg", "/cloudsql/p:r:i"}), 1, 4).Draw(t, "hosts")
 	var hosts, ports []string
 	for _, name := range names {
 		port := rapid.IntRange(1, 65535).Draw(t, "port")
@@ -100,7 +115,9 @@ func addresses(t *rapid.T) address {
 	}
 	a.hosts = slices.Compact(a.hosts)
 	a.text = rapid.SampledFrom([]string{"postgres://", "postgresql://"}).Draw(t, "scheme") + encode(a.user)
-	query := []string{"sslmode=" + rapid.SampledFrom([]string{"disable", "allow", "prefer", "require"}).Draw(t, "sslmode"), "search_path=" + encode(word("path"))}
+	query := []string{"sslmode=" +
+		rapid.SampledFrom([]string{"disable", "allow", "prefer", "require"}).Draw(t, "sslmode"),
+		"search_path=" + encode(word("path"))}
 	if rapid.Bool().Draw(t, "password in the query") {
 		query = append(query, "password="+encode(a.password))
 	} else {
@@ -124,8 +141,10 @@ func addresses(t *rapid.T) address {
 // meaning is what pgx makes of an address, but for whom it names and which database. Certificates are
 // compared by their host.
 func meaning(c *pgconn.Config) string {
-	text := fmt.Sprint(c.RuntimeParams, c.ConnectTimeout, c.ValidateConnect == nil, c.SSLNegotiation, c.ChannelBinding, c.RequireAuth)
-	for _, next := range append([]*pgconn.FallbackConfig{{Host: c.Host, Port: c.Port, TLSConfig: c.TLSConfig}}, c.Fallbacks...) {
+	text := fmt.Sprint(c.RuntimeParams, c.ConnectTimeout, c.ValidateConnect == nil, c.SSLNegotiation,
+		c.ChannelBinding, c.RequireAuth)
+	for _, next := range append(
+		[]*pgconn.FallbackConfig{{Host: c.Host, Port: c.Port, TLSConfig: c.TLSConfig}}, c.Fallbacks...) {
 		text += fmt.Sprintf(" %q:%d", next.Host, next.Port)
 		if next.TLSConfig != nil {
 			text += fmt.Sprintf(" tls %q %t", next.TLSConfig.ServerName, next.TLSConfig.InsecureSkipVerify)
@@ -146,25 +165,32 @@ func TestAnAddressIsReadAsPgxReadsItWhateverIsReplaced(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", a.text, err)
 		}
-		if got := (address{a.text, u.User(), u.Password(), u.Database(), u.Hosts()}); !reflect.DeepEqual(got, a) {
+		if got := (address{a.text, u.User(), u.Password(), u.Database(), u.Hosts()}); !reflect.DeepEqual(got,
+			a) {
 			t.Fatalf("%s\nis   %+v\nwant %+v", a.text, got, a)
 		}
-		if masked, ok := dburl.Mask(a.text); ok && (strings.Contains(masked, a.password) || strings.Contains(masked, encode(a.password))) {
+		if masked, ok := dburl.Mask(a.text); ok &&
+			(strings.Contains(masked, a.password) || strings.Contains(masked, encode(a.password))) {
 			t.Fatalf("%s is shown as %s", a.text, masked)
 		}
-		if text := fmt.Sprintf("%v %+v %#v %s %d", u, u, u, u, u); strings.Contains(text, encode(a.password)) || strings.Contains(text, a.password) {
+		if text := fmt.Sprintf("%v %+v %#v %s %d", u, u, u, u, u); strings.Contains(text,
+			encode(a.password)) || strings.Contains(text, a.password) {
 			t.Fatalf("printed as %s", text)
 		}
-		if text := dburl.Redact("so "+a.password+" and "+encode(a.password)+" in "+a.text+".", a.text); text != "so *** and *** in ***." {
+		if text := dburl.Redact("so "+a.password+" and "+encode(a.password)+" in "+a.text+".",
+			a.text); text != "so *** and *** in ***." {
 			t.Fatalf("%s redacted to %s", a.text, text)
 		}
 		next := addresses(t)
 		kept, err := pgconn.ParseConfig(u.With(next.database, nil))
-		if err != nil || kept.User != a.user || kept.Password != a.password || kept.Database != next.database || meaning(kept) != meaning(want) {
+		if err != nil || kept.User != a.user || kept.Password != a.password ||
+			kept.Database != next.database || meaning(kept) != meaning(want) {
 			t.Fatalf("%s with the database %q: %+v, %v", a.text, next.database, kept, err)
 		}
-		other, err := pgconn.ParseConfig(u.With(next.database, &dburl.Role{Name: next.user, Password: next.password}))
-		if err != nil || other.User != next.user || other.Password != next.password || other.Database != next.database || meaning(other) != meaning(want) {
+		other, err := pgconn.ParseConfig(
+			u.With(next.database, &dburl.Role{Name: next.user, Password: next.password}))
+		if err != nil || other.User != next.user || other.Password != next.password ||
+			other.Database != next.database || meaning(other) != meaning(want) {
 			t.Fatalf("%s with another role: %+v, %v", a.text, other, err)
 		}
 	})
@@ -172,7 +198,8 @@ func TestAnAddressIsReadAsPgxReadsItWhateverIsReplaced(t *testing.T) {
 
 // An unescaped password may be cut anywhere by what is in it. Nothing of it is shown.
 func FuzzUnescapedPasswords(f *testing.F) {
-	for _, seed := range []string{"", "a@", "1/", "1?", "#", "1?a=", "p@h/", "p@h?a=", "1,", "]", "[", "%", "%40", "p@1:", "a&b=", "/x?password=", "?user=x&password="} {
+	for _, seed := range []string{"", "a@", "1/", "1?", "#", "1?a=", "p@h/", "p@h?a=", "1,", "]", "[", "%",
+		"%40", "p@1:", "a&b=", "/x?password=", "?user=x&password="} {
 		f.Add(seed, "h:5432/d?sslmode=disable")
 		f.Add(seed, "h?sslmode=disable&user=u")
 	}
@@ -191,12 +218,15 @@ func FuzzUnescapedPasswords(f *testing.F) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{"postgres://u:p@h:1/d?sslmode=disable", "postgres://[::1]:1,a,/d", "postgres://%2Ftmp/", "postgres://@:5/?host=a%2Cb&port=1", "postgres://a/b?c=d&",
-		"postgres://[a/b]", "postgres://h?dbname=x&database=y&user=z", "postgresql://?host=/a", "postgres://u:p:q@h", "postgres://h/?%64bname=x&&"} {
+	for _, seed := range []string{"postgres://u:p@h:1/d?sslmode=disable", "postgres://[::1]:1,a,/d",
+		"postgres://%2Ftmp/", "postgres://@:5/?host=a%2Cb&port=1", "postgres://a/b?c=d&",
+		"postgres://[a/b]", "postgres://h?dbname=x&database=y&user=z", "postgresql://?host=/a",
+		"postgres://u:p:q@h", "postgres://h/?%64bname=x&&"} {
 		f.Add(seed, "d", "u", "p")
 	}
 	f.Fuzz(func(t *testing.T, text, database, user, password string) {
-		if strings.Contains(text, "service") || strings.Contains(database+user+password, "\x00") || database == "" || user == "" || password == "" {
+		if strings.Contains(text, "service") || strings.Contains(database+user+password, "\x00") ||
+			database == "" || user == "" || password == "" {
 			return
 		}
 		u, err := dburl.Parse(text)
@@ -208,10 +238,13 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q was taken, and pgx refuses it: %v", text, err)
 		}
 		got, err := pgconn.ParseConfig(u.With(database, &dburl.Role{Name: user, Password: password}))
-		if err != nil || got.Database != database || got.User != user || got.Password != password || meaning(got) != meaning(want) {
-			t.Fatalf("%q became %q: %v", text, u.With(database, &dburl.Role{Name: user, Password: password}), err)
+		if err != nil || got.Database != database || got.User != user || got.Password != password ||
+			meaning(got) != meaning(want) {
+			t.Fatalf("%q became %q: %v", text, u.With(database, &dburl.Role{Name: user, Password: password}),
+				err)
 		}
-		if kept, err := pgconn.ParseConfig(u.With(database, nil)); err != nil || kept.User != want.User || kept.Password != want.Password || meaning(kept) != meaning(want) {
+		if kept, err := pgconn.ParseConfig(u.With(database, nil)); err != nil || kept.User != want.User ||
+			kept.Password != want.Password || meaning(kept) != meaning(want) {
 			t.Fatalf("%q became %q: %v", text, u.With(database, nil), err)
 		}
 	})
@@ -245,18 +278,21 @@ func TestNobodyElseReadsAddresses(t *testing.T) {
 	readers := []string{"pgx.ParseConfig", "pgconn.ParseConfig", "pgx.Connect", "pgconn.Connect", "url.Parse"}
 	dialers := []string{"pgx.ConnectConfig", "pgconn.ConnectConfig", "stdlib.GetConnector", "stdlib.OpenDB"}
 	dials := []string{"pool_postgres.go", filepath.Join("internal", "pghosts", "dialer.go")}
-	others := []string{"problem.go", filepath.Join("jwtauth", "fetch.go")} // they read addresses of pages and of keys
+	// they read addresses of pages and of keys
+	others := []string{"problem.go", filepath.Join("jwtauth", "fetch.go")}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(root, path)
 		switch {
 		case err != nil:
 			return err
 		case entry.IsDir():
-			if slices.Contains([]string{"bench", "chaos", "contrib", "examples", ".git", filepath.Join("internal", "dburl"), filepath.Join("internal", "pgtest")}, name) {
+			if slices.Contains([]string{"bench", "chaos", "contrib", "examples", ".git",
+				filepath.Join("internal", "dburl"), filepath.Join("internal", "pgtest")}, name) {
 				return fs.SkipDir // what connects to the tests' own servers
 			}
 			return nil
-		case !strings.HasSuffix(name, ".go"), strings.HasSuffix(name, "_test.go"), slices.Contains(others, name):
+		case !strings.HasSuffix(name, ".go"), strings.HasSuffix(name, "_test.go"),
+			slices.Contains(others, name):
 			return nil
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
@@ -267,8 +303,10 @@ func TestNobodyElseReadsAddresses(t *testing.T) {
 			if sel, ok := n.(*ast.SelectorExpr); ok {
 				if of, ok := sel.X.(*ast.Ident); ok && slices.Contains(readers, of.Name+"."+sel.Sel.Name) {
 					t.Errorf("%s calls %s.%s: package dburl reads addresses", name, of.Name, sel.Sel.Name)
-				} else if ok && slices.Contains(dialers, of.Name+"."+sel.Sel.Name) && !slices.Contains(dials, name) {
-					t.Errorf("%s calls %s.%s: package pghosts knows which host serves", name, of.Name, sel.Sel.Name)
+				} else if ok && slices.Contains(dialers, of.Name+"."+sel.Sel.Name) &&
+					!slices.Contains(dials, name) {
+					t.Errorf("%s calls %s.%s: package pghosts knows which host serves", name, of.Name,
+						sel.Sel.Name)
 				}
 			}
 			return true

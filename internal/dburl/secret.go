@@ -9,8 +9,8 @@ import (
 )
 
 // shown are the parameters whose values are shown. What others hold is anybody's guess.
-var shown = []string{"application_name", "connect_timeout", "default_query_exec_mode", "host", "pool_max_conns", "port", "sslmode",
-	"sslrootcert", "target_session_attrs", "user"}
+var shown = []string{"application_name", "connect_timeout", "default_query_exec_mode", "host",
+	"pool_max_conns", "port", "sslmode", "sslrootcert", "target_session_attrs", "user"}
 
 const hidden = "xxxxx"
 

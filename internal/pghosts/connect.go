@@ -35,16 +35,16 @@ func (u unfit) Unwrap() error { return u.error }
 //
 // When Connect fails every call has returned. When it succeeds attempts that were outrun may still be ending:
 // see [Standing.Alone].
-func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig, open func(context.Context, *pgx.ConnConfig) (C, error),
-	close func(C)) (C, Standing, error) {
+func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig,
+	open func(context.Context, *pgx.ConnConfig) (C, error), close func(C)) (C, Standing, error) {
 	hosts := split(cfg)
 	if len(hosts) > 1 && cfg.ValidateConnect == nil { // any that answers would do, and a standby might win
 		for _, host := range hosts {
 			host.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 		}
 	}
-	r := &race[C]{hosts: hosts, set: h.of(hosts), open: open, close: close, unloved: make([]bool, len(hosts)), errs: make([]error, len(hosts)),
-		outcomes: make(chan outcome[C])}
+	r := &race[C]{hosts: hosts, set: h.of(hosts), open: open, close: close, unloved: make([]bool, len(hosts)),
+		errs: make([]error, len(hosts)), outcomes: make(chan outcome[C])}
 	if len(hosts) == 1 {
 		return r.serving(r.attempt(ctx, 0, true))
 	}

@@ -174,14 +174,16 @@ const standing = "github.com/tenantdb/tenantdb/internal/pghosts" // the key in a
 
 // open opens a connection.
 func (d *Dialer) open(ctx context.Context) (*stdlib.Conn, error) {
-	conn, at, err := Connect(ctx, d.hosts, d.cfg, func(ctx context.Context, cfg *pgx.ConnConfig) (*stdlib.Conn, error) {
-		connector := stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(d.ask), stdlib.OptionResetSession(refuseOutdated))
-		opened, err := connector.Connect(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return opened.(*stdlib.Conn), nil
-	}, func(late *stdlib.Conn) { _ = late.Close() })
+	conn, at, err := Connect(ctx, d.hosts, d.cfg,
+		func(ctx context.Context, cfg *pgx.ConnConfig) (*stdlib.Conn, error) {
+			connector := stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(d.ask),
+				stdlib.OptionResetSession(refuseOutdated))
+			opened, err := connector.Connect(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return opened.(*stdlib.Conn), nil
+		}, func(late *stdlib.Conn) { _ = late.Close() })
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +208,8 @@ func (d *Dialer) ask(ctx context.Context, params stdlib.ShouldPingParams) bool {
 	}
 	bounded, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	if params.Conn.Ping(bounded) != nil && ctx.Err() == nil && bounded.Err() != nil { // the end of the context closes the connection
+	// the end of the context closes the connection
+	if params.Conn.Ping(bounded) != nil && ctx.Err() == nil && bounded.Err() != nil {
 		StandingOf(params.Conn).Silent()
 	}
 	return false

@@ -58,7 +58,8 @@ func Several(cfg *pgx.ConnConfig) bool { return len(split(cfg)) > 1 }
 // split returns a config for each host. pgx lists a host twice where TLS is optional.
 func split(cfg *pgx.ConnConfig) []*pgx.ConnConfig {
 	var hosts []*pgx.ConnConfig
-	all := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
+	all := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}},
+		cfg.Fallbacks...)
 	for _, next := range all {
 		same := func(host *pgx.ConnConfig) bool { return host.Host == next.Host && host.Port == next.Port }
 		if i := slices.IndexFunc(hosts, same); i >= 0 {
@@ -163,7 +164,8 @@ func (s *set) admitLocked(as served) error {
 	}
 	newest, known := s.timelines[as.cluster]
 	if as.timeline < newest {
-		return unfit{fmt.Errorf("the server is on timeline %d, and timeline %d has been seen: a standby has taken over from it. "+
+		return unfit{fmt.Errorf("the server is on timeline %d, and timeline %d has been seen: a standby has "+
+			"taken over from it. "+
 			"Where it was restored on purpose, start this process again", as.timeline, newest)}
 	}
 	if !known && len(s.timelines) >= maxClusters {
@@ -233,7 +235,8 @@ func (s Standing) Silent() {
 
 // identity is the query for a server's cluster and timeline. The timeline of a standby isn't judged.
 const identity = `SELECT system_identifier, CASE WHEN pg_catalog.pg_is_in_recovery() THEN ''
-	ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END FROM pg_catalog.pg_control_system()`
+	ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END
+	FROM pg_catalog.pg_control_system()`
 
 // identify asks a server for its cluster and timeline. Some providers' servers and some roles are refused
 // them, and the host is all that is known then.
@@ -242,7 +245,8 @@ func identify(ctx context.Context, conn *pgconn.PgConn, host int) (served, error
 	results, err := conn.Exec(ctx, identity).ReadAll()
 	var refused *pgconn.PgError
 	switch {
-	case errors.As(err, &refused) && slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
+	case errors.As(err, &refused) &&
+		slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
 		return as, nil // no right to it, not supported, no such function, or not in this state
 	case err != nil:
 		return as, err

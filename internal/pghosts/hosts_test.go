@@ -53,7 +53,8 @@ func connect(t *testing.T, h *pghosts.Hosts, cfg *pgx.ConnConfig) (port string, 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	conn, _, err = pghosts.Connect(ctx, h, cfg, pgx.ConnectConfig, func(late *pgx.Conn) { _ = late.Close(context.Background()) })
+	conn, _, err = pghosts.Connect(ctx, h, cfg, pgx.ConnectConfig,
+		func(late *pgx.Conn) { _ = late.Close(context.Background()) })
 	if err != nil {
 		return "", nil, err
 	}
@@ -168,7 +169,8 @@ func TestConnectObeysTargetSessionAttrs(t *testing.T) {
 		})
 	}
 	for attrs, only := range map[string]string{"standby": p, "primary": s} {
-		if _, _, err := connect(t, pghosts.New(), config(t, "&target_session_attrs="+attrs, only, only)); err == nil {
+		if _, _, err := connect(t, pghosts.New(),
+			config(t, "&target_session_attrs="+attrs, only, only)); err == nil {
 			t.Errorf("%s took the other kind", attrs)
 		}
 	}
@@ -255,7 +257,8 @@ func TestAServerThatKeepsItsIdentityToItselfIsTaken(t *testing.T) {
 	server := pgtest.Start(t)
 	_, admin, err := connect(t, pghosts.New(), config(t, "", server.URL("postgres")))
 	must(t, err)
-	_, err = admin.Exec(t.Context(), "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public; CREATE ROLE app LOGIN PASSWORD 'pgtest'")
+	_, err = admin.Exec(t.Context(),
+		"REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public; CREATE ROLE app LOGIN PASSWORD 'pgtest'")
 	must(t, err)
 	as := func(u string) string { return strings.Replace(u, "postgres:pgtest@", "app:pgtest@", 1) }
 	h, other := pghosts.New(), pgtest.Shared(t).URL("postgres")
@@ -263,8 +266,9 @@ func TestAServerThatKeepsItsIdentityToItselfIsTaken(t *testing.T) {
 	wantPort(t, h, cfg, server)
 	// A role that may read it meets the same server, and neither one's connections are outdated by the
 	// other's.
-	_, standing, err := pghosts.Connect(t.Context(), h, config(t, "&target_session_attrs=primary", server.URL("postgres"), other),
-		pgx.ConnectConfig, func(*pgx.Conn) {})
+	_, standing, err := pghosts.Connect(t.Context(), h,
+		config(t, "&target_session_attrs=primary", server.URL("postgres"), other), pgx.ConnectConfig,
+		func(*pgx.Conn) {})
 	must(t, err)
 	wantPort(t, h, cfg, server)
 	if standing.Outdated() {
@@ -278,7 +282,8 @@ func TestWhoLooksForAStandbyOutdatesNobodyElse(t *testing.T) {
 	standby := primary.Standby(t)
 	h := pghosts.New()
 	p, s := primary.URL("postgres"), standby.URL("postgres")
-	conn, standing, err := pghosts.Connect(t.Context(), h, config(t, "&target_session_attrs=primary", p, s), pgx.ConnectConfig, func(*pgx.Conn) {})
+	conn, standing, err := pghosts.Connect(t.Context(), h, config(t, "&target_session_attrs=primary", p, s),
+		pgx.ConnectConfig, func(*pgx.Conn) {})
 	must(t, err)
 	defer conn.Close(t.Context())
 	wantPort(t, h, config(t, "&target_session_attrs=standby", p, s), standby)
@@ -291,7 +296,8 @@ func TestWhoLooksForAStandbyOutdatesNobodyElse(t *testing.T) {
 func TestAloneWaitsForTheAttemptsThatWereOutrun(t *testing.T) {
 	dumb, _ := silent(t)
 	h, release := pghosts.New(), make(chan struct{})
-	conn, standing, err := pghosts.Connect(t.Context(), h, config(t, "", dumb, pgtest.Shared(t).URL("postgres")),
+	conn, standing, err := pghosts.Connect(t.Context(), h,
+		config(t, "", dumb, pgtest.Shared(t).URL("postgres")),
 		func(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 			conn, err := pgx.ConnectConfig(ctx, cfg)
 			if err != nil {

@@ -18,8 +18,9 @@ const (
 
 // socketDialer makes the sockets of all connections to PostgreSQL servers.
 var socketDialer = net.Dialer{
-	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: idleBeforeProbe, Interval: betweenProbes, Count: probes},
-	Control:         limitUnacknowledged,
+	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: idleBeforeProbe, Interval: betweenProbes,
+		Count: probes},
+	Control: limitUnacknowledged,
 }
 
 // Dial is pgx's DialFunc for all connections to PostgreSQL servers. What is sent by such a connection, or

@@ -14,6 +14,7 @@ func limitUnacknowledged(network, _ string, socket syscall.RawConn) error {
 		return nil
 	}
 	return socket.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(unacknowledged.Milliseconds()))
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout,
+			int(unacknowledged.Milliseconds()))
 	})
 }

@@ -39,7 +39,8 @@ func inNamespace(t *testing.T) bool {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	again := exec.CommandContext(ctx, "unshare", "--net", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
+	again := exec.CommandContext(ctx, "unshare", "--net", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v",
+		"-test.timeout=2m")
 	again.Env = append(os.Environ(), namespaceEnv+"=1")
 	out, err := again.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
@@ -95,7 +96,8 @@ func TestAMachineWithoutPowerCostsAStatementTwentySecondsAtMost(t *testing.T) {
 		ends <- end{"another connection's, under way", time.Now(), err}
 	}()
 	for n := 0; n < 2; {
-		must(t, watch.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE query = $1", long).Scan(&n))
+		must(t, watch.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE query = $1",
+			long).Scan(&n))
 	}
 	u, err := url.Parse(given)
 	must(t, err)
