@@ -24,8 +24,8 @@ func (b *backoff) fail(now, least, most time.Duration, cause error) {
 	b.cause = cause
 }
 
-// waiting tells whether the next attempt must wait.
-func (b *backoff) waiting(now time.Duration) bool {
+// pausing reports whether the next attempt must wait.
+func (b *backoff) pausing(now time.Duration) bool {
 	return b.failures > 0 && now < b.until
 }
 
@@ -59,7 +59,7 @@ func (b *breaker) state(now time.Duration) BreakerState {
 	switch {
 	case b.trips.failures == 0:
 		return BreakerClosed
-	case b.trips.waiting(now):
+	case b.trips.pausing(now):
 		return BreakerOpen
 	}
 	return BreakerHalfOpen

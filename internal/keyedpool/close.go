@@ -59,7 +59,7 @@ func (p *Pool[T, C]) retireAll() []<-chan struct{} {
 		sh.mu.Unlock()
 	}
 	for _, t := range p.tenants() {
-		p.settle(t)
+		p.reap(t)
 	}
 	return gone
 }

@@ -131,7 +131,7 @@ func TestHoldersErrorNamesTenAndCountsAll(t *testing.T) {
 func TestStatsTellWhatIsGoingOn(t *testing.T) {
 	inBubble(t, budget(3), func(r *rig) {
 		if _, ok := r.pool.Tenant("a"); ok || r.pool.Servers() != nil {
-			t.Error("figures of nothing")
+			t.Error("counters of nothing")
 		}
 		lease := r.lease("a")
 		first, second := r.acquire(lease), r.acquire(lease)

@@ -115,7 +115,7 @@ func TestBackoffGrowsWithoutOverflow(t *testing.T) {
 		b.fail(now, time.Second, time.Hour, errTenantBroken)
 		pause := b.until - now
 		want := min(time.Second<<min(i, 20), time.Hour)
-		if pause < want/2 || pause > want || !b.waiting(b.until-1) || b.waiting(b.until) {
+		if pause < want/2 || pause > want || !b.pausing(b.until-1) || b.pausing(b.until) {
 			t.Fatalf("failure %d: pause %v, want %v to %v", i+1, pause, want/2, want)
 		}
 	}

@@ -110,8 +110,8 @@ func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 		s.park(c, now)
 	}
 	if s.waiting > 0 {
-		s.review(db)
-		s.pump()
+		s.requeue(db)
+		s.dispatch()
 	}
 }
 
@@ -130,7 +130,7 @@ func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
 	c.turns++
 	if !s.pressed() {
 		c.turns = 0
-	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn && !c.db.backoff.waiting(now) && s.victims.first() == nil {
+	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn && !c.db.backoff.pausing(now) && s.victims.first() == nil {
 		s.shut(c)
 		return
 	}
@@ -193,17 +193,17 @@ func (s *server[T, C]) finish(c *conn[T, C]) {
 	s.closing--
 	s.used--
 	if err != nil {
-		s.unsure++
+		s.unconfirmed++
 	}
 	left := t.places.Add(-1)
 	if c.db.backoff.full {
 		c.db.backoff = backoff{} // this made room
 	}
-	s.review(c.db)
-	s.pump()
+	s.requeue(c.db)
+	s.dispatch()
 	s.mu.Unlock()
 	if left == 0 {
-		s.pool.settle(t)
+		s.pool.reap(t)
 	}
 }
 

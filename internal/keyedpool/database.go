@@ -13,32 +13,31 @@ type database[T comparable, C any] struct {
 	target     T
 	generation uint32
 
-	stale   bool        // a newer generation, or nothing, has taken its place: its connections serve nobody else
-	dialing bool        // its one dial is under way
-	live    int32       // open connections, idle or leased, that are not being closed
-	idle    *conn[T, C] // the one used last on top
-	edition uint32      // of the connections that may serve
-	cancel  context.CancelFunc
-	waiting list[*waiter[T, C]]
-	backoff backoff
-	figures figures
+	stale    bool        // a newer generation, or nothing, has taken its place: its connections serve nobody else
+	dialing  bool        // its one dial is under way
+	live     int32       // open connections, idle or leased, that are not being closed
+	idle     *conn[T, C] // the one used last on top
+	edition  uint32      // of the connections that may serve
+	cancel   context.CancelFunc
+	waiting  list[*waiter[T, C]]
+	backoff  backoff
+	counters counters
 
 	// Its place in one of the server's queues, and in the heap of victims.
 	queue   node[*database[T, C]]
 	place   int32
-	worth   float64
-	era     int32
+	score   score
 	lastUse uint64
 }
 
-// figures are counted over all generations.
-type figures struct {
+// counters are counted over all generations.
+type counters struct {
 	acquires, opens, stolen, refusals uint64
 	waits                             *Histogram // nil until somebody has waited
 }
 
 // clone returns a copy that shares nothing.
-func (f figures) clone() figures {
+func (f counters) clone() counters {
 	if f.waits != nil {
 		waits := *f.waits
 		f.waits = &waits
@@ -46,8 +45,8 @@ func (f figures) clone() figures {
 	return f
 }
 
-// pack returns the figures in few bytes: a number after the other, as long as any is not 0.
-func (f figures) pack() string {
+// pack returns the counters in few bytes: a number after the other, as long as any is not 0.
+func (f counters) pack() string {
 	all := []uint64{f.acquires, f.opens, f.stolen, f.refusals}
 	if f.waits != nil {
 		all = append(all, f.waits[:]...)
@@ -63,7 +62,7 @@ func (f figures) pack() string {
 }
 
 // unpack returns what was packed.
-func unpack(packed string) (f figures) {
+func unpack(packed string) (f counters) {
 	rest := []byte(packed)
 	next := func() uint64 {
 		n, size := binary.Uvarint(rest)

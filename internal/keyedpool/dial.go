@@ -11,8 +11,8 @@ import (
 func (s *server[T, C]) dial(db *database[T, C]) {
 	db.queue.leave()
 	db.dialing = true
-	db.figures.opens++
-	s.figures.opens++
+	db.counters.opens++
+	s.counters.opens++
 	s.dialing++
 	s.used++
 	db.tenant.places.Add(1)
@@ -37,10 +37,10 @@ func (s *server[T, C]) open(ctx context.Context, db *database[T, C], probe bool)
 		s.dialFailed(db, probe, fault, err)
 	}
 	left := db.tenant.places.Load()
-	s.pump()
+	s.dispatch()
 	s.mu.Unlock()
 	if left == 0 {
-		s.pool.settle(db.tenant)
+		s.pool.reap(db.tenant)
 	}
 }
 
@@ -79,7 +79,7 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	default:
 		s.park(c, now)
 	}
-	s.review(db)
+	s.requeue(db)
 }
 
 // dialFailed gives the place back and decides who pauses. Those in the tenant's line fail, unless a
@@ -115,31 +115,31 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 			s.failAll(db, s.refusal(db, ErrServerUnavailable, err, 0))
 		}
 	}
-	s.review(db)
-	if fault == Backpressure && db.queue.list == &s.needy {
+	s.requeue(db)
+	if fault == Backpressure && db.queue.list == &s.waitFirst {
 		db.queue.leave()
-		s.needy.insert(&db.queue, nil)
+		s.waitFirst.insert(&db.queue, nil)
 	}
 	if s.breaker.state(now) == BreakerOpen {
-		s.failNeedy()
+		s.failFirst()
 	}
 	s.setAlarm(now)
 }
 
-// failNeedy fails those who have nothing and can't be dialed for, since the breaker opened.
-func (s *server[T, C]) failNeedy() {
-	for s.needy.n > 0 {
-		s.review(s.needy.first())
+// failFirst fails those who have nothing and can't be dialed for, since the breaker opened.
+func (s *server[T, C]) failFirst() {
+	for s.waitFirst.n > 0 {
+		s.requeue(s.waitFirst.first())
 	}
-	s.reviewPaused()
+	s.requeuePaused()
 }
 
-// reviewPaused looks again at the databases whose dials pause.
-func (s *server[T, C]) reviewPaused() {
+// requeuePaused looks again at the databases whose dials pause.
+func (s *server[T, C]) requeuePaused() {
 	for e := s.paused.front; e != nil; {
 		db := e.value
-		e = e.next // the review may move it
-		s.review(db)
+		e = e.next // the requeue may move it
+		s.requeue(db)
 	}
 }
 
@@ -148,7 +148,7 @@ func (s *server[T, C]) outage(db *database[T, C], now time.Duration) *Error {
 	switch {
 	case s.ended:
 		return s.refusal(db, ErrClosed, nil, 0)
-	case db.backoff.waiting(now) && !db.backoff.full:
+	case db.backoff.pausing(now) && !db.backoff.full:
 		return s.refusal(db, ErrTenantUnavailable, db.backoff.cause, db.backoff.until-now)
 	case s.breaker.state(now) == BreakerOpen:
 		return s.refusal(db, ErrServerUnavailable, s.breaker.trips.cause, s.breaker.trips.until-now)
@@ -160,7 +160,7 @@ func (s *server[T, C]) outage(db *database[T, C], now time.Duration) *Error {
 func (s *server[T, C]) setAlarm(now time.Duration) {
 	var next time.Duration
 	sooner := func(b *backoff) {
-		if b.waiting(now) && (next == 0 || b.until < next) {
+		if b.pausing(now) && (next == 0 || b.until < next) {
 			next = b.until
 		}
 	}
@@ -184,9 +184,9 @@ func (s *server[T, C]) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.pool.now()
-	s.reviewPaused()
+	s.requeuePaused()
 	s.setAlarm(now)
-	s.pump()
+	s.dispatch()
 }
 
 // shorten returns a duration jittered downwards, by a tenth to a fifth.

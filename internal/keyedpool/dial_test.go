@@ -379,10 +379,10 @@ func TestHangingServerDelaysNobodyElse(t *testing.T) {
 			return nil
 		})
 		var leases []*Lease[string, int]
-		var stuck []*pending
+		var deadlocked []*pending
 		for _, tenant := range strings.Fields("h1 h2 h3 h4 h5 h6 h7 h8 h9 h10 h11 h12") {
 			leases = append(leases, r.leaseTo(tenant, "hung/"+tenant))
-			stuck = append(stuck, r.start(leases[len(leases)-1], nil))
+			deadlocked = append(deadlocked, r.start(leases[len(leases)-1], nil))
 		}
 		began := time.Now()
 		for range 100 {
@@ -391,7 +391,7 @@ func TestHangingServerDelaysNobodyElse(t *testing.T) {
 		if took := time.Since(began); took != 4*time.Millisecond {
 			t.Errorf("the other server took %v for one dial and 100 uses", took)
 		}
-		for i, p := range stuck {
+		for i, p := range deadlocked {
 			<-p.done
 			if waited := time.Since(began); p.err == nil || waited > 5*time.Second {
 				t.Errorf("%v after %v", p.err, waited)

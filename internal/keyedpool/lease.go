@@ -33,7 +33,7 @@ func (l *Lease[T, C]) Release() {
 	due := t.refs == 0 && (t.retired || t.places.Load() == 0)
 	sh.mu.Unlock()
 	if due {
-		t.pool.settle(t)
+		t.pool.reap(t)
 	}
 }
 
@@ -89,7 +89,7 @@ func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, 
 	t := l.tenant
 	began := t.pool.now()
 	for {
-		db := t.wake()
+		db := t.activate()
 		if db == nil {
 			return Conn[T, C]{}, &Error{Reason: ErrReleased, Tenant: t.id}
 		}
@@ -105,7 +105,7 @@ func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, 
 			return g.conn, nil
 		}
 		if !errors.Is(g.err, errMoved) {
-			t.pool.settle(t)
+			t.pool.reap(t)
 			return Conn[T, C]{}, g.err
 		}
 	}
@@ -114,7 +114,7 @@ func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, 
 // wait stands in line until the waiter gets something or its context ends.
 func (w *waiter[T, C]) wait(ctx context.Context) grant[T, C] {
 	s := w.db.server
-	timer := time.NewTimer(s.patience(s.pool.now() - w.since))
+	timer := time.NewTimer(s.nextCheck(s.pool.now() - w.since))
 	defer timer.Stop()
 	for {
 		select {
@@ -123,7 +123,7 @@ func (w *waiter[T, C]) wait(ctx context.Context) grant[T, C] {
 		case <-ctx.Done():
 			return s.abandon(w, ctx)
 		case <-timer.C:
-			timer.Reset(s.lookAgain(w))
+			timer.Reset(s.recheck(w))
 		}
 	}
 }

@@ -408,7 +408,7 @@ func TestATenantThatRestsGoesOnWhereItStood(t *testing.T) {
 func TestFiguresArePackedWithoutLoss(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		number := rapid.OneOf(rapid.Just(uint64(0)), rapid.Uint64())
-		f := figures{acquires: number.Draw(rt, "acquires"), opens: number.Draw(rt, "opens"), stolen: number.Draw(rt, "stolen"),
+		f := counters{acquires: number.Draw(rt, "acquires"), opens: number.Draw(rt, "opens"), stolen: number.Draw(rt, "stolen"),
 			refusals: number.Draw(rt, "refusals"), waits: new(Histogram)}
 		for i := range f.waits {
 			f.waits[i] = number.Draw(rt, "waits")
@@ -419,7 +419,7 @@ func TestFiguresArePackedWithoutLoss(t *testing.T) {
 			rt.Fatalf("%+v came back as %+v", want, got)
 		}
 	})
-	if packed := (figures{}).pack(); packed != "" {
+	if packed := (counters{}).pack(); packed != "" {
 		t.Errorf("nothing takes %d bytes", len(packed))
 	}
 }

@@ -172,8 +172,8 @@ func TestCapShrinksToOneUnderPressure(t *testing.T) {
 		first, second := r.acquire(hot), r.acquire(hot)
 		cold, conn := r.hold("cold")
 		waiting := r.start(hot, nil)
-		needy := r.lease("needy")
-		p := r.start(needy, nil)
+		waitFirst := r.lease("waitFirst")
+		p := r.start(waitFirst, nil)
 		first.Release(Healthy) // hot has another, and its own line: the place goes to who has nothing all the same
 		<-p.done
 		if waiting.over() {
@@ -183,7 +183,7 @@ func TestCapShrinksToOneUnderPressure(t *testing.T) {
 		waiting.end()
 		p.end()
 		conn.Release(Healthy)
-		for _, lease := range []*Lease[string, int]{hot, cold, needy} {
+		for _, lease := range []*Lease[string, int]{hot, cold, waitFirst} {
 			lease.Release()
 		}
 	})

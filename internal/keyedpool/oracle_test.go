@@ -45,7 +45,7 @@ func (r *run) checkRefusal(c *client) {
 	case context.Canceled:
 		ok = c.canceled || r.forcedNow()
 	case ErrNested:
-		ok = waited >= r.plan.nested && r.stuck(c)
+		ok = waited >= r.plan.nested && r.deadlocked(c)
 	case ErrTenantUnavailable:
 		ok = r.faulty && errors.Is(c.err, errTenantBroken) || e.Cause != nil && r.tenantMode[c.tenant] == panics
 		ok = ok || r.faulty && !r.refusedAt[c.tenant].IsZero()
@@ -73,9 +73,9 @@ func (r *run) awaitsDial(c *client) bool {
 	return lasts
 }
 
-// stuck tells whether a client waits for ever: its tenant is at its cap, and every holder waits, the client's
+// deadlocked tells whether a client waits for ever: its tenant is at its cap, and every holder waits, the client's
 // owner too.
-func (r *run) stuck(c *client) bool {
+func (r *run) deadlocked(c *client) bool {
 	held, mine := 0, false
 	for s := range r.sockets {
 		if s.tenant != c.tenant || s.holder == nil || s.episode != r.episode[c.tenant] {
@@ -136,7 +136,7 @@ func (r *run) check() {
 	}
 }
 
-// checkStats compares the pool's figures with the oracle's.
+// checkStats compares the pool's counters with the oracle's.
 func (r *run) checkStats() {
 	for _, st := range r.pool.Servers() {
 		n, all := r.on(st.Server)
@@ -168,7 +168,7 @@ func (r *run) checkStats() {
 	}
 }
 
-// checkTenant compares the pool's figures of one tenant with the oracle's.
+// checkTenant compares the pool's counters of one tenant with the oracle's.
 func (r *run) checkTenant(st TenantStats) {
 	var idle, held, ending, beginning, elsewhere int
 	for s := range r.sockets {
@@ -199,7 +199,7 @@ func (r *run) checkTenant(st TenantStats) {
 // failed.
 func (r *run) checkQuiescence(server string) {
 	n, all := r.on(server)
-	spare, needy, growing, impatient := 0, 0, 0, 0
+	spare, waitFirst, waitMore, waitSteal := 0, 0, 0, 0
 	for tenant, to := range r.targets {
 		if to.server != server {
 			continue
@@ -212,11 +212,11 @@ func (r *run) checkQuiescence(server string) {
 			r.violated("6: %s waits with an idle connection of its own", tenant)
 		case waiting == 0 || own[connecting] > 0:
 		case own[connected] == 0:
-			needy++
+			waitFirst++
 		case own[connected] < r.plan.cap():
-			growing++
+			waitMore++
 			if r.longestWait(tenant) > r.plan.steal {
-				impatient++
+				waitSteal++
 			}
 		}
 	}
@@ -226,12 +226,12 @@ func (r *run) checkQuiescence(server string) {
 	free, ending := r.plan.budget-all, n[disconnecting]
 	dials := r.plan.slots - n[connecting] // that can start: no more need be closed for
 	switch {
-	case needy > 0 && (free > 0 || ending < min(needy, dials) && spare > 0):
-		r.violated("6: %d tenants wait with nothing on %s: %d places free, %d connections idle, %d ending", needy, server, free, spare, ending)
-	case needy == 0 && growing > 0 && free > r.reserve():
-		r.violated("6: %d tenants wait for one more on %s: %d places free", growing, server, free)
-	case needy == 0 && impatient > 0 && (free > 0 || ending < min(impatient, dials) && spare > 0):
-		r.violated("6: %d tenants wait long for one more on %s: %d places free, %d connections idle, %d ending", impatient, server, free, spare, ending)
+	case waitFirst > 0 && (free > 0 || ending < min(waitFirst, dials) && spare > 0):
+		r.violated("6: %d tenants wait with nothing on %s: %d places free, %d connections idle, %d ending", waitFirst, server, free, spare, ending)
+	case waitFirst == 0 && waitMore > 0 && free > r.reserve():
+		r.violated("6: %d tenants wait for one more on %s: %d places free", waitMore, server, free)
+	case waitFirst == 0 && waitSteal > 0 && (free > 0 || ending < min(waitSteal, dials) && spare > 0):
+		r.violated("6: %d tenants wait long for one more on %s: %d places free, %d connections idle, %d ending", waitSteal, server, free, spare, ending)
 	}
 }
 

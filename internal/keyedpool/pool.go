@@ -14,7 +14,7 @@ const shardCount = 32
 // and end it with Close.
 type Pool[T comparable, C any] struct {
 	cfg    Config[T, C]
-	epoch  time.Time // the pool's clock counts from here
+	start  time.Time // the pool's clock counts from here
 	seed   maphash.Seed
 	shards [shardCount]shard[T, C]
 
@@ -44,7 +44,7 @@ func New[T comparable, C any](cfg Config[T, C]) (*Pool[T, C], error) {
 	}
 	p := &Pool[T, C]{
 		cfg:     cfg,
-		epoch:   time.Now(),
+		start:   time.Now(),
 		seed:    maphash.MakeSeed(),
 		servers: make(map[string]*server[T, C]),
 		stop:    make(chan struct{}),
@@ -58,7 +58,7 @@ func New[T comparable, C any](cfg Config[T, C]) (*Pool[T, C], error) {
 
 // now reads the pool's clock: one monotonic reading, cheaper than time.Now.
 func (p *Pool[T, C]) now() time.Duration {
-	return time.Since(p.epoch)
+	return time.Since(p.start)
 }
 
 // shard returns the shard for a tenant's hash.
@@ -173,8 +173,8 @@ func (p *Pool[T, C]) Refresh(id string) {
 		s := db.server
 		s.mu.Lock()
 		s.refresh(db)
-		s.review(db)
-		s.pump()
+		s.requeue(db)
+		s.dispatch()
 		s.mu.Unlock()
 	}
 }
@@ -191,7 +191,7 @@ func (p *Pool[T, C]) Retire(id string) {
 	}
 	sh.mu.Unlock()
 	if t != nil {
-		p.settle(t)
+		p.reap(t)
 	}
 }
 
@@ -209,7 +209,7 @@ func (p *Pool[T, C]) Drain(ctx context.Context, id string) error {
 	t.draining++
 	gone := t.retire()
 	sh.mu.Unlock()
-	p.settle(t)
+	p.reap(t)
 	defer func() {
 		sh.mu.Lock()
 		t.draining--

@@ -205,7 +205,7 @@ func (r *rig) reason(err, reason error) *Error {
 	return e
 }
 
-// server returns the figures of server s.
+// server returns the counters of server s.
 func (r *rig) server() ServerStats {
 	r.t.Helper()
 	for _, st := range r.pool.Servers() {

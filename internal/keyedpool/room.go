@@ -13,7 +13,7 @@ type room struct {
 // limit is how many places may be taken now: one above the ceiling at a time is tried, to see whether there
 // is room again.
 func (s *server[T, C]) limit() int {
-	if s.ceiling < s.budget && !s.above.waiting(s.pool.now()) {
+	if s.ceiling < s.budget && !s.above.pausing(s.pool.now()) {
 		return s.ceiling + 1
 	}
 	return s.ceiling
@@ -28,7 +28,7 @@ func (s *server[T, C]) noRoom(now time.Duration, cause error) {
 		return
 	}
 	s.ceiling = max(s.used, 1)
-	if !s.full.waiting(now) { // those that were under way together count once
+	if !s.full.pausing(now) { // those that were under way together count once
 		s.full.fail(now, s.pool.cfg.BackoffMin, most, cause)
 	}
 }

@@ -124,7 +124,7 @@ func (r *run) tally(seen map[string]int) {
 	}
 }
 
-// step does one thing, lets everything settle that needs no time, and checks what must hold then.
+// step does one thing, lets everything reap that needs no time, and checks what must hold then.
 func (r *run) step(word uint32) {
 	word = spread(word)
 	kind, tenant, a, b := word%32, fmt.Sprintf("tenant%d", int(word>>5)%r.plan.tenants), int(word>>10)%64, int(word>>16)%256

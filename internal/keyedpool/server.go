@@ -23,50 +23,50 @@ type server[T comparable, C any] struct {
 	waiting int // Acquires in line
 	// Those who wait stand in one of these, or in none while a dial for them is under way or they have all
 	// that they may.
-	needy     list[*database[T, C]] // have no connection
-	growing   list[*database[T, C]] // have some and are below the cap
-	impatient list[*database[T, C]] // the same, after StealAfter
+	waitFirst list[*database[T, C]] // have no connection
+	waitMore  list[*database[T, C]] // have some and are below the cap
+	waitSteal list[*database[T, C]] // the same, after StealAfter
 	paused    list[*database[T, C]] // their tenant's dials pause
 	victims   victims[T, C]
-	gauge     gauge
+	decay     decay
 	breaker   breaker
 	room
-	alarm    *time.Timer
-	ended    bool // the pool is closed: no dial starts any more
-	lapsing  map[*tenant[T, C]]struct{}
-	figures  figures
-	failures uint64 // dials
-	unsure   uint64 // closes that nobody confirmed
+	alarm       *time.Timer
+	ended       bool // the pool is closed: no dial starts any more
+	lapsing     map[*tenant[T, C]]struct{}
+	counters    counters
+	failures    uint64 // dials
+	unconfirmed uint64 // closes that nobody confirmed
 }
 
 // newServer returns a server without connections.
 func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
 	budget := p.cfg.budget(key)
 	return &server[T, C]{
-		pool:    p,
-		key:     key,
-		budget:  budget,
-		cap:     int32(p.cfg.tenantCap(budget)),
-		reserve: p.cfg.reserve(budget),
-		room:    room{ceiling: budget},
-		gauge:   newGauge(budget),
-		breaker: breaker{threshold: p.cfg.BreakerThreshold},
-		lapsing: make(map[*tenant[T, C]]struct{}),
-		figures: figures{waits: new(Histogram)},
+		pool:     p,
+		key:      key,
+		budget:   budget,
+		cap:      int32(p.cfg.tenantCap(budget)),
+		reserve:  p.cfg.reserve(budget),
+		room:     room{ceiling: budget},
+		decay:    newDecay(budget),
+		breaker:  breaker{threshold: p.cfg.BreakerThreshold},
+		lapsing:  make(map[*tenant[T, C]]struct{}),
+		counters: counters{waits: new(Histogram)},
 	}
 }
 
-// adopt returns a database for a tenant's present generation. Where the tenant rested, it goes on with what
+// newDatabase returns a database for a tenant's present generation. Where the tenant rested, it goes on with what
 // it was worth.
-func (s *server[T, C]) adopt(t *tenant[T, C]) *database[T, C] {
+func (s *server[T, C]) newDatabase(t *tenant[T, C]) *database[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	db := &database[T, C]{
 		tenant: t, server: s, target: t.target, generation: t.generation,
-		place: -1, worth: s.gauge.at(t.worth, t.era), era: s.gauge.era, figures: unpack(t.figures),
+		place: -1, score: t.score, counters: unpack(t.counters),
 	}
-	if db.worth == 0 {
-		db.worth = s.gauge.recall(t.hash)
+	if db.score == 0 {
+		db.score = s.decay.recall(t.hash)
 	}
 	db.queue.value = db
 	return db
@@ -76,7 +76,7 @@ func (s *server[T, C]) adopt(t *tenant[T, C]) *database[T, C] {
 func (s *server[T, C]) bury(t *tenant[T, C]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gauge.bury(t.hash, s.gauge.at(t.worth, t.era))
+	s.decay.bury(t.hash, t.score)
 }
 
 // supersede ends a database's service: idle connections close, those who wait look for the tenant's next
@@ -93,7 +93,7 @@ func (s *server[T, C]) supersede(db *database[T, C]) {
 		s.wake(db.waiting.first(), grant[T, C]{err: errMoved})
 	}
 	db.queue.leave()
-	s.pump()
+	s.dispatch()
 }
 
 // wake takes a waiter out of its line with what it gets.
@@ -102,9 +102,9 @@ func (s *server[T, C]) wake(w *waiter[T, C], g grant[T, C]) {
 	w.ready <- g
 }
 
-// review puts a database into the queue where it belongs now; it runs after any change to its connections or
+// requeue puts a database into the queue where it belongs now; it runs after any change to its connections or
 // its line. Those in line for a tenant that has nothing and can't be dialed fail.
-func (s *server[T, C]) review(db *database[T, C]) {
+func (s *server[T, C]) requeue(db *database[T, C]) {
 	now := s.pool.now()
 	if db.waiting.n > 0 && db.live == 0 && !db.dialing {
 		if err := s.outage(db, now); err != nil {
@@ -129,27 +129,27 @@ func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *list[*da
 		return nil
 	case db.live >= s.cap:
 		return nil
-	case db.backoff.waiting(now):
+	case db.backoff.pausing(now):
 		return &s.paused
 	case db.live == 0:
-		return &s.needy
+		return &s.waitFirst
 	case now-db.waiting.first().since >= s.pool.cfg.StealAfter:
-		return &s.impatient
+		return &s.waitSteal
 	}
-	return &s.growing
+	return &s.waitMore
 }
 
-// pump starts all that can be started for those who wait. It runs after every change that may let somebody go
+// dispatch starts all that can be started for those who wait. It runs after every change that may let somebody go
 // on.
-func (s *server[T, C]) pump() {
-	for s.serveNeedy() || s.serveGrowing() {
+func (s *server[T, C]) dispatch() {
+	for s.serveFirst() || s.serveMore() {
 	}
 }
 
-// serveNeedy does the next thing for the tenants without a connection, and tells whether there was one: a
+// serveFirst does the next thing for the tenants without a connection, and tells whether there was one: a
 // dial where there is a place, else the close of a victim, unless enough are being closed already.
-func (s *server[T, C]) serveNeedy() bool {
-	db := s.needy.first()
+func (s *server[T, C]) serveFirst() bool {
+	db := s.waitFirst.first()
 	if db == nil || !s.mayDial() {
 		return false
 	}
@@ -157,26 +157,26 @@ func (s *server[T, C]) serveNeedy() bool {
 		s.dial(db)
 		return true
 	}
-	return s.mayClose(s.needy.n) && s.steal()
+	return s.mayClose(s.waitFirst.n) && s.steal()
 }
 
-// serveGrowing does the next thing for the tenants that want one more, and tells whether there was one. While
+// serveMore does the next thing for the tenants that want one more, and tells whether there was one. While
 // anybody has nothing, there is not.
-func (s *server[T, C]) serveGrowing() bool {
-	if s.needy.n > 0 || s.growing.n+s.impatient.n == 0 || !s.mayDial() {
+func (s *server[T, C]) serveMore() bool {
+	if s.waitFirst.n > 0 || s.waitMore.n+s.waitSteal.n == 0 || !s.mayDial() {
 		return false
 	}
-	if db := s.impatient.first(); db != nil {
+	if db := s.waitSteal.first(); db != nil {
 		if s.used < s.limit() {
 			s.dial(db)
 			return true
 		}
-		return s.mayClose(s.impatient.n) && s.steal()
+		return s.mayClose(s.waitSteal.n) && s.steal()
 	}
 	if s.used+s.reserve >= s.limit() {
 		return false
 	}
-	s.dial(s.growing.first())
+	s.dial(s.waitMore.first())
 	return true
 }
 
@@ -190,8 +190,8 @@ func (s *server[T, C]) steal() bool {
 	for c.next != nil {
 		c = c.next
 	}
-	victim.figures.stolen++
-	s.figures.stolen++
+	victim.counters.stolen++
+	s.counters.stolen++
 	s.shut(c)
 	return true
 }
@@ -205,23 +205,19 @@ func (s *server[T, C]) mayClose(wanted int) bool {
 // pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them
 // could be dialed for than places are free or about to be.
 func (s *server[T, C]) pressed() bool {
-	return s.mayDial() && s.mayClose(s.needy.n-(s.limit()-s.used))
+	return s.mayDial() && s.mayClose(s.waitFirst.n-(s.limit()-s.used))
 }
 
 // mayDial tells whether a dial may start, its place in the budget aside.
 func (s *server[T, C]) mayDial() bool {
 	now := s.pool.now()
-	return s.dialing < s.pool.cfg.DialSlots && !s.ended && !s.full.waiting(now) && s.breaker.allows(now)
+	return s.dialing < s.pool.cfg.DialSlots && !s.ended && !s.full.pausing(now) && s.breaker.allows(now)
 }
 
 // touch counts an acquire for a database.
 func (s *server[T, C]) touch(db *database[T, C]) {
-	s.figures.acquires++
-	db.figures.acquires++
-	if s.gauge.tick() {
-		s.victims.rescale(&s.gauge)
-	}
-	db.worth = s.gauge.at(db.worth, db.era) + s.gauge.unit
-	db.era = s.gauge.era
-	db.lastUse = s.figures.acquires
+	s.counters.acquires++
+	db.counters.acquires++
+	db.score = db.score.add(s.decay.exponent(s.counters.acquires))
+	db.lastUse = s.counters.acquires
 }

@@ -17,7 +17,7 @@ func (h *Histogram) add(wait time.Duration) {
 	h[min(bits.Len64(uint64(max(wait, 0)/time.Millisecond)), len(h)-1)]++
 }
 
-// ServerStats are a server's figures at one instant.
+// ServerStats are a server's counters at one instant.
 type ServerStats struct {
 	// Server is the server's key.
 	Server string
@@ -40,7 +40,7 @@ type ServerStats struct {
 	BreakerCause error
 }
 
-// TenantStats are a tenant's figures. They are counted from when the pool came to know the tenant until it
+// TenantStats are a tenant's counters. They are counted from when the pool came to know the tenant until it
 // forgets it.
 type TenantStats struct {
 	// Tenant is the tenant's id, Server the key of its server.
@@ -66,14 +66,14 @@ type TenantStats struct {
 
 // waited counts a wait that ends.
 func (s *server[T, C]) waited(db *database[T, C], wait time.Duration) {
-	if db.figures.waits == nil {
-		db.figures.waits = new(Histogram)
+	if db.counters.waits == nil {
+		db.counters.waits = new(Histogram)
 	}
-	db.figures.waits.add(wait)
-	s.figures.waits.add(wait)
+	db.counters.waits.add(wait)
+	s.counters.waits.add(wait)
 }
 
-// Servers returns the figures of all servers, sorted by key. Each is exact for its own instant.
+// Servers returns the counters of all servers, sorted by key. Each is exact for its own instant.
 func (p *Pool[T, C]) Servers() []ServerStats {
 	var list []ServerStats
 	for _, s := range p.all() {
@@ -83,14 +83,14 @@ func (p *Pool[T, C]) Servers() []ServerStats {
 	return list
 }
 
-// stats returns the server's figures.
+// stats returns the server's counters.
 func (s *server[T, C]) stats() ServerStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := ServerStats{
-		Server: s.key, Budget: s.budget, Dialing: s.dialing, Closing: s.closing, Needy: s.needy.n,
-		Acquires: s.figures.acquires, Opens: s.figures.opens, DialFailures: s.failures, Steals: s.figures.stolen,
-		Refusals: s.figures.refusals, Unconfirmed: s.unsure, Waiting: s.waiting, Waits: *s.figures.waits,
+		Server: s.key, Budget: s.budget, Dialing: s.dialing, Closing: s.closing, Needy: s.waitFirst.n,
+		Acquires: s.counters.acquires, Opens: s.counters.opens, DialFailures: s.failures, Steals: s.counters.stolen,
+		Refusals: s.counters.refusals, Unconfirmed: s.unconfirmed, Waiting: s.waiting, Waits: *s.counters.waits,
 		Breaker: s.breaker.state(s.pool.now()), BreakerCause: s.breaker.trips.cause,
 	}
 	var closings int
@@ -112,7 +112,7 @@ func (state connState) count(idleConns, leasedConns, closingConns *int) {
 	}
 }
 
-// Tenants returns the figures of all tenants that the pool knows, sorted by id. It looks at one after the
+// Tenants returns the counters of all tenants that the pool knows, sorted by id. It looks at one after the
 // other.
 func (p *Pool[T, C]) Tenants() []TenantStats {
 	var list []TenantStats
@@ -123,7 +123,7 @@ func (p *Pool[T, C]) Tenants() []TenantStats {
 	return list
 }
 
-// Tenant returns the figures of one tenant; false where the pool does not know it.
+// Tenant returns the counters of one tenant; false where the pool does not know it.
 func (p *Pool[T, C]) Tenant(id string) (TenantStats, bool) {
 	t := p.known(id)
 	if t == nil {
@@ -132,7 +132,7 @@ func (p *Pool[T, C]) Tenant(id string) (TenantStats, bool) {
 	return t.stats(), true
 }
 
-// stats returns the tenant's figures.
+// stats returns the tenant's counters.
 func (t *tenant[T, C]) stats() TenantStats {
 	sh := t.pool.shard(t.hash)
 	sh.mu.Lock()
@@ -141,13 +141,13 @@ func (t *tenant[T, C]) stats() TenantStats {
 	st := TenantStats{Tenant: t.id, Server: s.key, Generation: uint64(t.generation), Leases: int(t.refs)}
 	db := t.current.Load()
 	if db == nil {
-		st.count(unpack(t.figures))
+		st.count(unpack(t.counters))
 		return st
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Waiting = db.waiting.n
-	st.count(db.figures)
+	st.count(db.counters)
 	if db.dialing {
 		st.Dialing = 1
 	}
@@ -156,14 +156,14 @@ func (t *tenant[T, C]) stats() TenantStats {
 			c.state.count(&st.Idle, &st.Leased, &st.Closing)
 		}
 	}
-	if now := s.pool.now(); db.backoff.waiting(now) {
+	if now := s.pool.now(); db.backoff.pausing(now) {
 		st.Backoff, st.BackoffCause = db.backoff.until-now, db.backoff.cause
 	}
 	return st
 }
 
 // count fills in what is counted.
-func (st *TenantStats) count(f figures) {
+func (st *TenantStats) count(f counters) {
 	st.Acquires, st.Opens, st.Stolen, st.Refusals = f.acquires, f.opens, f.stolen, f.refusals
 	if f.waits != nil {
 		st.Waits = *f.waits

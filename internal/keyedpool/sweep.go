@@ -28,7 +28,7 @@ func (s *server[T, C]) sweep() {
 		i = s.sweepBelow(i)
 	}
 	for _, t := range s.lapsed() {
-		s.pool.settle(t)
+		s.pool.reap(t)
 	}
 }
 
@@ -58,7 +58,7 @@ func (s *server[T, C]) lapsed() []*tenant[T, C] {
 	now := s.pool.now()
 	var over []*tenant[T, C]
 	for t := range s.lapsing {
-		if db := t.current.Load(); db == nil || db.server != s || !db.backoff.waiting(now) {
+		if db := t.current.Load(); db == nil || db.server != s || !db.backoff.pausing(now) {
 			over = append(over, t)
 			delete(s.lapsing, t)
 		}

@@ -23,9 +23,8 @@ type tenant[T comparable, C any] struct {
 	retired    bool          // the last lease's release closes everything
 
 	// What the dropped database knew; zero while there is one.
-	era     int32
-	worth   float64
-	figures string // packed
+	score    score
+	counters string // packed
 }
 
 // serves tells whether a lease with this target needs no new generation.
@@ -40,19 +39,19 @@ func (t *tenant[T, C]) renew(s *server[T, C], target T) {
 	t.generation++
 	t.server, t.target, t.retired = s, target, false
 	if moved {
-		t.worth = 0
+		t.score = 0
 	}
 	old := t.current.Load()
 	if old == nil {
 		return
 	}
-	db := s.adopt(t)
+	db := s.newDatabase(t)
 	old.server.mu.Lock()
 	defer old.server.mu.Unlock()
 	// Those who leave the old generation late are counted there, under its own server's mutex.
-	db.figures = old.figures.clone()
+	db.counters = old.counters.clone()
 	if !moved {
-		db.worth, db.era = old.worth, old.era
+		db.score = old.score
 		if same {
 			db.backoff = old.backoff
 		}
@@ -61,16 +60,16 @@ func (t *tenant[T, C]) renew(s *server[T, C], target T) {
 	old.server.supersede(old)
 }
 
-// wake returns the tenant's database, a new one where it rests; nil where the pool has forgotten the tenant.
-func (t *tenant[T, C]) wake() *database[T, C] {
+// activate returns the tenant's database, a new one where it rests; nil where the pool has forgotten the tenant.
+func (t *tenant[T, C]) activate() *database[T, C] {
 	sh := t.pool.shard(t.hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if db := t.current.Load(); db != nil || sh.tenants[t.id] != t {
 		return db
 	}
-	db := t.server.adopt(t)
-	t.worth, t.era, t.figures = 0, 0, ""
+	db := t.server.newDatabase(t)
+	t.score, t.counters = 0, ""
 	t.current.Store(db)
 	return db
 }
@@ -84,17 +83,17 @@ func (t *tenant[T, C]) retire() <-chan struct{} {
 	return t.gone
 }
 
-// settle does what is due when a tenant may have lost its last lease or connection: a retired one closes what
+// reap does what is due when a tenant may have lost its last lease or connection: a retired one closes what
 // is idle, one without connections rests, and one that nothing refers to is forgotten. Whoever takes away the
 // last of either calls it, without a lock.
-func (p *Pool[T, C]) settle(t *tenant[T, C]) {
-	if p.settled(t) && p.cfg.OnDormant != nil {
+func (p *Pool[T, C]) reap(t *tenant[T, C]) {
+	if p.reapTenant(t) && p.cfg.OnDormant != nil {
 		p.cfg.OnDormant(t.id)
 	}
 }
 
-// settled does so, and tells whether the tenant is leased and has come to rest.
-func (p *Pool[T, C]) settled(t *tenant[T, C]) bool {
+// reapTenant does so, and tells whether the tenant is leased and has come to rest.
+func (p *Pool[T, C]) reapTenant(t *tenant[T, C]) bool {
 	sh := p.shard(t.hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -102,7 +101,7 @@ func (p *Pool[T, C]) settled(t *tenant[T, C]) bool {
 		return false
 	}
 	unused, db := t.refs == 0, t.current.Load()
-	if db != nil && !t.rest(db, unused && t.retired) {
+	if db != nil && !t.sleep(db, unused && t.retired) {
 		return false
 	}
 	resting := t.current.Load() == nil
@@ -125,10 +124,10 @@ func (t *tenant[T, C]) end() {
 	}
 }
 
-// rest closes what is idle if the tenant is retired and unused, and tells whether the tenant has no place in
+// sleep closes what is idle if the tenant is retired and unused, and tells whether the tenant has no place in
 // any budget any more. If so, and nothing else is worth keeping, its database is dropped: it serves nobody
 // from then on. Otherwise the sweeper asks again.
-func (t *tenant[T, C]) rest(db *database[T, C], retired bool) bool {
+func (t *tenant[T, C]) sleep(db *database[T, C], retired bool) bool {
 	s := db.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,12 +137,12 @@ func (t *tenant[T, C]) rest(db *database[T, C], retired bool) bool {
 	if t.places.Load() > 0 {
 		return false
 	}
-	if db.waiting.n > 0 || db.backoff.waiting(s.pool.now()) {
+	if db.waiting.n > 0 || db.backoff.pausing(s.pool.now()) {
 		s.lapsing[t] = struct{}{}
 		return true
 	}
 	db.stale = true
-	t.worth, t.era, t.figures = db.worth, db.era, db.figures.pack()
+	t.score, t.counters = db.score, db.counters.pack()
 	t.current.Store(nil)
 	return true
 }

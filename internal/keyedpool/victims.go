@@ -1,7 +1,5 @@
 package keyedpool
 
-import "math"
-
 // victims is a heap of the databases with open connections, the one that loses an idle connection first on
 // top. To keep the warm path out of it, it is put in order only when somebody looks for a victim: until then
 // a database stands where it stood, though it may have been used since, or have nothing idle now. That is
@@ -20,13 +18,13 @@ type victim[T comparable, C any] struct {
 // rank decides who loses a connection first.
 type rank struct {
 	spare   bool // it would keep another
-	worth   float64
+	score   score
 	lastUse uint64
 }
 
 // rank returns the database's present rank.
 func (db *database[T, C]) rank() rank {
-	return rank{db.live > 1, db.worth, db.lastUse}
+	return rank{db.live > 1, db.score, db.lastUse}
 }
 
 // below tells whether a loses a connection before b: one that would keep another first, then the one worth
@@ -35,8 +33,8 @@ func (a rank) below(b rank) bool {
 	if a.spare != b.spare {
 		return a.spare
 	}
-	if a.worth != b.worth {
-		return a.worth < b.worth
+	if a.score != b.score {
+		return a.score < b.score
 	}
 	return a.lastUse < b.lastUse
 }
@@ -90,15 +88,6 @@ func (v *victims[T, C]) remove(db *database[T, C]) {
 	db.place = -1
 	if i < last && !v.down(i) {
 		v.up(i)
-	}
-}
-
-// rescale brings all to a new era. It is rare: eraBits half-lives.
-func (v *victims[T, C]) rescale(g *gauge) {
-	for i := range v.heap {
-		e := &v.heap[i]
-		e.rank.worth = math.Ldexp(e.rank.worth, -eraBits)
-		e.db.worth, e.db.era = g.at(e.db.worth, e.db.era), g.era
 	}
 }
 

@@ -47,8 +47,8 @@ func (s *server[T, C]) enqueue(w *waiter[T, C]) bool {
 	}
 	w.join()
 	s.waiting++
-	s.review(db)
-	s.pump()
+	s.requeue(db)
+	s.dispatch()
 	return true
 }
 
@@ -65,8 +65,8 @@ func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C]
 	defer s.mu.Unlock()
 	if w.place.list != nil {
 		s.unqueue(w)
-		s.review(w.db)
-		s.pump()
+		s.requeue(w.db)
+		s.dispatch()
 	} else if g := <-w.ready; g.err == nil {
 		s.giveBack(g.conn.conn, Healthy, s.pool.now())
 	} else if !errors.Is(g.err, errMoved) {
@@ -79,8 +79,8 @@ func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C]
 	return grant[T, C]{err: s.refused(w, s.refusal(w.db, reason, context.Cause(ctx), 0))}
 }
 
-// patience returns how long a waiter may wait before it looks again.
-func (s *server[T, C]) patience(waited time.Duration) time.Duration {
+// nextCheck returns how long a waiter may wait before it looks again.
+func (s *server[T, C]) nextCheck(waited time.Duration) time.Duration {
 	cfg := &s.pool.cfg
 	next := min(cfg.AcquireTimeout, (waited/cfg.NestedAfter+1)*cfg.NestedAfter)
 	if waited < cfg.StealAfter {
@@ -89,14 +89,14 @@ func (s *server[T, C]) patience(waited time.Duration) time.Duration {
 	return max(next-waited, 0)
 }
 
-// lookAgain looks after somebody who has waited for a while, and returns when to look again: the wait may be
+// recheck looks after somebody who has waited for a while, and returns when to look again: the wait may be
 // over, or hopeless, or long enough to steal for.
-func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
+func (s *server[T, C]) recheck(w *waiter[T, C]) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	waited := s.pool.now() - w.since
 	if w.place.list == nil {
-		return s.patience(waited)
+		return s.nextCheck(waited)
 	}
 	var err *Error
 	switch holds := s.holds(w); {
@@ -108,22 +108,22 @@ func (s *server[T, C]) lookAgain(w *waiter[T, C]) time.Duration {
 		if holds {
 			err.Cause = ErrNested
 		}
-	case holds && waited >= s.pool.cfg.NestedAfter && s.stuck(w.db):
+	case holds && waited >= s.pool.cfg.NestedAfter && s.deadlocked(w.db):
 		err = s.refusal(w.db, ErrNested, nil, 0)
 	}
 	if err != nil {
 		s.refuse(w, err)
 	}
-	s.review(w.db)
-	s.pump()
-	return s.patience(waited)
+	s.requeue(w.db)
+	s.dispatch()
+	return s.nextCheck(waited)
 }
 
 // lateness is the reason why somebody in a tenant's line has waited too long: every connection is taken,
 // unless all that the wait was for were dials that the server doesn't answer.
 func (s *server[T, C]) lateness(db *database[T, C]) error {
 	slots := s.dialing >= s.pool.cfg.DialSlots && s.used < s.ceiling
-	if db.live == 0 && (db.dialing || slots || s.dialing > 0 && s.dialing == s.used) {
+	if db.live == 0 && !db.backoff.full && (db.dialing || slots || s.dialing > 0 && s.dialing == s.used) {
 		return ErrServerUnavailable
 	}
 	return ErrBusy
@@ -149,9 +149,9 @@ func (db *database[T, C]) awaitedBy(owner *Owner) bool {
 	return false
 }
 
-// stuck tells whether a tenant has all the connections that it may have, and every holder of one is waiting
+// deadlocked tells whether a tenant has all the connections that it may have, and every holder of one is waiting
 // for another.
-func (s *server[T, C]) stuck(db *database[T, C]) bool {
+func (s *server[T, C]) deadlocked(db *database[T, C]) bool {
 	if db.live < s.cap {
 		return false
 	}
@@ -180,8 +180,8 @@ func (s *server[T, C]) refuse(w *waiter[T, C], err *Error) {
 func (s *server[T, C]) refused(w *waiter[T, C], err *Error) *Error {
 	err.Waited = s.pool.now() - w.since
 	s.waited(w.db, err.Waited)
-	w.db.figures.refusals++
-	s.figures.refusals++
+	w.db.counters.refusals++
+	s.counters.refusals++
 	return err
 }
 

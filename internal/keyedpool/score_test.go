@@ -84,7 +84,7 @@ func TestVictimsAreInOrder(t *testing.T) {
 			} else {
 				v.sink(db)
 			}
-			db.worth += float64(rapid.IntRange(0, 2).Draw(rt, "use"))
+			db.score += score(rapid.IntRange(0, 2).Draw(rt, "use"))
 			db.lastUse = uint64(step)
 			if db.live > 0 && rapid.Bool().Draw(rt, "idle") {
 				db.idle = &conn[string, int]{}
@@ -100,7 +100,7 @@ func TestVictimsAreInOrder(t *testing.T) {
 				}
 			}
 			slices.SortFunc(idle, func(a, b *database[string, int]) int {
-				return cmp.Or(cmp.Compare(min(b.live, 2), min(a.live, 2)), cmp.Compare(a.worth, b.worth), cmp.Compare(a.lastUse, b.lastUse))
+				return cmp.Or(cmp.Compare(min(b.live, 2), min(a.live, 2)), cmp.Compare(a.score, b.score), cmp.Compare(a.lastUse, b.lastUse))
 			})
 			if victim := v.first(); len(idle) == 0 && victim != nil || len(idle) > 0 && victim != idle[0] {
 				rt.Fatalf("step %d: the victim is not the least valuable of %d", step, len(idle))
@@ -109,66 +109,53 @@ func TestVictimsAreInOrder(t *testing.T) {
 	})
 }
 
-func TestWorthHalvesWithEveryHalfLife(t *testing.T) {
-	g := newGauge(2)
-	worth := g.unit
-	for range 3 * g.halfLife {
-		g.tick()
-	}
-	if got := worth / g.unit; got != 1.0/8 {
-		t.Errorf("after three half-lives an acquire weighs %v of a new one", got)
+// A score against a count that is halved with every half-life.
+func TestScore_isADecayingCount(t *testing.T) {
+	d := newDecay(2)
+	var (
+		own   score
+		count float64 // in present acquires
+	)
+	for n := uint64(1); n <= 40*d.halfLife; n++ {
+		if n%d.halfLife == 0 {
+			count /= 2
+		}
+		if n%5 == 0 || n < d.halfLife {
+			count++
+			own = own.add(d.exponent(n))
+		}
+		got := math.Ldexp(1+float64(own&(1<<fraction-1))/(1<<fraction), int(own>>fraction)-int(d.exponent(n)))
+		if math.Abs(got/count-1) > 1e-4 {
+			t.Fatalf("after %d acquires the score is %v, want %v", n, got, count)
+		}
 	}
 }
 
-func TestWorthSurvivesTheScalingBack(t *testing.T) {
-	g := newGauge(1)
-	old := g.unit
-	for !g.tick() {
-		if g.unit <= 1<<10 {
-			old = g.unit
+func TestScore_growsWithEveryUseHoweverOldTheServer(t *testing.T) {
+	d := newDecay(10_000)
+	for _, n := range []uint64{1, 1 << 32, 1 << 50} {
+		var own score
+		for range 10 * d.halfLife { // so many that it hardly grows any more
+			n++
+			next := own.add(d.exponent(n))
+			if next <= own {
+				t.Fatalf("acquire %d: %d became %d", n, own, next)
+			}
+			own = next
 		}
-	}
-	late := math.Ldexp(1, eraBits-1)
-	if g.era != 1 || g.unit != 1 {
-		t.Fatalf("era %d, unit %v", g.era, g.unit)
-	}
-	if got := g.at(late, 0); got != 0.5 {
-		t.Errorf("the last half-life's acquire weighs %v, want a half", got)
-	}
-	if got := g.at(old, 0); got <= 0 || got >= g.at(late, 0) {
-		t.Errorf("an early acquire weighs %v", got)
-	}
-	if got := g.at(3, 1); got != 3 {
-		t.Errorf("this era's worth became %v", got)
-	}
-	g.bury(7<<32|5, 3)
-	for range eraBits * g.halfLife {
-		g.tick()
-	}
-	if got, want := g.recall(7<<32|5), math.Ldexp(3, -eraBits); math.Abs(got/want-1) > 0.01 {
-		t.Errorf("recalled %v in the next era, want %v", got, want)
-	}
-	if got := g.recall(8<<32 | 5); got != 0 {
-		t.Errorf("a stranger in the same slot is worth %v", got)
 	}
 }
 
-// The whole pool, over enough acquires for a new era: the order of what is idle must not change with it.
-func TestNewEraKeepsTheOrder(t *testing.T) {
-	inBubble(t, budget(2), func(r *rig) {
-		r.use("cold")
-		s := r.pool.all()[0]
-		s.mu.Lock()
-		s.gauge.unit, s.gauge.count = math.Ldexp(1, eraBits-1), s.gauge.halfLife-1
-		s.mu.Unlock()
-		r.use("hot")
-		r.use("hot")
-		if s.gauge.era != 1 {
-			r.t.Fatalf("era %d", s.gauge.era)
-		}
-		r.use("new")
-		if st, ok := r.pool.Tenant("hot"); !ok || st.Idle != 1 {
-			t.Errorf("the hot one lost its connection: %+v", st)
-		}
-	})
+func TestScore_ofAGhostIsItsOwn(t *testing.T) {
+	d := newDecay(1)
+	d.bury(7<<32|5, 3)
+	if got := d.recall(7<<32 | 5); got != 3 {
+		t.Errorf("recalled %v, want 3", got)
+	}
+	if got := d.recall(8<<32 | 5); got != 0 {
+		t.Errorf("another tenant of the same slot has the score %v", got)
+	}
+	if d.bury(8<<32|5, 0); d.recall(7<<32|5) != 3 {
+		t.Error("a tenant that was never used took a slot")
+	}
 }
