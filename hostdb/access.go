@@ -96,7 +96,7 @@ var admittingLongest = `(SELECT s.*, row_number() OVER (
 // them by id.
 var accessSubscriptions = map[engine]string{
 	postgres: "LEFT JOIN LATERAL (SELECT ranked.* FROM " + admittingLongest + ") s ON true",
-	embedded: "LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM " + admittingLongest + ")",
+	sqlite:   "LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM " + admittingLongest + ")",
 }
 
 // accessColumns are what readAccess reads.
@@ -118,7 +118,7 @@ func accessJoins(user, tenant string) string {
 // accessQueries are the four queries of each engine, by the keys' columns. There is always a row, whatever is
 // unknown.
 var accessQueries = func() map[engine]map[[2]string]string {
-	queries := map[engine]map[[2]string]string{postgres: {}, embedded: {}}
+	queries := map[engine]map[[2]string]string{postgres: {}, sqlite: {}}
 	for e, of := range queries {
 		for _, user := range []string{"id", "oauth_id"} {
 			for _, tenant := range []string{"id", "slug"} {
@@ -171,10 +171,10 @@ func (db *DB) lookUp(ctx context.Context, text string, args []any, each func(sca
 	}
 	s := session{db: db}
 	var on asker = db.lookups
-	if db.engine == embedded {
+	if db.engine == sqlite {
 		prepared, err := db.access.prepare(ctx, db.lookups, text)
 		if err != nil {
-			return s.fail(ctx, err, nothing)
+			return s.fail(ctx, err, asReported)
 		}
 		on = prepared
 	}

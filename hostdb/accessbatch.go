@@ -44,7 +44,7 @@ var accessBatchParts = map[engine]struct{ key, pair, tenants string }{
 			ON t.id = m.tenant_id
 			WHERE m.user_id = u.id AND m.is_active ORDER BY ` + enterableFirst + ` LIMIT 9) t ON true`,
 	},
-	embedded: {
+	sqlite: {
 		key:  "(SELECT key + 1 AS n, value AS who FROM json_each($1)) AS k",
 		pair: "(SELECT key + 1 AS n, value ->> 0 AS who, value ->> 1 AS what FROM json_each($1)) AS k",
 		tenants: `LEFT JOIN core_tenants t ON t.id IN (SELECT t.id FROM core_memberships m
@@ -75,7 +75,7 @@ func accessBatchQuery(e engine, kind accessKind) string {
 
 // accessBatchQueries are all of them.
 var accessBatchQueries = func() map[engine]map[accessKind]string {
-	queries := map[engine]map[accessKind]string{postgres: {}, embedded: {}}
+	queries := map[engine]map[accessKind]string{postgres: {}, sqlite: {}}
 	for e, of := range queries {
 		for _, user := range []string{"id", "oauth_id"} {
 			for _, tenant := range []string{"", "id", "slug"} {

@@ -80,7 +80,7 @@ func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, pa
 		move("ip_address", personalPart{partIP, cmp.Or(a.ActorUserID, a.PersonalOf, a.TargetID), a.IPAddress})
 	}
 	if len(parts) == 0 {
-		_, err := s.exec(ctx, auditRelation.insertion(), args, nothing)
+		_, err := s.exec(ctx, auditRelation.insertion(), args, asReported)
 		return err
 	}
 	values, places := []any{a.ID}, make([]string, len(parts))
@@ -91,9 +91,9 @@ func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, pa
 	return s.write(ctx, func(tx *Tx) error {
 		in := session{db: s.db, tx: tx}
 		_, err := in.exec(ctx, "INSERT INTO sys_audit_personal (audit_id, part, owner, content) VALUES "+
-			strings.Join(places, ", "), values, nothing)
+			strings.Join(places, ", "), values, asReported)
 		if err == nil {
-			_, err = in.exec(ctx, auditRelation.insertion(), args, nothing)
+			_, err = in.exec(ctx, auditRelation.insertion(), args, asReported)
 		}
 		return err
 	})

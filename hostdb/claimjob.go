@@ -35,7 +35,7 @@ func (t Jobs) ClaimJob(ctx context.Context, id, worker string, lease time.Durati
 	}
 	ended, err := t.s.exec(ctx, leaseEnded+
 		" WHERE id = $2 AND status = 'running' AND lease_until <= $1 AND attempts >= max_attempts",
-		[]any{e.time(now), id}, nothing)
+		[]any{e.time(now), id}, asReported)
 	if err != nil {
 		return nil, err
 	}

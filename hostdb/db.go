@@ -112,7 +112,7 @@ func (db *DB) Ping(ctx context.Context) error {
 
 // The engines of a host database, as [DB.Engine] names them.
 const (
-	EngineSQLite   = string(embedded)
+	EngineSQLite   = string(sqlite)
 	EnginePostgres = string(postgres)
 )
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"modernc.org/sqlite"
+	sqlitedriver "modernc.org/sqlite"
 	sqlitecode "modernc.org/sqlite/lib"
 )
 
@@ -22,7 +22,7 @@ type engine string
 
 const (
 	postgres engine = "postgres"
-	embedded engine = "sqlite"
+	sqlite   engine = "sqlite"
 )
 
 // time returns t as a parameter of a statement.
@@ -44,7 +44,7 @@ func (e engine) forUpdate() string {
 
 // translate turns a driver's error into one of ours. about names the field that a conflict in SQLite is
 // about. Where ctx has ended, that is the error; what the database answered all the same stays beside it.
-func translate(ctx context.Context, err error, about culprit) error {
+func translate(ctx context.Context, err error, about conflictField) error {
 	if err == nil {
 		return nil
 	}
@@ -84,7 +84,7 @@ func timedOut() error {
 
 // translateAnswer translates what is ours already and what a database sent; nil for anything else. It reports
 // whether that is more than the end of a context.
-func translateAnswer(err error, about culprit) (error, bool) {
+func translateAnswer(err error, about conflictField) (error, bool) {
 	var own *failure
 	var field *FieldError
 	if errors.As(err, &own) || errors.As(err, &field) || errors.Is(err, ErrNotFound) {
@@ -94,7 +94,7 @@ func translateAnswer(err error, about culprit) (error, bool) {
 	if errors.As(err, &pg) {
 		return translatePostgres(pg), pg.Code != "57014" // cancelled
 	}
-	var lite *sqlite.Error
+	var lite *sqlitedriver.Error
 	if errors.As(err, &lite) {
 		code := lite.Code() & 0xff
 		return translateSQLite(lite, about), code != sqlitecode.SQLITE_INTERRUPT &&
@@ -171,7 +171,7 @@ func sqlState(err *pgconn.PgError) string {
 }
 
 // translateSQLite maps result codes (sqlite.org/rescode.html) and the messages of our triggers.
-func translateSQLite(err *sqlite.Error, about culprit) error {
+func translateSQLite(err *sqlitedriver.Error, about conflictField) error {
 	detail := err.Error()
 	if i := strings.LastIndex(detail, "constraint failed: "); i >= 0 {
 		detail = detail[i+len("constraint failed: "):]
@@ -199,10 +199,10 @@ func translateSQLite(err *sqlite.Error, about culprit) error {
 		sqlitecode.SQLITE_READONLY, sqlitecode.SQLITE_CORRUPT, sqlitecode.SQLITE_NOTADB,
 		sqlitecode.SQLITE_NOMEM, sqlitecode.SQLITE_PERM, sqlitecode.SQLITE_INTERRUPT,
 		sqlitecode.SQLITE_PROTOCOL:
-		return &failure{kind: ErrUnavailable, text: sqlite.ErrorCodeString[err.Code()&0xff]}
+		return &failure{kind: ErrUnavailable, text: sqlitedriver.ErrorCodeString[err.Code()&0xff]}
 	}
 	return &failure{kind: ErrUnavailable,
-		text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlite.ErrorCodeString[err.Code()&0xff])}
+		text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlitedriver.ErrorCodeString[err.Code()&0xff])}
 }
 
 // translateTrigger reads what our triggers raise: hostdb:conflict:last_owner.
@@ -237,8 +237,8 @@ func sqliteFields(detail string) string {
 // ([because]).
 const dangling = "refers to no row, or is still referred to"
 
-// because gives a conflict of a foreign key its reason; other errors are left alone.
-func because(err error, reason string) error {
+// withReason gives a conflict of a foreign key its reason; other errors are left alone.
+func withReason(err error, reason string) error {
 	var field *FieldError
 	if errors.As(err, &field) && field.Reason == dangling {
 		field.Reason = reason

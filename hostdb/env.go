@@ -49,7 +49,7 @@ func FromEnvConfig(ctx context.Context, config Config) (*DB, error) {
 	select {
 	case instance.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, translate(ctx, ctx.Err(), nothing)
+		return nil, translate(ctx, ctx.Err(), asReported)
 	}
 	defer func() { <-instance.turn }()
 	if db := instance.db; db != nil {

@@ -218,7 +218,7 @@ func (db *DB) eraseAuditParts(ctx context.Context, p *person, report *ErasedRepo
 			n, err := session{db: db}.exec(ctx, `DELETE FROM sys_audit_personal
 				WHERE (audit_id, part) IN (SELECT audit_id, part
 				FROM sys_audit_personal WHERE owner = $1 ORDER BY audit_id LIMIT 1000)`, []any{owner},
-				nothing)
+				asReported)
 			if err != nil {
 				return err
 			}
@@ -238,7 +238,7 @@ func (db *DB) eraseUser(ctx context.Context, p *person, report *ErasedReport) er
 			return err
 		}
 		if _, err := s.exec(ctx, "DELETE FROM sys_audit_personal WHERE owner = $1", []any{p.id},
-			nothing); err != nil {
+			asReported); err != nil {
 			return err // of changes since the step before
 		}
 		n, err := s.exec(ctx, "DELETE FROM core_users WHERE id = $1", []any{p.id},

@@ -46,7 +46,7 @@ func ParseURL(given string) (masked, path, dsn string, err error) {
 	if err != nil {
 		return "", "", "", err
 	}
-	if from.engine == embedded {
+	if from.engine == sqlite {
 		dsn = from.name()
 	}
 	return from.masked, from.path, dsn, nil

@@ -148,11 +148,11 @@ func (f *feed) poll(ctx context.Context, at cursor, watch *watch, started time.T
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	if err := watch.look(ctx, at, started); err != nil {
-		return nil, translate(ctx, err, nothing)
+		return nil, translate(ctx, err, asReported)
 	}
 	changes, reset, err := at.poll(ctx)
 	if err != nil {
-		return nil, translate(ctx, err, nothing)
+		return nil, translate(ctx, err, asReported)
 	}
 	found := &Delivery{PolledAt: started, Changes: changes, Reset: watch.polled(reset) ||
 		len(changes) > maxChanges}

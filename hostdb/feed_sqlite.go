@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"os"
 
-	"modernc.org/sqlite"
+	sqlitedriver "modernc.org/sqlite"
 )
 
 // sqliteCursor polls on a connection of its own. Writers take turns, so ids are in the order of the commits.
@@ -41,7 +41,7 @@ func (c *sqliteCursor) connect(ctx context.Context) error {
 	if c.conn != nil {
 		return nil
 	}
-	connector, err := sqlite.NewConnector(c.db.origin.dsn + readerConn)
+	connector, err := sqlitedriver.NewConnector(c.db.origin.dsn + readerConn)
 	if err != nil {
 		return err
 	}

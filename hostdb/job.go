@@ -100,7 +100,7 @@ func (t Jobs) Prune(ctx context.Context, age time.Duration, statuses ...string) 
 		n, err := t.s.exec(ctx, `DELETE FROM sys_jobs WHERE id IN (SELECT id FROM sys_jobs
 			WHERE status IN ('completed', 'failed', 'cancelled') AND `+named+` AND completed_at < $1
 				ORDER BY completed_at LIMIT 1000)
-			AND `+named, []any{before}, nothing) // one that is retried meanwhile stays
+			AND `+named, []any{before}, asReported) // one that is retried meanwhile stays
 		if deleted += n; err != nil || n == 0 {
 			return deleted, err
 		}

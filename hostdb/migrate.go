@@ -59,7 +59,7 @@ func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 		return err
 	}
 	dialect := goose.DialectPostgres
-	if e == embedded {
+	if e == sqlite {
 		dialect = goose.DialectSQLite3
 	}
 	provider, err := goose.NewProvider(dialect, pool, files, goose.WithTableName(versionTable),
@@ -106,7 +106,7 @@ func refuseUnusable(ctx context.Context, e engine, on querier) error {
 		FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
 		AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 		AND (c.relname LIKE 'core\_%' OR c.relname IN ('sys_audit_logs', 'sys_jobs', 'host_schema_version'))`
-	if e == embedded {
+	if e == sqlite {
 		text = `SELECT true, true, count(*) FILTER (WHERE name = 'host_schema_version'), count(*) FILTER
 			(WHERE name <> 'host_schema_version')
 			FROM sqlite_schema WHERE type IN ('table', 'view')

@@ -73,7 +73,7 @@ func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan Migrat
 		entered, err := in.s.exec(ctx,
 			"INSERT INTO sys_migration_tenants (run_id, tenant_id, stage) SELECT '"+run.ID+
 				"', tenant_id, stage FROM ("+
-				selected+") AS planned", args, nothing)
+				selected+") AS planned", args, asReported)
 		if err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (t MigrationRuns) Continue(ctx context.Context, id string, retry bool) (run
 		if retry {
 			if _, err := tx.MigrationRuns.s.exec(ctx,
 				"UPDATE sys_migration_tenants SET status = 'pending', completed_at = NULL"+
-					" WHERE run_id = $1 AND status = 'failed'", []any{id}, nothing); err != nil {
+					" WHERE run_id = $1 AND status = 'failed'", []any{id}, asReported); err != nil {
 				return err
 			}
 		}

@@ -164,7 +164,7 @@ func (t MigrationTenants) claim(ctx context.Context, runID, tenantID, worker str
 		SET status = 'running', worker = $3, lease_until = $4, error = NULL
 		WHERE run_id = $1 AND tenant_id = $2 AND status = 'pending'
 			AND EXISTS (SELECT 1 FROM sys_migration_runs WHERE id = $1 AND status = 'running')`,
-		[]any{runID, tenantID, worker, t.s.db.engine.time(t.s.db.now().Add(lease))}, nothing)
+		[]any{runID, tenantID, worker, t.s.db.engine.time(t.s.db.now().Add(lease))}, asReported)
 	return touched == 1, err
 }
 
@@ -174,7 +174,7 @@ func (t MigrationTenants) free(ctx context.Context, tenantID string) (bool, erro
 	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
 		SET status = 'pending', worker = NULL, lease_until = NULL
 		WHERE tenant_id = $1 AND status = 'running' AND lease_until <= $2`,
-		[]any{tenantID, t.s.db.engine.time(t.s.db.now())}, nothing)
+		[]any{tenantID, t.s.db.engine.time(t.s.db.now())}, asReported)
 	return touched > 0, err
 }
 
@@ -211,7 +211,7 @@ func (t MigrationTenants) Finish(ctx context.Context, m *MigrationTenant) error 
 		error = $8, completed_at = $9, worker = NULL, lease_until = NULL
 		WHERE run_id = $1 AND tenant_id = $2 AND worker = $3 AND status = 'running'`,
 		[]any{m.RunID, m.TenantID, m.Worker, m.Status, m.VersionBefore, m.VersionAfter, m.DurationMS,
-			orNull(m.Error), completed}, nothing)
+			orNull(m.Error), completed}, asReported)
 	if err == nil && touched == 0 {
 		return conflict("lease", "the tenant is no longer this worker's")
 	}

@@ -87,7 +87,7 @@ func connectError(ctx context.Context, err error) error {
 	case errors.As(err, &own):
 		return err
 	case errors.Is(context.Cause(ctx), context.Canceled):
-		return translate(ctx, err, nothing)
+		return translate(ctx, err, asReported)
 	case errors.As(err, &pg):
 		return refused(pg, err)
 	case errors.As(err, &dns):
@@ -98,7 +98,7 @@ func connectError(ctx context.Context, err error) error {
 		return &FieldError{Field: "url.host", Err: ErrUnavailable,
 			Reason: "no PostgreSQL answers there; check host, port, sslmode, and that the server runs"}
 	}
-	return translate(ctx, err, nothing)
+	return translate(ctx, err, asReported)
 }
 
 // refused explains why a server sent a client away.
@@ -125,7 +125,7 @@ func refused(pg *pgconn.PgError, err error) error {
 		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the user may not do that: " +
 			pg.Message}
 	}
-	return translate(context.Background(), err, nothing)
+	return translate(context.Background(), err, asReported)
 }
 
 // pooler explains what PgBouncer has against a client. Its words are the only sign.
@@ -142,5 +142,5 @@ func pooler(pg *pgconn.PgError, err error) error {
 				"told to ignore it; set it in the server, ALTER ROLE … SET " + name +
 				", or name the server itself"}
 	}
-	return translate(context.Background(), err, nothing)
+	return translate(context.Background(), err, asReported)
 }

@@ -31,7 +31,7 @@ func prunePostgres(ctx context.Context, s session) error {
 		return err
 	}
 	for _, statement := range naturalize {
-		if _, err := s.exec(ctx, statement, nil, nothing); err != nil {
+		if _, err := s.exec(ctx, statement, nil, asReported); err != nil {
 			return err
 		}
 	}
@@ -50,7 +50,7 @@ func prunePostgres(ctx context.Context, s session) error {
 			[]any{s.db.config.Retention.Seconds()}},
 	}
 	for _, statement := range statements {
-		if _, err := s.exec(ctx, statement.text, statement.args, nothing); err != nil {
+		if _, err := s.exec(ctx, statement.text, statement.args, asReported); err != nil {
 			return err
 		}
 	}
@@ -74,14 +74,14 @@ func (db *DB) pruneSQLite(ctx context.Context) error {
 	return db.InTx(ctx, func(tx *Tx) error {
 		s := session{db: db, tx: tx}
 		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = "+newestSQLite+" WHERE floor > "+
-			newestSQLite, nil, nothing); err != nil {
+			newestSQLite, nil, asReported); err != nil {
 			return err
 		}
 		if _, err := s.exec(ctx, "UPDATE host_feed_floor SET floor = max(floor, $1)", []any{newest},
-			nothing); err != nil {
+			asReported); err != nil {
 			return err
 		}
-		_, err := s.exec(ctx, "DELETE FROM host_changes WHERE id <= $1", []any{newest}, nothing)
+		_, err := s.exec(ctx, "DELETE FROM host_changes WHERE id <= $1", []any{newest}, asReported)
 		return err
 	})
 }

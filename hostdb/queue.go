@@ -53,7 +53,7 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 	}
 	for range attempts {
 		stored, err := t.s.exec(ctx, t.r.insertion()+
-			" ON CONFLICT (dedupe_key) WHERE status IN ('pending', 'running') DO NOTHING", args, nothing)
+			" ON CONFLICT (dedupe_key) WHERE status IN ('pending', 'running') DO NOTHING", args, asReported)
 		if err != nil {
 			return false, err
 		}
@@ -222,7 +222,7 @@ func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 		leaseEnded + " WHERE id " +
 			fmt.Sprintf(ids, "status = 'running' AND lease_until <= $1 ORDER BY lease_until"),
 	} {
-		touched, err := t.s.exec(ctx, text, []any{now}, nothing)
+		touched, err := t.s.exec(ctx, text, []any{now}, asReported)
 		if err != nil {
 			return swept, err
 		}
@@ -305,7 +305,7 @@ func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) e
 	}
 	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+
 		" WHERE id = $1 AND worker = $2 AND claim_id = $3 AND status = 'running'",
-		append([]any{j.ID, j.Worker, j.ClaimID}, args...), nothing)
+		append([]any{j.ID, j.Worker, j.ClaimID}, args...), asReported)
 	if err == nil && touched == 0 {
 		return conflict("lease", "the job is no longer this worker's")
 	}
@@ -334,7 +334,7 @@ func (t Jobs) change(ctx context.Context, id, set, condition string, args ...any
 		return err
 	}
 	touched, err := t.s.exec(ctx, "UPDATE sys_jobs SET "+set+" WHERE id = $1 AND "+condition,
-		append([]any{id}, args...), nothing)
+		append([]any{id}, args...), asReported)
 	if err != nil || touched == 1 {
 		return err
 	}

@@ -37,7 +37,7 @@ func (t SchemaSets) Record(ctx context.Context, versions []int64) (string, error
 	sum := sha256.Sum256([]byte(text.String()))
 	id := hex.EncodeToString(sum[:16])
 	_, err := t.s.exec(ctx, "INSERT INTO sys_schema_sets (id, versions) VALUES ($1, $2) "+
-		"ON CONFLICT DO NOTHING", []any{id, text.String()}, nothing)
+		"ON CONFLICT DO NOTHING", []any{id, text.String()}, asReported)
 	return id, err
 }
 

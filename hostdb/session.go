@@ -42,7 +42,7 @@ func (s session) pick(pool *sql.DB) (querier, error) {
 }
 
 // fail translates an error of a statement. In PostgreSQL it has ended the transaction, so it does in SQLite.
-func (s session) fail(ctx context.Context, err error, about culprit) error {
+func (s session) fail(ctx context.Context, err error, about conflictField) error {
 	if s.tx != nil && s.tx.ctx.Err() != nil {
 		ctx = s.tx.ctx
 	}
@@ -53,12 +53,12 @@ func (s session) fail(ctx context.Context, err error, about culprit) error {
 	return err
 }
 
-// culprit names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign key),
+// conflictField names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign key),
 // or says one of the several unique ones that are taken.
-type culprit func(said string) string
+type conflictField func(said string) string
 
-// nothing is the culprit of statements that can't violate a foreign key, nor several unique ones.
-func nothing(said string) string { return said }
+// asReported is the culprit of statements that can't violate a foreign key, nor several unique ones.
+func asReported(said string) string { return said }
 
 // query runs a read and hands each row to each.
 func (s session) query(ctx context.Context, text string, args []any, each func(scanner) error) error {
@@ -78,7 +78,7 @@ func (s session) returning(ctx context.Context, text string, args []any, each fu
 	if s.tx != nil {
 		return s.scan(ctx, on, text, args, each)
 	}
-	if s.db.engine == embedded { // Begin bounds the wait for the connection
+	if s.db.engine == sqlite { // Begin bounds the wait for the connection
 		return s.db.InTx(ctx, func(
 			tx *Tx) error {
 			return session{s.db, tx}.returning(ctx, text, args, each)
@@ -91,15 +91,15 @@ func (s session) scan(ctx context.Context, on asker, text string, args []any,
 	each func(scanner) error) error {
 	rows, err := on.QueryContext(ctx, text, args...)
 	if err != nil {
-		return s.fail(ctx, err, nothing)
+		return s.fail(ctx, err, asReported)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		if err := each(rows); err != nil {
-			return s.fail(ctx, err, nothing)
+			return s.fail(ctx, err, asReported)
 		}
 	}
-	return s.fail(ctx, rows.Err(), nothing)
+	return s.fail(ctx, rows.Err(), asReported)
 }
 
 // queryRow reads one row. Errors: ErrNotFound.
@@ -117,13 +117,13 @@ func (s session) queryRow(ctx context.Context, text string, args []any, dest ...
 
 // exec runs one write and returns how many rows it touched. Outside a transaction it is one of its own and is
 // retried.
-func (s session) exec(ctx context.Context, text string, args []any, about culprit) (int64, error) {
+func (s session) exec(ctx context.Context, text string, args []any, about conflictField) (int64, error) {
 	on, err := s.writer()
 	if err != nil {
 		return 0, err
 	}
 	var touched int64
-	if s.tx == nil && s.db.engine == embedded { // Begin bounds the wait for the connection
+	if s.tx == nil && s.db.engine == sqlite { // Begin bounds the wait for the connection
 		err := s.db.InTx(ctx, func(tx *Tx) error {
 			touched, err = session{s.db, tx}.exec(ctx, text, args, about)
 			return err

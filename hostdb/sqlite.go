@@ -9,7 +9,7 @@ import (
 	"os"
 	"strings"
 
-	"modernc.org/sqlite"
+	sqlitedriver "modernc.org/sqlite"
 	sqlitecode "modernc.org/sqlite/lib"
 )
 
@@ -24,7 +24,7 @@ const (
 // openSQLite makes the file where there is none, upgrades the schema and sets the pools up.
 func (db *DB) openSQLite(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return translate(ctx, err, nothing)
+		return translate(ctx, err, asReported)
 	}
 	made, err := db.origin.create(db.config.NoUpgrade)
 	if err != nil {
@@ -51,7 +51,7 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	if err := anchor.PingContext(ctx); err != nil {
 		return err
 	}
-	connector, err := sqlite.NewConnector(name + writerConn)
+	connector, err := sqlitedriver.NewConnector(name + writerConn)
 	if err != nil {
 		return err
 	}
@@ -86,13 +86,13 @@ func (db *DB) useWAL(ctx context.Context) error {
 	}
 	return retry(ctx, func() error {
 		_, err := db.write.ExecContext(ctx, "PRAGMA journal_mode = WAL")
-		return translate(ctx, err, nothing)
+		return translate(ctx, err, asReported)
 	})
 }
 
 // pool opens a pool of connections that Close will close.
 func (db *DB) pool(dsn string, limit int) (*sql.DB, error) {
-	connector, err := sqlite.NewConnector(dsn)
+	connector, err := sqlitedriver.NewConnector(dsn)
 	if err != nil {
 		return nil, err
 	}
@@ -172,11 +172,11 @@ func badFile(reason string) error {
 // fileError says that a failure to open is about the file.
 func fileError(ctx context.Context, err error) error {
 	var own *FieldError
-	var driver *sqlite.Error
+	var driver *sqlitedriver.Error
 	if errors.As(err, &driver) && driver.Code()&0xff == sqlitecode.SQLITE_NOTADB {
 		return badFile("it is no SQLite database; name another, or remove it")
 	}
-	err = translate(ctx, err, nothing)
+	err = translate(ctx, err, asReported)
 	if errors.As(err, &own) || errors.Is(err, context.Canceled) {
 		return err
 	}

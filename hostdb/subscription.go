@@ -160,7 +160,7 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 		err = audit(ctx, t.s.tx, t.r, "created", nil, s)
 	}
 	if err != nil {
-		return nil, because(err, "refers to no row")
+		return nil, withReason(err, "refers to no row")
 	}
 	return t.LockByStripeSubID(ctx, s.StripeSubID)
 }

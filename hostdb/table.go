@@ -33,8 +33,8 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	}
 	// one statement is a transaction, and says what a conflict is about
 	if t.r.subject == "" && t.s.db.engine == postgres {
-		_, err := t.s.exec(ctx, t.r.insertion(), args, nothing)
-		return because(err, "refers to no row")
+		_, err := t.s.exec(ctx, t.r.insertion(), args, asReported)
+		return withReason(err, "refers to no row")
 	}
 	return t.s.write(ctx, func(tx *Tx) error {
 		if err := t.in(tx).put(ctx, t.r.insertion(), args, m, true); err != nil {
@@ -73,7 +73,7 @@ func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M, f
 		}
 		return t.taken(ctx, args, fresh, said)
 	})
-	return because(err, "refers to no row")
+	return withReason(err, "refers to no row")
 }
 
 // taken names the unique columns that PostgreSQL names for a row, where several are taken and SQLite said any
@@ -261,7 +261,7 @@ func (t Table[M]) Delete(ctx context.Context, id string) error {
 		_, err = in.s.exec(ctx, "DELETE FROM "+t.r.table+" WHERE "+t.r.columns[0].name+" = $1", []any{id},
 			func(string) string { return t.r.refers })
 		if err != nil {
-			return because(err, "is still referred to by a row that was written meanwhile")
+			return withReason(err, "is still referred to by a row that was written meanwhile")
 		}
 		return audit(ctx, tx, t.r, "deleted", before, nil)
 	})

@@ -31,7 +31,7 @@ func TestAnAnswerStaysBesideTheEndOfTheContext(t *testing.T) {
 		{over, ended(over), []error{context.Canceled}, []error{ErrUnavailable}},
 		{t.Context(), context.DeadlineExceeded, []error{ErrUnavailable, context.DeadlineExceeded}, nil},
 	} {
-		got := translate(c.ctx, c.err, nothing)
+		got := translate(c.ctx, c.err, asReported)
 		for _, want := range c.want {
 			if !errors.Is(got, want) {
 				t.Errorf("%v became %v, which is no %v", c.err, got, want)

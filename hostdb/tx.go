@@ -38,7 +38,7 @@ func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 	begun, end, err := db.begin(ctx)
 	if err != nil {
 		end()
-		return nil, translate(ctx, err, nothing)
+		return nil, translate(ctx, err, asReported)
 	}
 	tx := &Tx{db: db, ctx: ctx, sql: begun, end: end}
 	tx.Tables = tablesOn(session{db: db, tx: tx})
@@ -116,7 +116,7 @@ func (tx *Tx) commit() error {
 	}
 	if err := tx.sql.Commit(); err != nil {
 		_ = tx.sql.Rollback()
-		return translate(tx.ctx, err, nothing)
+		return translate(tx.ctx, err, asReported)
 	}
 	if tx.changed {
 		tx.db.Wake()
@@ -131,7 +131,7 @@ func (tx *Tx) Rollback() error {
 	}
 	defer tx.end()
 	if err := tx.sql.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
-		return translate(context.Background(), err, nothing)
+		return translate(context.Background(), err, asReported)
 	}
 	return nil
 }
@@ -173,11 +173,11 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 		return tx.failed
 	}
 	if err := ctx.Err(); err != nil { // a statement that isn't sent would fail the whole transaction
-		return translate(ctx, err, nothing)
+		return translate(ctx, err, asReported)
 	}
 	name := fmt.Sprintf("hostdb_%d", tx.depth)
 	s := session{db: tx.db, tx: tx}
-	if _, err := s.exec(ctx, "SAVEPOINT "+name, nil, nothing); err != nil {
+	if _, err := s.exec(ctx, "SAVEPOINT "+name, nil, asReported); err != nil {
 		return err
 	}
 	owned := tx.owned
@@ -197,7 +197,7 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	if tx.failed != nil {
 		return tx.failed
 	}
-	_, err = s.exec(ctx, "RELEASE SAVEPOINT "+name, nil, nothing)
+	_, err = s.exec(ctx, "RELEASE SAVEPOINT "+name, nil, asReported)
 	kept = err == nil
 	return err
 }
@@ -210,7 +210,7 @@ func (tx *Tx) undo(savepoint string) {
 	failed := tx.failed
 	for _, statement := range []string{"ROLLBACK TO SAVEPOINT ", "RELEASE SAVEPOINT "} {
 		if _, err := tx.sql.ExecContext(ctx, statement+savepoint); err != nil {
-			tx.fail(translate(ctx, err, nothing))
+			tx.fail(translate(ctx, err, asReported))
 			return
 		}
 	}

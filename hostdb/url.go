@@ -37,7 +37,7 @@ func parseURL(given string) (*origin, error) {
 }
 
 func parseSQLite(given, path string) (*origin, error) {
-	from := &origin{engine: embedded, url: Secret(given), masked: maskOf(given)}
+	from := &origin{engine: sqlite, url: Secret(given), masked: maskOf(given)}
 	switch {
 	case path == ":memory:":
 		return from, nil

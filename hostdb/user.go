@@ -83,7 +83,7 @@ func (t Users) RecordLogin(ctx context.Context, id string) error {
 	}
 	return t.s.write(ctx, func(tx *Tx) error {
 		touched, err := tx.Users.s.exec(ctx, "UPDATE core_users SET last_login = $1 WHERE id = $2",
-			[]any{tx.db.engine.time(tx.db.now()), id}, nothing)
+			[]any{tx.db.engine.time(tx.db.now()), id}, asReported)
 		if err == nil && touched == 0 {
 			return ErrNotFound
 		}

@@ -60,7 +60,7 @@ func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool,
 	if err != nil {
 		return false, err
 	}
-	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (event_id) DO NOTHING", args, nothing)
+	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (event_id) DO NOTHING", args, asReported)
 	return stored == 1, err
 }
 
@@ -133,7 +133,7 @@ func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, err
 		n, err := t.s.exec(ctx, `DELETE FROM core_stripe_webhook_events WHERE id IN (SELECT id
 			FROM core_stripe_webhook_events
 			WHERE id < $1 AND status IN ('processed', 'skipped_out_of_order') ORDER BY id LIMIT 1000)`,
-			[]any{before}, nothing)
+			[]any{before}, asReported)
 		if deleted += n; err != nil || n == 0 {
 			return deleted, err
 		}
@@ -156,7 +156,7 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 			WHERE id IN (
 			SELECT id FROM core_stripe_webhook_events WHERE id < $1 AND status = 'parked' ORDER BY id
 			LIMIT 1000)`,
-			[]any{before, reason}, nothing)
+			[]any{before, reason}, asReported)
 		if expired += n; err != nil || n == 0 {
 			return expired, err
 		}
