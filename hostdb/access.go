@@ -45,9 +45,9 @@ func (k UserKey) check() (column, value string, err error) {
 	case (k.ID == "") == (k.OAuthID == ""):
 		return "", "", invalid("user", "exactly one of ID and OAuthID is needed")
 	case k.ID != "":
-		return "id", k.ID, idRule.text("user_id", k.ID)
+		return "id", k.ID, idRule.checkText("user_id", k.ID)
 	}
-	return "oauth_id", k.OAuthID, anyText.text("oauth_id", k.OAuthID)
+	return "oauth_id", k.OAuthID, anyText.checkText("oauth_id", k.OAuthID)
 }
 
 // check reports which column the key is about.
@@ -56,9 +56,9 @@ func (k TenantKey) check() (column, value string, err error) {
 	case (k.ID == "") == (k.Slug == ""):
 		return "", "", invalid("tenant", "exactly one of ID and Slug is needed")
 	case k.ID != "":
-		return "id", k.ID, idRule.text("tenant_id", k.ID)
+		return "id", k.ID, idRule.checkText("tenant_id", k.ID)
 	}
-	return "slug", k.Slug, rule{form: ValidSlug}.text("slug", k.Slug)
+	return "slug", k.Slug, rule{valid: ValidSlug}.checkText("slug", k.Slug)
 }
 
 // The users' columns without the password's hash.
@@ -101,8 +101,9 @@ var accessSubscriptions = map[engine]string{
 
 // accessColumns are what readAccess reads.
 var accessColumns = strings.Join(
-	[]string{accessUser.namesOf("u"), tenantRelation.namesOf("t"), membershipRelation.namesOf("m"),
-		planRelation.namesOf("tp"), subscriptionRelation.namesOf("s"), planRelation.namesOf("sp")}, ", ")
+	[]string{accessUser.columnsOf("u"), tenantRelation.columnsOf("t"), membershipRelation.columnsOf("m"),
+		planRelation.columnsOf("tp"), subscriptionRelation.columnsOf("s"), planRelation.columnsOf("sp")},
+	", ")
 
 // accessJoins join a user and a tenant with what binds them, and the tenant's plan. Each finds one row at
 // most.
@@ -170,7 +171,7 @@ func (db *DB) lookUp(ctx context.Context, text string, args []any, each func(sca
 		return err
 	}
 	s := session{db: db}
-	var on asker = db.lookups
+	var on queryer = db.lookups
 	if db.engine == sqlite {
 		prepared, err := db.access.prepare(ctx, db.lookups, text)
 		if err != nil {
@@ -178,7 +179,7 @@ func (db *DB) lookUp(ctx context.Context, text string, args []any, each func(sca
 		}
 		on = prepared
 	}
-	return s.scan(ctx, on, text, args, each)
+	return s.queryRows(ctx, on, text, args, each)
 }
 
 // readAccess reads one row: an Access with one subscription at most. Each record is memory of its own, so
@@ -191,26 +192,27 @@ func readAccess(row scanner) (*Access, error) {
 		tenantPlan, plan = new(PricingPlan), new(PricingPlan)
 		subscription     Subscription
 	)
-	cells := accessUser.cells(user, make([]any, 0, 72))
-	cells = tenantRelation.cells(tenant, cells)
-	cells = membershipRelation.cells(membership, cells)
-	cells = planRelation.cells(tenantPlan, cells)
-	cells = subscriptionRelation.cells(&subscription, cells)
-	cells = planRelation.cells(plan, cells)
+	cells := accessUser.scanTargets(user, make([]any, 0, 72))
+	cells = tenantRelation.scanTargets(tenant, cells)
+	cells = membershipRelation.scanTargets(membership, cells)
+	cells = planRelation.scanTargets(tenantPlan, cells)
+	cells = subscriptionRelation.scanTargets(&subscription, cells)
+	cells = planRelation.scanTargets(plan, cells)
 	if err := row.Scan(cells...); err != nil {
 		return nil, err
 	}
 	user.partial = true
-	found := &Access{User: known(user, user.ID), Tenant: known(tenant, tenant.ID),
-		Membership: known(membership, membership.ID), TenantPlan: known(tenantPlan, tenantPlan.ID)}
+	found := &Access{User: nilIfAbsent(user, user.ID), Tenant: nilIfAbsent(tenant, tenant.ID),
+		Membership: nilIfAbsent(membership, membership.ID),
+		TenantPlan: nilIfAbsent(tenantPlan, tenantPlan.ID)}
 	if subscription.ID != "" {
-		found.Subscriptions = []Subscribed{{subscription, known(plan, plan.ID)}}
+		found.Subscriptions = []Subscribed{{subscription, nilIfAbsent(plan, plan.ID)}}
 	}
 	return found, nil
 }
 
-// known is nil for a row that the join didn't find.
-func known[M any](m *M, id string) *M {
+// nilIfAbsent is nil for a row that the join didn't find.
+func nilIfAbsent[M any](m *M, id string) *M {
 	if id == "" {
 		return nil
 	}

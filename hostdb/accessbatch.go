@@ -62,7 +62,7 @@ func accessBatchQuery(e engine, kind accessKind) string {
 	parts := accessBatchParts[e]
 	if kind.tenant == "" {
 		return "SELECT k.n, coalesce(t.id, ''), coalesce(" + enterable + ", false), " +
-			accessUser.namesOf("u") + " FROM " + parts.key + `
+			accessUser.columnsOf("u") + " FROM " + parts.key + `
 			LEFT JOIN core_users u ON u.` + kind.user + " = k.who " + parts.tenants + `
 			ORDER BY k.n, ` + enterableFirst
 	}
@@ -157,7 +157,7 @@ func (db *DB) ask(ctx context.Context, kind accessKind, g *accessGroup, answers 
 		return err
 	}
 	return db.lookUp(ctx, accessBatchQueries[db.engine][kind], args, func(row scanner) error {
-		r := numbered{scanner: row}
+		r := numberedRow{scanner: row}
 		if kind.tenant == "" {
 			return r.readUser(g, answers)
 		}
@@ -175,29 +175,29 @@ func (db *DB) ask(ctx context.Context, kind accessKind, g *accessGroup, answers 
 	})
 }
 
-// numbered is a row that begins with the number of the key that it answers.
-type numbered struct {
+// numberedRow is a row that begins with the number of the key that it answers.
+type numberedRow struct {
 	scanner
 	n int
 }
 
 // Scan implements scanner for the rest of the row.
-func (r *numbered) Scan(dest ...any) error {
+func (r *numberedRow) Scan(dest ...any) error {
 	return r.scanner.Scan(append([]any{&r.n}, dest...)...)
 }
 
 // readUser reads a row about a user alone, and one of the tenants that decide which is the sole one: those
 // that can be entered first.
-func (r *numbered) readUser(g *accessGroup, answers []AccessAnswer) error {
+func (r *numberedRow) readUser(g *accessGroup, answers []AccessAnswer) error {
 	var user GlobalUser
 	var tenant string
 	counts := cell{new(bool)}
-	if err := r.Scan(accessUser.cells(&user, []any{&tenant, &counts})...); err != nil {
+	if err := r.Scan(accessUser.scanTargets(&user, []any{&tenant, &counts})...); err != nil {
 		return err
 	}
 	a, enterable := &answers[g.at[r.n-1]], &g.enterable[r.n-1]
 	if a.User == nil {
-		a.User = known(&user, user.ID)
+		a.User = nilIfAbsent(&user, user.ID)
 	}
 	if tenant == "" || *enterable == 2 { // as long as both are there, no third matters
 		return nil

@@ -38,7 +38,7 @@ type HostAuditLog struct {
 }
 
 var auditRelation = relation[HostAuditLog]{
-	table: "sys_audit_logs", refers: "audit_id",
+	table: "sys_audit_logs", foreignKey: "audit_id",
 	columns: []column[HostAuditLog]{
 		{"id", func(a *HostAuditLog) any { return &a.ID }, idRule},
 		{"actor_user_id", func(a *HostAuditLog) any { return &a.ActorUserID }, anyText},
@@ -48,8 +48,8 @@ var auditRelation = relation[HostAuditLog]{
 		{"ip_address", func(a *HostAuditLog) any { return &a.IPAddress }, anyText},
 		{"created_at", func(a *HostAuditLog) any { return &a.CreatedAt }, anyTime},
 	},
-	fill: func(*HostAuditLog) {},
-	alter: func(*HostAuditLog) error {
+	defaults: func(*HostAuditLog) {},
+	refuseWrite: func(*HostAuditLog) error {
 		return &FieldError{Field: "sys_audit_logs", Err: ErrImmutable, Reason: "rows are never changed"}
 	},
 }
@@ -107,7 +107,7 @@ func audit[M any](ctx context.Context, tx *Tx, r *relation[M], what string, befo
 	if target == nil {
 		target = before
 	}
-	details, err := json.Marshal(r.changes(before, after))
+	details, err := json.Marshal(r.changedColumns(before, after))
 	if err != nil {
 		return &failure{text: "audit details: " + kindOf(err)}
 	}
@@ -123,7 +123,7 @@ func record(ctx context.Context, tx *Tx, event, target, details string, parts ..
 	actor, _ := ctx.Value(actorKey{}).(string)
 	t := tx.AuditLogs
 	log := &HostAuditLog{ActorUserID: actor, EventType: event, TargetID: target, Details: details}
-	t.fill(log)
+	t.setDefaults(log)
 	args, err := t.r.values(tx.db.engine, log)
 	if err != nil {
 		return err
@@ -131,8 +131,8 @@ func record(ctx context.Context, tx *Tx, event, target, details string, parts ..
 	return t.s.storeAudit(ctx, log, args, parts)
 }
 
-// changes describes a mutation, column by column.
-func (r *relation[M]) changes(before, after *M) map[string]any {
+// changedColumns describes a mutation, column by column.
+func (r *relation[M]) changedColumns(before, after *M) map[string]any {
 	changed := map[string]any{}
 	for i := range r.columns {
 		c := &r.columns[i]
@@ -158,7 +158,7 @@ const maxShown = 4 << 10
 
 // shown is a column's value in an audit row.
 func (c *column[M]) shown(m *M) any {
-	if c.rule.quiet {
+	if c.rule.masked {
 		return mask
 	}
 	if c.rule.personal {

@@ -62,7 +62,7 @@ func (r *relation[M]) personalParts(before, after *M) (parts []personalPart, err
 // storeAudit stores an audit row, whose columns are args, and its personal parts first: none can be added to
 // a row that is there.
 func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, parts []personalPart) error {
-	if err := anyText.text("personal_of", a.PersonalOf); err != nil {
+	if err := anyText.checkText("personal_of", a.PersonalOf); err != nil {
 		return err
 	}
 	move := func(column string, part personalPart) {
@@ -80,27 +80,27 @@ func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, pa
 		move("ip_address", personalPart{partIP, cmp.Or(a.ActorUserID, a.PersonalOf, a.TargetID), a.IPAddress})
 	}
 	if len(parts) == 0 {
-		_, err := s.exec(ctx, auditRelation.insertion(), args, asReported)
+		_, err := s.exec(ctx, auditRelation.insertText(), args, asReported)
 		return err
 	}
 	values, places := []any{a.ID}, make([]string, len(parts))
 	for i, p := range parts {
 		places[i] = fmt.Sprintf("($1, $%d, $%d, $%d)", 3*i+2, 3*i+3, 3*i+4)
-		values = append(values, p.part, orNull(p.owner), p.content)
+		values = append(values, p.part, nullIfEmpty(p.owner), p.content)
 	}
 	return s.write(ctx, func(tx *Tx) error {
 		in := session{db: s.db, tx: tx}
 		_, err := in.exec(ctx, "INSERT INTO sys_audit_personal (audit_id, part, owner, content) VALUES "+
 			strings.Join(places, ", "), values, asReported)
 		if err == nil {
-			_, err = in.exec(ctx, auditRelation.insertion(), args, asReported)
+			_, err = in.exec(ctx, auditRelation.insertText(), args, asReported)
 		}
 		return err
 	})
 }
 
-// rejoin puts the personal parts back into audit rows that were read.
-func (s session) rejoin(ctx context.Context, logs []*HostAuditLog) error {
+// addPersonalParts puts the personal parts back into audit rows that were read.
+func (s session) addPersonalParts(ctx context.Context, logs []*HostAuditLog) error {
 	if len(logs) == 0 {
 		return nil
 	}
@@ -124,7 +124,7 @@ func (s session) rejoin(ctx context.Context, logs []*HostAuditLog) error {
 		if err := row.Scan(&id, &p.part, &cell{&p.owner}, &p.content); err != nil {
 			return err
 		}
-		return byID[id].put(p, columns)
+		return byID[id].setPart(p, columns)
 	})
 	if err != nil {
 		return err
@@ -139,9 +139,9 @@ func (s session) rejoin(ctx context.Context, logs []*HostAuditLog) error {
 	return nil
 }
 
-// put puts a part into its row; what belongs into its details it puts into columns. A part that doesn't fit
-// is left out: no program of ours wrote it.
-func (a *HostAuditLog) put(p personalPart, columns map[string]map[string]json.RawMessage) error {
+// setPart puts a part into its row; what belongs into its details it puts into columns. A part that doesn't
+// fit is left out: no program of ours wrote it.
+func (a *HostAuditLog) setPart(p personalPart, columns map[string]map[string]json.RawMessage) error {
 	switch p.part {
 	case partIP:
 		a.IPAddress = p.content

@@ -13,7 +13,7 @@ func (t Jobs) ClaimJob(ctx context.Context, id, worker string, lease time.Durati
 	if err := t.r.checkID(id); err != nil {
 		return nil, err
 	}
-	if err := (rule{required: true}).text("worker", worker); err != nil {
+	if err := (rule{required: true}).checkText("worker", worker); err != nil {
 		return nil, err
 	}
 	if err := checkLease(lease); err != nil {
@@ -25,7 +25,7 @@ func (t Jobs) ClaimJob(ctx context.Context, id, worker string, lease time.Durati
 		NULL, worker = $2, lease_until = $3,
 		claim_id = $4 WHERE id = $1 AND (status = 'pending' OR (status = 'running' AND lease_until <= $5
 		AND attempts < max_attempts))
-		RETURNING `+t.r.names(), []any{id, worker, e.time(now.Add(lease)), NewID(), e.time(now)},
+		RETURNING `+t.r.columnList(), []any{id, worker, e.time(now.Add(lease)), NewID(), e.time(now)},
 		func(row scanner) (err error) {
 			job, err = t.r.read(row)
 			return err

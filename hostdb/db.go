@@ -35,18 +35,18 @@ type Tables struct {
 // transaction under way waits for it.
 type DB struct {
 	Tables
-	engine  engine
-	origin  *origin
-	pooled  bool // a pooler stands before the PostgreSQL server
-	config  *Config
-	write   *sql.DB        // SQLite: one connection
-	read    *sql.DB        // PostgreSQL: the same as write
-	lookups *sql.DB        // for access lookups alone
-	hosts   *pghosts.Hosts // PostgreSQL: which of the URL's serves
-	feed    *feed
-	sweep   *sweeper
-	access  preparedAccess
-	turns   atomic.Uint64 // how often somebody got SQLite's one connection to write on
+	engine      engine
+	origin      *origin
+	pooled      bool // a pooler stands before the PostgreSQL server
+	config      *Config
+	write       *sql.DB        // SQLite: one connection
+	read        *sql.DB        // PostgreSQL: the same as write
+	lookups     *sql.DB        // for access lookups alone
+	hosts       *pghosts.Hosts // PostgreSQL: which of the URL's serves
+	feed        *feed
+	sweep       *sweeper
+	access      preparedAccess
+	writeGrants atomic.Uint64 // how often somebody got SQLite's one connection to write on
 
 	feedConns atomic.Int32 // connections of the change feeds
 
@@ -54,7 +54,7 @@ type DB struct {
 	replaced atomic.Bool
 
 	started      chan struct{}         // closed once the database is open
-	awaiting     atomic.Pointer[error] // why it isn't yet
+	startErr     atomic.Pointer[error] // why it isn't yet
 	stopStarting func()                // ends the attempts in the background; nil where there are none
 
 	closing   sync.Once
@@ -95,7 +95,7 @@ func (db *DB) Close() error {
 		if db.stopStarting != nil {
 			db.stopStarting()
 		}
-		db.feed.wait()
+		db.feed.shutdown()
 		for _, hook := range db.onClosing {
 			if err := hook(); err != nil && db.closeErr == nil {
 				db.closeErr = &failure{text: "closing: " + kindOf(err)}

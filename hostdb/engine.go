@@ -48,9 +48,9 @@ func translate(ctx context.Context, err error, about conflictField) error {
 	if err == nil {
 		return nil
 	}
-	over := ended(ctx)
+	over := contextError(ctx)
 	if over == nil && errors.Is(err, context.DeadlineExceeded) {
-		over = timedOut()
+		over = timeoutError()
 	}
 	answer, definite := translateAnswer(err, about)
 	switch {
@@ -67,18 +67,18 @@ func translate(ctx context.Context, err error, about conflictField) error {
 	return errors.Join(over, answer)
 }
 
-// ended is the error of a context that has ended.
-func ended(ctx context.Context) error {
+// contextError is the error of a context that has ended.
+func contextError(ctx context.Context) error {
 	switch {
 	case ctx.Err() == nil:
 		return nil
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		return &failure{kind: context.Canceled, text: "the caller went away"}
 	}
-	return timedOut()
+	return timeoutError()
 }
 
-func timedOut() error {
+func timeoutError() error {
 	return &failure{kind: errors.Join(ErrUnavailable, context.DeadlineExceeded), text: "timed out"}
 }
 
@@ -144,13 +144,13 @@ func translatePostgres(err *pgconn.PgError) error {
 	case "23505":
 		return conflict(constraintField(err.ConstraintName), "is taken")
 	case "23503":
-		return conflict(constraintField(err.ConstraintName), dangling)
+		return conflict(constraintField(err.ConstraintName), badReference)
 	case "23502":
 		return invalid(err.ColumnName, "is missing")
 	case "23514":
 		return invalid(constraintField(err.ConstraintName), "is not allowed")
 	case "40001", "40P01":
-		return &failure{kind: ErrUnavailable, text: "collided with another transaction", again: true}
+		return &failure{kind: ErrUnavailable, text: "collided with another transaction", transient: true}
 	case "25P02":
 		return &failure{text: "the transaction has failed; roll it back"}
 	case "57014", "55P03", "25006", "3D000", "28000", "28P01", "42501":
@@ -181,7 +181,7 @@ func translateSQLite(err *sqlitedriver.Error, about conflictField) error {
 	case sqlitecode.SQLITE_CONSTRAINT_UNIQUE, sqlitecode.SQLITE_CONSTRAINT_PRIMARYKEY:
 		return conflict(about(sqliteFields(detail)), "is taken")
 	case sqlitecode.SQLITE_CONSTRAINT_FOREIGNKEY:
-		return conflict(about(""), dangling)
+		return conflict(about(""), badReference)
 	case sqlitecode.SQLITE_CONSTRAINT_NOTNULL:
 		return invalid(sqliteFields(detail), "is missing")
 	case sqlitecode.SQLITE_CONSTRAINT_CHECK:
@@ -194,7 +194,7 @@ func translateSQLite(err *sqlitedriver.Error, about conflictField) error {
 	}
 	switch err.Code() & 0xff {
 	case sqlitecode.SQLITE_BUSY, sqlitecode.SQLITE_LOCKED:
-		return &failure{kind: ErrUnavailable, text: "the file is busy", again: true}
+		return &failure{kind: ErrUnavailable, text: "the file is busy", transient: true}
 	case sqlitecode.SQLITE_IOERR, sqlitecode.SQLITE_FULL, sqlitecode.SQLITE_CANTOPEN,
 		sqlitecode.SQLITE_READONLY, sqlitecode.SQLITE_CORRUPT, sqlitecode.SQLITE_NOTADB,
 		sqlitecode.SQLITE_NOMEM, sqlitecode.SQLITE_PERM, sqlitecode.SQLITE_INTERRUPT,
@@ -233,14 +233,14 @@ func sqliteFields(detail string) string {
 	return strings.Join(columns, ",")
 }
 
-// dangling is what the engines say of a foreign key; whoever ran the statement knows which of the two it is
+// badReference is what the engines say of a foreign key; whoever ran the statement knows which of the two it is
 // ([because]).
-const dangling = "refers to no row, or is still referred to"
+const badReference = "refers to no row, or is still referred to"
 
 // withReason gives a conflict of a foreign key its reason; other errors are left alone.
 func withReason(err error, reason string) error {
 	var field *FieldError
-	if errors.As(err, &field) && field.Reason == dangling {
+	if errors.As(err, &field) && field.Reason == badReference {
 		field.Reason = reason
 	}
 	return err

@@ -91,7 +91,7 @@ func (db *DB) refuseLastOwner(ctx context.Context, userID string) error {
 	var names []string
 	for _, tenant := range tenants[:min(len(tenants), namedTenants)] {
 		name := tenant.Slug
-		orDefault(&name, tenant.ID)
+		setDefault(&name, tenant.ID)
 		names = append(names, name)
 	}
 	list := strings.Join(names, ", ")
@@ -154,7 +154,7 @@ func (db *DB) eraseEvents(ctx context.Context, p *person, report *ErasedReport) 
 		if err != nil {
 			return err
 		}
-		if !p.inEvent(found) {
+		if !p.mentionedInEvent(found) {
 			continue
 		}
 		_, err := db.WebhookEvents.Change(ctx, found.ID, func(e *StripeWebhookEvent) error {
@@ -176,7 +176,7 @@ func (db *DB) eraseJobs(ctx context.Context, p *person, report *ErasedReport) er
 		if err != nil {
 			return err
 		}
-		if !p.inJob(found) {
+		if !p.mentionedInJob(found) {
 			continue
 		}
 		changed := false
@@ -198,12 +198,12 @@ func (db *DB) eraseJobs(ctx context.Context, p *person, report *ErasedReport) er
 
 // redactJob removes from a job what concerns the person.
 func (p *person) redactJob(j *SystemJob) {
-	j.ErrorLog = clean(p.replace(j.ErrorLog), maxErrorLog)
-	if p.named(j.DedupeKey) {
+	j.ErrorLog = storable(p.replaceWords(j.ErrorLog), maxErrorLog)
+	if p.containsWord(j.DedupeKey) {
 		j.DedupeKey = ""
 	}
 	switch redacted := p.redact(j.Payload); {
-	case j.Status == JobCompleted && p.meantIn(j.Payload), len(redacted) > maxPayload:
+	case j.Status == JobCompleted && p.mentionsIn(j.Payload), len(redacted) > maxPayload:
 		j.Payload = ""
 	default:
 		j.Payload = redacted
@@ -242,7 +242,7 @@ func (db *DB) eraseUser(ctx context.Context, p *person, report *ErasedReport) er
 			return err // of changes since the step before
 		}
 		n, err := s.exec(ctx, "DELETE FROM core_users WHERE id = $1", []any{p.id},
-			func(string) string { return userRelation.refers })
+			func(string) string { return userRelation.foreignKey })
 		if err != nil {
 			return err
 		}
@@ -267,7 +267,7 @@ func (db *DB) countInClear(ctx context.Context, p *person, report *ErasedReport)
 					if err := row.Scan(&last, &details, &cell{&address}, &target); err != nil {
 						return err
 					}
-					if (address || p.named(details)) && (column == "target_id" || target != p.id) {
+					if (address || p.containsWord(details)) && (column == "target_id" || target != p.id) {
 						report.AuditRowsInClear++
 					}
 					return nil

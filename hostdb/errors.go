@@ -59,9 +59,9 @@ func conflict(field, reason string) error {
 // failure is an error of the database that is about no field. The driver's error is kept as text only: its
 // values may hold credentials.
 type failure struct {
-	kind  error // ErrUnavailable, a context's error, or nil
-	text  string
-	again bool // the same transaction may succeed if it is run again
+	kind      error // ErrUnavailable, a context's error, or nil
+	text      string
+	transient bool // the same transaction may succeed if it is run again
 }
 
 // Error implements error.
@@ -80,7 +80,7 @@ func (f *failure) Unwrap() error {
 // retryable reports whether err says that running the transaction again may help.
 func retryable(err error) bool {
 	var f *failure
-	return errors.As(err, &f) && f.again
+	return errors.As(err, &f) && f.transient
 }
 
 // constraintField reads the field out of a constraint's name: core_users__email__key is about email.

@@ -29,20 +29,20 @@ func (db *DB) Export(ctx context.Context, userID string) iter.Seq2[ExportedRow, 
 			yield(ExportedRow{}, err)
 			return
 		}
-		_ = exported(yield, db.Users.Table, db.Users.All(ctx, Where("id", p.id)), nil) &&
-			exported(yield, db.Memberships.Table, db.Memberships.All(ctx, Where("user_id", p.id)), nil) &&
-			exported(yield, db.Subscriptions.Table, db.subscriptionsOf(ctx, p), nil) &&
-			exported(yield, db.AuditLogs.Table, db.AuditLogs.All(ctx, Where("target_id", p.id)), nil) &&
-			exported(yield, db.AuditLogs.Table, db.AuditLogs.All(ctx, Where("actor_user_id", p.id)),
-				p.wasActor) &&
-			exported(yield, db.AuditLogs.Table, db.auditWithPartsOf(ctx, p), p.elsewhere) &&
-			exported(yield, db.Jobs.Table, db.Jobs.All(ctx), p.inJob) &&
-			exported(yield, db.WebhookEvents.Table, db.WebhookEvents.All(ctx), p.inEvent)
+		_ = exportRows(yield, db.Users.Table, db.Users.All(ctx, Where("id", p.id)), nil) &&
+			exportRows(yield, db.Memberships.Table, db.Memberships.All(ctx, Where("user_id", p.id)), nil) &&
+			exportRows(yield, db.Subscriptions.Table, db.subscriptionsOf(ctx, p), nil) &&
+			exportRows(yield, db.AuditLogs.Table, db.AuditLogs.All(ctx, Where("target_id", p.id)), nil) &&
+			exportRows(yield, db.AuditLogs.Table, db.AuditLogs.All(ctx, Where("actor_user_id", p.id)),
+				p.onlyActor) &&
+			exportRows(yield, db.AuditLogs.Table, db.auditWithPartsOf(ctx, p), p.unrelatedRow) &&
+			exportRows(yield, db.Jobs.Table, db.Jobs.All(ctx), p.mentionedInJob) &&
+			exportRows(yield, db.WebhookEvents.Table, db.WebhookEvents.All(ctx), p.mentionedInEvent)
 	}
 }
 
-// exported yields the rows that are wanted; nil: all. It reports whether to go on.
-func exported[M any](yield func(ExportedRow, error) bool, t Table[M], rows iter.Seq2[*M, error],
+// exportRows yields the rows that are wanted; nil: all. It reports whether to go on.
+func exportRows[M any](yield func(ExportedRow, error) bool, t Table[M], rows iter.Seq2[*M, error],
 	wanted func(*M) bool) bool {
 	for m, err := range rows {
 		if err != nil {
@@ -71,13 +71,13 @@ func (c *column[M]) secret(m *M) bool {
 	return secret
 }
 
-// wasActor reports whether an audit row is by the person, and not about them.
-func (p *person) wasActor(a *HostAuditLog) bool {
+// onlyActor reports whether an audit row is by the person, and not about them.
+func (p *person) onlyActor(a *HostAuditLog) bool {
 	return a.TargetID != p.id
 }
 
-// elsewhere reports whether an audit row is neither by the person nor about them.
-func (p *person) elsewhere(a *HostAuditLog) bool {
+// unrelatedRow reports whether an audit row is neither by the person nor about them.
+func (p *person) unrelatedRow(a *HostAuditLog) bool {
 	return a.TargetID != p.id && a.ActorUserID != p.id
 }
 

@@ -54,7 +54,7 @@ func ParseURL(given string) (masked, path, dsn string, err error) {
 
 // Collision is an error after which a transaction runs again.
 func Collision() error {
-	return &failure{kind: ErrUnavailable, text: "collided", again: true}
+	return &failure{kind: ErrUnavailable, text: "collided", transient: true}
 }
 
 // Retry runs fn as a transaction is run.

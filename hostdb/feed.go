@@ -17,7 +17,7 @@ type feed struct {
 	stop        context.CancelFunc // ends the running poller
 	stopped     chan struct{}      // closed when it has ended
 	woken       bool
-	rouse       context.CancelFunc // ends its wait
+	cancelWait  context.CancelFunc // ends its wait
 }
 
 // cursor is a poller's place in an engine's log of changes.
@@ -73,8 +73,8 @@ func (f *feed) unsubscribe(sub *subscriber) {
 	}
 }
 
-// wait ends the feed for good.
-func (f *feed) wait() {
+// shutdown ends the feed for good.
+func (f *feed) shutdown() {
 	f.mu.Lock()
 	f.ended = true
 	if f.stop != nil {
@@ -93,8 +93,8 @@ func (f *feed) wake() {
 
 func (f *feed) wakeLocked() {
 	f.woken = true
-	if f.rouse != nil {
-		f.rouse()
+	if f.cancelWait != nil {
+		f.cancelWait()
 	}
 }
 
@@ -110,7 +110,7 @@ func (f *feed) run(ctx context.Context) {
 	}
 	at := f.db.newCursor()
 	defer at.close()
-	watch := &watch{db: f.db}
+	watch := &verifier{db: f.db}
 	var pruned time.Time
 	for {
 		started := f.db.config.Now()
@@ -144,25 +144,25 @@ const pollTimeout = 5 * time.Second
 
 // poll verifies when it is time to, and polls. While something is wrong there are both what it found, which
 // promises nothing, and an error.
-func (f *feed) poll(ctx context.Context, at cursor, watch *watch, started time.Time) (*Delivery, error) {
+func (f *feed) poll(ctx context.Context, at cursor, watch *verifier, started time.Time) (*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	if err := watch.look(ctx, at, started); err != nil {
+	if err := watch.verifyIfDue(ctx, at, started); err != nil {
 		return nil, translate(ctx, err, asReported)
 	}
 	changes, reset, err := at.poll(ctx)
 	if err != nil {
 		return nil, translate(ctx, err, asReported)
 	}
-	found := &Delivery{PolledAt: started, Changes: changes, Reset: watch.polled(reset) ||
+	found := &Delivery{PolledAt: started, Changes: changes, Reset: watch.needsReset(reset) ||
 		len(changes) > maxChanges}
 	if found.Reset {
 		found.Changes = nil
 	}
-	if watch.distrust != nil {
+	if watch.err != nil {
 		found.PolledAt = time.Time{}
 	}
-	return found, watch.distrust
+	return found, watch.err
 }
 
 // pause waits for the interval, for Wake or for a hint of the database's.
@@ -173,11 +173,11 @@ func (f *feed) pause(ctx context.Context, at cursor) {
 	if f.woken {
 		cancel()
 	}
-	f.rouse = cancel
+	f.cancelWait = cancel
 	f.mu.Unlock()
 	at.wait(ctx)
 	f.mu.Lock()
-	f.woken, f.rouse = false, nil
+	f.woken, f.cancelWait = false, nil
 	f.mu.Unlock()
 }
 

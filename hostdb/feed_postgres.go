@@ -69,16 +69,16 @@ const everyIdentity = `(SELECT oid FROM pg_database WHERE datname = current_data
 	'host_changes'::regclass::oid::text ||
 			'/' || extract(epoch FROM pg_postmaster_start_time())::text`
 
-// furtherIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some roles
-// are refused them. A server that takes over from another has another start, too, so that nothing rests on
-// these alone.
-var furtherIdentities = []string{"(SELECT system_identifier FROM pg_control_system())::text",
+// optionalIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some
+// roles are refused them. A server that takes over from another has another start, too, so that nothing rests
+// on these alone.
+var optionalIdentities = []string{"(SELECT system_identifier FROM pg_control_system())::text",
 	"left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"}
 
 // pollText returns the query for what the server at a connection tells.
 func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
 	identity := everyIdentity
-	for _, further := range furtherIdentities {
+	for _, further := range optionalIdentities {
 		_, err := conn.Exec(ctx, "SELECT "+further)
 		var refused *pgconn.PgError
 		switch {
@@ -99,14 +99,14 @@ func (c *postgresCursor) connect(ctx context.Context) error {
 	if c.conn != nil && !c.conn.IsClosed() && !pghosts.StandingOf(c.conn).Outdated() {
 		return nil
 	}
-	c.drop()
+	c.disconnect()
 	opened, err := c.dialer.Connect(ctx)
 	if err != nil {
 		return err
 	}
 	c.conn = opened.(*stdlib.Conn).Conn()
 	c.db.feedConns.Add(1)
-	return c.ask(ctx, func(ctx context.Context) (err error) {
+	return c.withAnswerTimeout(ctx, func(ctx context.Context) (err error) {
 		if c.text, err = pollText(ctx, c.conn); err != nil || c.db.config.NoNotify || c.db.pooled {
 			return err // behind a pooler another client's transaction would hear what this one listens to
 		}
@@ -117,7 +117,7 @@ func (c *postgresCursor) connect(ctx context.Context) error {
 
 // ask runs queries. A server that has other hosts beside it is given less time, so that one of those can be
 // reached while what is known is still of use.
-func (c *postgresCursor) ask(ctx context.Context, queries func(context.Context) error) error {
+func (c *postgresCursor) withAnswerTimeout(ctx context.Context, queries func(context.Context) error) error {
 	standing := pghosts.StandingOf(c.conn)
 	if !standing.Several() {
 		return queries(ctx)
@@ -139,20 +139,20 @@ const answerTimeout = pollTimeout / 5
 func (c *postgresCursor) poll(ctx context.Context) (changes []Change, reset bool, err error) {
 	c.polled = time.Now()
 	if err = c.connect(ctx); err == nil {
-		err = c.ask(ctx, func(ctx context.Context) (err error) {
-			changes, reset, err = c.look(ctx)
+		err = c.withAnswerTimeout(ctx, func(ctx context.Context) (err error) {
+			changes, reset, err = c.readChanges(ctx)
 			return err
 		})
 	}
 	if err != nil {
-		c.drop()
+		c.disconnect()
 		return nil, false, err
 	}
 	return changes, reset, nil
 }
 
 // look asks for what has not been delivered.
-func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
+func (c *postgresCursor) readChanges(ctx context.Context) ([]Change, bool, error) {
 	c.notified = false
 	rows, err := c.conn.Query(ctx, c.text, c.snapshot)
 	if err != nil {
@@ -179,7 +179,7 @@ func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 		return nil, false, err
 	}
 	if alien {
-		for _, statement := range naturalize {
+		for _, statement := range removeForeignXIDs {
 			if _, err := c.conn.Exec(ctx, statement); err != nil {
 				return nil, false, err
 			}
@@ -193,18 +193,18 @@ func (c *postgresCursor) look(ctx context.Context) ([]Change, bool, error) {
 // verify implements cursor.
 func (c *postgresCursor) verify(ctx context.Context) (faults []Fault, err error) {
 	if err = c.connect(ctx); err == nil {
-		err = c.ask(ctx, func(ctx context.Context) (err error) {
-			faults, err = c.faults(ctx)
+		err = c.withAnswerTimeout(ctx, func(ctx context.Context) (err error) {
+			faults, err = c.queryFaults(ctx)
 			return err
 		})
 	}
 	if err != nil {
-		c.drop()
+		c.disconnect()
 	}
 	return faults, err
 }
 
-func (c *postgresCursor) faults(ctx context.Context) (faults []Fault, err error) {
+func (c *postgresCursor) queryFaults(ctx context.Context) (faults []Fault, err error) {
 	rows, err := c.conn.Query(ctx, verifyPostgres)
 	if err != nil {
 		return nil, err
@@ -236,12 +236,12 @@ func (c *postgresCursor) wait(ctx context.Context) {
 
 // close implements cursor.
 func (c *postgresCursor) close() {
-	c.drop()
+	c.disconnect()
 	c.dialer.Stop()
 }
 
-// drop closes the connection. One to a server that hangs isn't waited for.
-func (c *postgresCursor) drop() {
+// disconnect closes the connection. One to a server that hangs isn't waited for.
+func (c *postgresCursor) disconnect() {
 	if c.conn != nil {
 		patience := time.Second
 		if pghosts.StandingOf(c.conn).Outdated() {

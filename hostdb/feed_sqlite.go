@@ -10,24 +10,24 @@ import (
 
 // sqliteCursor polls on a connection of its own. Writers take turns, so ids are in the order of the commits.
 type sqliteCursor struct {
-	db      *DB
-	pool    *sql.DB
-	conn    *sql.Conn
-	version int64 // data_version: it changes when another connection has committed
-	last    int64
-	trace   string // of the last change; "" where it has been pruned
-	started bool
+	db          *DB
+	pool        *sql.DB
+	conn        *sql.Conn
+	version     int64 // data_version: it changes when another connection has committed
+	last        int64
+	fingerprint string // of the last change; "" where it has been pruned
+	started     bool
 }
 
 // newestSQLite is the id of the newest change that there has been.
 const newestSQLite = "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'host_changes')"
 
 // trace is what tells a change from another one with its id, which a restored copy of the file may hold.
-const trace = "coalesce((SELECT changed_at || kind || coalesce(user_id, '') || coalesce(tenant_id, '') || " +
-	"coalesce(plan_id, '') FROM host_changes WHERE id = "
+const fingerprintOf = "coalesce((SELECT changed_at || kind || coalesce(user_id, '') || coalesce(tenant_id, " +
+	"'') || " + "coalesce(plan_id, '') FROM host_changes WHERE id = "
 
 const pollSQLite = `SELECT coalesce(f.floor, 9223372036854775807), ` + newestSQLite + `,
-		` + trace + `$1), ''), ` + trace + newestSQLite + `), ''),
+		` + fingerprintOf + `$1), ''), ` + fingerprintOf + newestSQLite + `), ''),
 		coalesce(c.id, 0), coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''),
 		coalesce(c.plan_id, '')
 	FROM (SELECT 1) LEFT JOIN host_feed_floor f LEFT JOIN host_changes c ON c.id > $1 ORDER BY c.id
@@ -35,7 +35,7 @@ const pollSQLite = `SELECT coalesce(f.floor, 9223372036854775807), ` + newestSQL
 
 // connect opens the connection, if there is none, to the file that the database was opened with.
 func (c *sqliteCursor) connect(ctx context.Context) error {
-	if err := c.db.lookAtFile(); err != nil {
+	if err := c.db.checkFile(); err != nil {
 		return err
 	}
 	if c.conn != nil {
@@ -60,15 +60,15 @@ func (c *sqliteCursor) poll(ctx context.Context) ([]Change, bool, error) {
 	if err := c.connect(ctx); err != nil {
 		return nil, false, err
 	}
-	changes, reset, err := c.read(ctx)
+	changes, reset, err := c.readChanges(ctx)
 	if err != nil {
 		c.close() // the driver may have given the connection up
 	}
 	return changes, reset, err
 }
 
-// read returns what is new. An unchanged data_version spares the query; in memory there is none.
-func (c *sqliteCursor) read(ctx context.Context) ([]Change, bool, error) {
+// readChanges returns what is new. An unchanged data_version spares the query; in memory there is none.
+func (c *sqliteCursor) readChanges(ctx context.Context) ([]Change, bool, error) {
 	var version int64
 	if err := c.conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
 		return nil, false, err
@@ -99,9 +99,9 @@ func (c *sqliteCursor) read(ctx context.Context) ([]Change, bool, error) {
 	if err := rows.Err(); err != nil {
 		return nil, false, err
 	}
-	another := before != c.trace && (before != "" || floor < c.last) // else it has been pruned
+	another := before != c.fingerprint && (before != "" || floor < c.last) // else it has been pruned
 	reset := !c.started || floor > c.last || newest < c.last || another
-	c.started, c.version, c.last, c.trace = true, version, newest, trace
+	c.started, c.version, c.last, c.fingerprint = true, version, newest, trace
 	return changes, reset, nil
 }
 
@@ -110,7 +110,7 @@ func (c *sqliteCursor) verify(ctx context.Context) (faults []Fault, err error) {
 	if err := c.connect(ctx); err != nil {
 		return nil, err
 	}
-	err = each(ctx, c.conn, verifySQLite, func(row scanner) error { return readFault(row, &faults) })
+	err = eachRow(ctx, c.conn, verifySQLite, func(row scanner) error { return readFault(row, &faults) })
 	if err != nil {
 		c.close()
 	}
@@ -135,9 +135,9 @@ func (c *sqliteCursor) close() {
 var errReplaced = &failure{kind: ErrUnavailable,
 	text: "the database's file has been replaced or removed; open it again"}
 
-// lookAtFile fails when the file at the path is not the one that was opened, and so do statements until it
+// checkFile fails when the file at the path is not the one that was opened, and so do statements until it
 // is.
-func (db *DB) lookAtFile() error {
+func (db *DB) checkFile() error {
 	if db.origin.path == "" {
 		return nil
 	}

@@ -60,7 +60,7 @@ func (t Table[M]) condition(filters []Filter, limit int) (string, []any, error) 
 			}
 			limit = *f.limit
 		case f.after != nil:
-			if err := anyText.text("after", *f.after); err != nil {
+			if err := anyText.checkText("after", *f.after); err != nil {
 				return "", nil, err
 			}
 			after = max(after, *f.after)
@@ -109,7 +109,7 @@ func (t Table[M]) comparable(field any, f Filter) (any, error) {
 		return nil, nil
 	case string:
 		if _, ok := field.(*string); ok {
-			return orNull(value), rule{max: maxJSON}.text(f.column, value)
+			return nullIfEmpty(value), rule{maxBytes: maxJSON}.checkText(f.column, value)
 		}
 	case bool:
 		if _, ok := field.(*bool); ok {
@@ -125,7 +125,7 @@ func (t Table[M]) comparable(field any, f Filter) (any, error) {
 	case time.Time:
 		switch field.(type) {
 		case *time.Time, **time.Time:
-			return t.s.db.engine.time(value), moment(f.column, value)
+			return t.s.db.engine.time(value), checkTime(f.column, value)
 		}
 	}
 	return nil, invalid(f.column, fmt.Sprintf("can't be compared with a value of the type %T", f.value))

@@ -45,28 +45,28 @@ type SystemJob struct {
 }
 
 var jobRelation = relation[SystemJob]{
-	table: "sys_jobs", refers: "job_id", batch: 100,
+	table: "sys_jobs", foreignKey: "job_id", batch: 100,
 	columns: []column[SystemJob]{
 		{"id", func(j *SystemJob) any { return &j.ID }, idRule},
 		{"job_type", func(j *SystemJob) any { return &j.JobType }, rule{required: true}},
 		{"status", func(j *SystemJob) any { return &j.Status },
-			rule{required: true, words: []string{JobPending, JobRunning, JobCompleted, JobFailed,
+			rule{required: true, allowed: []string{JobPending, JobRunning, JobCompleted, JobFailed,
 				JobCancelled}}},
-		{"payload", func(j *SystemJob) any { return &j.Payload }, rule{max: maxPayload}},
-		{"error_log", func(j *SystemJob) any { return &j.ErrorLog }, rule{max: maxErrorLog}},
+		{"payload", func(j *SystemJob) any { return &j.Payload }, rule{maxBytes: maxPayload}},
+		{"error_log", func(j *SystemJob) any { return &j.ErrorLog }, rule{maxBytes: maxErrorLog}},
 		{"created_at", func(j *SystemJob) any { return &j.CreatedAt }, anyTime},
 		{"completed_at", func(j *SystemJob) any { return &j.CompletedAt }, anyTime},
-		{"tenant_id", func(j *SystemJob) any { return &j.TenantID }, linkRule},
+		{"tenant_id", func(j *SystemJob) any { return &j.TenantID }, optionalID},
 		{"attempts", func(j *SystemJob) any { return &j.Attempts }, rule{most: 1 << 31}},
 		{"max_attempts", func(j *SystemJob) any { return &j.MaxAttempts }, rule{least: 1, most: 1000}},
 		{"run_after", func(j *SystemJob) any { return &j.RunAfter }, anyTime},
 		{"lease_until", func(j *SystemJob) any { return &j.LeaseUntil }, anyTime},
 		{"worker", func(j *SystemJob) any { return &j.Worker }, anyText},
-		{"claim_id", func(j *SystemJob) any { return &j.ClaimID }, linkRule},
+		{"claim_id", func(j *SystemJob) any { return &j.ClaimID }, optionalID},
 		{"dedupe_key", func(j *SystemJob) any { return &j.DedupeKey }, anyText},
 	},
-	fill: func(j *SystemJob) {
-		orDefault(&j.Status, JobPending)
+	defaults: func(j *SystemJob) {
+		setDefault(&j.Status, JobPending)
 		if j.MaxAttempts == 0 {
 			j.MaxAttempts = DefaultMaxAttempts
 		}

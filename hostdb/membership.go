@@ -32,13 +32,13 @@ type Membership struct {
 // NewMembership returns an active membership of a user in a tenant, with an id; role "" is RoleMember. Insert
 // stores it.
 func NewMembership(userID, tenantID, role string) *Membership {
-	orDefault(&role, RoleMember)
+	setDefault(&role, RoleMember)
 	return &Membership{ID: NewID(), UserID: userID, TenantID: tenantID, Role: role, IsActive: true}
 }
 
 var membershipRelation = relation[Membership]{
-	table: "core_memberships", subject: "membership", refers: "membership_id",
-	parents: []parent{{"user_id", "core_users"}, {"tenant_id", "core_tenants"}},
+	table: "core_memberships", subject: "membership", foreignKey: "membership_id",
+	references: []reference{{"user_id", "core_users"}, {"tenant_id", "core_tenants"}},
 	columns: []column[Membership]{
 		{"id", func(m *Membership) any { return &m.ID }, idRule},
 		{"user_id", func(m *Membership) any { return &m.UserID }, idRule},
@@ -49,7 +49,7 @@ var membershipRelation = relation[Membership]{
 		{"is_active", func(m *Membership) any { return &m.IsActive }, anyBool},
 		{"created_at", func(m *Membership) any { return &m.CreatedAt }, anyTime},
 	},
-	fill: func(m *Membership) { orDefault(&m.Role, RoleMember) },
+	defaults: func(m *Membership) { setDefault(&m.Role, RoleMember) },
 }
 
 // Memberships is the table of memberships.
@@ -57,10 +57,10 @@ type Memberships struct{ Table[Membership] }
 
 // Find returns a user's membership in a tenant, active or not. Errors: ErrNotFound; ErrInvalid.
 func (t Memberships) Find(ctx context.Context, userID, tenantID string) (*Membership, error) {
-	if err := idRule.text("user_id", userID); err != nil {
+	if err := idRule.checkText("user_id", userID); err != nil {
 		return nil, err
 	}
-	if err := idRule.text("tenant_id", tenantID); err != nil {
+	if err := idRule.checkText("tenant_id", tenantID); err != nil {
 		return nil, err
 	}
 	return t.one(ctx, "WHERE user_id = $1 AND tenant_id = $2", userID, tenantID)

@@ -115,7 +115,7 @@ func refuseUnusable(ctx context.Context, e engine, on querier) error {
 	}
 	var found, mayCreate bool
 	var versions, others int
-	err := each(ctx, on, text,
+	err := eachRow(ctx, on, text,
 		func(row scanner) error { return row.Scan(&found, &mayCreate, &versions, &others) })
 	switch {
 	case err != nil:
@@ -135,8 +135,8 @@ func refuseUnusable(ctx context.Context, e engine, on querier) error {
 	return nil
 }
 
-// each runs a query outside of any session.
-func each(ctx context.Context, on asker, text string, read func(scanner) error) error {
+// eachRow runs a query outside of any session.
+func eachRow(ctx context.Context, on queryer, text string, read func(scanner) error) error {
 	rows, err := on.QueryContext(ctx, text)
 	if err != nil {
 		return err

@@ -27,18 +27,18 @@ type MigrationRun struct {
 }
 
 var runRelation = relation[MigrationRun]{
-	table: "sys_migration_runs", refers: "run_id",
+	table: "sys_migration_runs", foreignKey: "run_id",
 	columns: []column[MigrationRun]{
 		{"id", func(r *MigrationRun) any { return &r.ID }, idRule},
 		{"status", func(r *MigrationRun) any { return &r.Status },
-			rule{required: true, words: []string{RunRunning, RunPaused, RunStopped, RunDone}}},
+			rule{required: true, allowed: []string{RunRunning, RunPaused, RunStopped, RunDone}}},
 		{"target_version", func(r *MigrationRun) any { return &r.TargetVersion }, rule{}},
 		{"is_down", func(r *MigrationRun) any { return &r.IsDown }, anyBool},
 		{"at_target", func(r *MigrationRun) any { return &r.AtTarget }, rule{}},
 		{"created_at", func(r *MigrationRun) any { return &r.CreatedAt }, anyTime},
 		{"completed_at", func(r *MigrationRun) any { return &r.CompletedAt }, anyTime},
 	},
-	fill: func(r *MigrationRun) { orDefault(&r.Status, RunRunning) },
+	defaults: func(r *MigrationRun) { setDefault(&r.Status, RunRunning) },
 }
 
 // MigrationRuns is the table of migration runs.
@@ -64,7 +64,7 @@ func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan Migrat
 		if err := in.Insert(ctx, run); err != nil {
 			return err
 		}
-		all, allArgs := plan.tenants("")
+		all, allArgs := plan.condition("")
 		considered := 0
 		if err := in.s.queryRow(ctx, "SELECT count(*) FROM core_tenants WHERE "+all, allArgs,
 			&considered); err != nil {
@@ -130,8 +130,8 @@ type MigrationPlan struct {
 // maxNamed is how many tenants a plan may name.
 const maxNamed = 5000
 
-// tenants is the condition for those that the plan is about, and its arguments.
-func (p MigrationPlan) tenants(alias string) (string, []any) {
+// condition is the condition for those that the plan is about, and its arguments.
+func (p MigrationPlan) condition(alias string) (string, []any) {
 	condition := alias + "status IN ('active', 'suspended', 'maintenance')"
 	if len(p.Only) == 0 {
 		return condition, nil
@@ -154,11 +154,11 @@ func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 		return "", nil, invalid("plan", fmt.Sprintf("more than %d tenants are named", maxNamed))
 	}
 	for _, id := range append(p.Only[:len(p.Only):len(p.Only)], p.Canary...) {
-		if err := idRule.text("tenant_id", id); err != nil {
+		if err := idRule.checkText("tenant_id", id); err != nil {
 			return "", nil, err
 		}
 	}
-	condition, args := p.tenants("")
+	condition, args := p.condition("")
 	if !run.IsDown && !p.Verify {
 		var places string
 		places, args = placesFor(p.Complete, args)

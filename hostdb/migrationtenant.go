@@ -36,24 +36,24 @@ type MigrationTenant struct {
 }
 
 var ledgerRelation = relation[MigrationTenant]{
-	table: "sys_migration_tenants", refers: "ledger_id", unique: []string{"run_id,tenant_id"},
+	table: "sys_migration_tenants", foreignKey: "ledger_id", unique: []string{"run_id,tenant_id"},
 	columns: []column[MigrationTenant]{
 		{"id", func(m *MigrationTenant) any { return &m.ID }, idRule},
 		{"run_id", func(m *MigrationTenant) any { return &m.RunID }, idRule},
 		{"tenant_id", func(m *MigrationTenant) any { return &m.TenantID }, idRule},
 		{"stage", func(m *MigrationTenant) any { return &m.Stage }, rule{}},
 		{"status", func(m *MigrationTenant) any { return &m.Status }, rule{required: true,
-			words: []string{MigrationPending, MigrationRunning, MigrationDone, MigrationFailed,
+			allowed: []string{MigrationPending, MigrationRunning, MigrationDone, MigrationFailed,
 				MigrationSkipped}}},
 		{"version_before", func(m *MigrationTenant) any { return &m.VersionBefore }, rule{}},
 		{"version_after", func(m *MigrationTenant) any { return &m.VersionAfter }, rule{}},
 		{"duration_ms", func(m *MigrationTenant) any { return &m.DurationMS }, rule{}},
-		{"error", func(m *MigrationTenant) any { return &m.Error }, rule{max: maxMigrationError}},
+		{"error", func(m *MigrationTenant) any { return &m.Error }, rule{maxBytes: maxMigrationError}},
 		{"worker", func(m *MigrationTenant) any { return &m.Worker }, anyText},
 		{"lease_until", func(m *MigrationTenant) any { return &m.LeaseUntil }, anyTime},
 		{"completed_at", func(m *MigrationTenant) any { return &m.CompletedAt }, anyTime},
 	},
-	fill: func(m *MigrationTenant) { orDefault(&m.Status, MigrationPending) },
+	defaults: func(m *MigrationTenant) { setDefault(&m.Status, MigrationPending) },
 }
 
 // MigrationTenants is the ledger of migrations. Insert and Update write a row as it is; the others keep its
@@ -75,7 +75,7 @@ func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun,
 		last := &PlannedTenant{Stage: -1}
 		for err == nil {
 			var page []*PlannedTenant
-			page, err = t.planned(ctx, selected, args, last)
+			page, err = t.plannedPage(ctx, selected, args, last)
 			for _, p := range page {
 				if last = p; !yield(p, nil) {
 					return
@@ -89,19 +89,19 @@ func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun,
 	}
 }
 
-// planned reads the page of a plan that begins after a tenant.
-func (t MigrationTenants) planned(ctx context.Context, selected string, args []any,
+// plannedPage reads the page of a plan that begins after a tenant.
+func (t MigrationTenants) plannedPage(ctx context.Context, selected string, args []any,
 	after *PlannedTenant) ([]*PlannedTenant, error) {
 	var page []*PlannedTenant
 	places, args := placesFor([]string{after.ID}, args[:len(args):len(args)])
-	text := "SELECT p.stage, " + tenantRelation.namesOf("t") + " FROM (" + selected +
+	text := "SELECT p.stage, " + tenantRelation.columnsOf("t") + " FROM (" + selected +
 		") AS p JOIN core_tenants t ON t.id = p.tenant_id" + " WHERE p.stage > " + strconv.Itoa(after.Stage) +
 		" OR (p.stage = " + strconv.Itoa(after.Stage) + " AND t.id > " + places + ")" +
 		" ORDER BY p.stage, t.id LIMIT " + strconv.Itoa(maxPage)
 	err := t.s.query(ctx, text, args, func(row scanner) error {
 		p := new(PlannedTenant)
 		page = append(page, p)
-		return row.Scan(tenantRelation.cells(&p.TenantCatalog, []any{&p.Stage})...)
+		return row.Scan(tenantRelation.scanTargets(&p.TenantCatalog, []any{&p.Stage})...)
 	})
 	return page, err
 }
@@ -120,7 +120,7 @@ func (t MigrationTenants) Stage(ctx context.Context, runID string) (int, error) 
 func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, after string,
 	limit int) ([]*TenantCatalog, error) {
 	var found []*TenantCatalog
-	text := "SELECT " + tenantRelation.namesOf("t") + ` FROM sys_migration_tenants m JOIN core_tenants t
+	text := "SELECT " + tenantRelation.columnsOf("t") + ` FROM sys_migration_tenants m JOIN core_tenants t
 		ON t.id = m.tenant_id
 		WHERE m.run_id = $1 AND m.stage = $2 AND m.tenant_id > $3 AND m.status IN ('pending', 'running')
 			AND (m.status = 'pending' OR m.lease_until <= $4)
@@ -139,14 +139,14 @@ func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, af
 // "status" where it doesn't wait, or the run isn't running.
 func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker string,
 	lease time.Duration) error {
-	claimed, err := t.claim(ctx, runID, tenantID, worker, lease)
+	claimed, err := t.tryClaim(ctx, runID, tenantID, worker, lease)
 	if err == nil && claimed {
 		return nil
 	}
-	if free, err := t.free(ctx, tenantID); err != nil {
+	if free, err := t.releaseExpired(ctx, tenantID); err != nil {
 		return err
 	} else if free {
-		claimed, err := t.claim(ctx, runID, tenantID, worker, lease)
+		claimed, err := t.tryClaim(ctx, runID, tenantID, worker, lease)
 		if err != nil || claimed {
 			return err
 		}
@@ -157,8 +157,8 @@ func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker str
 	return conflict("status", "the tenant doesn't wait, or the run isn't running")
 }
 
-// claim does so, unless another one's lease, which may be over, is in the way.
-func (t MigrationTenants) claim(ctx context.Context, runID, tenantID, worker string,
+// tryClaim does so, unless another one's lease, which may be over, is in the way.
+func (t MigrationTenants) tryClaim(ctx context.Context, runID, tenantID, worker string,
 	lease time.Duration) (bool, error) {
 	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
 		SET status = 'running', worker = $3, lease_until = $4, error = NULL
@@ -168,9 +168,9 @@ func (t MigrationTenants) claim(ctx context.Context, runID, tenantID, worker str
 	return touched == 1, err
 }
 
-// free puts the row whose lease on a tenant is over back among those that wait, and reports whether there was
-// one.
-func (t MigrationTenants) free(ctx context.Context, tenantID string) (bool, error) {
+// releaseExpired puts the row whose lease on a tenant is over back among those that wait, and reports whether
+// there was one.
+func (t MigrationTenants) releaseExpired(ctx context.Context, tenantID string) (bool, error) {
 	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
 		SET status = 'pending', worker = NULL, lease_until = NULL
 		WHERE tenant_id = $1 AND status = 'running' AND lease_until <= $2`,
@@ -198,7 +198,7 @@ func (t MigrationTenants) Heartbeat(ctx context.Context, worker string,
 // again. Errors: ErrConflict on "lease" where it is no longer this worker's.
 func (t MigrationTenants) Finish(ctx context.Context, m *MigrationTenant) error {
 	now := t.s.db.now()
-	m.Error, m.CompletedAt, m.LeaseUntil = clean(m.Error, maxMigrationError), &now, nil
+	m.Error, m.CompletedAt, m.LeaseUntil = storable(m.Error, maxMigrationError), &now, nil
 	if m.Status == MigrationPending {
 		m.CompletedAt = nil
 	}
@@ -211,7 +211,7 @@ func (t MigrationTenants) Finish(ctx context.Context, m *MigrationTenant) error 
 		error = $8, completed_at = $9, worker = NULL, lease_until = NULL
 		WHERE run_id = $1 AND tenant_id = $2 AND worker = $3 AND status = 'running'`,
 		[]any{m.RunID, m.TenantID, m.Worker, m.Status, m.VersionBefore, m.VersionAfter, m.DurationMS,
-			orNull(m.Error), completed}, asReported)
+			nullIfEmpty(m.Error), completed}, asReported)
 	if err == nil && touched == 0 {
 		return conflict("lease", "the tenant is no longer this worker's")
 	}

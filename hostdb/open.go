@@ -140,12 +140,12 @@ func OpenConfig(ctx context.Context, config Config) (*DB, error) {
 	db.Tables = tablesOn(session{db: db})
 	db.feed = newFeed(db)
 	err = db.start(ctx)
-	if config.StartLater && absent(err) {
+	if config.StartLater && unreachable(err) {
 		db.startLater(err)
 		return db, nil
 	}
 	if err == nil {
-		err = db.settle(ctx)
+		err = db.pruneAndVerify(ctx)
 	}
 	if err != nil {
 		_ = db.Close()

@@ -88,39 +88,39 @@ func (p *person) add(words ...string) {
 
 // named reports whether a text holds one of the person's words, and not as a part of a longer one, which is
 // somebody else's.
-func (p *person) named(text string) bool {
-	return p.replace(text) != text
+func (p *person) containsWord(text string) bool {
+	return p.replaceWords(text) != text
 }
 
-// meant reports whether a text holds the person's id, or one of their words.
-func (p *person) meant(text string) bool {
-	return strings.Contains(text, p.id) || p.named(text)
+// mentions reports whether a text holds the person's id, or one of their words.
+func (p *person) mentions(text string) bool {
+	return strings.Contains(text, p.id) || p.containsWord(text)
 }
 
-// meantIn reports whether a payload, JSON or not, holds the person's id or words, however its JSON is
+// mentionsIn reports whether a payload, JSON or not, holds the person's id or words, however its JSON is
 // escaped.
-func (p *person) meantIn(payload string) bool {
-	if p.meant(payload) {
+func (p *person) mentionsIn(payload string) bool {
+	if p.mentions(payload) {
 		return true
 	}
-	value, ok := decode(payload)
-	return ok && some(value, p.meant)
+	value, ok := decodeJSON(payload)
+	return ok && anyString(value, p.mentions)
 }
 
 // redact replaces the person's words in a payload, and leaves the rest as it is.
 func (p *person) redact(payload string) string {
-	value, ok := decode(payload)
+	value, ok := decodeJSON(payload)
 	if !ok {
-		return p.replace(payload)
+		return p.replaceWords(payload)
 	}
-	if !some(value, p.named) {
+	if !anyString(value, p.containsWord) {
 		return payload
 	}
-	return encode(mapTexts(value, p.replace))
+	return encodeJSON(mapStrings(value, p.replaceWords))
 }
 
-// replace replaces the person's words in a text.
-func (p *person) replace(text string) string {
+// replaceWords replaces the person's words in a text.
+func (p *person) replaceWords(text string) string {
 	for _, word := range p.words {
 		text = replaceWord(text, word)
 	}
@@ -146,7 +146,7 @@ func replaceWord(text, word string) string {
 		}
 		i += from
 		from = i + 1
-		if !within(folded, i, i+len(word)) {
+		if !insideWord(folded, i, i+len(word)) {
 			b.WriteString(text[done:i])
 			b.WriteString(erased)
 			done, from = i+len(word), i+len(word)
@@ -154,8 +154,8 @@ func replaceWord(text, word string) string {
 	}
 }
 
-// within reports whether what is between two places of a text is part of a longer address or word.
-func within(text string, from, to int) bool {
+// insideWord reports whether what is between two places of a text is part of a longer address or word.
+func insideWord(text string, from, to int) bool {
 	if from > 0 && (wordByte(text[from-1]) || strings.IndexByte("._+%-", text[from-1]) >= 0) {
 		return true
 	}
@@ -172,12 +172,12 @@ func wordByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c >= 0x80
 }
 
-// inJob reports whether a job says something about the person.
-func (p *person) inJob(j *SystemJob) bool {
-	return p.meantIn(j.Payload) || p.meant(j.ErrorLog) || p.meant(j.DedupeKey)
+// mentionedInJob reports whether a job says something about the person.
+func (p *person) mentionedInJob(j *SystemJob) bool {
+	return p.mentionsIn(j.Payload) || p.mentions(j.ErrorLog) || p.mentions(j.DedupeKey)
 }
 
-// inEvent reports whether a webhook event says something about the person.
-func (p *person) inEvent(e *StripeWebhookEvent) bool {
-	return p.meantIn(e.PayloadJSON)
+// mentionedInEvent reports whether a webhook event says something about the person.
+func (p *person) mentionedInEvent(e *StripeWebhookEvent) bool {
+	return p.mentionsIn(e.PayloadJSON)
 }

@@ -35,26 +35,27 @@ func NewPlan(id, name string) *PricingPlan {
 }
 
 var planRelation = relation[PricingPlan]{
-	table: "core_pricing_plans", subject: "plan", refers: "plan_tier",
+	table: "core_pricing_plans", subject: "plan", foreignKey: "plan_tier",
 	columns: []column[PricingPlan]{
 		{"id", func(p *PricingPlan) any { return &p.ID }, tierRule},
 		{"name", func(p *PricingPlan) any { return &p.Name }, rule{required: true}},
-		{"description", func(p *PricingPlan) any { return &p.Description }, rule{max: maxLong, quiet: true}},
+		{"description", func(p *PricingPlan) any { return &p.Description },
+			rule{maxBytes: maxLong, masked: true}},
 		{"stripe_price_monthly", func(p *PricingPlan) any { return &p.StripePriceMonthly }, anyText},
 		{"stripe_price_yearly", func(p *PricingPlan) any { return &p.StripePriceYearly }, anyText},
 		{"amount_monthly", func(p *PricingPlan) any { return &p.AmountMonthly }, centsRule},
 		{"amount_yearly", func(p *PricingPlan) any { return &p.AmountYearly }, centsRule},
 		{"currency", func(p *PricingPlan) any { return &p.Currency },
-			rule{required: true, form: validCurrency}},
+			rule{required: true, valid: validCurrency}},
 		{"trial_days", func(p *PricingPlan) any { return &p.TrialDays }, rule{most: 3650}},
-		{"features", func(p *PricingPlan) any { return &p.Features }, rule{max: maxJSON}},
+		{"features", func(p *PricingPlan) any { return &p.Features }, rule{maxBytes: maxJSON}},
 		{"tier_level", func(p *PricingPlan) any { return &p.TierLevel }, rule{most: 1 << 31}},
 		{"is_active", func(p *PricingPlan) any { return &p.IsActive }, anyBool},
 		{"sort_order", func(p *PricingPlan) any { return &p.SortOrder },
 			rule{least: -1 << 31, most: 1 << 31}},
 		{"created_at", func(p *PricingPlan) any { return &p.CreatedAt }, anyTime},
 	},
-	fill: func(p *PricingPlan) { orDefault(&p.Currency, "usd") },
+	defaults: func(p *PricingPlan) { setDefault(&p.Currency, "usd") },
 }
 
 // Plans is the table of pricing plans.
@@ -64,7 +65,7 @@ type Plans struct{ Table[PricingPlan] }
 // price that left a plan stays that plan's, since subscriptions go on paying it. Errors: ErrNotFound;
 // ErrInvalid.
 func (t Plans) ByStripePrice(ctx context.Context, price string) (*PricingPlan, error) {
-	if err := (rule{required: true}).text("stripe_price", price); err != nil {
+	if err := (rule{required: true}).checkText("stripe_price", price); err != nil {
 		return nil, err
 	}
 	return t.one(ctx, `WHERE id = coalesce(

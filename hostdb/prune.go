@@ -13,10 +13,11 @@ func (db *DB) prune(ctx context.Context) error {
 	return db.pruneSQLite(ctx)
 }
 
-// naturalize removes what a dump brought along from another cluster and what would only become true, or would
-// be told at every poll until then, once this cluster comes to that transaction. A row that a transaction of
-// this cluster wrote is never among it: where it can be seen, its id is below the snapshot's end.
-var naturalize = []string{
+// removeForeignXIDs removes what a dump brought along from another cluster and what would only become true,
+// or would be told at every poll until then, once this cluster comes to that transaction. A row that a
+// transaction of this cluster wrote is never among it: where it can be seen, its id is below the snapshot's
+// end.
+var removeForeignXIDs = []string{
 	"DELETE FROM host_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
 	"DELETE FROM host_feed_marks WHERE pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())",
 	"UPDATE host_feed_floor SET floor = '0' WHERE floor > pg_snapshot_xmax(pg_current_snapshot())",
@@ -30,7 +31,7 @@ func prunePostgres(ctx context.Context, s session) error {
 		!mine {
 		return err
 	}
-	for _, statement := range naturalize {
+	for _, statement := range removeForeignXIDs {
 		if _, err := s.exec(ctx, statement, nil, asReported); err != nil {
 			return err
 		}

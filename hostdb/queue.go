@@ -46,13 +46,13 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 	if fresh.RunAfter != nil && !fresh.RunAfter.After(t.s.db.now()) {
 		fresh.RunAfter = nil
 	}
-	t.fill(&fresh)
+	t.setDefaults(&fresh)
 	args, err := t.r.values(t.s.db.engine, &fresh)
 	if err != nil {
 		return false, err
 	}
 	for range attempts {
-		stored, err := t.s.exec(ctx, t.r.insertion()+
+		stored, err := t.s.exec(ctx, t.r.insertText()+
 			" ON CONFLICT (dedupe_key) WHERE status IN ('pending', 'running') DO NOTHING", args, asReported)
 		if err != nil {
 			return false, err
@@ -100,7 +100,7 @@ func checkLease(lease time.Duration) error {
 // also for more than MaxClaimTypes types.
 func (t Jobs) Claim(ctx context.Context, worker string, types []string,
 	lease time.Duration) (*SystemJob, error) {
-	if err := (rule{required: true}).text("worker", worker); err != nil {
+	if err := (rule{required: true}).checkText("worker", worker); err != nil {
 		return nil, err
 	}
 	if err := checkLease(lease); err != nil {
@@ -110,7 +110,7 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string,
 		return nil, invalid("job_type", fmt.Sprintf("more than %d are named", MaxClaimTypes))
 	}
 	for _, name := range types {
-		if err := (rule{required: true}).text("job_type", name); err != nil {
+		if err := (rule{required: true}).checkText("job_type", name); err != nil {
 			return nil, err
 		}
 	}
@@ -119,7 +119,7 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string,
 			return nil, err
 		}
 	}
-	job, err := t.next(ctx, worker, types, lease)
+	job, err := t.claimNext(ctx, worker, types, lease)
 	if !errors.Is(err, ErrNotFound) {
 		return job, err
 	}
@@ -130,15 +130,15 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string,
 	if found == 0 {
 		return nil, ErrNotFound
 	}
-	return t.next(ctx, worker, types, lease)
+	return t.claimNext(ctx, worker, types, lease)
 }
 
 // next claims the first job in the line of one of these types, or of any that has one.
-func (t Jobs) next(ctx context.Context, worker string, types []string,
+func (t Jobs) claimNext(ctx context.Context, worker string, types []string,
 	lease time.Duration) (*SystemJob, error) {
 	var err error
 	if len(types) == 0 {
-		if types, err = t.waiting(ctx); err != nil {
+		if types, err = t.readyTypes(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -146,16 +146,16 @@ func (t Jobs) next(ctx context.Context, worker string, types []string,
 	types = slices.Clone(types)
 	rand.Shuffle(len(types), func(i, j int) { types[i], types[j] = types[j], types[i] })
 	for some := range slices.Chunk(types, MaxClaimTypes) {
-		if job, err := t.first(ctx, worker, some, lease); !errors.Is(err, ErrNotFound) {
+		if job, err := t.claimFirst(ctx, worker, some, lease); !errors.Is(err, ErrNotFound) {
 			return job, err
 		}
 	}
 	return nil, ErrNotFound
 }
 
-// waiting returns the types that have a job ready, by one step through the index for each. It asks where
+// readyTypes returns the types that have a job ready, by one step through the index for each. It asks where
 // writes run: in memory a reader waits for the writer, and not as long.
-func (t Jobs) waiting(ctx context.Context) (types []string, err error) {
+func (t Jobs) readyTypes(ctx context.Context) (types []string, err error) {
 	const first = "(SELECT job_type FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL%s " +
 		"ORDER BY job_type LIMIT 1)"
 	text := "WITH RECURSIVE kinds(kind) AS (SELECT " + fmt.Sprintf(first, "") + " UNION ALL SELECT " +
@@ -169,9 +169,9 @@ func (t Jobs) waiting(ctx context.Context) (types []string, err error) {
 	return slices.Compact(types), err // it may have run twice
 }
 
-// first claims the first job in line of the first of these types that has one, in one statement: coalesce
-// evaluates no further.
-func (t Jobs) first(ctx context.Context, worker string, types []string,
+// claimFirst claims the first job in line of the first of these types that has one, in one statement:
+// coalesce evaluates no further.
+func (t Jobs) claimFirst(ctx context.Context, worker string, types []string,
 	lease time.Duration) (*SystemJob, error) {
 	e := t.s.db.engine
 	skip := ""
@@ -190,7 +190,7 @@ func (t Jobs) first(ctx context.Context, worker string, types []string,
 	var job *SystemJob
 	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1,
 		lease_until = $2, claim_id = $3
-		WHERE id = coalesce(`+strings.Join(heads, ", ")+") RETURNING "+t.r.names(), args,
+		WHERE id = coalesce(`+strings.Join(heads, ", ")+") RETURNING "+t.r.columnList(), args,
 		func(row scanner) (err error) {
 			job, err = t.r.read(row)
 			return err
@@ -238,7 +238,7 @@ func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) 
 		return err
 	}
 	until := t.s.db.now().Add(lease)
-	err := t.held(ctx, j, "lease_until = $4", t.s.db.engine.time(until))
+	err := t.updateClaimed(ctx, j, "lease_until = $4", t.s.db.engine.time(until))
 	if err == nil {
 		j.LeaseUntil = &until
 	}
@@ -249,7 +249,8 @@ func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) 
 // worker's.
 func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 	now := t.s.db.now()
-	err := t.held(ctx, j, "status = 'completed', completed_at = $4, lease_until = NULL, error_log = NULL",
+	err := t.updateClaimed(ctx, j,
+		"status = 'completed', completed_at = $4, lease_until = NULL, error_log = NULL",
 		t.s.db.engine.time(now))
 	if err == nil {
 		j.Status, j.CompletedAt, j.LeaseUntil, j.ErrorLog = JobCompleted, &now, nil, ""
@@ -261,11 +262,12 @@ func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 // dead letter with the status JobFailed if it has no attempt left. Of the reason, 8 KiB are kept; it must
 // hold no secret. Errors: ErrConflict on "lease" where the job is no longer this worker's.
 func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
-	reason = clean(reason, maxErrorLog)
+	reason = storable(reason, maxErrorLog)
 	now := t.s.db.now()
 	if j != nil && j.Attempts >= j.MaxAttempts {
-		err := t.held(ctx, j, "status = 'failed', completed_at = $4, lease_until = NULL, error_log = $5",
-			t.s.db.engine.time(now), orNull(reason))
+		err := t.updateClaimed(ctx, j,
+			"status = 'failed', completed_at = $4, lease_until = NULL, error_log = $5",
+			t.s.db.engine.time(now), nullIfEmpty(reason))
 		if err == nil {
 			j.Status, j.CompletedAt, j.LeaseUntil, j.ErrorLog = JobFailed, &now, nil, reason
 		}
@@ -275,8 +277,9 @@ func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
 	if j != nil {
 		again = now.Add(Backoff(j.Attempts))
 	}
-	err := t.held(ctx, j, "status = 'pending', run_after = $4, worker = NULL, claim_id = NULL, lease_until "+
-		"= NULL, error_log = $5", t.s.db.engine.time(again), orNull(reason))
+	err := t.updateClaimed(ctx, j,
+		"status = 'pending', run_after = $4, worker = NULL, claim_id = NULL, lease_until "+
+			"= NULL, error_log = $5", t.s.db.engine.time(again), nullIfEmpty(reason))
 	if err == nil {
 		j.Status, j.RunAfter, j.Worker, j.ClaimID, j.LeaseUntil, j.ErrorLog = JobPending, &again, "", "", nil,
 			reason
@@ -294,9 +297,9 @@ func Backoff(attempt int) time.Duration {
 	return min(first<<max(attempt-1, 0), longest)
 }
 
-// held updates a job if this worker still holds it by this claim. The number of attempts doesn't tell claims
-// apart: Retry resets it.
-func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) error {
+// updateClaimed updates a job if this worker still holds it by this claim. The number of attempts doesn't
+// tell claims apart: Retry resets it.
+func (t Jobs) updateClaimed(ctx context.Context, j *SystemJob, set string, args ...any) error {
 	if j == nil {
 		return invalid("job", "is nil")
 	}
@@ -315,7 +318,7 @@ func (t Jobs) held(ctx context.Context, j *SystemJob, set string, args ...any) e
 // Cancel ends a pending or running job. Its worker learns of it from the next Heartbeat, Complete or Fail.
 // Errors: ErrNotFound; ErrConflict on "status" where the job has ended.
 func (t Jobs) Cancel(ctx context.Context, id string) error {
-	return t.change(ctx, id, "status = 'cancelled', completed_at = $2, lease_until = NULL",
+	return t.updateStatus(ctx, id, "status = 'cancelled', completed_at = $2, lease_until = NULL",
 		"status IN ('pending', 'running')", t.s.db.engine.time(t.s.db.now()))
 }
 
@@ -323,13 +326,14 @@ func (t Jobs) Cancel(ctx context.Context, id string) error {
 // ErrNotFound; ErrConflict on "status" where the job has not ended or was completed, and on "dedupe_key"
 // where another one has taken its place.
 func (t Jobs) Retry(ctx context.Context, id string) error {
-	return t.change(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL, worker
+	return t.updateStatus(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL,
+		worker
 		= NULL,
 		claim_id = NULL, lease_until = NULL`, "status IN ('failed', 'cancelled')")
 }
 
-// change updates a job in one of some statuses.
-func (t Jobs) change(ctx context.Context, id, set, condition string, args ...any) error {
+// updateStatus updates a job in one of some statuses.
+func (t Jobs) updateStatus(ctx context.Context, id, set, condition string, args ...any) error {
 	if err := t.r.checkID(id); err != nil {
 		return err
 	}
@@ -349,8 +353,8 @@ func (t Jobs) DeadLetters(ctx context.Context, filters ...Filter) ([]*SystemJob,
 	return t.List(ctx, append([]Filter{Where("status", JobFailed)}, filters...)...)
 }
 
-// clean makes a text storable: valid UTF-8 without NUL, cut to a number of bytes.
-func clean(s string, limit int) string {
+// storable makes a text storable: valid UTF-8 without NUL, cut to a number of bytes.
+func storable(s string, limit int) string {
 	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 	if len(s) <= limit {
 		return s

@@ -9,18 +9,20 @@ import (
 
 // relation says how a model is stored.
 type relation[M any] struct {
-	table   string
-	subject string          // the word for it in audit events; "": mutations write no audit row
-	refers  string          // the column by which other tables refer to it
-	parents []parent        // the rows it refers to
-	holders []parent        // the columns of other tables that refer to it, and keep it from being deleted
-	columns []column[M]     // the first is the id
-	unique  []string        // unique columns ("a,b": together) that a conflict names before any but the id
-	fill    func(*M)        // sets the defaults of a new row
-	check   func(*M) error  // refuses a model that can't be written, where it is set
-	alter   func(*M) error  // refuses every Update and Delete, where it is set
-	batch   int             // rows that All holds at a time; 0: maxPage
-	owner   func(*M) string // whom the personal columns are about: a user's id, or Stripe's customer
+	table      string
+	subject    string      // the word for it in audit events; "": mutations write no audit row
+	foreignKey string      // the column by which other tables refer to it
+	references []reference // the rows it refers to
+	// the columns of other tables that refer to it, and keep it from being deleted
+	referrers []reference
+	columns   []column[M] // the first is the id
+	// unique columns ("a,b": together) that a conflict names before any but the id
+	unique      []string
+	defaults    func(*M)        // sets the defaults of a new row
+	check       func(*M) error  // refuses a model that can't be written, where it is set
+	refuseWrite func(*M) error  // refuses every Update and Delete, where it is set
+	batch       int             // rows that All holds at a time; 0: maxPage
+	owner       func(*M) string // whom the personal columns are about: a user's id, or Stripe's customer
 }
 
 // column ties a column to a field of the model.
@@ -30,16 +32,16 @@ type column[M any] struct {
 	rule rule
 }
 
-// parent is a foreign key: its column, and the table at the other end.
-type parent struct{ column, table string }
+// reference is a foreign key: its column, and the table at the other end.
+type reference struct{ column, table string }
 
-// names lists the columns, for a SELECT.
-func (r *relation[M]) names() string {
-	return r.namesOf("")
+// columnList lists the columns, for a SELECT.
+func (r *relation[M]) columnList() string {
+	return r.columnsOf("")
 }
 
-// namesOf lists the columns of an aliased table.
-func (r *relation[M]) namesOf(alias string) string {
+// columnsOf lists the columns of an aliased table.
+func (r *relation[M]) columnsOf(alias string) string {
 	var b strings.Builder
 	for i, c := range r.columns {
 		if i > 0 {
@@ -53,22 +55,22 @@ func (r *relation[M]) namesOf(alias string) string {
 	return b.String()
 }
 
-// selects is the head of a query for whole rows.
-func (r *relation[M]) selects() string {
-	return "SELECT " + r.names() + " FROM " + r.table
+// selectFrom is the head of a query for whole rows.
+func (r *relation[M]) selectFrom() string {
+	return "SELECT " + r.columnList() + " FROM " + r.table
 }
 
-// insertion is the INSERT statement.
-func (r *relation[M]) insertion() string {
+// insertText is the INSERT statement.
+func (r *relation[M]) insertText() string {
 	places := make([]string, len(r.columns))
 	for i := range places {
 		places[i] = fmt.Sprintf("$%d", i+1)
 	}
-	return "INSERT INTO " + r.table + " (" + r.names() + ") VALUES (" + strings.Join(places, ", ") + ")"
+	return "INSERT INTO " + r.table + " (" + r.columnList() + ") VALUES (" + strings.Join(places, ", ") + ")"
 }
 
-// updating is the UPDATE statement by id, which writes every column.
-func (r *relation[M]) updating() string {
+// updateText is the UPDATE statement by id, which writes every column.
+func (r *relation[M]) updateText() string {
 	sets := make([]string, 0, len(r.columns)-1)
 	for i, c := range r.columns[1:] {
 		sets = append(sets, fmt.Sprintf("%s = $%d", c.name, i+2))
@@ -103,17 +105,17 @@ func (r *relation[M]) id(m *M) string {
 
 // checkID checks an id before it reaches a query.
 func (r *relation[M]) checkID(id string) error {
-	return r.columns[0].rule.text(r.columns[0].name, id)
+	return r.columns[0].rule.checkText(r.columns[0].name, id)
 }
 
 // read scans a row of all columns.
 func (r *relation[M]) read(row scanner) (*M, error) {
 	m := new(M)
-	return m, row.Scan(r.cells(m, make([]any, 0, len(r.columns)))...)
+	return m, row.Scan(r.scanTargets(m, make([]any, 0, len(r.columns)))...)
 }
 
-// cells appends the places into which a row's columns are scanned.
-func (r *relation[M]) cells(m *M, to []any) []any {
+// scanTargets appends the places into which a row's columns are scanned.
+func (r *relation[M]) scanTargets(m *M, to []any) []any {
 	cells := make([]cell, len(r.columns))
 	for i := range r.columns {
 		cells[i].field = r.columns[i].at(m)
@@ -126,42 +128,42 @@ func (r *relation[M]) cells(m *M, to []any) []any {
 func (r rule) encode(e engine, name string, field any) (any, error) {
 	switch f := field.(type) {
 	case *string:
-		return orNull(*f), r.text(name, *f)
+		return nullIfEmpty(*f), r.checkText(name, *f)
 	case *Secret:
-		return orNull(string(*f)), r.text(name, string(*f))
+		return nullIfEmpty(string(*f)), r.checkText(name, string(*f))
 	case *bool:
 		return *f, nil
 	case *int:
-		return r.sparseNumber(int64(*f)), r.number(name, int64(*f))
+		return r.nullIfZero(int64(*f)), r.checkNumber(name, int64(*f))
 	case *int64:
-		return r.sparseNumber(*f), r.number(name, *f)
+		return r.nullIfZero(*f), r.checkNumber(name, *f)
 	case *time.Time:
 		*f = canonical(*f)
-		return e.time(*f), moment(name, *f)
+		return e.time(*f), checkTime(name, *f)
 	case **time.Time:
 		if *f == nil {
 			return nil, nil
 		}
 		t := canonical(**f)
 		*f = &t
-		return e.time(t), moment(name, t)
+		return e.time(t), checkTime(name, t)
 	case *[]string:
 		return r.list(name, *f)
 	}
 	panic(fmt.Sprintf("hostdb: column %s has the type %T", name, field))
 }
 
-// orNull stores the empty text as NULL.
-func orNull(s string) any {
+// nullIfEmpty stores the empty text as NULL.
+func nullIfEmpty(s string) any {
 	if s == "" {
 		return nil
 	}
 	return s
 }
 
-// sparseNumber stores 0 as NULL where the rule says so.
-func (r rule) sparseNumber(n int64) any {
-	if r.sparse && n == 0 {
+// nullIfZero stores 0 as NULL where the rule says so.
+func (r rule) nullIfZero(n int64) any {
+	if r.zeroIsNull && n == 0 {
 		return nil
 	}
 	return n
@@ -173,7 +175,7 @@ func (r rule) list(name string, items []string) (any, error) {
 		return nil, nil
 	}
 	for _, item := range items {
-		if err := (rule{max: maxShort, required: true}).text(name, item); err != nil {
+		if err := (rule{maxBytes: maxShort, required: true}).checkText(name, item); err != nil {
 			return nil, err
 		}
 	}
@@ -181,7 +183,7 @@ func (r rule) list(name string, items []string) (any, error) {
 	if err != nil {
 		return nil, invalid(name, "is not a list of texts")
 	}
-	return string(encoded), r.text(name, string(encoded))
+	return string(encoded), r.checkText(name, string(encoded))
 }
 
 // cell scans one column into a field. NULL is the field's zero value.
@@ -202,11 +204,11 @@ func (c *cell) Scan(src any) error {
 	case *int:
 		n, ok := src.(int64)
 		*f = int(n)
-		return scanned(ok, src)
+		return checkScanned(ok, src)
 	case *int64:
 		n, ok := src.(int64)
 		*f = n
-		return scanned(ok, src)
+		return checkScanned(ok, src)
 	case *time.Time:
 		return scanTime(src, f)
 	case **time.Time:
@@ -215,10 +217,10 @@ func (c *cell) Scan(src any) error {
 	case *[]string:
 		return scanList(src, f)
 	}
-	return scanned(false, src)
+	return checkScanned(false, src)
 }
 
-func scanned(ok bool, src any) error {
+func checkScanned(ok bool, src any) error {
 	if !ok {
 		return &failure{text: fmt.Sprintf("a column holds a value of the type %T that its field can't", src)}
 	}
@@ -228,7 +230,7 @@ func scanned(ok bool, src any) error {
 func scanText(src any, to *string) error {
 	text, ok := src.(string)
 	*to = text
-	return scanned(ok, src)
+	return checkScanned(ok, src)
 }
 
 func scanBool(src any, to *bool) error {
@@ -238,7 +240,7 @@ func scanBool(src any, to *bool) error {
 	case int64:
 		*to = v != 0
 	default:
-		return scanned(false, src)
+		return checkScanned(false, src)
 	}
 	return nil
 }
@@ -246,7 +248,7 @@ func scanBool(src any, to *bool) error {
 func scanList(src any, to *[]string) error {
 	text, ok := src.(string)
 	if !ok {
-		return scanned(false, src)
+		return checkScanned(false, src)
 	}
 	if json.Unmarshal([]byte(text), to) != nil {
 		return &failure{text: "a column holds no JSON array of texts"}
@@ -267,5 +269,5 @@ func scanTime(src any, to *time.Time) error {
 		*to = t
 		return nil
 	}
-	return scanned(false, src)
+	return checkScanned(false, src)
 }

@@ -11,15 +11,15 @@ import (
 // rule says which values of a column are allowed. The zero rule allows any text of up to maxText bytes, and
 // any number.
 type rule struct {
-	max      int               // bytes; 0: maxText
-	required bool              // "" is refused; otherwise it is NULL
-	words    []string          // the only texts allowed
-	form     func(string) bool // the grammar of a non-empty text
-	least    int64             // the smallest number
-	most     int64             // the largest number; 0: no limit
-	sparse   bool              // the number 0 is NULL
-	quiet    bool              // audit rows name the column but don't show its value
-	personal bool              // audit rows show the value until it is erased
+	maxBytes   int               // bytes; 0: maxText
+	required   bool              // "" is refused; otherwise it is NULL
+	allowed    []string          // the only texts allowed
+	valid      func(string) bool // the grammar of a non-empty text
+	least      int64             // the smallest number
+	most       int64             // the largest number; 0: no limit
+	zeroIsNull bool              // the number 0 is NULL
+	masked     bool              // audit rows name the column but don't show its value
+	personal   bool              // audit rows show the value until it is erased
 }
 
 const (
@@ -31,15 +31,15 @@ const (
 )
 
 var (
-	anyText   = rule{least: -1 << 31, most: 1<<31 - 1}
-	anyBool   = rule{}
-	anyTime   = rule{}
-	idRule    = rule{required: true, form: ValidID}
-	linkRule  = rule{form: ValidID}
-	wordRule  = rule{required: true, form: validWord}
-	tierRule  = rule{required: true, max: maxShort}
-	jsonRule  = rule{max: maxJSON, form: validJSON, quiet: true}
-	centsRule = rule{most: 1 << 53}
+	anyText    = rule{least: -1 << 31, most: 1<<31 - 1}
+	anyBool    = rule{}
+	anyTime    = rule{}
+	idRule     = rule{required: true, valid: ValidID}
+	optionalID = rule{valid: ValidID}
+	wordRule   = rule{required: true, valid: validWord}
+	tierRule   = rule{required: true, maxBytes: maxShort}
+	jsonRule   = rule{maxBytes: maxJSON, valid: validJSON, masked: true}
+	centsRule  = rule{most: 1 << 53}
 )
 
 // validWord is the grammar of roles and of Stripe's words: a-z, 0-9 and "_", a letter first, up to 32.
@@ -69,9 +69,9 @@ func validJSON(s string) bool {
 	return json.Valid([]byte(s))
 }
 
-// text checks a text for a column.
-func (r rule) text(field, s string) error {
-	limit := r.max
+// checkText checks a text for a column.
+func (r rule) checkText(field, s string) error {
+	limit := r.maxBytes
 	if limit == 0 {
 		limit = maxText
 	}
@@ -86,24 +86,24 @@ func (r rule) text(field, s string) error {
 		return invalid(field, "is not valid UTF-8")
 	case strings.ContainsRune(s, 0):
 		return invalid(field, "holds a NUL")
-	case r.words != nil && !slices.Contains(r.words, s):
-		return invalid(field, "must be one of "+strings.Join(r.words, ", "))
-	case r.form != nil && !r.form(s):
+	case r.allowed != nil && !slices.Contains(r.allowed, s):
+		return invalid(field, "must be one of "+strings.Join(r.allowed, ", "))
+	case r.valid != nil && !r.valid(s):
 		return invalid(field, "is malformed")
 	}
 	return nil
 }
 
-// number checks a number for a column.
-func (r rule) number(field string, n int64) error {
+// checkNumber checks a number for a column.
+func (r rule) checkNumber(field string, n int64) error {
 	if n < r.least || (r.most != 0 && n > r.most) {
 		return invalid(field, "is out of range")
 	}
 	return nil
 }
 
-// moment checks a time for a column: the years 1 to 9999, without the zero time, which is a forgotten one.
-func moment(field string, t time.Time) error {
+// checkTime checks a time for a column: the years 1 to 9999, without the zero time, which is a forgotten one.
+func checkTime(field string, t time.Time) error {
 	if year := t.UTC().Year(); t.IsZero() || year < 1 || year > 9999 {
 		return invalid(field, "is out of range")
 	}

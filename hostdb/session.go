@@ -7,12 +7,12 @@ import (
 
 // querier is what *sql.DB and *sql.Tx have in common.
 type querier interface {
-	asker
+	queryer
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// asker runs queries.
-type asker interface {
+// queryer runs queries.
+type queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
@@ -53,8 +53,8 @@ func (s session) fail(ctx context.Context, err error, about conflictField) error
 	return err
 }
 
-// conflictField names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign key),
-// or says one of the several unique ones that are taken.
+// conflictField names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign
+// key), or says one of the several unique ones that are taken.
 type conflictField func(said string) string
 
 // asReported is the culprit of statements that can't violate a foreign key, nor several unique ones.
@@ -66,7 +66,7 @@ func (s session) query(ctx context.Context, text string, args []any, each func(s
 	if err != nil {
 		return err
 	}
-	return s.scan(ctx, on, text, args, each)
+	return s.queryRows(ctx, on, text, args, each)
 }
 
 // returning runs a write that returns rows.
@@ -76,7 +76,7 @@ func (s session) returning(ctx context.Context, text string, args []any, each fu
 		return err
 	}
 	if s.tx != nil {
-		return s.scan(ctx, on, text, args, each)
+		return s.queryRows(ctx, on, text, args, each)
 	}
 	if s.db.engine == sqlite { // Begin bounds the wait for the connection
 		return s.db.InTx(ctx, func(
@@ -84,10 +84,10 @@ func (s session) returning(ctx context.Context, text string, args []any, each fu
 			return session{s.db, tx}.returning(ctx, text, args, each)
 		})
 	}
-	return retry(ctx, func() error { return s.scan(ctx, on, text, args, each) })
+	return retry(ctx, func() error { return s.queryRows(ctx, on, text, args, each) })
 }
 
-func (s session) scan(ctx context.Context, on asker, text string, args []any,
+func (s session) queryRows(ctx context.Context, on queryer, text string, args []any,
 	each func(scanner) error) error {
 	rows, err := on.QueryContext(ctx, text, args...)
 	if err != nil {

@@ -27,8 +27,9 @@ func (db *DB) isStarted() bool {
 	}
 }
 
-// absent reports whether an error of opening says that no server could be reached, or that it isn't ready.
-func absent(err error) bool {
+// unreachable reports whether an error of opening says that no server could be reached, or that it isn't
+// ready.
+func unreachable(err error) bool {
 	var about *FieldError
 	return errors.As(err, &about) && about.Field == "url.host" && about.Err == ErrUnavailable
 }
@@ -42,13 +43,13 @@ func (db *DB) start(ctx context.Context) error {
 	for began := time.Now(); ; {
 		err := open(ctx)
 		if err == nil {
-			db.opened(ctx)
+			db.markStarted(ctx)
 			return nil
 		}
-		if !absent(err) || time.Since(began)+startPause > db.config.StartTimeout {
+		if !unreachable(err) || time.Since(began)+startPause > db.config.StartTimeout {
 			return err
 		}
-		db.awaits(ctx, err)
+		db.noteWaiting(ctx, err)
 		select {
 		case <-time.After(startPause):
 		case <-ctx.Done():
@@ -62,7 +63,7 @@ func (db *DB) startLater(err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	db.stopStarting = func() { stop(); <-ended }
-	db.awaits(ctx, err)
+	db.noteWaiting(ctx, err)
 	go func() {
 		defer close(ended)
 		for pause := startPause; err != nil; pause = min(2*pause, maxStartPause) {
@@ -72,29 +73,29 @@ func (db *DB) startLater(err error) {
 				return
 			}
 			if err = db.openPostgres(ctx); err != nil && ctx.Err() == nil {
-				db.awaits(ctx, err)
+				db.noteWaiting(ctx, err)
 			}
 		}
-		db.opened(ctx)
-		if err := db.settle(ctx); err != nil && ctx.Err() == nil {
+		db.markStarted(ctx)
+		if err := db.pruneAndVerify(ctx); err != nil && ctx.Err() == nil {
 			db.config.Logger.WarnContext(ctx,
 				"the host database could not be verified; the feed will try again", "cause", err.Error())
 		}
 	}()
 }
 
-// opened lets calls in.
-func (db *DB) opened(ctx context.Context) {
+// markStarted lets calls in.
+func (db *DB) markStarted(ctx context.Context) {
 	close(db.started)
-	if db.awaiting.Load() != nil {
+	if db.startErr.Load() != nil {
 		db.config.Logger.LogAttrs(ctx, slog.LevelInfo, "the host database is open",
 			slog.String("url", db.String()))
 	}
 }
 
-// awaits notes why the database can't be opened yet, and logs it where the reason is a new one.
-func (db *DB) awaits(ctx context.Context, err error) {
-	if before := db.awaiting.Swap(&err); before == nil || (*before).Error() != err.Error() {
+// noteWaiting notes why the database can't be opened yet, and logs it where the reason is a new one.
+func (db *DB) noteWaiting(ctx context.Context, err error) {
+	if before := db.startErr.Swap(&err); before == nil || (*before).Error() != err.Error() {
 		db.config.Logger.LogAttrs(ctx, slog.LevelWarn, "waiting for the host database",
 			slog.String("url", db.String()), slog.String("cause", err.Error()))
 	}
@@ -103,15 +104,15 @@ func (db *DB) awaits(ctx context.Context, err error) {
 // notStarted is the answer of calls until the database is opened.
 func (db *DB) notStarted() error {
 	text := "the database has not been reached yet"
-	if cause := db.awaiting.Load(); cause != nil {
+	if cause := db.startErr.Load(); cause != nil {
 		text += ": " + (*cause).Error()
 	}
 	return &failure{kind: ErrUnavailable, text: text}
 }
 
-// settle does what can be done once the database is open: a process that never listens to Changes adds
-// changes, too.
-func (db *DB) settle(ctx context.Context) error {
+// pruneAndVerify does what can be done once the database is open: a process that never listens to Changes
+// adds changes, too.
+func (db *DB) pruneAndVerify(ctx context.Context) error {
 	if err := db.prune(ctx); err != nil {
 		return err
 	}

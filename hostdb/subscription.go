@@ -86,8 +86,8 @@ func (s *Subscription) ActiveAt(now time.Time, grace time.Duration) bool {
 }
 
 var subscriptionRelation = relation[Subscription]{
-	table: "core_subscriptions", subject: "subscription", refers: "subscription_id",
-	parents: []parent{{"tenant_id", "core_tenants"}},
+	table: "core_subscriptions", subject: "subscription", foreignKey: "subscription_id",
+	references: []reference{{"tenant_id", "core_tenants"}},
 	columns: []column[Subscription]{
 		{"id", func(s *Subscription) any { return &s.ID }, idRule},
 		{"tenant_id", func(s *Subscription) any { return &s.TenantID }, idRule},
@@ -98,7 +98,7 @@ var subscriptionRelation = relation[Subscription]{
 		{"current_period_end", func(s *Subscription) any { return &s.CurrentPeriodEnd }, anyTime},
 		{"cancel_at_period_end", func(s *Subscription) any { return &s.CancelAtPeriodEnd }, anyBool},
 		{"payment_type", func(s *Subscription) any { return &s.PaymentType },
-			rule{required: true, words: []string{PaymentSubscription, PaymentOneTime}}},
+			rule{required: true, allowed: []string{PaymentSubscription, PaymentOneTime}}},
 		{"amount_cents", func(s *Subscription) any { return &s.AmountCents }, centsRule},
 		{"product_name", func(s *Subscription) any { return &s.ProductName }, anyText},
 		{"trial_end", func(s *Subscription) any { return &s.TrialEnd }, anyTime},
@@ -110,10 +110,10 @@ var subscriptionRelation = relation[Subscription]{
 		{"invoice_failed_at", func(s *Subscription) any { return &s.InvoiceFailedAt }, anyTime},
 	},
 	owner: func(s *Subscription) string { return s.StripeCustID },
-	fill: func(s *Subscription) {
-		orDefault(&s.PlanTier, TierFree)
-		orDefault(&s.Status, SubscriptionIncomplete)
-		orDefault(&s.PaymentType, PaymentSubscription)
+	defaults: func(s *Subscription) {
+		setDefault(&s.PlanTier, TierFree)
+		setDefault(&s.Status, SubscriptionIncomplete)
+		setDefault(&s.PaymentType, PaymentSubscription)
 	},
 }
 
@@ -122,7 +122,7 @@ type Subscriptions struct{ Table[Subscription] }
 
 // ByStripeSubID returns the subscription that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.
 func (t Subscriptions) ByStripeSubID(ctx context.Context, id string) (*Subscription, error) {
-	if err := (rule{required: true}).text("stripe_sub_id", id); err != nil {
+	if err := (rule{required: true}).checkText("stripe_sub_id", id); err != nil {
 		return nil, err
 	}
 	return t.one(ctx, "WHERE stripe_sub_id = $1", id)
@@ -131,7 +131,7 @@ func (t Subscriptions) ByStripeSubID(ctx context.Context, id string) (*Subscript
 // LockByStripeSubID returns the subscription that Stripe knows by this id and keeps others from changing it
 // until the transaction ends. It needs a Tx. Errors: ErrNotFound; ErrInvalid.
 func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subscription, error) {
-	if err := (rule{required: true}).text("stripe_sub_id", id); err != nil {
+	if err := (rule{required: true}).checkText("stripe_sub_id", id); err != nil {
 		return nil, err
 	}
 	return t.lock(ctx, "stripe_sub_id", id)
@@ -144,17 +144,17 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 	if t.s.tx == nil {
 		return nil, invalid("tx", "a row is locked within a transaction")
 	}
-	t.fill(s)
+	t.setDefaults(s)
 	args, err := t.r.values(t.s.db.engine, s)
 	if err != nil {
 		return nil, err
 	}
-	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args,
+	stored, err := t.s.exec(ctx, t.r.insertText()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args,
 		func(said string) string {
 			if said != "" {
 				return said
 			}
-			return t.orphan(ctx, s)
+			return t.danglingColumn(ctx, s)
 		})
 	if err == nil && stored == 1 {
 		err = audit(ctx, t.s.tx, t.r, "created", nil, s)

@@ -23,7 +23,7 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if m == nil {
 		return invalid(t.r.table, "is nil")
 	}
-	t.fill(m)
+	t.setDefaults(m)
 	args, err := t.r.values(t.s.db.engine, m)
 	if err != nil {
 		return err
@@ -33,11 +33,11 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	}
 	// one statement is a transaction, and says what a conflict is about
 	if t.r.subject == "" && t.s.db.engine == postgres {
-		_, err := t.s.exec(ctx, t.r.insertion(), args, asReported)
+		_, err := t.s.exec(ctx, t.r.insertText(), args, asReported)
 		return withReason(err, "refers to no row")
 	}
 	return t.s.write(ctx, func(tx *Tx) error {
-		if err := t.in(tx).put(ctx, t.r.insertion(), args, m, true); err != nil {
+		if err := t.in(tx).store(ctx, t.r.insertText(), args, m, true); err != nil {
 			return err
 		}
 		return audit(ctx, tx, t.r, "created", nil, m)
@@ -45,7 +45,7 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 }
 
 // fill sets what every new row has, and the model's own defaults.
-func (t Table[M]) fill(m *M) {
+func (t Table[M]) setDefaults(m *M) {
 	if id := t.r.columns[0].at(m).(*string); *id == "" {
 		*id = NewID()
 	}
@@ -56,7 +56,7 @@ func (t Table[M]) fill(m *M) {
 			}
 		}
 	}
-	t.r.fill(m)
+	t.r.defaults(m)
 }
 
 // in is the same table inside a transaction.
@@ -66,19 +66,19 @@ func (t Table[M]) in(tx *Tx) Table[M] {
 
 // put runs the INSERT, of a fresh row, or the UPDATE of a model. SQLite's transaction can still be asked when
 // the statement failed.
-func (t Table[M]) put(ctx context.Context, statement string, args []any, m *M, fresh bool) error {
+func (t Table[M]) store(ctx context.Context, statement string, args []any, m *M, fresh bool) error {
 	_, err := t.s.exec(ctx, statement, args, func(said string) string {
 		if said == "" {
-			return t.orphan(ctx, m)
+			return t.danglingColumn(ctx, m)
 		}
-		return t.taken(ctx, args, fresh, said)
+		return t.conflictColumn(ctx, args, fresh, said)
 	})
 	return withReason(err, "refers to no row")
 }
 
-// taken names the unique columns that PostgreSQL names for a row, where several are taken and SQLite said any
-// of them: the id first.
-func (t Table[M]) taken(ctx context.Context, args []any, fresh bool, said string) string {
+// conflictColumn names the unique columns that PostgreSQL names for a row, where several are taken and SQLite
+// said any of them: the id first.
+func (t Table[M]) conflictColumn(ctx context.Context, args []any, fresh bool, said string) string {
 	var found string
 	id := t.r.columns[0].name
 	if fresh && t.s.queryRow(ctx, "SELECT id FROM "+t.r.table+" WHERE id = $1", args[:1], &found) == nil {
@@ -98,9 +98,9 @@ func (t Table[M]) taken(ctx context.Context, args []any, fresh bool, said string
 	return said
 }
 
-// orphan finds the foreign key of a model that refers to nothing.
-func (t Table[M]) orphan(ctx context.Context, m *M) string {
-	for _, p := range t.r.parents {
+// danglingColumn finds the foreign key of a model that refers to nothing.
+func (t Table[M]) danglingColumn(ctx context.Context, m *M) string {
+	for _, p := range t.r.references {
 		for i := range t.r.columns {
 			if t.r.columns[i].name != p.column {
 				continue
@@ -112,7 +112,7 @@ func (t Table[M]) orphan(ctx context.Context, m *M) string {
 			}
 		}
 	}
-	return t.r.refers
+	return t.r.foreignKey
 }
 
 // Get returns the row with this id. Errors: ErrNotFound; ErrInvalid.
@@ -155,13 +155,13 @@ func (t Table[M]) one(ctx context.Context, condition string, args ...any) (*M, e
 // many returns the rows that a condition finds.
 func (t Table[M]) many(ctx context.Context, condition string, args ...any) ([]*M, error) {
 	var found []*M
-	err := t.s.query(ctx, t.r.selects()+" "+condition, args, func(row scanner) error {
+	err := t.s.query(ctx, t.r.selectFrom()+" "+condition, args, func(row scanner) error {
 		m, err := t.r.read(row)
 		found = append(found, m)
 		return err
 	})
 	if logs, ok := any(found).([]*HostAuditLog); ok && err == nil {
-		err = t.s.rejoin(ctx, logs)
+		err = t.s.addPersonalParts(ctx, logs)
 	}
 	if err != nil {
 		return nil, err
@@ -177,8 +177,8 @@ func (t Table[M]) Update(ctx context.Context, m *M) error {
 	if m == nil {
 		return invalid(t.r.table, "is nil")
 	}
-	if t.r.alter != nil {
-		return t.r.alter(m)
+	if t.r.refuseWrite != nil {
+		return t.r.refuseWrite(m)
 	}
 	args, err := t.r.values(t.s.db.engine, m)
 	if err != nil {
@@ -189,16 +189,16 @@ func (t Table[M]) Update(ctx context.Context, m *M) error {
 		if err != nil {
 			return err
 		}
-		return t.in(tx).replace(ctx, before, m, args)
+		return t.in(tx).updateLocked(ctx, before, m, args)
 	})
 }
 
 // replace writes a row, whose columns are args, over a locked one.
-func (t Table[M]) replace(ctx context.Context, before, m *M, args []any) error {
+func (t Table[M]) updateLocked(ctx context.Context, before, m *M, args []any) error {
 	if !t.r.differ(before, m) {
 		return nil
 	}
-	if err := t.put(ctx, t.r.updating(), args, m, false); err != nil {
+	if err := t.store(ctx, t.r.updateText(), args, m, false); err != nil {
 		return err
 	}
 	return audit(ctx, t.s.tx, t.r, "updated", before, m)
@@ -211,8 +211,8 @@ func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) 
 	if err := t.r.checkID(id); err != nil {
 		return nil, err
 	}
-	if t.r.alter != nil {
-		return nil, t.r.alter(nil)
+	if t.r.refuseWrite != nil {
+		return nil, t.r.refuseWrite(nil)
 	}
 	var m M
 	err := t.s.write(ctx, func(tx *Tx) error {
@@ -232,7 +232,7 @@ func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) 
 		if t.r.id(&m) != id {
 			return invalid(t.r.columns[0].name, "can't be changed")
 		}
-		return in.replace(ctx, before, &m, args)
+		return in.updateLocked(ctx, before, &m, args)
 	})
 	if err != nil {
 		return nil, err
@@ -246,8 +246,8 @@ func (t Table[M]) Delete(ctx context.Context, id string) error {
 	if err := t.r.checkID(id); err != nil {
 		return err
 	}
-	if t.r.alter != nil {
-		return t.r.alter(nil)
+	if t.r.refuseWrite != nil {
+		return t.r.refuseWrite(nil)
 	}
 	return t.s.write(ctx, func(tx *Tx) error {
 		in := t.in(tx)
@@ -259,7 +259,7 @@ func (t Table[M]) Delete(ctx context.Context, id string) error {
 			return err
 		}
 		_, err = in.s.exec(ctx, "DELETE FROM "+t.r.table+" WHERE "+t.r.columns[0].name+" = $1", []any{id},
-			func(string) string { return t.r.refers })
+			func(string) string { return t.r.foreignKey })
 		if err != nil {
 			return withReason(err, "is still referred to by a row that was written meanwhile")
 		}
@@ -274,7 +274,7 @@ const shownReferences = 3
 // id; nil if none does.
 func (t Table[M]) referred(ctx context.Context, id string) error {
 	var found []string
-	for _, holder := range t.r.holders {
+	for _, holder := range t.r.referrers {
 		var ids []string
 		text := fmt.Sprintf("SELECT id FROM %s WHERE %s = $1 ORDER BY id LIMIT %d", holder.table,
 			holder.column, shownReferences+1)
@@ -297,7 +297,7 @@ func (t Table[M]) referred(ctx context.Context, id string) error {
 	if len(found) == 0 {
 		return nil
 	}
-	return conflict(t.r.refers, "is still referred to by "+strings.Join(found, " and "))
+	return conflict(t.r.foreignKey, "is still referred to by "+strings.Join(found, " and "))
 }
 
 // List returns the rows that pass every filter, ordered by id: at most Limit, at most 1,000. The next page

@@ -50,29 +50,29 @@ var tenantStatuses = []string{TenantProvisioning, TenantActive, TenantSuspended,
 	TenantDropped}
 
 var tenantRelation = relation[TenantCatalog]{
-	table: "core_tenants", subject: "tenant", refers: "tenant_id",
-	holders: []parent{{"tenant_id", "core_memberships"}, {"tenant_id", "core_subscriptions"}},
+	table: "core_tenants", subject: "tenant", foreignKey: "tenant_id",
+	referrers: []reference{{"tenant_id", "core_memberships"}, {"tenant_id", "core_subscriptions"}},
 	columns: []column[TenantCatalog]{
 		{"id", func(t *TenantCatalog) any { return &t.ID }, idRule},
 		{"name", func(t *TenantCatalog) any { return &t.Name }, rule{required: true}},
-		{"db_url", func(t *TenantCatalog) any { return &t.DBURL }, rule{max: maxLong, quiet: true}},
+		{"db_url", func(t *TenantCatalog) any { return &t.DBURL }, rule{maxBytes: maxLong, masked: true}},
 		{"is_active", func(t *TenantCatalog) any { return &t.IsActive }, anyBool},
 		{"plan_tier", func(t *TenantCatalog) any { return &t.PlanTier }, tierRule},
 		{"created_at", func(t *TenantCatalog) any { return &t.CreatedAt }, anyTime},
-		{"slug", func(t *TenantCatalog) any { return &t.Slug }, rule{form: ValidSlug}},
+		{"slug", func(t *TenantCatalog) any { return &t.Slug }, rule{valid: ValidSlug}},
 		{"status", func(t *TenantCatalog) any { return &t.Status },
-			rule{required: true, words: tenantStatuses}},
-		{"schema_version", func(t *TenantCatalog) any { return &t.SchemaVersion }, rule{sparse: true}},
-		{"schema_set", func(t *TenantCatalog) any { return &t.SchemaSet }, linkRule},
+			rule{required: true, allowed: tenantStatuses}},
+		{"schema_version", func(t *TenantCatalog) any { return &t.SchemaVersion }, rule{zeroIsNull: true}},
+		{"schema_set", func(t *TenantCatalog) any { return &t.SchemaSet }, optionalID},
 	},
-	fill: func(t *TenantCatalog) {
-		orDefault(&t.PlanTier, TierFree)
-		orDefault(&t.Status, TenantActive)
+	defaults: func(t *TenantCatalog) {
+		setDefault(&t.PlanTier, TierFree)
+		setDefault(&t.Status, TenantActive)
 	},
 }
 
-// orDefault sets an empty text.
-func orDefault(s *string, value string) {
+// setDefault sets an empty text.
+func setDefault(s *string, value string) {
 	if *s == "" {
 		*s = value
 	}
@@ -92,7 +92,7 @@ func (t Tenants) BySlug(ctx context.Context, slug string) (*TenantCatalog, error
 // ListForUser returns the tenants in which a user has an active membership, without dropped ones: at most
 // 1,000, ordered by id. Errors: ErrInvalid.
 func (t Tenants) ListForUser(ctx context.Context, userID string) ([]*TenantCatalog, error) {
-	if err := idRule.text("user_id", userID); err != nil {
+	if err := idRule.checkText("user_id", userID); err != nil {
 		return nil, err
 	}
 	return t.many(ctx, "WHERE id IN "+

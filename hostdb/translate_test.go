@@ -28,7 +28,7 @@ func TestAnAnswerStaysBesideTheEndOfTheContext(t *testing.T) {
 		{t.Context(), &pgconn.PgError{Code: "57014"}, []error{ErrUnavailable}, []error{context.Canceled}},
 		{over, context.Canceled, []error{context.Canceled}, []error{ErrUnavailable}},
 		{over, errors.New("conn closed"), []error{context.Canceled}, []error{ErrUnavailable}},
-		{over, ended(over), []error{context.Canceled}, []error{ErrUnavailable}},
+		{over, contextError(over), []error{context.Canceled}, []error{ErrUnavailable}},
 		{t.Context(), context.DeadlineExceeded, []error{ErrUnavailable, context.DeadlineExceeded}, nil},
 	} {
 		got := translate(c.ctx, c.err, asReported)

@@ -53,9 +53,9 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 		begun, err = db.write.BeginTx(bounded, nil)
 		return begun, end, err
 	}
-	settled := db.giveUp(end)
+	settled := db.cancelWhenStalled(end)
 	if begun, err = db.write.BeginTx(bounded, nil); err == nil {
-		db.turns.Add(1)
+		db.writeGrants.Add(1)
 	}
 	if !settled() || ctx.Err() != nil {
 		return begun, end, err
@@ -68,18 +68,18 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 			"transactions short"}
 }
 
-// giveUp calls end when nobody has had a turn to write for longestWait; a long line that moves on is waited
-// for. The function that it returns ends that, and reports whether end was called.
-func (db *DB) giveUp(end func()) (settled func() (late bool)) {
+// cancelWhenStalled calls end when nobody has had a turn to write for longestWait; a long line that moves on
+// is waited for. The function that it returns ends that, and reports whether end was called.
+func (db *DB) cancelWhenStalled(end func()) (settled func() (late bool)) {
 	var mu sync.Mutex // guards what follows
 	var timer *time.Timer
-	over, late, seen := false, false, db.turns.Load()
+	over, late, seen := false, false, db.writeGrants.Load()
 	mu.Lock()
 	defer mu.Unlock()
 	timer = time.AfterFunc(longestWait, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		turns := db.turns.Load()
+		turns := db.writeGrants.Load()
 		switch {
 		case over:
 		case turns != seen:
@@ -148,11 +148,11 @@ func (tx *Tx) fail(err error) {
 // with another one (serialization failure, deadlock, SQLite busy) is run again, fn included, up to 10 times
 // with growing pauses: fn must bear that. After that: ErrUnavailable.
 func (db *DB) InTx(ctx context.Context, fn func(*Tx) error) error {
-	return retry(ctx, func() error { return db.once(ctx, fn) })
+	return retry(ctx, func() error { return db.runOnce(ctx, fn) })
 }
 
-// once runs fn in one transaction.
-func (db *DB) once(ctx context.Context, fn func(*Tx) error) error {
+// runOnce runs fn in one transaction.
+func (db *DB) runOnce(ctx context.Context, fn func(*Tx) error) error {
 	tx, err := db.Begin(ctx)
 	if err != nil {
 		return err
@@ -188,7 +188,7 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 		tx.depth--
 		tx.owned = owned
 		if !kept {
-			tx.undo(name)
+			tx.rollbackTo(name)
 		}
 	}()
 	if err := fn(tx); err != nil {
@@ -202,9 +202,9 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	return err
 }
 
-// undo returns to a savepoint and ends it. Where that fails, so has the transaction. Its context is the
+// rollbackTo returns to a savepoint and ends it. Where that fails, so has the transaction. Its context is the
 // transaction's: the end of the nested one's may be why it is undone.
-func (tx *Tx) undo(savepoint string) {
+func (tx *Tx) rollbackTo(savepoint string) {
 	ctx, cancel := context.WithTimeout(tx.ctx, longestUndo)
 	defer cancel()
 	failed := tx.failed
@@ -240,7 +240,7 @@ func retry(ctx context.Context, fn func() error) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			over := ended(ctx)
+			over := contextError(ctx)
 			if _, bare := err.(*failure); bare {
 				return over
 			}

@@ -26,21 +26,21 @@ func NewUser(email, oauthID string) *GlobalUser {
 }
 
 var userRelation = relation[GlobalUser]{
-	table: "core_users", subject: "user", refers: "user_id", unique: []string{"oauth_id"},
-	holders: []parent{{"user_id", "core_memberships"}},
+	table: "core_users", subject: "user", foreignKey: "user_id", unique: []string{"oauth_id"},
+	referrers: []reference{{"user_id", "core_memberships"}},
 	columns: []column[GlobalUser]{
 		{"id", func(u *GlobalUser) any { return &u.ID }, idRule},
 		{"email", func(u *GlobalUser) any { return &u.Email },
-			rule{required: true, max: maxEmail, personal: true}},
+			rule{required: true, maxBytes: maxEmail, personal: true}},
 		{"oauth_id", func(u *GlobalUser) any { return &u.OAuthID }, rule{personal: true}},
-		{"password_hash", func(u *GlobalUser) any { return &u.PasswordHash }, rule{quiet: true}},
+		{"password_hash", func(u *GlobalUser) any { return &u.PasswordHash }, rule{masked: true}},
 		{"stripe_cust_id", func(u *GlobalUser) any { return &u.StripeCustID }, rule{personal: true}},
 		{"is_sys_admin", func(u *GlobalUser) any { return &u.IsSysAdmin }, anyBool},
 		{"created_at", func(u *GlobalUser) any { return &u.CreatedAt }, anyTime},
 		{"last_login", func(u *GlobalUser) any { return &u.LastLogin }, anyTime},
 	},
-	fill:  func(*GlobalUser) {},
-	owner: func(u *GlobalUser) string { return u.ID },
+	defaults: func(*GlobalUser) {},
+	owner:    func(u *GlobalUser) string { return u.ID },
 	check: func(u *GlobalUser) error {
 		if u.partial {
 			return invalid("password_hash",
@@ -57,7 +57,7 @@ type Users struct{ Table[GlobalUser] }
 // ByEmail returns the user with this address, compared without regard to the case of ASCII letters. Errors:
 // ErrNotFound; ErrInvalid.
 func (t Users) ByEmail(ctx context.Context, email string) (*GlobalUser, error) {
-	if err := (rule{required: true, max: maxEmail}).text("email", email); err != nil {
+	if err := (rule{required: true, maxBytes: maxEmail}).checkText("email", email); err != nil {
 		return nil, err
 	}
 	return t.one(ctx, "WHERE lower(email) = $1", foldASCII(email))
@@ -65,7 +65,7 @@ func (t Users) ByEmail(ctx context.Context, email string) (*GlobalUser, error) {
 
 // ByOAuthID returns the user with this subject at the identity provider. Errors: ErrNotFound; ErrInvalid.
 func (t Users) ByOAuthID(ctx context.Context, oauthID string) (*GlobalUser, error) {
-	if err := (rule{required: true}).text("oauth_id", oauthID); err != nil {
+	if err := (rule{required: true}).checkText("oauth_id", oauthID); err != nil {
 		return nil, err
 	}
 	return t.one(ctx, "WHERE oauth_id = $1", oauthID)

@@ -35,7 +35,7 @@ func (db *DB) Verify(ctx context.Context) ([]Fault, error) {
 		return nil, err
 	}
 	var faults []Fault
-	err = s.scan(ctx, on, db.engine.verification(), nil, func(row scanner) error {
+	err = s.queryRows(ctx, on, db.engine.verifyQuery(), nil, func(row scanner) error {
 		return readFault(row, &faults)
 	})
 	if err != nil {
@@ -44,8 +44,8 @@ func (db *DB) Verify(ctx context.Context) ([]Fault, error) {
 	return faults, nil
 }
 
-// verification is the query for what is wrong.
-func (e engine) verification() string {
+// verifyQuery is the query for what is wrong.
+func (e engine) verifyQuery() string {
 	if e == postgres {
 		return verifyPostgres
 	}
@@ -61,7 +61,7 @@ func readFault(row scanner, to *[]Fault) error {
 }
 
 // distrust is the error that stands for faults, nil for none.
-func distrust(faults []Fault) error {
+func faultError(faults []Fault) error {
 	switch len(faults) {
 	case 0:
 		return nil
@@ -73,39 +73,40 @@ func distrust(faults []Fault) error {
 			len(faults)-1)}
 }
 
-// watch verifies for the loop behind Changes.
-type watch struct {
+// verifier verifies for the loop behind Changes.
+type verifier struct {
 	db       *DB
 	verified time.Time // zero: look at once
-	distrust error     // what the last look found
-	turned   bool      // it was another answer than the one before, and no poll has told so yet
+	err      error     // what the last look found
+	flipped  bool      // it was another answer than the one before, and no poll has told so yet
 }
 
-// look verifies when it is time to; while something is wrong, at every poll.
-func (w *watch) look(ctx context.Context, at cursor, now time.Time) error {
-	if w.distrust == nil && !w.verified.IsZero() && now.Sub(w.verified) < w.db.config.VerifyInterval {
+// verifyIfDue verifies when it is time to; while something is wrong, at every poll.
+func (w *verifier) verifyIfDue(ctx context.Context, at cursor, now time.Time) error {
+	if w.err == nil && !w.verified.IsZero() && now.Sub(w.verified) < w.db.config.VerifyInterval {
 		return nil
 	}
 	faults, err := at.verify(ctx)
 	if err != nil {
 		return err
 	}
-	before := w.distrust
-	w.verified, w.distrust = now, distrust(faults)
-	if (before == nil) != (w.distrust == nil) {
-		w.turned = true // changes may have been missed before, or since
+	before := w.err
+	w.verified, w.err = now, faultError(faults)
+	if (before == nil) != (w.err == nil) {
+		w.flipped = true // changes may have been missed before, or since
 		w.db.report(ctx, faults)
 	}
 	return nil
 }
 
-// polled reports whether a poll is to be a Reset. After one, the next look is due: the tables may be others.
-func (w *watch) polled(reset bool) bool {
+// needsReset reports whether a poll is to be a Reset. After one, the next look is due: the tables may be
+// others.
+func (w *verifier) needsReset(reset bool) bool {
 	if reset {
 		w.verified = time.Time{}
 	}
-	reset = reset || w.turned
-	w.turned = false
+	reset = reset || w.flipped
+	w.flipped = false
 	return reset
 }
 

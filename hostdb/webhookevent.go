@@ -28,22 +28,22 @@ type StripeWebhookEvent struct {
 }
 
 var webhookRelation = relation[StripeWebhookEvent]{
-	table: "core_stripe_webhook_events", refers: "event_id", batch: 50,
+	table: "core_stripe_webhook_events", foreignKey: "event_id", batch: 50,
 	columns: []column[StripeWebhookEvent]{
 		{"id", func(e *StripeWebhookEvent) any { return &e.ID }, idRule},
 		{"event_id", func(e *StripeWebhookEvent) any { return &e.EventID }, rule{required: true}},
 		{"event_type", func(e *StripeWebhookEvent) any { return &e.EventType }, rule{required: true}},
 		{"status", func(e *StripeWebhookEvent) any { return &e.Status },
-			rule{required: true, words: []string{WebhookProcessed, WebhookFailed, WebhookSkipped,
+			rule{required: true, allowed: []string{WebhookProcessed, WebhookFailed, WebhookSkipped,
 				WebhookParked}}},
 		{"payload_json", func(e *StripeWebhookEvent) any { return &e.PayloadJSON },
-			rule{max: 1 << 20, form: validJSON}},
+			rule{maxBytes: 1 << 20, valid: validJSON}},
 		{"created_at", func(e *StripeWebhookEvent) any { return &e.CreatedAt }, anyTime},
 		{"stripe_sub_id", func(e *StripeWebhookEvent) any { return &e.StripeSubID }, anyText},
-		{"tenant_id", func(e *StripeWebhookEvent) any { return &e.TenantID }, linkRule},
+		{"tenant_id", func(e *StripeWebhookEvent) any { return &e.TenantID }, optionalID},
 		{"reason", func(e *StripeWebhookEvent) any { return &e.Reason }, anyText},
 	},
-	fill: func(e *StripeWebhookEvent) { orDefault(&e.Status, WebhookProcessed) },
+	defaults: func(e *StripeWebhookEvent) { setDefault(&e.Status, WebhookProcessed) },
 }
 
 // WebhookEvents is the table of webhook events.
@@ -55,12 +55,12 @@ func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool,
 	if e == nil {
 		return false, invalid("event", "is nil")
 	}
-	t.fill(e)
+	t.setDefaults(e)
 	args, err := t.r.values(t.s.db.engine, e)
 	if err != nil {
 		return false, err
 	}
-	stored, err := t.s.exec(ctx, t.r.insertion()+" ON CONFLICT (event_id) DO NOTHING", args, asReported)
+	stored, err := t.s.exec(ctx, t.r.insertText()+" ON CONFLICT (event_id) DO NOTHING", args, asReported)
 	return stored == 1, err
 }
 
@@ -72,13 +72,13 @@ func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, 
 	if e == nil {
 		return false, invalid("event", "is nil")
 	}
-	t.fill(e)
+	t.setDefaults(e)
 	args, err := t.r.values(t.s.db.engine, e)
 	if err != nil {
 		return false, err
 	}
 	claimed := false
-	err = t.s.returning(ctx, t.r.insertion()+` ON CONFLICT (event_id) DO UPDATE
+	err = t.s.returning(ctx, t.r.insertText()+` ON CONFLICT (event_id) DO UPDATE
 		SET event_type = excluded.event_type,
 			status = excluded.status, payload_json = excluded.payload_json, stripe_sub_id =
 			excluded.stripe_sub_id,
@@ -100,20 +100,20 @@ func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID,
 		WHERE s.stripe_sub_id = core_stripe_webhook_events.stripe_sub_id)
 		OR EXISTS (SELECT 1 FROM core_tenants t WHERE t.id = core_stripe_webhook_events.tenant_id))
 		ORDER BY id LIMIT 50`
-	if err := linkRule.text("id", after); err != nil {
+	if err := optionalID.checkText("id", after); err != nil {
 		return nil, err
 	}
 	if stripeSubID == "" && tenantID == "" {
 		return t.many(ctx, "WHERE status = 'parked'"+there, after)
 	}
-	if err := anyText.text("stripe_sub_id", stripeSubID); err != nil {
+	if err := anyText.checkText("stripe_sub_id", stripeSubID); err != nil {
 		return nil, err
 	}
-	if err := linkRule.text("tenant_id", tenantID); err != nil {
+	if err := optionalID.checkText("tenant_id", tenantID); err != nil {
 		return nil, err
 	}
 	return t.many(ctx, "WHERE status = 'parked' AND (stripe_sub_id = $2 OR tenant_id = $3)"+there, after,
-		orNull(stripeSubID), orNull(tenantID))
+		nullIfEmpty(stripeSubID), nullIfEmpty(tenantID))
 }
 
 // WebhookRetention is how long events are kept at least: Stripe can be asked for that long to deliver one
@@ -147,7 +147,7 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 	if age <= 0 {
 		return 0, invalid("age", "is not positive")
 	}
-	if err := anyText.text("reason", reason); err != nil {
+	if err := anyText.checkText("reason", reason); err != nil {
 		return 0, err
 	}
 	before := firstID(t.s.db.now().Add(-age))
@@ -167,7 +167,7 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 // parked, ordered by id, at most 1,000. Errors: ErrInvalid.
 func (t WebhookEvents) ListForSubscription(ctx context.Context,
 	stripeSubID string) ([]*StripeWebhookEvent, error) {
-	if err := (rule{required: true}).text("stripe_sub_id", stripeSubID); err != nil {
+	if err := (rule{required: true}).checkText("stripe_sub_id", stripeSubID); err != nil {
 		return nil, err
 	}
 	return t.many(ctx, "WHERE stripe_sub_id = $1 AND status <> 'failed' ORDER BY id LIMIT 1000", stripeSubID)
@@ -175,7 +175,7 @@ func (t WebhookEvents) ListForSubscription(ctx context.Context,
 
 // ByEventID returns the event that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.
 func (t WebhookEvents) ByEventID(ctx context.Context, id string) (*StripeWebhookEvent, error) {
-	if err := (rule{required: true}).text("event_id", id); err != nil {
+	if err := (rule{required: true}).checkText("event_id", id); err != nil {
 		return nil, err
 	}
 	return t.one(ctx, "WHERE event_id = $1", id)

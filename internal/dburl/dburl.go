@@ -26,10 +26,10 @@ import (
 
 // What Parse says of an address. No error repeats a part of one.
 var (
-	ErrForm = errors.New("is no address of a database; write sqlite:path/to/file.db or " +
+	errForm = errors.New("is no address of a database; write sqlite:path/to/file.db or " +
 		"postgres://user:password@host:5432/database")
-	ErrMalformed = errors.New("is malformed; escape special characters of the password, an @ as %40")
-	ErrParameter = errors.New(
+	errMalformed = errors.New("is malformed; escape special characters of the password, an @ as %40")
+	errParameter = errors.New(
 		"has a port or a parameter that is malformed or unknown, or names a file that " + "can't be read")
 )
 
@@ -49,7 +49,7 @@ type URL struct {
 type parts struct {
 	scheme         string // "postgres://" or "postgresql://"
 	user, password string
-	named          bool   // there is an @, if only after nothing
+	hasUser        bool   // there is an @, if only after nothing
 	hosts          string // and their ports
 	path           string // "/" and the database, or ""
 	query          []parameter
@@ -76,7 +76,7 @@ func Parse(text string) (*URL, error) {
 	}
 	config, err := pgx.ParseConfig(text)
 	if err != nil { // pgx's error repeats the URL, and masks what it takes for the password
-		return nil, ErrParameter
+		return nil, errParameter
 	}
 	return &URL{p, config}, nil
 }
@@ -93,13 +93,13 @@ func split(text string) (p parts, err error) {
 	}
 	switch {
 	case !found:
-		return p, ErrForm
+		return p, errForm
 	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-		return p, ErrMalformed
+		return p, errMalformed
 	}
 	if i := strings.IndexAny(text, "@/"); i >= 0 && text[i] == '@' {
 		p.user, p.password, _ = strings.Cut(text[:i], ":")
-		p.named, text = true, text[i+1:]
+		p.hasUser, text = true, text[i+1:]
 	}
 	text, query, _ := strings.Cut(text, "?")
 	if i := strings.IndexByte(text, '/'); i >= 0 {
@@ -107,7 +107,7 @@ func split(text string) (p parts, err error) {
 	}
 	if p.hosts = text; strings.ContainsAny(text, notInHosts) ||
 		strings.Count(text, "[") != strings.Count(text, "]") {
-		return p, ErrMalformed
+		return p, errMalformed
 	}
 	if query = strings.TrimSuffix(query, "&"); query == "" {
 		return p, nil
@@ -116,7 +116,7 @@ func split(text string) (p parts, err error) {
 		name, _, ok := strings.Cut(pair, "=")
 		name, err := url.PathUnescape(name)
 		if !ok || err != nil {
-			return p, ErrParameter
+			return p, errParameter
 		}
 		if name == "dbname" {
 			name = "database"
@@ -142,7 +142,7 @@ func (q parameter) value() string {
 func (u *URL) Config() *pgx.ConnConfig {
 	config := u.config.Copy()
 	config.DialFunc = pghosts.Dial
-	if config.ValidateConnect == nil && u.Has("target_session_attrs") {
+	if config.ValidateConnect == nil && u.has("target_session_attrs") {
 		config.ValidateConnect = acceptAny
 	}
 	return config
@@ -185,14 +185,14 @@ func (u *URL) Password() string { return u.config.Password }
 // Unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next
 // transaction may be another client's. A mode that the URL asks for is kept.
 func (u *URL) Unnamed() pgx.QueryExecMode {
-	if u.Has("default_query_exec_mode") {
+	if u.has("default_query_exec_mode") {
 		return u.config.DefaultQueryExecMode
 	}
 	return pgx.QueryExecModeCacheDescribe
 }
 
-// Has reports whether the address itself has a parameter.
-func (u *URL) Has(name string) bool {
+// has reports whether the address itself has a parameter.
+func (u *URL) has(name string) bool {
 	return slices.ContainsFunc(u.query, func(q parameter) bool { return q.name == name })
 }
 
@@ -204,7 +204,7 @@ func (u *URL) With(database string, as *Role) string {
 	case as != nil:
 		who = escape(as.Name) + ":" + escape(as.Password) + "@"
 		replaced = append(replaced, "user", "password")
-	case u.named:
+	case u.hasUser:
 		who = u.user + ":" + u.password + "@"
 		if u.password == "" {
 			who = u.user + "@"
@@ -239,7 +239,7 @@ func Write(as Role, hosts, port, database string, parameters ...string) (string,
 		named := strings.Split(hosts, ",")
 		for i, host := range named {
 			if host == "" || strings.ContainsAny(host, notInHosts+"/?%[]") {
-				return "", ErrMalformed
+				return "", errMalformed
 			}
 			named[i] = net.JoinHostPort(host, port)
 		}

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// shown are the parameters whose values are shown. What others hold is anybody's guess.
-var shown = []string{"application_name", "connect_timeout", "default_query_exec_mode", "host",
+// shownParameters are the parameters whose values are shown. What others hold is anybody's guess.
+var shownParameters = []string{"application_name", "connect_timeout", "default_query_exec_mode", "host",
 	"pool_max_conns", "port", "sslmode", "sslrootcert", "target_session_attrs", "user"}
 
 const hidden = "xxxxx"
@@ -32,7 +32,7 @@ func (u *URL) mask() (masked string, ok bool) {
 	var query []string
 	for _, q := range u.query {
 		text := q.text
-		if !slices.Contains(shown, q.name) {
+		if !slices.Contains(shownParameters, q.name) {
 			name, _, _ := strings.Cut(text, "=")
 			text = name + "=" + hidden
 		}
@@ -48,7 +48,7 @@ func (u *URL) mask() (masked string, ok bool) {
 	switch {
 	case u.password != "":
 		masked += u.user + ":" + hidden + "@"
-	case u.named:
+	case u.hasUser:
 		masked += u.user + "@"
 	}
 	masked += u.hosts + u.path

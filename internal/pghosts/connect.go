@@ -43,10 +43,11 @@ func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig,
 			host.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 		}
 	}
-	r := &race[C]{hosts: hosts, set: h.of(hosts), open: open, close: close, unloved: make([]bool, len(hosts)),
-		errs: make([]error, len(hosts)), outcomes: make(chan outcome[C])}
+	r := &race[C]{hosts: hosts, set: h.of(hosts), open: open, close: close,
+		notPreferred: make([]bool, len(hosts)), errs: make([]error, len(hosts)),
+		outcomes: make(chan outcome[C])}
 	if len(hosts) == 1 {
-		return r.serving(r.attempt(ctx, 0, true))
+		return r.markServing(r.attempt(ctx, 0, true))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	conn, standing, err := r.run(ctx, h)
@@ -65,17 +66,17 @@ func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig,
 
 // race is a Connect under way.
 type race[C any] struct {
-	hosts    []*pgx.ConnConfig
-	set      *set
-	open     func(context.Context, *pgx.ConnConfig) (C, error)
-	close    func(C)
-	queue    []int   // the hosts that are not being tried, the next one first
-	tried    int     // how many have been
-	running  int     // how many are being
-	unloved  []bool  // those that target_session_attrs takes only where there is no better one
-	errs     []error // why each failed
-	outcomes chan outcome[C]
-	attempts sync.WaitGroup
+	hosts        []*pgx.ConnConfig
+	set          *set
+	open         func(context.Context, *pgx.ConnConfig) (C, error)
+	close        func(C)
+	queue        []int   // the hosts that are not being tried, the next one first
+	tried        int     // how many have been
+	running      int     // how many are being
+	notPreferred []bool  // those that target_session_attrs takes only where there is no better one
+	errs         []error // why each failed
+	outcomes     chan outcome[C]
+	attempts     sync.WaitGroup
 }
 
 // outcome is what came of an attempt.
@@ -93,45 +94,45 @@ func (r *race[C]) wait(ended chan<- struct{}) {
 }
 
 func (r *race[C]) run(ctx context.Context, h *Hosts) (none C, _ Standing, _ error) {
-	tick := time.NewTicker(Delay)
+	tick := time.NewTicker(nextHostDelay)
 	defer tick.Stop()
 	r.queue = r.set.hosts()
-	r.next(ctx, h)
+	r.tryNext(ctx, h)
 	for {
 		select {
 		case <-ctx.Done():
 			return none, Standing{}, errors.Join(append(r.errs, ctx.Err())...)
 		case <-tick.C:
-			r.next(ctx, h)
+			r.tryNext(ctx, h)
 		case o := <-r.outcomes:
 			r.running--
-			conn, standing, err := r.serving(o)
+			conn, standing, err := r.markServing(o)
 			if err == nil {
 				return conn, standing, nil
 			}
-			r.failed(ctx, o.host, err)
+			r.noteFailure(ctx, o.host, err)
 			switch {
-			case definite(err):
+			case isFinal(err):
 				return none, Standing{}, err
 			case r.tried < len(r.hosts):
-				r.next(ctx, h)
-				tick.Reset(Delay)
-			case r.running == 0 && !r.secondBest(ctx, h):
+				r.tryNext(ctx, h)
+				tick.Reset(nextHostDelay)
+			case r.running == 0 && !r.tryNotPreferred(ctx, h):
 				return none, Standing{}, errors.Join(r.errs...)
 			}
 		}
 	}
 }
 
-// next tries the next host, if there is one that is not being tried.
-func (r *race[C]) next(ctx context.Context, h *Hosts) {
+// tryNext tries the next host, if there is one that is not being tried.
+func (r *race[C]) tryNext(ctx context.Context, h *Hosts) {
 	if len(r.queue) == 0 {
 		return
 	}
 	host := r.queue[0]
 	r.queue = r.queue[1:]
 	r.tried, r.running = r.tried+1, r.running+1
-	accept := r.unloved[host]
+	accept := r.notPreferred[host]
 	r.attempts.Go(func() {
 		o := r.attempt(ctx, host, accept)
 		select {
@@ -144,18 +145,18 @@ func (r *race[C]) next(ctx context.Context, h *Hosts) {
 	})
 }
 
-// failed notes a failure.
-func (r *race[C]) failed(ctx context.Context, host int, err error) {
+// noteFailure notes a failure.
+func (r *race[C]) noteFailure(ctx context.Context, host int, err error) {
 	r.errs[host] = err
 	r.queue = append(r.queue, host)
-	r.unloved[host] = errors.Is(err, errUnloved)
+	r.notPreferred[host] = errors.Is(err, errNotPreferred)
 	if ctx.Err() == nil {
 		r.set.failed(host)
 	}
 }
 
-// serving makes the host of the first good outcome the one that serves.
-func (r *race[C]) serving(o outcome[C]) (none C, _ Standing, _ error) {
+// markServing makes the host of the first good outcome the one that serves.
+func (r *race[C]) markServing(o outcome[C]) (none C, _ Standing, _ error) {
 	if o.err != nil {
 		return none, Standing{}, o.err
 	}
@@ -167,20 +168,20 @@ func (r *race[C]) serving(o outcome[C]) (none C, _ Standing, _ error) {
 	return o.conn, standing, nil
 }
 
-// secondBest tries a host that target_session_attrs takes for want of a better one.
-func (r *race[C]) secondBest(ctx context.Context, h *Hosts) bool {
-	i := slices.IndexFunc(r.queue, func(host int) bool { return r.unloved[host] })
+// tryNotPreferred tries a host that target_session_attrs takes for want of a better one.
+func (r *race[C]) tryNotPreferred(ctx context.Context, h *Hosts) bool {
+	i := slices.IndexFunc(r.queue, func(host int) bool { return r.notPreferred[host] })
 	if i < 0 {
 		return false
 	}
 	host := r.queue[i]
 	r.queue = slices.Insert(slices.Delete(r.queue, i, i+1), 0, host)
-	r.next(ctx, h)
+	r.tryNext(ctx, h)
 	return true
 }
 
-// errUnloved stands for pgx's NotPreferredError, after which pgx would settle for the host at once.
-var errUnloved = errors.New("another server is preferred")
+// errNotPreferred stands for pgx's NotPreferredError, after which pgx would settle for the host at once.
+var errNotPreferred = errors.New("another server is preferred")
 
 // attempt connects to a host; accept: even to one that isn't preferred.
 func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C] {
@@ -194,9 +195,9 @@ func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C]
 		var other *pgconn.NotPreferredError
 		switch {
 		case errors.As(err, &other) && !accept:
-			return errUnloved
+			return errNotPreferred
 		case err != nil && other == nil:
-			return judged(ctx, conn, err)
+			return validateError(ctx, conn, err)
 		}
 		if o.as, err = identify(ctx, conn, host); err != nil {
 			return err
@@ -207,9 +208,9 @@ func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C]
 	return o
 }
 
-// judged returns the error of a config's ValidateConnect, as ErrUnfit where the host answered and that didn't
-// like the answer.
-func judged(ctx context.Context, conn *pgconn.PgConn, err error) error {
+// validateError returns the error of a config's ValidateConnect, as ErrUnfit where the host answered and that
+// didn't like the answer.
+func validateError(ctx context.Context, conn *pgconn.PgConn, err error) error {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) || ctx.Err() != nil || conn.IsClosed() {
 		return err
@@ -217,9 +218,9 @@ func judged(ctx context.Context, conn *pgconn.PgConn, err error) error {
 	return unfit{err}
 }
 
-// definite reports whether a server refused what no other one will take, as pgx has it: a wrong password, an
+// isFinal reports whether a server refused what no other one will take, as pgx has it: a wrong password, an
 // unknown database, or no right to connect to it.
-func definite(err error) bool {
+func isFinal(err error) bool {
 	var refused *pgconn.PgError
 	return errors.As(err, &refused) && slices.Contains([]string{"28P01", "3D000", "42501"}, refused.Code)
 }

@@ -133,8 +133,8 @@ func (d *Dialer) leave(served bool) {
 	}
 }
 
-// surplus counts a dial out if there is no caller for it.
-func (d *Dialer) surplus() bool {
+// dropSpare counts a dial out if there is no caller for it.
+func (d *Dialer) dropSpare() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.dials <= d.callers {
@@ -148,7 +148,7 @@ func (d *Dialer) surplus() bool {
 func (d *Dialer) dial() {
 	var o opening
 	o.conn, o.err = d.open(d.ctx)
-	if o.err != nil && d.surplus() {
+	if o.err != nil && d.dropSpare() {
 		return
 	}
 	spare := time.NewTicker(spareTime)
@@ -158,7 +158,7 @@ func (d *Dialer) dial() {
 		case d.opened <- o:
 			return
 		case <-spare.C:
-			if !d.surplus() {
+			if !d.dropSpare() {
 				continue
 			}
 		case <-d.ctx.Done():
@@ -176,7 +176,7 @@ const standing = "github.com/tenantdb/tenantdb/internal/pghosts" // the key in a
 func (d *Dialer) open(ctx context.Context) (*stdlib.Conn, error) {
 	conn, at, err := Connect(ctx, d.hosts, d.cfg,
 		func(ctx context.Context, cfg *pgx.ConnConfig) (*stdlib.Conn, error) {
-			connector := stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(d.ask),
+			connector := stdlib.GetConnector(*cfg, stdlib.OptionShouldPing(d.shouldPing),
 				stdlib.OptionResetSession(refuseOutdated))
 			opened, err := connector.Connect(ctx)
 			if err != nil {
@@ -197,9 +197,9 @@ func StandingOf(conn *pgx.Conn) Standing {
 	return at
 }
 
-// ask has a server asked whether it answers on a connection that was idle for long. Where there are other
-// hosts it asks itself, since a server that hangs must leave the caller the time to try those.
-func (d *Dialer) ask(ctx context.Context, params stdlib.ShouldPingParams) bool {
+// shouldPing has a server asked whether it answers on a connection that was idle for long. Where there are
+// other hosts it asks itself, since a server that hangs must leave the caller the time to try those.
+func (d *Dialer) shouldPing(ctx context.Context, params stdlib.ShouldPingParams) bool {
 	if StandingOf(params.Conn).Outdated() || params.IdleDuration <= time.Second {
 		return false
 	}

@@ -24,12 +24,12 @@ import (
 )
 
 const (
-	// Delay is how long a host may take to accept a connection before the next one is tried beside it (RFC
-	// 8305, section 8).
-	Delay = 250 * time.Millisecond
+	// nextHostDelay is how long a host may take to accept a connection before the next one is tried beside it
+	// (RFC 8305, section 8).
+	nextHostDelay = 250 * time.Millisecond
 	// Patience is how long a server that has other hosts beside it may take to answer a ping or a poll's
 	// query.
-	Patience = 2 * Delay
+	Patience = 2 * nextHostDelay
 	// maxSets bounds how many lists of hosts are remembered, maxClusters how many clusters of each. Past that
 	// all are forgotten.
 	maxSets, maxClusters = 1024, 16
@@ -111,7 +111,7 @@ func address(host *pgx.ConnConfig) string {
 // set is what is remembered of a list of hosts.
 type set struct {
 	several bool
-	era     atomic.Uint64 // changes when another server serves, or when the one that did falls silent
+	epoch   atomic.Uint64 // changes when another server serves, or when the one that did falls silent
 
 	mu        sync.Mutex // guards what follows; never held across I/O
 	order     []int      // the hosts: the last one that served first, the last one that failed last
@@ -182,21 +182,21 @@ func (s *set) serves(as served) (Standing, error) {
 	if err := s.admitLocked(as); err != nil { // one that has taken over may have been seen meanwhile
 		return Standing{}, err
 	}
-	if s.era.Load() == 0 || !s.current.same(as) {
-		s.era.Add(1)
+	if s.epoch.Load() == 0 || !s.current.same(as) {
+		s.epoch.Add(1)
 	} else if as.cluster == "" {
 		as = s.current
 	}
 	s.current = as
 	i := slices.Index(s.order, as.host)
 	s.order = slices.Insert(slices.Delete(s.order, i, i+1), 0, as.host)
-	return Standing{set: s, era: s.era.Load()}, nil
+	return Standing{set: s, epoch: s.epoch.Load()}, nil
 }
 
 // Standing tells whether a connection is still one to the server that serves. The zero value's always is.
 type Standing struct {
 	set   *set
-	era   uint64
+	epoch uint64
 	alone <-chan struct{} // closed once the attempts that this one outran have ended; nil: none did
 }
 
@@ -215,7 +215,7 @@ func (s Standing) Alone(ctx context.Context) error {
 }
 
 // Outdated reports whether another server serves now, or this one has fallen silent.
-func (s Standing) Outdated() bool { return s.set != nil && s.set.era.Load() != s.era }
+func (s Standing) Outdated() bool { return s.set != nil && s.set.epoch.Load() != s.epoch }
 
 // Several reports whether there are other hosts.
 func (s Standing) Several() bool { return s.set != nil && s.set.several }
@@ -228,7 +228,7 @@ func (s Standing) Silent() {
 	}
 	s.set.mu.Lock()
 	defer s.set.mu.Unlock()
-	if s.set.era.CompareAndSwap(s.era, s.era+1) {
+	if s.set.epoch.CompareAndSwap(s.epoch, s.epoch+1) {
 		s.set.failedLocked(s.set.current.host)
 	}
 }
