@@ -259,9 +259,6 @@ func (db *DB) SoleTenants(ctx context.Context, user UserKey) ([]string, error) {
 		JOIN core_tenants t ON t.id = m.tenant_id
 		WHERE u.`+column+` = $1 AND m.is_active AND t.status NOT IN ('dropped', 'provisioning') ORDER BY t.id
 			LIMIT 2`,
-		[]any{value}, func(row scanner) error {
-			ids = append(ids, "")
-			return row.Scan(&ids[len(ids)-1])
-		})
+		[]any{value}, appendText(&ids))
 	return ids, err
 }

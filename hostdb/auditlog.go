@@ -123,8 +123,7 @@ func record(ctx context.Context, tx *Tx, event, target, details string, parts ..
 	actor, _ := ctx.Value(actorKey{}).(string)
 	t := tx.AuditLogs
 	log := &HostAuditLog{ActorUserID: actor, EventType: event, TargetID: target, Details: details}
-	t.setDefaults(log)
-	args, err := t.r.values(tx.db.engine, log)
+	args, err := t.newRow(log)
 	if err != nil {
 		return err
 	}

@@ -163,9 +163,15 @@ func (db *DB) usable() error {
 }
 
 // isClosed reports whether Close has begun.
-func (db *DB) isClosed() bool {
+func (db *DB) isClosed() bool { return isDone(db.closed) }
+
+// isStarted reports whether the database is open.
+func (db *DB) isStarted() bool { return isDone(db.started) }
+
+// isDone reports whether a channel is closed.
+func isDone(ch <-chan struct{}) bool {
 	select {
-	case <-db.closed:
+	case <-ch:
 		return true
 	default:
 		return false

@@ -153,13 +153,8 @@ func translatePostgres(err *pgconn.PgError) error {
 		return &failure{kind: ErrUnavailable, text: "collided with another transaction", transient: true}
 	case "25P02":
 		return &failure{text: "the transaction has failed; roll it back"}
-	case "57014", "55P03", "25006", "3D000", "28000", "28P01", "42501":
-		return &failure{kind: ErrUnavailable, text: sqlState(err)}
 	}
-	switch err.Code[:min(2, len(err.Code))] {
-	case "08", "53", "57", "58":
-		return &failure{kind: ErrUnavailable, text: sqlState(err)}
-	case "22":
+	if strings.HasPrefix(err.Code, "22") { // data exception
 		return invalid("value", "is out of range or malformed ("+sqlState(err)+")")
 	}
 	return &failure{kind: ErrUnavailable, text: sqlState(err)} // such as a schema that is gone
@@ -202,7 +197,8 @@ func translateSQLite(err *sqlitedriver.Error, about conflictField) error {
 		return &failure{kind: ErrUnavailable, text: sqlitedriver.ErrorCodeString[err.Code()&0xff]}
 	}
 	return &failure{kind: ErrUnavailable,
-		text: fmt.Sprintf("SQLite answered %d, %s", err.Code(), sqlitedriver.ErrorCodeString[err.Code()&0xff])}
+		text: fmt.Sprintf("SQLite answered %d, %s", err.Code(),
+			sqlitedriver.ErrorCodeString[err.Code()&0xff])}
 }
 
 // translateTrigger reads what our triggers raise: hostdb:conflict:last_owner.
@@ -233,8 +229,8 @@ func sqliteFields(detail string) string {
 	return strings.Join(columns, ",")
 }
 
-// badReference is what the engines say of a foreign key; whoever ran the statement knows which of the two it is
-// ([because]).
+// badReference is what the engines say of a foreign key; whoever ran the statement knows which of the two it
+// is ([because]).
 const badReference = "refers to no row, or is still referred to"
 
 // withReason gives a conflict of a foreign key its reason; other errors are left alone.

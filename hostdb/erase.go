@@ -1,9 +1,12 @@
 package hostdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 )
 
@@ -90,9 +93,7 @@ func (db *DB) refuseLastOwner(ctx context.Context, userID string) error {
 	}
 	var names []string
 	for _, tenant := range tenants[:min(len(tenants), namedTenants)] {
-		name := tenant.Slug
-		setDefault(&name, tenant.ID)
-		names = append(names, name)
+		names = append(names, cmp.Or(tenant.Slug, tenant.ID))
 	}
 	list := strings.Join(names, ", ")
 	if more := len(tenants) - len(names); more > 0 {
@@ -127,73 +128,58 @@ func (db *DB) eraseMemberships(ctx context.Context, p *person, report *ErasedRep
 	}
 }
 
-// eraseSubscriptions removes the customer from subscriptions.
-func (db *DB) eraseSubscriptions(ctx context.Context, p *person, report *ErasedReport) error {
-	for found, err := range db.subscriptionsOf(ctx, p) {
-		if err != nil {
-			return err
-		}
-		_, err := db.Subscriptions.Change(ctx, found.ID, func(s *Subscription) error {
-			if s.StripeCustID == found.StripeCustID {
+// eraseSubscriptions removes the customers from subscriptions.
+func (db *DB) eraseSubscriptions(ctx context.Context, p *person, report *ErasedReport) (err error) {
+	named := func(s *Subscription) bool { return slices.Contains(p.customers, s.StripeCustID) }
+	report.Subscriptions, err = changeEach(ctx, db.Subscriptions.Table, db.subscriptionsOf(ctx, p), named,
+		func(s *Subscription) {
+			if named(s) { // it may have changed since it was listed
 				s.StripeCustID = ""
 			}
-			return nil
 		})
-		if gone := errors.Is(err, ErrNotFound); err != nil && !gone {
-			return err
-		} else if !gone {
-			report.Subscriptions++
-		}
-	}
-	return nil
+	return err
 }
 
 // eraseEvents redacts webhook events.
-func (db *DB) eraseEvents(ctx context.Context, p *person, report *ErasedReport) error {
-	for found, err := range db.WebhookEvents.All(ctx) {
-		if err != nil {
-			return err
-		}
-		if !p.mentionedInEvent(found) {
-			continue
-		}
-		_, err := db.WebhookEvents.Change(ctx, found.ID, func(e *StripeWebhookEvent) error {
-			e.PayloadJSON = p.redactEvent(e.PayloadJSON)
-			return nil
-		})
-		if gone := errors.Is(err, ErrNotFound); err != nil && !gone {
-			return err
-		} else if !gone {
-			report.WebhookEvents++
-		}
-	}
-	return nil
+func (db *DB) eraseEvents(ctx context.Context, p *person, report *ErasedReport) (err error) {
+	events := db.WebhookEvents
+	report.WebhookEvents, err = changeEach(ctx, events.Table, events.All(ctx), p.mentionedInEvent,
+		func(e *StripeWebhookEvent) { e.PayloadJSON = p.redactEvent(e.PayloadJSON) })
+	return err
 }
 
 // eraseJobs empties or redacts jobs.
-func (db *DB) eraseJobs(ctx context.Context, p *person, report *ErasedReport) error {
-	for found, err := range db.Jobs.All(ctx) {
+func (db *DB) eraseJobs(ctx context.Context, p *person, report *ErasedReport) (err error) {
+	report.Jobs, err = changeEach(ctx, db.Jobs.Table, db.Jobs.All(ctx), p.mentionedInJob, p.redactJob)
+	return err
+}
+
+// changeEach changes the rows that are wanted, and returns how many differ since. A row that was deleted
+// meanwhile is passed over.
+func changeEach[M any](ctx context.Context, t Table[M], rows iter.Seq2[*M, error], wanted func(*M) bool,
+	change func(*M)) (changed int64, err error) {
+	for found, err := range rows {
 		if err != nil {
-			return err
+			return changed, err
 		}
-		if !p.mentionedInJob(found) {
+		if !wanted(found) {
 			continue
 		}
-		changed := false
-		_, err := db.Jobs.Change(ctx, found.ID, func(j *SystemJob) error {
-			before := *j
-			p.redactJob(j)
-			changed = jobRelation.differ(&before, j)
+		differs := false
+		_, err := t.Change(ctx, t.r.id(found), func(m *M) error {
+			before := *m
+			change(m)
+			differs = t.r.differ(&before, m)
 			return nil
 		})
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		if err == nil && changed {
-			report.Jobs++
+		switch {
+		case err == nil && differs:
+			changed++
+		case err != nil && !errors.Is(err, ErrNotFound):
+			return changed, err
 		}
 	}
-	return nil
+	return changed, nil
 }
 
 // redactJob removes from a job what concerns the person.

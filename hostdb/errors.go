@@ -56,6 +56,11 @@ func conflict(field, reason string) error {
 	return &FieldError{Field: field, Err: ErrConflict, Reason: reason}
 }
 
+// unavailable says which part of the URL a database can't be reached by.
+func unavailable(field, reason string) error {
+	return &FieldError{Field: field, Err: ErrUnavailable, Reason: reason}
+}
+
 // failure is an error of the database that is about no field. The driver's error is kept as text only: its
 // values may hold credentials.
 type failure struct {

@@ -2,9 +2,7 @@ package hostdb
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -80,14 +78,10 @@ func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
 	identity := everyIdentity
 	for _, further := range optionalIdentities {
 		_, err := conn.Exec(ctx, "SELECT "+further)
-		var refused *pgconn.PgError
 		switch {
 		case err == nil:
 			identity += " || '/' || " + further
-		case errors.As(err, &refused) &&
-			slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
-			// No right to it, not supported, no such function, or not in this state.
-		default:
+		case !pghosts.IdentityRefused(err):
 			return "", err
 		}
 	}

@@ -76,27 +76,21 @@ func (c *sqliteCursor) readChanges(ctx context.Context) ([]Change, bool, error) 
 	if c.started && version == c.version && c.db.origin.path != "" {
 		return nil, false, nil
 	}
-	rows, err := c.conn.QueryContext(ctx, pollSQLite, c.last)
-	if err != nil {
-		return nil, false, err
-	}
-	defer rows.Close()
 	var (
 		changes           []Change
 		floor, newest, id int64
 		before, trace     string
 	)
-	for rows.Next() {
+	err := eachRow(ctx, c.conn, pollSQLite, []any{c.last}, func(row scanner) error {
 		var change Change
-		if err := rows.Scan(&floor, &newest, &before, &trace, &id, &change.Kind, &change.UserID,
-			&change.TenantID, &change.PlanID); err != nil {
-			return nil, false, err
-		}
+		err := row.Scan(&floor, &newest, &before, &trace, &id, &change.Kind, &change.UserID, &change.TenantID,
+			&change.PlanID)
 		if id != 0 {
 			changes = append(changes, change)
 		}
-	}
-	if err := rows.Err(); err != nil {
+		return err
+	})
+	if err != nil {
 		return nil, false, err
 	}
 	another := before != c.fingerprint && (before != "" || floor < c.last) // else it has been pruned
@@ -110,7 +104,7 @@ func (c *sqliteCursor) verify(ctx context.Context) (faults []Fault, err error) {
 	if err := c.connect(ctx); err != nil {
 		return nil, err
 	}
-	err = eachRow(ctx, c.conn, verifySQLite, func(row scanner) error { return readFault(row, &faults) })
+	err = eachRow(ctx, c.conn, verifySQLite, nil, func(row scanner) error { return readFault(row, &faults) })
 	if err != nil {
 		c.close()
 	}

@@ -115,39 +115,24 @@ func refuseUnusable(ctx context.Context, e engine, on querier) error {
 	}
 	var found, mayCreate bool
 	var versions, others int
-	err := eachRow(ctx, on, text,
+	err := eachRow(ctx, on, text, nil,
 		func(row scanner) error { return row.Scan(&found, &mayCreate, &versions, &others) })
 	switch {
 	case err != nil:
 		return err
 	case !found:
-		return &FieldError{Field: "url.search_path", Err: ErrUnavailable,
-			Reason: "it names no schema that exists and that the user may use; " +
-				"CREATE SCHEMA, or GRANT USAGE ON SCHEMA"}
+		return unavailable("url.search_path",
+			"it names no schema that exists and that the user may use; CREATE SCHEMA, or GRANT USAGE "+
+				"ON SCHEMA")
 	case versions == 0 && others > 0:
 		return invalid("url", "the database has core_ or sys_ tables that this library didn't make; use "+
 			"another database or schema")
 	case versions == 0 && !mayCreate:
-		return &FieldError{Field: "url.user", Err: ErrUnavailable,
-			Reason: "the tables aren't there, and the user may not make them; " +
-				"GRANT CREATE ON SCHEMA, or have `tenantdb init` run by a user who may"}
+		return unavailable("url.user",
+			"the tables aren't there, and the user may not make them; GRANT CREATE "+
+				"ON SCHEMA, or have `tenantdb init` run by a user who may")
 	}
 	return nil
-}
-
-// eachRow runs a query outside of any session.
-func eachRow(ctx context.Context, on queryer, text string, read func(scanner) error) error {
-	rows, err := on.QueryContext(ctx, text)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := read(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }
 
 // singleConnector makes one connection, with a transaction begun on it, in which further transactions are

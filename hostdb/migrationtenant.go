@@ -186,10 +186,7 @@ func (t MigrationTenants) Heartbeat(ctx context.Context, worker string,
 	err := t.s.returning(ctx,
 		"UPDATE sys_migration_tenants SET lease_until = $2 WHERE worker = $1 AND status = 'running' "+
 			"RETURNING tenant_id", []any{worker, t.s.db.engine.time(t.s.db.now().Add(lease))},
-		func(row scanner) error {
-			held = append(held, "")
-			return row.Scan(&held[len(held)-1])
-		})
+		appendText(&held))
 	return held, err
 }
 

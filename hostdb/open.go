@@ -81,21 +81,16 @@ func (c Config) Format(f fmt.State, _ rune) {
 
 // withDefaults returns a checked copy.
 func (c Config) withDefaults() (*Config, error) {
-	switch {
-	case c.MaxConns < 0:
-		return nil, invalid("MaxConns", "is negative")
-	case c.LookupConns < 0:
-		return nil, invalid("LookupConns", "is negative")
-	case c.ConnectTimeout < 0:
-		return nil, invalid("ConnectTimeout", "is negative")
-	case c.StartTimeout < 0:
-		return nil, invalid("StartTimeout", "is negative")
-	case c.PollInterval < 0:
-		return nil, invalid("PollInterval", "is negative")
-	case c.Retention < 0:
-		return nil, invalid("Retention", "is negative")
-	case c.VerifyInterval < 0:
-		return nil, invalid("VerifyInterval", "is negative")
+	for _, n := range []struct {
+		field string
+		value int64
+	}{{"MaxConns", int64(c.MaxConns)}, {"LookupConns", int64(c.LookupConns)},
+		{"ConnectTimeout", int64(c.ConnectTimeout)}, {"StartTimeout", int64(c.StartTimeout)},
+		{"PollInterval", int64(c.PollInterval)}, {"Retention", int64(c.Retention)},
+		{"VerifyInterval", int64(c.VerifyInterval)}} {
+		if n.value < 0 {
+			return nil, invalid(n.field, "is negative")
+		}
 	}
 	c.LookupConns = cmp.Or(c.LookupConns, 4)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)

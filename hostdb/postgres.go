@@ -1,6 +1,7 @@
 package hostdb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -32,12 +33,8 @@ func (db *DB) openPostgres(ctx context.Context) error {
 		// PgBouncer refuses clients with a parameter that it doesn't know
 		server.RuntimeParams["hostdb.notify"] = "off"
 	}
-	limit := db.config.MaxConns
-	if limit == 0 {
-		limit = 10
-	}
 	dialer := pghosts.NewDialer(db.hosts, server)
-	pool := db.bounded(sql.OpenDB(dialer), limit)
+	pool := db.bounded(sql.OpenDB(dialer), cmp.Or(db.config.MaxConns, 10))
 	db.write, db.read = pool, pool
 	db.lookups = db.bounded(sql.OpenDB(dialer), db.config.LookupConns)
 	db.onClosing = append(db.onClosing, func() error {
@@ -66,8 +63,7 @@ func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error
 		}
 		if version, err := strconv.Atoi(string(results[0].Rows[0][0])); err != nil ||
 			version < oldestPostgres {
-			return &FieldError{Field: "url", Err: ErrInvalid,
-				Reason: "the server is older than PostgreSQL 13; upgrade it"}
+			return invalid("url", "the server is older than PostgreSQL 13; upgrade it")
 		}
 		db.pooled, err = pghosts.Pooled(ctx, conn)
 		return err
@@ -91,56 +87,56 @@ func connectError(ctx context.Context, err error) error {
 	case errors.As(err, &pg):
 		return refused(pg, err)
 	case errors.As(err, &dns):
-		return &FieldError{Field: "url.host", Err: ErrUnavailable,
-			Reason: "the host's name is unknown; check it, and escape an @ in the password as %40"}
+		return unavailable("url.host",
+			"the host's name is unknown; check it, and escape an @ in the password as %40")
 	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn), ctx.Err() != nil,
 		errors.Is(err, context.DeadlineExceeded):
-		return &FieldError{Field: "url.host", Err: ErrUnavailable,
-			Reason: "no PostgreSQL answers there; check host, port, sslmode, and that the server runs"}
+		return unavailable("url.host",
+			"no PostgreSQL answers there; check host, port, sslmode, and that the server runs")
 	}
 	return translate(ctx, err, asReported)
 }
 
+// refusals are the reasons of a server that sends a client away, by SQLSTATE. The server's message follows
+// those that end in a colon.
+var refusals = map[string]struct{ field, reason string }{
+	"57P03": {"url.host", "the server starts up, shuts down or recovers; try again"},
+	"28P01": {"url.password", "the server refuses this user and password; check both"},
+	"28000": {"url.password", "the server refuses this user and password; check both"},
+	"3D000": {"url.database", "there is no such database; create it"},
+	"53300": {"url.host", "the server has no connection left; raise its max_connections"},
+	"0A000": {"url.host", "the server is a standby or read-only:"}, // a transaction that writes can't begin
+	"25006": {"url.host", "the server is a standby or read-only:"},
+	"42501": {"url.user", "the user may not do that:"},
+}
+
 // refused explains why a server sent a client away.
 func refused(pg *pgconn.PgError, err error) error {
-	switch pg.Code {
-	case "08P01":
+	if pg.Code == "08P01" {
 		return pooler(pg, err)
-	case "57P03":
-		return &FieldError{Field: "url.host", Err: ErrUnavailable,
-			Reason: "the server starts up, shuts down or recovers; try again"}
-	case "28P01", "28000":
-		return &FieldError{Field: "url.password", Err: ErrUnavailable,
-			Reason: "the server refuses this user and password; check both"}
-	case "3D000":
-		return &FieldError{Field: "url.database", Err: ErrUnavailable,
-			Reason: "there is no such database; create it"}
-	case "53300":
-		return &FieldError{Field: "url.host", Err: ErrUnavailable,
-			Reason: "the server has no connection left; raise its max_connections"}
-	case "0A000", "25006": // a transaction that writes can't begin
-		return &FieldError{Field: "url.host", Err: ErrUnavailable,
-			Reason: "the server is a standby or read-only: " + pg.Message}
-	case "42501":
-		return &FieldError{Field: "url.user", Err: ErrUnavailable, Reason: "the user may not do that: " +
-			pg.Message}
 	}
-	return translate(context.Background(), err, asReported)
+	why, known := refusals[pg.Code]
+	if !known {
+		return translate(context.Background(), err, asReported)
+	}
+	if strings.HasSuffix(why.reason, ":") {
+		why.reason += " " + pg.Message
+	}
+	return unavailable(why.field, why.reason)
 }
 
 // pooler explains what PgBouncer has against a client. Its words are the only sign.
 func pooler(pg *pgconn.PgError, err error) error {
 	if strings.Contains(pg.Message, "statement pooling mode") {
-		return &FieldError{Field: "url.host", Err: ErrInvalid,
-			Reason: "the pooler there works in statement mode, in which there are no " +
-				"transactions; set its pool_mode to transaction or session"}
+		return invalid("url.host",
+			"the pooler there works in statement mode, in which there are no transactions; set its "+
+				"pool_mode to transaction or session")
 	}
 	if before, name, found := strings.Cut(pg.Message, ": "); found &&
 		strings.HasPrefix(before, "unsupported startup parameter") {
-		return &FieldError{Field: "url." + name, Err: ErrInvalid,
-			Reason: "the pooler refuses this parameter in a URL, and would pass over it if " +
-				"told to ignore it; set it in the server, ALTER ROLE … SET " + name +
-				", or name the server itself"}
+		return invalid("url."+name,
+			"the pooler refuses this parameter in a URL, and would pass over it if told to ignore it; set "+
+				"it in the server, ALTER ROLE … SET "+name+", or name the server itself")
 	}
 	return translate(context.Background(), err, asReported)
 }

@@ -2,6 +2,7 @@ package hostdb
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -31,27 +32,17 @@ func prunePostgres(ctx context.Context, s session) error {
 		!mine {
 		return err
 	}
-	for _, statement := range removeForeignXIDs {
-		if _, err := s.exec(ctx, statement, nil, asReported); err != nil {
-			return err
-		}
-	}
-	statements := []struct {
-		text string
-		args []any
-	}{
-		{"INSERT INTO host_feed_marks DEFAULT VALUES", nil},
-		{`UPDATE host_feed_floor SET floor = greatest(floor, pg_snapshot_xmin(old.snapshot))
-			FROM (SELECT snapshot FROM host_feed_marks
-			WHERE taken_at <= clock_timestamp() - make_interval(secs => $1)
-				ORDER BY taken_at DESC LIMIT 1) old`, []any{s.db.config.Retention.Seconds()}},
-		{"DELETE FROM host_changes WHERE xid < (SELECT floor FROM host_feed_floor)", nil},
-		{`DELETE FROM host_feed_marks WHERE taken_at < (SELECT max(taken_at) FROM host_feed_marks
-			WHERE taken_at <= clock_timestamp() - make_interval(secs => $1))`,
-			[]any{s.db.config.Retention.Seconds()}},
-	}
+	before := fmt.Sprintf("clock_timestamp() - make_interval(secs => %f)", s.db.config.Retention.Seconds())
+	statements := append(removeForeignXIDs[:len(removeForeignXIDs):len(removeForeignXIDs)],
+		"INSERT INTO host_feed_marks DEFAULT VALUES",
+		"UPDATE host_feed_floor SET floor = greatest(floor, pg_snapshot_xmin(old.snapshot)) "+
+			"FROM (SELECT snapshot "+
+			"FROM host_feed_marks WHERE taken_at <= "+before+" ORDER BY taken_at DESC LIMIT 1) old",
+		"DELETE FROM host_changes WHERE xid < (SELECT floor FROM host_feed_floor)",
+		"DELETE FROM host_feed_marks WHERE taken_at < "+
+			"(SELECT max(taken_at) FROM host_feed_marks WHERE taken_at <= "+before+")")
 	for _, statement := range statements {
-		if _, err := s.exec(ctx, statement.text, statement.args, asReported); err != nil {
+		if _, err := s.exec(ctx, statement, nil, asReported); err != nil {
 			return err
 		}
 	}

@@ -46,8 +46,7 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 	if fresh.RunAfter != nil && !fresh.RunAfter.After(t.s.db.now()) {
 		fresh.RunAfter = nil
 	}
-	t.setDefaults(&fresh)
-	args, err := t.r.values(t.s.db.engine, &fresh)
+	args, err := t.newRow(&fresh)
 	if err != nil {
 		return false, err
 	}
@@ -161,10 +160,7 @@ func (t Jobs) readyTypes(ctx context.Context) (types []string, err error) {
 	text := "WITH RECURSIVE kinds(kind) AS (SELECT " + fmt.Sprintf(first, "") + " UNION ALL SELECT " +
 		fmt.Sprintf(first, " AND job_type > kind") +
 		" FROM kinds WHERE kind IS NOT NULL) SELECT kind FROM kinds WHERE kind IS NOT NULL"
-	err = t.s.returning(ctx, text, nil, func(row scanner) error {
-		types = append(types, "")
-		return row.Scan(&types[len(types)-1])
-	})
+	err = t.s.returning(ctx, text, nil, appendText(&types))
 	slices.Sort(types)
 	return slices.Compact(types), err // it may have run twice
 }

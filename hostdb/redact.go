@@ -73,11 +73,11 @@ func mapStrings(value any, replace func(string) string) any {
 // what tells the event from others. Everything else goes, known or not: names, addresses, cards,
 // descriptions, a product's own metadata.
 var (
-	keptTexts = wordSet("id object type api_version account mode status payment_status subscription invoice " +
-		"payment_link " + "client_reference_id tenant_id plan_tier plan_type product_name price plan " +
-		"product nickname currency interval billing_reason behavior")
-	keptObjects = wordSet("data object previous_attributes items lines price plan product recurring metadata " +
-		"parent subscription " + "subscription_details pricing price_details pause_collection period")
+	keptTexts = wordSet("id object type api_version account mode status payment_status subscription " +
+		"invoice payment_link client_reference_id tenant_id plan_tier plan_type product_name price plan product " +
+		"nickname currency interval billing_reason behavior")
+	keptObjects = wordSet("data object previous_attributes items lines price plan product recurring " +
+		"metadata parent subscription subscription_details pricing price_details pause_collection period")
 )
 
 // wordSet is the set of the words of a text.

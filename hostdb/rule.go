@@ -1,6 +1,7 @@
 package hostdb
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -71,16 +72,12 @@ func validJSON(s string) bool {
 
 // checkText checks a text for a column.
 func (r rule) checkText(field, s string) error {
-	limit := r.maxBytes
-	if limit == 0 {
-		limit = maxText
-	}
 	switch {
 	case s == "" && r.required:
 		return invalid(field, "is missing")
 	case s == "":
 		return nil
-	case len(s) > limit:
+	case len(s) > cmp.Or(r.maxBytes, maxText):
 		return invalid(field, "is too long")
 	case !utf8.ValidString(s):
 		return invalid(field, "is not valid UTF-8")

@@ -71,35 +71,51 @@ func (s session) query(ctx context.Context, text string, args []any, each func(s
 
 // returning runs a write that returns rows.
 func (s session) returning(ctx context.Context, text string, args []any, each func(scanner) error) error {
-	on, err := s.writer()
-	if err != nil {
-		return err
-	}
-	if s.tx != nil {
-		return s.queryRows(ctx, on, text, args, each)
-	}
-	if s.db.engine == sqlite { // Begin bounds the wait for the connection
-		return s.db.InTx(ctx, func(
-			tx *Tx) error {
-			return session{s.db, tx}.returning(ctx, text, args, each)
-		})
-	}
-	return retry(ctx, func() error { return s.queryRows(ctx, on, text, args, each) })
+	return s.single(ctx, func(s session, on querier) error { return s.queryRows(ctx, on, text, args, each) })
 }
 
+// single runs one write. Outside a transaction the statement is retried in PostgreSQL, and gets a Tx in
+// SQLite: Begin bounds the wait for the connection.
+func (s session) single(ctx context.Context, run func(s session, on querier) error) error {
+	on, err := s.writer()
+	switch {
+	case err != nil:
+		return err
+	case s.tx != nil:
+		return run(s, on)
+	case s.db.engine == sqlite:
+		return s.db.InTx(ctx, func(tx *Tx) error { return run(session{s.db, tx}, tx.sql) })
+	}
+	return retry(ctx, func() error { return run(s, on) })
+}
+
+// queryRows runs a query and hands each row to each.
 func (s session) queryRows(ctx context.Context, on queryer, text string, args []any,
 	each func(scanner) error) error {
+	return s.fail(ctx, eachRow(ctx, on, text, args, each), asReported)
+}
+
+// eachRow runs a query outside of any session.
+func eachRow(ctx context.Context, on queryer, text string, args []any, each func(scanner) error) error {
 	rows, err := on.QueryContext(ctx, text, args...)
 	if err != nil {
-		return s.fail(ctx, err, asReported)
+		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		if err := each(rows); err != nil {
-			return s.fail(ctx, err, asReported)
+			return err
 		}
 	}
-	return s.fail(ctx, rows.Err(), asReported)
+	return rows.Err()
+}
+
+// appendText returns a function for query that appends each row's only column, a text.
+func appendText(to *[]string) func(scanner) error {
+	return func(row scanner) error {
+		*to = append(*to, "")
+		return row.Scan(&(*to)[len(*to)-1])
+	}
 }
 
 // queryRow reads one row. Errors: ErrNotFound.
@@ -115,33 +131,16 @@ func (s session) queryRow(ctx context.Context, text string, args []any, dest ...
 	return err
 }
 
-// exec runs one write and returns how many rows it touched. Outside a transaction it is one of its own and is
-// retried.
-func (s session) exec(ctx context.Context, text string, args []any, about conflictField) (int64, error) {
-	on, err := s.writer()
-	if err != nil {
-		return 0, err
-	}
+// exec runs one write and returns how many rows it touched.
+func (s session) exec(ctx context.Context, text string, args []any, conflict conflictField) (int64, error) {
 	var touched int64
-	if s.tx == nil && s.db.engine == sqlite { // Begin bounds the wait for the connection
-		err := s.db.InTx(ctx, func(tx *Tx) error {
-			touched, err = session{s.db, tx}.exec(ctx, text, args, about)
-			return err
-		})
-		return touched, err
-	}
-	run := func() error {
+	err := s.single(ctx, func(s session, on querier) error {
 		result, err := on.ExecContext(ctx, text, args...)
-		if err != nil {
-			return s.fail(ctx, err, about)
+		if err == nil {
+			touched, err = result.RowsAffected()
 		}
-		touched, err = result.RowsAffected()
-		return s.fail(ctx, err, about)
-	}
-	if s.tx != nil {
-		return touched, run()
-	}
-	err = retry(ctx, run)
+		return s.fail(ctx, err, conflict)
+	})
 	return touched, err
 }
 

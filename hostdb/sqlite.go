@@ -1,6 +1,7 @@
 package hostdb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -64,14 +65,11 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	if err := db.useWAL(ctx); err != nil {
 		return err
 	}
-	readers := db.config.MaxConns
-	if readers == 0 {
-		readers = 4
-	}
 	if db.lookups, err = db.pool(name+readerConn, db.config.LookupConns); err != nil {
 		return err
 	}
-	if db.read, err = db.pool(name+readerConn, readers); err != nil || db.origin.path == "" {
+	if db.read, err = db.pool(name+readerConn, cmp.Or(db.config.MaxConns, 4)); err != nil ||
+		db.origin.path == "" {
 		return err
 	}
 	db.origin.file, err = os.Stat(db.origin.path)
@@ -166,7 +164,7 @@ func (o *origin) removeEmpty() {
 }
 
 func badFile(reason string) error {
-	return &FieldError{Field: "url.path", Err: ErrUnavailable, Reason: "the file can't be used: " + reason}
+	return unavailable("url.path", "the file can't be used: "+reason)
 }
 
 // fileError says that a failure to open is about the file.

@@ -17,16 +17,6 @@ const (
 // has Open return before.
 func (db *DB) Started() <-chan struct{} { return db.started }
 
-// isStarted reports whether the database was opened.
-func (db *DB) isStarted() bool {
-	select {
-	case <-db.started:
-		return true
-	default:
-		return false
-	}
-}
-
 // unreachable reports whether an error of opening says that no server could be reached, or that it isn't
 // ready.
 func unreachable(err error) bool {

@@ -144,8 +144,7 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 	if t.s.tx == nil {
 		return nil, invalid("tx", "a row is locked within a transaction")
 	}
-	t.setDefaults(s)
-	args, err := t.r.values(t.s.db.engine, s)
+	args, err := t.newRow(s)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
 package hostdb
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // SubscriptionStatus is what a page tells about a subscription: a banner, a date, a number of days.
 type SubscriptionStatus struct {
@@ -45,10 +48,8 @@ func (s *Subscription) StatusAt(now time.Time, grace time.Duration) Subscription
 	default:
 		st.RenewsAt = s.CurrentPeriodEnd
 	}
-	for _, next := range []*time.Time{st.EndsAt, st.RenewsAt} {
-		if next != nil {
-			st.DaysLeft = daysUntil(*next, now)
-		}
+	if next := cmp.Or(st.EndsAt, st.RenewsAt); next != nil {
+		st.DaysLeft = daysUntil(*next, now)
 	}
 	return st
 }

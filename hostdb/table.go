@@ -1,6 +1,7 @@
 package hostdb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -23,8 +24,7 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if m == nil {
 		return invalid(t.r.table, "is nil")
 	}
-	t.setDefaults(m)
-	args, err := t.r.values(t.s.db.engine, m)
+	args, err := t.newRow(m)
 	if err != nil {
 		return err
 	}
@@ -44,19 +44,16 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	})
 }
 
-// fill sets what every new row has, and the model's own defaults.
-func (t Table[M]) setDefaults(m *M) {
-	if id := t.r.columns[0].at(m).(*string); *id == "" {
-		*id = NewID()
-	}
-	for i := range t.r.columns {
-		if c := &t.r.columns[i]; c.name == "created_at" {
-			if at := c.at(m).(*time.Time); at.IsZero() {
-				*at = t.s.db.now()
-			}
+// newRow sets the defaults of a new row in its model, and returns the row's columns as parameters.
+func (t Table[M]) newRow(m *M) ([]any, error) {
+	setDefault(t.r.columns[0].at(m).(*string), NewID())
+	for _, c := range t.r.columns {
+		if at, ok := c.at(m).(*time.Time); ok && at.IsZero() { // CreatedAt: all other times may be absent
+			*at = t.s.db.now()
 		}
 	}
 	t.r.defaults(m)
+	return t.r.values(t.s.db.engine, m)
 }
 
 // in is the same table inside a transaction.
@@ -278,12 +275,7 @@ func (t Table[M]) referred(ctx context.Context, id string) error {
 		var ids []string
 		text := fmt.Sprintf("SELECT id FROM %s WHERE %s = $1 ORDER BY id LIMIT %d", holder.table,
 			holder.column, shownReferences+1)
-		err := t.s.query(ctx, text, []any{id}, func(row scanner) error {
-			var id string
-			err := row.Scan(&id)
-			ids = append(ids, id)
-			return err
-		})
+		err := t.s.query(ctx, text, []any{id}, appendText(&ids))
 		if err != nil {
 			return err
 		}
@@ -317,7 +309,7 @@ func (t Table[M]) All(ctx context.Context, filters ...Filter) iter.Seq2[*M, erro
 	return func(yield func(*M, error) bool) {
 		left := limitOf(filters)
 		for {
-			page := t.pageSize()
+			page := cmp.Or(t.r.batch, maxPage)
 			if left >= 0 {
 				page = min(page, left)
 			}
@@ -340,12 +332,4 @@ func (t Table[M]) All(ctx context.Context, filters ...Filter) iter.Seq2[*M, erro
 			filters = append(filters[:len(filters):len(filters)], After(t.r.id(rows[len(rows)-1])))
 		}
 	}
-}
-
-// pageSize is how many rows All reads at a time.
-func (t Table[M]) pageSize() int {
-	if t.r.batch > 0 {
-		return t.r.batch
-	}
-	return maxPage
 }

@@ -235,11 +235,9 @@ func retry(ctx context.Context, fn func() error) error {
 		if !retryable(err) || attempt == attempts {
 			return err
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause))
 		select {
-		case <-timer.C:
+		case <-time.After(pause/2 + rand.N(pause)):
 		case <-ctx.Done():
-			timer.Stop()
 			over := contextError(ctx)
 			if _, bare := err.(*failure); bare {
 				return over

@@ -55,8 +55,7 @@ func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool,
 	if e == nil {
 		return false, invalid("event", "is nil")
 	}
-	t.setDefaults(e)
-	args, err := t.r.values(t.s.db.engine, e)
+	args, err := t.newRow(e)
 	if err != nil {
 		return false, err
 	}
@@ -72,8 +71,7 @@ func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, 
 	if e == nil {
 		return false, invalid("event", "is nil")
 	}
-	t.setDefaults(e)
-	args, err := t.r.values(t.s.db.engine, e)
+	args, err := t.newRow(e)
 	if err != nil {
 		return false, err
 	}

@@ -238,16 +238,22 @@ const identity = `SELECT system_identifier, CASE WHEN pg_catalog.pg_is_in_recove
 	ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END
 	FROM pg_catalog.pg_control_system()`
 
+// IdentityRefused reports whether a server refused to tell its cluster or timeline: the role has no right to
+// it, the server doesn't support or know the function, or not in its state.
+func IdentityRefused(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) &&
+		slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code)
+}
+
 // identify asks a server for its cluster and timeline. Some providers' servers and some roles are refused
 // them, and the host is all that is known then.
 func identify(ctx context.Context, conn *pgconn.PgConn, host int) (served, error) {
 	as := served{host: host}
 	results, err := conn.Exec(ctx, identity).ReadAll()
-	var refused *pgconn.PgError
 	switch {
-	case errors.As(err, &refused) &&
-		slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code):
-		return as, nil // no right to it, not supported, no such function, or not in this state
+	case IdentityRefused(err):
+		return as, nil
 	case err != nil:
 		return as, err
 	}
