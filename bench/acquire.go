@@ -14,8 +14,9 @@ import (
 var acquireScenario = Scenario{
 	Name:  "acquire",
 	Title: "Taking a connection and giving it back",
-	About: `Acquire and release of a warm connection, without a query, on one goroutine. With several tenants all of them are known, and those
-that have a connection take turns (at most the budget of 80): against one pgxpool for each of these. Aimed at: ≤ 0.6 × pgxpool.`,
+	About: `Acquiring and releasing a warm connection, without a query, on one goroutine. With several tenants
+the pool knows all of them, and those that have a connection take turns (80 at most, the budget). The other
+row is one pgxpool for each of these. Target: ≤ 0.6 × pgxpool.`,
 	Open: openAcquire,
 }
 
@@ -61,7 +62,7 @@ func openAcquire(b *Bench) (*Comparison, error) {
 	return c, nil
 }
 
-// manyPgxPools are pools with a connection each.
+// manyPgxPools opens one pgxpool with one connection for each tenant.
 func manyPgxPools(b *Bench, e *estate, n int) ([]*pgxpool.Pool, error) {
 	urls, err := e.urls("lru", n)
 	if err != nil {
@@ -82,7 +83,7 @@ func manyPgxPools(b *Bench, e *estate, n int) ([]*pgxpool.Pool, error) {
 	return list, nil
 }
 
-// manyLeases are leases in one pool, whose first ones got a connection last.
+// manyLeases takes a lease on each tenant from one pool. The first tenants get their connection last.
 func manyLeases(b *Bench, e *estate, n int) ([]*tenantdb.Lease, error) {
 	urls, err := e.urls("ours", n)
 	if err != nil {
@@ -111,12 +112,12 @@ func manyLeases(b *Bench, e *estate, n int) ([]*tenantdb.Lease, error) {
 	return list, nil
 }
 
-// catalogOf is a tenant with that database.
+// catalogOf returns a tenant whose database has that URL.
 func catalogOf(url string) *hostdb.TenantCatalog {
 	return &hostdb.TenantCatalog{ID: hostdb.NewID(), DBURL: hostdb.Secret(url)}
 }
 
-// timed calls do for a while and returns its nanoseconds for one call.
+// timed calls do for a while and returns the nanoseconds of one call.
 func timed(d time.Duration, do func(i int) error) ([]float64, error) {
 	began, n := time.Now(), 0
 	for n == 0 || time.Since(began) < d {

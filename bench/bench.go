@@ -18,17 +18,18 @@ type scale struct {
 	load   time.Duration // one measurement over HTTP
 	tokens int           // distinct tokens of the larger case
 
-	algorithms []string // of the requests over HTTP
-	databases  []int    // of the comparisons of pools
-	warm       int      // requests before a pool is measured
-	crowd      int      // goroutines of a noisy neighbour
+	algorithms []string // signature algorithms of the requests over HTTP
+	databases  []int    // numbers of databases in the comparisons of pools
+	warm       int      // requests that warm a pool up
+	crowd      int      // goroutines of the noisy neighbour
 
-	hostTenants int   // of the host database; three times as many users, five times as many memberships
-	keys        []int // cached, of the comparison with a bare map
-	tenants     []int // known, of the same
-	removals    int   // of members, in a round
-	created     int   // databases in a round
-	migrated    int   // databases in a round
+	// tenants of the host database; it has three times as many users, five times as many memberships
+	hostTenants int
+	keys        []int // numbers of cached keys in the comparison with a bare map
+	tenants     []int // numbers of known tenants there
+	removals    int   // members removed in a round
+	created     int   // databases created in a round
+	migrated    int   // databases migrated in a round
 }
 
 var (
@@ -45,7 +46,7 @@ var (
 		hostTenants: 100, keys: []int{1, 100}, tenants: []int{2}, removals: 3, created: 1, migrated: 2}
 )
 
-// Bench is a run: its scale, and what it has opened.
+// Bench is one run of the program: its scale, and what it has opened.
 type Bench struct {
 	ctx    context.Context
 	scale  scale
@@ -54,20 +55,20 @@ type Bench struct {
 	estate *estate
 }
 
-// onClose has fn called when the scenario ends; the last one first.
+// onClose calls fn when the scenario ends. The last one is called first.
 func (b *Bench) onClose(fn func()) { b.closes = append(b.closes, fn) }
 
-// atEnd has fn called when the run ends; the last one first.
+// atEnd calls fn when the run ends. The last one is called first.
 func (b *Bench) atEnd(fn func()) { b.ends = append(b.ends, fn) }
 
-// end ends what the run opened.
+// end closes what the run opened.
 func (b *Bench) end() {
 	for _, fn := range slices.Backward(b.ends) {
 		fn()
 	}
 }
 
-// close ends what the scenario opened.
+// close closes what the scenario opened.
 func (b *Bench) close() {
 	for _, fn := range slices.Backward(b.closes) {
 		fn()
@@ -75,7 +76,7 @@ func (b *Bench) close() {
 	b.closes = nil
 }
 
-// folder makes a folder that goes with the scenario.
+// folder makes a folder that is removed when the scenario ends.
 func (b *Bench) folder() (string, error) {
 	dir, err := os.MkdirTemp("", "tenantdb-bench-")
 	if err == nil {
@@ -84,7 +85,7 @@ func (b *Bench) folder() (string, error) {
 	return dir, err
 }
 
-// loadAverage is the machine's over the last minute; 0 where the system doesn't tell.
+// loadAverage returns the machine's load average over the last minute, or 0 if the system doesn't tell.
 func loadAverage() float64 {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -95,7 +96,7 @@ func loadAverage() float64 {
 	return f
 }
 
-// cpuTime is what this process has used of the processors, in and out of the kernel.
+// cpuTime returns the processor time of this process, in user mode and in the kernel.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -104,7 +105,7 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// version is the first line that a program prints about itself.
+// version returns the first line that a program prints about its version.
 func version(program string, args ...string) string {
 	out, err := exec.Command(program, args...).CombinedOutput()
 	if line, _, _ := strings.Cut(string(out), "\n"); line != "" {

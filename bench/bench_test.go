@@ -20,9 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestEveryScenarioRunsAtTinySize keeps the program from rotting: what it measures at this size means
-// nothing.
-func TestEveryScenarioRunsAtTinySize(t *testing.T) {
+// TestScenarios_runAtTinySize runs each scenario once. What it measures at this size means nothing.
+func TestScenarios_runAtTinySize(t *testing.T) {
 	b := &Bench{ctx: t.Context(), scale: tiny}
 	defer b.end()
 	for _, s := range scenarios {

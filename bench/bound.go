@@ -1,7 +1,7 @@
 package main
 
-// FROZEN since the first measurement: this file is the yardstick, so it doesn't change while tenantdb is
-// tuned.
+// FROZEN since the first measurement: this file is the yardstick, so its code doesn't change while tenantdb
+// is tuned.
 
 import (
 	"context"
@@ -15,29 +15,29 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// bound is the least that a guard of this kind can do when written by hand for one product: a cache of
-// verified tokens whose entries lead straight to the access record (one merged lookup), an expiry check of
-// both, one context value. It leases no database, hears of no change but by age, and has no bound on its
-// memory.
+// bound is the least that a guard of this kind can do when it is written by hand for one product. It has a
+// cache of verified tokens whose entries lead straight to the access record (one merged lookup), an expiry
+// check of both, and one context value. It leases no database, notices changes only by age, and has no bound
+// on its memory.
 type bound struct {
 	verify func(token string) (subject string, expires time.Time, err error)
 	load   func(ctx context.Context, user hostdb.UserKey, tenant hostdb.TenantKey) (*hostdb.Access, error)
 	next   http.Handler
 
-	read   atomic.Pointer[map[string]*boundEntry] // never written to; replaced
+	read   atomic.Pointer[map[string]*boundEntry] // never written to, only replaced
 	mu     sync.Mutex                             // guards what follows
-	all    map[string]*boundEntry                 // holds what read does, and what came since
-	misses int                                    // tokens that read didn't have since it was made
+	all    map[string]*boundEntry                 // what read has, and what came since
+	misses int                                    // tokens that weren't in read since it was made
 }
 
-// boundEntry is a verified token, with what was last asked with it.
+// boundEntry is a verified token, and the access record that was last asked for with it.
 type boundEntry struct {
 	subject string
 	expires int64
 	access  atomic.Pointer[boundAccess]
 }
 
-// boundAccess is an access record, as found at an instant.
+// boundAccess is an access record, and when it was found.
 type boundAccess struct {
 	slug   string
 	loaded int64
@@ -62,7 +62,7 @@ func (c *boundContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// newBound guards next.
+// newBound returns the guard in front of next.
 func newBound(keys *keyPair, host *hostdb.DB, next http.Handler) http.Handler {
 	parser := jwt.NewParser(jwt.WithValidMethods([]string{keys.algorithm}), jwt.WithIssuer(issuer),
 		jwt.WithAudience(audience), jwt.WithExpirationRequired())
@@ -110,7 +110,8 @@ func (b *bound) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.next.ServeHTTP(w, r.WithContext(&boundContext{r.Context(), a}))
 }
 
-// enter verifies a token that the read map doesn't have, or remembers it from all. Nil: it isn't valid.
+// enter verifies a token that isn't in the read map, or takes it from all. It returns nil if the token isn't
+// valid.
 func (b *bound) enter(token string, now int64) *boundEntry {
 	b.mu.Lock()
 	e := b.all[token]
@@ -136,7 +137,7 @@ func (b *bound) enter(token string, now int64) *boundEntry {
 	return e
 }
 
-// ask loads the access record. Nil: there is none, or it can't be had.
+// ask loads the access record. It returns nil if there is none, or if it can't be loaded.
 func (b *bound) ask(ctx context.Context, e *boundEntry, slug string, now int64) *boundAccess {
 	found, err := b.load(ctx, hostdb.UserKey{OAuthID: e.subject}, hostdb.TenantKey{Slug: slug})
 	if err != nil || found.Membership == nil || !found.Membership.IsActive || len(found.Subscriptions) == 0 {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// servedBy is what a child process serves, by a name of its own; see newService.
+// servedBy says what a child process serves. Kind names the service; see newService.
 type servedBy struct {
 	Kind    string
 	Guard   string   // a guard's name
@@ -27,17 +27,17 @@ type servedBy struct {
 
 }
 
-// child is a process that serves HTTP alone, so that what it uses of the processors can be told apart.
+// child is a process that does nothing but serve HTTP, so that its processor time can be measured by itself.
 type child struct {
 	address string
 	stdin   io.WriteCloser
 	stdout  *bufio.Reader
 }
 
-// serveArgument is the first argument of a process that is to be a child.
+// serveArgument is the first argument of a child process.
 const serveArgument = "serve"
 
-// startChild starts a process of this program that serves what it is told to, until the scenario ends.
+// startChild starts this program as a child, which serves until the scenario ends.
 func startChild(b *Bench, what servedBy) (*child, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -70,13 +70,13 @@ func startChild(b *Bench, what servedBy) (*child, error) {
 	return c, nil
 }
 
-// line reads one line of what the child says.
+// line reads one line of the child's output.
 func (c *child) line() (string, error) {
 	text, err := c.stdout.ReadString('\n')
 	return strings.TrimSpace(text), err
 }
 
-// cpuTime asks the child what it has used of the processors (getrusage).
+// cpuTime asks the child for its processor time (getrusage).
 func (c *child) cpuTime() (time.Duration, error) {
 	if _, err := io.WriteString(c.stdin, "usage\n"); err != nil {
 		return 0, err
@@ -88,7 +88,7 @@ func (c *child) cpuTime() (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-// serveAsChild is the whole life of a child: it ends when its standard input does.
+// serveAsChild is the main function of a child. It returns when its standard input ends.
 func serveAsChild() error {
 	in := bufio.NewReader(os.Stdin)
 	text, err := in.ReadBytes('\n')

@@ -17,17 +17,17 @@ import (
 type shot struct {
 	tenant  int
 	latency time.Duration
-	wrong   bool // another status than 200, or another tenant's name
+	wrong   bool // a status other than 200, or another tenant's name
 }
 
-// target is a server under load, and what is asked of it for each tenant.
+// target is a server under load, and the request and answer of each tenant.
 type target struct {
 	server   *child
-	requests [][]byte // by tenant, as they go over the wire
+	requests [][]byte // by tenant, as bytes on the wire
 	answers  [][]byte // by tenant
 }
 
-// wireRequest is a GET in HTTP/1.1.
+// wireRequest returns the bytes of a GET in HTTP/1.1.
 func wireRequest(headers ...string) []byte {
 	var b bytes.Buffer
 	b.WriteString("GET / HTTP/1.1\r\nHost: app.example.com\r\n")
@@ -38,7 +38,7 @@ func wireRequest(headers ...string) []byte {
 	return b.Bytes()
 }
 
-// wire is a kept connection to a server.
+// wire is a connection to a server that is kept open.
 type wire struct {
 	conn net.Conn
 	in   *bufio.Reader
@@ -107,9 +107,9 @@ func (w *wire) read() (int, error) {
 	return code, err
 }
 
-// closedLoop has that many clients ask for the tenants of the trace in turn, from a place in it on, each as
-// soon as its last answer has come. It ends after d, or, where d is 0, when the trace does. It returns every
-// request's outcome, and how long it took.
+// closedLoop runs a number of clients that request the tenants of the trace in turn, beginning at index from.
+// Each sends its next request as soon as its last answer has come. The loop ends after d, or, if d is 0, with
+// the trace. It returns the outcome of every request, and how long the loop took.
 func (t *target) closedLoop(clients int, trace []int, from int,
 	d time.Duration) ([]shot, time.Duration, error) {
 	var next atomic.Int64
@@ -121,8 +121,8 @@ func (t *target) closedLoop(clients int, trace []int, from int,
 	return shots, time.Since(began), err
 }
 
-// openLoop asks at a steady rate whether answers come or not. A latency runs from the moment at which the
-// request was due.
+// openLoop sends requests at a steady rate, whether answers come or not. A latency runs from the time at
+// which the request was due.
 func (t *target) openLoop(clients int, trace []int, from int, rate float64, d time.Duration) ([]shot, error) {
 	var next atomic.Int64
 	total := int64(rate * d.Seconds())
@@ -137,8 +137,8 @@ func (t *target) openLoop(clients int, trace []int, from int, rate float64, d ti
 	})
 }
 
-// fire has that many clients ask for the tenants of the trace, from a place in it on. Turn says which request
-// is a client's next, and from when its latency runs; false: there is none.
+// fire runs a number of clients that request the tenants of the trace, beginning at index from. turn returns
+// a client's next request and the time from which its latency runs, or false if there is none.
 func (t *target) fire(clients int, trace []int, from int,
 	turn func() (i int, since time.Time, more bool)) ([]shot, error) {
 	var all sync.WaitGroup
@@ -182,7 +182,7 @@ func wrongs(shots []shot) float64 {
 	return float64(n)
 }
 
-// latency is a quantile of the shots' latencies that of allows, in nanoseconds.
+// latency returns a quantile, in nanoseconds, of the latencies of those shots whose tenant of allows.
 func latency(shots []shot, q float64, of func(tenant int) bool) float64 {
 	var list []float64
 	for _, s := range shots {

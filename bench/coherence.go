@@ -15,9 +15,10 @@ import (
 var coherenceScenario = Scenario{
 	Name:  "coherence",
 	Title: "From COMMIT to refused",
-	About: `Two processes serve members from their caches; a third one removes members from the host database. A delay runs from the return of
-COMMIT to the last request that either process still let in, asked for about every millisecond. The bound is CacheConfig.MaxStaleness, 3 s
-here. With NOTIFY, PostgreSQL wakes the processes; without it, as behind PgBouncer, they look once a second; SQLite has no NOTIFY.`,
+	About: `Two processes serve members from their caches. A third one removes members from the host database.
+A delay runs from the return of COMMIT to the last request that either process still let in; requests come
+about every millisecond. The bound is CacheConfig.MaxStaleness, here 3 s. With NOTIFY PostgreSQL wakes the
+processes. Without it, as behind PgBouncer, they poll once a second. SQLite has no NOTIFY.`,
 	Open: openCoherence,
 }
 
@@ -61,7 +62,7 @@ func openCoherence(b *Bench) (*Comparison, error) {
 	return c, nil
 }
 
-// cachedMembers is a service: it lets members in whom a header names.
+// cachedMembers is a service that lets in the member whom a header names.
 const (
 	cachedMembers = "cached members"
 	userHeader    = "X-User"
@@ -75,7 +76,7 @@ func (headerUser) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
 	return &tenantdb.Identity{Subject: r.Header.Get(userHeader)}, nil
 }
 
-// newCachedMembers serves them.
+// newCachedMembers makes the service.
 func newCachedMembers(ctx context.Context, what *servedBy) (http.Handler, func(), error) {
 	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: hostdb.Secret(what.Host), NoNotify: what.Quiet})
 	if err != nil {
@@ -138,7 +139,7 @@ func (r *revoker) round(b *Bench, n int) ([]float64, error) {
 	return []float64{quantile(delays, 0.5), quantile(delays, 0.99), delays[len(delays)-1]}, failed
 }
 
-// hire makes n members, whose subject is their membership's id.
+// hire makes n members. Each one's subject is the id of their membership.
 func (r *revoker) hire(ctx context.Context, n int) (members []*hostdb.Membership, err error) {
 	err = r.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		members = nil
@@ -160,8 +161,8 @@ func (r *revoker) hire(ctx context.Context, n int) (members []*hostdb.Membership
 	return members, err
 }
 
-// remove removes a member whom every server has let in, and returns how long after the commit one of them
-// last did.
+// remove removes a member whom every server has let in. It returns how long after the commit a server last
+// let them in.
 func (r *revoker) remove(ctx context.Context, m *hostdb.Membership) (time.Duration, error) {
 	request := wireRequest(userHeader, m.ID, tenantHeader, r.tenant.Slug)
 	wires := make([]*wire, len(r.servers))
@@ -195,7 +196,7 @@ func (r *revoker) remove(ctx context.Context, m *hostdb.Membership) (time.Durati
 	return slices.Max(last), nil
 }
 
-// untilRefused asks until the answer is no, and returns how long after an instant the last request was made
+// untilRefused asks until the answer is no. It returns how long after an instant the last request was sent
 // that wasn't refused.
 func (w *wire) untilRefused(request []byte, since time.Time) (last time.Duration, err error) {
 	for last < 30*time.Second {

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// piece is what was read at once, and when it is to go on.
+// piece is what was read at once, and when to send it on.
 type piece struct {
 	bytes []byte
 	due   time.Time
 }
 
-// delayed starts a proxy to a server's host:port that hands on what it reads after a delay, as a longer wire
-// does: how much is under way doesn't matter. It returns the proxy's host:port.
+// delayed starts a proxy to a server's host:port and returns the proxy's. It sends on what it reads after a
+// delay, as a longer wire does, however much is under way.
 func delayed(b *Bench, target string, delay time.Duration) (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +37,7 @@ func delayed(b *Bench, target string, delay time.Duration) (string, error) {
 	return listener.Addr().String(), nil
 }
 
-// carry hands on what comes from one end to the other, and closes both where one has.
+// carry copies from one end to the other, and closes both when one is closed.
 func carry(from, to net.Conn, delay time.Duration) {
 	pieces := make(chan piece, 1024)
 	go func() {
@@ -58,6 +58,6 @@ func carry(from, to net.Conn, delay time.Duration) {
 		}
 	}
 	_, _ = from.Close(), to.Close()
-	for range pieces { // until the reader has seen it
+	for range pieces { // until the reader has noticed
 	}
 }

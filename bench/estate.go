@@ -13,7 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// estate is a PostgreSQL server with as many like databases as the run needs, made once for all scenarios.
+// estate is a PostgreSQL server with as many equal databases as the run needs. All scenarios share it.
 type estate struct {
 	server *pgtest.Server
 	admin  *pgx.Conn
@@ -22,9 +22,9 @@ type estate struct {
 
 const (
 	tenantBudget = 80 // connections that each way of pooling may have
-	// roleLimit is what a server with max_connections=100 leaves to those who aren't superusers. Each way
-	// connects as a role of its own with this limit, and so meets the same refusals (53300), while the
-	// others' idle connections stay warm.
+	// roleLimit is how many connections a server with max_connections=100 leaves to roles that aren't
+	// superusers. Each way of pooling connects as a role of its own with this limit. So it meets the same
+	// refusals (53300), while the others' idle connections stay warm.
 	roleLimit    = 97
 	rolePassword = "bench"
 	templateName = "bench_template"
@@ -33,7 +33,7 @@ const (
 // databaseName names the i-th database.
 func databaseName(i int) string { return fmt.Sprintf("bench_%05d", i) }
 
-// databases makes sure of at least n databases.
+// databases makes databases until there are n.
 func (b *Bench) databases(n int) (*estate, error) {
 	if b.estate == nil {
 		server, stop, err := pgtest.Launch("max_connections=600", "autovacuum=off", "max_wal_size=16GB",
@@ -63,9 +63,9 @@ func (b *Bench) databases(n int) (*estate, error) {
 	return e, nil
 }
 
-// copyOf are the options of CREATE DATABASE by which a template is copied fastest.
+// copyOf returns the options of CREATE DATABASE that copy a template fastest.
 func (e *estate) copyOf(template string) string {
-	// two digits since 10
+	// the major version has two digits since 10
 	if major, _, _ := strings.Cut(e.admin.PgConn().ParameterStatus("server_version"), "."); major < "15" {
 		return " TEMPLATE " + template
 	}
@@ -95,7 +95,7 @@ func (e *estate) prepare(ctx context.Context) error {
 	return err
 }
 
-// urls are the databases' URLs for a role.
+// urls returns the databases' URLs for a role.
 func (e *estate) urls(role string, n int) ([]string, error) {
 	list := make([]string, n)
 	for i := range list {
@@ -109,7 +109,8 @@ func (e *estate) urls(role string, n int) ([]string, error) {
 	return list, nil
 }
 
-// sessions counts the connections that the server has seen opened to the estate's databases.
+// sessions returns how many connections to the estate's databases were ever opened, as the server counts
+// them.
 func (e *estate) sessions(ctx context.Context) (n float64, err error) {
 	if _, err := e.admin.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil {
 		return 0, err
@@ -123,7 +124,7 @@ func (e *estate) sessions(ctx context.Context) (n float64, err error) {
 //go:embed pgbouncer.ini
 var pgbouncerINI string
 
-// bouncer starts PgBouncer in front of the estate, the budget split evenly among so many databases, and
+// bouncer starts PgBouncer in front of the estate, with the budget split evenly among n databases, and
 // returns the databases' URLs through it.
 func (e *estate) bouncer(b *Bench, n int) ([]string, error) {
 	var settings []string
@@ -143,8 +144,8 @@ func (e *estate) bouncer(b *Bench, n int) ([]string, error) {
 	return list, nil
 }
 
-// service starts a child that serves the estate's first n databases in one of the ways, and says what to ask
-// it.
+// service starts a child that serves the estate's first n databases in one of the ways, and returns it as a
+// target.
 func (e *estate) service(b *Bench, kind string, n, budget int) (*target, error) {
 	roles := map[string]string{hardWired: "hard", openEach: "each", poolLRU4: "lru4", poolLRU: "lru",
 		poolAlone: "ours", wholePath: "whole"}
@@ -207,7 +208,7 @@ func enroll(b *Bench, what *servedBy, urls []string) (token string, err error) {
 	return keys.token(subject(0))
 }
 
-// joinAll makes the first user a member of the other tenants too.
+// joinAll makes the first user a member of the other tenants, too.
 func joinAll(ctx context.Context, host *hostdb.DB, tenants []*hostdb.TenantCatalog) error {
 	user, err := host.Users.ByOAuthID(ctx, subject(0))
 	if err != nil {

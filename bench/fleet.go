@@ -18,10 +18,11 @@ import (
 var fleetScenario = Scenario{
 	Name:  "fleet",
 	Title: "Provisioning and migrating",
-	About: `Provisioning: one tenant at a time, against CREATE DATABASE alone from the same template in the same way, and against that and five
-small transactions in the host database, which is on the same server. Migrating: ten migrations on each database, four databases at
-once, against goose driven by hand; then a run that finds nothing to do. Aimed at: provisioning ≤ 1.1 × CREATE DATABASE and the commits;
-migrating ≤ 1.1 × by hand; nothing to do on 1,000 tenants in < 1 s.`,
+	About: `Provisioning one tenant at a time, beside CREATE DATABASE alone from the same template, and beside
+that with five small transactions in the host database, which is on the same server. Migrating: ten
+migrations on each database, four databases at once, beside goose driven by hand; then a run that finds
+nothing to do. Targets: provisioning ≤ 1.1 × CREATE DATABASE and the commits; migrating ≤ 1.1 × by hand;
+nothing to do on 1,000 tenants in < 1 s.`,
 	Open: openFleet,
 }
 
@@ -32,7 +33,7 @@ const (
 	parallel      = 4
 )
 
-// fleetBench is what the rows of the scenario share.
+// fleetBench has what the rows of the scenario share.
 type fleetBench struct {
 	b          *Bench
 	e          *estate
@@ -42,7 +43,7 @@ type fleetBench struct {
 	migrations fstest.MapFS
 	owner      string
 	template   string
-	urls       []string // of the databases to migrate
+	urls       []string // the databases to migrate
 	slugs      []string
 	made       int
 }
@@ -80,7 +81,7 @@ func openFleet(b *Bench) (*Comparison, error) {
 		return nil, err
 	}
 	f.owner = user.ID
-	if err := f.provision(); err != nil { // makes the template
+	if err := f.provision(); err != nil { // this makes the template
 		return nil, err
 	}
 	if err := f.findTemplate(); err != nil {
@@ -89,7 +90,7 @@ func openFleet(b *Bench) (*Comparison, error) {
 	return f.comparison(), nil
 }
 
-// comparison lists the rows.
+// comparison returns the rows.
 func (f *fleetBench) comparison() *Comparison {
 	c := &Comparison{Bases: []string{createAlone, createCommits, gooseByHand}, Columns: []Column{
 		{Name: "time", Format: nanoseconds, Ratio: true}}}
@@ -116,7 +117,7 @@ func (f *fleetBench) comparison() *Comparison {
 	return c
 }
 
-// tenMigrations are ten small goose migrations.
+// tenMigrations returns ten small goose migrations.
 func tenMigrations() fstest.MapFS {
 	files := fstest.MapFS{}
 	for i := 1; i <= 10; i++ {
@@ -166,7 +167,7 @@ func (f *fleetBench) provision() error {
 	return err
 }
 
-// migrateByHand brings the databases up with goose alone.
+// migrateByHand migrates the databases with goose alone.
 func (f *fleetBench) migrateByHand() ([]float64, error) {
 	if err := f.reset(); err != nil {
 		return nil, err
@@ -186,7 +187,7 @@ func (f *fleetBench) migrateByHand() ([]float64, error) {
 	return []float64{float64(time.Since(began))}, err
 }
 
-// migrate brings them up with the fleet.
+// migrate migrates them with the fleet.
 func (f *fleetBench) migrate() ([]float64, error) {
 	if err := f.reset(); err != nil {
 		return nil, err
@@ -201,7 +202,7 @@ func (f *fleetBench) migrate() ([]float64, error) {
 	return []float64{float64(took)}, err
 }
 
-// migrateNothing has the fleet look at tenants that have every migration.
+// migrateNothing runs the fleet on tenants that have every migration.
 func (f *fleetBench) migrateNothing() ([]float64, error) {
 	var all []int64
 	for version := range len(f.migrations) {
@@ -224,7 +225,7 @@ func (f *fleetBench) migrateNothing() ([]float64, error) {
 	return []float64{float64(took)}, err
 }
 
-// reset empties the databases to migrate, and has the catalog say so.
+// reset empties the databases to migrate, and records that in the catalog.
 func (f *fleetBench) reset() error {
 	if _, err := f.raw.ExecContext(f.b.ctx, "UPDATE core_tenants SET schema_version = NULL"); err != nil {
 		return err
@@ -236,7 +237,7 @@ func (f *fleetBench) reset() error {
 	})
 }
 
-// inParallel works on the databases to migrate, four at once, through a handle of its own for each.
+// inParallel calls do for each of the databases to migrate, four at once, each with a handle of its own.
 func (f *fleetBench) inParallel(do func(context.Context, *sql.DB) error) error {
 	group, ctx := errgroup.WithContext(f.b.ctx)
 	group.SetLimit(parallel)

@@ -8,15 +8,24 @@ import (
 var poolScenario = Scenario{
 	Name:  "pool",
 	Title: "Many tenants under one budget of connections",
-	About: `A database for each tenant, 32 clients in a closed loop over a trace made from a fixed seed (bench/trace.go), a point query for each
-request, budget 80 connections: an LRU of pgxpools with 4 connections each, pgxpool's own default; an LRU of as many pgxpools as the
-budget or the tenants allow, the budget split evenly, which is the best split tried where tenants are many; PgBouncer in transaction mode
-with the same split, its best too (bench/pgbouncer.ini; the server keeps a pgxpool to it for each tenant); tenantdb. Each connects as a role of its own that the
-server refuses beyond 97 connections, as one with max_connections=100 does; PgBouncer has its own limit of 80. Everybody has been asked
-for every tenant once, and has then warmed up on the trace. "Hits" are the requests that needed no new connection, by the server's own
-count of sessions (PostgreSQL 14 or later); the static optimum is the share of requests for the 80 tenants that the trace names most. Classes: hot are the
-fewest tenants that make half of the requests, middle the next three tenths, cold the rest. Errors are refusals and wrong tenants' answers, the
-worst round's. Aimed at, with 1,000 databases and Zipf 1.1: ≥ 1.5 × PgBouncer and ≥ 1.5 × an LRU of pgxpools, no errors, hits ≥ 0.92 of the static optimum.`,
+	About: `A database for each tenant, 32 clients in a closed loop, one point query for each request, a
+budget of 80 connections. The trace of tenants is made from a fixed seed (bench/trace.go). The variants:
+
+- an LRU of pgxpools with 4 connections each, pgxpool's own default;
+- an LRU of as many pgxpools as the budget or the tenants allow, with the budget split evenly: the best
+  split tried where tenants are many;
+- PgBouncer in transaction mode with the same split, its best too (bench/pgbouncer.ini). The server process
+  keeps a pgxpool to it for each tenant;
+- tenantdb.
+
+Each connects as a role of its own, which the server refuses beyond 97 connections, as one with
+max_connections=100 does. PgBouncer has its own limit of 80. Every variant has been asked for every tenant
+once, and has then warmed up on the trace. "Hits" are the requests that needed no new connection, by the
+server's own count of sessions (PostgreSQL 14 or later). The static optimum is the share of requests for the
+80 tenants that the trace names most. Classes: hot are the fewest tenants that make half of the requests,
+middle the next three tenths, cold the rest. Errors are refusals and answers of a wrong tenant, in the worst
+round. Targets, with 1,000 databases and Zipf 1.1: ≥ 1.5 × PgBouncer and ≥ 1.5 × an LRU of pgxpools, no
+errors, hits ≥ 0.92 of the static optimum.`,
 	Open: openGrid,
 }
 
@@ -51,15 +60,15 @@ func openGrid(b *Bench) (*Comparison, error) {
 	return c, nil
 }
 
-// gridCell is one way at one number of databases under one trace.
+// gridCell measures one way of pooling, with one number of databases, under one trace.
 type gridCell struct {
 	b       *Bench
 	e       *estate
 	kind    string
 	n       int
 	trace   []int
-	targets map[string]*target // of this number of databases, started at first use
-	at      int                // place in the trace
+	targets map[string]*target // for this number of databases; started when first used
+	at      int                // index into the trace
 }
 
 // measure is a round.
@@ -86,8 +95,8 @@ func (g *gridCell) measure() ([]float64, error) {
 		latency(shots, 0.99, hot), latency(shots, 0.99, middle), latency(shots, 0.99, cold)}, err
 }
 
-// warmed returns the server; before the first round every tenant has been asked for once, so that PgBouncer's
-// clients are connected, and then the trace's first ones.
+// warmed returns the server. Before the first round it requests every tenant once, so that PgBouncer's
+// clients are connected, and then the beginning of the trace.
 func (g *gridCell) warmed() (*target, error) {
 	t, err := g.target()
 	if err != nil || g.at > 0 {
@@ -106,8 +115,8 @@ func (g *gridCell) warmed() (*target, error) {
 	return t, err
 }
 
-// target starts the server at first use. The first one of a number of databases ends those of the last
-// number: their idle connections would count against the roles' limit.
+// target starts the server when it is first used. The first one with a new number of databases ends those of
+// the last number, whose idle connections would count against the roles' limit.
 func (g *gridCell) target() (*target, error) {
 	if g.targets[g.kind] == nil {
 		if len(g.targets) == 0 {
@@ -125,8 +134,9 @@ func (g *gridCell) target() (*target, error) {
 var openLoopScenario = Scenario{
 	Name:  "openloop",
 	Title: "Many tenants, requests at a steady rate",
-	About: `The largest number of databases and Zipf 1.1 again, with 400 requests a second that come whether the last ones are answered or not.
-A latency runs from the moment at which the request was due. Aimed at: p50 ≤ 1.6 ms and p99 ≤ half of PgBouncer's.`,
+	About: `The largest number of databases and Zipf 1.1 again, with 400 requests a second. They are sent
+whether the last ones are answered or not, and a latency runs from the time at which the request was due.
+Targets: p50 ≤ 1.6 ms and p99 ≤ half of PgBouncer's.`,
 	Open: func(b *Bench) (*Comparison, error) {
 		n := b.scale.databases[len(b.scale.databases)-1]
 		e, err := b.databases(n)

@@ -17,21 +17,29 @@ import (
 
 const (
 	bareMap    = "bare map"
-	recordMap  = "map of records"        // one for each key, as a cache's answers are
+	recordMap  = "map of records"        // a record for each key, as a cache has
 	mapAndCopy = "bare map, context set" // and the request copied for it, as net/http wants
 )
 
 var growthScenario = Scenario{
 	Name:  "growth",
 	Title: "Cost as the work grows",
-	About: `A hit in the cache of access facts, a lease, and a whole request, each beside a bare map of as many keys visited in the same order: what
-the processor's own caches miss, both miss. The bare map of the hits leads to one record for all keys; a map with a record for each, as a
-cache has, stands beside it, and beside the requests' map one whose handler hands the request on with a context, which copies it. Each look
-waits for the answer of the last one, as a request waits for its own: a processor that runs several at once would hide the misses of the
-simpler one. Memory is the heap's growth for one key or tenant; a request's is all that is kept of a user in a tenant, whose own facts and
-database no other user has in common here. Tenants are known to the pool and have no connection. The requests come from one user who is a
-member of every tenant, without a token. Aimed at: a hit ≤ 100 ns at 10,000 keys and ≤ 1.5 × the bare map at 1,000,000; the overhead beyond
-the bare map flat within 1.5 ×; ≤ 400 bytes for a key, ≤ 500 for a tenant.`,
+	About: `A hit in the cache of access facts, a lease, and a whole request. Each stands beside a bare map
+with as many keys, visited in the same order, so that both miss the processor's caches alike.
+
+- The hits' bare map leads to one record for all keys. A map with a record for each key, as a cache has,
+  stands beside it.
+- The requests' bare map has a second row, whose handler hands the request on with a context, which copies
+  it.
+- Each lookup waits for the answer of the last one, as a request waits for its own. A processor that runs
+  several at once would hide the misses of the simpler variant.
+- Memory is the heap's growth for one key or tenant. A request's is all that is kept of a user in a tenant,
+  whose facts and database no other user shares here.
+- The pool knows the tenants and has no connection to them. The requests come from one user, who is a member
+  of every tenant, without a token.
+
+Targets: a hit ≤ 100 ns at 10,000 keys and ≤ 1.5 × the bare map at 1,000,000; the overhead beyond the bare
+map flat within 1.5 ×; ≤ 400 bytes for a key, ≤ 500 for a tenant.`,
 	Open: openGrowth,
 }
 
@@ -57,7 +65,7 @@ func openGrowth(b *Bench) (*Comparison, error) {
 	return c, nil
 }
 
-// growthNotes tell what is left of a time when another's is taken away.
+// growthNotes returns by how much each time exceeds that of its bases.
 func growthNotes(rows []*measured) []string {
 	var notes []string
 	for _, m := range rows {
@@ -85,7 +93,7 @@ type record struct {
 // pairKey is a cache's key like tenantdb's own: two names.
 type pairKey struct{ user, tenant string }
 
-// mapOf makes a map with a value for each key, and tells its bytes for each.
+// mapOf makes a map with a value for each key, and returns its bytes for each.
 func mapOf[V any](keys []pairKey, value func() *V) (m map[pairKey]*V, bytes float64) {
 	bytes = heapGrowth(len(keys), func() {
 		m = make(map[pairKey]*V, len(keys))
@@ -96,7 +104,7 @@ func mapOf[V any](keys []pairKey, value func() *V) (m map[pairKey]*V, bytes floa
 	return m, bytes
 }
 
-// pairCache makes a cache that holds all keys at that time, and tells its bytes for each.
+// pairCache makes a cache that has all keys at that time, and returns its bytes for each.
 func pairCache(b *Bench, keys []pairKey,
 	at time.Time) (cache *coherent.Cache[pairKey, hostdb.Access], bytes float64, err error) {
 	bytes = heapGrowth(len(keys), func() {
@@ -135,7 +143,7 @@ func addKeys(b *Bench, c *Comparison, n int) error {
 	for i := range keys {
 		keys[i] = pairKey{subject(i), slug(i / 4)}
 	}
-	at, shared := time.Now(), new(hostdb.Access) // a request reads the clock once for all that it asks
+	at, shared := time.Now(), new(hostdb.Access) // a request reads the clock once for all lookups
 	bare, bareBytes := mapOf(keys, func() *hostdb.Access { return shared })
 	records, recordBytes := mapOf(keys, func() *record { return &record{loaded: at} })
 	cache, cacheBytes, err := pairCache(b, keys, at)
@@ -145,7 +153,7 @@ func addKeys(b *Bench, c *Comparison, n int) error {
 	group := fmt.Sprintf("hit among %d keys", n)
 	c.Rows = append(c.Rows,
 		Row{group, bareMap, func() ([]float64, error) {
-			none := 0 // as many as the record has subscriptions, which nobody knows before it is read
+			none := 0 // the number of subscriptions, which isn't known before the record is read
 			return withBytes(bareBytes, b.scale.slice, func(i int) error {
 				found := bare[keys[(i*7919+none)%n]]
 				if found == nil {
@@ -234,7 +242,7 @@ func addLeases(b *Bench, c *Comparison, n int) error {
 	return nil
 }
 
-// onlyUser is an Authenticator for whom every request is the first user's.
+// onlyUser is an Authenticator that takes every request for the first user's.
 type onlyUser struct{ identity tenantdb.Identity }
 
 // Authenticate implements tenantdb.Authenticator.
@@ -278,7 +286,7 @@ func addRequests(b *Bench, c *Comparison, n int) error {
 	for _, t := range tenants {
 		bare[t.Slug] = t
 	}
-	var versions atomic.Int64 // a sum that waits for its summand, and the next look for it
+	var versions atomic.Int64 // the next lookup waits for this sum, which waits for the last lookup
 	look := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		found := bare[r.Header[tenantHeader][0]]
 		if found == nil {
@@ -319,17 +327,17 @@ func addRequests(b *Bench, c *Comparison, n int) error {
 	return nil
 }
 
-// withBytes is timed with a figure that is known.
+// withBytes is timed, with a known number of bytes as a second figure.
 func withBytes(bytes float64, d time.Duration, do func(i int) error) ([]float64, error) {
 	figures, err := timed(d, do)
 	return append(figures, bytes), err
 }
 
-// heapGrowth is what make adds to the heap, in bytes for each of n.
+// heapGrowth returns how many bytes make adds to the heap for each of n.
 func heapGrowth(n int, make func()) float64 {
 	var before, after runtime.MemStats
 	collect := func() {
-		for range 3 { // what has a finalizer, or hangs on what has one, goes by and by
+		for range 3 { // objects with finalizers need several collections
 			runtime.GC()
 			time.Sleep(time.Millisecond)
 		}

@@ -11,9 +11,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// handwritten is the guard that a product's own team writes in an afternoon: golang-jwt, an expiring cache
-// each for users, tenants and memberships, a context value each. It leases no database and hears of no change
-// but by age.
+// handwritten is the guard that a product's own team writes in an afternoon: golang-jwt, and for users,
+// tenants and memberships an expiring cache and a context value each. It leases no database and notices
+// changes only by age.
 type handwritten struct {
 	parser  *jwt.Parser
 	keys    *keyPair
@@ -30,7 +30,7 @@ type (
 	membershipKey struct{}
 )
 
-// newHandwritten guards next.
+// newHandwritten returns the guard in front of next.
 func newHandwritten(keys *keyPair, host *hostdb.DB, next http.Handler) http.Handler {
 	const size, age = 100_000, 5 * time.Minute
 	return &handwritten{
@@ -86,7 +86,7 @@ func (h *handwritten) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.next.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// remembered returns a cache's value, loaded where it is missing.
+// remembered returns a cached value, and loads it if it is missing.
 func remembered[K comparable, V any](cache *expirable.LRU[K, V], key K, load func() (V, error)) (V, error) {
 	if v, ok := cache.Get(key); ok {
 		return v, nil

@@ -16,7 +16,7 @@ const (
 	onSQLite   = "SQLite"
 )
 
-// hostOn makes an empty host database on an engine, and a connection pool of the driver's own to it.
+// hostOn makes an empty host database on an engine, and opens it once more with database/sql alone.
 func hostOn(b *Bench, engine string) (*hostdb.DB, *sql.DB, error) {
 	address, driver, direct := "", "pgx", ""
 	switch engine {
@@ -91,7 +91,7 @@ func fillHost(ctx context.Context, db *sql.DB, engine string, n int) error {
 	return nil
 }
 
-// texts reads a query's one column.
+// texts reads the one column of a query.
 func texts(ctx context.Context, db *sql.DB, query string) (list []string, err error) {
 	rows, err := db.QueryContext(ctx, query)
 	if err != nil {
@@ -108,17 +108,19 @@ func texts(ctx context.Context, db *sql.DB, query string) (list []string, err er
 	return list, rows.Err()
 }
 
-// hexID is the n-th id.
+// hexID returns the n-th id.
 func hexID(n int) string { return fmt.Sprintf("%032x", n) }
 
-// withoutLateral is PostgreSQL's access query as SQLite is asked it: it finds the subscriptions by id.
+// withoutLateral returns PostgreSQL's access query in the form for SQLite, which finds the subscriptions by
+// id.
 func withoutLateral(text string) string {
 	return strings.NewReplacer("LEFT JOIN LATERAL (SELECT ranked.* FROM",
 		"LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM",
 		") s ON true", ")").Replace(text)
 }
 
-// accessText is the access query as it goes over the wire: PostgreSQL tells what its sessions asked last.
+// accessText returns the access query as it goes over the wire. PostgreSQL shows the last query of each
+// session.
 func accessText(b *Bench) (string, error) {
 	host, bare, err := hostOn(b, onPostgres)
 	if err != nil {

@@ -21,11 +21,12 @@ const (
 var hostScenario = Scenario{
 	Name:  "host",
 	Title: "Host lookups without a cache",
-	About: `The query that decides whether a user may enter a tenant (user, tenant, membership, subscriptions and plans in one), on a host
-database of 100,000 tenants, 300,000 users and 500,000 memberships, from one goroutine: through hostdb; the same SQL prepared and
-scanned through the same driver and database/sql; a select of one user by primary key. Below them what a Python original did for
-each request, loading every membership to look through them, at three sizes; then the calls that write, on a small database. Aimed
-at: ≤ 1.15 × the same SQL bare and ≤ 3 × the primary key.`,
+	About: `The query that decides whether a user may enter a tenant (user, tenant, membership, subscriptions
+and plans in one). The host database has 100,000 tenants, 300,000 users and 500,000 memberships; one
+goroutine asks. The rows: through hostdb; the same SQL, prepared and scanned through the same driver and
+database/sql; a select of one user by primary key. Below them stands what a Python original did for each
+request: loading every membership to look through them, at three sizes. Then the calls that write, on a
+small database. Targets: ≤ 1.15 × the same SQL bare and ≤ 3 × the primary key.`,
 	Open: openHost,
 }
 
@@ -177,7 +178,7 @@ func addCalls(b *Bench, c *Comparison, engine string) error {
 	return nil
 }
 
-// drain scans every column of every row into the driver's own types.
+// drain scans every column of every row into the driver's types.
 func drain(rows *sql.Rows, err error) error {
 	if err != nil {
 		return err
@@ -203,7 +204,7 @@ func drain(rows *sql.Rows, err error) error {
 	return rows.Err()
 }
 
-// timedWithAllocations is timed with the process's allocations for one call.
+// timedWithAllocations is timed, with the process's allocations for one call as a second figure.
 func timedWithAllocations(d time.Duration, batch int, do func(i int) error) ([]float64, error) {
 	runtime.GC()
 	var before, after runtime.MemStats

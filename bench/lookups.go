@@ -25,10 +25,11 @@ const (
 var lookupsScenario = Scenario{
 	Name:  "lookups",
 	Title: "First requests with the host database 5 ms away",
-	About: `Members whom the cache doesn't know yet, on PostgreSQL behind a proxy that delays every byte by 2.5 ms each way: the access query
-for one after the other on each of four connections; and the middleware with four of them, cold, and 512 requests at a time, whose
-lookups go together when they wait together. Then the same beside one caller who asks for made-up tenants with 512 more requests at a
-time. Aimed at: 10 × the lookups of one query for each.`,
+	About: `Members whom the cache doesn't know yet, on PostgreSQL behind a proxy that delays every byte by
+2.5 ms each way. First the access query for one after the other, on each of four connections. Then the
+middleware with four connections and a cold cache, 512 requests at a time: lookups that wait together go
+together. Then the same beside one caller who asks for made-up tenants with 512 more requests at a time.
+Target: 10 × the lookups of one query for each.`,
 	Open: openLookups,
 }
 
@@ -41,7 +42,7 @@ func openLookups(b *Bench) (*Comparison, error) {
 	if err := fillHost(b.ctx, bare, onPostgres, n); err != nil {
 		return nil, err
 	}
-	// A lease opens nothing before the first statement, and these requests have none.
+	// A lease opens nothing before the first statement, and these requests send none.
 	if _, err := bare.ExecContext(b.ctx,
 		"UPDATE core_tenants SET db_url = 'sqlite:' || id || '.db'"); err != nil {
 		return nil, err
@@ -68,7 +69,8 @@ func openLookups(b *Bench) (*Comparison, error) {
 		}}, nil
 }
 
-// mendTriggers enables the triggers that fillHost disabled: without them the middleware is promised nothing.
+// mendTriggers enables the triggers that fillHost disabled. Without them the feed promises the middleware
+// nothing.
 func mendTriggers(b *Bench, host *hostdb.DB, bare *sql.DB) error {
 	faults, err := host.Verify(b.ctx)
 	for _, fault := range faults {
@@ -79,7 +81,7 @@ func mendTriggers(b *Bench, host *hostdb.DB, bare *sql.DB) error {
 	return err
 }
 
-// farAway opens a host database through a proxy that delays what it carries.
+// farAway opens a host database through a proxy that delays everything.
 func farAway(b *Bench, address string) (*hostdb.DB, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -96,14 +98,14 @@ func farAway(b *Bench, address string) (*hostdb.DB, error) {
 	return host, err
 }
 
-// lookups asks for members of a host database.
+// lookups looks up members of a host database.
 type lookups struct {
 	b    *Bench
 	host *hostdb.DB
 	n    int // members
 }
 
-// oneByOne has four goroutines ask the host database.
+// oneByOne looks members up from four goroutines, one query each.
 func (l *lookups) oneByOne() ([]float64, error) {
 	return l.count(4, func(i int) (bool, error) {
 		found, err := l.host.Access(l.b.ctx, hostdb.UserKey{OAuthID: "o" + hexID(i)},
@@ -112,8 +114,7 @@ func (l *lookups) oneByOne() ([]float64, error) {
 	})
 }
 
-// through has a new middleware serve requests, beside those of a caller who makes names up where that is
-// wanted.
+// through sends requests through a new middleware, and, if flooded, those of a caller who makes names up.
 func (l *lookups) through(flooded bool) ([]float64, error) {
 	dir, err := l.b.folder()
 	if err != nil {
@@ -131,7 +132,7 @@ func (l *lookups) through(flooded bool) ([]float64, error) {
 		return nil, err
 	}
 	defer mw.Close(l.b.ctx)
-	for mw.Stats().SincePoll < 0 { // the feed begins by forgetting what was read before it
+	for mw.Stats().SincePoll < 0 { // the feed's first delivery is a reset
 		time.Sleep(roundTrip)
 	}
 	h := mw.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -161,8 +162,8 @@ func (l *lookups) through(flooded bool) ([]float64, error) {
 	})
 }
 
-// count has goroutines ask for one member after the other, each until it is found, and returns how many were
-// found in a second and how many answers were refusals.
+// count looks up members from several goroutines, each member until it is found. It returns how many were
+// found in a second, and how many answers were refusals.
 func (l *lookups) count(goroutines int, ask func(i int) (bool, error)) ([]float64, error) {
 	var next, found, refused atomic.Int64
 	var wg sync.WaitGroup

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// scenarios are all of them, in the document's order.
+// scenarios are in the document's order.
 var scenarios = []Scenario{requestScenario, tokenScenario, httpScenario, queryScenario, sqliteScenario,
 	poolScenario, openLoopScenario, acquireScenario, neighbourScenario, serversScenario, hostScenario,
 	lookupsScenario, growthScenario, coherenceScenario, fleetScenario}
@@ -57,7 +57,8 @@ func run() error {
 	if *out == "" && !*quickly && *only == "" {
 		*out = "../docs/benchmarks.md"
 	}
-	if os.Getenv("TMPDIR") == "" { // thousands of databases would fill the memory that pgtest prefers
+	// pgtest prefers a file system in memory, which thousands of databases would fill
+	if os.Getenv("TMPDIR") == "" {
 		if err := os.Setenv("TMPDIR", os.TempDir()); err != nil {
 			return err
 		}
@@ -123,7 +124,7 @@ func runAll(b *Bench, chosen []Scenario, to io.Writer) (document string, failed 
 	return text.String(), failed
 }
 
-// runOne runs a scenario; what was measured before an error is printed too.
+// runOne runs a scenario. It also prints what was measured before an error.
 func runOne(b *Bench, s Scenario, w io.Writer) error {
 	defer b.close()
 	c, err := s.Open(b)

@@ -13,11 +13,13 @@ import (
 var neighbourScenario = Scenario{
 	Name:  "neighbour",
 	Title: "A noisy neighbour",
-	About: `Eight tenants with a goroutine each, in a closed loop, alone and beside a ninth tenant's 200 goroutines, on one server under a budget of 20
-connections; all in one process, without HTTP. The queries: one that keeps its connection for 2 ms and no processor (pg_sleep), and one row by
-its key, of which the processors can do only so many: no pool divides these, but by how many connections a tenant may have. The figures are the
-eight's; "neighbour/s" are the ninth's queries. A tenant's share is a quarter of the budget unless MaxConnsPerTenant says otherwise; an LRU of
-pgxpools splits the budget for good, two connections for each of the nine. Aimed at: their p95 ≤ 5 × their p95 alone, no errors.`,
+	About: `Eight tenants with a goroutine each, in a closed loop, alone and beside a ninth tenant's 200
+goroutines. One server, a budget of 20 connections, one process, no HTTP. The queries: one that keeps its
+connection for 2 ms and needs no processor (pg_sleep), and one row by its key. Of the latter the processors
+can do only so many, and a pool can divide them only by how many connections a tenant may have. The figures
+are the eight's; "neighbour/s" are the ninth's queries. A tenant's share is a quarter of the budget unless
+MaxConnsPerTenant says otherwise. An LRU of pgxpools splits the budget for good, two connections for each of
+the nine. Targets: their p95 ≤ 5 × their p95 alone, no errors.`,
 	Open: openNeighbour,
 }
 
@@ -90,7 +92,7 @@ func neighbourRows(b *Bench, group string, query querier) []Row {
 	}
 }
 
-// patrons are goroutines that query, each for its tenant, as soon as the last answer has come.
+// patrons are goroutines that each query for one tenant, as soon as the last answer has come.
 type patrons struct {
 	query    querier
 	tenants  []int         // one for each goroutine
@@ -99,7 +101,7 @@ type patrons struct {
 	done     *atomic.Int64 // queries; may be nil
 }
 
-// start has them query until the returned function is called, which waits for them.
+// start runs them until the returned function is called, which waits for them.
 func (p patrons) start(ctx context.Context) (end func()) {
 	var over atomic.Bool
 	ended := make(chan struct{})
@@ -113,13 +115,13 @@ func (p patrons) start(ctx context.Context) (end func()) {
 	}
 }
 
-// during has them query for a while, and returns what became of it.
+// during runs them for a while, and returns the outcomes.
 func (p patrons) during(ctx context.Context, d time.Duration) []shot {
 	began := time.Now()
 	return p.run(ctx, func() bool { return time.Since(began) > d })
 }
 
-// run has them query until it is over.
+// run runs them until over reports true.
 func (p patrons) run(ctx context.Context, over func() bool) []shot {
 	var all sync.WaitGroup
 	shots := make([][]shot, len(p.tenants))
@@ -142,7 +144,7 @@ func (p patrons) run(ctx context.Context, over func() bool) []shot {
 	return list
 }
 
-// ask is one query.
+// ask sends one query.
 func (p patrons) ask(ctx context.Context, tenant int) shot {
 	if p.patience > 0 {
 		var cancel context.CancelFunc
@@ -157,8 +159,8 @@ func (p patrons) ask(ctx context.Context, tenant int) shot {
 	return shot{tenant, time.Since(began), err != nil || name != databaseName(tenant)}
 }
 
-// leases is a query through one pool over the estate's first databases; address, where set, says where each
-// is reached.
+// leases returns a querier that goes through one pool to the estate's first databases. address, if set, says
+// where each is reached.
 func (e *estate) leases(b *Bench, cfg tenantdb.PoolConfig, address func(i int) string,
 	text string) (querier, error) {
 	urls, err := e.urls("ours", quietTenants+1)

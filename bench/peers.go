@@ -28,7 +28,7 @@ const (
 // guards are all of them, in the tables' order.
 var guards = []string{bareHandler, lowerBound, ours, byHand, auth0Peer, chiPeer}
 
-// remembers tells whether a guard keeps anything of the requests that it has seen.
+// remembers reports whether a guard keeps anything of the requests that it has seen.
 func remembers(guard string) bool {
 	return guard == lowerBound || guard == ours || guard == oursRead || guard == byHand
 }
@@ -57,7 +57,7 @@ func newGuard(name string, keys *keyPair, host *hostdb.DB, pool *tenantdb.Pool,
 	case chiPeer:
 		auth := chijwt.New(keys.algorithm, nil, keys.public, jwt.WithIssuer(issuer),
 			jwt.WithAudience(audience))
-		if keys.algorithm == "HS256" { // its verify key is the sign key then
+		if keys.algorithm == "HS256" { // then the same key signs and verifies
 			auth = chijwt.New(keys.algorithm, keys.private, nil, jwt.WithIssuer(issuer),
 				jwt.WithAudience(audience))
 		}

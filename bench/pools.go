@@ -9,11 +9,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// evenSplit is how many connections each tenant may have so that most tenants have some: the best split of a
-// budget of those tried, for pgxpools and for PgBouncer.
+// evenSplit returns how many connections each tenant may have so that most tenants have some. Of the splits
+// that were tried it is the best one, for pgxpools and for PgBouncer.
 func evenSplit(budget, tenants int) int { return max(1, budget/tenants) }
 
-// lruPools keeps one pgxpool for each of the tenants used last. A pool in use isn't closed.
+// lruPools keeps one pgxpool for each of the most recently used tenants. A pool in use isn't closed.
 type lruPools struct {
 	urls      []string
 	text      string // of the query
@@ -45,7 +45,7 @@ func (l *lruPools) query(ctx context.Context, tenant int) (string, error) {
 	return readName(p.pool.QueryRow(ctx, l.text, 1))
 }
 
-// take returns a tenant's pool, for which the one used longest ago may have to go.
+// take returns a tenant's pool. If it has to open one, it may close the least recently used one.
 func (l *lruPools) take(tenant int) (*lruPool, error) {
 	l.mu.Lock()
 	p := l.open[tenant]
@@ -72,7 +72,7 @@ func (l *lruPools) take(tenant int) (*lruPool, error) {
 	return p, nil
 }
 
-// makeRoom removes the idle pool used longest ago where all places are taken.
+// makeRoom removes the least recently used idle pool if all places are taken.
 func (l *lruPools) makeRoom() *lruPool {
 	if len(l.open) < l.pools {
 		return nil
@@ -101,8 +101,8 @@ func (l *lruPools) close() {
 	}
 }
 
-// bouncedPools keeps a pgxpool to PgBouncer for every tenant, for good: connections to it are cheap. In
-// PgBouncer's transaction mode a query goes without a named statement, in one round trip.
+// bouncedPools keeps a pgxpool to PgBouncer open for every tenant, since connections to it are cheap. In
+// PgBouncer's transaction mode a query uses no named statement and takes one round trip.
 type bouncedPools struct {
 	pools []func() (*pgxpool.Pool, error)
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// clients is how many connections load a server at once.
+// clients is how many clients load a server at once.
 const clients = 32
 
 var queryScenario = Scenario{
 	Name:  "query",
 	Title: "A tenant's query for each request",
-	About: `One tenant on PostgreSQL; a handler that selects one row by its key, in a server process of its own, 32 clients in a closed loop.
-The pgxpool and the tenant's share of tenantdb's budget are 20 connections each. CPU is the server process's for one request; errors are
-refusals and wrong answers, all rounds' worst. Aimed at: pool alone ≥ 1.0 and whole middleware ≥ 0.95 of the hard-wired pgxpool.`,
+	About: `One tenant on PostgreSQL. A handler selects one row by its key, in a server process of its own; 32
+clients in a closed loop. The pgxpool has 20 connections, and so has the tenant's share of tenantdb's
+budget. CPU is the server process's for one request. Errors are refusals and wrong answers, in the worst
+round. Targets: the pool alone ≥ 1.0 and the whole middleware ≥ 0.95 of the hard-wired pgxpool.`,
 	Open: func(b *Bench) (*Comparison, error) {
 		e, err := b.databases(1)
 		if err != nil {
@@ -47,7 +48,7 @@ var queryColumns = []Column{{Name: "requests/s", Format: integer, Ratio: true},
 	{Name: "p99", Format: nanoseconds}, {Name: "CPU", Format: nanoseconds},
 	{Name: "errors", Format: integer, Worst: true}}
 
-// queryRound loads a target for one round, after a moment that isn't counted.
+// queryRound loads a target for one round, after a short time that isn't counted.
 func queryRound(b *Bench, t *target) ([]float64, error) {
 	trace := make([]int, traceLength)
 	if _, _, err := t.closedLoop(clients, trace, 0, b.scale.load/10); err != nil {
@@ -70,8 +71,9 @@ func queryRound(b *Bench, t *target) ([]float64, error) {
 var sqliteScenario = Scenario{
 	Name:  "sqlite",
 	Title: "The same on SQLite",
-	About: `One tenant in a SQLite file; a point query for each request, through ReadDB behind the whole middleware and through one *sql.DB that the
-handler keeps open with the same journal mode. 32 clients. Aimed at: ≥ 0.95.`,
+	About: `One tenant in a SQLite file. Each request is a point query, through ReadDB behind the whole
+middleware, and through one *sql.DB that the handler keeps open with the same journal mode. 32 clients.
+Target: ≥ 0.95.`,
 	Open: openSQLite,
 }
 

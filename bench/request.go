@@ -14,16 +14,18 @@ var requestScenario = Scenario{
 	Name:  "request",
 	Title: "A request's overhead, in process",
 	About: `A guard in front of a handler that does nothing, called without a network. CPU is the process's
-time for one request, garbage collection included; elapsed is what a core had for one (elapsed × cores ÷ requests), which is more
-where something waits, or other programs run. Each guard has seen every token before, in other requests; tokens are visited in an order
-that the processor can't foresee. The peers authenticate only; the hand-written guard and the lower bound also ask who is a member, but lease no database and hear of a
-change only after minutes; tenantdb does all of that. The lower bound is bench/bound.go, frozen before tenantdb was tuned. Aimed at:
-tenantdb ≤ 1.5 × the lower bound and ≤ 3 allocations; ≤ 1.5 µs with 10,000 tokens. A Scope is made for a handler that asks for it, which
-has a row of its own; one that wants its tenant's database alone doesn't ask.`,
+time for one request, garbage collection included. Elapsed is what a core had for one request (elapsed ×
+cores ÷ requests): more where something waits, or where other programs run. Each guard has seen every token
+before, in other requests. Tokens are visited in an order that the processor can't foresee. The peers
+authenticate only. The hand-written guard and the lower bound also ask who is a member, but they lease no
+database, and hear of a change only after minutes. tenantdb does all of that. The lower bound is
+bench/bound.go, which was frozen before tenantdb was tuned. A Scope is made for a handler that asks for it,
+which has a row of its own; a handler that only wants its tenant's database doesn't ask. Targets: tenantdb ≤
+1.5 × the lower bound and ≤ 3 allocations; ≤ 1.5 µs with 10,000 tokens.`,
 	Open: openRequest,
 }
 
-// requestGuards are guards, and tenantdb's other kind of handler.
+// requestGuards are the guards, and tenantdb with a handler that reads its Scope.
 var requestGuards = slices.Insert(slices.Clone(guards), slices.Index(guards, ours)+1, oursRead)
 
 var algorithms = []string{"HS256", "RS256", "EdDSA"}
@@ -80,16 +82,16 @@ func (s *silent) Header() http.Header         { return s.header }
 func (s *silent) Write(p []byte) (int, error) { return len(p), nil }
 func (s *silent) WriteHeader(status int)      { s.status = status }
 
-// serveInProcess calls a handler with the requests in turn on so many cores for a while, after each of them
-// twice where it may remember them. It returns the CPU's and a core's nanoseconds, and the allocations, for
-// each request.
+// serveInProcess calls a handler with the requests in turn, on a number of cores, for a while. If it may
+// remember them, each request is sent twice before. It returns the nanoseconds of processor time and of a
+// core, and the allocations, for one request.
 func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, cores int,
 	d time.Duration) ([]float64, error) {
 	first := requests
 	if !remembers {
 		first = requests[:1]
 	}
-	for range 2 { // at its second sight the lower bound finds a token without its lock
+	for range 2 { // when it sees a token again, the lower bound needs no lock
 		for _, r := range first {
 			w := &silent{header: http.Header{}}
 			if h.ServeHTTP(w, twin(r)); w.status != 0 {
@@ -121,8 +123,8 @@ func serveInProcess(h http.Handler, requests []*http.Request, remembers bool, co
 		float64(after.Mallocs-before.Mallocs) / float64(n)}, nil
 }
 
-// twin returns a request with the same headers in memory of its own: what comes over a network never shares
-// its token's bytes with what a guard remembers, and two strings in one place are equal at a glance.
+// twin returns a request whose headers have the same text in other memory. A request from a network never
+// shares its token's bytes with what a guard remembers, and strings in the same memory compare faster.
 func twin(r *http.Request) *http.Request {
 	other := r.Clone(r.Context())
 	for _, values := range other.Header {
@@ -133,10 +135,10 @@ func twin(r *http.Request) *http.Request {
 	return other
 }
 
-// serveLoop serves until the deadline; it returns how many requests, and the status of a refused one if there
-// was any.
+// serveLoop serves until the deadline. It returns how many requests it served, and the status of a refused
+// one, if there was one.
 func serveLoop(h http.Handler, requests []*http.Request, core int, deadline time.Time) (n, refused int) {
-	const step, batch = 7919, 256 // the step is a prime, so that every request has its turn
+	const step, batch = 7919, 256 // a prime step reaches every request
 	w := &silent{header: http.Header{}}
 	for i := core * len(requests) / 2; n == 0 || time.Now().Before(deadline); n += batch {
 		for range batch {

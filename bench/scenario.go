@@ -9,9 +9,9 @@ import (
 
 // Scenario compares ways to do one thing.
 type Scenario struct {
-	Name  string // for -only
+	Name  string // what -only takes
 	Title string
-	About string // what is measured and how, and what was aimed at
+	About string // what is measured and how, and the target
 	Open  func(*Bench) (*Comparison, error)
 }
 
@@ -19,7 +19,7 @@ type Scenario struct {
 // with each other.
 type Comparison struct {
 	Columns []Column
-	Bases   []string // names of the rows of each group that the others are divided by
+	Bases   []string // the rows of each group by which the others are divided
 	Rows    []Row
 	Notes   func([]*measured) []string // lines below the table; may be nil
 }
@@ -28,7 +28,7 @@ type Comparison struct {
 type Column struct {
 	Name   string
 	Format func(float64) string
-	Ratio  bool // stands beside the quotients by the bases
+	Ratio  bool // shown with its quotients by the bases
 	Worst  bool // the largest of the rounds is shown, not the median
 }
 
@@ -38,15 +38,15 @@ type Row struct {
 	Measure     func() ([]float64, error) // one round: a figure for each column
 }
 
-// measured is what a row's rounds yielded: a list of figures for each column.
+// measured is the outcome of a row's rounds: a list of figures for each column.
 type measured struct {
 	Row
 	figures [][]float64
 	load    float64
 }
 
-// run measures every row in every round: group after group, the rows in turn, each round beginning with
-// another one.
+// run measures every row in every round: group after group, the rows in turn. Each round begins with another
+// row.
 func (c *Comparison) run(b *Bench) ([]*measured, error) {
 	var all []*measured
 	for rest := c.Rows; len(rest) > 0; {
@@ -87,11 +87,11 @@ func runGroup(b *Bench, group []*measured) error {
 	return nil
 }
 
-// noisy is the rule by which a row's figures are called too noisy: the middle half of its rounds spreads over
-// more than this share of their median.
+// noisy is the limit beyond which a row is called noisy: the width of the middle half of its rounds, as a
+// share of their median.
 const noisy = 0.10
 
-// spread is the width of the middle half of the rounds as a share of their median.
+// spread returns the width of the middle half of the rounds as a share of their median.
 func spread(figures []float64) float64 {
 	sorted := slices.Sorted(slices.Values(figures))
 	if middle := median(sorted); middle != 0 {
@@ -100,12 +100,12 @@ func spread(figures []float64) float64 {
 	return 0
 }
 
-// median of unsorted figures.
+// median returns the median of unsorted figures.
 func median(figures []float64) float64 {
 	return quantile(slices.Sorted(slices.Values(figures)), 0.5)
 }
 
-// quantile of sorted figures, between neighbours where it falls there.
+// quantile returns a quantile of sorted figures, interpolated between neighbours.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0
@@ -118,7 +118,8 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
 }
 
-// quotients divides two rows' figures round by round, so that what slowed a whole round cancels out.
+// quotients divides the figures of two rows round by round, so that whatever slowed a whole round cancels
+// out.
 func quotients(figures, base []float64) []float64 {
 	var list []float64
 	for i := range min(len(figures), len(base)) {
@@ -140,7 +141,7 @@ func integer(f float64) string { return fmt.Sprintf("%.0f", f) }
 func percent(f float64) string { return fmt.Sprintf("%.1f %%", 100*f) }
 func tenths(f float64) string  { return fmt.Sprintf("%.1f", f) }
 
-// roundTo is the step that leaves three digits or four.
+// roundTo returns the step that leaves three or four digits.
 func roundTo(ns float64) time.Duration {
 	step := time.Duration(1)
 	for ns >= 10_000 {

@@ -12,10 +12,11 @@ import (
 var serversScenario = Scenario{
 	Name:  "servers",
 	Title: "Another server in trouble",
-	About: `One pool over two servers. Eight tenants on the healthy one, a goroutine each in a closed loop, one row by its key; alone, and while 32
-goroutines ask for a tenant on the other, reached through a proxy that lets nothing through any more (hangs, with connections open), or that
-resets what there is and refuses what comes (dead). Who is refused there tries again after 100 ms, and gives a query a second. The figures are the
-eight's. Aimed at: their p99 ≤ 1.1 × alone, no errors.`,
+	About: `One pool over two servers. Eight tenants are on the healthy one, with a goroutine each in a closed
+loop, one row by its key. They are alone, or 32 goroutines ask meanwhile for a tenant on the other server,
+through a proxy. The proxy lets nothing through any more (hangs, with connections open), or resets what is
+open and refuses new connections (dead). Whoever is refused there tries again after 100 ms, and gives a
+query a second. The figures are the eight's. Targets: their p99 ≤ 1.1 × alone, no errors.`,
 	Open: openServers,
 }
 
@@ -73,7 +74,7 @@ func openServers(b *Bench) (*Comparison, error) {
 	}}, nil
 }
 
-// at is a database's URL at another address.
+// at returns a database's URL with another address.
 func at(database, address string) (string, error) {
 	u, err := url.Parse(database)
 	if err != nil {
@@ -83,18 +84,18 @@ func at(database, address string) (string, error) {
 	return u.String(), nil
 }
 
-// proxy is a network before a server, that can be cut.
+// proxy is a network in front of a server that can be cut.
 type proxy struct {
 	listener net.Listener
 	target   string
 
 	mu    sync.Mutex // guards what follows
 	conns map[*net.TCPConn]struct{}
-	hung  chan struct{} // open while nothing gets through; nil otherwise
+	hung  chan struct{} // open while nothing gets through, else nil
 	dead  bool
 }
 
-// newProxy starts one.
+// newProxy starts a proxy.
 func newProxy(target string) (*proxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -131,7 +132,7 @@ func (p *proxy) serve(in *net.TCPConn) {
 	p.carry(out.(*net.TCPConn), in)
 }
 
-// carry copies one way until that way ends.
+// carry copies one direction until it ends.
 func (p *proxy) carry(from, to *net.TCPConn) {
 	piece := make([]byte, 4096)
 	for {
@@ -156,7 +157,7 @@ func (p *proxy) hang() {
 	p.hung = make(chan struct{})
 }
 
-// die ends what there is, and refuses what comes, until mend.
+// die resets open connections and refuses new ones, until mend.
 func (p *proxy) die() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +185,7 @@ func (p *proxy) mend() {
 	}
 }
 
-// close ends it.
+// close ends the proxy.
 func (p *proxy) close() {
 	p.mend()
 	_ = p.listener.Close()

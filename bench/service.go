@@ -28,16 +28,16 @@ const (
 	wholeOnFile    = "tenantdb, whole middleware, SQLite"
 )
 
-// pointQuery finds one row by its key; current_database tells whose it is.
+// pointQuery finds one row by its key. current_database tells which tenant's it is.
 const pointQuery = "SELECT current_database(), body FROM notes WHERE id = $1"
 
-// tenantIndex is the header that tells the services without a middleware which tenant is meant.
+// tenantIndex is the header that names the tenant for the services without a middleware.
 const tenantIndex = "X-Index"
 
-// querier answers a request's query: the database's name.
+// querier runs a request's query and returns the database's name.
 type querier func(ctx context.Context, tenant int) (string, error)
 
-// newService makes what a child serves, and what ends it.
+// newService returns the handler that a child serves, and a function that closes it.
 func newService(what *servedBy) (http.Handler, func(), error) {
 	ctx := context.Background()
 	switch what.Kind {
@@ -89,7 +89,7 @@ func newService(what *servedBy) (http.Handler, func(), error) {
 	return nil, nil, fmt.Errorf("no service is called %q", what.Kind)
 }
 
-// answering is the handler that all the services without a middleware share.
+// answering returns the handler that all services without a middleware share.
 func answering(query querier) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tenant, err := strconv.Atoi(r.Header.Get(tenantIndex))
@@ -106,7 +106,7 @@ func answering(query querier) http.Handler {
 	})
 }
 
-// readName scans pointQuery's row.
+// readName scans the row of pointQuery.
 func readName(row pgx.Row) (name string, err error) {
 	var body string
 	err = row.Scan(&name, &body)
@@ -120,7 +120,7 @@ func readFile(ctx context.Context, db *sql.DB) (name string, err error) {
 	return name, err
 }
 
-// newPgxPool makes a pgxpool of at most so many connections.
+// newPgxPool makes a pgxpool with a maximum of connections.
 func newPgxPool(ctx context.Context, url string, conns int, mode pgx.QueryExecMode) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -151,7 +151,7 @@ func newPoolAlone(what *servedBy) (http.Handler, func(), error) {
 	}), func() { _ = pool.Close(context.Background()) }, nil
 }
 
-// newGuarded serves behind one of the guards: a constant, or the tenant's query.
+// newGuarded serves a constant, or the tenant's query, behind one of the guards.
 func newGuarded(ctx context.Context, what *servedBy) (http.Handler, func(), error) {
 	keys, err := what.Keys.keys()
 	if err != nil {
@@ -184,7 +184,7 @@ func newGuarded(ctx context.Context, what *servedBy) (http.Handler, func(), erro
 	}, err
 }
 
-// tenantQuery answers with a query in the request's tenant.
+// tenantQuery answers with a query in the database of the request's tenant.
 func tenantQuery(query func(context.Context) (string, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name, err := query(r.Context())

@@ -31,7 +31,7 @@ func (c *Comparison) render(rows []*measured) string {
 	return align(lines)
 }
 
-// cells are a row's figures: medians (or the worst), quotients with their range, spread, load.
+// cells returns a row's figures as text: medians (or the worst), quotients with their range, spread, load.
 func (c *Comparison) cells(m *measured, rows []*measured) []string {
 	var cells []string
 	widest := 0.0
@@ -56,7 +56,7 @@ func (c *Comparison) cells(m *measured, rows []*measured) []string {
 	return append(cells, mark, fmt.Sprintf("%.1f", m.load))
 }
 
-// quotientOf is the median of the rounds' quotients with their smallest and largest.
+// quotientOf returns the median of the rounds' quotients, with the smallest and the largest.
 func quotientOf(m, base *measured, column int) string {
 	if base == nil || base == m {
 		return ""
@@ -68,7 +68,7 @@ func quotientOf(m, base *measured, column int) string {
 	return fmt.Sprintf("%s (%s–%s)", short(median(list)), short(slices.Min(list)), short(slices.Max(list)))
 }
 
-// short shows about three digits.
+// short formats a number with about three digits.
 func short(f float64) string {
 	switch {
 	case f >= 100:
@@ -81,7 +81,7 @@ func short(f float64) string {
 	return fmt.Sprintf("%.4f", f)
 }
 
-// find returns a group's row by name, nil where there is none.
+// find returns a group's row by name, or nil if there is none.
 func find(rows []*measured, group, name string) *measured {
 	for _, m := range rows {
 		if m.Group == group && m.Name == name {

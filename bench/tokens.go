@@ -52,7 +52,7 @@ type wireKey struct {
 	Bytes     []byte // the secret, or the public key in PKIX form
 }
 
-// wire returns the verifying half.
+// wire returns the verifying half of a key pair.
 func (k *keyPair) wire() (*wireKey, error) {
 	if secret, ok := k.public.([]byte); ok {
 		return &wireKey{k.algorithm, secret}, nil
@@ -61,7 +61,7 @@ func (k *keyPair) wire() (*wireKey, error) {
 	return &wireKey{k.algorithm, der}, err
 }
 
-// keys returns the pair again; a public key's private half is missing.
+// keys returns the pair. If the key is a public key, the private half is missing.
 func (w *wireKey) keys() (*keyPair, error) {
 	if w.Algorithm == "HS256" {
 		return &keyPair{w.Algorithm, w.Bytes, w.Bytes}, nil
@@ -70,7 +70,7 @@ func (w *wireKey) keys() (*keyPair, error) {
 	return &keyPair{algorithm: w.Algorithm, public: public}, err
 }
 
-// config is jwtauth's for these tokens.
+// config returns jwtauth's configuration for these tokens.
 func (k *keyPair) config() jwtauth.Config {
 	c := jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{k.algorithm}}
 	if secret, ok := k.public.([]byte); ok {
@@ -81,7 +81,7 @@ func (k *keyPair) config() jwtauth.Config {
 	return c
 }
 
-// token is valid for a day.
+// token makes a token that is valid for a day.
 func (k *keyPair) token(subject string) (string, error) {
 	now := time.Now()
 	claims := jwt.RegisteredClaims{Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: subject,
@@ -89,7 +89,7 @@ func (k *keyPair) token(subject string) (string, error) {
 	return jwt.NewWithClaims(jwt.GetSigningMethod(k.algorithm), claims).SignedString(k.private)
 }
 
-// requests are one for each of a world's first n users, each into the user's tenant.
+// requests returns a request of each of a world's first n users into the user's tenant.
 func (k *keyPair) requests(w *world, n int) ([]*http.Request, error) {
 	list := make([]*http.Request, n)
 	for i := range list {

@@ -9,8 +9,8 @@ import (
 
 const traceLength = 100_000
 
-// zipfTrace names the tenants of a run of requests: Zipf 1.1, shuffled, the same for the same seed on every
-// machine.
+// zipfTrace returns the tenants of a series of requests: Zipf 1.1, shuffled. The same seed gives the same
+// trace on every machine.
 func zipfTrace(tenants int) []int {
 	r := rand.New(rand.NewSource(1))
 	if tenants < 2 {
@@ -25,7 +25,7 @@ func zipfTrace(tenants int) []int {
 	return list
 }
 
-// uniformTrace names every tenant alike often.
+// uniformTrace names every tenant equally often.
 func uniformTrace(tenants int) []int {
 	r := rand.New(rand.NewSource(1))
 	list := make([]int, traceLength)
@@ -35,7 +35,7 @@ func uniformTrace(tenants int) []int {
 	return list
 }
 
-// byFrequency counts a trace's requests by tenant, and orders its tenants, the most frequent first.
+// byFrequency counts a trace's requests by tenant, and orders the tenants by it, the most frequent first.
 func byFrequency(trace []int) (count map[int]int, tenants []int) {
 	count = map[int]int{}
 	for _, t := range trace {
@@ -46,8 +46,8 @@ func byFrequency(trace []int) (count map[int]int, tenants []int) {
 	})
 }
 
-// staticOptimum is the share of requests that find a connection where the budget stands, one each, at the
-// tenants who ask most.
+// staticOptimum returns the share of requests that find a connection if the budget is spent on the most
+// frequent tenants, one connection each.
 func staticOptimum(trace []int, budget int) float64 {
 	count, tenants := byFrequency(trace)
 	hits := 0
@@ -57,8 +57,8 @@ func staticOptimum(trace []int, budget int) float64 {
 	return float64(hits) / float64(len(trace))
 }
 
-// classes divides a trace's tenants: hot are the fewest who make half of the requests, middle those who make
-// the next three tenths, cold the rest.
+// classes divides a trace's tenants. Hot are the fewest tenants that make half of the requests, middle those
+// that make the next three tenths, cold the rest.
 func classes(trace []int) (hot, middle, cold func(int) bool) {
 	count, tenants := byFrequency(trace)
 	class, sum := map[int]int{}, 0

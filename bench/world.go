@@ -9,7 +9,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// world is a product: its host database, whose tenants all pay, and the pool of the tenants' databases.
+// world is a product: a host database, whose tenants all pay, and the pool of the tenants' databases.
 type world struct {
 	host    *hostdb.DB
 	pool    *tenantdb.Pool
@@ -17,14 +17,14 @@ type world struct {
 	dir     string
 }
 
-// subject names a user in tokens.
+// subject returns a user's name in tokens.
 func subject(i int) string { return fmt.Sprintf("auth0|%024d", i) }
 
-// slug names a tenant in requests.
+// slug returns a tenant's name in requests.
 func slug(i int) string { return fmt.Sprintf("tenant-%05d", i) }
 
-// newWorld makes a product on SQLite with that many users and tenants; user i is a member of tenant i modulo
-// their number.
+// newWorld makes a product on SQLite with a number of users and tenants. User i is a member of the tenant i
+// modulo the number of tenants.
 func newWorld(b *Bench, users, tenants int) (*world, error) {
 	dir, err := b.folder()
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 var httpScenario = Scenario{
 	Name:  "http",
 	Title: "Requests over HTTP",
-	About: `The same guards in front of a handler that writes two bytes, each in a server process of its own, under wrk (1 thread, 32 connections)
-on loopback; one token. CPU is the server process's for one request (getrusage); wrk shares the machine. Aimed at: tenantdb ≥ 0.97 of the
-lower bound's rate.`,
+	About: `The same guards in front of a handler that writes two bytes, each in a server process of its own,
+under wrk (1 thread, 32 connections) on loopback; one token. CPU is the server process's for one request
+(getrusage); wrk shares the machine. Target: tenantdb ≥ 0.97 of the lower bound's rate.`,
 	Open: openHTTP,
 }
 
@@ -64,8 +64,8 @@ var (
 	wrkRefused = regexp.MustCompile(`Non-2xx[^\n]*|Socket errors[^\n]*`)
 )
 
-// wrk loads a server for a while; it returns requests per second and the server's CPU time for each, in
-// nanoseconds.
+// wrk loads a server for a while. It returns the requests per second, and the server's nanoseconds of CPU
+// time for each.
 func wrk(server *child, d time.Duration, headers ...string) ([]float64, error) {
 	args := []string{"-t1", "-c32", "-d", strconv.Itoa(max(1, int(d.Seconds()))) + "s"}
 	for _, h := range headers {
