@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/tenantdb/tenantdb/internal/deepcopy"
 )
 
 // Authenticator tells who sends a request. Package jwtauth holds the one for JSON Web Tokens; a session store
@@ -116,4 +118,23 @@ func (i *Identity) found(e *entry) {
 func (i *Identity) Claim(name string) (value string, ok bool) {
 	value, ok = i.Claims[name].(string)
 	return value, ok
+}
+
+// Clone returns a copy of the identity whose claims are its own: an authenticator that adds to what another
+// one returned changes a clone. Values of Claims that are neither JSON's nor maps, slices or arrays are not
+// copied; see Claims.
+func (i *Identity) Clone() *Identity {
+	if i == nil {
+		return nil
+	}
+	own := i.own()
+	return &own
+}
+
+// own is Clone by value. The copy doesn't lead to the cache.
+func (i *Identity) own() Identity {
+	own := *i
+	own.last = nil
+	own.Claims = deepcopy.Object(i.Claims)
+	return own
 }

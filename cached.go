@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
 // cached is one thing kept beside a tenant's database.
@@ -48,15 +50,15 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 		return none, err
 	}
 	defer func() { <-c.turn }()
-	if c.gone || t.leases.gone() { // the scope is over, and the database with it: nobody would ever close what is built
-		return none, because(ErrTenantUnavailable, errPoolClosed)
+	if c.gone || t.Leases.Gone() { // the scope is over, and the database with it: nobody would ever close what is built
+		return none, refusal.WithCause(ErrTenantUnavailable, refusal.PoolClosed)
 	}
 	if c.built && c.kept.closed() {
 		c.drop().leave()
 	}
 	if !c.built {
 		scope, _ := scopeOf(ctx)
-		value, closer, err := build(scope.newScope(scope.access, scope.grant)) // not the handler's own: what is built outlives the request
+		value, closer, err := build(scope.newScope(scope.access, scope.entitled)) // not the handler's own: what is built outlives the request
 		if err != nil {
 			return none, err
 		}
@@ -85,7 +87,7 @@ func (c *cached) wait(ctx context.Context, most time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-late.C:
-		return because(ErrBusy, errBuilding)
+		return refusal.WithCause(ErrBusy, errBuilding)
 	}
 }
 

@@ -116,20 +116,15 @@ type CacheConfig struct {
 
 // withDefaults fills in what is zero.
 func (c CacheConfig) withDefaults() CacheConfig {
-	orElse(&c.Size, 100_000)
-	orElse(&c.Denials, 4096)
-	orElse(&c.MaxLoads, 4)
-	orElse(&c.MaxStaleness, 3*time.Second)
-	orElse(&c.MaxAge, 5*time.Minute)
-	orElse(&c.DenialAge, 2*time.Second)
-	orElse(&c.MaxStaleIfDown, 2*time.Minute)
-	orElse(&c.LoadTimeout, time.Second)
+	c.Size = cmp.Or(c.Size, 100_000)
+	c.Denials = cmp.Or(c.Denials, 4096)
+	c.MaxLoads = cmp.Or(c.MaxLoads, 4)
+	c.MaxStaleness = cmp.Or(c.MaxStaleness, 3*time.Second)
+	c.MaxAge = cmp.Or(c.MaxAge, 5*time.Minute)
+	c.DenialAge = cmp.Or(c.DenialAge, 2*time.Second)
+	c.MaxStaleIfDown = cmp.Or(c.MaxStaleIfDown, 2*time.Minute)
+	c.LoadTimeout = cmp.Or(c.LoadTimeout, time.Second)
 	return c
-}
-
-// orElse fills in a field that is zero.
-func orElse[T comparable](field *T, value T) {
-	*field = cmp.Or(*field, value)
 }
 
 // validate checks a filled-in CacheConfig.
@@ -178,7 +173,7 @@ func (c *Config) validate() error {
 // setDefaults fills in what is zero.
 func (c *Config) setDefaults() {
 	c.Cache = c.Cache.withDefaults()
-	orElse(&c.Subscription.Grace, hostdb.DefaultGrace)
+	c.Subscription.Grace = cmp.Or(c.Subscription.Grace, hostdb.DefaultGrace)
 	c.Subscription.Grace = max(0, c.Subscription.Grace)
 	if len(c.Roles) == 0 {
 		c.Roles = []string{hostdb.RoleOwner, hostdb.RoleAdmin, hostdb.RoleMember}
@@ -280,4 +275,46 @@ func userKeyOf(key UserKey) (UserKey, error) {
 		return UserKey{}, errors.New("the subject is empty or too long")
 	}
 	return key, nil
+}
+
+// skipper matches the public routes. It matches a request only where every router reads its path alike;
+// whatever is odd authenticates.
+type skipper struct {
+	mux *http.ServeMux // nil: nothing is public
+}
+
+// public marks a match: the mux's own handlers (redirects, not found, method not allowed) are of other types.
+type public struct{}
+
+// ServeHTTP implements http.Handler; it is never served.
+func (public) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+// newSkipper checks the patterns, which follow http.ServeMux.
+func newSkipper(patterns []string) (s skipper, err error) {
+	if len(patterns) == 0 {
+		return skipper{}, nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("Skip: %v", p)
+		}
+	}()
+	s.mux = http.NewServeMux()
+	for _, pattern := range patterns {
+		if path := pattern[strings.IndexAny(pattern, " \t")+1:]; !strings.HasPrefix(strings.TrimLeft(path, " \t"), "/") {
+			return skipper{}, fmt.Errorf("Skip: %q: give a path, without a host, which clients choose", pattern)
+		}
+		s.mux.Handle(pattern, public{})
+	}
+	return s, nil
+}
+
+// match reports whether a request's route is public.
+func (s *skipper) match(r *http.Request) bool {
+	if s.mux == nil || r.Method == http.MethodConnect || r.URL.RawPath != "" || !cleanPath(r.URL.Path) {
+		return false
+	}
+	handler, _ := s.mux.Handler(r)
+	_, ok := handler.(public)
+	return ok
 }

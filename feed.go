@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/printable"
 )
 
 // feed listens to the host database's changes: the cache hears of them first, then the pool.
@@ -32,7 +33,7 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 		for delivery, err := range r.host.Changes(ctx) {
 			if err != nil {
 				if !f.failing.Swap(true) {
-					logger.WarnContext(ctx, "the host database's changes can't be relied on", "cause", printable(err.Error(), maxCause))
+					logger.WarnContext(ctx, "the host database's changes can't be relied on", "cause", printable.Text(err.Error(), maxCause))
 				}
 				continue
 			}
@@ -78,12 +79,12 @@ func (f *feed) note(pool *Pool, delivery hostdb.Delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if delivery.Reset {
-		for _, id := range pool.held() {
+		for _, id := range pool.ids() {
 			f.changed[id] = struct{}{}
 		}
 	}
 	for _, change := range delivery.Changes {
-		if change.Kind == hostdb.ChangeTenant && pool.holds(change.TenantID) {
+		if change.Kind == hostdb.ChangeTenant && pool.has(change.TenantID) {
 			f.changed[change.TenantID] = struct{}{}
 		}
 	}
@@ -158,7 +159,7 @@ func (r *resolver) reviewed(ctx context.Context, pool *Pool, id string) error {
 	tenant, err := r.host.Tenants.Get(ctx, id)
 	switch {
 	case errors.Is(err, hostdb.ErrNotFound), err == nil && !tenant.Open() && tenant.Status != hostdb.TenantProvisioning:
-		pool.shut(id, asked.Sub(start))
+		pool.retireAsOf(id, sinceStart(asked))
 	case err != nil:
 		return err
 	default:

@@ -105,7 +105,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		WriteError(w, r, fmt.Errorf("%w: guard outside Middleware.Handler", ErrForbidden))
 		return
 	}
-	if err := g.meets(c.m, c.access, c.grant.plan); err != nil {
+	if err := g.meets(c.m, c.access, c.entitled.plan); err != nil {
 		WriteError(w, r, err)
 		return
 	}

@@ -6,41 +6,35 @@ import (
 	"database/sql/driver"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tenantdb/tenantdb/internal/checkout"
 )
 
-// use is what a handle is for, which decides the contexts that it serves.
-type use uint8
-
-const (
-	forRequests use = iota // contexts of its tenant's scopes, and those without a scope unless PoolConfig.RequireScope
-	forLeases              // any: who has a Lease has named the tenant
-	forSessions            // any; and the handle keeps its connection until it is closed
-)
-
-// lender hands out the connections of one kind that a tenant's database has.
-type lender interface {
-	lend(ctx context.Context, to use) (driver.Conn, error)
+// connector hands out the connections of one kind that a tenant's database has.
+type connector interface {
+	Lend(ctx context.Context, use checkout.Use) (driver.Conn, error)
 	Driver() driver.Driver
 }
 
-// handle is a *sql.DB, and the connector under it. The connections are pooled below: one that is given back
-// is closed, so what is set on the handle about idle connections and their age has no effect.
+// handle is a *sql.DB, and the connector under it. The connections are pooled below: database/sql closes one
+// after each use, which returns it. So what is set on the handle about idle connections and their age has no
+// effect.
 type handle struct {
 	db     *sql.DB
-	from   lender
-	use    use
+	from   connector
+	use    checkout.Use
 	closed atomic.Bool // by its holder or by handles
 }
 
 // newHandle makes a handle, which owns a goroutine until it is closed.
-func newHandle(from lender, to use) *handle {
-	h := &handle{from: from, use: to}
+func newHandle(from connector, use checkout.Use) *handle {
+	h := &handle{from: from, use: use}
 	h.db = sql.OpenDB(h)
 	return h
 }
 
 // Connect implements driver.Connector.
-func (h *handle) Connect(ctx context.Context) (driver.Conn, error) { return h.from.lend(ctx, h.use) }
+func (h *handle) Connect(ctx context.Context) (driver.Conn, error) { return h.from.Lend(ctx, h.use) }
 
 // Driver implements driver.Connector.
 func (h *handle) Driver() driver.Driver { return h.from.Driver() }
@@ -65,7 +59,7 @@ func (h *handle) pristine() bool {
 // they are pristine.
 type handles struct {
 	tenant      *tenantDB
-	use         use
+	use         checkout.Use
 	write, read atomic.Pointer[handle]
 	shares      atomic.Int32 // the leases that have them, more than one after Detach, or what Cached keeps
 	shut        atomic.Bool
@@ -84,7 +78,7 @@ func (h *handles) reader() *sql.DB {
 }
 
 // open returns a handle. One that its holder has closed makes way for another.
-func (h *handles) open(at *atomic.Pointer[handle], from lender) *sql.DB {
+func (h *handles) open(at *atomic.Pointer[handle], from connector) *sql.DB {
 	for {
 		old := at.Load()
 		if old != nil && !old.closed.Load() {
@@ -154,7 +148,7 @@ func (h *handles) leave() {
 	}
 	pristine := true
 	h.each(func(one *handle) { pristine = pristine && one.pristine() })
-	if h.use != forRequests || !pristine || !h.tenant.spareHandles().put(h) {
+	if h.use != checkout.ForRequests || !pristine || !h.tenant.spareHandles().put(h) {
 		h.close()
 	}
 }
@@ -167,18 +161,18 @@ func (h *handles) close() {
 
 // own returns the lease's handles. A request whose lease is over gets those that all such have in common:
 // what they ask is refused.
-func (l *Lease) own(to use) *handles {
+func (l *Lease) own(use checkout.Use) *handles {
 	if h := l.handles.Load(); h != nil {
 		return h
 	}
 	var h *handles
 	switch over := l.over.Load(); {
-	case to == forRequests && over:
+	case use == checkout.ForRequests && over:
 		return l.tenant.spareHandles().late(l.tenant)
-	case to == forRequests:
+	case use == checkout.ForRequests:
 		h = l.tenant.spareHandles().take(l.tenant)
 	default:
-		h = &handles{tenant: l.tenant, use: to}
+		h = &handles{tenant: l.tenant, use: use}
 		h.shut.Store(over)
 		if over {
 			return h
@@ -192,7 +186,7 @@ func (l *Lease) own(to use) *handles {
 	if !first || l.handles.CompareAndSwap(h, nil) { // else the lease's end has them
 		h.leave()
 	}
-	return l.own(to)
+	return l.own(use)
 }
 
 // keep takes the handles from the lease, for somebody who leaves them later; nil where it has none.
@@ -230,7 +224,7 @@ func (s *spares) take(t *tenantDB) *handles {
 	defer s.mu.Unlock()
 	h := s.first
 	if h == nil {
-		return &handles{tenant: t, use: forRequests}
+		return &handles{tenant: t, use: checkout.ForRequests}
 	}
 	s.first, h.next = h.next, nil
 	s.n--
@@ -254,7 +248,7 @@ func (s *spares) late(t *tenantDB) *handles {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended == nil {
-		s.ended = &handles{tenant: t, use: forRequests}
+		s.ended = &handles{tenant: t, use: checkout.ForRequests}
 		s.ended.shut.Store(s.shut)
 	}
 	return s.ended

@@ -9,136 +9,153 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
-	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/checkout"
+	"github.com/tenantdb/tenantdb/internal/keyedpool"
+	"github.com/tenantdb/tenantdb/internal/pgdb"
+	"github.com/tenantdb/tenantdb/internal/sqlitedb"
 )
 
-// tenantDB is one generation of a tenant's database. A moved tenant, or one with a new password, gets
-// another. There may be tens of thousands of them: what is needed only in use is made in use.
-type tenantDB struct { // what every lease reads comes first, side by side
-	leases  claims
-	used    atomic.Bool            // leased since the rings last passed by
-	slimmed atomic.Bool            // its last connection closed: its handle is to go with the last lease
-	strays  atomic.Pointer[strays] // nil before the first
-	spares  atomic.Pointer[spares] // nil before a request's first handle
-	pool    *Pool
-	engine  engine
-	self    *shortcut
+// tenantDB is one generation of a tenant's database. A tenant that moved or has a new password gets
+// another. There may be tens of thousands of them, so what is needed only in use is made in use. What every
+// lease reads comes first.
+type tenantDB struct {
+	checkout.Tenant
+	used         atomic.Bool            // leased since Pool.victim last passed by
+	compactLater atomic.Bool            // its last connection closed: Pool.compact is due with its last lease
+	spares       atomic.Pointer[spares] // nil before a request's first handle
+	pool         *Pool
+	engine       engine
+	ref          *dbRef
 
-	id    string
-	place place                    // in the pool's ring of all; guarded by Pool.mu, as the next is
-	asOf  time.Duration            // when, since start, the host database was last asked and named its db_url; 0: nobody knows
 	cache atomic.Pointer[sync.Map] // key → *cached; nil before the first
+
+	// asOf is when, since start, the host database was last asked for db_url; 0: nobody knows. It and schema,
+	// the version that the host database had then, are guarded by Pool.mu.
+	asOf   time.Duration
+	schema int64
 }
 
-// claim is one lease on a database, counted; zero: none.
-type claim struct {
+// engine is a tenant's database on one kind of server. Only Close does I/O.
+type engine interface {
+	Target() hostdb.Secret // the db_url
+	Idle() bool            // it has no connection, and nobody waits for one
+	Stats() keyedpool.TenantStats
+	Close()
+
+	writer() connector
+	reader() connector // nil if the writer serves readers too
+	postgres() *pgdb.DB
+}
+
+// pgEngine is a tenant's database on PostgreSQL.
+type pgEngine struct{ *pgdb.DB }
+
+func (e pgEngine) writer() connector  { return e.DB }
+func (e pgEngine) reader() connector  { return nil }
+func (e pgEngine) postgres() *pgdb.DB { return e.DB }
+
+// sqliteEngine is a tenant's database on SQLite.
+type sqliteEngine struct{ *sqlitedb.DB }
+
+func (e sqliteEngine) writer() connector  { return e.Writer() }
+func (e sqliteEngine) reader() connector  { return e.Reader() }
+func (e sqliteEngine) postgres() *pgdb.DB { return nil }
+
+// hasIdleHandle reports whether it has no connection but spare handles, which have goroutines. What [Cached]
+// keeps has handles of its own.
+func (t *tenantDB) hasIdleHandle() bool {
+	return t.spares.Load() != nil && t.cache.Load() == nil && t.engine.Idle()
+}
+
+// close closes a retired database that has no lease.
+func (t *tenantDB) close() {
+	t.ref.to.Store(nil)
+	t.dropCached()
+	if s := t.spares.Load(); s != nil {
+		s.close()
+	}
+	t.engine.Close()
+	t.Tenant.Close()
+}
+
+// dbRef refers to a database until it closes. Cached facts keep it rather than the database, which they would
+// hold in memory.
+type dbRef struct{ to atomic.Pointer[tenantDB] }
+
+// retain returns a reference that is counted. It returns none if the database is retired or closed.
+func (r *dbRef) retain() (ref leaseRef, retained bool) {
+	if r == nil {
+		return leaseRef{}, false
+	}
+	if t := r.to.Load(); t != nil {
+		return t.retain()
+	}
+	return leaseRef{}, false
+}
+
+// leaseRef is one counted lease on a database; zero: none.
+type leaseRef struct {
 	tenant *tenantDB
-	phase  phase
+	phase  checkout.Phase
 }
 
-// hold returns one more claim, unless the database is retired.
-func (t *tenantDB) hold() (c claim, held bool) {
-	p, held := t.leases.hold()
-	if !held {
-		return claim{}, false
+// retain counts one more lease, unless the database is retired.
+func (t *tenantDB) retain() (ref leaseRef, retained bool) {
+	p, retained := t.Leases.Retain()
+	if !retained {
+		return leaseRef{}, false
 	}
-	return claim{t, p}, true
+	return leaseRef{t, p}, true
 }
 
-// at reports whether this is the database of a db_url.
-func (t *tenantDB) at(url hostdb.Secret) bool {
-	if f, ok := t.engine.(*sqliteDB); ok {
-		path, ok := dburl.File(url.Reveal())
-		return ok && path == f.path
-	}
-	return t.engine.(*PGX).lease.Target() == url
-}
-
-// url returns its db_url.
-func (t *tenantDB) url() hostdb.Secret {
-	if f, ok := t.engine.(*sqliteDB); ok {
-		return hostdb.Secret("sqlite:" + f.path)
-	}
-	return t.engine.(*PGX).lease.Target()
-}
-
-// heavy reports whether it has no connection, but spare handles, which own goroutines. What Cached keeps has
-// handles of its own.
-func (t *tenantDB) heavy() bool {
-	p, ok := t.engine.(*PGX)
-	return ok && t.spares.Load() != nil && p.lease.Dormant() && t.cache.Load() == nil
-}
-
-// shortcut leads to a database until it closes. Cached facts keep it rather than the database, whose memory
-// they would hold on to.
-type shortcut struct{ to atomic.Pointer[tenantDB] }
-
-// hold returns a claim on the database; none where there is no database, or it is retired.
-func (s *shortcut) hold() (c claim, held bool) {
-	if s == nil {
-		return claim{}, false
-	}
-	if t := s.to.Load(); t != nil {
-		return t.hold()
-	}
-	return claim{}, false
-}
-
-// release ends the claim and closes what nobody needs.
-func (c claim) release() {
-	t := c.tenant
-	if !t.used.Load() { // a line that every request writes would be slow on several cores
+// release ends the lease, and closes what nobody needs any more.
+func (r leaseRef) release() {
+	t := r.tenant
+	if !t.used.Load() { // a cache line that every request writes would be slow on several cores
 		t.used.Store(true)
 	}
-	lastOfPhase, last, isRetired := t.leases.drop(c.phase)
-	if lastOfPhase {
-		if s := t.strays.Load(); s != nil {
-			s.settle(&t.leases)
-		}
-	}
+	last, retired := t.Tenant.Release(r.phase)
 	switch {
 	case !last:
-	case isRetired:
+	case retired:
 		closeAll([]*tenantDB{t})
 	default:
-		if t.slimmed.Load() && t.slimmed.Swap(false) {
-			t.pool.slim(t.id)
+		if t.compactLater.Load() && t.compactLater.Swap(false) {
+			t.pool.compact(t.ID)
 		}
-		if t.pool.crowded.Load() {
-			t.pool.trim()
+		if t.pool.overLimit.Load() {
+			t.pool.evictUnused()
 		}
 	}
-	t.pool.sqlite.wake()
 }
 
-// Lease is a claim on a tenant's database: it stays open until Release. A lease takes no connection; queries
-// do.
+// Lease keeps a tenant's database open until [Lease.Release]. It takes no connection; queries do.
 type Lease struct {
 	tenant *tenantDB // nil: no lease
-	phase  phase
+	phase  checkout.Phase
 	over   atomic.Bool
 
 	handles atomic.Pointer[handles] // nil before the first, and after Cached took them
 }
 
-// begin has the lease be a claim.
-func (l *Lease) begin(c claim) { l.tenant, l.phase = c.tenant, c.phase }
+// begin makes a counted reference the lease's own.
+func (l *Lease) begin(ref leaseRef) { l.tenant, l.phase = ref.tenant, ref.phase }
 
-// end gives the handles back and ends the claim that the lease is.
+// end gives the handles back and releases the reference.
 func (l *Lease) end() {
 	if l.handles.Load() != nil { // most have none, and a load is cheaper than a swap
 		l.handles.Swap(nil).leave()
 	}
-	claim{l.tenant, l.phase}.release()
+	leaseRef{l.tenant, l.phase}.release()
 }
 
-// again begins another lease on the same database, with the same handles. Where that has closed, since the
-// lease has ended, the new one is over too.
-func (l *Lease) again(next *Lease) {
-	p, held := l.tenant.leases.again(l.phase)
-	next.begin(claim{l.tenant, p})
-	next.over.Store(!held)
-	if h := l.handles.Load(); held && h != nil && h.share() {
+// beginBeside begins another lease on the same database, with the same handles. If this one has ended and the
+// database has closed, the new one is over too.
+func (l *Lease) beginBeside(next *Lease) {
+	p, retained := l.tenant.Leases.RetainBeside(l.phase)
+	next.begin(leaseRef{l.tenant, p})
+	next.over.Store(!retained)
+	if h := l.handles.Load(); retained && h != nil && h.share() {
 		next.handles.Store(h)
 	}
 }
@@ -150,110 +167,63 @@ func (l *Lease) Release() {
 	}
 }
 
-// Close is Release for one who passes by and won't be back soon, as a migration of all tenants: the database
-// closes where no other lease holds it, and its connections make room for those that requests use.
+// Close is [Lease.Release] for a caller that won't be back soon, such as a migration of all tenants. If no
+// other lease holds the database, it closes, so that its connections make room for those that requests use.
 func (l *Lease) Close() {
 	t := l.tenant
 	if l.over.Swap(true) {
 		return
 	}
 	t.pool.mu.Lock()
-	last := t.leases.retireAt(1)
+	last := t.Leases.RetireAt(1)
 	if last {
 		t.pool.forget(t)
 	}
 	t.pool.mu.Unlock()
-	l.end() // closes it where it was the last
-	if !last {
-		return
+	l.end() // closes it if it was the last
+	if last {
+		t.pool.pg.Retire(t.ID)
 	}
-	t.pool.pg.Retire(t.id)
 }
 
-// Session returns a handle on one connection, which it takes out of the budget (on SQLite it is the one that
-// writes) with the first statement and keeps until it is closed: for statements that follow each other, as
-// those of migrations do, without a reset of PostgreSQL's session between them. Close it before the lease
-// ends. On SQLite the connection is new, and closes with the handle, so that a PRAGMA such as foreign_keys
-// reaches nobody else. It is confined to the tenant's file as those of requests are (see the function DB),
-// but it may set the journal mode and run VACUUM alone.
+// Session returns a handle on one connection, for statements that follow each other without a reset of
+// PostgreSQL's session between them, such as those of migrations. It takes the connection out of the budget
+// with the first statement (on SQLite it is the one that writes), and keeps it until it is closed. Close it
+// before the lease ends.
+//
+// On SQLite the connection is new, and closes with the handle, so that a PRAGMA such as foreign_keys reaches
+// nobody else. It is confined to the tenant's file as those of requests are (see [DB]), but it may set the
+// journal mode, and may run VACUUM as a statement of its own.
 func (l *Lease) Session() *sql.DB {
-	db := newHandle(l.tenant.engine.writer(), forSessions).db
+	db := newHandle(l.tenant.engine.writer(), checkout.ForSessions).db
 	db.SetMaxOpenConns(1)
 	return db
 }
 
-// Vacuum has the database give space that rows no longer need back to the system: all of it on SQLite, which
-// writes the file anew while nobody else writes, and what PostgreSQL's VACUUM can.
+// Vacuum has the database give space that rows no longer need back to the system. SQLite gives back all of
+// it: it writes the file anew, while nobody else can write. PostgreSQL gives back what its VACUUM can.
 func (l *Lease) Vacuum(ctx context.Context) error {
 	db := l.Session()
 	_, err := db.ExecContext(ctx, "VACUUM")
 	return errors.Join(err, db.Close())
 }
 
-// DB returns a handle for writing, the lease's own until Release; see the function DB. It serves any context:
-// who has a Lease has named the tenant.
-func (l *Lease) DB() *sql.DB { return l.own(forLeases).writer() }
+// DB returns a handle for writing, the lease's own until Release; see the function [DB]. It serves any
+// context: whoever has a Lease has named the tenant.
+func (l *Lease) DB() *sql.DB { return l.own(checkout.ForLeases).writer() }
 
-// ReadDB returns a handle for reading, the lease's own until Release; see the function ReadDB. It serves any
-// context.
-func (l *Lease) ReadDB() *sql.DB { return l.own(forLeases).reader() }
+// ReadDB returns a handle for reading, the lease's own until Release; see the function [ReadDB]. It serves
+// any context.
+func (l *Lease) ReadDB() *sql.DB { return l.own(checkout.ForLeases).reader() }
 
-// PG returns the tenant's database in pgx's shape, nil for a tenant on SQLite. It serves any context.
-func (l *Lease) PG() *PGX { return l.tenant.engine.native(forLeases) }
+// PG returns the tenant's database in pgx's shape, or nil for a tenant on SQLite. It serves any context.
+func (l *Lease) PG() *PGX { return l.postgres(checkout.ForLeases) }
 
-// ring is a clock over databases: its hand finds one that nobody has used for a while without an order that
-// every lease would have to keep. Guarded by Pool.mu.
-type ring struct {
-	hand *tenantDB              // the one to be looked at next
-	n    int                    // how many there are
-	of   func(*tenantDB) *place // finds a database's place in this ring
-}
-
-// place is where a database stands in a ring; zero: not in it.
-type place struct{ prev, next *tenantDB }
-
-// add puts a database behind the hand, so that it is looked at last, unless it is there.
-func (r *ring) add(t *tenantDB) {
-	at := r.of(t)
-	switch {
-	case at.next != nil:
-		return
-	case r.hand == nil:
-		r.hand = t
-		*at = place{t, t}
-	default:
-		hand := r.of(r.hand)
-		*at = place{hand.prev, r.hand}
-		r.of(hand.prev).next, hand.prev = t, t
+// postgres returns the tenant's database in pgx's shape, or nil for a tenant on SQLite.
+func (l *Lease) postgres(use checkout.Use) *PGX {
+	db := l.tenant.engine.postgres()
+	if db == nil {
+		return nil
 	}
-	r.n++
-}
-
-// remove takes a database out, if it is there.
-func (r *ring) remove(t *tenantDB) {
-	at := r.of(t)
-	if at.next == nil {
-		return
-	}
-	if r.hand == t {
-		r.hand = at.next
-	}
-	if r.n--; r.n == 0 {
-		r.hand = nil
-	}
-	r.of(at.prev).next, r.of(at.next).prev = at.next, at.prev
-	*at = place{}
-}
-
-// victim marks and returns a database that has no lease, and had none since the hand last passed; nil where
-// all are in use.
-func (r *ring) victim() *tenantDB {
-	for range 2 * r.n {
-		t := r.hand
-		r.hand = r.of(t).next
-		if t.leases.count() == 0 && !t.used.Swap(false) && t.leases.retireAt(0) {
-			return t
-		}
-	}
-	return nil
+	return &PGX{db, use}
 }

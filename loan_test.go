@@ -6,12 +6,10 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +18,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"modernc.org/sqlite"
-	"pgregory.net/rapid"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
@@ -463,162 +460,4 @@ func TestAQueryWaitsForAConnectionAndItsFileAsLongAsForOne(t *testing.T) {
 		waiter.Release()
 		must(t, pool.Close(t.Context()))
 	})
-}
-
-// TestStraysAgainstAModel compares two phases of counts with a model that knows of each loan which leases
-// there were.
-func TestStraysAgainstAModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		type stray struct {
-			leases   map[int]bool // those there were, and their holders' further ones
-			giveBack func() bool
-			seized   bool
-			only     bool // no lease has begun since, so nothing else may keep it
-		}
-		var ledger tenantdb.Ledger
-		leases := make(map[int]int64) // their phases
-		strays := make(map[int]*stray)
-		next, retired := 0, false
-		choose := func(keys []int) int {
-			slices.Sort(keys)
-			return rapid.SampledFrom(keys).Draw(t, "which")
-		}
-		begin := func(phase int64) {
-			for _, s := range strays {
-				s.only = false
-			}
-			leases[next] = phase
-			next++
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"hold": func(t *rapid.T) {
-				phase, held := ledger.Hold()
-				if held == retired {
-					t.Fatalf("retired %v, held %v", retired, held)
-				}
-				if held {
-					begin(phase)
-				}
-			},
-			"again": func(t *rapid.T) {
-				if len(leases) == 0 {
-					phase, held := ledger.Again(1) // by one whose lease has ended
-					if held == retired {
-						t.Fatalf("retired %v, held %v", retired, held)
-					}
-					if held {
-						begin(phase)
-					}
-					return
-				}
-				of := choose(slices.Collect(maps.Keys(leases)))
-				phase, held := ledger.Again(leases[of])
-				if !held {
-					t.Fatal("no second lease for a holder")
-				}
-				for _, s := range strays {
-					if s.leases[of] {
-						s.leases[next] = true
-					}
-				}
-				begin(phase)
-			},
-			"lend": func(t *rapid.T) {
-				s := &stray{leases: make(map[int]bool), only: true}
-				for id := range leases {
-					s.leases[id] = true
-				}
-				giveBack, ok := ledger.Lend(func() { s.seized = true })
-				if ok != (len(leases) > 0) {
-					t.Fatalf("lent %v with %d leases", ok, len(leases))
-				}
-				if ok {
-					s.giveBack = giveBack
-					strays[next] = s
-					next++
-				}
-			},
-			"give back": func(t *rapid.T) {
-				if len(strays) == 0 {
-					t.Skip()
-				}
-				id := choose(slices.Collect(maps.Keys(strays)))
-				if s := strays[id]; s.giveBack() == s.seized {
-					t.Fatal("given back and taken back")
-				}
-				delete(strays, id)
-			},
-			"drop": func(t *rapid.T) {
-				if len(leases) == 0 {
-					t.Skip()
-				}
-				of := choose(slices.Collect(maps.Keys(leases)))
-				last, isRetired := ledger.Drop(leases[of])
-				delete(leases, of)
-				if left := ledger.Count(); left != len(leases) || last != (left == 0) || isRetired != retired {
-					t.Fatalf("%d left, last %v, retired %v; want %d, retired %v", left, last, isRetired, len(leases), retired)
-				}
-				if last && retired {
-					ledger.Close()
-				}
-				for _, s := range strays {
-					delete(s.leases, of)
-					if !s.seized && (last || s.only && len(s.leases) == 0) {
-						t.Fatal("nobody's, and not taken back")
-					}
-				}
-			},
-			"retire": func(t *rapid.T) {
-				if ledger.Retire() != (len(leases) == 0) {
-					t.Fatal("wrong about who holds it")
-				}
-				if retired = true; len(leases) == 0 {
-					ledger.Close()
-				}
-			},
-			"": func(t *rapid.T) {
-				for _, s := range strays {
-					if s.seized && len(s.leases) > 0 {
-						t.Fatal("taken back under a lease")
-					}
-				}
-			},
-		})
-	})
-}
-
-// TestStraysTogether has the race detector look at loans and leases that come and go at once.
-func TestStraysTogether(t *testing.T) {
-	var ledger tenantdb.Ledger
-	var mu sync.Mutex
-	seized := 0
-	together(8, func(i int) {
-		for n := range 2_000 {
-			phase, _ := ledger.Hold()
-			var taken bool
-			giveBack, ok := ledger.Lend(func() {
-				mu.Lock()
-				defer mu.Unlock()
-				taken = true
-				seized++
-			})
-			if !ok {
-				t.Error("refused under a lease")
-			}
-			mu.Lock()
-			if taken {
-				t.Error("taken back under a lease")
-			}
-			mu.Unlock()
-			if (n+i)%3 > 0 && !giveBack() {
-				t.Error("given back and taken back")
-			}
-			ledger.Drop(phase)
-		}
-	})
-	phase, _ := ledger.Hold()
-	ledger.Drop(phase)
-	if want := 8 * 2_000 / 3; seized < want-8 || seized > want+8 {
-		t.Errorf("%d were taken back; want about %d", seized, want)
-	}
 }

@@ -59,54 +59,44 @@ type policy struct {
 	minSchemaVersion int64
 }
 
-// grant is what a member is let in by, beside the membership.
-type grant struct {
+// entitlement is what a member is let in by, beside the membership.
+type entitlement struct {
 	subscription *hostdb.Subscription // in force, else the best one there was
 	plan         *hostdb.PricingPlan
 }
 
-// judge returns the grant, or the reason to refuse.
-func (p *policy) judge(f *facts, clock func() time.Time, rules Rules) (grant, error) {
-	if f.settled {
-		return f.grant, nil
-	}
-	return p.decide(&f.Access, clock, rules)
-}
-
-// settle notes the grant that the facts have at all times and by all rules, if they have one.
-func (p *policy) settle(f *facts) {
+// precompute returns the entitlement, if no date and no rule can change it.
+func (p *policy) precompute(a *hostdb.Access) (e entitlement, dateFree bool) {
 	dated := false
-	g, err := p.decide(&f.Access, func() time.Time { dated = true; return time.Time{} }, Rules{})
-	if err == nil && !dated {
-		f.grant, f.settled = g, true
-	}
+	e, err := p.decide(a, func() time.Time { dated = true; return time.Time{} }, Rules{})
+	return e, err == nil && !dated
 }
 
-// decide returns the grant, or the reason to refuse. The clock is read only where a date matters.
-func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (grant, error) {
+// decide returns the entitlement, or the reason to refuse. It reads the clock only if a date matters.
+func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (entitlement, error) {
 	if err := enrolled(a); err != nil {
-		return grant{}, err
+		return entitlement{}, err
 	}
 	if err := p.open(a.Tenant); err != nil {
-		return grant{}, err
+		return entitlement{}, err
 	}
 	free := slices.Contains(p.FreePlans, a.Tenant.PlanTier)
 	best := p.inForce(a.Subscriptions, clock)
 	switch {
 	case best != nil && free && tierOf(a.TenantPlan) > tierOf(best.Plan):
-		return granted(best, p.withAllFeatures(a.TenantPlan, a, free, clock)), nil
+		return entitled(best, p.withAllFeatures(a.TenantPlan, a, free, clock)), nil
 	case best != nil:
-		return granted(best, p.withAllFeatures(best.Plan, a, free, clock)), nil
+		return entitled(best, p.withAllFeatures(best.Plan, a, free, clock)), nil
 	case len(a.Subscriptions) > 0:
 		best = &a.Subscriptions[0]
 	}
 	if free {
-		return granted(best, a.TenantPlan), nil
+		return entitled(best, a.TenantPlan), nil
 	}
 	if rules.AllowInactive {
-		return granted(best, nil), nil
+		return entitled(best, nil), nil
 	}
-	return grant{}, unpaid(a.Tenant, best)
+	return entitlement{}, unpaid(a.Tenant, best)
 }
 
 // inForce returns the subscription of the highest tier that admits now, the first of them in the order of
@@ -233,9 +223,9 @@ func unpaid(t *hostdb.TenantCatalog, best *hostdb.Subscribed) error {
 	return why(ErrSubscriptionInactive, ReasonSubscriptionLapsed, plan+"the best subscription is "+best.Status+" and its dates do not admit now")
 }
 
-// granted fills in a grant; subscription and plan may be nil.
-func granted(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) grant {
-	g := grant{plan: plan}
+// entitled makes an entitlement; subscription and plan may be nil.
+func entitled(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) entitlement {
+	g := entitlement{plan: plan}
 	if subscription != nil {
 		g.subscription = &subscription.Subscription
 	}

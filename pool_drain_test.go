@@ -2,7 +2,6 @@ package tenantdb_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -219,37 +218,5 @@ func TestSuspendWaitsForOtherProcessesAsLongAsItIsTold(t *testing.T) {
 	cancel()
 	if err := <-suspended; err == nil {
 		t.Error("Suspend returned nil although its caller went away while it waited")
-	}
-}
-
-// TestCutoffsAreBoundedAndForgetNothing drains more tenants than have a cutoff of their own.
-func TestCutoffsAreBoundedAndForgetNothing(t *testing.T) {
-	var c tenantdb.Cutoffs
-	const drained = 10_000
-	for i := range drained {
-		c.Drained(fmt.Sprint(i), time.Duration(1000+i))
-	}
-	c.Drained("9999", 5) // a look that began earlier and ended later
-	for i := range drained {
-		if id := fmt.Sprint(i); !c.Refuses(id, time.Duration(1000+i-1)) || c.Refuses(id, 1000+drained) || c.Refuses(id, 0) {
-			t.Fatalf("tenant %d, drained at %d: older facts must be refused, new ones and those of unknown age not", i, 1000+i)
-		}
-	}
-	if n := c.Len(); n > 4096 {
-		t.Errorf("%d tenants have a cutoff of their own", n)
-	}
-}
-
-// TestALateDrainLowersNobodysCutoff has a drain that began first meet a table that later ones have filled.
-func TestALateDrainLowersNobodysCutoff(t *testing.T) {
-	var c tenantdb.Cutoffs
-	for i := range 4096 {
-		c.Drained(fmt.Sprint(i), time.Duration(1000+i))
-	}
-	c.Drained("late", 5)
-	for i := range 4096 {
-		if !c.Refuses(fmt.Sprint(i), time.Duration(1000+i-1)) {
-			t.Fatalf("tenant %d, drained at %d: older facts are accepted", i, 1000+i)
-		}
 	}
 }

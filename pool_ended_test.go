@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
 // TestAConnectionThatTheServerEndsInItsHoldersHandsIsTheServersTrouble, by whichever driver's words it is
@@ -95,14 +96,14 @@ func TestAConnectionThatTheServerEndsInItsHoldersHandsIsTheServersTrouble(t *tes
 			return there == 0
 		})
 		first := use()
-		if tenantdb.StatusCode(tenantdb.ClassifyQuery(w.ctx, first)) != 503 {
+		if tenantdb.StatusCode(refusal.OfQuery(w.ctx, first)) != 503 {
 			t.Errorf("%s: %T %v", name, first, first)
 		}
 		if name == "sql.Stmt of a sql.Conn" { // database/sql closes the connection, and says the second time only that it is closed
 			end()
 		} else if end != nil {
 			second := use()
-			if tenantdb.StatusCode(tenantdb.ClassifyQuery(w.ctx, second)) != 503 {
+			if tenantdb.StatusCode(refusal.OfQuery(w.ctx, second)) != 503 {
 				t.Errorf("%s, the second time: %T %v", name, second, second)
 			}
 			end()

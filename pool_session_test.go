@@ -243,18 +243,3 @@ func BenchmarkBetweenBorrowers(b *testing.B) {
 		})
 	}
 }
-
-func FuzzASessionIsWatchedAlikeHoweverItsMessagesAreCut(f *testing.F) {
-	f.Add([]byte("C\x00\x00\x00\x08SET\x00Z\x00\x00\x00\x05I"), 3)
-	f.Add([]byte("D\x00\x00\x00\x06\x00\x00C\x00\x00\x00\x0dSELECT 1\x00"), 1)
-	f.Add([]byte("C\x00\x00\x00\x0dSELECT 1\x00C\x00\x00\x00\x0bLISTEN\x00"), 7)
-	f.Add([]byte("C\xff\xff\xff\xff\x00"), 2)
-	f.Add([]byte("C\x00\x00\x00\x00C\x00\x00\x00\x08SET\x00"), 2)
-	f.Fuzz(func(t *testing.T, stream []byte, at int) {
-		at = min(max(at, 0), len(stream))
-		changed, spoiled := tenantdb.Watched(stream)
-		if c, s := tenantdb.Watched(stream[:at], stream[at:]); c != changed || s != spoiled {
-			t.Errorf("in one piece %v %v, cut at %d %v %v", changed, spoiled, at, c, s)
-		}
-	})
-}

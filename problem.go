@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
 // Redirects says where a browser goes instead of seeing an error: requests that accept text/html get 303,
@@ -42,12 +44,12 @@ type problem struct {
 // and a problem+json body. It is for an ErrorHandler that only adds to the default, or takes over some
 // errors. It logs nothing, and can be Config.ErrorHandler itself.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
-	writeProblem(w, refusalOf(classifyQuery(r.Context(), err)))
+	writeProblem(w, refusal.Of(refusal.OfQuery(r.Context(), err)))
 }
 
 // writeProblem writes the default response.
-func writeProblem(w http.ResponseWriter, f *refusal) {
-	body, _ := json.Marshal(problem{"about:blank", http.StatusText(f.status), f.status, f.text, f.code})
+func writeProblem(w http.ResponseWriter, f *refusal.Refusal) {
+	body, _ := json.Marshal(problem{"about:blank", http.StatusText(f.Status), f.Status, f.Text, f.Code})
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
@@ -59,15 +61,15 @@ func writeProblem(w http.ResponseWriter, f *refusal) {
 	case ErrInvalidCredential:
 		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
-	if f.status == http.StatusServiceUnavailable {
+	if f.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "2")
 	}
-	w.WriteHeader(f.status)
+	w.WriteHeader(f.Status)
 	_, _ = w.Write(body)
 }
 
 // redirect answers a browser or HTMX with the page that mends the error; false where there is none.
-func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal) bool {
+func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal.Refusal) bool {
 	to := ""
 	switch f {
 	case ErrNoCredential, ErrInvalidCredential:

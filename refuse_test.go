@@ -296,42 +296,6 @@ func TestAFloodOfRefusalsIsCountedNotLogged(t *testing.T) {
 	}
 }
 
-func TestTheLimitOfTheLogComesBackWithACount(t *testing.T) {
-	var report tenantdb.Reporter
-	at := time.Now()
-	for i := range 12 {
-		if _, ok := report.Allow("a", at); ok != (i < 5) {
-			t.Errorf("line %d: %v", i, ok)
-		}
-	}
-	if leftOut, ok := report.Allow("a", at.Add(time.Minute)); !ok || leftOut != 7 {
-		t.Errorf("a minute later: %d left out, %v", leftOut, ok)
-	}
-	if leftOut, ok := report.Allow("a", at.Add(time.Minute)); !ok || leftOut != 0 {
-		t.Errorf("and again: %d left out, %v", leftOut, ok)
-	}
-	for i := range 5000 {
-		report.Allow(fmt.Sprint(i), at.Add(2*time.Minute))
-	}
-	if n := report.Keys(); n > 1024 {
-		t.Errorf("the table holds %d callers", n)
-	}
-	if leftOut, ok := report.Allow("new", at.Add(3*time.Minute)); !ok || leftOut != 0 {
-		t.Errorf("once the flood is over: %d left out, %v", leftOut, ok)
-	}
-}
-
-func TestPrintableTextStaysAsItIs(t *testing.T) {
-	for text, want := range map[string]string{
-		`say "no" to C:\temp`: `say "no" to C:\temp`, "naïve 日本 �": "naïve 日本 �", "": "", "a\r\n\t b": "a b", "\x00": "<U+0000>",
-		"\xff": "�", "\u00a0\u2028\ufeff\U000e0001": "<U+00A0><U+2028><U+FEFF><U+E0001>", strings.Repeat("é", 60): strings.Repeat("é", 48) + "…",
-	} {
-		if got := tenantdb.Printable(text, 100); got != want {
-			t.Errorf("%q is shown as %q; want %q", text, got, want)
-		}
-	}
-}
-
 func TestWhatAClientChoosesIsPrintableAndShortInTheLog(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	w.tenant("acme", w.user("ann"))

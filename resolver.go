@@ -9,6 +9,8 @@ import (
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/coherent"
+	"github.com/tenantdb/tenantdb/internal/intern"
+	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
 // accessKey names a user and a tenant as the request did. Without a tenant it names the user alone.
@@ -69,26 +71,34 @@ type entry = coherent.Entry[accessKey, facts]
 // request reads comes first.
 type facts struct {
 	// db leads to the tenant's database in the middleware's pool, once it was asked for.
-	db      atomic.Pointer[shortcut]
-	settled bool
-	grant   grant // where settled
+	db       atomic.Pointer[dbRef]
+	dateFree bool
+	entitled entitlement // if dateFree
 	hostdb.Access
-	// sole is the id of the user's one tenant; "" where they have none or several, and for a key with a
+	// onlyTenant is the id of the user's one tenant; "" where they have none or several, and for a key with a
 	// tenant.
-	sole string
+	onlyTenant string
 }
 
-// databaseOf returns a claim on the database of the tenant that was found, in the pool.
-func databaseOf(found *entry, pool *Pool) (claim, error) {
+// judge returns the caller's entitlement, or the reason to refuse.
+func (f *facts) judge(p *policy, clock func() time.Time, rules Rules) (entitlement, error) {
+	if f.dateFree {
+		return f.entitled, nil
+	}
+	return p.decide(&f.Access, clock, rules)
+}
+
+// databaseOf returns a counted reference to the database of the tenant that was found.
+func databaseOf(found *entry, pool *Pool) (leaseRef, error) {
 	f := found.Value()
-	if c, held := f.db.Load().hold(); held {
-		return c, nil
+	if ref, ok := f.db.Load().retain(); ok {
+		return ref, nil
 	}
-	c, err := pool.claim(f.Tenant, found.AsOf())
+	ref, err := pool.retain(f.Tenant, found.AsOf())
 	if err == nil {
-		f.db.Store(c.tenant.self)
+		f.db.Store(ref.tenant.ref)
 	}
-	return c, err
+	return ref, err
 }
 
 // resolver answers what the host database says about a user and a tenant, from a cache that hears of changes.
@@ -139,7 +149,7 @@ func (r *resolver) find(ctx context.Context, id *Identity, key accessKey, at tim
 	}
 	e, err := r.cache.Get(ctx, key, at)
 	if err != nil {
-		return nil, because(ErrHostUnavailable, err)
+		return nil, refusal.WithCause(ErrHostUnavailable, err)
 	}
 	id.found(e)
 	return e, nil
@@ -174,7 +184,7 @@ func (r *resolver) load(ctx context.Context, batch []coherent.Load[accessKey, fa
 func (r *resolver) readAccess(f *facts, access *hostdb.Access) coherent.Loaded {
 	r.rows.share(access)
 	f.Access = *access
-	r.policy.settle(f)
+	f.entitled, f.dateFree = r.policy.precompute(access)
 	l := coherent.Loaded{Denied: access.Membership == nil || !access.Membership.IsActive,
 		AnyUser: access.User == nil, AnyTenant: access.Tenant == nil}
 	if access.User != nil {
@@ -195,7 +205,7 @@ func readUser(f *facts, answer *hostdb.AccessAnswer) coherent.Loaded {
 	if answer.User == nil {
 		return coherent.Loaded{Denied: true, AnyUser: true}
 	}
-	f.User, f.sole = answer.User, answer.Sole
+	f.User, f.onlyTenant = answer.User, answer.Sole
 	return coherent.Loaded{User: answer.User.ID, Tenants: answer.Basis, AnyTenant: answer.BasisOpen}
 }
 
@@ -213,4 +223,41 @@ func (r *resolver) userExists(ctx context.Context, key hostdb.UserKey) (bool, er
 func (r *resolver) close() {
 	r.feed.close()
 	r.cache.Close()
+}
+
+// sharedRows lets cached facts have in common what they say alike: thousands of members of a tenant hold one
+// copy of its row, its subscriptions and its plans. That takes less memory, and what requests read of a busy
+// tenant is in the processor's caches. It must be memory of its own: the runtime keeps what its cleanups lead
+// to, which may not be what holds the rows.
+type sharedRows struct {
+	tenants intern.Table[tenantFacts]
+	plans   intern.Table[hostdb.PricingPlan]
+}
+
+// tenantFacts is what the host database says about a tenant, whoever asks.
+type tenantFacts struct {
+	tenant        hostdb.TenantCatalog
+	plan          *hostdb.PricingPlan
+	subscriptions []hostdb.Subscribed
+}
+
+// share replaces what others hold too. Only a member's answer is whole: to others no subscriptions are told.
+func (s *sharedRows) share(a *hostdb.Access) {
+	if a.Membership == nil {
+		return
+	}
+	t := &tenantFacts{tenant: *a.Tenant, plan: s.plan(a.TenantPlan), subscriptions: a.Subscriptions}
+	for i := range t.subscriptions {
+		t.subscriptions[i].Plan = s.plan(t.subscriptions[i].Plan)
+	}
+	t = s.tenants.One(t.tenant.ID, t)
+	a.Tenant, a.TenantPlan, a.Subscriptions = &t.tenant, t.plan, t.subscriptions // the tenant's row keeps all of t
+}
+
+// plan returns the one copy of a plan's row.
+func (s *sharedRows) plan(p *hostdb.PricingPlan) *hostdb.PricingPlan {
+	if p == nil {
+		return nil
+	}
+	return s.plans.One(p.ID, p)
 }

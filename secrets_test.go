@@ -185,7 +185,7 @@ var harmless = strings.Fields(`
 	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects tenantdb.Rules tenantdb.SQLiteStats
 	tenantdb.ServerStats tenantdb.Source tenantdb.Stats tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits
 	hostdb.Change hostdb.Delivery hostdb.Fault hostdb.FieldError hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
-	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.StripeWebhookEvent hostdb.Subscribed hostdb.Subscription
+	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.Stats hostdb.StripeWebhookEvent hostdb.Subscribed hostdb.Subscription
 	hostdb.AccessKey hostdb.ErasedReport hostdb.ExportedRow hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
 	jwtauth.CacheConfig
 	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus

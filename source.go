@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tenantdb/tenantdb/internal/refusal"
+
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
@@ -219,8 +221,8 @@ func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error)
 	var found hostdb.TenantKey
 	for i := range s.finders {
 		name, err := s.finders[i].find(r, id)
-		if err != nil && refusalOf(err) == unknown {
-			err = because(ErrInvalidTenant, err)
+		if err != nil && refusal.Of(err) == refusal.Unknown {
+			err = refusal.WithCause(ErrInvalidTenant, err)
 		}
 		if err != nil {
 			return hostdb.TenantKey{}, err
