@@ -17,12 +17,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// small is the world of every test run.
+// small is the size of the world in every test run.
 func small(t *testing.T) rig.Size {
 	return rig.Size{Servers: 2, Tenants: 10, Files: 10, Processes: 3, Budget: 24, Rate: 60, Dir: t.TempDir()}
 }
 
-// live has a world live through faults.
+// live tries faults in a world, one after the other.
 func live(t *testing.T, list []rig.Fault) {
 	began := time.Now()
 	w, err := rig.NewWorld(1, small(t))
@@ -46,13 +46,13 @@ func live(t *testing.T, list []rig.Fault) {
 	}
 }
 
-func TestTheHostDatabaseFails(t *testing.T) {
+func TestProduct_keepsItsPromises_whileTheHostDatabaseFails(t *testing.T) {
 	t.Parallel()
 	list, _ := faults.Quick()
 	live(t, list)
 }
 
-func TestProcessesServersAndTenantsFail(t *testing.T) {
+func TestProduct_keepsItsPromises_whileProcessesServersAndTenantsFail(t *testing.T) {
 	t.Parallel()
 	_, list := faults.Quick()
 	live(t, list)

@@ -8,9 +8,9 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// The judge is worth something only where it notices what is known to be bad.
+// The judge proves something only if it notices products that are known to be bad.
 
-func TestTheJudgeReportsWritesThatAServerLoses(t *testing.T) {
+func TestJudge_reportsWritesThatAServerLoses(t *testing.T) {
 	t.Parallel()
 	w, err := rig.NewWorld(1, rig.Size{Servers: 1, Tenants: 5, Processes: 1, Budget: 8, Rate: 200,
 		Dir: t.TempDir(), NoStandbys: true,
@@ -20,7 +20,7 @@ func TestTheJudgeReportsWritesThatAServerLoses(t *testing.T) {
 	}
 	defer w.Close()
 	lost, reported := 0, 0
-	for n := 0; n < 5 && lost == 0; n++ { // the server may have written everything a moment before
+	for n := 0; n < 5 && lost == 0; n++ { // the server may have written everything just before
 		r := w.Try(rig.Fault{Name: "a server that acknowledges what it hasn't written crashes",
 			Settle: 2 * time.Second,
 			Do: func(w *rig.World, t *rig.Trial) error {
@@ -37,7 +37,7 @@ func TestTheJudgeReportsWritesThatAServerLoses(t *testing.T) {
 	}
 }
 
-func TestTheJudgeReportsThatRevokedMembersAreLetIn(t *testing.T) {
+func TestJudge_reportsRevokedMembersThatAreLetIn(t *testing.T) {
 	t.Parallel()
 	w, err := rig.NewWorld(1, rig.Size{Servers: 1, Tenants: 20, Processes: 1, Budget: 8, Rate: 60,
 		Dir: t.TempDir(), NoStandbys: true,
@@ -46,7 +46,7 @@ func TestTheJudgeReportsThatRevokedMembersAreLetIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	// each right every 6 s or so, so that some stay revoked for longer than the bound
+	// Each right changes about every 6 s, so that some stay revoked for longer than the bound.
 	w.ChangeRights(250 * time.Millisecond)
 	<-time.After(rig.Bound + 4*time.Second)
 	report := w.Judge.Take()

@@ -2,7 +2,7 @@
 // prints a table. From the repository's root:
 //
 //	go run -C chaos . -seed 3                  every fault, about 20 minutes
-//	go run -C chaos . -only "deploy,hangs"     those whose names hold one of the words
+//	go run -C chaos . -only "deploy,hangs"     those whose names contain one of the words
 //	go run -C chaos . -soak -duration 1h       no fault but restarts, and many tenants
 //
 // The seed decides the order of the faults, which of the processes they hit, who asks for what, and which
@@ -49,7 +49,8 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if os.Getenv("TMPDIR") == "" { // hundreds of databases would fill the memory that pgtest prefers
+	// pgtest prefers a file system in memory, which hundreds of databases would fill
+	if os.Getenv("TMPDIR") == "" {
 		if err := os.Setenv("TMPDIR", os.TempDir()); err != nil {
 			return err
 		}
@@ -71,7 +72,7 @@ func choose(only string) []rig.Fault {
 	})
 }
 
-// try has a world live through faults, in an order that the seed decides, and prints the table.
+// try tries faults in a world, in an order that the seed decides, and prints the table.
 func try(seed uint64, size rig.Size, list []rig.Fault) error {
 	began := time.Now()
 	w, err := rig.NewWorld(seed, size)

@@ -1,7 +1,6 @@
-// Package app is a process of a product that is tried: a few handlers behind tenantdb's middleware, and what
-// it tells of itself outside.
-//
-// A program calls Main when its first argument is Argument, and so is the product as well as what tries it.
+// Package app is a process of the product under test: a few handlers behind tenantdb's middleware, and
+// outside it a report of the process's state. A program calls Main if its first argument is Argument. So one
+// program is both the product and what tests it.
 package app
 
 import (
@@ -26,7 +25,7 @@ import (
 // Argument is the first argument of a process of the product.
 const Argument = "app"
 
-// What tokens say, and where the process finds the host database's URL and the secret.
+// The claims of tokens, and the environment variables with the host database's URL and the secret.
 const (
 	Issuer, Audience = "https://chaos.example", "chaos"
 	HostURLEnv       = "CHAOS_HOST_URL"
@@ -36,14 +35,14 @@ const (
 	CauseHeader, AcquireHeader, StatementHeader = "X-Cause", "X-Acquire", "X-Statement"
 )
 
-// config is what flags say.
+// config has the values of the flags.
 type config struct {
 	addr  string
 	host  hostdb.Config
 	pool  tenantdb.PoolConfig
 	cache tenantdb.CacheConfig
 	drain time.Duration
-	clock *clock // nil: time.Now
+	clock *clock // nil means time.Now
 }
 
 func parse(args []string) (*config, error) {
@@ -77,8 +76,8 @@ func parse(args []string) (*config, error) {
 	return c, err
 }
 
-// Main runs a process until SIGTERM, or until its standard input ends: then what tries it has gone. It
-// returns the exit code.
+// Main runs a process until SIGTERM, or until its standard input ends, which means that the testing program
+// has gone. It returns the exit code.
 func Main(args []string) int {
 	c, err := parse(args)
 	if err == nil {
@@ -138,10 +137,10 @@ func (c *config) run() error {
 	return s.end(server, c.drain)
 }
 
-// end is a rolling deploy's end of a process: not ready, then no new request, then no database.
+// end ends a process as a rolling deploy does: first not ready, then no new request, then no database.
 func (s *service) end(server *http.Server, drain time.Duration) error {
 	s.leaving.Store(true)
-	<-time.After(drain) // the balancer notices
+	<-time.After(drain) // time for the balancer to notice
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	return errors.Join(server.Shutdown(ctx), s.mw.Close(ctx))

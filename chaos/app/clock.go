@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// clock is a clock that can be stepped. A process's clock is the machine's, so that stepping one process is
-// left to the clocks that the library is given.
+// clock is a clock that can be stepped. All processes share the machine's clock, so a single one is stepped
+// through the clocks that the library is given.
 type clock struct{ ahead atomic.Int64 }
 
-// Now is what the clock says.
+// Now returns the clock's time.
 func (c *clock) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 // step sets how far the clock is ahead of the machine's.

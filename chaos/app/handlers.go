@@ -26,14 +26,14 @@ type service struct {
 	clock   *clock
 }
 
-// An Answer is what a handler answers: which tenant the middleware let the caller into, and which tenant's
+// Answer is a handler's answer: the tenant into which the middleware let the caller, and the tenant whose
 // database it was.
 type Answer struct {
 	Scope, Data string
 	Generation  int
 }
 
-// query is a handler's work. It fills in whose database it was.
+// query does a handler's work, and fills in whose database it was.
 type query func(ctx context.Context, r *http.Request, w http.ResponseWriter, a *Answer) error
 
 func (s *service) handler() http.Handler {
@@ -53,14 +53,14 @@ func (s *service) handler() http.Handler {
 	return outside
 }
 
-// ready tells a balancer whether to send requests here.
+// ready tells the balancer whether to send requests here.
 func (s *service) ready(w http.ResponseWriter, _ *http.Request) {
 	if s.leaving.Load() {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 }
 
-// answer makes a handler of a query.
+// answer makes a handler from a query.
 func answer(status int, do query) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		scope, _ := tenantdb.FromContext(r.Context())
@@ -75,7 +75,7 @@ func answer(status int, do query) http.HandlerFunc {
 	}
 }
 
-// fail answers as the library does, and tells the cause in a header.
+// fail answers as the library does, with the cause in a header.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	cause := fmt.Sprintf("%T: %v", err, err)
 	w.Header().Set(CauseHeader, strings.Map(func(c rune) rune {
@@ -98,7 +98,7 @@ func me(ctx context.Context, _ *http.Request, _ http.ResponseWriter, a *Answer) 
 	return whose(ctx, tenantdb.ReadDB(ctx), a)
 }
 
-// conn tells the wait for a connection from the wait for an answer.
+// conn measures the wait for a connection and the wait for a statement separately.
 func conn(ctx context.Context, _ *http.Request, w http.ResponseWriter, a *Answer) error {
 	began := time.Now()
 	c, err := tenantdb.DB(ctx).Conn(ctx)
@@ -124,7 +124,7 @@ func wide(ctx context.Context, _ *http.Request, _ http.ResponseWriter, a *Answer
 	return cmp.Or(rows.Err(), rows.Close(), whose(ctx, tenantdb.DB(ctx), a))
 }
 
-// write adds a row with the caller's id for it, and is answered 201 only after the commit.
+// write adds a row with an id that the caller chose. It answers 201 only after the commit.
 func write(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answer) error {
 	tx, err := tenantdb.DB(ctx).BeginTx(ctx, nil)
 	if err != nil {
@@ -141,13 +141,13 @@ func write(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answe
 	return tx.Commit()
 }
 
-// slow has PostgreSQL busy for a while.
+// slow keeps PostgreSQL busy for a while.
 func slow(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answer) error {
 	return tenantdb.DB(ctx).QueryRowContext(ctx, "SELECT slug FROM me, pg_sleep($1)",
 		number(r, "ms")/1000).Scan(&a.Data)
 }
 
-// held holds a transaction open without a statement under way.
+// held keeps a transaction open without running a statement.
 func held(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answer) error {
 	tx, err := tenantdb.DB(ctx).BeginTx(ctx, nil)
 	if err != nil {
@@ -165,7 +165,7 @@ func held(ctx context.Context, r *http.Request, _ http.ResponseWriter, a *Answer
 	return tx.Commit()
 }
 
-// stream sends rows as they come, so that a slow client holds a connection.
+// stream sends rows as they come, so that a slow client occupies a connection.
 func stream(w http.ResponseWriter, r *http.Request) {
 	rows, err := tenantdb.DB(r.Context()).QueryContext(r.Context(),
 		"SELECT repeat('x', 8000) FROM generate_series(1, $1)", int(number(r, "rows")))
@@ -185,7 +185,7 @@ func stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// number reads a parameter, 1000 without one.
+// number reads a parameter. The default is 1000.
 func number(r *http.Request, name string) float64 {
 	n, err := strconv.ParseFloat(r.URL.Query().Get(name), 64)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// State is what a process tells of itself. Asked with ?gc it collects garbage first, so that Heap is what is
+// State is a process's report of itself. With ?gc the process collects garbage first, so that Heap is what is
 // in use.
 type State struct {
 	Goroutines, Handles int
@@ -20,7 +20,7 @@ type State struct {
 	Stats               tenantdb.Stats
 }
 
-// Sockets is how many connections to PostgreSQL servers of tenants the process has.
+// Sockets returns how many connections the process has to tenants' PostgreSQL servers.
 func (s *State) Sockets() int {
 	n := 0
 	for _, v := range s.Stats.Pool.Servers {
@@ -29,7 +29,7 @@ func (s *State) Sockets() int {
 	return n
 }
 
-// Busy is how many of them are being opened or closed, handed out, or waited for.
+// Busy returns how many of them are being opened or closed, are checked out, or are waited for.
 func (s *State) Busy() int {
 	n := 0
 	for _, v := range s.Stats.Pool.Servers {
@@ -38,11 +38,11 @@ func (s *State) Busy() int {
 	return n
 }
 
-// state answers with the State. /proc/self/fd is Linux's.
+// state answers with the State. It reads /proc/self/fd, which only Linux has.
 func (s *service) state(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Has("gc") {
 		runtime.GC()
-		runtime.GC() // what finalizers freed
+		runtime.GC() // collects what finalizers freed
 	}
 	if r.URL.Query().Has("stacks") {
 		buf := make([]byte, 4<<20)

@@ -1,4 +1,4 @@
-// Package faults is what goes wrong in the world of package rig.
+// Package faults has the faults that are tried in the world of package rig.
 package faults
 
 import (
@@ -8,12 +8,12 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// All returns every fault, in the order in which they are tried when nobody says another.
+// All returns every fault, in the default order.
 func All() []rig.Fault {
 	return slices.Concat(processes, servers, tenants, clients, hosts)
 }
 
-// Quick returns the faults that every test run tries, of those lists.
+// Quick returns the faults that every test run tries: first those of the host database, then the others.
 func Quick() (hostFaults, serverFaults []rig.Fault) {
 	for _, f := range All() {
 		if !f.Quick {
@@ -28,10 +28,10 @@ func Quick() (hostFaults, serverFaults []rig.Fault) {
 	return hostFaults, serverFaults
 }
 
-// pause lets the world go on for a while.
+// pause waits while the world goes on.
 func pause(d time.Duration) { <-time.After(d) }
 
-// elsewhere spares the tenants that aren't of a pair of servers.
+// elsewhere spares the tenants that are not on a pair of servers.
 func elsewhere(p *rig.Pair) func(*rig.Tenant) bool {
 	return func(t *rig.Tenant) bool { return t.Pair != p }
 }
@@ -41,5 +41,5 @@ func others(one *rig.Tenant) func(*rig.Tenant) bool {
 	return func(t *rig.Tenant) bool { return t != one }
 }
 
-// nobody has every tenant spared.
+// nobody spares all tenants.
 func nobody(*rig.Tenant) bool { return true }

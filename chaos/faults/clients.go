@@ -11,7 +11,7 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// clients are faults of those who ask, and of those who operate.
+// clients are faults of clients and of operators.
 var clients = []rig.Fault{
 	{Name: "450 clients leave while their queries run", Settle: 5 * time.Second, Do: clientsLeave},
 	{Name: "clients read a kilobyte a second", Settle: 5 * time.Second, Do: clientsAreSlow},
@@ -20,7 +20,7 @@ var clients = []rig.Fault{
 	{Name: "columns added to a table that is in use", Settle: 2 * time.Second, Do: migrated},
 }
 
-// clientsLeave has clients give up in the middle of long queries, three times. Their queries must not go on.
+// clientsLeave makes clients give up in the middle of long queries, three times. Their queries must end.
 func clientsLeave(w *rig.World, t *rig.Trial) error {
 	pool := w.Of(last(w))
 	for range 3 {
@@ -45,8 +45,8 @@ func clientsLeave(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// clientsAreSlow has clients of two tenants hold connections by reading slowly: all that those tenants may
-// have, half of the budget. Four tenants would hold all of it.
+// clientsAreSlow makes clients of two tenants read slowly, which occupies all connections that those tenants
+// may have: half of the budget. Four tenants would occupy all of it.
 func clientsAreSlow(w *rig.World, t *rig.Trial) error {
 	few := w.Of(last(w))[5:7]
 	t.Spares = func(x *rig.Tenant) bool { return !slices.Contains(few, x) }
@@ -62,8 +62,8 @@ func clientsAreSlow(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// statementTimeout has the server end statements. That is the product's own error, and no reason to come
-// again.
+// statementTimeout makes the server end statements. That is the product's own error; trying again wouldn't
+// help.
 func statementTimeout(w *rig.World, t *rig.Trial) error {
 	s := last(w).Primary()
 	if err := s.Exec("postgres", "ALTER SYSTEM SET statement_timeout = '300ms'",
@@ -84,7 +84,7 @@ func statementTimeout(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// rotated changes the role's password and ends its sessions three seconds before the catalog knows.
+// rotated changes the role's password and ends its sessions three seconds before the catalog has the new one.
 func rotated(w *rig.World, t *rig.Trial) error {
 	const next = "product-1"
 	p := last(w)

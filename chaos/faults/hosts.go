@@ -19,8 +19,7 @@ var hosts = []rig.Fault{
 	{Name: "old primary of the host goes on, unfenced", Settle: 6 * time.Second, Do: hostUnfenced},
 }
 
-// hostHangs has the primary stop where it is. The standby is promoted while it hangs, and the old primary is
-// killed only later.
+// hostHangs pauses the primary. The standby is promoted meanwhile, and the old primary is killed only later.
 func hostHangs(w *rig.World, t *rig.Trial) error {
 	ended := w.Judge.Outage(time.Now())
 	if err := w.Host.Primary().Hang(); err != nil {
@@ -74,7 +73,7 @@ func hostRestarts(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// hostLocks holds the lock that a migration of the host database takes.
+// hostLocks takes the lock that a migration of the host database takes.
 func hostLocks(w *rig.World, t *rig.Trial) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -94,8 +93,8 @@ func hostLocks(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// hostUnfenced has the old primary go on after the standby was promoted. The product's connections to the new
-// one are cut then, so that it has to choose again.
+// hostUnfenced lets the old primary go on after the standby was promoted. Then the product's connections to
+// the new one are cut, so that it has to choose again.
 func hostUnfenced(w *rig.World, t *rig.Trial) error {
 	ended := w.Judge.Outage(time.Now())
 	if err := w.Host.Primary().Hang(); err != nil {

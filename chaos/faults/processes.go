@@ -22,7 +22,7 @@ var processes = []rig.Fault{
 	{Name: "deploy rolls through all processes", Quick: true, Settle: 2 * time.Second, Do: deploy},
 }
 
-// processKilled kills a process, which somebody starts again.
+// processKilled kills a process and starts it again.
 func processKilled(w *rig.World, t *rig.Trial) error {
 	p := w.Processes[w.Random.IntN(len(w.Processes))]
 	p.Kill()
@@ -32,8 +32,8 @@ func processKilled(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// orphansLeft kills a process whose queries go on at the servers, until those notice. Its successor has a
-// whole budget of its own.
+// orphansLeft kills a process whose queries go on at the servers until those notice. Its successor has a full
+// budget of its own.
 func orphansLeft(w *rig.World, t *rig.Trial) error {
 	p := w.Processes[w.Random.IntN(len(w.Processes))]
 	var asking sync.WaitGroup
@@ -48,7 +48,7 @@ func orphansLeft(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// fewHandles has a process serve every tenant although it may have only 256 file handles.
+// fewHandles makes a process serve every tenant although it may have only 256 file handles.
 func fewHandles(w *rig.World, t *rig.Trial) error {
 	t.Spares = nobody
 	w.Extra(1)
@@ -69,7 +69,7 @@ func fewHandles(w *rig.World, t *rig.Trial) error {
 	return p.End(20 * time.Second)
 }
 
-// startsEarly starts a process while nobody answers at the host database, which comes up 5 s later.
+// startsEarly starts a process while the host database is down. The host database comes up 5 s later.
 func startsEarly(w *rig.World, t *rig.Trial) error {
 	ended := w.Judge.Outage(time.Now())
 	w.Extra(1)
@@ -96,8 +96,8 @@ func startsEarly(w *rig.World, t *rig.Trial) error {
 	return p.End(20 * time.Second)
 }
 
-// deploy replaces each process by a new one: the new one is ready, the balancer is told, the old one ends. No
-// request may fail.
+// deploy replaces each process: the new one gets ready, the balancer switches, the old one ends. No request
+// may fail.
 func deploy(w *rig.World, t *rig.Trial) error {
 	t.Spares = nobody
 	w.Extra(1)

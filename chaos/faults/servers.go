@@ -6,7 +6,7 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// servers are faults of servers that hold tenants' databases. The first has a standby, the last has none.
+// servers are faults of servers with tenants' databases. The first server has a standby, the last has none.
 var servers = []rig.Fault{
 	{Name: "backends terminated", Quick: true, Settle: 3 * time.Second, Do: backendsTerminated},
 	{Name: "tenants' server hangs, second host promoted", Quick: true, Settle: 6 * time.Second,
@@ -43,8 +43,8 @@ func backendsTerminated(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// serverHangs has the first host of the tenants' db_urls stop where it is; the second is promoted, and the
-// first is killed only later.
+// serverHangs pauses the first host of the tenants' db_urls. The second is promoted meanwhile, and the first
+// is killed only later.
 func serverHangs(w *rig.World, t *rig.Trial) error {
 	p := w.Pairs[0]
 	t.Spares = elsewhere(p)
@@ -75,20 +75,21 @@ func serverKilled(w *rig.World, t *rig.Trial) error {
 	return p.Rejoin()
 }
 
-// exhausted has another program take every connection that the server has, and those that the product loses.
+// exhausted makes another program take every connection that the server has, and those that the product
+// loses.
 func exhausted(w *rig.World, t *rig.Trial) error {
 	s := last(w).Primary()
 	t.Spares = elsewhere(last(w))
 	taken := 0
 	var free []func()
-	for range 8 { // the product loses what it has, and both want what becomes free
+	for range 8 { // the product loses its connections, and both programs want those that become free
 		if err := s.Exec("postgres", terminateProduct); err != nil {
 			return err
 		}
 		n, f := rig.Occupy(s, 100)
 		taken, free = taken+n, append(free, f)
 	}
-	pause(6 * time.Second) // longer than AcquireTimeout, so that who waits is refused
+	pause(6 * time.Second) // longer than AcquireTimeout, so that waiting requests are refused
 	for _, f := range free {
 		f()
 	}
@@ -97,7 +98,7 @@ func exhausted(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// down has a server stopped as by pg_ctl stop -m immediate for a while.
+// down stops a server for a while, as pg_ctl stop -m immediate does.
 func down(d time.Duration) func(*rig.World, *rig.Trial) error {
 	return func(w *rig.World, t *rig.Trial) error {
 		t.Spares = elsewhere(last(w))
@@ -142,8 +143,8 @@ func idleSessions(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// serverUnfenced has the first host go on after the second was promoted. The product's connections to the
-// second are cut then, so that it has to choose again: whoever writes to the first has lost it.
+// serverUnfenced lets the first host go on after the second was promoted. Then the product's connections to
+// the second are cut, so that it has to choose again. A write to the first host would be lost.
 func serverUnfenced(w *rig.World, t *rig.Trial) error {
 	p := w.Pairs[0]
 	t.Spares = elsewhere(p)

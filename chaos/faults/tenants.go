@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// tenants are faults of one tenant, which no other may feel.
+// tenants are faults of one tenant. No other tenant may notice.
 var tenants = []rig.Fault{
 	{Name: "one tenant with a wrong password and one with a wrong certificate", Quick: true,
 		Settle: 4 * time.Second, Do: badTenant},
@@ -21,7 +21,7 @@ var tenants = []rig.Fault{
 	{Name: "tenant moves to another server", Settle: 6 * time.Second, Do: moved},
 }
 
-// steady is a tenant of a pair whose rights don't change.
+// steady returns a tenant of a pair whose rights don't change.
 func steady(w *rig.World, p *rig.Pair) *rig.Tenant { return w.Of(p)[2] }
 
 // badTenant gives two tenants db_urls that can't work: a wrong password, and TLS where the server has none.
@@ -49,8 +49,8 @@ func badTenant(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// fileReplaced puts a restored file in the place of a tenant's, as mv does, while requests write to it. What
-// was written before is not in the restored file, and what is acknowledged afterwards must be.
+// fileReplaced replaces a tenant's file by a restored one, as mv does, while requests write to it. Earlier
+// writes are not in the restored file. Later writes that are acknowledged must be.
 func fileReplaced(w *rig.World, t *rig.Trial) error {
 	victim := w.Of(nil)[2]
 	t.Spares = others(victim)
@@ -119,8 +119,8 @@ func dropped(w *rig.World, t *rig.Trial) error {
 	return err
 }
 
-// moved has a tenant's db_url name a database on the other server. Once the bound is over, nobody may see the
-// old one.
+// moved changes a tenant's db_url to a database on the other server. After the bound nobody may see the old
+// one.
 func moved(w *rig.World, t *rig.Trial) error {
 	victim, to := steady(w, last(w)), w.Pairs[0]
 	t.Spares = others(victim)
@@ -150,7 +150,7 @@ func moved(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// pooled has a few tenants behind PgBouncer, which pools transactions, for a while. No request may fail.
+// pooled moves a few tenants behind PgBouncer in transaction mode for a while. No request may fail.
 func pooled(w *rig.World, t *rig.Trial) error {
 	t.Spares = nobody
 	few := w.Of(last(w))[2:7]

@@ -2,27 +2,27 @@ package judge
 
 import "time"
 
-// change is a fact about a subject that was committed at some time from before to after. A zero after: it may
-// be yet to come.
+// change is a change of a right that was committed between before and after. If after is zero, it may be yet
+// to come.
 type change struct {
 	before, after time.Time
 	given         bool
 	known         bool
 }
 
-// outage is a time in which nobody could be told of a change. A zero end: it lasts.
+// outage is a time in which nobody could learn of a change. A zero end means that it goes on.
 type outage struct{ from, to time.Time }
 
 // Changing records that a right is about to be given or taken away, by a commit that happens after before.
-// Until Changed is called nobody knows whether it was committed: no verdict rests on it.
+// Until Changed is called nobody knows whether it was committed, so no verdict relies on it.
 func (j *Judge) Changing(s Subject, given bool, before time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.facts[s] = append(j.facts[s], change{before: before, given: given})
 }
 
-// Changed records that the change which was announced last is committed, and was so at after. Every right is
-// given at first.
+// Changed records that the change announced last has been committed, at after or before. At first every right is
+// given.
 func (j *Judge) Changed(s Subject, after time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -30,14 +30,14 @@ func (j *Judge) Changed(s Subject, after time.Time) {
 	last := len(list) - 1
 	list[last].after, list[last].known = after, true
 	for i := range list[:last] {
-		if list[i].after.IsZero() { // whatever became of it, it is settled now
+		if list[i].after.IsZero() { // committed or not, it is over now
 			list[i].after = after
 		}
 	}
 }
 
-// Outage records that no host database could be reached that takes writes, from a time until End is called. A
-// change that was committed less than the bound before it is to be felt within the bound of its end.
+// Outage records that no host database that takes writes could be reached, from a time until End is called. A
+// change that was committed less than the bound before it has to take effect within the bound after its end.
 func (j *Judge) Outage(from time.Time) (end func(time.Time)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -50,7 +50,7 @@ func (j *Judge) Outage(from time.Time) (end func(time.Time)) {
 	}
 }
 
-// certain tells whether a subject's right was surely given, or surely not, all the time from a to b, and
+// certain reports whether a subject's right was surely given, or surely not, all the time from a to b, and
 // since when.
 func (j *Judge) certain(s Subject, given bool, a, b time.Time) (surely bool, since time.Time) {
 	state, known := true, true
@@ -72,7 +72,7 @@ func (j *Judge) certain(s Subject, given bool, a, b time.Time) (surely bool, sin
 	return known && state == given, since
 }
 
-// feltFrom is when the bound began to run for a commit, as a request at a time must see it.
+// feltFrom returns when the bound began to run for a commit, for a request that was sent at a time.
 func (j *Judge) feltFrom(commit, sent time.Time) time.Time {
 	from := commit
 	for _, o := range j.outages {

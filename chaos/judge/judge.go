@@ -1,6 +1,6 @@
-// Package judge judges responses and writes without knowing the library that is tried. It is told of each
-// committed change of a right, with the times between which the commit happened, and of each response, with
-// the times between which it was made.
+// Package judge judges responses and writes without knowing the library under test. It is told each committed
+// change of a right, with the times between which the commit happened, and each response, with the times
+// between which it was made.
 package judge
 
 import (
@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// A Subject is what a right hangs on. A response needs its membership, its tenant and its subscription.
+// Subject is what a right depends on. A response needs its membership, its tenant and its subscription.
 type Subject string
 
-// Membership is a user's membership of a tenant.
+// Membership returns the subject for a user's membership of a tenant.
 func Membership(user, tenant string) Subject { return Subject("membership " + user + " " + tenant) }
 
-// Tenant is whether a tenant is open.
+// Tenant returns the subject for whether a tenant is open.
 func Tenant(tenant string) Subject { return Subject("tenant " + tenant) }
 
-// Subscription is whether a tenant pays.
+// Subscription returns the subject for whether a tenant pays.
 func Subscription(tenant string) Subject { return Subject("subscription " + tenant) }
 
-// Judge judges. Its methods may be called at once.
+// Judge judges responses and writes. Its methods may be called concurrently.
 type Judge struct {
 	bound time.Duration
 
@@ -40,16 +40,16 @@ func New(bound time.Duration) *Judge {
 		forgiven: make(map[string]time.Time)}
 }
 
-// A Response is what somebody was answered.
+// Response is the answer that a user got.
 type Response struct {
 	User, Tenant string
 	Sent, Got    time.Time
-	// Allowed says that the caller was let in, Denied that a right was found missing. Neither: the request
-	// failed.
+	// Allowed means that the caller was let in, Denied that a right was missing. If neither is set, the
+	// request failed.
 	Allowed, Denied bool
-	// Data is the tenant whose data the response shows, "" where it shows none.
+	// Data is the tenant whose data the response shows, or "" if it shows none.
 	Data string
-	// Detail goes into a verdict.
+	// Detail is for the text of a verdict.
 	Detail string
 }
 
@@ -61,7 +61,7 @@ const (
 	MissingWrite = "acknowledged write lost"
 )
 
-// A Verdict is a response that must not have been.
+// Verdict is a response that broke a promise.
 type Verdict struct {
 	What, Detail string
 	Sent         time.Time
@@ -74,11 +74,11 @@ func (v Verdict) String() string {
 		v.Late.Round(time.Millisecond), v.Detail)
 }
 
-// A Report is what was found since the last one.
+// Report is what was found since the last report.
 type Report struct {
 	Wrong []Verdict
 	// LatestAllow is the longest time after a committed revocation at which a request was sent that was let
-	// in, LatestDenial the same of grants and refusals. They count also what an outage excuses.
+	// in. LatestDenial is the same for grants and refusals. Both include what an outage excuses.
 	LatestAllow, LatestDenial time.Duration
 	// Judged counts the responses, Refused those that were denied.
 	Judged, Refused int
@@ -117,7 +117,7 @@ func subjects(r Response) []Subject {
 	return []Subject{Membership(r.User, r.Tenant), Tenant(r.Tenant), Subscription(r.Tenant)}
 }
 
-// judgeAllowed looks for a right that was surely missing all the while.
+// judgeAllowed looks for a right that was surely missing all the time.
 func (j *Judge) judgeAllowed(r Response) {
 	for _, s := range subjects(r) {
 		surely, since := j.certain(s, false, r.Sent, r.Got)
@@ -131,7 +131,7 @@ func (j *Judge) judgeAllowed(r Response) {
 	}
 }
 
-// judgeDenied asks whether every right was surely there all the while.
+// judgeDenied checks whether every right was surely there all the time.
 func (j *Judge) judgeDenied(r Response) {
 	var last time.Time // the latest grant
 	for _, s := range subjects(r) {
@@ -159,7 +159,7 @@ func (j *Judge) wrong(what string, r Response, late time.Duration, why string) {
 	j.report.Wrong = append(j.report.Wrong, Verdict{What: what, Detail: detail, Sent: r.Sent, Late: late})
 }
 
-// Take returns the report and begins a new one. The facts stay known.
+// Take returns the report and begins a new one. The recorded changes stay.
 func (j *Judge) Take() Report {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -12,7 +12,7 @@ var noon = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 // at returns a time, in milliseconds after noon.
 func at(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 
-// changed tells a judge of a change.
+// changed records a change.
 func changed(j *Judge, s Subject, given bool, before, after int) {
 	j.Changing(s, given, at(before))
 	j.Changed(s, at(after))
@@ -23,7 +23,7 @@ func response(sent int, allowed bool) Response {
 		Denied: !allowed, Data: map[bool]string{true: "t"}[allowed]}
 }
 
-func TestVerdicts(t *testing.T) {
+func TestJudge_Judge(t *testing.T) {
 	membership := Membership("u", "t")
 	revoked := func(j *Judge) { changed(j, membership, false, 0, 5) }
 	for name, c := range map[string]struct {
@@ -118,7 +118,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-func TestAWriteThatIsMissingIsReportedOnce(t *testing.T) {
+func TestJudge_Found_reportsAMissingWriteOnce(t *testing.T) {
 	j := New(bound)
 	now := time.Now()
 	j.Acknowledged("t", "1", now)
@@ -144,7 +144,7 @@ func TestAWriteThatIsMissingIsReportedOnce(t *testing.T) {
 	}
 }
 
-func TestARowOfAnotherTenantIsReported(t *testing.T) {
+func TestJudge_Found_reportsARowOfAnotherTenant(t *testing.T) {
 	j := New(bound)
 	j.Found("t", nil, map[string]string{"1": "s"})
 	if n := j.Take().Count(OtherData); n != 1 {

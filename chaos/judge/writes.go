@@ -14,8 +14,8 @@ func (j *Judge) Acknowledged(tenant, id string, sent time.Time) {
 	}
 }
 
-// Forgive is told that a tenant's database was destroyed, or put back to an older state, on purpose: what was
-// sent until now may be lost.
+// Forgive records that a tenant's database was destroyed, or restored to an older state, on purpose. Writes
+// that were sent until now may be lost.
 func (j *Judge) Forgive(tenant string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -35,9 +35,9 @@ func (j *Judge) Written() map[string][]string {
 	return written
 }
 
-// Found is told which rows a tenant's database holds, with the tenants that they were made for, and which of
-// its writes had been acknowledged before it was looked at. It returns how many of those are missing, and
-// adds verdicts for them and for rows of other tenants.
+// Found takes the rows that a tenant's database has, with the tenants that they were made for, and the writes
+// that had been acknowledged before it was read. It returns how many of those are missing, and adds verdicts
+// for them and for rows of other tenants.
 func (j *Judge) Found(tenant string, written []string, rows map[string]string) (lost int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -48,7 +48,7 @@ func (j *Judge) Found(tenant string, written []string, rows map[string]string) (
 				Verdict{What: MissingWrite, Detail: tenant + " " + id, Sent: time.Now()})
 		}
 	}
-	if lost > 0 { // each is reported once
+	if lost > 0 { // report each once
 		j.acked[tenant] = slices.DeleteFunc(j.acked[tenant], func(id string) bool {
 			_, there := rows[id]
 			return !there && slices.Contains(written, id)

@@ -18,7 +18,7 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/judge"
 )
 
-// newToken makes a user's credential.
+// newToken makes a user's token.
 func newToken(user string) (string, error) {
 	now := time.Now()
 	return jwt.NewWithClaims(jwt.SigningMethodHS256,
@@ -26,11 +26,11 @@ func newToken(user string) (string, error) {
 			"iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix()}).SignedString([]byte(secret))
 }
 
-// Load sends requests at a rate, however long the answers take, and has them judged.
+// Load sends requests at a fixed rate, however long the answers take, and passes them to the judge.
 type Load struct {
 	Judge *judge.Judge
-	// Rate is how many requests are sent in a second, Writes and Conns which share of them are /write and
-	// /conn; the rest is /me.
+	// Rate is how many requests are sent in a second. Writes and Conns are the shares of /write and /conn;
+	// the rest is /me.
 	Rate, Writes, Conns float64
 
 	clients  []Client
@@ -47,17 +47,17 @@ type Load struct {
 	unsteady  []Client
 }
 
-// volatile says whose rights change: half of the requests are theirs.
+// volatile are the clients whose rights change. Half of the requests are theirs.
 func (l *Load) volatile(clients []Client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unsteady = clients
 }
 
-// mostInFlight bounds what is asked at once: more is not sent.
+// mostInFlight bounds how many requests are under way at once. More are not sent.
 const mostInFlight = 800
 
-// NewLoad prepares a load of those clients, 60 requests a second.
+// NewLoad prepares a load from clients, at 60 requests a second.
 func NewLoad(j *judge.Judge, clients []Client) *Load {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
@@ -65,14 +65,14 @@ func NewLoad(j *judge.Judge, clients []Client) *Load {
 		Timeout: time.Minute, Transport: transport}}
 }
 
-// Send says which processes are asked, as a balancer's configuration does.
+// Send sets the processes that get requests, as a balancer's configuration does.
 func (l *Load) Send(to ...*Process) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.processes = append([]*Process(nil), to...)
 }
 
-// Start begins.
+// Start starts the load.
 func (l *Load) Start(seed uint64) {
 	l.stop, l.stopped = make(chan struct{}), make(chan struct{})
 	r := rand.New(rand.NewPCG(seed, 7))
@@ -138,7 +138,7 @@ func (l *Load) Add(s Sample) {
 	l.samples = append(l.samples, s)
 }
 
-// Since takes what was sent since a time out of the samples, and forgets what is older.
+// Since removes and returns the samples since a time, and drops older ones.
 func (l *Load) Since(from time.Time) (list []Sample) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,7 +151,7 @@ func (l *Load) Since(from time.Time) (list []Sample) {
 	return list
 }
 
-// Look returns what was sent since a time so far.
+// Look returns the samples since a time.
 func (l *Load) Look(from time.Time) (list []Sample) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -163,7 +163,7 @@ func (l *Load) Look(from time.Time) (list []Sample) {
 	return list
 }
 
-// Ask sends one request, and has the answer judged. The caller adds the sample where it counts.
+// Ask sends one request and passes the answer to the judge. The caller adds the sample if it counts.
 func (l *Load) Ask(ctx context.Context, to *Process, kind string, c Client, query string) Sample {
 	method, id := http.MethodGet, ""
 	if kind == "write" {
@@ -194,7 +194,7 @@ func (l *Load) Ask(ctx context.Context, to *Process, kind string, c Client, quer
 	return s
 }
 
-// Read reads a long response, so many bytes a second, until the context ends.
+// Read reads a long response, at a number of bytes a second, until the context ends.
 func (l *Load) Read(ctx context.Context, from *Process, c Client, perSecond int64) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.Base()+"/stream?rows=4000", nil)
 	if err != nil {
@@ -220,7 +220,7 @@ func (l *Load) Read(ctx context.Context, from *Process, c Client, perSecond int6
 	}
 }
 
-// read fills a sample in, and tells the judge.
+// read fills a sample in and passes it to the judge.
 func (l *Load) read(s *Sample, resp *http.Response, body []byte, id string) {
 	var told struct {
 		app.Answer

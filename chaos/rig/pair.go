@@ -6,14 +6,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Pair is a PostgreSQL server and, where there is one, its standby. URLs name both.
+// Pair is a PostgreSQL server and its standby, if it has one. URLs name both.
 type Pair struct {
 	Name    string
 	both    []*Server // in the order in which URLs name them
 	serving atomic.Pointer[Server]
 }
 
-// NewPair starts a server, and a standby where one is wanted, with the roles that the world needs.
+// NewPair starts a server, and a standby if wanted, with the roles that the world needs.
 func NewPair(name string, standby bool, settings ...string) (*Pair, error) {
 	primary, err := StartServer(settings...)
 	if err != nil {
@@ -36,7 +36,7 @@ func NewPair(name string, standby bool, settings ...string) (*Pair, error) {
 	return p, nil
 }
 
-// PairOf makes a pair of servers that run, with the roles that the world needs. The first is the primary.
+// PairOf makes a pair of running servers, with the roles that the world needs. The first is the primary.
 func PairOf(name string, servers ...*Server) (*Pair, error) {
 	p := &Pair{Name: name, both: servers}
 	p.Serve(servers[0])
@@ -44,13 +44,13 @@ func PairOf(name string, servers ...*Server) (*Pair, error) {
 		"CREATE ROLE "+OutsiderRole+" LOGIN PASSWORD '"+OutsiderPassword+"'")
 }
 
-// Serve says which server takes writes, where another program decides it.
+// Serve sets which server takes writes, if another program decides it.
 func (p *Pair) Serve(s *Server) { p.serving.Store(s) }
 
-// Primary is the server that takes writes.
+// Primary returns the server that takes writes.
 func (p *Pair) Primary() *Server { return p.serving.Load() }
 
-// Standby is the other one; nil: there is none.
+// Standby returns the other server, or nil if there is none.
 func (p *Pair) Standby() *Server {
 	for _, s := range p.both {
 		if s != p.Primary() {
@@ -60,7 +60,7 @@ func (p *Pair) Standby() *Server {
 	return nil
 }
 
-// FailOver promotes the standby, and returns the old primary, whatever state that is in.
+// FailOver promotes the standby and returns the old primary, in whatever state that is.
 func (p *Pair) FailOver() (old *Server, err error) {
 	old = p.Primary()
 	next := p.Standby()
@@ -71,7 +71,7 @@ func (p *Pair) FailOver() (old *Server, err error) {
 	return old, nil
 }
 
-// Rejoin makes the other server, which has ended, the standby of the primary.
+// Rejoin makes the other server, which has ended, a standby of the primary.
 func (p *Pair) Rejoin() error {
 	if err := p.Standby().Rejoin(p.Primary().Server); err != nil {
 		return err

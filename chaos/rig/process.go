@@ -24,7 +24,7 @@ type Process struct {
 	Name string
 	// Args are flags of package app.
 	Args []string
-	// Wrap is a program that starts it, with its arguments, such as prlimit.
+	// Wrap is a program that starts the process, with its arguments, such as prlimit.
 	Wrap []string
 	// Env is added to its environment.
 	Env []string
@@ -39,7 +39,7 @@ type Process struct {
 	lives  []life
 }
 
-// life is the time from a start to an end by SIGKILL, or to the present.
+// life is the time from a start to an end by SIGKILL, or until now.
 type life struct{ began, killed time.Time }
 
 // secret signs the tokens of this run.
@@ -58,10 +58,10 @@ func NewProcess(dir, name, hostURL string, args ...string) (*Process, error) {
 	return p, nil
 }
 
-// Base returns the URL of its root.
+// Base returns the URL of the process's root.
 func (p *Process) Base() string { return "http://" + p.addr }
 
-// Start starts it, and waits until it is ready.
+// Start starts the process, and waits until it is ready.
 func (p *Process) Start() error {
 	self, err := os.Executable()
 	if err != nil {
@@ -117,7 +117,7 @@ func (p *Process) awaitReady(exited chan struct{}) error {
 	}
 }
 
-// Kill ends it at once, as an out-of-memory killer does.
+// Kill ends the process at once, as an out-of-memory killer does.
 func (p *Process) Kill() {
 	p.mu.Lock()
 	p.lives[len(p.lives)-1].killed = time.Now()
@@ -126,7 +126,7 @@ func (p *Process) Kill() {
 	<-p.exited
 }
 
-// End asks it to end, waits, and returns an error where it didn't do so in order.
+// End asks the process to end and waits. It returns an error if the process didn't end properly.
 func (p *Process) End(limit time.Duration) error {
 	if !p.Alive() {
 		return nil
@@ -144,13 +144,13 @@ func (p *Process) End(limit time.Duration) error {
 	return nil
 }
 
-// Signal sends it a signal.
+// Signal sends a signal to the process.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Pid is its process id.
+// Pid returns the process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Alive reports whether it runs.
+// Alive reports whether the process runs.
 func (p *Process) Alive() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -165,7 +165,7 @@ func (p *Process) Alive() bool {
 	}
 }
 
-// WasKilled reports whether the process was killed, or down because of it, at some time of the two.
+// WasKilled reports whether the process was killed, or down after a kill, at any time between the two.
 func (p *Process) WasKilled(from, to time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +184,7 @@ func (p *Process) WasKilled(from, to time.Time) bool {
 	return false
 }
 
-// LastKill is when it was killed last, zero where it wasn't.
+// LastKill returns when the process was killed last, or zero.
 func (p *Process) LastKill() (last time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,7 +196,7 @@ func (p *Process) LastKill() (last time.Time) {
 	return last
 }
 
-// State asks for what the process tells of itself, after a garbage collection.
+// State asks the process for its State, after a garbage collection.
 func (p *Process) State() (s app.State, err error) {
 	client := http.Client{Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
@@ -223,7 +223,7 @@ func (p *Process) StepClock(ahead time.Duration) error {
 
 var startedBy = regexp.MustCompile(`(?m)^created by (\S+)`)
 
-// goroutines counts its goroutines by the functions that started them.
+// goroutines counts the process's goroutines by the functions that started them.
 func (p *Process) goroutines() map[string]int {
 	client := http.Client{Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
@@ -246,7 +246,7 @@ func (p *Process) Log(most int) string {
 	return strings.TrimSpace(string(b[max(0, len(b)-most):]))
 }
 
-// Complaints returns an error where the process's log has a panic or a data race.
+// Complaints returns an error if the process's log has a panic or a data race.
 func (p *Process) Complaints() error {
 	b, _ := os.ReadFile(p.log)
 	for _, word := range []string{"panic:", "DATA RACE", "fatal error:"} {

@@ -10,20 +10,19 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/judge"
 )
 
-// rest is what a process holds while all tenants are closed and nobody asks anything.
+// rest is what a process holds at rest: all tenants are closed, and no request is under way.
 type rest struct {
 	pid, goroutines, handles int
 	heap                     uint64
 	from                     map[string]int // which functions started how many goroutines
 }
 
-// slack is what a heap may grow beyond the tenth that is allowed: the caches of a process that was started a
-// moment ago fill up.
+// slack is how much a heap may grow beyond the tenth that is allowed. The caches of a new process fill up.
 const slack = 1 << 20
 
-// leaks compares what each process holds at rest with what it held when it was looked at first. It stops the
-// load and the changes of rights meanwhile, and closes all tenants: how many connections and handles the pool
-// keeps of open ones depends on what was asked.
+// leaks compares what each process holds at rest with what it held the first time. Meanwhile it stops the
+// load and the changes of rights, and closes all tenants, because how many connections and handles the pool
+// keeps for open tenants depends on the requests.
 func (w *World) leaks() (leaks []string, err error) {
 	w.Load.Stop()
 	w.rests++
@@ -40,7 +39,7 @@ func (w *World) leaks() (leaks []string, err error) {
 	if err := w.setAll(false); err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(6 * time.Second) // what the last requests began may take a while to end
+	deadline := time.Now().Add(6 * time.Second) // the last requests' work may take a while to end
 	for _, p := range w.Processes {
 		for {
 			leak := w.compare(p)
@@ -60,7 +59,7 @@ func (w *World) leaks() (leaks []string, err error) {
 	return leaks, w.touchAll()
 }
 
-// compare returns what a process holds beyond what it held before, "" where all is well.
+// compare returns what a process holds beyond what it held before, or "".
 func (w *World) compare(p *Process) string {
 	s, err := p.State()
 	if err != nil {
@@ -71,12 +70,11 @@ func (w *World) compare(p *Process) string {
 	}
 	now := rest{pid: p.Pid(), goroutines: s.Goroutines, handles: s.Handles - s.HostConns, heap: s.Heap,
 		from: p.goroutines()}
-	// pgx reads ahead on a connection on which a write took long, and goes on so until the connection is used
-	// again.
+	// pgx reads ahead on a connection on which a write took long, until the connection is used again.
 	now.goroutines -= now.from["github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).Start"]
 	w.held[p] = now
 	before, known := w.base[p]
-	if known && now.goroutines < before.goroutines { // one was about to end when they were counted first
+	if known && now.goroutines < before.goroutines { // one was about to end at the first count
 		before.goroutines = now.goroutines
 		w.base[p] = before
 	}
@@ -111,7 +109,7 @@ func (w *World) setAll(open bool) error {
 	return nil
 }
 
-// touchAll has every process serve every tenant, as a reader and as a writer.
+// touchAll makes every process serve every tenant, by a read and a write.
 func (w *World) touchAll() error {
 	return w.onEach(func(p *Process) error {
 		for _, t := range w.Tenants {
@@ -125,8 +123,8 @@ func (w *World) touchAll() error {
 	})
 }
 
-// warmUp has every process that wasn't looked at yet serve every client, so that its caches hold all that
-// they will hold.
+// warmUp makes every process that wasn't measured yet serve every client, so that its caches are as full as
+// they will be.
 func (w *World) warmUp() error {
 	return w.onEach(func(p *Process) error {
 		if before, known := w.base[p]; known && before.pid == p.Pid() {
@@ -141,7 +139,7 @@ func (w *World) warmUp() error {
 	})
 }
 
-// onEach does something for all processes at once.
+// onEach calls a function for all processes concurrently.
 func (w *World) onEach(do func(*Process) error) error {
 	var doing sync.WaitGroup
 	errs := make([]error, len(w.Processes))
@@ -153,8 +151,7 @@ func (w *World) onEach(do func(*Process) error) error {
 	return errors.Join(errs...)
 }
 
-// Held tells what the processes held when they were looked at last: their heaps in KB, goroutines and
-// handles.
+// Held returns what the processes held at the last measurement: heaps in KB, goroutines and handles.
 func (w *World) Held() (heap, goroutines, handles []string) {
 	for _, p := range w.Processes {
 		now := w.held[p]
@@ -165,7 +162,7 @@ func (w *World) Held() (heap, goroutines, handles []string) {
 	return heap, goroutines, handles
 }
 
-// touch asks until it is served. A right that was just given back takes a while to be seen.
+// touch sends requests until one is served. A right that was just given back takes a while to take effect.
 func (w *World) touch(p *Process, c Client, kind string) error {
 	deadline := time.Now().Add(recoveryWithin)
 	for {

@@ -11,11 +11,11 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/judge"
 )
 
-// Rights is a program that takes rights away and gives them back by plain SQL, and tells the judge.
+// Rights takes rights away and gives them back by plain SQL, and tells the judge.
 type Rights struct {
 	// Volatile are the clients whose rights change.
 	Volatile []Client
-	// Changed counts the changes, Failed those that failed; they are for who has called Pause.
+	// Changed counts the changes, Failed those that failed. Read them after Pause.
 	Changed, Failed int
 
 	w     *World
@@ -25,12 +25,12 @@ type Rights struct {
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 
-	// Of the goroutine, and of the caller while it is paused.
+	// These belong to the goroutine, and to the caller of Pause until Continue.
 	conn    *pgx.Conn
 	revoked map[right]bool
 }
 
-// right is what is given and taken: a membership, a tenant or a subscription.
+// right is what is given and taken away: a membership, a tenant or a subscription.
 type right struct {
 	subject judge.Subject
 	kind    byte // m, t, s
@@ -38,8 +38,8 @@ type right struct {
 	tenant  *Tenant
 }
 
-// ChangeRights begins to change a right every so often. The memberships of all but the first user of two
-// fifths of the tenants are volatile, and a fifth of the tenants and their subscriptions.
+// ChangeRights begins to change a right at each interval. In two fifths of the tenants the memberships of all
+// users but the first change, and a fifth of the tenants and their subscriptions.
 func (w *World) ChangeRights(every time.Duration) {
 	rights := &Rights{w: w, r: rand.New(rand.NewPCG(w.Seed, 99)), every: every, revoked: make(map[right]bool)}
 	for i, t := range w.Tenants[:min(len(w.Tenants), 150)] {
@@ -65,7 +65,7 @@ func (w *World) ChangeRights(every time.Duration) {
 	rights.Continue()
 }
 
-// Continue begins, or goes on after a Pause.
+// Continue starts the changes, or resumes them after a Pause.
 func (rights *Rights) Continue() {
 	ctx, stop := context.WithCancel(context.Background())
 	rights.stop = stop
@@ -81,14 +81,14 @@ func (rights *Rights) Continue() {
 	})
 }
 
-// change takes a right away, or gives it back where it was taken.
+// change takes a right away, or gives it back if it was taken away.
 func (rights *Rights) change(ctx context.Context, x right) {
 	given := rights.revoked[x]
 	statement, args := x.statement(given, rights.r.IntN(2) == 0)
 	rights.w.Judge.Changing(x.subject, given, time.Now())
 	if err := rights.exec(context.WithoutCancel(ctx), statement, args...); err != nil {
 		rights.Failed++
-		rights.revoked[x] = given // nobody knows; the next time it is taken away, or given, again
+		rights.revoked[x] = given // nobody knows whether it happened; the next change repeats it
 		return
 	}
 	rights.Changed++
@@ -96,7 +96,7 @@ func (rights *Rights) change(ctx context.Context, x right) {
 	rights.revoked[x] = !given
 }
 
-// statement is how the change is made. A membership is revoked in two ways.
+// statement returns the SQL of the change. A membership is revoked in two ways.
 func (x right) statement(given, delete bool) (string, []any) {
 	switch {
 	case x.kind == 'm' && given:
@@ -133,8 +133,8 @@ func (rights *Rights) exec(ctx context.Context, statement string, args ...any) (
 	return err
 }
 
-// connect returns a connection. A statement of an earlier one, which failed here, doesn't run any more: it
-// would undo what comes next.
+// connect returns a connection. It ends statements of earlier connections, which failed here but may still
+// run: they would undo later changes.
 func (rights *Rights) connect(ctx context.Context) (*pgx.Conn, error) {
 	const name = "rights"
 	conn, err := pgx.Connect(ctx, rights.w.Host.Primary().URL("host")+"&application_name="+name)
@@ -150,11 +150,11 @@ func (rights *Rights) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, err
 }
 
-// Pause ends the changes, and gives all rights back.
+// Pause stops the changes, and gives all rights back.
 func (rights *Rights) Pause() error {
 	rights.stop()
 	rights.done.Wait()
-	for x := range rights.revoked { // also those whose change failed: nobody knows what became of it
+	for x := range rights.revoked { // also those whose change failed, since it may have happened
 		statement, args := x.statement(true, false)
 		rights.w.Judge.Changing(x.subject, true, time.Now())
 		if err := rights.exec(context.Background(), statement, args...); err != nil {
@@ -166,7 +166,7 @@ func (rights *Rights) Pause() error {
 	return nil
 }
 
-// HostExec runs a statement on the host database's primary, as an operator does.
+// HostExec runs a statement on the primary of the host database, as an operator does.
 func (w *World) HostExec(statement string, args ...any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
@@ -179,7 +179,7 @@ func (w *World) HostExec(statement string, args ...any) error {
 	return err
 }
 
-// Move has the catalog say another URL for a tenant.
+// Move changes a tenant's URL in the catalog.
 func (w *World) Move(t *Tenant, url string) error {
 	return w.HostExec("UPDATE core_tenants SET db_url = $2 WHERE id = $1", t.ID, url)
 }

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Client is somebody who asks for a tenant.
+// Client is a user who sends requests to a tenant.
 type Client struct {
 	User   string
 	Tenant *Tenant
 	Token  string
 }
 
-// Sample is a response, or the lack of one.
+// Sample is a response, or its absence.
 type Sample struct {
 	Sent    time.Time
 	Took    time.Duration
@@ -30,16 +30,16 @@ type Sample struct {
 	Generation         int
 }
 
-// OK reports whether it was served.
+// OK reports whether the request was served.
 func (s *Sample) OK() bool { return s.Status >= 200 && s.Status < 300 }
 
 // Denied reports whether a right was found missing.
 func (s *Sample) Denied() bool { return s.Status >= 401 && s.Status <= 403 }
 
-// Failed reports whether it was neither.
+// Failed reports whether the request was neither served nor denied.
 func (s *Sample) Failed() bool { return !s.OK() && !s.Denied() }
 
-// What tells failures apart.
+// What returns a failure's code, or what else happened.
 func (s *Sample) What() string {
 	if s.Status == 0 {
 		return "no response"
@@ -86,7 +86,7 @@ func Summarize(samples []Sample) Summary {
 
 var variable = regexp.MustCompile(`[0-9a-f]{32}|\d+`)
 
-// Short makes causes comparable.
+// Short removes from a cause what differs each time.
 func Short(cause string) string {
 	cause = variable.ReplaceAllString(cause, "#")
 	if len(cause) > 300 {

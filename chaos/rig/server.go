@@ -1,6 +1,6 @@
-// Package rig is the world in which a product is tried: PostgreSQL servers that can fail, processes of the
-// product, tenants and their databases, clients, and programs that change rights by plain SQL. It makes
-// trouble for the library and knows only its public names.
+// Package rig is the world in which a product is tested: PostgreSQL servers that can fail, processes of the
+// product, tenants and their databases, clients, and a program that changes rights by plain SQL. It uses only
+// the library's public names.
 package rig
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// The role that products use tenants' databases as, and the one that stands for other programs.
+// The role with which the product uses tenants' databases, and the role of other programs.
 const (
 	ProductRole, ProductPassword   = "product", "product-0"
 	OutsiderRole, OutsiderPassword = "outsider", "outsider-0"
@@ -27,7 +27,7 @@ type Server struct {
 	resume func()
 }
 
-// StartServer starts one. Settings are entries of postgresql.conf.
+// StartServer starts a server. Settings are entries of postgresql.conf.
 func StartServer(settings ...string) (*Server, error) {
 	s, remove, err := pgtest.Launch(append([]string{"autovacuum=off", "jit=off", "max_wal_senders=8"},
 		settings...)...)
@@ -37,12 +37,12 @@ func StartServer(settings ...string) (*Server, error) {
 	return &Server{Server: s, remove: remove}, nil
 }
 
-// ServerAt returns a server that another program runs, by a superuser's URL.
+// ServerAt returns a server that another program runs. The URL is a superuser's.
 func ServerAt(superuser *url.URL) *Server {
 	return &Server{Server: pgtest.At(superuser), remove: func() {}}
 }
 
-// StartStandby starts a standby to which every commit of the server goes before it is confirmed.
+// StartStandby starts a synchronous standby: a commit is confirmed only when the standby has it.
 func (s *Server) StartStandby() (*Server, error) {
 	standby, remove, err := pgtest.LaunchStandby(s.Server)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Server) StartStandby() (*Server, error) {
 	return &Server{Server: standby, remove: remove}, s.Synchronous(true)
 }
 
-// Synchronous says whether commits wait for a standby.
+// Synchronous sets whether commits wait for a standby.
 func (s *Server) Synchronous(on bool) error {
 	names := map[bool]string{true: "*", false: ""}[on]
 	return s.Exec("postgres", "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'",
@@ -64,14 +64,14 @@ func (s *Server) Remove() {
 	s.remove()
 }
 
-// Hang has the server answer nobody until Resume, or Crash.
+// Hang stops the server from answering until Resume or Crash.
 func (s *Server) Hang() error {
 	resume, err := s.Suspend()
 	s.resume = resume
 	return err
 }
 
-// Resume has a server that hangs go on.
+// Resume continues a server that hangs.
 func (s *Server) Resume() {
 	if s.resume != nil {
 		s.resume()
@@ -79,7 +79,7 @@ func (s *Server) Resume() {
 	}
 }
 
-// Crash kills the server and its children, also where they hang.
+// Crash kills the server and its children, even if they hang.
 func (s *Server) Crash() {
 	s.Server.Crash()
 	s.resume = nil
@@ -123,7 +123,7 @@ func (s *Server) Exec(database string, statements ...string) error {
 	return nil
 }
 
-// Count returns a number that the server is asked for.
+// Count runs a query that returns one number.
 func (s *Server) Count(query string) (n int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// sockets counts the product's connections at a server, ten times a second, as the server sees them.
+// sockets counts the product's connections to a server ten times a second, as the server reports them.
 type sockets struct {
 	server *Server
 	stop   context.CancelFunc
@@ -45,7 +45,7 @@ func watchSockets(s *Server) *sockets {
 	return k
 }
 
-// look counts once. It returns the connection to use next.
+// look counts once. It returns the connection for the next count.
 func (k *sockets) look(ctx context.Context, conn *pgx.Conn) *pgx.Conn {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -96,8 +96,8 @@ func (w *World) Sockets() (n int) {
 	return n
 }
 
-// Occupy takes connections of a server as another program does, as many as there are. The function gives them
-// back.
+// Occupy takes all connections that a server has left, as another program would. The returned function gives
+// them back.
 func Occupy(s *Server, most int) (n int, free func()) {
 	var conns []*pgx.Conn
 	for len(conns) < most {

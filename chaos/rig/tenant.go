@@ -14,15 +14,15 @@ import (
 // Tenant is a tenant and where its data are.
 type Tenant struct {
 	ID, Slug string
-	// Pair has the tenant's database; nil: File does.
+	// Pair has the tenant's database. If it is nil, the tenant has a File.
 	Pair     *Pair
 	Database string
 	File     string
-	// old are databases that were the tenant's and hold writes.
+	// old are earlier databases of the tenant that have writes.
 	old []place
 	// Users are the ids of its members, by the subject of their tokens.
 	Users map[string]string
-	// Clients ask for it: the first one's rights never change.
+	// Clients send requests to it. The first one's rights never change.
 	Clients []Client
 }
 
@@ -32,13 +32,13 @@ type place struct {
 	database string
 }
 
-// MoveTo records that the tenant's data are elsewhere from now on.
+// MoveTo records where the tenant's data are from now on.
 func (t *Tenant) MoveTo(p *Pair, database string) {
 	t.old = append(t.old, place{t.Pair, t.Database})
 	t.Pair, t.Database = p, database
 }
 
-// Place names where the tenant's data are.
+// Place returns where the tenant's data are.
 func (t *Tenant) Place() string {
 	if t.Pair == nil {
 		return "sqlite"
@@ -46,7 +46,7 @@ func (t *Tenant) Place() string {
 	return t.Pair.Name
 }
 
-// schema is the tenant's tables.
+// schema returns the statements that make the tenant's tables.
 func schema(slug string, generation int) []string {
 	return []string{"CREATE TABLE me (slug text, generation int)",
 		fmt.Sprintf("INSERT INTO me VALUES ('%s', %d)", slug, generation),
@@ -54,7 +54,7 @@ func schema(slug string, generation int) []string {
 		"INSERT INTO wide VALUES (1)"}
 }
 
-// MakeDatabase makes a tenant's database on a server, from template0, which nobody can be connected to.
+// MakeDatabase makes a tenant's database on a server, from template0, to which nobody can be connected.
 func MakeDatabase(s *Server, database, slug string, generation int) error {
 	if err := s.Exec("postgres", "CREATE DATABASE "+database+" TEMPLATE template0 OWNER "+
 		ProductRole); err != nil {
@@ -78,7 +78,7 @@ func MakeFile(path, slug string, generation int) error {
 	return db.Close()
 }
 
-// rows adds the ids of a tenant's writes, with the tenants that they were made for.
+// rows adds the ids of a tenant's writes, each with the tenant that it was made for.
 func (t *Tenant) rows(ctx context.Context, into map[string]string) error {
 	if t.Pair == nil {
 		return fileRows(ctx, t.File, into)

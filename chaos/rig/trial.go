@@ -13,23 +13,23 @@ import (
 // Fault is something that goes wrong.
 type Fault struct {
 	Name string
-	// Quick says that the fault is tried in every test run.
+	// Quick means that every test run tries the fault.
 	Quick bool
 	// Settle is how long the world is watched after the fault is mended.
 	Settle time.Duration
-	// Do makes it, mends it, and says so to the trial. An error means that the fault could not be made.
+	// Do makes the fault, mends it, and calls Trial.Mended. An error means that the fault could not be made.
 	Do func(*World, *Trial) error
 }
 
-// Trial is a fault that is tried, and what may come of it.
+// Trial is one try of a fault, and which consequences it may have.
 type Trial struct {
-	// Spares says which tenants must not feel it at all: none of their requests may fail. Nil: any may.
+	// Spares reports which tenants must not notice: none of their requests may fail. Nil means that any may.
 	Spares func(*Tenant) bool
-	// Lasting says which tenants go on failing after the fault is mended. Nil: none.
+	// Lasting reports which tenants go on failing after the fault is mended. Nil means none.
 	Lasting func(*Tenant) bool
-	// Codes are more codes that failures may have.
+	// Codes are further codes that failures may have.
 	Codes []string
-	// Leavers are processes that ended on purpose while they were asked: no response is no fault.
+	// Leavers are processes that ended on purpose while they had requests. A missing response is allowed.
 	Leavers []*Process
 	// Notes are for the table.
 	Notes []string
@@ -38,10 +38,10 @@ type Trial struct {
 	mended time.Time
 }
 
-// Mended says that from now on all is well again: servers take writes, files are in place.
+// Mended records that all is well again: servers take writes, files are in place.
 func (t *Trial) Mended() { t.mended = time.Now() }
 
-// SinceMended is how long ago all was well again.
+// SinceMended returns how long ago that was.
 func (t *Trial) SinceMended() time.Duration { return time.Since(t.mended) }
 
 // Note adds a note.
@@ -49,12 +49,12 @@ func (t *Trial) Note(format string, args ...any) {
 	t.Notes = append(t.Notes, fmt.Sprintf(format, args...))
 }
 
-// Problem adds a broken promise that only the fault itself knows of.
+// Problem adds a broken promise that only the fault itself can see.
 func (t *Trial) Problem(format string, args ...any) {
 	t.w.problems = append(t.w.problems, fmt.Sprintf(format, args...))
 }
 
-// Result is what became of a fault.
+// Result is the outcome of a fault.
 type Result struct {
 	Fault    string
 	Summary  Summary
@@ -63,7 +63,7 @@ type Result struct {
 	Recovery time.Duration
 	Sockets  int // the most that a server had
 	Notes    []string
-	// Problems are the broken promises, none where all was kept.
+	// Problems are the broken promises.
 	Problems []string
 }
 
@@ -84,8 +84,8 @@ const (
 // known are the codes of failures that a client can act on.
 var known = []string{"tenant_unavailable", "busy", "host_unavailable", "try_again", "auth_unavailable"}
 
-// Try makes a fault under load and judges what became of the requests. Before the first one it looks at what
-// the processes hold at rest.
+// Try makes a fault under load and judges the requests. Before the first fault it measures what the processes
+// hold at rest.
 func (w *World) Try(f Fault) Result {
 	if w.base == nil {
 		w.base, w.held = make(map[*Process]rest), make(map[*Process]rest)
@@ -133,7 +133,7 @@ func (w *World) Try(f Fault) Result {
 	return r
 }
 
-// judge holds the samples against the promises.
+// judge compares the samples with the promises.
 func (t *Trial) judge(r *Result, samples []Sample) {
 	broken := make(map[string]int)
 	for i := range samples {
@@ -175,8 +175,7 @@ func (t *Trial) judgeFailure(s *Sample, r *Result, broken map[string]int) {
 	}
 }
 
-// countSockets holds the servers' counts against the budget of the processes that there are, except shortly
-// after a kill -9.
+// countSockets compares the servers' counts with the budget of all processes, except shortly after a kill -9.
 func (w *World) countSockets(r *Result) {
 	over, worst := 0, 0
 	budget := w.PerProcess() * (w.Size.Processes + w.extra)
@@ -203,7 +202,7 @@ func (w *World) orphaned(at time.Time) bool {
 	})
 }
 
-// Row is the result's line in the table of docs/chaos.md.
+// Row returns the result's line in the table of docs/chaos.md.
 func (r Result) Row() string {
 	var codes []string
 	for _, code := range slices.SortedFunc(maps.Keys(r.Summary.Codes), func(a, b string) int {
@@ -223,7 +222,7 @@ func (r Result) Row() string {
 		r.Report.Count(judge.LateAllow), r.Lost, max(0, r.Recovery.Seconds()), r.Sockets, verdict)
 }
 
-// String tells the result at length.
+// String returns the result in detail.
 func (r Result) String() string {
 	s := r.Summary
 	var b strings.Builder

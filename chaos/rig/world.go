@@ -22,7 +22,7 @@ import (
 type Size struct {
 	// Tenants is how many tenants each PostgreSQL server has, Files how many have SQLite files.
 	Tenants, Files int
-	// Processes is how many serve at once.
+	// Processes is how many processes serve at once.
 	Processes int
 	// Budget is PoolConfig.MaxConns of a process times Processes.
 	Budget int
@@ -34,21 +34,21 @@ type Size struct {
 	Args []string
 	// Servers is how many PostgreSQL servers have tenants: the first one has a standby.
 	Servers int
-	// NoStandbys leaves the standbys out.
+	// NoStandbys means that servers have no standbys.
 	NoStandbys bool
 	// Settings are more entries of postgresql.conf of the tenants' servers.
 	Settings []string
-	// GivenHost has the host database, Given are the first of the servers, where the world doesn't start them
+	// GivenHost has the host database, and Given are the first servers, if the world doesn't start them
 	// itself. The caller ends them.
 	GivenHost *Pair
 	Given     []*Pair
 }
 
-// Bound is how long after its commit a change may go unnoticed: CacheConfig.MaxStaleness, and a while for the
+// Bound is how long after its commit a change may go unnoticed: CacheConfig.MaxStaleness, and time for the
 // request to arrive.
 const Bound = 3*time.Second + 250*time.Millisecond
 
-// World is a product with all that it needs, under load.
+// World is a product under load, with everything it needs.
 type World struct {
 	Size
 	Seed      uint64
@@ -65,14 +65,14 @@ type World struct {
 	problems   []string          // of the fault that is tried
 	extra      int               // processes beside those of the size, until the fault is over
 	base, held map[*Process]rest // what processes held at rest: at first, and now
-	rests      int               // how often it was looked
+	rests      int               // how often that was measured
 	clients    []Client
 	started    int
 	closers    []func()
 	closing    sync.Once
 }
 
-// maxConnections is the tenants' servers' max_connections. The superuser keeps some of them.
+// maxConnections is max_connections of the tenants' servers. Some of them are reserved for the superuser.
 const maxConnections = 60
 
 // NewWorld builds a world and starts its processes. No load is sent yet.
@@ -176,7 +176,7 @@ func (w *World) populate() error {
 	return err
 }
 
-// register writes the host database's rows by the library, which makes its schema.
+// register writes the host database's rows through the library, which also makes the schema.
 func (w *World) register() error {
 	ctx := context.Background()
 	host, err := hostdb.Open(ctx, w.HostURL())
@@ -246,13 +246,13 @@ func (w *World) registerOne(ctx context.Context, tx *hostdb.Tx, t *Tenant) error
 	return nil
 }
 
-// HostURL names every host of the host database.
+// HostURL returns the host database's URL, which names all of its hosts.
 func (w *World) HostURL() string { return w.Host.SuperURL("host") }
 
-// PerProcess is how many connections a process may have to each server.
+// PerProcess returns how many connections a process may have to each server.
 func (w *World) PerProcess() int { return w.Budget / w.Size.Processes }
 
-// StartProcess starts a process, which nobody asks yet.
+// StartProcess starts a process. It gets no requests yet.
 func (w *World) StartProcess(args ...string) (*Process, error) {
 	p, err := w.PrepareProcess(args...)
 	if err != nil {
@@ -280,13 +280,13 @@ func (w *World) PrepareProcess(args ...string) (*Process, error) {
 	return p, nil
 }
 
-// Extra allows for more processes than the world's size until the fault is over, as in a deploy.
+// Extra allows more processes than the world's size until the fault is over, as in a deploy.
 func (w *World) Extra(n int) { w.extra = n }
 
-// OnClose has something done at the end, before what was asked for earlier.
+// OnClose calls a function at the end, before those that were given earlier.
 func (w *World) OnClose(f func()) { w.closers = append(w.closers, f) }
 
-// Close ends everything that the world started, the last first. It may be called twice.
+// Close ends everything that the world started, in reverse order. It may be called twice.
 func (w *World) Close() {
 	w.closing.Do(func() {
 		for _, s := range w.sockets {
@@ -298,7 +298,7 @@ func (w *World) Close() {
 	})
 }
 
-// CloseOnSignal has a signal that ends the program end the world first. The function gives the signals back.
+// CloseOnSignal closes the world before a signal ends the program. The returned function undoes that.
 func (w *World) CloseOnSignal() (undo func()) {
 	signals, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -317,7 +317,7 @@ func (w *World) CloseOnSignal() (undo func()) {
 	}
 }
 
-// Of returns the tenants of a pair of servers; of nil: those with files.
+// Of returns the tenants of a pair of servers, or, for nil, those with files.
 func (w *World) Of(p *Pair) (list []*Tenant) {
 	for _, t := range w.Tenants {
 		if t.Pair == p {
@@ -327,7 +327,8 @@ func (w *World) Of(p *Pair) (list []*Tenant) {
 	return list
 }
 
-// Hammer asks for some tenants all the time, in turn for reads and writes. The function ends it.
+// Hammer sends requests to some tenants all the time, reads and writes in turn. The returned function stops
+// it.
 func (w *World) Hammer(tenants ...*Tenant) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var asking sync.WaitGroup

@@ -1,5 +1,5 @@
-// Package rough is the worlds that only root can make. Each has servers, processes and faults of its own, and
-// the judge of the others.
+// Package rough has the worlds that only root can make. Each has servers, processes and faults of its own,
+// and uses the same judge.
 package rough
 
 import (
@@ -12,14 +12,14 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// World is a world of its own.
+// World is a world that needs root.
 type World struct {
 	Name string
-	// needs are what it can't be made without.
+	// needs are the programs without which it can't be made.
 	needs []need
-	// size makes what must be there before the world, and says how large it is.
+	// size makes what the world needs before it starts, and returns its size.
 	size func(dir string) (rig.Size, error)
-	// prepare changes the world before its first fault; nil: nothing.
+	// prepare changes the world before its first fault. It may be nil.
 	prepare func(*rig.World) error
 	faults  []rig.Fault
 }
@@ -27,7 +27,7 @@ type World struct {
 // need is a program, or a pattern of paths, and the Debian package that has it.
 type need struct{ what, pkg string }
 
-// find returns where it is, "" where it isn't.
+// find returns its path, or "" if it isn't installed.
 func (n need) find() string {
 	if path, err := exec.LookPath(n.what); err == nil {
 		return path
@@ -49,7 +49,7 @@ func All() []World {
 	return []World{packets, patroni, pauses, disks, names, clocks}
 }
 
-// Missing says what this machine lacks, "" where it lacks nothing.
+// Missing returns what this machine lacks, or "".
 func (w World) Missing() string {
 	if os.Getuid() != 0 {
 		return "namespaces are made by root only"
@@ -62,20 +62,20 @@ func (w World) Missing() string {
 	return ""
 }
 
-// small is the size of most worlds: a server with a standby and one without.
+// small returns the size of most worlds: a server with a standby and one without.
 func small(dir string) (rig.Size, error) {
 	return rig.Size{Servers: 2, Tenants: 8, Processes: 2, Budget: 16, Rate: 60, Dir: dir}, nil
 }
 
-// pause lets the world go on for a while.
+// pause waits while the world goes on.
 func pause(d time.Duration) { <-time.After(d) }
 
-// elsewhere spares the tenants that aren't of a pair of servers.
+// elsewhere spares the tenants that are not on a pair of servers.
 func elsewhere(p *rig.Pair) func(*rig.Tenant) bool {
 	return func(t *rig.Tenant) bool { return t.Pair != p }
 }
 
-// last is the server that has no standby.
+// last returns the server that has no standby.
 func last(w *rig.World) *rig.Pair { return w.Pairs[len(w.Pairs)-1] }
 
 // terminate ends the product's connections to a server, so that new ones are needed.
@@ -89,7 +89,7 @@ func commits(s *rig.Server) bool {
 	return s.Exec("postgres", "CREATE TABLE IF NOT EXISTS probe ()", "DROP TABLE probe") == nil
 }
 
-// command runs a program, and returns what it printed as the error's text.
+// command runs a program. Its output is the error's text.
 func command(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %v: %w: %s", name, args, err, out)

@@ -9,10 +9,10 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// clocks is a world whose clocks are stepped. Linux has no namespace for the time of day, and a step of the
-// machine's clock would be one for every program on it. So the servers read their clock through libfaketime,
-// and a process steps the clocks that the library is given: Config.Now, hostdb.Config.Now and
-// jwtauth.Config.Now. What the Go runtime reads for timers is monotonic and is never stepped.
+// clocks is a world whose clocks are stepped. Linux has no namespace for the time of day, and stepping the
+// machine's clock would affect every program on it. So the servers read their clock through libfaketime, and
+// a process steps the clocks that the library is given: Config.Now, hostdb.Config.Now and jwtauth.Config.Now.
+// The Go runtime's timers use the monotonic clock, which is never stepped.
 var clocks = World{Name: "clocks", needs: []need{ip, libfaketime}, size: stepped, faults: []rig.Fault{
 	{Name: "servers' clocks an hour ahead for 12 s, then back", Settle: 8 * time.Second,
 		Do: serversAhead("+3600")},
@@ -21,10 +21,10 @@ var clocks = World{Name: "clocks", needs: []need{ip, libfaketime}, size: stepped
 	{Name: "a process's clock an hour ahead for 12 s, then back", Settle: 8 * time.Second, Do: processAhead},
 }}
 
-// stepFile says how far the servers' clocks of this process's world are ahead, in seconds.
+// stepFile has the number of seconds by which the servers' clocks of this process's world are ahead.
 var stepFile string
 
-// stepped has all servers that are started from here on read their clocks through libfaketime.
+// stepped makes all servers that are started from now on read their clocks through libfaketime.
 func stepped(dir string) (rig.Size, error) {
 	stepFile = filepath.Join(dir, "step")
 	if err := step("+0"); err != nil {
@@ -45,7 +45,7 @@ func stepped(dir string) (rig.Size, error) {
 // step steps the servers' clocks.
 func step(ahead string) error { return os.WriteFile(stepFile, []byte(ahead+"\n"), 0o644) }
 
-// serversAhead steps all servers' clocks. Nobody may notice.
+// serversAhead steps all servers' clocks. No request may fail.
 func serversAhead(seconds string) func(*rig.World, *rig.Trial) error {
 	return func(w *rig.World, t *rig.Trial) error {
 		t.Spares = func(*rig.Tenant) bool { return true }

@@ -28,7 +28,7 @@ type node struct {
 	patroni   *exec.Cmd
 }
 
-// cluster is two nodes, of which Patroni has one lead, and the etcd that they agree by.
+// cluster is two nodes, of which Patroni lets one lead, and the etcd through which they agree.
 type cluster struct {
 	etcd  string // its address
 	nodes []*node
@@ -37,8 +37,8 @@ type cluster struct {
 
 const superPassword = "super-0"
 
-// newCluster starts a cluster in a folder, with the programs of PostgreSQL in another. It ends with the
-// namespaces.
+// newCluster starts a cluster in a folder. bin is the folder of PostgreSQL's programs. The cluster ends with
+// the namespaces.
 func newCluster(dir, bin string) (*cluster, error) {
 	ports, err := freePorts(6)
 	if err != nil {
@@ -50,7 +50,7 @@ func newCluster(dir, bin string) (*cluster, error) {
 		"http://"+c.etcd, "--advertise-client-urls",
 		"http://"+c.etcd, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
 		"--initial-cluster", "default="+peers,
-		// Patroni 3.0 steals its lock back by the API of version 3, after a pause
+		// with version 3 of the API Patroni 3.0 takes its lock back after a pause
 		"--unsafe-no-fsync", "--enable-v2")
 	if err := etcd.Start(); err != nil {
 		return nil, err
@@ -86,8 +86,8 @@ func freePorts(n int) (ports []int, err error) {
 	return ports, nil
 }
 
-// configuration is a node's. Commits wait for the other node while there is one (synchronous_mode), so that
-// none is lost.
+// configuration is a node's configuration. Commits wait for the other node while there is one
+// (synchronous_mode), so that none is lost.
 const configuration = `scope: chaos
 name: %[1]s
 restapi: {listen: "%[2]s", connect_address: "%[2]s"}
@@ -164,7 +164,7 @@ func (n *node) start() error {
 	return n.patroni.Start()
 }
 
-// postgres is the user that PostgreSQL runs as.
+// postgres returns the user that runs PostgreSQL.
 func postgres() (uid, gid int, err error) {
 	u, err := user.Lookup("postgres")
 	if err != nil {
@@ -175,7 +175,7 @@ func postgres() (uid, gid int, err error) {
 	return uid, gid, errors.Join(err, e)
 }
 
-// state is what a node tells of itself.
+// state is a node's report of itself.
 type state struct {
 	Role, State string
 }
@@ -185,7 +185,7 @@ func (n *node) state() (s state) {
 	return s
 }
 
-// ask asks Patroni. Where there is no answer, into stays what it was.
+// ask asks Patroni. Without an answer into isn't changed.
 func (n *node) ask(path string, into any) {
 	client := http.Client{Timeout: time.Second}
 	defer client.CloseIdleConnections()
@@ -203,7 +203,7 @@ func (n *node) leads() bool {
 	return s.State == "running" && (s.Role == "master" || s.Role == "primary")
 }
 
-// leader is the node that serves.
+// leader returns the node that serves.
 func (c *cluster) leader() *node {
 	for _, n := range c.nodes {
 		if n.server == c.pair.Primary() {
@@ -213,7 +213,7 @@ func (c *cluster) leader() *node {
 	return nil
 }
 
-// other is the node that doesn't.
+// other returns the node that doesn't.
 func (c *cluster) other() *node {
 	for _, n := range c.nodes {
 		if n.server != c.pair.Primary() {
@@ -238,8 +238,8 @@ func (c *cluster) awaitFailover() error {
 	return nil
 }
 
-// awaitFollower returns once every commit waits for the other node, and Patroni has told etcd so: before that
-// it promotes no other node.
+// awaitFollower returns once every commit waits for the other node and Patroni has recorded that in etcd.
+// Before that Patroni promotes no other node.
 func (c *cluster) awaitFollower() error {
 	return await(time.Minute, c.other().name+" to follow", func() bool {
 		var told struct{ Members []struct{ Name, Role string } }
@@ -253,7 +253,7 @@ func (c *cluster) awaitFollower() error {
 	})
 }
 
-// signal sends a signal to Patroni, to PostgreSQL and to its children, as if it were to the node's machine.
+// signal sends a signal to Patroni, to PostgreSQL and to its children, as if to the whole machine.
 func (n *node) signal(s syscall.Signal) {
 	pids := []int{n.patroni.Process.Pid}
 	if b, err := os.ReadFile(filepath.Join(n.dir, "data", "postmaster.pid")); err == nil {
@@ -273,7 +273,7 @@ func (n *node) signal(s syscall.Signal) {
 	}
 }
 
-// await polls until something is so.
+// await polls until a condition holds.
 func await(limit time.Duration, what string, done func() bool) error {
 	deadline := time.Now().Add(limit)
 	for !done() {

@@ -31,7 +31,7 @@ func smallDisks(dir string) (rig.Size, error) {
 	if err := os.Setenv("TMPDIR", serverDisk); err != nil {
 		return rig.Size{}, err
 	}
-	// No segment of the log is kept for later, so that the next one needs space.
+	// No segment of the log is kept for reuse, so that the next one needs space.
 	p, err := rig.NewPair("server on a small disk", false, "max_connections=60",
 		"superuser_reserved_connections=6", "min_wal_size=32MB",
 		"max_wal_size=48MB", "wal_recycle=off")
@@ -50,7 +50,7 @@ func mount(dir string, megabytes int) error {
 	return syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0755", megabytes))
 }
 
-// fill takes all space of a disk, until the returned function gives it back.
+// fill takes all space of a disk. The returned function gives it back.
 func fill(disk string) (free func() error, err error) {
 	path := filepath.Join(disk, "filler")
 	f, err := os.Create(path)
@@ -70,7 +70,7 @@ func fill(disk string) (free func() error, err error) {
 	return func() error { return os.Remove(path) }, nil
 }
 
-// full has a disk be full for a while, under many writes of its tenants. They must be refused.
+// full fills a disk for a while, under many writes of its tenants. They must be refused.
 func full(w *rig.World, t *rig.Trial, disk string, of *rig.Pair, meanwhile, after func() error) error {
 	t.Spares = elsewhere(of)
 	began := time.Now()
@@ -107,8 +107,8 @@ func tablesDontFit(w *rig.World, t *rig.Trial) error {
 	return full(w, t, serverDisk, w.Pairs[0], nothing, nothing)
 }
 
-// logDoesntFit has the server need another segment of its write-ahead log. It panics, and ends since it can't
-// recover without space either. Somebody starts it again once there is some.
+// logDoesntFit makes the server need another segment of its write-ahead log. The server panics, and ends
+// because it can't recover without space either. It is started again when there is space.
 func logDoesntFit(w *rig.World, t *rig.Trial) error {
 	s := w.Pairs[0].Primary()
 	return full(w, t, serverDisk, w.Pairs[0], func() error {

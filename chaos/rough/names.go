@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// names is a world whose first tenants' server is known by a name. What the name means changes, or nobody can
-// say it.
+// names is a world whose first tenants' server is known by a name. The name changes its meaning, or can't be
+// resolved.
 var names = World{Name: "names", needs: []need{ip, nft}, size: named, prepare: useName, faults: []rig.Fault{
 	{Name: "server killed, its name moves to the standby", Settle: 6 * time.Second, Do: nameMoves},
 	{Name: "resolver silent for 20 s, backends terminated", Settle: 6 * time.Second, Do: nameLost(silent)},
@@ -21,17 +21,17 @@ var names = World{Name: "names", needs: []need{ip, nft}, size: named, prepare: u
 		Do: nameLost(unknown)},
 }}
 
-// The name of the server, and the two addresses that it may have. Both have the same port, as they do where a
-// name is all that changes.
+// The name of the server, and the two addresses that it may have. Both servers have the same port, as is
+// usual if only a name changes.
 const (
 	serverName                  = "tenants.example"
 	firstAddress, secondAddress = "127.0.1.1", "127.0.1.2"
 )
 
-// dns answers in this process's world.
+// dns is the resolver of this process's world.
 var dns *resolver
 
-// named has the resolver be asked by whoever is started later.
+// named makes programs that are started later ask the resolver.
 func named(dir string) (rig.Size, error) {
 	var err error
 	if dns, err = newResolver("127.0.0.1:53"); err != nil {
@@ -71,7 +71,7 @@ func useName(w *rig.World) error {
 	return nil
 }
 
-// nameMoves has an operator change the name 2 s after the standby was promoted.
+// nameMoves changes the name 2 s after the standby was promoted.
 func nameMoves(w *rig.World, t *rig.Trial) error {
 	p := w.Pairs[0]
 	t.Spares = elsewhere(p)
@@ -87,7 +87,7 @@ func nameMoves(w *rig.World, t *rig.Trial) error {
 	return p.Rejoin()
 }
 
-// nameLost has the resolver fail while new connections are needed.
+// nameLost makes the resolver fail while new connections are needed.
 func nameLost(how string) func(w *rig.World, t *rig.Trial) error {
 	return func(w *rig.World, t *rig.Trial) error {
 		p := w.Pairs[0]

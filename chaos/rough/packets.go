@@ -10,8 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// packets is a network that loses what a server sends and is sent, without a word: no connection is refused
-// or reset.
+// packets is a network that silently loses packets to and from a server: no connection is refused or reset.
 var packets = World{Name: "packets", needs: []need{ip, nft}, size: small, prepare: noticeSilence,
 	faults: []rig.Fault{
 		{Name: "packets of a tenants' server vanish for 40 s", Settle: 8 * time.Second, Do: serverVanishes},
@@ -24,12 +23,13 @@ var packets = World{Name: "packets", needs: []need{ip, nft}, size: small, prepar
 			Do: hostVanishesForGood},
 	}}
 
-// keepalives have the host's servers notice that a machine is silent, also each other's. The pool asks the
-// tenants' servers for the like with each connection.
+// keepalives let the host's servers notice that a machine is silent, also each other's. The pool asks the
+// tenants' servers for the same with each connection.
 var keepalives = []string{"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=2",
 	"tcp_user_timeout=9s"}
 
-// noticeSilence has the host's servers do the same, and its standby reconnect soon: commits wait for it.
+// noticeSilence makes the host's servers use keepalives, and its standby reconnect soon, since commits wait
+// for it.
 func noticeSilence(w *rig.World) error {
 	for _, s := range []*rig.Server{w.Host.Primary(), w.Host.Standby()} {
 		for _, setting := range append([]string{"wal_receiver_timeout=3s", "wal_sender_timeout=3s"},
@@ -46,8 +46,8 @@ func noticeSilence(w *rig.World) error {
 	return nil
 }
 
-// drop loses packets from and to a server, all or those that an nft expression chooses, until restore is
-// called.
+// drop drops packets from and to a server, all of them or those that an nft expression selects, until restore
+// is called.
 func drop(s *rig.Server, which string) (restore func() error, err error) {
 	_, port, err := net.SplitHostPort(s.Address())
 	if err != nil {
@@ -63,7 +63,7 @@ func drop(s *rig.Server, which string) (restore func() error, err error) {
 	return func() error { return command("nft", "delete", "table", "inet", "chaos") }, nftables(rules)
 }
 
-// nftables adds rules.
+// nftables adds rules to nftables.
 func nftables(rules string) error {
 	cmd := exec.Command("nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(rules)
@@ -98,7 +98,7 @@ func firstHostVanishes(w *rig.World, t *rig.Trial) error {
 		return err
 	}
 	t.Mended()
-	pause(25 * time.Second) // longer than a sent statement may wait
+	pause(25 * time.Second) // longer than a statement that was sent may wait
 	old.Crash()
 	if err := restore(); err != nil {
 		return err

@@ -8,7 +8,7 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// ha is the cluster of this process's world.
+// ha is the Patroni cluster of this process's world.
 var ha *cluster
 
 // patroni is a world whose host database and first tenants' server are a cluster that Patroni leads. URLs
@@ -31,14 +31,14 @@ func clustered(dir string) (rig.Size, error) {
 	if ha, err = newCluster(dir, filepath.Dir(plain.Primary().Program("postgres"))); err != nil {
 		return rig.Size{}, err
 	}
-	// A leader that is paused is silent for longer than a statement may wait, and its machine goes on
-	// acknowledging what it is sent.
+	// A paused leader is silent for longer than a statement may wait, while its machine goes on acknowledging
+	// packets.
 	return rig.Size{GivenHost: ha.pair, Given: []*rig.Pair{ha.pair, plain}, Servers: 2, Tenants: 8,
 		Processes: 2, Budget: 16, Rate: 60, Dir: dir,
 		Args: []string{"-query", "15s"}}, nil
 }
 
-// failover makes a fault of the leader, and waits for another one.
+// failover makes a fault at the leader, and waits for another leader.
 func failover(w *rig.World, t *rig.Trial, fault func(leader *node) error) error {
 	if err := ha.awaitFollower(); err != nil {
 		return err
@@ -67,7 +67,7 @@ func leaderKilled(w *rig.World, t *rig.Trial) error {
 	var killed *node
 	err := failover(w, t, func(leader *node) error {
 		killed = leader
-		leader.signal(syscall.SIGSTOP) // so that nobody is told of the others' end
+		leader.signal(syscall.SIGSTOP) // so that nobody learns of the others' end
 		leader.signal(syscall.SIGKILL)
 		_ = leader.patroni.Wait()
 		return nil
@@ -81,7 +81,7 @@ func leaderKilled(w *rig.World, t *rig.Trial) error {
 	return ha.awaitFollower()
 }
 
-// leaderPaused has the old leader go on 10 s after the other node was promoted. Patroni demotes it then.
+// leaderPaused continues the old leader 10 s after the other node was promoted. Then Patroni demotes it.
 func leaderPaused(w *rig.World, t *rig.Trial) error {
 	var old *node
 	err := failover(w, t, func(leader *node) error {

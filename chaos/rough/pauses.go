@@ -7,9 +7,9 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// pauses is a machine that stops its programs for a while, as one does that is moved to another host:
-// connections stay, and so does whatever a process knows. A request that was sent meanwhile is answered late,
-// and by what is true then.
+// pauses is a machine that stops its programs for a while, as one that is moved to another host does.
+// Connections stay, and so does what a process knows. A request that was sent meanwhile is answered late, by
+// what is true then.
 var pauses = World{Name: "pauses", needs: []need{ip}, size: small, faults: []rig.Fault{
 	{Name: "process paused for 10 s, and again a second later", Settle: 6 * time.Second, Do: pausedTwice},
 	// longer than MaxStaleIfDown
@@ -31,7 +31,8 @@ func pausedTwice(w *rig.World, t *rig.Trial) error {
 	return nil
 }
 
-// pausedForLong has the balancer notice. It sends requests again shortly before the process goes on.
+// pausedForLong pauses a process so long that the balancer notices. The balancer sends requests again shortly
+// before the process goes on.
 func pausedForLong(w *rig.World, t *rig.Trial) error {
 	w.Load.Send(w.Processes[1:]...)
 	pause(200 * time.Millisecond)

@@ -7,17 +7,17 @@ import (
 	"sync/atomic"
 )
 
-// resolver answers every question for an IPv4 address alike, and says that there is nothing else. Nobody may
-// keep an answer (TTL 0).
+// resolver gives the same answer to every question for an IPv4 address, and says that there are no other
+// records. Nobody may keep an answer (TTL 0).
 type resolver struct {
 	conn   net.PacketConn
 	answer atomic.Value // an address, silent, or unknown
 }
 
-// What a resolver may do instead of giving an address.
+// What the resolver may do instead of giving an address.
 const silent, unknown = "silent", "unknown"
 
-// newResolver listens. It ends with the namespaces.
+// newResolver starts a resolver, which ends with the namespaces.
 func newResolver(address string) (*resolver, error) {
 	conn, err := net.ListenPacket("udp", address)
 	if err != nil {
@@ -47,8 +47,8 @@ func (r *resolver) serve() {
 	}
 }
 
-// replyTo makes a reply (RFC 1035, section 4): the header, the question, and an A record where one was asked
-// for. It returns nil for what is no question.
+// replyTo makes a reply (RFC 1035, section 4): the header, the question, and an A record if one was asked
+// for. It returns nil if it was sent no question.
 func replyTo(question []byte, answer string) []byte {
 	const header, typeA = 12, 1
 	end := header

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestTheResolverIsUnderstoodByGo(t *testing.T) {
+func TestResolver_isUnderstoodByGo(t *testing.T) {
 	t.Parallel()
 	r, err := newResolver("127.0.0.1:0")
 	if err != nil {
@@ -43,7 +43,7 @@ func TestTheResolverIsUnderstoodByGo(t *testing.T) {
 	}
 }
 
-func TestTheResolverAnswersNoNonsense(t *testing.T) {
+func TestResolver_ignoresWhatIsNoQuestion(t *testing.T) {
 	t.Parallel()
 	for _, question := range []string{"", "short", strings.Repeat("\x00", 15), strings.Repeat("\xff", 300)} {
 		if reply := replyTo([]byte(question), firstAddress); reply != nil {
@@ -52,7 +52,7 @@ func TestTheResolverAnswersNoNonsense(t *testing.T) {
 	}
 }
 
-func TestWhatIsMissingIsSaid(t *testing.T) {
+func TestWorld_Missing_namesThePackage(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
 		if lack := packets.Missing(); !strings.Contains(lack, "root") {

@@ -16,9 +16,8 @@ import (
 	"github.com/tenantdb/tenantdb/chaos/rig"
 )
 
-// Sandbox has a world live in namespaces of its own: processes, mounts and network. It returns the lines of
-// the table. Nothing outlives it: when it ends, or this process does, the kernel kills whatever runs in
-// there.
+// Sandbox runs a world in namespaces of its own: processes, mounts and network. It returns the lines of the
+// table. Nothing outlives it: when it ends, or this process does, the kernel kills whatever runs in there.
 func Sandbox(world string, seed uint64) (rows []string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -32,7 +31,7 @@ func Sandbox(world string, seed uint64) (rows []string, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL runs as another user
 		return nil, err
 	}
-	// A shell is the first process, since that one has to collect those that others left behind.
+	// The first process is a shell, because the first process has to reap orphans.
 	cmd := exec.Command("/bin/sh", "-c", `"$@"; exit $?`, "sh", self, "-inside", world, "-seed",
 		fmt.Sprint(seed))
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
@@ -41,7 +40,7 @@ func Sandbox(world string, seed uint64) (rows []string, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
 		Pdeathsig:  syscall.SIGKILL}
-	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
+	runtime.LockOSThread() // Pdeathsig is sent when the parent's thread ends
 	defer runtime.UnlockOSThread()
 	err = cmd.Run()
 	for line := range strings.Lines(printed.String()) {
@@ -52,7 +51,7 @@ func Sandbox(world string, seed uint64) (rows []string, err error) {
 	return rows, err
 }
 
-// Live is the life of a world, in its namespaces.
+// Live runs a world in its namespaces.
 func Live(name string, seed uint64) error {
 	if err := settle(); err != nil {
 		return err

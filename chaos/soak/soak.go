@@ -1,5 +1,5 @@
-// Package soak has a product with many tenants run for long, with migrations, revocations and restarts, and
-// looks for what grows.
+// Package soak runs a product with many tenants for long, with migrations, revocations and restarts, and
+// looks for anything that grows.
 package soak
 
 import (
@@ -21,10 +21,10 @@ const (
 	files            = 500
 )
 
-// round is how long the product runs between two looks.
+// round is how long the product runs between two measurements.
 const round = 2 * time.Minute
 
-// Run soaks for a while. It returns an error where something was lost, mixed up, or has grown.
+// Run soaks for a while. It returns an error if something was lost, mixed up, or has grown.
 func Run(out io.Writer, seed uint64, dir string, rate float64, duration time.Duration) error {
 	began := time.Now()
 	w, err := rig.NewWorld(seed, rig.Size{Servers: servers, Tenants: tenantsPerServer, Files: files,
@@ -65,13 +65,13 @@ func Run(out io.Writer, seed uint64, dir string, rate float64, duration time.Dur
 	return errors.Join(broken...)
 }
 
-// live is a round: a migration of every tenant, and in every second round a restart of a process. No request
-// may fail.
+// live runs a round: a migration of every tenant, and in every second round a restart of a process. No
+// request may fail.
 func live(w *rig.World, t *rig.Trial, i int) error {
 	until := time.After(round)
 	t.Spares = func(*rig.Tenant) bool { return true }
 	if i%2 == 1 {
-		p := w.Processes[i/2%2] // the last one is never restarted, so that what grows slowly is seen
+		p := w.Processes[i/2%2] // the last process is never restarted, so that slow growth shows
 		w.Load.Send(slices.DeleteFunc(slices.Clone(w.Processes), func(q *rig.Process) bool {
 			return q == p
 		})...)

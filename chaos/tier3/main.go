@@ -1,12 +1,13 @@
-// Command tier3 tries a product that uses tenantdb in worlds that only root can make: networks that lose
+// Command tier3 tests a product that uses tenantdb in worlds that only root can make: networks that lose
 // packets, full disks, names that change, a Patroni cluster, processes that are paused, and clocks that are
 // stepped. From the repository's root, as root:
 //
 //	go run -C chaos ./tier3                     every world, about 15 minutes
-//	go run -C chaos ./tier3 -only "packets,disk"  those whose names hold one of the words
+//	go run -C chaos ./tier3 -only "packets,disk"  those whose names contain one of the words
 //
-// Each world lives in Linux namespaces of its own and ends with them. What a machine lacks is said with the
-// Debian package that has it; the exit code is 1 then, unless -allow-missing is given. See docs/chaos.md.
+// Each world has Linux namespaces of its own and ends with them. If a machine lacks a program, the output
+// names the Debian package that has it, and the exit code is 1 unless -allow-missing is given. See
+// docs/chaos.md.
 package main
 
 import (
