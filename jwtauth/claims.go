@@ -11,6 +11,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/internal/strictjson"
 )
 
 // errClaimType is the getters' answer to a claim of another JSON type than its definition says.
@@ -35,7 +36,7 @@ type claimSet struct {
 func parseClaims(payload string) (*claimSet, error) {
 	members, size, err := decodeObject(payload)
 	if err == nil && ambiguousCase(members, registeredClaims) {
-		err = errJSONDuplicate
+		err = strictjson.ErrDuplicate
 	}
 	return &claimSet{members, size}, err
 }

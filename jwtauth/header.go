@@ -77,7 +77,7 @@ func headerSegment(token string) (segment string, ok bool) {
 }
 
 func isBase64URL(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || isDigit(c) || c == '-' || c == '_'
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 }
 
 // readHeader takes what we use from a decoded header, and refuses what we must not ignore.

@@ -1,6 +1,10 @@
 package jwtauth
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tenantdb/tenantdb/internal/strictjson"
+)
 
 // unverified is a token that has been decoded. Nothing in it is to be believed yet.
 type unverified struct {
@@ -34,4 +38,13 @@ func parse(token string) (*unverified, error) {
 		return nil, errForm
 	}
 	return t, nil
+}
+
+// maxDecodedBytes bounds the memory that one text's values take beside it: anybody can send a token. A token of
+// the longest kind that is full of strings of a dozen bytes stays within it.
+const maxDecodedBytes = 128 << 10
+
+// decodeObject decodes a JSON object and estimates the bytes that it takes beside the text.
+func decodeObject(text string) (members map[string]any, size int, err error) {
+	return strictjson.Decode(text, strictjson.Options{MaxSize: maxDecodedBytes})
 }

@@ -1,13 +1,12 @@
 package stripehook
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/tenantdb/tenantdb/internal/strictjson"
 )
 
 // errJSON is why a body can't be read. It repeats nothing of the body.
@@ -15,7 +14,6 @@ var errJSON = errors.New("the body is not the JSON object that Stripe sends")
 
 const (
 	maxBody    = 1 << 20
-	maxDepth   = 32           // Stripe's objects nest about ten deep
 	maxID      = 255          // Stripe's ids are at most that long (docs.stripe.com/upgrades)
 	maxText    = 512          // what a column of the host database takes
 	maxWord    = 64           // what a plan's id takes
@@ -29,85 +27,22 @@ const (
 // and null for nothing.
 type object map[string]any
 
-// parseObject reads an object of at most maxBody bytes and maxDepth levels. A name that stands twice in an
-// object, invalid UTF-8 and anything after the object are refused: two programs could read them differently.
+// parseObject reads an object of at most maxBody bytes. See [strictjson.Decode] for what it refuses.
 func parseObject(body []byte) (object, error) {
-	if len(body) > maxBody || !utf8.Valid(body) {
+	if len(body) > maxBody {
 		return nil, errJSON
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	v, err := value(d, 0)
+	members, _, err := strictjson.Decode(string(body), strictjson.Options{LoneSurrogates: true})
 	if err != nil {
 		return nil, errJSON
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errJSON
-	}
-	o, ok := v.(object)
-	if !ok {
-		return nil, errJSON
-	}
-	return o, nil
-}
-
-// value reads one value.
-func value(d *json.Decoder, depth int) (any, error) {
-	token, err := d.Token()
-	if err != nil {
-		return nil, err
-	}
-	opening, ok := token.(json.Delim)
-	if !ok {
-		return token, nil
-	}
-	if depth == maxDepth {
-		return nil, errJSON
-	}
-	if opening == '[' {
-		return list(d, depth)
-	}
-	return members(d, depth)
-}
-
-// list reads an array behind its bracket.
-func list(d *json.Decoder, depth int) ([]any, error) {
-	var elements []any
-	for d.More() {
-		v, err := value(d, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		elements = append(elements, v)
-	}
-	_, err := d.Token()
-	return elements, err
-}
-
-// members reads an object behind its brace.
-func members(d *json.Decoder, depth int) (object, error) {
-	o := object{}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, ok := token.(string)
-		if _, twice := o[name]; twice || !ok {
-			return nil, errJSON
-		}
-		if o[name], err = value(d, depth+1); err != nil {
-			return nil, err
-		}
-	}
-	_, err := d.Token()
-	return o, err
+	return members, nil
 }
 
 // at follows a path of objects; nil where it ends early.
 func (o object) at(path ...string) object {
 	for _, name := range path {
-		o, _ = o[name].(object)
+		o, _ = o[name].(map[string]any)
 	}
 	return o
 }
@@ -123,7 +58,7 @@ func (o object) text(name string, max int) string {
 
 // reference returns the id of another object, which stands there itself where it was expanded.
 func (o object) reference(name string) string {
-	if expanded, ok := o[name].(object); ok {
+	if expanded := o.at(name); expanded != nil {
 		return expanded.text("id", maxID)
 	}
 	return o.text(name, maxID)
@@ -165,7 +100,7 @@ func (o object) objects(name string) []object {
 	elements, _ := o.at(name)["data"].([]any)
 	var found []object
 	for _, element := range elements[:min(len(elements), 100)] {
-		if member, ok := element.(object); ok {
+		if member, ok := element.(map[string]any); ok {
 			found = append(found, member)
 		}
 	}

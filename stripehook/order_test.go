@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/strictjson"
 )
 
 // Told is one event of a history, as the tests write it down.
@@ -481,9 +482,9 @@ func TestPositionsAreAStrictTotalOrder(t *testing.T) {
 func TestJSONIsBounded(t *testing.T) {
 	deep := func(n int) string { return `{"a":` + strings.Repeat("[", n-1) + strings.Repeat("]", n-1) + "}" }
 	for text, ok := range map[string]bool{
-		`{}`: true, ` {"a":1} `: true, `{"a":{"b":[1,"x",null,true]}}`: true, deep(maxDepth): true, `{"A":1,"a":2}`: true,
+		`{}`: true, ` {"a":1} `: true, `{"a":{"b":[1,"x",null,true]}}`: true, deep(strictjson.MaxDepth): true, `{"A":1,"a":2}`: true,
 		``: false, `null`: false, `[]`: false, `{`: false, `{"a":1}{}`: false, `{"a":1,"a":2}`: false, `{"a":{"b":1,"b":1}}`: false, `[{}]`: false,
-		deep(maxDepth + 1): false, "{\"a\":\"\xff\"}": false, `{"a":1,}`: false, `{"a" 1}`: false, `{1:2}`: false, `{"a":01}`: false, `{"a":]}`: false,
+		deep(strictjson.MaxDepth + 1): false, "{\"a\":\"\xff\"}": false, `{"a":1,}`: false, `{"a" 1}`: false, `{1:2}`: false, `{"a":01}`: false, `{"a":]}`: false,
 		`{"a":"` + strings.Repeat("x", maxBody) + `"}`: false,
 	} {
 		if _, err := parseObject([]byte(text)); (err == nil) != ok {
@@ -511,14 +512,14 @@ func TestMembersOfAnotherTypeAreAbsent(t *testing.T) {
 // Amounts add up to no more than a column takes, and an absurd one is none.
 func TestAmountsStayWithinBounds(t *testing.T) {
 	item := func(unit, quantity int64) any {
-		return object{"quantity": json.Number(jsonInt(quantity)), "price": object{"unit_amount": json.Number(jsonInt(unit))}}
+		return map[string]any{"quantity": json.Number(jsonInt(quantity)), "price": map[string]any{"unit_amount": json.Number(jsonInt(unit))}}
 	}
 	for _, c := range []struct {
 		items []any
 		want  int64
 	}{{[]any{item(1500, 2), item(1, 1)}, 3001}, {[]any{item(maxCents, maxCents)}, 0}, {[]any{item(maxCents, 1), item(maxCents, 1)}, maxCents},
 		{[]any{item(-5, 1)}, 0}, {[]any{item(5, 0)}, 0}} {
-		if s := readState(object{"items": object{"data": c.items}}, false); s.cents != c.want {
+		if s := readState(object{"items": map[string]any{"data": c.items}}, false); s.cents != c.want {
 			t.Errorf("%v: %d cents", c.items, s.cents)
 		}
 	}

@@ -3,27 +3,25 @@ package coherent
 import (
 	"context"
 	"errors"
-	"hash/maphash"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// aged is a cache whose feed looks every second and never finds a change, and whose loads are counted and
-// take a while.
+// aged is a cache whose feed polls every second and never finds a change. Its loads are counted and take a
+// while.
 func aged(t *testing.T, loads *int, takes *time.Duration) *Cache[key, int] {
-	c := New(Config[key, int]{
-		Load: each(func(ctx context.Context, _ key, value *int) (Loaded, error) {
-			*loads++
-			if !pause(ctx, *takes) {
-				return Loaded{}, ctx.Err()
-			}
-			*value = *loads
-			return Loaded{User: "u"}, nil
-		}),
-		Hash: maphash.Comparable[key], Own: own, Caller: caller, Alike: alike, Capacity: 64, Denials: 64, MaxStaleness: 3 * time.Second,
-		MaxStaleIfDown: 20 * time.Second, MaxAge: 100 * time.Second, DenialAge: time.Second, LoadTimeout: 10 * time.Second, MaxLoads: 1, MaxBatch: 1,
-	})
+	cfg := baseConfig(each(func(ctx context.Context, _ key, value *int) (Loaded, error) {
+		*loads++
+		if !pause(ctx, *takes) {
+			return Loaded{}, ctx.Err()
+		}
+		*value = *loads
+		return Loaded{User: "u"}, nil
+	}))
+	cfg.MaxStaleness, cfg.MaxAge, cfg.LoadTimeout = 3*time.Second, 100*time.Second, 10*time.Second
+	cfg.MaxLoads, cfg.MaxBatch = 1, 1
+	c := New(cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -39,7 +37,7 @@ func aged(t *testing.T, loads *int, takes *time.Duration) *Cache[key, int] {
 	return c
 }
 
-// value is what a Get now returns.
+// value returns what Get returns now.
 func value(t *testing.T, c *Cache[key, int]) int {
 	t.Helper()
 	e, err := c.Get(t.Context(), key{"u", "t"}, time.Now())
@@ -49,9 +47,8 @@ func value(t *testing.T, c *Cache[key, int]) int {
 	return *e.Value()
 }
 
-// TestAnEntryIsLoadedAnewBeforeItIsTooOld: in the background, by whom it is asked for in the last fifth of
-// its life.
-func TestAnEntryIsLoadedAnewBeforeItIsTooOld(t *testing.T) {
+// Whoever asks for an entry in the last fifth of its life refreshes it in the background.
+func TestCache_refreshesAnEntryBeforeItIsTooOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		loads, takes := 0, time.Second
 		c := aged(t, &loads, &takes)
@@ -74,8 +71,8 @@ func TestAnEntryIsLoadedAnewBeforeItIsTooOld(t *testing.T) {
 	})
 }
 
-// TestAnEntryPastItsAgeIsNotServed, neither by its key nor to who kept it; who asks waits for the load.
-func TestAnEntryPastItsAgeIsNotServed(t *testing.T) {
+// An entry past its age is served neither by its key nor to a caller who kept it.
+func TestCache_doesNotServeAnEntryPastItsAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		loads, takes := 0, time.Second
 		c := aged(t, &loads, &takes)
@@ -85,7 +82,7 @@ func TestAnEntryPastItsAgeIsNotServed(t *testing.T) {
 		}
 		time.Sleep(100 * time.Second)
 		if c.Again(e, time.Now()) {
-			t.Error("an entry of 100 s serves who kept it")
+			t.Error("an entry of 100 s serves a caller who kept it")
 		}
 		began := time.Now()
 		if got := value(t, c); got != 2 || time.Since(began) != time.Second {
@@ -94,15 +91,16 @@ func TestAnEntryPastItsAgeIsNotServed(t *testing.T) {
 	})
 }
 
-// TestALoadThatTakesLongerThanMaxStalenessIsNoAnswer: a change may have come while it travelled.
-func TestALoadThatTakesLongerThanMaxStalenessIsNoAnswer(t *testing.T) {
+// A change may have come while the answer travelled.
+func TestCache_refusesALoadLongerThanMaxStaleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		loads, takes := 0, 4*time.Second
 		c := aged(t, &loads, &takes)
-		if _, err := c.Get(t.Context(), key{"u", "t"}, time.Now()); !errors.Is(err, context.DeadlineExceeded) {
+		_, err := c.Get(t.Context(), key{"u", "t"}, time.Now())
+		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error = %v", err)
 		}
-		// Waiting for a turn is another matter: the question hasn't been asked yet.
+		// Waiting for a turn does not count: the load has not read anything yet.
 		takes = 2 * time.Second
 		for i := range 3 {
 			go c.Get(t.Context(), key{"u", string(rune('a' + i))}, time.Now())

@@ -10,17 +10,20 @@ import (
 	"time"
 )
 
-// benchCache holds n grants that stay valid.
+// benchCache returns a cache of n grants that stay valid.
 func benchCache(b *testing.B, n int) (*Cache[key, fact], []key) {
 	b.Helper()
-	c := New(Config[key, fact]{
-		Load: each(func(_ context.Context, k key, _ *fact) (Loaded, error) {
-			return Loaded{User: k.user, Tenant: k.slug, Plans: []string{"pro"}}, nil
-		}),
-		Hash: func(s maphash.Seed, k key) uint64 { return maphash.String(s, k.user) ^ 3*maphash.String(s, k.slug) },
-		Own:  own, Caller: caller, Alike: alike, Capacity: 2 * n, Denials: 64, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
-		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4, MaxBatch: 16,
+	cfg := baseConfig(func(_ context.Context, batch []Load[key, fact]) {
+		for i := range batch {
+			l := &batch[i]
+			l.User, l.Tenant, l.Plans = l.Key.user, l.Key.slug, []string{"pro"}
+		}
 	})
+	cfg.Hash = func(s maphash.Seed, k key) uint64 {
+		return maphash.String(s, k.user) ^ 3*maphash.String(s, k.slug)
+	}
+	cfg.Capacity = 2 * n
+	c := New(cfg)
 	b.Cleanup(c.Close)
 	c.Polled(time.Now())
 	keys := make([]key, n)
@@ -33,9 +36,8 @@ func benchCache(b *testing.B, n int) (*Cache[key, fact], []key) {
 	return c, keys
 }
 
-// BenchmarkHit finds one of so many cached grants, by its key and by the entry that was kept; bare is a map
-// of the same keys, which knows neither age nor validity. The clock is read once, as a request reads it once
-// for all that it asks.
+// BenchmarkHit finds one of many cached grants, by its key and by an entry that was kept. bare is a map of
+// the same keys, which knows neither age nor validity. The clock is read once, as a request reads it once.
 func BenchmarkHit(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
 		c, keys := benchCache(b, n)
@@ -94,7 +96,7 @@ func BenchmarkHitParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkMemory reports the bytes that a cached grant takes beside its key's and value's own.
+// BenchmarkMemory reports the bytes that a cached grant takes beside its key and value.
 func BenchmarkMemory(b *testing.B) {
 	const n = 200_000
 	for b.Loop() {

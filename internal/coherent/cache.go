@@ -82,7 +82,7 @@ type Loaded struct {
 type Cache[K comparable, V any] struct {
 	cfg      Config[K, V]
 	epochs   epochs
-	held     *store[K, V]
+	store    *store[K, V]
 	polled   atomic.Pointer[instant]
 	seed     maphash.Seed
 	lifetime context.Context
@@ -146,7 +146,7 @@ func newStriped[K comparable, V any](cfg Config[K, V], stripes int) *Cache[K, V]
 	return &Cache[K, V]{
 		cfg:      cfg,
 		epochs:   epochs{users: make([]atomic.Uint64, stripes), tenants: make([]atomic.Uint64, stripes)},
-		held:     newStore[K, V](cfg.Capacity, cfg.Denials),
+		store:    newStore[K, V](cfg.Capacity, cfg.Denials),
 		seed:     maphash.MakeSeed(),
 		lifetime: lifetime,
 		end:      end,
@@ -162,7 +162,7 @@ func newStriped[K comparable, V any](cfg Config[K, V], stripes int) *Cache[K, V]
 func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V], error) {
 	hash := c.cfg.Hash(c.seed, key)
 	for attempt := 0; ; attempt++ {
-		e := c.held.get(hash, &key)
+		e := c.store.get(hash, &key)
 		if e != nil {
 			switch c.judge(e, instantOf(at)) {
 			case fresh:
@@ -179,7 +179,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V
 		}
 		err := c.wait(ctx, f)
 		switch {
-		case err == nil && (c.epochs.valid(&f.entry.stamp) || attempt > 0 || mutation == flightIgnoresStamp):
+		case err == nil && (c.epochs.valid(&f.entry.stamp) || attempt > 0):
 			return f.entry, nil
 		case err == nil:
 			at = time.Now() // changed while it loaded: this caller may have come after the change
@@ -223,7 +223,7 @@ func (c *Cache[K, V]) Again(e *Entry[K, V], at time.Time) bool {
 	if e.of != c || e.gone.Load() || c.judge(e, instantOf(at)) != fresh {
 		return false
 	}
-	c.held.hit(e)
+	c.store.hit(e)
 	return true
 }
 
@@ -259,7 +259,7 @@ func (c *Cache[K, V]) bearable(e *Entry[K, V]) bool {
 		return false
 	}
 	now := instantOf(time.Now())
-	return staleness(now.since(e.from), now, polled) <= c.cfg.MaxStaleIfDown || mutation == ceilingIgnored
+	return staleness(now.since(e.from), now, polled) <= c.cfg.MaxStaleIfDown
 }
 
 // staleness bounds how long ago a change was committed that a valid entry of that age may miss.
@@ -347,9 +347,6 @@ func (c *Cache[K, V]) load(ctx context.Context, batch []*flight[K, V]) {
 		loads[i].Key, loads[i].Value = f.key, &entries[i].value
 	}
 	c.cfg.Load(ctx, loads)
-	if mutation == stampAfterLoad {
-		began = c.epochs.now()
-	}
 	for i, f := range batch {
 		if err := loads[i].Err; err != nil {
 			c.stats.failures.Add(1)
@@ -358,7 +355,7 @@ func (c *Cache[K, V]) load(ctx context.Context, batch []*flight[K, V]) {
 		}
 		e := entries[i]
 		c.stamp(e, began, &loads[i].Loaded)
-		c.held.file(f.hash, e)
+		c.store.put(f.hash, e)
 		f.entry, f.err = e, nil
 	}
 }

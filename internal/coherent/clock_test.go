@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestTheLargerOfBothClocksCounts(t *testing.T) {
+func TestInstant_sinceIsTheLongerTime(t *testing.T) {
 	earlier := instant{mono: time.Minute, wall: int64(time.Hour)}
 	for _, c := range []struct{ mono, wall, want time.Duration }{
 		{time.Second, time.Second, time.Second},

@@ -69,7 +69,7 @@ func (p *epochs) stamp(s *stamp, began uint64, l *Loaded) {
 	if l.Tenant != "" {
 		s.tenant, s.flags = stripe(l.Tenant, len(p.tenants)), s.flags|hasTenant
 	}
-	if n := len(l.Tenants); n > 0 && mutation != othersForgotten {
+	if n := len(l.Tenants); n > 0 {
 		s.others = make([]uint16, n)
 		for i, tenant := range l.Tenants {
 			s.others[i] = stripe(tenant, len(p.tenants))
@@ -78,10 +78,10 @@ func (p *epochs) stamp(s *stamp, began uint64, l *Loaded) {
 	for _, plan := range l.Plans {
 		s.plans |= 1 << stripe(plan, planStripes)
 	}
-	if l.AnyUser && mutation != namesForgotten {
+	if l.AnyUser {
 		s.flags |= hasAnyUser
 	}
-	if l.AnyTenant && mutation != namesForgotten {
+	if l.AnyTenant {
 		s.flags |= hasAnyTenant
 	}
 	if l.Denied {
@@ -162,18 +162,13 @@ func (c *Cache[K, V]) PlanChanged(id string) {
 
 // Reset tells the cache that anything may have changed.
 func (c *Cache[K, V]) Reset() {
-	if mutation != resetForgotten {
-		c.epochs.raise(&c.epochs.reset)
-	}
+	c.epochs.raise(&c.epochs.reset)
 }
 
 // Polled tells the cache that every change committed before began has been reported to it. Call it after
 // reporting the changes that a look at the database found, with the time at which that look began. Times that
 // go backwards are ignored.
 func (c *Cache[K, V]) Polled(began time.Time) {
-	if mutation == pollTimeAtEnd {
-		began = time.Now()
-	}
 	next := instantOf(began)
 	for {
 		old := c.polled.Load()

@@ -3,29 +3,25 @@ package coherent
 import (
 	"context"
 	"fmt"
-	"hash/maphash"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// TestAFloodOfRandomNamesPushesNobodyOut has one member ask for 100,000 tenants that don't exist, each twice,
-// while others work.
-func TestAFloodOfRandomNamesPushesNobodyOut(t *testing.T) {
+// One member asks for 100,000 tenants that don't exist, each twice, while others work.
+func TestCache_aFloodOfUnknownNamesEvictsNobody(t *testing.T) {
 	const asked, members = 100_000, 1000
 	var grants, denials atomic.Int64 // loads
-	c := New(Config[key, int]{
-		Load: each(func(_ context.Context, k key, _ *int) (Loaded, error) {
-			if k.slug != "acme" {
-				denials.Add(1)
-				return Loaded{Denied: true, User: k.user, AnyTenant: true}, nil
-			}
-			grants.Add(1)
-			return Loaded{User: k.user, Tenant: k.slug}, nil
-		}),
-		Hash: maphash.Comparable[key], Own: own, Caller: caller, Alike: alike, Capacity: 2 * members, Denials: 256, MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour,
-		MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 4, MaxBatch: 16,
-	})
+	cfg := baseConfig(each(func(_ context.Context, k key, _ *int) (Loaded, error) {
+		if k.slug != "acme" {
+			denials.Add(1)
+			return Loaded{Denied: true, User: k.user, AnyTenant: true}, nil
+		}
+		grants.Add(1)
+		return Loaded{User: k.user, Tenant: k.slug}, nil
+	}))
+	cfg.Capacity, cfg.Denials = 2*members, 256
+	c := New(cfg)
 	defer c.Close()
 	ask := func(k key) {
 		if _, err := c.Get(t.Context(), k, time.Now()); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"runtime"
 	"slices"
 	"sync"
@@ -18,9 +19,19 @@ func own(k key) key       { return k }
 func caller(k key) key    { return key{user: k.user} }
 func alike(a, b key) bool { return (a.slug == "") == (b.slug == "") }
 
+// baseConfig is a configuration whose bounds no test meets by accident.
+func baseConfig[V any](load func(context.Context, []Load[key, V])) Config[key, V] {
+	return Config[key, V]{
+		Load: load, Hash: maphash.Comparable[key], Own: own, Caller: caller, Alike: alike, Capacity: 4096,
+		Denials:      64,
+		MaxStaleness: time.Hour, MaxStaleIfDown: time.Hour, MaxAge: time.Hour, DenialAge: time.Hour,
+		LoadTimeout: time.Minute, MaxLoads: 4, MaxBatch: 16,
+	}
+}
+
 // each is a loader that loads a batch's keys one after the other.
-func each[K comparable, V any](load func(context.Context, K, *V) (Loaded, error)) func(context.Context, []Load[K, V]) {
-	return func(ctx context.Context, batch []Load[K, V]) {
+func each(load func(context.Context, key, *int) (Loaded, error)) func(context.Context, []Load[key, int]) {
+	return func(ctx context.Context, batch []Load[key, int]) {
 		for i := range batch {
 			l := &batch[i]
 			l.Loaded, l.Err = load(ctx, l.Key, l.Value)
@@ -65,8 +76,11 @@ type change struct {
 }
 
 func newModel() *model {
-	return &model{versions: map[string][]time.Time{}, applied: map[string][]time.Time{}, users: map[string]string{}, slugs: map[string]string{},
-		plans: map[string]string{}, members: map[[2]string]bool{}, loading: map[key]int{}}
+	return &model{
+		versions: map[string][]time.Time{}, applied: map[string][]time.Time{}, users: map[string]string{},
+		slugs: map[string]string{}, plans: map[string]string{}, members: map[[2]string]bool{},
+		loading: map[key]int{},
+	}
 }
 
 // commit notes a new version of a part and what the feed will say of it.
@@ -274,7 +288,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// poll is one look of the feed. It takes its snapshot, then time passes, then it reports.
+// poll is one poll of the feed. It takes its snapshot, then time passes, then it reports.
 func (m *model) poll(c *Cache[key, fact], travel time.Duration) {
 	began := time.Now()
 	m.mu.Lock()
@@ -282,7 +296,7 @@ func (m *model) poll(c *Cache[key, fact], travel time.Duration) {
 		m.mu.Unlock()
 		return
 	}
-	found := slices.Clone(m.pending) // what another look is about to report, too
+	found := slices.Clone(m.pending) // also what another poll is about to report
 	m.mu.Unlock()
 	time.Sleep(travel)
 	for _, change := range found {
@@ -294,7 +308,8 @@ func (m *model) poll(c *Cache[key, fact], travel time.Duration) {
 			*told = time.Now()
 		}
 	}
-	m.pending = slices.DeleteFunc(m.pending, func(c change) bool { return !m.applied[c.part][c.version].IsZero() })
+	m.pending = slices.DeleteFunc(m.pending,
+		func(c change) bool { return !m.applied[c.part][c.version].IsZero() })
 	m.mu.Unlock()
 	c.Polled(began)
 }
@@ -315,7 +330,7 @@ func (m *model) judge(k key, f fact, asked, given time.Time, bound time.Duration
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f.key != k {
-		return fmt.Sprintf("asked for %v, got the facts of %v", k, f.key)
+		return fmt.Sprintf("asked for %v, got the facts served for %v", k, f.key)
 	}
 	for part, seen := range f.parts {
 		history := m.versions[part]
@@ -323,11 +338,13 @@ func (m *model) judge(k key, f fact, asked, given time.Time, bound time.Duration
 			continue // still current
 		}
 		if late := given.Sub(history[seen+1]); late > bound {
-			return fmt.Sprintf("%v: version %d of %q served %v after it was replaced; the bound is %v", k, seen, part, late, bound)
+			return fmt.Sprintf("%v: version %d of %q served %v after it was replaced; the bound is %v",
+				k, seen, part, late, bound)
 		}
 		for newer := seen + 1; newer < len(history); newer++ {
 			if told := m.applied[part][newer]; !told.IsZero() && told.Before(asked) {
-				return fmt.Sprintf("%v: version %d of %q served to one who asked %v after the cache was told of %d", k, seen, part, asked.Sub(told), newer)
+				return fmt.Sprintf("%v: version %d of %q served %v after the cache was told of version %d",
+					k, seen, part, asked.Sub(told), newer)
 			}
 		}
 	}

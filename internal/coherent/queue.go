@@ -2,13 +2,13 @@ package coherent
 
 import "container/list"
 
-// perCaller is how many loads of one caller may run at once. A caller who asks for more waits behind itself.
+// perCaller is how many loads of one caller may run at once.
 const perCaller = 8
 
-// queue holds the loads that wait for their turn, in a line for each caller. Callers take turns. Guarded by
-// Cache.mu.
+// queue holds the loads that wait for their turn, in one line per caller. Callers take turns. It is guarded
+// by Cache.mu.
 type queue[K comparable, V any] struct {
-	lines map[K]*line[K, V] // of callers who have a load that waits or runs
+	lines map[K]*line[K, V] // of callers with a load that waits or runs
 	order list.List         // of the lines whose next load may begin; the front is next
 }
 
@@ -20,7 +20,7 @@ type line[K comparable, V any] struct {
 	place   *list.Element // in queue.order; nil where nothing may begin
 }
 
-// add puts a flight at the end of its caller's line.
+// add appends a flight to its caller's line.
 func (q *queue[K, V]) add(f *flight[K, V], caller K) {
 	l := q.lines[caller]
 	if l == nil {
@@ -28,11 +28,11 @@ func (q *queue[K, V]) add(f *flight[K, V], caller K) {
 		q.lines[caller] = l
 	}
 	f.line, f.place = l, l.waiting.PushBack(f)
-	q.settle(l)
+	q.place(l)
 }
 
-// settle puts a line into the order or takes it out, and forgets one that has no load.
-func (q *queue[K, V]) settle(l *line[K, V]) {
+// place puts a line into the order or takes it out, and forgets a line that has no load.
+func (q *queue[K, V]) place(l *line[K, V]) {
 	ready := l.waiting.Len() > 0 && l.flying < perCaller
 	switch {
 	case ready && l.place == nil:
@@ -46,8 +46,8 @@ func (q *queue[K, V]) settle(l *line[K, V]) {
 	}
 }
 
-// take returns the loads of the next batch: alike ones, up to n, from each caller in turn. Nil where none may
-// begin.
+// take returns the loads of the next batch: up to n that are alike, from each caller in turn. It returns nil
+// if none may begin.
 func (q *queue[K, V]) take(n int, alike func(a, b K) bool) []*flight[K, V] {
 	var batch []*flight[K, V]
 	for at := q.order.Front(); at != nil && len(batch) < n; {
@@ -59,7 +59,7 @@ func (q *queue[K, V]) take(n int, alike func(a, b K) bool) []*flight[K, V] {
 			l.waiting.Remove(f.place)
 			f.place = nil
 			l.flying++
-			if q.settle(l); l.place != nil { // it comes round again, after the others
+			if q.place(l); l.place != nil { // it has more, which come after the others
 				q.order.MoveToBack(at)
 				if next == nil {
 					next = at
@@ -71,19 +71,19 @@ func (q *queue[K, V]) take(n int, alike func(a, b K) bool) []*flight[K, V] {
 	return batch
 }
 
-// remove takes a flight out of its line; false where its load has begun.
+// remove takes a flight out of its line. It returns false if the load has begun.
 func (q *queue[K, V]) remove(f *flight[K, V]) bool {
 	if f.place == nil {
 		return false
 	}
 	f.line.waiting.Remove(f.place)
 	f.place = nil
-	q.settle(f.line)
+	q.place(f.line)
 	return true
 }
 
 // landed notes that a flight's load has ended.
 func (q *queue[K, V]) landed(f *flight[K, V]) {
 	f.line.flying--
-	q.settle(f.line)
+	q.place(f.line)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"sync"
 	"testing"
@@ -15,41 +14,38 @@ import (
 // trip is how long a batch of a queued cache takes.
 const trip = 5 * time.Millisecond
 
-// queued is a cache whose batches take a trip each, and are noted.
+// queued is a cache whose batches take a trip each, and are recorded.
 func queued(t *testing.T, maxLoads, maxBatch int) (c *Cache[key, int], batches func() [][]key) {
 	var mu sync.Mutex
 	var asked [][]key
 	running := make(map[string]int) // loads, by caller
-	c = New(Config[key, int]{
-		Load: func(ctx context.Context, batch []Load[key, int]) {
-			var keys []key
-			mu.Lock()
-			for i := range batch {
-				keys = append(keys, batch[i].Key)
-				batch[i].User = batch[i].Key.user
-				if running[batch[i].User]++; running[batch[i].User] > perCaller {
-					t.Errorf("%d loads of %s run at once", running[batch[i].User], batch[i].User)
-				}
+	cfg := baseConfig(func(ctx context.Context, batch []Load[key, int]) {
+		var keys []key
+		mu.Lock()
+		for i := range batch {
+			keys = append(keys, batch[i].Key)
+			batch[i].User = batch[i].Key.user
+			if running[batch[i].User]++; running[batch[i].User] > perCaller {
+				t.Errorf("%d loads of %s run at once", running[batch[i].User], batch[i].User)
 			}
-			asked = append(asked, keys)
-			mu.Unlock()
-			pause(ctx, trip)
-			mu.Lock()
-			for _, k := range keys {
-				running[k.user]--
-			}
-			mu.Unlock()
-		},
-		Hash: maphash.Comparable[key], Own: own, Caller: caller, Alike: alike, Capacity: 4096, Denials: 64, MaxStaleness: 3 * time.Second,
-		MaxStaleIfDown: 20 * time.Second, MaxAge: time.Hour, DenialAge: time.Second, LoadTimeout: time.Second, MaxLoads: maxLoads, MaxBatch: maxBatch,
+		}
+		asked = append(asked, keys)
+		mu.Unlock()
+		pause(ctx, trip)
+		mu.Lock()
+		for _, k := range keys {
+			running[k.user]--
+		}
+		mu.Unlock()
 	})
+	cfg.LoadTimeout, cfg.MaxLoads, cfg.MaxBatch = time.Second, maxLoads, maxBatch
+	c = New(cfg)
 	t.Cleanup(c.Close)
 	return c, func() [][]key { mu.Lock(); defer mu.Unlock(); return slices.Clone(asked) }
 }
 
-// TestOneCallersFloodDelaysNobodysFirstLookup has one caller ask for a thousand names at once, and others
-// come after that.
-func TestOneCallersFloodDelaysNobodysFirstLookup(t *testing.T) {
+// One caller asks for a thousand names at once. Others come after that.
+func TestQueue_aFloodDelaysNobodysFirstLookup(t *testing.T) {
 	for _, maxBatch := range []int{1, 4} {
 		synctest.Test(t, func(t *testing.T) {
 			c, batches := queued(t, 2, maxBatch)
@@ -62,25 +58,26 @@ func TestOneCallersFloodDelaysNobodysFirstLookup(t *testing.T) {
 			var members sync.WaitGroup
 			for i := range 10 {
 				members.Go(func() {
-					if _, err := c.Get(t.Context(), key{fmt.Sprint("member", i), "acme"}, time.Now()); err != nil {
+					if _, err := c.Get(t.Context(), key{fmt.Sprint("member", i), "acme"},
+						time.Now()); err != nil {
 						t.Error(err)
 					}
 				})
 			}
 			members.Wait()
-			// One batch of the flood's under way for each turn; then each caller, the flood's one too, in
-			// turn.
-			if took, most := time.Since(began), time.Duration(1+(10+2+maxBatch-1)/maxBatch)*trip; took > most {
-				t.Errorf("batches of %d: the members waited %v, after %d batches; want at most %v", maxBatch, took, len(batches())-before, most)
+			// Each turn is taken by a batch of the flood at first. Then all callers take turns.
+			if took, most := time.Since(began),
+				time.Duration(1+(10+2+maxBatch-1)/maxBatch)*trip; took > most {
+				t.Errorf("batches of %d: the members waited %v, for %d batches; want at most %v",
+					maxBatch, took, len(batches())-before, most)
 			}
 			all.Wait()
 		})
 	}
 }
 
-// TestACallerWithManyLoadsWaitsBehindItself has a caller ask for more than may run at once. The loader counts
-// them.
-func TestACallerWithManyLoadsWaitsBehindItself(t *testing.T) {
+// A caller asks for more than may run at once. The loader counts them.
+func TestQueue_aCallerWithManyLoadsWaitsBehindItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, batches := queued(t, 4, 64)
 		var all sync.WaitGroup
@@ -95,19 +92,20 @@ func TestACallerWithManyLoadsWaitsBehindItself(t *testing.T) {
 		time.Sleep(2*trip + trip/2) // the first ones have gone alone
 		synctest.Wait()
 		began := time.Now()
-		if _, err := c.Get(t.Context(), key{"ann", "acme"}, time.Now()); err != nil || time.Since(began) > 2*trip {
+		if _, err := c.Get(t.Context(), key{"ann", "acme"}, time.Now()); err != nil ||
+			time.Since(began) > 2*trip {
 			t.Errorf("another caller: %v after %v", err, time.Since(began))
 		}
 		all.Wait()
 		if took, least := time.Since(began), (100/perCaller-4)*trip; took < least {
-			t.Errorf("the rest of 100 loads took %v, with %d batches; want at least %v", took, len(batches()), least)
+			t.Errorf("the rest of 100 loads took %v, with %d batches; want at least %v", took,
+				len(batches()), least)
 		}
 	})
 }
 
-// TestALoadThatNobodyWaitsForIsNotBegun cancels callers, and has others run out of time, while their loads
-// wait.
-func TestALoadThatNobodyWaitsForIsNotBegun(t *testing.T) {
+// Callers are cancelled while their loads wait.
+func TestQueue_dropsALoadThatNobodyWaitsFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, batches := queued(t, 1, 1)
 		ask := func(ctx context.Context, slug string, want error) {
@@ -139,8 +137,8 @@ func TestALoadThatNobodyWaitsForIsNotBegun(t *testing.T) {
 	})
 }
 
-// TestALoneLoadBeginsAtOnceAndThoseThatWaitGoTogether: alike ones, in batches of bounded size.
-func TestALoneLoadBeginsAtOnceAndThoseThatWaitGoTogether(t *testing.T) {
+// Loads that are alike go together, in batches of bounded size.
+func TestQueue_startsALoneLoadAtOnceAndBatchesTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, batches := queued(t, 1, 16)
 		began := time.Now()
@@ -166,20 +164,22 @@ func TestALoneLoadBeginsAtOnceAndThoseThatWaitGoTogether(t *testing.T) {
 				t.Errorf("a batch of both kinds: %v", b)
 			}
 		}
-		if took := time.Since(began); len(sizes) != 5 || sizes[0] != 1 || slices.Max(sizes) != 16 || took != 5*trip {
+		if took := time.Since(began); len(sizes) != 5 || sizes[0] != 1 || slices.Max(sizes) != 16 ||
+			took != 5*trip {
 			t.Errorf("batches of %v in %v", sizes, took)
 		}
 	})
 }
 
-// TestCloseAnswersThoseWhoWaitForATurn and begins none of their loads.
-func TestCloseAnswersThoseWhoWaitForATurn(t *testing.T) {
+// Close answers them and begins none of their loads.
+func TestCache_Close_answersThoseWhoWaitForATurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, batches := queued(t, 1, 1)
 		var all sync.WaitGroup
 		for i := range 5 {
 			all.Go(func() {
-				if _, err := c.Get(t.Context(), key{fmt.Sprint(i), "acme"}, time.Now()); err != nil && !errors.Is(err, ErrClosed) {
+				_, err := c.Get(t.Context(), key{fmt.Sprint(i), "acme"}, time.Now())
+				if err != nil && !errors.Is(err, ErrClosed) {
 					t.Error(err)
 				}
 			})
@@ -193,39 +193,37 @@ func TestCloseAnswersThoseWhoWaitForATurn(t *testing.T) {
 	})
 }
 
-// TestOthersChangesEndNoEntry changes everything but what an entry depends on.
-func TestOthersChangesEndNoEntry(t *testing.T) {
+// Everything changes but what an entry depends on.
+func TestCache_changesOfOthersEndNoEntry(t *testing.T) {
 	loads := 0
-	c := New(Config[key, int]{
-		Load: each(func(_ context.Context, k key, _ *int) (Loaded, error) {
-			loads++
-			switch {
-			case k.user == "nobody":
-				return Loaded{Denied: true, AnyUser: true}, nil
-			case k.slug == "nothing":
-				return Loaded{Denied: true, User: k.user, AnyTenant: true}, nil
-			case k.slug == "":
-				return Loaded{User: k.user, Tenants: []string{"mine", "also mine"}}, nil
-			}
-			return Loaded{User: k.user, Tenant: k.slug}, nil
-		}),
-		Hash: maphash.Comparable[key], Own: own, Caller: caller, Alike: alike, Capacity: 4096, Denials: 64, MaxStaleness: time.Hour,
-		MaxStaleIfDown: time.Hour, MaxAge: time.Hour, DenialAge: time.Hour, LoadTimeout: time.Minute, MaxLoads: 1, MaxBatch: 1,
-	})
+	c := New(baseConfig(each(func(_ context.Context, k key, _ *int) (Loaded, error) {
+		loads++
+		switch {
+		case k.user == "nobody":
+			return Loaded{Denied: true, AnyUser: true}, nil
+		case k.slug == "nothing":
+			return Loaded{Denied: true, User: k.user, AnyTenant: true}, nil
+		case k.slug == "":
+			return Loaded{User: k.user, Tenants: []string{"mine", "also mine"}}, nil
+		}
+		return Loaded{User: k.user, Tenant: k.slug}, nil
+	})))
 	defer c.Close()
-	member, grant, user, tenant := key{"ann", ""}, key{"ann", "mine"}, key{"nobody", ""}, key{"ann", "nothing"}
+	member, grant, user, tenant := key{"ann", ""}, key{"ann", "mine"}, key{"nobody", ""},
+		key{"ann", "nothing"}
 	for name, one := range map[string]struct {
 		change func()
 		ended  []key
 	}{
-		"another user":              {func() { c.UserChanged("bob") }, []key{user}},
-		"another tenant":            {func() { c.TenantChanged("theirs") }, []key{tenant}},
-		"another membership":        {func() { c.MembershipChanged("bob", "theirs") }, nil},
-		"another subscription":      {func() { c.SubscriptionChanged("theirs") }, nil},
-		"the user":                  {func() { c.UserChanged("ann") }, []key{member, grant, user, tenant}},
-		"their tenant":              {func() { c.TenantChanged("mine") }, []key{member, grant, tenant}},
-		"another of their tenants":  {func() { c.TenantChanged("also mine") }, []key{member, tenant}},
-		"their membership":          {func() { c.MembershipChanged("ann", "theirs") }, []key{member, grant, tenant}},
+		"another user":             {func() { c.UserChanged("bob") }, []key{user}},
+		"another tenant":           {func() { c.TenantChanged("theirs") }, []key{tenant}},
+		"another membership":       {func() { c.MembershipChanged("bob", "theirs") }, nil},
+		"another subscription":     {func() { c.SubscriptionChanged("theirs") }, nil},
+		"the user":                 {func() { c.UserChanged("ann") }, []key{member, grant, user, tenant}},
+		"their tenant":             {func() { c.TenantChanged("mine") }, []key{member, grant, tenant}},
+		"another of their tenants": {func() { c.TenantChanged("also mine") }, []key{member, tenant}},
+		"their membership": {func() { c.MembershipChanged("ann", "theirs") },
+			[]key{member, grant, tenant}},
 		"their tenant's membership": {func() { c.MembershipChanged("bob", "also mine") }, []key{member}},
 	} {
 		for _, k := range []key{member, grant, user, tenant} {

@@ -12,12 +12,11 @@ const (
 	minPerShard = 64
 )
 
-// store holds grants and denials, each bounded by a capacity of its own, in shards with a lock each. A key
-// has one entry at most. Entries are held by their hash, and two keys of one hash take each other's place;
-// what is found is what the whole key names.
+// store keeps grants and denials, each up to a capacity of its own, in shards with one lock each. A key has
+// at most one entry. Hash collisions evict each other; lookups compare the full key.
 type store[K comparable, V any] struct {
 	shards []shard[K, V]
-	hits   [16]hits // by stripes
+	hits   [16]hits // spread over cache lines
 }
 
 // hits counts the entries found.
@@ -28,22 +27,21 @@ type hits struct {
 
 // shard is a part of a store.
 type shard[K comparable, V any] struct {
-	front atomic.Pointer[front[K, V]]
-	_     [56]byte // keeps it off the cache line of the lock
+	lookup atomic.Pointer[lookup[K, V]]
+	_      [56]byte // keeps it off the cache line of the lock
 
-	mu              sync.Mutex // guards what follows and writes to the front; held for a few map operations
-	grants, denials held[K, V]
+	mu              sync.Mutex // guards the fields below and writes to lookup; held for a few map operations
+	grants, denials lru[K, V]
 	_               [24]byte
 }
 
-// held are entries in the order in which they go: oldest first, but those that have been used since they were
-// last passed over stay.
-type held[K comparable, V any] struct {
+// lru evicts the oldest entry first, but spares one that was used since it was last considered.
+type lru[K comparable, V any] struct {
 	*simplelru.LRU[uint64, *Entry[K, V]]
 	capacity int
 }
 
-// newStore makes a store of at most so many grants and denials.
+// newStore returns a store of at most so many grants and denials.
 func newStore[K comparable, V any](grants, denials int) *store[K, V] {
 	n := 1
 	for n < maxShards && min(grants, denials)/(2*n) >= minPerShard {
@@ -52,27 +50,27 @@ func newStore[K comparable, V any](grants, denials int) *store[K, V] {
 	s := &store[K, V]{shards: make([]shard[K, V], n)}
 	for i := range s.shards {
 		p := &s.shards[i]
-		p.grants, p.denials = newHeld[K, V](grants/n), newHeld[K, V](denials/n)
-		p.front.Store(newFront[K, V](fewest))
+		p.grants, p.denials = newLRU[K, V](grants/n), newLRU[K, V](denials/n)
+		p.lookup.Store(newLookup[K, V](minBuckets))
 	}
 	return s
 }
 
-func newHeld[K comparable, V any](capacity int) held[K, V] {
+func newLRU[K comparable, V any](capacity int) lru[K, V] {
 	capacity = max(1, capacity)
-	lru, _ := simplelru.NewLRU[uint64, *Entry[K, V]](capacity, nil) // fails only for sizes below 1
-	return held[K, V]{lru, capacity}
+	entries, _ := simplelru.NewLRU[uint64, *Entry[K, V]](capacity, nil) // fails only for sizes below 1
+	return lru[K, V]{entries, capacity}
 }
 
-// part returns a hash's shard, by bits that choose nothing else.
-func (s *store[K, V]) part(hash uint64) *shard[K, V] {
+// shard returns the shard of a hash. It is chosen by bits that choose nothing else.
+func (s *store[K, V]) shard(hash uint64) *shard[K, V] {
 	return &s.shards[hash>>16&uint64(len(s.shards)-1)]
 }
 
-// get returns a key's entry, nil where there is none, and marks it as used.
+// get returns the entry of a key and marks it as used. It returns nil if there is none.
 func (s *store[K, V]) get(hash uint64, key *K) *Entry[K, V] {
-	p := s.part(hash)
-	e := p.front.Load().find(hash, key)
+	p := s.shard(hash)
+	e := p.lookup.Load().find(hash, key)
 	if e == nil {
 		if e = p.search(hash, key); e == nil {
 			return nil
@@ -82,9 +80,9 @@ func (s *store[K, V]) get(hash uint64, key *K) *Entry[K, V] {
 	return e
 }
 
-// hit marks an entry as used and counts.
+// hit marks an entry as used and counts the hit.
 func (s *store[K, V]) hit(e *Entry[K, V]) {
-	if !e.used.Load() { // else the line stays unwritten
+	if !e.used.Load() { // a store would take the cache line from other processors
 		e.used.Store(true)
 	}
 	h := &s.hits[(e.stamp.user^e.stamp.tenant)%uint16(len(s.hits))]
@@ -95,7 +93,7 @@ func (s *store[K, V]) hit(e *Entry[K, V]) {
 	}
 }
 
-// search finds an entry that the front may have had no room for.
+// search finds an entry that is not in the lookup.
 func (p *shard[K, V]) search(hash uint64, key *K) *Entry[K, V] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,57 +104,56 @@ func (p *shard[K, V]) search(hash uint64, key *K) *Entry[K, V] {
 	if !found || e.key != *key {
 		return nil
 	}
-	p.front.Load().put(hash, e)
+	p.lookup.Load().put(hash, e)
 	return e
 }
 
-// file stores an entry in place of the one that its key had, grant or denial: a definite answer replaces the
-// other one at once.
-func (s *store[K, V]) file(hash uint64, e *Entry[K, V]) {
-	p := s.part(hash)
+// put stores an entry and removes the one that its key had, whether grant or denial: a definite answer
+// replaces the other kind at once.
+func (s *store[K, V]) put(hash uint64, e *Entry[K, V]) {
+	p := s.shard(hash)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	to := &p.grants
 	if e.denied() {
 		to = &p.denials
 	}
-	for _, from := range []*held[K, V]{&p.grants, &p.denials} {
+	for _, from := range []*lru[K, V]{&p.grants, &p.denials} {
 		if old, found := from.Peek(hash); found {
 			from.Remove(hash)
-			old.gone.Store(mutation != keptOutlivesReplaced)
-			if mutation != frontKeepsReplaced {
-				p.front.Load().drop(hash, old)
-			}
+			p.forget(hash, old)
 		}
 	}
 	if to.Len() == to.capacity {
-		hash, gone := to.evict()
-		gone.gone.Store(mutation != keptOutlivesEvicted)
-		if mutation != frontKeepsEvicted {
-			p.front.Load().drop(hash, gone)
-		}
+		p.forget(to.evict())
 	}
 	to.Add(hash, e)
-	front := p.front.Load()
-	if p.grants.Len()+p.denials.Len() > front.room() {
-		front = newFront[K, V](2 * len(*front))
-		p.front.Store(front)
+	l := p.lookup.Load()
+	if p.grants.Len()+p.denials.Len() > l.room() {
+		l = newLookup[K, V](2 * len(*l))
+		p.lookup.Store(l)
 	}
-	front.put(hash, e)
+	l.put(hash, e)
 }
 
-// evict removes an entry and returns it. Each that it passes over has been hit since, so this costs a hit one
-// step at most.
-func (h *held[K, V]) evict() (hash uint64, gone *Entry[K, V]) {
-	for range h.Len() {
-		hash, oldest, _ := h.GetOldest()
+// forget makes an entry that left its lru unusable. The caller holds p.mu.
+func (p *shard[K, V]) forget(hash uint64, e *Entry[K, V]) {
+	e.gone.Store(true)
+	p.lookup.Load().drop(hash, e)
+}
+
+// evict removes an entry and returns it. Each one that it spares has been hit since, so this costs at most
+// one step per hit.
+func (l *lru[K, V]) evict() (hash uint64, evicted *Entry[K, V]) {
+	for range l.Len() {
+		hash, oldest, _ := l.GetOldest()
 		if !oldest.used.Swap(false) {
 			break
 		}
-		h.Get(hash) // now the youngest
+		l.Get(hash) // makes it the youngest
 	}
-	hash, gone, _ = h.RemoveOldest()
-	return hash, gone
+	hash, evicted, _ = l.RemoveOldest()
+	return hash, evicted
 }
 
 // totals returns how many entries there are and how often one was found.

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// wrong says which entry is found although it isn't held, or held as a grant and as a denial.
+// wrong names an entry that is found although it is not kept, or is both a grant and a denial. It returns ""
+// if there is none.
 func (s *store[K, V]) wrong() string {
 	for i := range s.shards {
 		if wrong := s.shards[i].wrong(); wrong != "" {
@@ -26,12 +27,13 @@ func (p *shard[K, V]) wrong() string {
 			return fmt.Sprintf("%v is both granted and denied", e.key)
 		}
 	}
-	front := *p.front.Load()
-	for i := range front {
-		for j := range front[i].slots {
-			found := front[i].slots[j].Load()
-			if found != nil && !slices.Contains(p.grants.Values(), found) && !slices.Contains(p.denials.Values(), found) {
-				return fmt.Sprintf("%v is served from the front, but no longer held", found.key)
+	for i := range *p.lookup.Load() {
+		slots := &(*p.lookup.Load())[i].slots
+		for j := range slots {
+			found := slots[j].Load()
+			if found != nil && !slices.Contains(p.grants.Values(), found) &&
+				!slices.Contains(p.denials.Values(), found) {
+				return fmt.Sprintf("%v is served from the lookup, but no longer kept", found.key)
 			}
 		}
 	}
@@ -46,12 +48,12 @@ func answer(k, value int, denied bool) *Entry[int, int] {
 	return e
 }
 
-func TestTheFrontGrowsWithTheStore(t *testing.T) {
+func TestLookup_growsWithTheStore(t *testing.T) {
 	const keys = 10_000
 	s := newStore[int, int](100_000, 10_000)
 	buckets := func() (n int) {
 		for i := range s.shards {
-			n += len(*s.shards[i].front.Load())
+			n += len(*s.shards[i].lookup.Load())
 		}
 		return n
 	}
@@ -62,14 +64,14 @@ func TestTheFrontGrowsWithTheStore(t *testing.T) {
 	hashes := make([]uint64, keys)
 	for k := range hashes {
 		hashes[k] = random.Uint64()
-		s.file(hashes[k], answer(k, k, false))
+		s.put(hashes[k], answer(k, k, false))
 	}
 	without := 0 // the lock
 	for k, hash := range hashes {
 		if s.get(hash, &k) == nil {
 			t.Fatalf("key %d isn't found", k)
 		}
-		if s.part(hash).front.Load().find(hash, &k) != nil {
+		if s.shard(hash).lookup.Load().find(hash, &k) != nil {
 			without++
 		}
 	}
@@ -81,7 +83,7 @@ func TestTheFrontGrowsWithTheStore(t *testing.T) {
 	}
 }
 
-func TestAStoreFindsWhatItHoldsAndNothingElse(t *testing.T) {
+func TestStore_findsWhatItKeepsAndNothingElse(t *testing.T) {
 	const keys, capacity = 3000, 2000
 	s := newStore[int, int](capacity, capacity)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -95,7 +97,7 @@ func TestAStoreFindsWhatItHoldsAndNothingElse(t *testing.T) {
 		k := random.IntN(keys)
 		if n%3 == 0 {
 			current[k] = n + 1
-			s.file(hashes[k], answer(k, n+1, random.IntN(8) == 0))
+			s.put(hashes[k], answer(k, n+1, random.IntN(8) == 0))
 		}
 		e := s.get(hashes[k], &k)
 		if n%3 == 0 && e == nil {
@@ -111,15 +113,16 @@ func TestAStoreFindsWhatItHoldsAndNothingElse(t *testing.T) {
 	if wrong := s.wrong(); wrong != "" {
 		t.Fatal(wrong)
 	}
-	if stats := s.totals(); stats.Entries > capacity || stats.Denials > capacity || stats.Hits+stats.DenialHits != uint64(found) {
+	if stats := s.totals(); stats.Entries > capacity || stats.Denials > capacity ||
+		stats.Hits+stats.DenialHits != uint64(found) {
 		t.Errorf("found %d: %+v", found, stats)
 	}
 }
 
-func TestAFullBucketsEntriesAreAllFound(t *testing.T) {
+func TestStore_findsAllEntriesOfAFullBucket(t *testing.T) {
 	s := newStore[int, int](100, 1)
 	for k := range 3 * ways { // hashes of one bucket and one tag
-		s.file(uint64(k)<<8, answer(k, k, false))
+		s.put(uint64(k)<<8, answer(k, k, false))
 	}
 	for range 2 {
 		for k := range 3 * ways {
@@ -130,10 +133,10 @@ func TestAFullBucketsEntriesAreAllFound(t *testing.T) {
 	}
 }
 
-func TestTwoKeysOfOneHashAreToldApart(t *testing.T) {
+func TestStore_tellsKeysOfOneHashApart(t *testing.T) {
 	s := newStore[int, int](100, 100)
 	for k := range 2 {
-		s.file(7, answer(k, k, k == 1))
+		s.put(7, answer(k, k, k == 1))
 		other := 1 - k
 		if s.get(7, &other) != nil || s.get(7, &k) == nil {
 			t.Fatalf("key %d's entry was taken for another's", k)
@@ -141,23 +144,23 @@ func TestTwoKeysOfOneHashAreToldApart(t *testing.T) {
 	}
 }
 
-func TestWhatIsUsedOutlivesAFlood(t *testing.T) {
+func TestStore_keepsWhatIsUsedThroughAFlood(t *testing.T) {
 	s := newStore[int, int](1024, 64)
 	random := rand.New(rand.NewPCG(3, 4))
 	hashes := make([]uint64, 200)
 	for k := range hashes {
 		hashes[k] = random.Uint64()
-		s.file(hashes[k], answer(k, k, false))
+		s.put(hashes[k], answer(k, k, false))
 	}
 	for n := range 100_000 {
-		s.file(random.Uint64(), answer(1000+n, n, false))
+		s.put(random.Uint64(), answer(1000+n, n, false))
 		if k := n % len(hashes); s.get(hashes[k], &k) == nil {
 			t.Fatalf("key %d was pushed out after %d others", k, n)
 		}
 	}
 }
 
-func TestReadersOfAStoreSeeWholeEntries(t *testing.T) {
+func TestStore_readersSeeWholeEntries(t *testing.T) {
 	s := newStore[int, int](64, 64)
 	var readers sync.WaitGroup
 	for range 4 {
@@ -173,7 +176,7 @@ func TestReadersOfAStoreSeeWholeEntries(t *testing.T) {
 	}
 	for n := range 20_000 {
 		k := n * 7 % 100
-		s.file(uint64(k)<<32, answer(k, k, n%5 == 0))
+		s.put(uint64(k)<<32, answer(k, k, n%5 == 0))
 	}
 	readers.Wait()
 }
