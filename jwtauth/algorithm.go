@@ -12,8 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Bounds of an RSA modulus in bits: the least is RFC 7518's, the most keeps a verification from becoming an
-// attack.
+// Bounds of an RSA modulus in bits. The minimum is RFC 7518's. The maximum keeps a verification cheap.
 const (
 	minRSABits = 2048
 	maxRSABits = 8192
@@ -23,12 +22,12 @@ const (
 type algorithm struct {
 	name   string
 	method jwt.SigningMethod
-	// hmacBytes is the least length of a symmetric key: that of the hash (RFC 7518, section 3.2). Others have
-	// 0.
+	// hmacBytes is the minimum length of a symmetric key: that of the hash (RFC 7518, section 3.2). It is 0
+	// for asymmetric algorithms.
 	hmacBytes int
 	// keyType is the kty of its keys.
 	keyType string
-	// curve is that of an ECDSA key, one for each algorithm.
+	// curve is the curve of ECDSA keys. Each algorithm has one.
 	curve elliptic.Curve
 }
 
@@ -49,8 +48,8 @@ var algorithms = map[string]*algorithm{
 	"EdDSA": {name: "EdDSA", method: jwt.SigningMethodEdDSA, keyType: "OKP"},
 }
 
-// strictPSS is a PSS method that accepts only a salt as long as the hash (RFC 7518, section 3.5), where
-// golang-jwt's own accepts any.
+// strictPSS is a PSS method that accepts only a salt as long as the hash (RFC 7518, section 3.5).
+// golang-jwt's own accepts any salt.
 func strictPSS(m *jwt.SigningMethodRSAPSS) jwt.SigningMethod {
 	return &jwt.SigningMethodRSAPSS{
 		SigningMethodRSA: m.SigningMethodRSA,
@@ -59,16 +58,15 @@ func strictPSS(m *jwt.SigningMethodRSAPSS) jwt.SigningMethod {
 	}
 }
 
-// symmetric reports whether who can verify can also sign.
+// symmetric reports whether the key that verifies can also sign.
 func (a *algorithm) symmetric() bool {
 	return a.hmacBytes > 0
 }
 
-// errKeyType is fits' answer to a key of another family.
+// errKeyType is returned by fits for a key of another family.
 var errKeyType = errors.New("the key is of another type")
 
-// fits returns nil if the algorithm may be used with a key, or says why not. The text holds nothing of the
-// key.
+// fits returns nil if the algorithm may be used with a key. The error's text holds nothing of the key.
 func (a *algorithm) fits(material crypto.PublicKey) error {
 	switch k := material.(type) {
 	case []byte:
@@ -76,7 +74,8 @@ func (a *algorithm) fits(material crypto.PublicKey) error {
 			return errKeyType
 		}
 		if len(k) < a.hmacBytes {
-			return fmt.Errorf("%d bytes are too short: %s needs %d (RFC 7518, section 3.2)", len(k), a.name, a.hmacBytes)
+			return fmt.Errorf("%d bytes are too short: %s needs %d (RFC 7518, section 3.2)", len(k), a.name,
+				a.hmacBytes)
 		}
 		return nil
 	case *rsa.PublicKey:
@@ -98,7 +97,7 @@ func (a *algorithm) fits(material crypto.PublicKey) error {
 	return errKeyType
 }
 
-// checkPoint refuses what is no point of the key's curve; Bytes panics where it has no coordinates.
+// checkPoint refuses a key that is not a point of its curve. Bytes panics if it has no coordinates.
 func checkPoint(k *ecdsa.PublicKey) (err error) {
 	defer func() {
 		if recover() != nil {
@@ -109,13 +108,14 @@ func checkPoint(k *ecdsa.PublicKey) (err error) {
 	return err
 }
 
-// checkRSA refuses moduli outside our bounds and exponents that sign nothing.
+// checkRSA refuses a modulus outside the bounds and an exponent that signs nothing.
 func checkRSA(k *rsa.PublicKey) error {
 	if k == nil || k.N == nil || k.N.Sign() < 0 {
 		return errKeyType
 	}
 	if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-		return fmt.Errorf("an RSA modulus of %d bits is outside %d to %d (RFC 7518, section 3.3)", bits, minRSABits, maxRSABits)
+		return fmt.Errorf("an RSA modulus of %d bits is outside %d to %d (RFC 7518, section 3.3)", bits,
+			minRSABits, maxRSABits)
 	}
 	if k.E < 3 || k.E%2 == 0 || k.N.Bit(0) == 0 {
 		return errors.New("the RSA exponent must be odd and at least 3, and the modulus odd")

@@ -1,9 +1,9 @@
 // Package jwtauth authenticates requests by JSON Web Tokens (RFC 7519): it is the tenantdb.Authenticator for
 // products whose users sign in with an identity provider, or with tokens of their own making.
 //
-// It follows RFC 8725, the best current practices for tokens: every rule set names its algorithms, its issuer
-// and its audience; a token brings no key along; nothing is verified by trying keys. A token seen before
-// costs a map lookup, within bounds that Config.Cache states.
+// It follows RFC 8725, the best current practices for tokens. Every set of rules names its algorithms, its
+// issuer and its audience. A key in a token is never used, and keys are never tried one after the other. A
+// token seen before costs a map lookup, within the bounds of [Config.Cache].
 package jwtauth
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// Authenticator verifies tokens. Make one with New; many goroutines may use it at once. It needs no closing:
-// what it fetches, it fetches when asked, and no fetch lasts longer than its timeout.
+// Authenticator verifies tokens. Make one with [New]. It is safe for concurrent use. It needs no Close: it
+// fetches keys only for a request, and each fetch has a timeout.
 type Authenticator struct {
-	// state is behind a pointer so that printing an Authenticator shows an address and no key.
+	// state is a pointer so that a printed Authenticator shows an address and no key.
 	state *state
 }
 
@@ -39,8 +39,8 @@ type state struct {
 	now         func() time.Time // nil: the machine's clock
 }
 
-// New checks the configuration and returns its Authenticator. It does no I/O. Its errors name the field and
-// the mend, and show no key.
+// New returns an Authenticator, or an error if the configuration is not valid. The error names the field and
+// how to fix it, and shows no key. New does no I/O.
 func New(c Config) (*Authenticator, error) {
 	if err := c.setDefaults(); err != nil {
 		return nil, fmt.Errorf("jwtauth: Config.%w", err)
@@ -56,7 +56,9 @@ func New(c Config) (*Authenticator, error) {
 		}
 		i, err := newIssuer(rules, &c)
 		if err == nil && s.issuers[i.name] != nil {
-			err = errors.New("Issuer is that of another issuer: which rules a token must satisfy would be a guess")
+			err = errors.New("Issuer is that of another issuer: which rules a token must satisfy would " +
+				"be a " +
+				"guess")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("jwtauth: %s%w", where, err)
@@ -67,7 +69,8 @@ func New(c Config) (*Authenticator, error) {
 		}
 		for _, other := range s.patterns {
 			if i.pattern.overlaps(other.pattern) {
-				return nil, fmt.Errorf("jwtauth: %sIssuer: a token could match it and %q as well", where, other.name)
+				return nil, fmt.Errorf("jwtauth: %sIssuer: a token could match it and %q as well", where,
+					other.name)
 			}
 		}
 		s.patterns = append(s.patterns, i)
@@ -95,17 +98,18 @@ func (c *Config) setDefaults() error {
 	return c.Cache.setDefaults()
 }
 
-// Authenticate returns the identity of the caller: that of the token in the Authorization header, or in the
-// cookie of Config.Cookie. It implements tenantdb.Authenticator and returns its errors:
+// Authenticate returns the identity that the request's token stands for. The token is in the Authorization
+// header or in the cookie that [Config.Cookie] names. Authenticate implements [tenantdb.Authenticator] and
+// returns its errors:
 //
-//   - tenantdb.ErrNoCredential where there is neither,
-//   - tenantdb.ErrSeveralCredentials where there are several,
-//   - tenantdb.ErrCrossOrigin where another origin sends a cookie with an unsafe method,
-//   - tenantdb.ErrInvalidCredential where the token is refused; golang-jwt's errors, such as jwt.ErrTokenExpired, are wrapped,
-//   - tenantdb.ErrAuthUnavailable where the issuer's keys, or Config.Revoked, can't be had.
+//   - [tenantdb.ErrNoCredential] if there is neither,
+//   - [tenantdb.ErrSeveralCredentials] if there are several,
+//   - [tenantdb.ErrCrossOrigin] if another origin sends a cookie with an unsafe method,
+//   - [tenantdb.ErrInvalidCredential] if the token is refused (errors such as [jwt.ErrTokenExpired] are wrapped),
+//   - [tenantdb.ErrAuthUnavailable] if the issuer's keys, or [Config.Revoked], are not available.
 //
-// The texts of the errors are fit for logs: nothing of the request is in them. The identity may be shared
-// with other requests of the same token: whoever wraps this Authenticator changes a Clone of it.
+// The texts of the errors may be logged: they hold nothing of the request. The identity may be shared with
+// other requests of the same token. An Authenticator that wraps this one must change a Clone only.
 func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
 	identity, _, err := a.state.authenticate(r)
 	return identity, err
@@ -114,14 +118,15 @@ func (a *Authenticator) Authenticate(r *http.Request) (*tenantdb.Identity, error
 // Timed returns, for tenantdb.New, Authenticate in a form that also returns when it read the clock: for a
 // token seen before, unless Config.Now is set or Config.Revoked was asked; else the zero time. It returns nil
 // where self is an authenticator that embeds this one.
-func (a *Authenticator) Timed(self tenantdb.Authenticator) func(*http.Request) (*tenantdb.Identity, time.Time, error) {
+func (a *Authenticator) Timed(self tenantdb.Authenticator) func(*http.Request) (*tenantdb.Identity, time.Time,
+	error) {
 	if self != tenantdb.Authenticator(a) {
 		return nil
 	}
 	return a.state.authenticate
 }
 
-// authenticate is Authenticate; it returns beside the identity what Timed says.
+// authenticate is Authenticate. It also returns the time that Timed describes.
 func (s *state) authenticate(r *http.Request) (*tenantdb.Identity, time.Time, error) {
 	token, fromCookie, err := credentialOf(r.Header, s.cookie)
 	if err != nil {
@@ -133,21 +138,23 @@ func (s *state) authenticate(r *http.Request) (*tenantdb.Identity, time.Time, er
 	return s.identify(r.Context(), token)
 }
 
-// Issuers returns the issuers whose tokens are accepted, as Config names them. With several, or with a
-// placeholder in one, tenantdb.New wants a Config.UserKey: their subjects may collide.
+// Issuers returns the issuers whose tokens are accepted, as [Config] names them. Subjects of several issuers,
+// or of one with a placeholder, may collide, so [tenantdb.New] then requires a UserKey.
 func (a *Authenticator) Issuers() []string {
 	return slices.Sorted(maps.Keys(a.state.issuers))
 }
 
-// Verify returns the identity of whom a bare token stands for: where it comes in a message, a WebSocket frame
-// or RPC metadata. The errors are those of Authenticate. The identity is the caller's own.
+// Verify returns the identity that a token stands for which does not come in an HTTP header, but in a
+// message, a WebSocket frame or RPC metadata. Its errors are those of [Authenticator.Authenticate]. The
+// identity is the caller's own.
 func (a *Authenticator) Verify(ctx context.Context, token string) (*tenantdb.Identity, error) {
 	identity, _, err := a.state.identify(ctx, token)
 	return identity.Clone(), err
 }
 
-// identify judges a token. It returns beside the identity what Timed says.
-func (s *state) identify(ctx context.Context, token string) (identity *tenantdb.Identity, at time.Time, err error) {
+// identify verifies a token. It also returns the time that Timed describes.
+func (s *state) identify(ctx context.Context, token string) (identity *tenantdb.Identity, at time.Time,
+	err error) {
 	if len(token) > maxTokenBytes {
 		return nil, at, errTooLong
 	}
@@ -173,7 +180,7 @@ func (s *state) identify(ctx context.Context, token string) (identity *tenantdb.
 // clock reads the clock.
 func (s *state) clock() time.Time { return readClock(s.now) }
 
-// readClock reads a clock; nil is the machine's.
+// readClock reads a clock. Nil stands for the machine's clock.
 func readClock(now func() time.Time) time.Time {
 	if now != nil {
 		return now()
@@ -181,8 +188,8 @@ func readClock(now func() time.Time) time.Time {
 	return time.Now()
 }
 
-// Revalidate asks Config.Revoked about an identity again, as tenantdb.Scope.Check does for connections that
-// live on. Its errors are those of Authenticate.
+// Revalidate asks [Config.Revoked] about an identity again. [tenantdb.Scope.Check] calls it for long-lived
+// connections. Its errors are those of [Authenticator.Authenticate].
 func (a *Authenticator) Revalidate(ctx context.Context, identity *tenantdb.Identity) error {
 	if a.state.revoked == nil {
 		return nil
@@ -190,19 +197,20 @@ func (a *Authenticator) Revalidate(ctx context.Context, identity *tenantdb.Ident
 	return a.state.checkRevoked(ctx, identity)
 }
 
-// checkRevoked asks Config.Revoked. The text of its error is dropped: it may be a driver's.
+// checkRevoked asks Config.Revoked. It drops the text of the error, which may be a driver's.
 func (s *state) checkRevoked(ctx context.Context, identity *tenantdb.Identity) error {
 	err := s.revoked(ctx, *identity.Clone())
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, tenantdb.ErrAuthUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, tenantdb.ErrAuthUnavailable), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, context.Canceled):
 		return errRevocationUnavailable
 	}
 	return errRevoked
 }
 
-// verify judges a token that is not in the cache, and keeps it there if it is good.
+// verify verifies a token that is not in the cache, and caches it if it is valid.
 func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenantdb.Identity, error) {
 	t, err := parse(token)
 	if err != nil {
@@ -229,7 +237,8 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 			return errExpired
 		case k.retired.Load():
 			return errUnknownKey
-		case promised && !i.keys.trusts(k, now): // a Keyfunc promises nothing, and can be asked with a token only
+		// a Keyfunc promises nothing, and can be asked with a token only
+		case promised && !i.keys.trusts(k, now):
 			return errTooOld
 		}
 		return nil
@@ -240,8 +249,8 @@ func (s *state) verify(ctx context.Context, token string, now time.Time) (*tenan
 	return s.cache.add(token, e, now), nil
 }
 
-// issuerOf returns the issuer whose rules a token must satisfy; nil where there is none. An exact name goes
-// before a pattern, and patterns don't overlap.
+// issuerOf returns the issuer whose rules a token must satisfy, or nil. An exact name comes before a pattern,
+// and patterns don't overlap.
 func (s *state) issuerOf(claims *claimSet) *issuer {
 	name, err := claims.GetIssuer()
 	if err != nil {
@@ -258,7 +267,7 @@ func (s *state) issuerOf(claims *claimSet) *issuer {
 	return nil
 }
 
-// entryFor makes the cache entry of a token verified now, when its nbf had passed.
+// entryFor returns the cache entry of a token that was verified now. Its nbf has passed.
 func (s *state) entryFor(ends time.Time, size int, i *issuer, k *verificationKey, now time.Time) *cacheEntry {
 	until := now.Round(0).Add(s.maxCached) // by the wall's clock
 	if ends.Before(until) {

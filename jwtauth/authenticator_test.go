@@ -31,8 +31,9 @@ func heapInUse() uint64 {
 	return stats.HeapAlloc
 }
 
-// TestEveryAlgorithmFromEverySource accepts the key's own tokens, and those of no other key of its kind.
-func TestEveryAlgorithmFromEverySource(t *testing.T) {
+// TestAuthenticator_everyAlgorithmFromEverySource accepts the key's own tokens, and those of no other key of
+// its kind.
+func TestAuthenticator_everyAlgorithmFromEverySource(t *testing.T) {
 	t.Parallel()
 	for name := range algorithms {
 		s, forger := newSigner(t, name), newSigner(t, name)
@@ -47,7 +48,9 @@ func TestEveryAlgorithmFromEverySource(t *testing.T) {
 			sources["Secret"] = func(c *Config) { c.Secret = s.public.([]byte) }
 		} else {
 			server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
-			sources["PublicKeys"] = func(c *Config) { c.PublicKeys = map[string]crypto.PublicKey{testKeyID: s.public} }
+			sources["PublicKeys"] = func(c *Config) {
+				c.PublicKeys = map[string]crypto.PublicKey{testKeyID: s.public}
+			}
 			sources["PEM"] = func(c *Config) { c.PEM = []byte(publicPEM(t, s.public)) }
 			sources["JWKSURL"] = func(c *Config) { c.JWKSURL = server.URL }
 		}
@@ -71,29 +74,32 @@ func TestEveryAlgorithmFromEverySource(t *testing.T) {
 	}
 }
 
-// TestSaltLength: golang-jwt accepts any, RFC 7518 only that of the hash.
-func TestSaltLength(t *testing.T) {
+// TestAuthenticator_saltLength: golang-jwt accepts any, RFC 7518 only that of the hash.
+func TestAuthenticator_saltLength(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "PS256", nil)
 	loose := *jwt.SigningMethodPS256
 	options := *loose.Options
 	loose.Options = &options
-	for salt, want := range map[int]error{32: nil, 31: errSignature, 33: errSignature, 20: errSignature, 64: errSignature} {
+	for salt, want := range map[int]error{32: nil, 31: errSignature, 33: errSignature, 20: errSignature,
+		64: errSignature} {
 		options.SaltLength = salt
 		signer := &signer{method: &loose, private: s.private}
 		verifies(t, a, "salt", signer.token(t, map[string]any{"jti": salt}), want)
 	}
 }
 
-// TestIssuersSideBySide crosses every part of two rule sets: no mixture passes.
-func TestIssuersSideBySide(t *testing.T) {
+// TestAuthenticator_issuersSideBySide crosses every part of two rule sets: no mixture passes.
+func TestAuthenticator_issuersSideBySide(t *testing.T) {
 	t.Parallel()
 	rs, hs, es := newSigner(t, "RS256"), newSigner(t, "HS256"), newSigner(t, "ES256")
 	c := testConfig("RS256")
 	c.PublicKeys = map[string]crypto.PublicKey{testKeyID: rs.public}
 	c.Others = []IssuerConfig{
-		{Issuer: "tests", Audience: "hs", Algorithms: []string{"HS256"}, JWKS: []byte(keySetOf(hs.jwk(t, testKeyID, nil))), Scopes: []string{"test"}},
-		{Issuer: "edge", Audience: "es", Algorithms: []string{"ES256"}, PublicKeys: map[string]crypto.PublicKey{testKeyID: es.public}, TokenTypes: []string{"", "JWT"}},
+		{Issuer: "tests", Audience: "hs", Algorithms: []string{"HS256"},
+			JWKS: []byte(keySetOf(hs.jwk(t, testKeyID, nil))), Scopes: []string{"test"}},
+		{Issuer: "edge", Audience: "es", Algorithms: []string{"ES256"},
+			PublicKeys: map[string]crypto.PublicKey{testKeyID: es.public}, TokenTypes: []string{"", "JWT"}},
 	}
 	a, err := New(c)
 	if err != nil {
@@ -106,23 +112,26 @@ func TestIssuersSideBySide(t *testing.T) {
 	for i, issuer := range rules {
 		for j, audience := range rules {
 			for k, signer := range rules {
-				token := signer.signer.token(t, map[string]any{"iss": issuer.issuer, "aud": audience.audience, "scope": "test"})
+				token := signer.signer.token(t, map[string]any{"iss": issuer.issuer, "aud": audience.audience,
+					"scope": "test"})
 				for range 2 {
 					identity, err := a.Verify(t.Context(), token)
-					if want := i == j && j == k; (err == nil) != want || want && identity.Issuer != issuer.issuer {
+					if want := i == j && j == k; (err == nil) != want || want &&
+						identity.Issuer != issuer.issuer {
 						t.Errorf("iss of %d, aud of %d, key of %d: %v, %v", i, j, k, identity, err)
 					}
 				}
 			}
 		}
 	}
-	refuses(t, a, "one issuer's scopes for another", hs.token(t, map[string]any{"iss": "tests", "aud": "hs"}), errScope)
+	refuses(t, a, "one issuer's scopes for another", hs.token(t, map[string]any{"iss": "tests", "aud": "hs"}),
+		errScope)
 	refuses(t, a, "unknown issuer", rs.token(t, map[string]any{"iss": "nobody"}), errIssuer)
 	both := rs.token(t, map[string]any{"aud": []string{"hs", "es", testAudience}})
 	verifies(t, a, "an audience of all three", both, nil)
 }
 
-func TestRevoked(t *testing.T) {
+func TestAuthenticator_asksRevokedEachTime(t *testing.T) {
 	t.Parallel()
 	var failure error
 	asked := 0
@@ -141,12 +150,15 @@ func TestRevoked(t *testing.T) {
 		failure error
 		want    error
 	}{
-		{nil, nil}, {nil, nil}, {errors.New("signed out"), tenantdb.ErrInvalidCredential}, {errors.New("signed out"), errRevoked}, {nil, nil},
-		{fmt.Errorf("%w: down", tenantdb.ErrAuthUnavailable), errRevocationUnavailable}, {context.DeadlineExceeded, tenantdb.ErrAuthUnavailable}, {nil, nil},
+		{nil, nil}, {nil, nil}, {errors.New("signed out"), tenantdb.ErrInvalidCredential},
+		{errors.New("signed out"), errRevoked}, {nil, nil},
+		{fmt.Errorf("%w: down", tenantdb.ErrAuthUnavailable), errRevocationUnavailable},
+		{context.DeadlineExceeded, tenantdb.ErrAuthUnavailable}, {nil, nil},
 	} {
 		failure = step.failure
 		r := request(token)
-		identity, err := a.Authenticate(r.WithContext(context.WithValue(r.Context(), contextKey{}, "request")))
+		identity, err := a.Authenticate(r.WithContext(context.WithValue(r.Context(), contextKey{},
+			"request")))
 		if !errors.Is(err, step.want) || (identity == nil) != (step.want != nil) {
 			t.Errorf("step %d: %v, %v; want %v", i, identity, err, step.want)
 		}
@@ -160,9 +172,9 @@ func TestRevoked(t *testing.T) {
 	}
 }
 
-// TestKeyfuncsFindTheClaimsThatTheyExpect: functions for golang-jwt read jwt.MapClaims, and may change what
+// TestKeyfunc_findsTheClaimsThatItExpects: functions for golang-jwt read jwt.MapClaims, and may change what
 // they are given.
-func TestKeyfuncsFindTheClaimsThatTheyExpect(t *testing.T) {
+func TestKeyfunc_findsTheClaimsThatItExpects(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	c := testConfig("ES256")
@@ -184,9 +196,9 @@ func TestKeyfuncsFindTheClaimsThatTheyExpect(t *testing.T) {
 	}
 }
 
-// TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm: two keys of different families can be told apart, two of
-// one can't.
-func TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm(t *testing.T) {
+// TestAuthenticator_aTokenWithoutAKidMeansTheOneKeyOfItsAlgorithm: two keys of different families can be told
+// apart, two of one can't.
+func TestAuthenticator_aTokenWithoutAKidMeansTheOneKeyOfItsAlgorithm(t *testing.T) {
 	t.Parallel()
 	es, ed, second := newSigner(t, "ES256"), newSigner(t, "EdDSA"), newSigner(t, "ES256")
 	c := testConfig("ES256")
@@ -197,29 +209,33 @@ func TestATokenWithoutAKidMeansTheOneKeyOfItsAlgorithm(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []*signer{es, ed} {
-		verifies(t, a, s.method.Alg(), s.raw(t, `{"alg":"`+s.method.Alg()+`"}`, jsonText(t, claims(nil))), nil)
+		verifies(t, a, s.method.Alg(), s.raw(t, `{"alg":"`+s.method.Alg()+`"}`,
+			jsonText(t, claims(nil))), nil)
 	}
-	verifies(t, a, "another key", second.raw(t, `{"alg":"ES256"}`, jsonText(t, claims(nil))), tenantdb.ErrInvalidCredential)
+	verifies(t, a, "another key", second.raw(t, `{"alg":"ES256"}`, jsonText(t, claims(nil))),
+		tenantdb.ErrInvalidCredential)
 	c.PEM = []byte(publicPEM(t, es.public) + publicPEM(t, second.public))
 	if a, err = New(c); err != nil {
 		return // as good
 	}
-	verifies(t, a, "two keys of one algorithm", es.raw(t, `{"alg":"ES256"}`, jsonText(t, claims(nil))), tenantdb.ErrInvalidCredential)
+	verifies(t, a, "two keys of one algorithm", es.raw(t, `{"alg":"ES256"}`, jsonText(t, claims(nil))),
+		tenantdb.ErrInvalidCredential)
 }
 
-func TestFractionsOfASecondAreReadToTheTokensDisadvantage(t *testing.T) {
+func TestAuthenticator_fractionsOfASecondAreReadToTheTokensDisadvantage(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	a, s := newFixture(t, "HS256", func(c *Config) { c.Now, c.Leeway = clock.Now, -1 })
 	now := float64(clock.Now().Unix())
-	for name, want := range map[string]error{"nbf": tenantdb.ErrInvalidCredential, "iat": tenantdb.ErrInvalidCredential} {
+	for name, want := range map[string]error{"nbf": tenantdb.ErrInvalidCredential,
+		"iat": tenantdb.ErrInvalidCredential} {
 		verifies(t, a, name, s.token(t, map[string]any{name: now + 0.9}), want)
 	}
 	verifies(t, a, "exp", s.token(t, map[string]any{"exp": now + 0.9}), tenantdb.ErrInvalidCredential)
 	verifies(t, a, "whole", s.token(t, map[string]any{"nbf": now, "iat": now, "exp": now + 1}), nil)
 }
 
-func TestRevalidateAsksAgain(t *testing.T) {
+func TestAuthenticator_Revalidate_asksAgain(t *testing.T) {
 	t.Parallel()
 	var failure error
 	a, s := newFixture(t, "HS256", func(c *Config) {
@@ -242,7 +258,7 @@ func TestRevalidateAsksAgain(t *testing.T) {
 	}
 }
 
-func TestKeyfunc(t *testing.T) {
+func TestKeyfunc_refusesWhatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	s, other := newSigner(t, "RS256"), newSigner(t, "ES256")
 	small := []byte("short")
@@ -252,10 +268,11 @@ func TestKeyfunc(t *testing.T) {
 		err       error
 		want      error
 	}{
-		"right":          {"RS256", s.public, nil, nil},
-		"a set of one":   {"RS256", jwt.VerificationKeySet{Keys: []jwt.VerificationKey{s.public}}, nil, nil},
-		"an empty set":   {"RS256", jwt.VerificationKeySet{}, nil, errNoKeyID},
-		"a set of two":   {"RS256", jwt.VerificationKeySet{Keys: []jwt.VerificationKey{s.public, s.public}}, nil, errNoKeyID},
+		"right":        {"RS256", s.public, nil, nil},
+		"a set of one": {"RS256", jwt.VerificationKeySet{Keys: []jwt.VerificationKey{s.public}}, nil, nil},
+		"an empty set": {"RS256", jwt.VerificationKeySet{}, nil, errNoKeyID},
+		"a set of two": {"RS256", jwt.VerificationKeySet{Keys: []jwt.VerificationKey{s.public, s.public}},
+			nil, errNoKeyID},
 		"nil":            {"RS256", nil, nil, errKeyAlgorithm},
 		"another family": {"RS256", other.public, nil, errKeyAlgorithm},
 		"private":        {"RS256", s.private, nil, errKeyAlgorithm},
@@ -266,7 +283,8 @@ func TestKeyfunc(t *testing.T) {
 		asked := 0
 		c := testConfig(test.algorithm)
 		c.Keyfunc = func(token *jwt.Token) (any, error) {
-			if asked++; token.Header["kid"] != testKeyID || token.Method.Alg() != test.algorithm || token.Valid {
+			if asked++; token.Header["kid"] != testKeyID || token.Method.Alg() != test.algorithm ||
+				token.Valid {
 				t.Errorf("%s: asked with %v", name, token.Header)
 			}
 			return test.key, test.err
@@ -289,10 +307,12 @@ func TestKeyfunc(t *testing.T) {
 	}
 }
 
-// TestErrorsAreTenantdbs: whatever the reason, the root package finds a status.
-func TestErrorsAreTenantdbs(t *testing.T) {
+// TestAuthenticator_errorsAreTenantdbs: whatever the reason, the root package finds a status.
+func TestAuthenticator_errorsAreTenantdbs(t *testing.T) {
 	t.Parallel()
-	for _, err := range []error{errTooLong, errForm, errHeader, errType, errClaims, errIssuer, errAlgorithm, errNoKeyID, errUnknownKey, errKeyAlgorithm, errSignature, errParty, errScope, errRevoked, errScheme, errSeveral, errCrossOrigin, errKeyfuncUnavailable, errRevocationUnavailable} {
+	for _, err := range []error{errTooLong, errForm, errHeader, errType, errClaims, errIssuer, errAlgorithm,
+		errNoKeyID, errUnknownKey, errKeyAlgorithm, errSignature, errParty, errScope, errRevoked, errScheme,
+		errSeveral, errCrossOrigin, errKeyfuncUnavailable, errRevocationUnavailable} {
 		want := map[bool]int{true: http.StatusUnauthorized}[errors.Is(err, tenantdb.ErrInvalidCredential)]
 		switch {
 		case errors.Is(err, tenantdb.ErrSeveralCredentials):
@@ -308,13 +328,14 @@ func TestErrorsAreTenantdbs(t *testing.T) {
 	}
 }
 
-// TestDefaultClock is time.Now.
-func TestDefaultClock(t *testing.T) {
+// TestAuthenticator_defaultClock is time.Now.
+func TestAuthenticator_defaultClock(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", func(c *Config) { c.Now = nil })
 	now := time.Now()
 	at := func(exp time.Time) map[string]any {
-		return map[string]any{"exp": exp.Unix(), "iat": now.Add(-time.Hour).Unix(), "nbf": now.Add(-time.Hour).Unix()}
+		return map[string]any{"exp": exp.Unix(), "iat": now.Add(-time.Hour).Unix(),
+			"nbf": now.Add(-time.Hour).Unix()}
 	}
 	verifies(t, a, "good", s.token(t, at(now.Add(time.Hour))), nil)
 	verifies(t, a, "expired", s.token(t, at(now.Add(-time.Minute))), jwt.ErrTokenExpired)

@@ -86,8 +86,10 @@ func BenchmarkUncached(b *testing.B) {
 			}
 		})
 		b.Run(algorithm+"/golang-jwt", func(b *testing.B) {
-			parser := jwt.NewParser(jwt.WithValidMethods([]string{algorithm}), jwt.WithIssuer(testIssuer), jwt.WithAudience(testAudience),
-				jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithTimeFunc(newClock().Now))
+			parser := jwt.NewParser(jwt.WithValidMethods([]string{algorithm}), jwt.WithIssuer(testIssuer),
+				jwt.WithAudience(testAudience),
+				jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(),
+				jwt.WithTimeFunc(newClock().Now))
 			key := func(*jwt.Token) (any, error) { return s.public, nil }
 			b.ReportAllocs()
 			for b.Loop() {

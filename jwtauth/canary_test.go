@@ -28,8 +28,10 @@ func traces() []string {
 	spaced := strings.Trim(fmt.Sprint([]byte(canary)), "[]")
 	listed := strings.ReplaceAll(spaced, " ", ", ")
 	return []string{
-		"canary", base64.RawURLEncoding.EncodeToString([]byte(canary))[:20], base64.StdEncoding.EncodeToString([]byte(canary))[:20],
-		hex.EncodeToString([]byte(canary))[:20], strings.ToUpper(hex.EncodeToString([]byte(canary)))[:20], spaced[:30], listed[:30], "0x63, 0x61, 0x6e",
+		"canary", base64.RawURLEncoding.EncodeToString([]byte(canary))[:20],
+		base64.StdEncoding.EncodeToString([]byte(canary))[:20],
+		hex.EncodeToString([]byte(canary))[:20], strings.ToUpper(hex.EncodeToString([]byte(canary)))[:20],
+		spaced[:30], listed[:30], "0x63, 0x61, 0x6e",
 	}
 }
 
@@ -64,10 +66,11 @@ func keepsSecret(t *testing.T, what string, v any) {
 	}
 }
 
-// TestTheTestSeesCanaries: a test that can't see one proves nothing.
-func TestTheTestSeesCanaries(t *testing.T) {
+// TestSecrets_theTestSeesCanaries: a test that can't see one proves nothing.
+func TestSecrets_theTestSeesCanaries(t *testing.T) {
 	t.Parallel()
-	for name, v := range map[string]any{"string": canary, "bytes": []byte(canary), "struct": struct{ Secret []byte }{[]byte(canary)}, "error": errors.New(canary)} {
+	for name, v := range map[string]any{"string": canary, "bytes": []byte(canary),
+		"struct": struct{ Secret []byte }{[]byte(canary)}, "error": errors.New(canary)} {
 		for form, text := range printings(v) {
 			seen := false
 			for _, trace := range traces() {
@@ -81,7 +84,7 @@ func TestTheTestSeesCanaries(t *testing.T) {
 	}
 }
 
-func TestConfigurationKeepsSecrets(t *testing.T) {
+func TestSecrets_configurationKeepsSecrets(t *testing.T) {
 	t.Parallel()
 	other := IssuerConfig{
 		Issuer: "other", Audience: "a", Algorithms: []string{"HS256"},
@@ -94,12 +97,14 @@ func TestConfigurationKeepsSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	everywhere := c
-	everywhere.PEM, everywhere.JWKS, everywhere.JWKSURL = []byte(canary), other.JWKS, "https://issuer.example/?key="+canary
+	everywhere.PEM, everywhere.JWKS, everywhere.JWKSURL = []byte(canary), other.JWKS,
+		"https://issuer.example/?key="+canary
 	everywhere.PublicKeys = map[string]crypto.PublicKey{canary: []byte(canary)}
 	everywhere.Keyfunc = func(*jwt.Token) (any, error) { return nil, nil }
 	everywhere.Revoked = func(context.Context, tenantdb.Identity) error { return nil }
 	for name, v := range map[string]any{
-		"Config": c, "*Config": &c, "a full Config": everywhere, "IssuerConfig": other, "*IssuerConfig": &other, "[]IssuerConfig": c.Others,
+		"Config": c, "*Config": &c, "a full Config": everywhere, "IssuerConfig": other,
+		"*IssuerConfig": &other, "[]IssuerConfig": c.Others,
 		"Authenticator": a, "Authenticator by value": *a, "a struct with all": struct {
 			C Config
 			A *Authenticator
@@ -108,15 +113,17 @@ func TestConfigurationKeepsSecrets(t *testing.T) {
 	} {
 		keepsSecret(t, name, v)
 	}
-	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", &c), fmt.Sprint(other), printings(c)["JSON"], printings(other)["JSON"]} {
-		if !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), `issuer "`) || !strings.Contains(text, "HS256") {
+	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", &c), fmt.Sprint(other),
+		printings(c)["JSON"], printings(other)["JSON"]} {
+		if !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), `issuer "`) ||
+			!strings.Contains(text, "HS256") {
 			t.Errorf("%s does not say whom it trusts", text)
 		}
 	}
 }
 
-// TestConstructorErrorsKeepSecrets puts the canary where a key or an address is wrong.
-func TestConstructorErrorsKeepSecrets(t *testing.T) {
+// TestSecrets_constructorErrorsKeepSecrets puts the canary where a key or an address is wrong.
+func TestSecrets_constructorErrorsKeepSecrets(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*Config){
 		"short secret":   func(c *Config) { c.Algorithms, c.Secret = []string{"HS512"}, []byte(canary)[:63] },
@@ -124,18 +131,23 @@ func TestConstructorErrorsKeepSecrets(t *testing.T) {
 		"two sources":    func(c *Config) { c.Secret, c.PEM = []byte(canary), []byte(canary) },
 		"PEM":            func(c *Config) { c.Algorithms, c.PEM = []string{"RS256"}, []byte(canary) },
 		"PEM block": func(c *Config) {
-			c.Algorithms, c.PEM = []string{"RS256"}, []byte("-----BEGIN PUBLIC KEY-----\n"+base64.StdEncoding.EncodeToString([]byte(canary))+"\n-----END PUBLIC KEY-----\n")
+			c.Algorithms, c.PEM = []string{"RS256"},
+				[]byte("-----BEGIN PUBLIC KEY-----\n"+
+					base64.StdEncoding.EncodeToString([]byte(canary))+"\n-----END PUBLIC KEY-----\n")
 		},
 		"JWKS text":   func(c *Config) { c.JWKS = []byte(canary) },
 		"JWKS string": func(c *Config) { c.JWKS = []byte(`{"keys":"` + canary + `"}`) },
 		"JWKS short": func(c *Config) {
-			c.Algorithms, c.JWKS = []string{"HS512"}, []byte(`{"keys":[{"kty":"oct","kid":"`+canary+`","k":"`+encode(canary[:40])+`"}]}`)
+			c.Algorithms, c.JWKS = []string{"HS512"},
+				[]byte(`{"keys":[{"kty":"oct","kid":"`+canary+`","k":"`+encode(canary[:40])+`"}]}`)
 		},
 		"JWKS members": func(c *Config) {
-			c.JWKS = []byte(`{"keys":[{"kty":"` + canary + `","use":"` + canary + `","alg":"` + canary + `"}]}`)
+			c.JWKS = []byte(`{"keys":[{"kty":"` + canary + `","use":"` + canary + `","alg":"` + canary +
+				`"}]}`)
 		},
 		"JWKS for another": func(c *Config) {
-			c.Algorithms, c.JWKS = []string{"ES256"}, []byte(`{"keys":[{"kty":"oct","k":"`+encode(canary)+`"}]}`)
+			c.Algorithms, c.JWKS = []string{"ES256"},
+				[]byte(`{"keys":[{"kty":"oct","k":"`+encode(canary)+`"}]}`)
 		},
 		"public key": func(c *Config) {
 			c.Algorithms, c.PublicKeys = []string{"ES256"}, map[string]crypto.PublicKey{"k": []byte(canary)}
@@ -143,8 +155,14 @@ func TestConstructorErrorsKeepSecrets(t *testing.T) {
 		"address": func(c *Config) {
 			c.Algorithms, c.JWKSURL = []string{"ES256"}, "https://user:"+canary+"@issuer.example/keys"
 		},
-		"address, plain":      func(c *Config) { c.Algorithms, c.JWKSURL = []string{"ES256"}, "http://issuer.example/keys?"+canary },
-		"address, broken":     func(c *Config) { c.Algorithms, c.JWKSURL = []string{"ES256"}, "https://issuer.example/%zz"+canary },
+		"address, plain": func(c *Config) {
+			c.Algorithms, c.JWKSURL = []string{"ES256"},
+				"http://issuer.example/keys?"+canary
+		},
+		"address, broken": func(c *Config) {
+			c.Algorithms, c.JWKSURL = []string{"ES256"},
+				"https://issuer.example/%zz"+canary
+		},
 		"address, unreadable": func(c *Config) { c.Algorithms, c.JWKSURL = []string{"ES256"}, canary },
 	} {
 		c := testConfig("HS256")
@@ -157,15 +175,16 @@ func TestConstructorErrorsKeepSecrets(t *testing.T) {
 	}
 }
 
-// TestRefusalsKeepSecrets puts the canary in every place of a request.
-func TestRefusalsKeepSecrets(t *testing.T) {
+// TestSecrets_refusalsKeepSecrets puts the canary in every place of a request.
+func TestSecrets_refusalsKeepSecrets(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", func(c *Config) {
 		c.Cookie, c.Scopes = "session", []string{"read"}
 		c.Revoked = func(context.Context, tenantdb.Identity) error { return errors.New(canary) }
 	})
 	good := claims(map[string]any{"scope": "read"})
-	requests := map[string]*http.Request{"no token at all": request(canary), "three segments": request(canary + "." + canary + "." + canary)}
+	requests := map[string]*http.Request{"no token at all": request(canary),
+		"three segments": request(canary + "." + canary + "." + canary)}
 	for _, name := range []string{"alg", "kid", "typ", "crit", "jku", "x", canary} {
 		h := map[string]any{"alg": "HS256", "kid": testKeyID}
 		h[name] = canary
@@ -180,8 +199,10 @@ func TestRefusalsKeepSecrets(t *testing.T) {
 	requests["scheme"].Header["Authorization"] = []string{canary + " " + canary}
 	requests["two headers"] = request("")
 	requests["two headers"].Header["Authorization"] = []string{"Bearer " + canary, canary}
-	requests["cookie"] = httptest.NewRequest(http.MethodPost, "/"+canary+"?"+canary, strings.NewReader(canary))
-	requests["cookie"].Header = http.Header{"Cookie": {"session=" + canary}, "Sec-Fetch-Site": {"cross-site"}, "Origin": {"https://" + canary}}
+	requests["cookie"] = httptest.NewRequest(http.MethodPost, "/"+canary+"?"+canary,
+		strings.NewReader(canary))
+	requests["cookie"].Header = http.Header{"Cookie": {"session=" + canary}, "Sec-Fetch-Site": {"cross-site"},
+		"Origin": {"https://" + canary}}
 	for name, r := range requests {
 		if identity, err := a.Authenticate(r); err == nil {
 			t.Errorf("%s: accepted as %v", name, identity)
@@ -191,19 +212,23 @@ func TestRefusalsKeepSecrets(t *testing.T) {
 	}
 }
 
-// TestFetchFailuresKeepSecrets puts the canary into the address, and into all that an issuer and a client can
-// answer.
-func TestFetchFailuresKeepSecrets(t *testing.T) {
+// TestSecrets_fetchFailuresKeepSecrets puts the canary into the address, and into all that an issuer and a
+// client can answer.
+func TestSecrets_fetchFailuresKeepSecrets(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	for name, handler := range map[string]http.HandlerFunc{
-		"body":   func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, canary) },
-		"status": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, canary, http.StatusBadGateway) },
+		"body": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, canary) },
+		"status": func(w http.ResponseWriter,
+			_ *http.Request) {
+			http.Error(w, canary, http.StatusBadGateway)
+		},
 		"redirect": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://issuer.example/"+canary, http.StatusFound)
 		},
 		"keys": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(w, `{"keys":[{"kty":%q},{"kty":"EC","kid":%q,"crv":%q},{"kty":"oct","k":%q},%q]}`, canary, canary, canary, canary, canary)
+			fmt.Fprintf(w, `{"keys":[{"kty":%q},{"kty":"EC","kid":%q,"crv":%q},{"kty":"oct","k":%q},%q]}`,
+				canary, canary, canary, canary, canary)
 		},
 		"nothing": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
@@ -221,7 +246,8 @@ func TestFetchFailuresKeepSecrets(t *testing.T) {
 		keepsSecret(t, name, err)
 		want := []string{"level=WARN msg=\"jwtauth: keys not fetched\" issuer=" + testIssuer}
 		if name == "keys" {
-			want = append(want, "level=DEBUG msg=\"jwtauth: keys skipped\" issuer="+testIssuer+" count=4 first=")
+			want = append(want, "level=DEBUG msg=\"jwtauth: keys skipped\" "+
+				"issuer="+testIssuer+" count=4 first=")
 		}
 		for _, part := range want {
 			line := <-log

@@ -14,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/strictjson"
 )
 
-// errClaimType is the getters' answer to a claim of another JSON type than its definition says.
+// errClaimType is returned by the getters for a claim of another JSON type than its definition says.
 var errClaimType = errors.New("a registered claim has a wrong type or value")
 
 // registeredClaims are the names of RFC 7519, section 4.1.
@@ -24,11 +24,10 @@ var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
 // arithmetic.
 const latestDate = 253402300799
 
-// claimSet is a token's payload as golang-jwt's validator handles it, decoded without regard to what is
-// signed.
+// claimSet is a token's decoded payload in the form that golang-jwt's validator takes.
 type claimSet struct {
 	members map[string]any
-	// size is what members takes beside the payload's text, in bytes.
+	// size is how many bytes members takes beside the payload's text.
 	size int
 }
 
@@ -53,7 +52,7 @@ func (c *claimSet) GetNotBefore() (*jwt.NumericDate, error) { return c.date("nbf
 // GetIssuer implements jwt.Claims.
 func (c *claimSet) GetIssuer() (string, error) { return c.text("iss") }
 
-// GetSubject implements jwt.Claims. A subject is required, and so are characters that a database can hold.
+// GetSubject implements jwt.Claims. A subject is required, and a database must be able to store it.
 func (c *claimSet) GetSubject() (string, error) {
 	subject, err := c.text("sub")
 	if subject == "" || strings.ContainsRune(subject, 0) {
@@ -71,7 +70,7 @@ func (c *claimSet) GetAudience() (jwt.ClaimStrings, error) {
 	return audience, nil
 }
 
-// text returns a claim that must be a string; empty where it is absent.
+// text returns a claim that must be a string. It returns "" if the claim is absent.
 func (c *claimSet) text(name string) (string, error) {
 	v, present := c.members[name]
 	s, ok := v.(string)
@@ -81,8 +80,8 @@ func (c *claimSet) text(name string) (string, error) {
 	return s, nil
 }
 
-// date returns a claim that must be a NumericDate (RFC 7519, section 2), in whole seconds, rounded to the
-// token's disadvantage: exp down, nbf and iat up; nil where it is absent.
+// date returns a claim that must be a NumericDate (RFC 7519, section 2), or nil if it is absent. Fractions of
+// a second are rounded against the token: exp down, nbf and iat up.
 func (c *claimSet) date(name string) (*jwt.NumericDate, error) {
 	v, present := c.members[name]
 	if !present {
@@ -102,8 +101,8 @@ func (c *claimSet) date(name string) (*jwt.NumericDate, error) {
 	return &jwt.NumericDate{Time: time.Unix(int64(seconds), 0).UTC()}, nil
 }
 
-// addresses returns why a token isn't meant for an audience that a claim other than aud names. An aud that is
-// present must name the audience as well.
+// addresses returns an error if a token is not meant for the audience, which a claim other than aud names. If
+// aud is present, it must name the audience as well.
 func (c *claimSet) addresses(audience, claim string) error {
 	named, ok := c.members[claim].(string)
 	switch {
@@ -133,8 +132,8 @@ func (c *claimSet) authorizedBy(parties []string) bool {
 	return ok && slices.Contains(parties, party)
 }
 
-// grants reports whether every scope is granted: by scope, a list separated by spaces (RFC 8693, section
-// 4.2), or by scp, which some issuers write instead, each as a string or as an array.
+// grants reports whether every scope is granted by the claim scope, a list separated by spaces (RFC 8693,
+// section 4.2), or by scp, which some issuers write instead. Each is a string or an array.
 func (c *claimSet) grants(scopes []string) bool {
 	var granted []string
 	for _, name := range []string{"scope", "scp"} {
@@ -169,7 +168,7 @@ func stringsOf(v any) (list []string, ok bool) {
 	return nil, false
 }
 
-// identity returns whom validated claims name.
+// identity returns the identity that validated claims name.
 func (c *claimSet) identity() tenantdb.Identity {
 	identity := tenantdb.Identity{Claims: c.members}
 	identity.Issuer, _ = c.text("iss")

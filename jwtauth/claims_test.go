@@ -14,8 +14,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// TestClaimAttacks signs each payload with the right key.
-func TestClaimAttacks(t *testing.T) {
+// TestClaims_claimAttacks signs each payload with the right key.
+func TestClaims_claimAttacks(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", nil)
 	now := testNow.Unix()
@@ -75,17 +75,21 @@ func TestClaimAttacks(t *testing.T) {
 	}
 }
 
-// TestPayloadAttacks are payloads that no encoder would write.
-func TestPayloadAttacks(t *testing.T) {
+// TestClaims_payloadAttacks are payloads that no encoder would write.
+func TestClaims_payloadAttacks(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", nil)
 	good := strings.TrimSuffix(jsonText(t, claims(nil)), "}")
 	for name, payload := range map[string]string{
-		"null": `null`, "array": `[]`, "string": `"claims"`, "number": `1`, "empty object": `{}`, "white space": ` `,
-		"sub twice": good + `,"sub":"admin"}`, "sub twice, escaped": good + `,"\u0073ub":"admin"}`, "exp twice": good + `,"exp":4102444800}`,
-		"own claim twice": good + `,"tenant_id":"other"}`, "nested twice": good + `,"x":{"a":1,"a":2}}`, "text behind": good + `}{}`,
-		"not UTF-8": good + `,"x":"` + "\xff" + `"}`, "NaN": good + `,"x":NaN}`, "comma": good + `,}`, "byte order mark": "\ufeff" + good + "}",
-		"deep": good + `,"x":` + strings.Repeat(`[`, 500) + strings.Repeat(`]`, 500) + "}",
+		"null": `null`, "array": `[]`, "string": `"claims"`, "number": `1`, "empty object": `{}`,
+		"white space": ` `,
+		"sub twice":   good + `,"sub":"admin"}`, "sub twice, escaped": good + `,"\u0073ub":"admin"}`,
+		"exp twice":       good + `,"exp":4102444800}`,
+		"own claim twice": good + `,"tenant_id":"other"}`, "nested twice": good + `,"x":{"a":1,"a":2}}`,
+		"text behind": good + `}{}`,
+		"not UTF-8":   good + `,"x":"` + "\xff" + `"}`, "NaN": good + `,"x":NaN}`, "comma": good + `,}`,
+		"byte order mark": "\ufeff" + good + "}",
+		"deep":            good + `,"x":` + strings.Repeat(`[`, 500) + strings.Repeat(`]`, 500) + "}",
 	} {
 		token := s.raw(t, `{"alg":"HS256","kid":"key-1"}`, payload)
 		refuses(t, a, name, token, tenantdb.ErrInvalidCredential)
@@ -95,11 +99,12 @@ func TestPayloadAttacks(t *testing.T) {
 	}
 }
 
-func TestIdentity(t *testing.T) {
+func TestClaims_identity(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", nil)
 	token := s.token(t, map[string]any{
-		"aud": []string{"other", testAudience}, "sub": "Ünïcode 日本", "exp": json.Number("1800000060.75"), "n": json.Number("12345678901234567890"),
+		"aud": []string{"other", testAudience}, "sub": "Ünïcode 日本", "exp": json.Number("1800000060.75"),
+		"n":     json.Number("12345678901234567890"),
 		"roles": []string{"a", "b"}, "Nested": map[string]any{"K": nil}, "nbf": nil, "iat": nil,
 	})
 	identity, err := a.Authenticate(request(token))
@@ -109,11 +114,14 @@ func TestIdentity(t *testing.T) {
 	want := tenantdb.Identity{
 		Issuer: testIssuer, Subject: "Ünïcode 日本", ExpiresAt: time.Unix(1_800_000_060, 0).UTC(),
 		Claims: map[string]any{
-			"iss": testIssuer, "sub": "Ünïcode 日本", "aud": []any{"other", testAudience}, "exp": json.Number("1800000060.75"),
-			"n": json.Number("12345678901234567890"), "roles": []any{"a", "b"}, "Nested": map[string]any{"K": nil}, "tenant_id": "acme",
+			"iss": testIssuer, "sub": "Ünïcode 日本", "aud": []any{"other", testAudience},
+			"exp": json.Number("1800000060.75"),
+			"n":   json.Number("12345678901234567890"), "roles": []any{"a", "b"},
+			"Nested": map[string]any{"K": nil}, "tenant_id": "acme",
 		},
 	}
-	if got := (tenantdb.Identity{Issuer: identity.Issuer, Subject: identity.Subject, ExpiresAt: identity.ExpiresAt, Claims: identity.Claims}); !reflect.DeepEqual(got, want) {
+	if got := (tenantdb.Identity{Issuer: identity.Issuer, Subject: identity.Subject,
+		ExpiresAt: identity.ExpiresAt, Claims: identity.Claims}); !reflect.DeepEqual(got, want) {
 		t.Errorf("%#v\nwant %#v", identity, want)
 	}
 	if tenant, ok := identity.Claim("tenant_id"); !ok || tenant != "acme" {
@@ -121,7 +129,7 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-func TestLeeway(t *testing.T) {
+func TestClaims_leeway(t *testing.T) {
 	t.Parallel()
 	now := testNow.Unix()
 	for _, test := range []struct {
@@ -155,8 +163,9 @@ func TestLeeway(t *testing.T) {
 	}
 }
 
-// TestAudienceClaim: tokens without aud name the service in another claim, if the configuration says so.
-func TestAudienceClaim(t *testing.T) {
+// TestClaims_audienceClaim: tokens without aud name the service in another claim, if the configuration says
+// so.
+func TestClaims_audienceClaim(t *testing.T) {
 	t.Parallel()
 	for _, claim := range []string{"client_id", "azp", "cid"} {
 		a, s := newFixture(t, "HS256", func(c *Config) { c.AudienceClaim = claim })
@@ -164,17 +173,25 @@ func TestAudienceClaim(t *testing.T) {
 			changes map[string]any
 			reason  error
 		}{
-			"that claim":               {map[string]any{"aud": nil, claim: testAudience}, nil},
-			"that claim and aud":       {map[string]any{"aud": []string{"x", testAudience}, claim: testAudience}, nil},
-			"another client":           {map[string]any{"aud": nil, claim: "other"}, jwt.ErrTokenInvalidAudience},
-			"in another case":          {map[string]any{"aud": nil, claim: strings.ToUpper(testAudience)}, jwt.ErrTokenInvalidAudience},
-			"no claim":                 {map[string]any{"aud": nil}, jwt.ErrTokenRequiredClaimMissing},
-			"aud alone":                {nil, jwt.ErrTokenRequiredClaimMissing},
-			"null":                     {map[string]any{"aud": nil, claim: json.RawMessage("null")}, jwt.ErrTokenRequiredClaimMissing},
-			"an array":                 {map[string]any{"aud": nil, claim: []string{testAudience}}, errClaims},
-			"meant for another by aud": {map[string]any{"aud": "other", claim: testAudience}, jwt.ErrTokenInvalidAudience},
-			"aud null":                 {map[string]any{"aud": json.RawMessage("null"), claim: testAudience}, errClaims},
-			"aud an object":            {map[string]any{"aud": map[string]any{}, claim: testAudience}, errClaims},
+			"that claim": {map[string]any{"aud": nil, claim: testAudience}, nil},
+			"that claim and aud": {map[string]any{"aud": []string{"x", testAudience},
+				claim: testAudience}, nil},
+			"another client": {map[string]any{"aud": nil, claim: "other"},
+				jwt.ErrTokenInvalidAudience},
+			"in another case": {map[string]any{"aud": nil, claim: strings.ToUpper(testAudience)},
+				jwt.ErrTokenInvalidAudience},
+			"no claim":  {map[string]any{"aud": nil}, jwt.ErrTokenRequiredClaimMissing},
+			"aud alone": {nil, jwt.ErrTokenRequiredClaimMissing},
+			"null": {map[string]any{"aud": nil, claim: json.RawMessage("null")},
+				jwt.ErrTokenRequiredClaimMissing},
+			"an array": {map[string]any{"aud": nil, claim: []string{testAudience}},
+				errClaims},
+			"meant for another by aud": {map[string]any{"aud": "other", claim: testAudience},
+				jwt.ErrTokenInvalidAudience},
+			"aud null": {map[string]any{"aud": json.RawMessage("null"), claim: testAudience},
+				errClaims},
+			"aud an object": {map[string]any{"aud": map[string]any{}, claim: testAudience},
+				errClaims},
 		} {
 			if test.reason == nil {
 				verifies(t, a, claim+": "+name, s.token(t, test.changes), nil)
@@ -185,27 +202,35 @@ func TestAudienceClaim(t *testing.T) {
 	}
 }
 
-func TestOptionalChecks(t *testing.T) {
+func TestClaims_optionalChecks(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change  func(*Config)
 		changes map[string]any
 		reason  error
 	}{
-		"azp right":          {func(c *Config) { c.AuthorizedParties = []string{"web", "app"} }, map[string]any{"azp": "app"}, nil},
-		"azp another":        {func(c *Config) { c.AuthorizedParties = []string{"web"} }, map[string]any{"azp": "app"}, errParty},
-		"azp missing":        {func(c *Config) { c.AuthorizedParties = []string{"web"} }, nil, errParty},
-		"azp a list":         {func(c *Config) { c.AuthorizedParties = []string{"web"} }, map[string]any{"azp": []string{"web"}}, errParty},
-		"azp unasked":        {func(*Config) {}, map[string]any{"azp": 1}, nil},
-		"scope granted":      {func(c *Config) { c.Scopes = []string{"read", "write"} }, map[string]any{"scope": "write  other read"}, nil},
-		"scope half granted": {func(c *Config) { c.Scopes = []string{"read", "write"} }, map[string]any{"scope": "read"}, errScope},
-		"scope a prefix":     {func(c *Config) { c.Scopes = []string{"read"} }, map[string]any{"scope": "readonly"}, errScope},
-		"scope missing":      {func(c *Config) { c.Scopes = []string{"read"} }, nil, errScope},
-		"scope in scp":       {func(c *Config) { c.Scopes = []string{"read", "write"} }, map[string]any{"scp": []string{"read", "write"}}, nil},
-		"scope not strings":  {func(c *Config) { c.Scopes = []string{"read"} }, map[string]any{"scp": []any{"read", 1}}, errScope},
-		"type wanted":        {func(c *Config) { c.TokenTypes = []string{"JWT"} }, nil, nil},
-		"type not wanted":    {func(c *Config) { c.TokenTypes = []string{"at+jwt"} }, nil, errType},
-		"type in full":       {func(c *Config) { c.TokenTypes = []string{"application/jwt", "x"} }, nil, nil},
+		"azp right": {func(c *Config) { c.AuthorizedParties = []string{"web", "app"} },
+			map[string]any{"azp": "app"}, nil},
+		"azp another": {func(c *Config) { c.AuthorizedParties = []string{"web"} },
+			map[string]any{"azp": "app"}, errParty},
+		"azp missing": {func(c *Config) { c.AuthorizedParties = []string{"web"} }, nil, errParty},
+		"azp a list": {func(c *Config) { c.AuthorizedParties = []string{"web"} },
+			map[string]any{"azp": []string{"web"}}, errParty},
+		"azp unasked": {func(*Config) {}, map[string]any{"azp": 1}, nil},
+		"scope granted": {func(c *Config) { c.Scopes = []string{"read", "write"} },
+			map[string]any{"scope": "write  other read"}, nil},
+		"scope half granted": {func(c *Config) { c.Scopes = []string{"read", "write"} },
+			map[string]any{"scope": "read"}, errScope},
+		"scope a prefix": {func(c *Config) { c.Scopes = []string{"read"} },
+			map[string]any{"scope": "readonly"}, errScope},
+		"scope missing": {func(c *Config) { c.Scopes = []string{"read"} }, nil, errScope},
+		"scope in scp": {func(c *Config) { c.Scopes = []string{"read", "write"} },
+			map[string]any{"scp": []string{"read", "write"}}, nil},
+		"scope not strings": {func(c *Config) { c.Scopes = []string{"read"} },
+			map[string]any{"scp": []any{"read", 1}}, errScope},
+		"type wanted":     {func(c *Config) { c.TokenTypes = []string{"JWT"} }, nil, nil},
+		"type not wanted": {func(c *Config) { c.TokenTypes = []string{"at+jwt"} }, nil, errType},
+		"type in full":    {func(c *Config) { c.TokenTypes = []string{"application/jwt", "x"} }, nil, nil},
 	} {
 		a, s := newFixture(t, "HS256", test.change)
 		_, err := a.Verify(t.Context(), s.token(t, test.changes))
@@ -214,7 +239,8 @@ func TestOptionalChecks(t *testing.T) {
 		}
 	}
 	a, s := newFixture(t, "HS256", func(c *Config) { c.TokenTypes = []string{"at+jwt"} })
-	refuses(t, a, "no type where one is wanted", s.raw(t, `{"alg":"HS256"}`, jsonText(t, claims(nil))), errType)
+	refuses(t, a, "no type where one is wanted", s.raw(t, `{"alg":"HS256"}`, jsonText(t, claims(nil))),
+		errType)
 }
 
 // FuzzClaims signs arbitrary payloads: what is accepted must satisfy every rule by the standard decoder's
@@ -222,7 +248,9 @@ func TestOptionalChecks(t *testing.T) {
 func FuzzClaims(f *testing.F) {
 	a, s := newFixture(f, "HS256", func(c *Config) { c.Cache.Disabled = true })
 	good := jsonText(f, claims(nil))
-	for _, seed := range []string{good, `{}`, `null`, strings.Replace(good, "sub", "SUB", 1), strings.Replace(good, "1800003600", "1e300", 1), strings.Replace(good, `"aud":"`, `"aud":["x"],"a":"`, 1)} {
+	for _, seed := range []string{good, `{}`, `null`, strings.Replace(good, "sub", "SUB", 1),
+		strings.Replace(good, "1800003600", "1e300", 1),
+		strings.Replace(good, `"aud":"`, `"aud":["x"],"a":"`, 1)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
@@ -247,8 +275,10 @@ func FuzzClaims(f *testing.F) {
 		}
 		now := float64(testNow.Unix())
 		switch {
-		case lenient.Iss != testIssuer, lenient.Iss != identity.Issuer, lenient.Sub != identity.Subject, lenient.Sub == "",
-			!slices.Contains(lenient.Aud, testAudience), lenient.Exp <= now, lenient.Nbf >= now+1, lenient.Iat >= now+1,
+		case lenient.Iss != testIssuer, lenient.Iss != identity.Issuer, lenient.Sub != identity.Subject,
+			lenient.Sub == "",
+			!slices.Contains(lenient.Aud, testAudience), lenient.Exp <= now, lenient.Nbf >= now+1,
+			lenient.Iat >= now+1,
 			identity.ExpiresAt.Unix() != int64(lenient.Exp):
 			t.Fatalf("%q is accepted as %+v", payload, identity)
 		}

@@ -15,8 +15,8 @@ import (
 // Config says whose tokens are accepted, and how requests carry them. Issuer, Audience, Algorithms and
 // exactly one key source are required; the zero value of every other field is the safe choice.
 //
-// Printed or logged in whatever form, a Config shows no key; but fmt can't ask it how where it lies in an
-// unexported field of another struct.
+// A printed or logged Config shows no key, except as an unexported field of another struct, where fmt can't
+// call its methods.
 type Config struct {
 	// Issuer is the exact iss claim of accepted tokens (RFC 7519, section 4.1.1).
 	//
@@ -102,14 +102,12 @@ type Config struct {
 	// HTTPClient fetches JWK sets and discovery documents. Its CheckRedirect is replaced by ours: no redirect
 	// leaves the host or https. Default: http.DefaultTransport.
 	HTTPClient *http.Client
-	// KeyRefresh is the age at which fetched keys are fetched again, in the background, while they serve.
-	// Default: 15 minutes.
+	// KeyRefresh is the age at which keys are fetched again, in the background. Default: 15 minutes.
 	KeyRefresh time.Duration
-	// KeyMaxAge is the age up to which fetched keys serve while the issuer can't be reached. After that
-	// requests fail with tenantdb.ErrAuthUnavailable. Default: 24 hours.
+	// KeyMaxAge is the age up to which fetched keys are used while the issuer can't be reached. After that
+	// requests fail with [tenantdb.ErrAuthUnavailable]. Default: 24 hours.
 	KeyMaxAge time.Duration
-	// Logger hears of failed fetches (as warnings) and of keys that are skipped (for debugging). Default:
-	// nobody.
+	// Logger receives failed fetches (level Warn) and keys that are skipped (level Debug). Default: none.
 	Logger *slog.Logger
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
@@ -147,21 +145,22 @@ type IssuerConfig struct {
 	Scopes []string
 }
 
-// CacheConfig bounds the cache of verified tokens. It holds identities only: nothing about tenants or rights.
+// CacheConfig bounds the cache of verified tokens. The cache holds identities only, nothing about tenants or
+// rights.
 type CacheConfig struct {
 	// Disabled verifies every token on every request.
 	Disabled bool
-	// Entries is how many tokens are kept at most. Default: 32,768.
+	// Entries is how many tokens are cached at most. Default: 32,768.
 	Entries int
 	// Bytes is how much memory the entries may take, as estimated from their size. Default: 64 MiB. The cache
 	// has up to 64 parts of 256 KiB or more; what is larger than a part is not kept.
 	Bytes int
-	// MaxAge is how long an entry serves at most: a minute, which is also the default. An entry ends before
-	// that with its token and with its key.
+	// MaxAge is how long an entry is used, at most a minute, which is the default. An entry ends earlier with
+	// its token and with its key.
 	MaxAge time.Duration
 }
 
-// first returns the rules of the issuer that Config itself describes.
+// first returns the rules of the issuer that the Config itself describes.
 func (c *Config) first() IssuerConfig {
 	return IssuerConfig{
 		Issuer: c.Issuer, Audience: c.Audience, AudienceClaim: c.AudienceClaim, Algorithms: c.Algorithms,
@@ -171,7 +170,7 @@ func (c *Config) first() IssuerConfig {
 	}
 }
 
-// defaultIssueLeeway is the leeway for nbf and iat where Config.Leeway is zero.
+// defaultIssueLeeway is the leeway for nbf and iat if Config.Leeway is zero.
 const defaultIssueLeeway = 30 * time.Second
 
 // expiryLeeway returns how long after its exp a token is accepted.

@@ -7,8 +7,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// credentialOf returns the token that a request carries, and whether a cookie carries it. cookie names that
-// cookie; without a name no cookie counts.
+// credentialOf returns the token of a request, and whether it came in a cookie. cookie is that cookie's name.
+// If it is empty, cookies are ignored.
 func credentialOf(h http.Header, cookie string) (token string, fromCookie bool, err error) {
 	headers := h["Authorization"]
 	cookies := 0
@@ -27,12 +27,13 @@ func credentialOf(h http.Header, cookie string) (token string, fromCookie bool, 
 	return token, true, nil
 }
 
-// bearerToken returns the token of an Authorization header (RFC 6750, section 2.1). The scheme is written in
-// any case. Another scheme is an invalid credential rather than none: who sent it did not mean to come
-// without.
+// bearerToken returns the token of an Authorization header (RFC 6750, section 2.1). The case of the scheme
+// does not matter. Another scheme is an invalid credential rather than none: its sender did mean to
+// authenticate.
 func bearerToken(authorization string) (string, error) {
 	const scheme = "Bearer"
-	if len(authorization) <= len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) || authorization[len(scheme)] != ' ' {
+	if len(authorization) <= len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) ||
+		authorization[len(scheme)] != ' ' {
 		return "", errScheme
 	}
 	token := strings.TrimLeft(authorization[len(scheme):], " ")
@@ -42,8 +43,8 @@ func bearerToken(authorization string) (string, error) {
 	return token, nil
 }
 
-// cookieNamed returns the value of a cookie and how often it is sent. An empty value, which is what a
-// signed-out browser may keep, does not count. It reads as net/http does, but allocates nothing.
+// cookieNamed returns the value of a cookie and how often it was sent. An empty value does not count: a
+// browser may keep one after signing out. cookieNamed reads as net/http does, but does not allocate.
 func cookieNamed(lines []string, name string) (value string, count int) {
 	const space = " \t\r\n"
 	for _, line := range lines {

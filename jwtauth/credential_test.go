@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-func TestCredentialOf(t *testing.T) {
+func TestCredential_isReadAndCounted(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		authorization, cookies []string
@@ -66,17 +66,19 @@ func TestCredentialOf(t *testing.T) {
 		}
 		token, fromCookie, err := credentialOf(h, "session")
 		if token != test.token || fromCookie != test.fromCookie || !errors.Is(err, test.err) {
-			t.Errorf("%s: %q, %t, %v; want %q, %t, %v", name, token, fromCookie, err, test.token, test.fromCookie, test.err)
+			t.Errorf("%s: %q, %t, %v; want %q, %t, %v", name, token, fromCookie, err, test.token,
+				test.fromCookie, test.err)
 		}
 	}
 }
 
-// TestCookiesAreNotReadUnlessNamed, nor is anything but the header and that cookie.
-func TestCookiesAreNotReadUnlessNamed(t *testing.T) {
+// TestCredential_cookiesAreNotReadUnlessNamed, nor is anything but the header and that cookie.
+func TestCredential_cookiesAreNotReadUnlessNamed(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", nil)
 	token := s.token(t, nil)
-	r := httptest.NewRequest(http.MethodGet, "/?access_token="+token+"&token="+token, strings.NewReader("access_token="+token))
+	r := httptest.NewRequest(http.MethodGet, "/?access_token="+token+"&token="+token,
+		strings.NewReader("access_token="+token))
 	r.Header.Set("Cookie", "=Bearer "+token+"; session="+token+"; access_token="+token)
 	r.Header.Set("X-Access-Token", token)
 	r.Header.Set("Proxy-Authorization", "Bearer "+token)
@@ -85,7 +87,7 @@ func TestCookiesAreNotReadUnlessNamed(t *testing.T) {
 	}
 }
 
-func TestCrossOrigin(t *testing.T) {
+func TestCredential_crossOrigin(t *testing.T) {
 	t.Parallel()
 	trusting := http.NewCrossOriginProtection()
 	if err := trusting.AddTrustedOrigin("https://app.example"); err != nil {
@@ -97,21 +99,27 @@ func TestCrossOrigin(t *testing.T) {
 		protection           *http.CrossOriginProtection
 		want                 error
 	}{
-		"GET from elsewhere":         {method: "GET", site: "cross-site"},
-		"POST from elsewhere":        {method: "POST", site: "cross-site", want: tenantdb.ErrCrossOrigin},
-		"POST from a sister site":    {method: "POST", site: "same-site", want: tenantdb.ErrCrossOrigin},
-		"DELETE from elsewhere":      {method: "DELETE", site: "cross-site", want: tenantdb.ErrCrossOrigin},
-		"unknown method, elsewhere":  {method: "BREW", site: "cross-site", want: tenantdb.ErrCrossOrigin},
-		"POST from here":             {method: "POST", site: "same-origin"},
-		"POST typed by hand":         {method: "POST", site: "none"},
-		"POST, old browser":          {method: "POST", origin: "https://evil.example", want: tenantdb.ErrCrossOrigin},
-		"POST, old browser, here":    {method: "POST", origin: "https://example.com"},
-		"POST of a program":          {method: "POST"},
-		"POST with header":           {method: "POST", site: "cross-site", inHeader: true},
-		"POST from a trusted origin": {method: "POST", site: "cross-site", origin: "https://app.example", protection: trusting},
-		"POST from an untrusted one": {method: "POST", site: "cross-site", origin: "https://evil.example", protection: trusting, want: tenantdb.ErrCrossOrigin},
+		"GET from elsewhere":        {method: "GET", site: "cross-site"},
+		"POST from elsewhere":       {method: "POST", site: "cross-site", want: tenantdb.ErrCrossOrigin},
+		"POST from a sister site":   {method: "POST", site: "same-site", want: tenantdb.ErrCrossOrigin},
+		"DELETE from elsewhere":     {method: "DELETE", site: "cross-site", want: tenantdb.ErrCrossOrigin},
+		"unknown method, elsewhere": {method: "BREW", site: "cross-site", want: tenantdb.ErrCrossOrigin},
+		"POST from here":            {method: "POST", site: "same-origin"},
+		"POST typed by hand":        {method: "POST", site: "none"},
+		"POST, old browser": {method: "POST", origin: "https://evil.example",
+			want: tenantdb.ErrCrossOrigin},
+		"POST, old browser, here": {method: "POST", origin: "https://example.com"},
+		"POST of a program":       {method: "POST"},
+		"POST with header":        {method: "POST", site: "cross-site", inHeader: true},
+		"POST from a trusted origin": {method: "POST", site: "cross-site", origin: "https://app.example",
+			protection: trusting},
+		"POST from an untrusted one": {method: "POST", site: "cross-site", origin: "https://evil.example",
+			protection: trusting, want: tenantdb.ErrCrossOrigin},
 	} {
-		a, s := newFixture(t, "HS256", func(c *Config) { c.Cookie, c.CrossOrigin = "__Host-session", test.protection })
+		a, s := newFixture(t, "HS256", func(c *Config) {
+			c.Cookie, c.CrossOrigin = "__Host-session",
+				test.protection
+		})
 		r := httptest.NewRequest(test.method, "https://example.com/", nil)
 		if test.inHeader {
 			r.Header.Set("Authorization", "Bearer "+s.token(t, nil))
@@ -177,7 +185,8 @@ func FuzzCredentialOf(f *testing.F) {
 				t.Fatalf("%q: cookie %q, net/http has %q", h, token, standard)
 			}
 		default:
-			if len(standard) > 0 || !strings.HasSuffix(authorization, token) || !strings.EqualFold(authorization[:7], "bearer ") {
+			if len(standard) > 0 || !strings.HasSuffix(authorization, token) ||
+				!strings.EqualFold(authorization[:7], "bearer ") {
 				t.Fatalf("%q: bearer %q", h, token)
 			}
 		}

@@ -56,7 +56,8 @@ func ExampleNew() {
 		return
 	}
 	token := sign(jwt.SigningMethodHS256, secret, "", jwt.MapClaims{
-		"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix(), "tenant": "acme",
+		"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix(),
+		"tenant": "acme",
 	})
 	identity, err := auth.Authenticate(get(token))
 	if err != nil {
@@ -70,9 +71,11 @@ func ExampleNew() {
 
 // A configuration that is not safe is refused, with the field and the mend.
 func ExampleNew_weak() {
-	_, err := jwtauth.New(jwtauth.Config{Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"HS256"}, Secret: []byte("hunter2")})
+	_, err := jwtauth.New(jwtauth.Config{Issuer: "https://login.example.com", Audience: "notes",
+		Algorithms: []string{"HS256"}, Secret: []byte("hunter2")})
 	fmt.Println(err)
-	_, err = jwtauth.New(jwtauth.Config{Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"RS256"}, JWKSURL: "http://login.example.com/keys"})
+	_, err = jwtauth.New(jwtauth.Config{Issuer: "https://login.example.com", Audience: "notes",
+		Algorithms: []string{"RS256"}, JWKSURL: "http://login.example.com/keys"})
 	fmt.Println(err)
 	// Output:
 	// jwtauth: Config.Secret: 7 bytes are too short: HS256 needs 32 (RFC 7518, section 3.2)
@@ -92,15 +95,18 @@ func ExampleNew_discovery() {
 			json.NewEncoder(w).Encode(map[string]string{"issuer": issuer, "jwks_uri": issuer + "/keys"})
 			return
 		}
-		fmt.Fprintf(w, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"2030","x":%q}]}`, base64.RawURLEncoding.EncodeToString(public))
+		fmt.Fprintf(w, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"2030","x":%q}]}`,
+			base64.RawURLEncoding.EncodeToString(public))
 	}))
 	defer provider.Close()
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: provider.URL, Audience: "notes", Algorithms: []string{"EdDSA"}, Discover: true, Now: noon})
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: provider.URL, Audience: "notes",
+		Algorithms: []string{"EdDSA"}, Discover: true, Now: noon})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	token := sign(jwt.SigningMethodEdDSA, private, "2030", jwt.MapClaims{"iss": provider.URL, "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix()})
+	token := sign(jwt.SigningMethodEdDSA, private, "2030",
+		jwt.MapClaims{"iss": provider.URL, "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix()})
 	identity, err := auth.Authenticate(get(token))
 	if err != nil {
 		fmt.Println(err)
@@ -126,7 +132,8 @@ func ExampleConfig_others() {
 		Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"EdDSA"},
 		PEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
 		Others: []jwtauth.IssuerConfig{
-			{Issuer: "jobs", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret, Scopes: []string{"export"}},
+			{Issuer: "jobs", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret,
+				Scopes: []string{"export"}},
 		},
 		Now: noon,
 	})
@@ -134,8 +141,10 @@ func ExampleConfig_others() {
 		fmt.Println(err)
 		return
 	}
-	claims := jwt.MapClaims{"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "exp": noon().Add(time.Hour).Unix()}
-	job := jwt.MapClaims{"iss": "jobs", "aud": "notes", "sub": "nightly", "scope": "export", "exp": noon().Add(time.Hour).Unix()}
+	claims := jwt.MapClaims{"iss": "https://login.example.com", "aud": "notes", "sub": "ada",
+		"exp": noon().Add(time.Hour).Unix()}
+	job := jwt.MapClaims{"iss": "jobs", "aud": "notes", "sub": "nightly", "scope": "export",
+		"exp": noon().Add(time.Hour).Unix()}
 	for _, token := range []string{
 		sign(jwt.SigningMethodEdDSA, private, "", claims),
 		sign(jwt.SigningMethodHS256, secret, "", job),
@@ -161,7 +170,8 @@ func ExampleConfig_revoked() {
 	signedOut := map[any]bool{"session-2": true}
 	secret := []byte("at least thirty-two random bytes!")
 	auth, err := jwtauth.New(jwtauth.Config{
-		Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret, Now: noon,
+		Issuer: "https://login.example.com", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret,
+		Now: noon,
 		Revoked: func(_ context.Context, identity tenantdb.Identity) error {
 			if signedOut[identity.Claims["sid"]] {
 				return errors.New("signed out")
@@ -175,7 +185,8 @@ func ExampleConfig_revoked() {
 	}
 	for _, session := range []string{"session-1", "session-2"} {
 		token := sign(jwt.SigningMethodHS256, secret, "", jwt.MapClaims{
-			"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "sid": session, "exp": noon().Add(time.Hour).Unix(),
+			"iss": "https://login.example.com", "aud": "notes", "sub": "ada", "sid": session,
+			"exp": noon().Add(time.Hour).Unix(),
 		})
 		_, err := auth.Authenticate(get(token))
 		fmt.Println(session, tenantdb.StatusCode(err))
@@ -188,12 +199,14 @@ func ExampleConfig_revoked() {
 // The reasons of golang-jwt are kept, so that a client can be told to refresh its token.
 func ExampleAuthenticator_Verify() {
 	secret := []byte("at least thirty-two random bytes!")
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: "jobs", Audience: "notes", Algorithms: []string{"HS256"}, Secret: secret, Now: noon})
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: "jobs", Audience: "notes", Algorithms: []string{"HS256"},
+		Secret: secret, Now: noon})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	token := sign(jwt.SigningMethodHS256, secret, "", jwt.MapClaims{"iss": "jobs", "aud": "notes", "sub": "nightly", "exp": noon().Unix()})
+	token := sign(jwt.SigningMethodHS256, secret, "",
+		jwt.MapClaims{"iss": "jobs", "aud": "notes", "sub": "nightly", "exp": noon().Unix()})
 	_, err = auth.Verify(context.Background(), token)
 	fmt.Println(errors.Is(err, jwt.ErrTokenExpired), err)
 	// Output: true tenantdb: the credential is not valid: token is expired

@@ -18,23 +18,24 @@ const (
 	fetchTimeout = 5 * time.Second
 	// maxDocumentBytes bounds what a fetch reads, after decompression.
 	maxDocumentBytes = 1 << 20
-	// maxRedirects bounds how often a fetch is sent on.
+	// maxRedirects bounds the redirects of a fetch.
 	maxRedirects = 3
 )
 
-// fetcher gets an issuer's JWK set.
+// fetcher fetches an issuer's JWK set.
 type fetcher struct {
 	client *http.Client
-	// address is that of the set or, where issuer is set, of the discovery document.
+	// address is the address of the set or, if issuer is set, of the discovery document.
 	address *url.URL
 	issuer  string
 }
 
-// newFetcher checks the address in JWKSURL, or makes that of the discovery document from Issuer.
+// newFetcher checks JWKSURL, or derives the address of the discovery document from Issuer.
 func newFetcher(c IssuerConfig, client *http.Client) (fetcher, error) {
 	field, address, issuer := "JWKSURL", c.JWKSURL, ""
 	if c.Discover {
-		field, address, issuer = "Discover", strings.TrimSuffix(c.Issuer, "/")+"/.well-known/openid-configuration", c.Issuer
+		field, address, issuer = "Discover",
+			strings.TrimSuffix(c.Issuer, "/")+"/.well-known/openid-configuration", c.Issuer
 	}
 	u, err := parseAddress(address)
 	if err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
@@ -69,8 +70,8 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// checkRedirect lets a redirect neither leave the host nor fall back to http: the configuration trusts one
-// host, not whom it names.
+// checkRedirect refuses a redirect that leaves the host or falls back to http. The configuration trusts one
+// host, not those that it names.
 func checkRedirect(next *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	switch {
@@ -100,8 +101,8 @@ func (f *fetcher) fetch(ctx context.Context) ([]byte, error) {
 	return f.get(ctx, address)
 }
 
-// discovered returns the address of the JWK set from a discovery document, which must be that of our issuer
-// (OpenID Connect Discovery 1.0, section 4.3). An issuer on https can't send us to http.
+// discovered returns the address of the JWK set from a discovery document, which must be our issuer's (OpenID
+// Connect Discovery 1.0, section 4.3). An issuer on https can't name an address on http.
 func (f *fetcher) discovered(text []byte) (*url.URL, error) {
 	document, _, err := decodeObject(string(text))
 	if err != nil {
@@ -153,7 +154,7 @@ type redirectError string
 // Error implements error.
 func (e redirectError) Error() string { return string(e) }
 
-// causeOf says in fixed words why a request failed: errors of net/http quote addresses, and what a server
+// causeOf returns a fixed text for why a request failed. Errors of net/http quote addresses and what a server
 // sent.
 func causeOf(err error) error {
 	var redirect redirectError

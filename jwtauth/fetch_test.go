@@ -17,7 +17,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-func TestRedirects(t *testing.T) {
+func TestFetch_redirects(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	document := keySetOf(s.jwk(t, testKeyID, nil))
@@ -49,8 +49,8 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// TestRedirectToHTTP starts on https, with the same host and port in front of http.
-func TestRedirectToHTTP(t *testing.T) {
+// TestFetch_redirectToHTTP starts on https, with the same host and port in front of http.
+func TestFetch_redirectToHTTP(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	document := keySetOf(s.jwk(t, testKeyID, nil))
@@ -77,8 +77,8 @@ func TestRedirectToHTTP(t *testing.T) {
 	}
 }
 
-// TestAnswersAreBounded at a mebibyte, also where they come compressed.
-func TestAnswersAreBounded(t *testing.T) {
+// TestFetch_answersAreBounded at a mebibyte, also where they come compressed.
+func TestFetch_answersAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	document := keySetOf(s.jwk(t, testKeyID, nil))
@@ -108,14 +108,15 @@ func TestAnswersAreBounded(t *testing.T) {
 			w.Write(body)
 		})
 		_, err := newRemoteFixture(t, server, nil).Verify(t.Context(), s.token(t, nil))
-		if !errors.Is(err, test.want) || test.want != nil && !strings.Contains(err.Error(), "sends more than 1048576 bytes") {
+		if !errors.Is(err, test.want) || test.want != nil &&
+			!strings.Contains(err.Error(), "sends more than 1048576 bytes") {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 	}
 }
 
-// TestNoConnectionIdles after a fetch: the next one is minutes away.
-func TestNoConnectionIdles(t *testing.T) {
+// TestFetch_noConnectionIdles after a fetch: the next one is minutes away.
+func TestFetch_noConnectionIdles(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	server := newKeyServer(t, "")
@@ -128,8 +129,8 @@ func TestNoConnectionIdles(t *testing.T) {
 	verifies(t, newRemoteFixture(t, server, nil), "a token", s.token(t, nil), nil)
 }
 
-// TestBrokenAnswers that end early or never begin.
-func TestBrokenAnswers(t *testing.T) {
+// TestFetch_brokenAnswers that end early or never begin.
+func TestFetch_brokenAnswers(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	for name, handler := range map[string]http.HandlerFunc{
@@ -153,8 +154,8 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 }
 
-// TestDiscovery finds the set through the issuer's document, and only if that is the issuer's.
-func TestDiscovery(t *testing.T) {
+// TestFetch_discovery finds the set through the issuer's document, and only if that is the issuer's.
+func TestFetch_discovery(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	document := keySetOf(s.jwk(t, testKeyID, nil))
@@ -162,19 +163,26 @@ func TestDiscovery(t *testing.T) {
 		discovery string
 		want      error
 	}{
-		"right":              {`{"issuer":"{server}","jwks_uri":"{server}/keys","x":[1]}`, nil},
-		"another issuer":     {`{"issuer":"https://evil.example","jwks_uri":"{server}/keys"}`, tenantdb.ErrAuthUnavailable},
-		"issuer and a slash": {`{"issuer":"{server}/","jwks_uri":"{server}/keys"}`, tenantdb.ErrAuthUnavailable},
-		"issuer in capitals": {`{"ISSUER":"{server}","jwks_uri":"{server}/keys"}`, tenantdb.ErrAuthUnavailable},
-		"no issuer":          {`{"jwks_uri":"{server}/keys"}`, tenantdb.ErrAuthUnavailable},
-		"no jwks_uri":        {`{"issuer":"{server}"}`, tenantdb.ErrAuthUnavailable},
-		"jwks_uri a number":  {`{"issuer":"{server}","jwks_uri":1}`, tenantdb.ErrAuthUnavailable},
-		"jwks_uri relative":  {`{"issuer":"{server}","jwks_uri":"/keys"}`, tenantdb.ErrAuthUnavailable},
-		"jwks_uri with user": {`{"issuer":"{server}","jwks_uri":"http://u:p@localhost/keys"}`, tenantdb.ErrAuthUnavailable},
-		"jwks_uri plain":     {`{"issuer":"{server}","jwks_uri":"http://issuer.example/keys"}`, tenantdb.ErrAuthUnavailable},
-		"jwks_uri a file":    {`{"issuer":"{server}","jwks_uri":"file:///etc/passwd"}`, tenantdb.ErrAuthUnavailable},
-		"issuer twice":       {`{"issuer":"x","issuer":"{server}","jwks_uri":"{server}/keys"}`, tenantdb.ErrAuthUnavailable},
-		"not JSON":           {`<html>`, tenantdb.ErrAuthUnavailable},
+		"right": {`{"issuer":"{server}","jwks_uri":"{server}/keys","x":[1]}`, nil},
+		"another issuer": {`{"issuer":"https://evil.example","jwks_uri":"{server}/keys"}`,
+			tenantdb.ErrAuthUnavailable},
+		"issuer and a slash": {`{"issuer":"{server}/","jwks_uri":"{server}/keys"}`,
+			tenantdb.ErrAuthUnavailable},
+		"issuer in capitals": {`{"ISSUER":"{server}","jwks_uri":"{server}/keys"}`,
+			tenantdb.ErrAuthUnavailable},
+		"no issuer":         {`{"jwks_uri":"{server}/keys"}`, tenantdb.ErrAuthUnavailable},
+		"no jwks_uri":       {`{"issuer":"{server}"}`, tenantdb.ErrAuthUnavailable},
+		"jwks_uri a number": {`{"issuer":"{server}","jwks_uri":1}`, tenantdb.ErrAuthUnavailable},
+		"jwks_uri relative": {`{"issuer":"{server}","jwks_uri":"/keys"}`, tenantdb.ErrAuthUnavailable},
+		"jwks_uri with user": {`{"issuer":"{server}","jwks_uri":"http://u:p@localhost/keys"}`,
+			tenantdb.ErrAuthUnavailable},
+		"jwks_uri plain": {`{"issuer":"{server}","jwks_uri":"http://issuer.example/keys"}`,
+			tenantdb.ErrAuthUnavailable},
+		"jwks_uri a file": {`{"issuer":"{server}","jwks_uri":"file:///etc/passwd"}`,
+			tenantdb.ErrAuthUnavailable},
+		"issuer twice": {`{"issuer":"x","issuer":"{server}","jwks_uri":"{server}/keys"}`,
+			tenantdb.ErrAuthUnavailable},
+		"not JSON": {`<html>`, tenantdb.ErrAuthUnavailable},
 	} {
 		server := newKeyServer(t, "")
 		server.answer(func(w http.ResponseWriter, r *http.Request) {
@@ -201,8 +209,8 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
-// TestSecureIssuerCannotSendUsToPlainLoopback: http on loopback is for those who configured it.
-func TestSecureIssuerCannotSendUsToPlainLoopback(t *testing.T) {
+// TestFetch_secureIssuerCannotSendUsToPlainLoopback: http on loopback is for those who configured it.
+func TestFetch_secureIssuerCannotSendUsToPlainLoopback(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	plain := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
@@ -217,14 +225,15 @@ func TestSecureIssuerCannotSendUsToPlainLoopback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifies(t, a, "http behind https", s.token(t, map[string]any{"iss": secure.URL}), tenantdb.ErrAuthUnavailable)
+	verifies(t, a, "http behind https", s.token(t, map[string]any{"iss": secure.URL}),
+		tenantdb.ErrAuthUnavailable)
 	if n := plain.fetches(); n != 0 {
 		t.Errorf("%d fetches over http", n)
 	}
 }
 
-// TestCertificatesAreVerified: a client that does not know the server's authority gets no keys.
-func TestCertificatesAreVerified(t *testing.T) {
+// TestFetch_certificatesAreVerified: a client that does not know the server's authority gets no keys.
+func TestFetch_certificatesAreVerified(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	secure := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -247,14 +256,16 @@ func TestCertificatesAreVerified(t *testing.T) {
 	}
 }
 
-// TestWhatAServerSendsIsNotQuoted has the issuer's server put a canary wherever net/http would repeat it.
-func TestWhatAServerSendsIsNotQuoted(t *testing.T) {
+// TestFetch_whatAServerSendsIsNotQuoted has the issuer's server put a canary wherever net/http would repeat
+// it.
+func TestFetch_whatAServerSendsIsNotQuoted(t *testing.T) {
 	t.Parallel()
 	for name, reply := range map[string]string{
-		"a malformed redirect": "HTTP/1.1 302 Found\r\nLocation: http://[" + canary + "\r\nContent-Length: 0\r\n\r\n",
-		"a malformed header":   "HTTP/1.1 200 OK\r\n" + canary + "\r\n\r\n",
-		"a malformed status":   "HTTP/1.1 " + canary + "\r\n\r\n",
-		"no HTTP at all":       canary + "\r\n",
+		"a malformed redirect": "HTTP/1.1 302 Found\r\nLocation: http://[" + canary +
+			"\r\nContent-Length: 0\r\n\r\n",
+		"a malformed header": "HTTP/1.1 200 OK\r\n" + canary + "\r\n\r\n",
+		"a malformed status": "HTTP/1.1 " + canary + "\r\n\r\n",
+		"no HTTP at all":     canary + "\r\n",
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -76,7 +76,8 @@ func newSigner(t testing.TB, algorithm string) *signer {
 	case "RS", "PS":
 		s.private, s.public = testRSA[0](), &testRSA[0]().PublicKey
 	case "ES":
-		curve := map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521()}[algorithm]
+		curve := map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(),
+			"ES512": elliptic.P521()}[algorithm]
 		k, err := ecdsa.GenerateKey(curve, rand.Reader)
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +97,8 @@ func newSigner(t testing.TB, algorithm string) *signer {
 func claims(changes map[string]any) map[string]any {
 	c := map[string]any{
 		"iss": testIssuer, "aud": testAudience, "sub": "user-1", "tenant_id": "acme",
-		"iat": testNow.Add(-time.Minute).Unix(), "nbf": testNow.Add(-time.Minute).Unix(), "exp": testNow.Add(time.Hour).Unix(),
+		"iat": testNow.Add(-time.Minute).Unix(), "nbf": testNow.Add(-time.Minute).Unix(),
+		"exp": testNow.Add(time.Hour).Unix(),
 	}
 	maps.Copy(c, changes)
 	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })

@@ -6,9 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// ambiguousCase reports whether two names of an object differ in case only, or one differs in case only from
-// a registered name. Decoders that ignore case, as encoding/json does for structs, would take the one for the
-// other.
+// ambiguousCase reports whether two names of an object differ in case only, or a name differs in case only
+// from a registered one. Decoders that ignore case, as encoding/json does for structs, would confuse them.
 func ambiguousCase(members map[string]any, registered []string) bool {
 	var folds map[string]bool
 	for name := range members {
@@ -32,9 +31,8 @@ func ambiguousCase(members map[string]any, registered []string) bool {
 	return false
 }
 
-// foldCase returns the one spelling of all names that are equal but for case, in Unicode's simple folding:
-// lower case where it is ASCII, so that the Kelvin sign and the long s fold to k and s. It reports whether
-// that is how s is spelt already.
+// foldCase returns one spelling for all names that are equal under Unicode's simple folding. ASCII is in
+// lower case, so the Kelvin sign and the long s become k and s. same reports whether s has that spelling.
 func foldCase(s string) (fold string, same bool) {
 	plain := true
 	for i := 0; i < len(s) && plain; i++ {

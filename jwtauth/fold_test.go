@@ -39,7 +39,8 @@ func TestAmbiguousCase_foldsLikeDecodersThatIgnoreCase(t *testing.T) {
 // The standard library's folding is the measure.
 func TestAmbiguousCase_agreesWithEqualFold(t *testing.T) {
 	t.Parallel()
-	names := []string{"a", "A", "k", "K", "\u212a", "s", "S", "\u017f", "σ", "ς", "Σ", "ß", "ẞ", "ss", "İ", "i", "I", "ı", "é", "É", "e\u0301", "ǆ", "ǅ", "Ǆ"}
+	names := []string{"a", "A", "k", "K", "\u212a", "s", "S", "\u017f", "σ", "ς", "Σ", "ß", "ẞ", "ss", "İ",
+		"i", "I", "ı", "é", "É", "e\u0301", "ǆ", "ǅ", "Ǆ"}
 	for _, one := range names {
 		for _, other := range names {
 			if one == other {

@@ -7,14 +7,13 @@ import (
 )
 
 const (
-	// maxTokenBytes bounds a token before anything of it is decoded: JSON of hostile shape costs forty times
-	// its size.
+	// maxTokenBytes bounds a token before it is decoded. Hostile JSON takes forty times its size.
 	maxTokenBytes = 16 << 10
 	// maxKeyIDBytes bounds a kid, in a token and in a key set.
 	maxKeyIDBytes = 256
 )
 
-// segments decodes a token's segments, and the numbers of a JWK. It takes one spelling of each.
+// segments decodes a token's segments and the numbers of a JWK. It accepts only one spelling of each.
 var segments = base64.RawURLEncoding.Strict()
 
 // header is what the JOSE header of a token says (RFC 7515, section 4), unverified.
@@ -27,7 +26,7 @@ type header struct {
 	hasKeyID  bool
 }
 
-// registeredHeaders are the names in a header that mean something to us, if only a refusal.
+// registeredHeaders are the names in a header that we use or refuse.
 var registeredHeaders = append([]string{"alg", "typ", "kid"}, refusedHeaders...)
 
 // refusedHeaders are parameters whose mere presence is refused. crit and b64 name extensions that we don't
@@ -36,8 +35,7 @@ var registeredHeaders = append([]string{"alg", "typ", "kid"}, refusedHeaders...)
 // call whom the sender chose.
 var refusedHeaders = []string{"crit", "b64", "zip", "cty", "jwk", "jku", "x5u", "x5c"}
 
-// parseHeader checks the form of a token that is not too long, and decodes its header. Nothing else is
-// decoded, and nothing is verified.
+// parseHeader checks the length and the form of a token and decodes its header. It verifies nothing.
 func parseHeader(token string) (header, error) {
 	segment, ok := headerSegment(token)
 	if !ok {
@@ -54,9 +52,9 @@ func parseHeader(token string) (header, error) {
 	return readHeader(members)
 }
 
-// headerSegment returns the first of a compact serialization's three segments (RFC 7515, section 7.1). None
-// may be empty, and each is of the base64url alphabet only: decoders that skip line breaks would give one
-// signature many spellings.
+// headerSegment returns the first of a compact serialization's three segments (RFC 7515, section 7.1). No
+// segment may be empty, and each has characters of base64url only. A decoder that skips line breaks would
+// give one signature many spellings.
 func headerSegment(token string) (segment string, ok bool) {
 	var dots [2]int
 	n, start := 0, 0
@@ -80,7 +78,7 @@ func isBase64URL(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 }
 
-// readHeader takes what we use from a decoded header, and refuses what we must not ignore.
+// readHeader reads a decoded header. It refuses the parameters that must not be ignored.
 func readHeader(members map[string]any) (h header, err error) {
 	h.members = members
 	for _, name := range refusedHeaders {
@@ -107,8 +105,7 @@ func readHeader(members map[string]any) (h header, err error) {
 	return h, nil
 }
 
-// hasTypeOf reports whether the token's type is one of types. No type at all passes where types has the empty
-// string.
+// hasTypeOf reports whether the token's type is one of types. The empty string in types stands for no type.
 func (h header) hasTypeOf(types []string) bool {
 	if !h.hasType {
 		return slices.Contains(types, "")
@@ -117,8 +114,8 @@ func (h header) hasTypeOf(types []string) bool {
 	return name != "" && slices.Contains(types, name)
 }
 
-// mediaType returns the one spelling of a typ value: case does not matter, and "application/" may be left out
-// where no other slash follows (RFC 7515, section 4.1.9).
+// mediaType returns one spelling for a typ value. Case does not matter, and "application/" may be omitted if
+// no other slash follows (RFC 7515, section 4.1.9).
 func mediaType(typ string) string {
 	typ = strings.ToLower(typ)
 	if rest, ok := strings.CutPrefix(typ, "application/"); ok && !strings.Contains(rest, "/") {

@@ -24,9 +24,9 @@ func refuses(t *testing.T, a *Authenticator, name, token string, reason error) {
 	}
 }
 
-// TestHeaderAttacks signs each hostile header with the right key: only the header check stands between it and
-// a 200.
-func TestHeaderAttacks(t *testing.T) {
+// TestHeader_attacks signs each hostile header with the right key: only the header check stands between it
+// and a 200.
+func TestHeader_attacks(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "ES256", nil)
 	good := `{"alg":"ES256","kid":"key-1"`
@@ -83,7 +83,8 @@ func TestHeaderAttacks(t *testing.T) {
 		"text behind":          {good + `}x`, errHeader},
 		"not UTF-8":            {good + `,"x":"` + "\xff" + `"}`, errHeader},
 		"a lone surrogate":     {good + `,"x":"\ud800"}`, errHeader},
-		"deep":                 {good + `,"x":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`, errHeader},
+		"deep": {good + `,"x":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`,
+			errHeader},
 	} {
 		refuses(t, a, name, s.raw(t, test.header, jsonText(t, claims(nil))), test.reason)
 	}
@@ -92,12 +93,14 @@ func TestHeaderAttacks(t *testing.T) {
 	}
 }
 
-func TestHeaderForms(t *testing.T) {
+func TestHeader_forms(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "ES256", nil)
 	for _, header := range []string{
-		`{"alg":"ES256"}`, `{"alg":"ES256","kid":"key-1","typ":"JWT"}`, `{"alg":"ES256","typ":"jwt"}`, `{"alg":"ES256","typ":"at+jwt"}`,
-		`{"alg":"ES256","typ":"application/at+jwt"}`, `{"alg":"ES256","typ":"application/jwt"}`, ` { "kid" : "key-1" , "alg" : "ES256" } `,
+		`{"alg":"ES256"}`, `{"alg":"ES256","kid":"key-1","typ":"JWT"}`, `{"alg":"ES256","typ":"jwt"}`,
+		`{"alg":"ES256","typ":"at+jwt"}`,
+		`{"alg":"ES256","typ":"application/at+jwt"}`, `{"alg":"ES256","typ":"application/jwt"}`,
+		` { "kid" : "key-1" , "alg" : "ES256" } `,
 		`{"alg":"ES256","x5t":"abc","x5t#S256":"def","nonce":"n"}`,
 	} {
 		if _, err := a.Verify(t.Context(), s.raw(t, header, jsonText(t, claims(nil)))); err != nil {
@@ -106,50 +109,62 @@ func TestHeaderForms(t *testing.T) {
 	}
 }
 
-// TestAlgorithmConfusion signs HS256 with what an attacker knows of a public key.
-func TestAlgorithmConfusion(t *testing.T) {
+// TestHeader_algorithmConfusion signs HS256 with what an attacker knows of a public key.
+func TestHeader_algorithmConfusion(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "RS256", nil)
 	modulus := testRSA[0]().N.Bytes()
 	for name, secret := range map[string][]byte{
-		"modulus": modulus, "jwk": []byte(s.jwk(t, testKeyID, nil)), "empty": {}, "pem": []byte(publicPEM(t, s.public)),
+		"modulus": modulus, "jwk": []byte(s.jwk(t, testKeyID, nil)), "empty": {},
+		"pem": []byte(publicPEM(t, s.public)),
 	} {
 		forger := &signer{method: newSigner(t, "HS256").method, private: secret}
 		refuses(t, a, name, forger.token(t, nil), errAlgorithm)
 	}
 }
 
-// TestTokenForms refuses every other spelling of a good token, and what is no token at all.
-func TestTokenForms(t *testing.T) {
+// TestParse_tokenForms refuses every other spelling of a good token, and what is no token at all.
+func TestParse_tokenForms(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", func(c *Config) { c.Cache.Disabled = true })
 	good := s.token(t, nil)
 	parts := strings.Split(good, ".")
 	// The last character of a 32-byte signature carries two unused bits: four spellings decode alike.
-	last := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", good[len(good)-1])
-	unusedBits := good[:len(good)-1] + string("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last^1])
+	last := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+		good[len(good)-1])
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	unusedBits := good[:len(good)-1] + string(alphabet[last^1])
 	for name, token := range map[string]string{
-		"empty": "", "dots": "..", "one segment": parts[0], "two segments": parts[0] + "." + parts[1], "four segments": good + ".x",
-		"dot behind": good + ".", "dot before": "." + good, "no header": "." + parts[1] + "." + parts[2], "no payload": parts[0] + ".." + parts[2],
-		"no signature": parts[0] + "." + parts[1] + ".", "padding": good + "=", "space behind": good + " ", "newline behind": good + "\n",
-		"newline in the signature": good[:len(good)-4] + "\n" + good[len(good)-4:], "return in the signature": good[:len(good)-4] + "\r" + good[len(good)-4:],
-		"newline in the header": "\n" + good, "NUL": good + "\x00", "not ASCII": good + "é", "standard alphabet": strings.NewReplacer("-", "+", "_", "/").Replace(good) + "+",
-		"JWE": parts[0] + "." + parts[1] + "." + parts[2] + "." + parts[1] + "." + parts[2], "JSON serialization": `{"payload":"` + parts[1] + `"}`,
+		"empty": "", "dots": "..", "one segment": parts[0], "two segments": parts[0] + "." + parts[1],
+		"four segments": good + ".x",
+		"dot behind":    good + ".", "dot before": "." + good, "no header": "." + parts[1] + "." + parts[2],
+		"no payload":   parts[0] + ".." + parts[2],
+		"no signature": parts[0] + "." + parts[1] + ".", "padding": good + "=", "space behind": good + " ",
+		"newline behind":           good + "\n",
+		"newline in the signature": good[:len(good)-4] + "\n" + good[len(good)-4:],
+		"return in the signature":  good[:len(good)-4] + "\r" + good[len(good)-4:],
+		"newline in the header":    "\n" + good, "NUL": good + "\x00", "not ASCII": good + "é",
+		"standard alphabet":  strings.NewReplacer("-", "+", "_", "/").Replace(good) + "+",
+		"JWE":                parts[0] + "." + parts[1] + "." + parts[2] + "." + parts[1] + "." + parts[2],
+		"JSON serialization": `{"payload":"` + parts[1] + `"}`,
 	} {
 		refuses(t, a, name, token, errForm)
 	}
 	// The payload is not decoded by the form check: a bad length or unused bits show when it is.
-	refuses(t, a, "payload of impossible length", parts[0]+"."+parts[1]+strings.Repeat("A", 5-len(parts[1])%4)+"."+parts[2], errForm)
-	refuses(t, a, "header of impossible length", parts[0]+strings.Repeat("A", 5-len(parts[0])%4)+"."+parts[1]+"."+parts[2], errForm)
+	refuses(t, a, "payload of impossible length",
+		parts[0]+"."+parts[1]+strings.Repeat("A", 5-len(parts[1])%4)+"."+parts[2], errForm)
+	refuses(t, a, "header of impossible length",
+		parts[0]+strings.Repeat("A", 5-len(parts[0])%4)+"."+parts[1]+"."+parts[2], errForm)
 	refuses(t, a, "unused bits in the signature", unusedBits, errForm)
-	refuses(t, a, "another signature", parts[0]+"."+parts[1]+"."+encode(strings.Repeat("x", 32)), errSignature)
+	refuses(t, a, "another signature", parts[0]+"."+parts[1]+"."+encode(strings.Repeat("x", 32)),
+		errSignature)
 	refuses(t, a, "signature cut", good[:len(good)-3], errSignature)
 	if _, err := a.Verify(t.Context(), good); err != nil {
 		t.Errorf("the token that all these are made of is refused: %v", err)
 	}
 }
 
-func TestLongTokensAreRefusedBeforeDecoding(t *testing.T) {
+func TestHeader_longTokensAreRefusedBeforeDecoding(t *testing.T) {
 	a, s := newFixture(t, "HS256", nil)
 	base := len(s.token(t, map[string]any{"x": ""}))
 	fill := (maxTokenBytes - base) * 3 / 4
@@ -171,8 +186,8 @@ func TestLongTokensAreRefusedBeforeDecoding(t *testing.T) {
 	}
 }
 
-// TestEmbeddedAddressesAreNeverCalled runs a server at every address that a token can bring along.
-func TestEmbeddedAddressesAreNeverCalled(t *testing.T) {
+// TestHeader_embeddedAddressesAreNeverCalled runs a server at every address that a token can bring along.
+func TestHeader_embeddedAddressesAreNeverCalled(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	lure := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
@@ -184,7 +199,8 @@ func TestEmbeddedAddressesAreNeverCalled(t *testing.T) {
 		h := map[string]any{"alg": "ES256", "kid": testKeyID}
 		changes := map[string]any{"iss": lure.URL, "jku": lure.URL, "jwks_uri": lure.URL}
 		maps.Copy(h, map[string]any{name: lure.URL})
-		refuses(t, a, name, s.raw(t, jsonText(t, h), jsonText(t, claims(changes))), tenantdb.ErrInvalidCredential)
+		refuses(t, a, name, s.raw(t, jsonText(t, h), jsonText(t, claims(changes))),
+			tenantdb.ErrInvalidCredential)
 	}
 	if n := calls.Load(); n != 0 {
 		t.Errorf("%d calls to an address from a token", n)
@@ -197,7 +213,8 @@ func TestEmbeddedAddressesAreNeverCalled(t *testing.T) {
 // FuzzParseHeader checks that what passes has the form that it promises, and that the standard decoder reads
 // the same header.
 func FuzzParseHeader(f *testing.F) {
-	for _, seed := range []string{`{"alg":"HS256"}`, `{"alg":"ES256","kid":"k","typ":"at+jwt"}`, `{"alg":"x","crit":["a"]}`, `{"ALG":"x","alg":"y"}`, `{"alg":"a","kid":1}`} {
+	for _, seed := range []string{`{"alg":"HS256"}`, `{"alg":"ES256","kid":"k","typ":"at+jwt"}`,
+		`{"alg":"x","crit":["a"]}`, `{"ALG":"x","alg":"y"}`, `{"alg":"a","kid":1}`} {
 		f.Add(encode(seed) + ".e30.AA")
 	}
 	f.Add("..")
@@ -227,10 +244,12 @@ func FuzzParseHeader(f *testing.F) {
 		if err := json.Unmarshal(text, &lenient); err != nil {
 			t.Fatalf("%q: %v", text, err)
 		}
-		if lenient.Alg != h.algorithm || h.hasKeyID != (lenient.Kid != nil) || h.hasKeyID && lenient.Kid != h.keyID || h.hasType && lenient.Typ != h.tokenType {
+		if lenient.Alg != h.algorithm || h.hasKeyID != (lenient.Kid != nil) || h.hasKeyID &&
+			lenient.Kid != h.keyID || h.hasType && lenient.Typ != h.tokenType {
 			t.Fatalf("%q: %+v, but a lenient reader has %+v", text, h, lenient)
 		}
-		if s := fmt.Sprint(lenient.Crit, lenient.Zip, lenient.Cty, lenient.JWK, lenient.JKU, lenient.X5U, lenient.X5C); s != strings.TrimSpace(strings.Repeat("<nil> ", 7)) {
+		if s := fmt.Sprint(lenient.Crit, lenient.Zip, lenient.Cty, lenient.JWK, lenient.JKU, lenient.X5U,
+			lenient.X5C); s != strings.TrimSpace(strings.Repeat("<nil> ", 7)) {
 			t.Fatalf("%q passes with %s", text, s)
 		}
 	})

@@ -10,19 +10,19 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// issuer is the whole rule set for the tokens of one issuer.
+// issuer has the rules for the tokens of one issuer.
 type issuer struct {
 	name     string         // the iss claim, or the pattern's text
 	pattern  *issuerPattern // nil where the name is exact
 	audience string
-	// audienceClaim is the claim that must equal audience; "" for aud.
+	// audienceClaim is the claim that must equal audience. "" stands for aud.
 	audienceClaim string
 	algorithms    []*algorithm
 	keys          keySource
 	types         []string
 	parties       []string
 	scopes        []string
-	// validator checks everything but exp with the leeway for clocks that are ahead, and exp without any.
+	// validator checks exp without leeway, and all else with the leeway for clocks that are ahead.
 	validator *jwt.Validator
 	// expiryLeeway is how long after exp a token is accepted.
 	expiryLeeway time.Duration
@@ -31,11 +31,11 @@ type issuer struct {
 
 // keySource yields the keys of one issuer.
 type keySource interface {
-	// find returns the key that a token asks for, and only one that fits the algorithm. Its errors wrap
-	// tenantdb.ErrInvalidCredential, or tenantdb.ErrAuthUnavailable where the keys can't be had.
+	// find returns the key that a token names, if it fits the algorithm. Its errors wrap
+	// tenantdb.ErrInvalidCredential, or tenantdb.ErrAuthUnavailable if the keys are not available.
 	find(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error)
-	// trusts reports whether what a key verified before still holds. False for a key that was never this
-	// source's is not promised.
+	// trusts reports whether tokens that a key verified earlier are still valid. It is only asked about this
+	// source's keys.
 	trusts(k *verificationKey, now time.Time) bool
 }
 
@@ -45,7 +45,9 @@ func newIssuer(c IssuerConfig, shared *Config) (*issuer, error) {
 		return nil, errors.New("Issuer is empty: give the exact iss claim of the tokens to accept")
 	}
 	if c.Audience == "" {
-		return nil, errors.New("Audience is empty: give the name that the issuer has for this service, so that tokens for others are refused")
+		return nil, errors.New("Audience is empty: give the name that the issuer has for this service, so " +
+			"that " +
+			"tokens for others are refused")
 	}
 	allowed, err := parseAlgorithms(c.Algorithms)
 	if err != nil {
@@ -56,7 +58,9 @@ func newIssuer(c IssuerConfig, shared *Config) (*issuer, error) {
 		return nil, err
 	}
 	if c.AuthorizedParties != nil && len(c.AuthorizedParties) == 0 {
-		return nil, errors.New("AuthorizedParties is empty but not nil: leave it nil to accept every party, or name some")
+		return nil, errors.New("AuthorizedParties is empty but not nil: leave it nil to accept every " +
+			"party, or " +
+			"name some")
 	}
 	pattern, err := parseIssuer(c)
 	if err != nil {
@@ -88,15 +92,16 @@ func newIssuer(c IssuerConfig, shared *Config) (*issuer, error) {
 	return i, nil
 }
 
-// checkAudienceClaim refuses the names of claims that say something else.
+// checkAudienceClaim refuses the names of claims with another meaning.
 func checkAudienceClaim(name string) error {
 	if name != "aud" && slices.Contains(registeredClaims, name) {
-		return fmt.Errorf("AudienceClaim: %q never names the service: use client_id, azp or a claim of the issuer's own", name)
+		return fmt.Errorf("AudienceClaim: %q never names the service: use client_id, azp or a claim of the "+
+			"issuer's own", name)
 	}
 	return nil
 }
 
-// parseAlgorithms looks the names up, and refuses a mixture of symmetric and asymmetric.
+// parseAlgorithms looks the names up. It refuses a mixture of symmetric and asymmetric algorithms.
 func parseAlgorithms(names []string) ([]*algorithm, error) {
 	if len(names) == 0 {
 		return nil, errors.New(`Algorithms is empty: name those the issuer signs with, as []string{"RS256"}`)
@@ -105,10 +110,13 @@ func parseAlgorithms(names []string) ([]*algorithm, error) {
 	for _, name := range names {
 		a := algorithms[name]
 		if a == nil {
-			return nil, fmt.Errorf("Algorithms: %q is unknown: use names of RFC 7518, section 3.1, such as RS256, or EdDSA", name)
+			return nil, fmt.Errorf("Algorithms: %q is unknown: use names of RFC 7518, section 3.1, such as "+
+				"RS256, or EdDSA", name)
 		}
 		if a.symmetric() != algorithms[names[0]].symmetric() {
-			return nil, errors.New("Algorithms mixes symmetric (HS…) with asymmetric ones: keep one kind, and give the other an issuer of its own")
+			return nil, errors.New("Algorithms mixes symmetric (HS…) with asymmetric ones: keep one kind, " +
+				"and " +
+				"give the other an issuer of its own")
 		}
 		if !slices.Contains(list, a) {
 			list = append(list, a)
@@ -123,7 +131,8 @@ func parseTypes(names []string) ([]string, error) {
 		return []string{"", "jwt", "at+jwt"}, nil
 	}
 	if len(names) == 0 {
-		return nil, errors.New(`TokenTypes is empty but not nil: leave it nil for the default, or name types, as []string{"at+jwt"}`)
+		return nil, errors.New("TokenTypes is empty but not nil: leave it nil for the default, or name types, " +
+			`as []string{"at+jwt"}`)
 	}
 	types := make([]string, len(names))
 	for i, name := range names {
@@ -132,7 +141,7 @@ func parseTypes(names []string) ([]string, error) {
 	return types, nil
 }
 
-// verify judges a token by the rules of this issuer, and returns the key that vouches for it.
+// verify checks a token against the issuer's rules and returns the key that verified it.
 func (i *issuer) verify(ctx context.Context, t *unverified, now time.Time) (*verificationKey, error) {
 	if !t.header.hasTypeOf(i.types) {
 		return nil, errType
@@ -150,7 +159,7 @@ func (i *issuer) verify(ctx context.Context, t *unverified, now time.Time) (*ver
 	return k, i.checkClaims(t.claims)
 }
 
-// checkClaims judges the claims of a token whose signature is good.
+// checkClaims checks the claims of a token whose signature is valid.
 func (i *issuer) checkClaims(claims *claimSet) error {
 	if err := i.validator.Validate(claims); err != nil {
 		return claimReason(err)

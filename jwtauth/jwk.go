@@ -15,20 +15,19 @@ import (
 // maxKeys bounds a JWK set.
 const maxKeys = 1000
 
-// errNotKeySet is parseJWKS' answer to what is no JWK set at all (RFC 7517, section 5).
+// errNotKeySet is returned by parseJWKS for a text that is no JWK set (RFC 7517, section 5).
 var errNotKeySet = errors.New(`not a JWK set: an object with an array "keys" (RFC 7517, section 5)`)
 
-// parsedKeys is what a JWK set holds for us.
+// parsedKeys is what we read from a JWK set.
 type parsedKeys struct {
 	set *keySet
-	// skipped says of each key that can't be used why not. It quotes nothing of a key.
+	// skipped has the reason for each key that can't be used. It quotes nothing of a key.
 	skipped []error
 	// symmetric and asymmetric say which kinds the set has, usable or not.
 	symmetric, asymmetric bool
 }
 
-// parseJWKS parses a JWK set. A key that can't be used for one of the algorithms is skipped, whatever is
-// wrong with it; the others serve.
+// parseJWKS parses a JWK set. A key that can't be used with one of the algorithms is skipped.
 func parseJWKS(text []byte, candidates []*algorithm) (parsedKeys, error) {
 	var document map[string]json.RawMessage
 	var elements []json.RawMessage
@@ -60,8 +59,8 @@ func parseJWKS(text []byte, candidates []*algorithm) (parsedKeys, error) {
 	return parsed, nil
 }
 
-// withoutNamesakes returns the keys that are there, but none of those that share their kid with another
-// signature key, usable or not: a token can't say which it means.
+// withoutNamesakes returns the keys that share their kid with no other signature key, usable or not. A token
+// could not say which it means.
 func (p *parsedKeys) withoutNamesakes(keys []*verificationKey, claimants map[string]int) []*verificationKey {
 	var kept []*verificationKey
 	for i, k := range keys {
@@ -76,7 +75,7 @@ func (p *parsedKeys) withoutNamesakes(keys []*verificationKey, claimants map[str
 	return kept
 }
 
-// parseJWK makes a key of one JWK (RFC 7517, section 4), for those of the algorithms that it allows.
+// parseJWK returns the key of a JWK (RFC 7517, section 4), for those candidates that it allows.
 func parseJWK(members map[string]any, candidates []*algorithm) (*verificationKey, error) {
 	for _, name := range []string{"kty", "kid", "alg", "crv", "n", "e", "x", "y", "k"} {
 		if v, present := members[name]; present {
@@ -125,7 +124,7 @@ func checkPurpose(members map[string]any) error {
 	return nil
 }
 
-// parseMaterial reads the key itself (RFC 7518, section 6; RFC 8037, section 2).
+// parseMaterial returns the key itself (RFC 7518, section 6; RFC 8037, section 2).
 func parseMaterial(members map[string]any) (crypto.PublicKey, error) {
 	switch members["kty"] {
 	case "RSA":
@@ -140,7 +139,7 @@ func parseMaterial(members map[string]any) (crypto.PublicKey, error) {
 	return nil, errors.New("kty is none of RSA, EC, OKP and oct")
 }
 
-// decodeMember returns the bytes of a base64url member, which must be there and not be empty.
+// decodeMember returns the bytes of a base64url member, which must be present and not empty.
 func decodeMember(members map[string]any, name string) ([]byte, error) {
 	text, _ := members[name].(string)
 	b, err := segments.DecodeString(text)
@@ -169,9 +168,9 @@ func parseRSA(members map[string]any) (crypto.PublicKey, error) {
 	return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(exponent.Int64())}, nil
 }
 
-// parseEC reads a point, which must be on its curve. A curve left out follows from alg, and is P-256 without
-// one: some issuers leave it out, and a point lies on one curve only. So may be leading zeros of the
-// coordinates.
+// parseEC returns an elliptic curve key, whose point must be on its curve. Some issuers omit the curve and
+// leading zeros of the coordinates. An omitted curve follows from alg, and is P-256 without one. A point lies
+// on one curve only.
 func parseEC(members map[string]any) (crypto.PublicKey, error) {
 	alg, _ := members["alg"].(string)
 	byAlgorithm := algorithms[alg]

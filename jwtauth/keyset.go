@@ -9,15 +9,15 @@ import (
 
 // verificationKey is a key that may verify signatures, and the algorithms for which.
 type verificationKey struct {
-	// id is the key's kid; empty where it has none.
+	// id is the key's kid, or empty.
 	id         string
 	material   crypto.PublicKey
 	algorithms []*algorithm
-	// retired is set when the key has left its issuer's set: no cached token outlives it.
+	// retired is set when the key has left its issuer's set, which ends the cached tokens that it verified.
 	retired atomic.Bool
 }
 
-// newKey returns the key for those of the candidate algorithms that fit it, or the reason why none does.
+// newKey returns the key for the candidate algorithms that fit it, or the reason why none does.
 func newKey(id string, material crypto.PublicKey, candidates []*algorithm) (*verificationKey, error) {
 	k := &verificationKey{id: id, material: material}
 	reason := errKeyType
@@ -40,7 +40,7 @@ func (k *verificationKey) serves(a *algorithm) bool {
 	return slices.Contains(k.algorithms, a)
 }
 
-// sameAs reports whether two keys are one: same name, same material, same algorithms.
+// sameAs reports whether two keys have the same name, material and algorithms.
 func (k *verificationKey) sameAs(other *verificationKey) bool {
 	if k.id != other.id || !slices.Equal(k.algorithms, other.algorithms) {
 		return false
@@ -49,13 +49,13 @@ func (k *verificationKey) sameAs(other *verificationKey) bool {
 	return ok && comparable.Equal(other.material)
 }
 
-// keySet is an issuer's usable keys at one time. It is never changed.
+// keySet has an issuer's usable keys at one time. It is immutable.
 type keySet struct {
 	keys  []*verificationKey
 	named map[string]*verificationKey
 }
 
-// newKeySet makes a set of usable keys. No two may have one name.
+// newKeySet returns a set of usable keys. Their names must differ.
 func newKeySet(keys []*verificationKey) *keySet {
 	set := &keySet{keys: keys, named: make(map[string]*verificationKey)}
 	for _, k := range keys {
@@ -66,8 +66,8 @@ func newKeySet(keys []*verificationKey) *keySet {
 	return set
 }
 
-// lookup returns the key that a token's header asks for: the one of exactly that kid, or, where the token has
-// no kid, the only one that serves its algorithm. It never tries one key after the other.
+// lookup returns the key with the kid of a token's header. If the token has no kid, it is the only key that
+// serves the token's algorithm. Keys are never tried one after the other.
 func (s *keySet) lookup(h header, a *algorithm) (*verificationKey, error) {
 	if !h.hasKeyID {
 		return s.only(a)
@@ -103,7 +103,7 @@ func (s *keySet) only(a *algorithm) (*verificationKey, error) {
 	return found, nil
 }
 
-// adopt puts a key of an earlier set in the place of its equal in this one, and reports whether there is one.
+// adopt replaces a key by its equal of an earlier set, and reports whether there is one.
 func (s *keySet) adopt(old *verificationKey) bool {
 	i := slices.IndexFunc(s.keys, old.sameAs)
 	if i < 0 {

@@ -6,7 +6,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/strictjson"
 )
 
-// unverified is a token that has been decoded. Nothing in it is to be believed yet.
+// unverified is a decoded token. Nothing in it may be trusted yet.
 type unverified struct {
 	header    header
 	algorithm *algorithm
@@ -15,7 +15,7 @@ type unverified struct {
 	signature []byte
 }
 
-// parse decodes a token that is not too long, and verifies nothing.
+// parse decodes a token. It verifies nothing.
 func parse(token string) (*unverified, error) {
 	h, err := parseHeader(token)
 	if err != nil {
@@ -40,8 +40,8 @@ func parse(token string) (*unverified, error) {
 	return t, nil
 }
 
-// maxDecodedBytes bounds the memory that one text's values take beside it: anybody can send a token. A token of
-// the longest kind that is full of strings of a dozen bytes stays within it.
+// maxDecodedBytes bounds the memory that one text's values take beside it: anybody can send a token. A token
+// of maxTokenBytes that is full of strings of a dozen bytes stays within it.
 const maxDecodedBytes = 128 << 10
 
 // decodeObject decodes a JSON object and estimates the bytes that it takes beside the text.

@@ -14,7 +14,8 @@ import (
 // FuzzParse checks that golang-jwt's strict parser takes every token that ours takes, and reads the same in
 // it.
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{`{"sub":"a","exp":1}`, `{"n":1.5e3,"a":[null,{"b":"\u00e9"}]}`, `{"sub":"a","SUB":"b"}`, `null`, `{"a":{}} `} {
+	for _, seed := range []string{`{"sub":"a","exp":1}`, `{"n":1.5e3,"a":[null,{"b":"\u00e9"}]}`,
+		`{"sub":"a","SUB":"b"}`, `null`, `{"a":{}} `} {
 		f.Add(encode(`{"alg":"HS256","typ":"JWT"}`) + "." + encode(seed) + ".AAAA")
 	}
 	f.Add(encode(`{"alg":"HS256"}`) + ".e30.AB")
@@ -36,7 +37,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil || string(signature) != string(got.signature) || got.signed != parts[0]+"."+parts[1] {
 			t.Fatalf("%q: another signature: %v", token, err)
 		}
-		if theirs.Method.Alg() != got.algorithm.name || !reflect.DeepEqual(map[string]any(want), got.claims.members) {
+		if theirs.Method.Alg() != got.algorithm.name ||
+			!reflect.DeepEqual(map[string]any(want), got.claims.members) {
 			a, _ := json.Marshal(want)
 			b, _ := json.Marshal(got.claims.members)
 			t.Fatalf("%q: %s, golang-jwt reads %s", token, b, a)

@@ -9,7 +9,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// Why a token is refused. The texts are fixed: nothing that a sender wrote gets into a log through them.
+// The reasons why a token is refused. The texts are fixed, so that nothing of a request gets into a log.
 var (
 	errTooLong      = invalid(errors.New("the token is longer than 16 KiB"))
 	errForm         = invalid(errors.New("not three segments of base64url"))
@@ -31,13 +31,15 @@ var (
 	errScheme       = invalid(errors.New("the Authorization header is not of the form Bearer, space, token"))
 )
 
-// errCrossOrigin and errSeveral are the other answers to a request before any token is looked at.
+// The reasons why a request is refused before its token is read.
 var (
-	errCrossOrigin = fmt.Errorf("%w: an unsafe method with the credential in a cookie", tenantdb.ErrCrossOrigin)
-	errSeveral     = fmt.Errorf("%w: more than one Authorization header or cookie", tenantdb.ErrSeveralCredentials)
+	errCrossOrigin = fmt.Errorf("%w: an unsafe method with the credential in a cookie",
+		tenantdb.ErrCrossOrigin)
+	errSeveral = fmt.Errorf("%w: more than one Authorization header or cookie",
+		tenantdb.ErrSeveralCredentials)
 )
 
-// Reasons why the claims of a signed token are refused, each with golang-jwt's error, most telling first.
+// claimReasons maps golang-jwt's errors to our reasons, the most telling first.
 var claimReasons = []struct{ cause, reason error }{
 	{jwt.ErrTokenExpired, errExpired},
 	{jwt.ErrTokenNotValidYet, invalid(jwt.ErrTokenNotValidYet)},
@@ -46,12 +48,12 @@ var claimReasons = []struct{ cause, reason error }{
 	{jwt.ErrTokenRequiredClaimMissing, errClaimMissing},
 }
 
-// invalid makes a reason why a credential is not valid.
+// invalid returns a reason why a credential is not valid.
 func invalid(cause error) error {
 	return fmt.Errorf("%w: %w", tenantdb.ErrInvalidCredential, cause)
 }
 
-// unavailable makes a reason why a credential can't be judged.
+// unavailable returns a reason why a credential can't be verified now.
 func unavailable(cause error) error {
 	return fmt.Errorf("%w: %w", tenantdb.ErrAuthUnavailable, cause)
 }
@@ -66,7 +68,7 @@ func claimReason(err error) error {
 	return errClaims
 }
 
-// Why a credential can't be judged, besides the causes that a fetch gives.
+// The reasons why a credential can't be verified now, besides those of a failed fetch.
 var (
 	errKeyfuncUnavailable    = unavailable(errors.New("Keyfunc can't have the keys"))
 	errRevocationUnavailable = unavailable(errors.New("Revoked can't be asked"))

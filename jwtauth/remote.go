@@ -12,24 +12,22 @@ import (
 )
 
 const (
-	// fetchGap is the least time between the beginnings of two fetches. An unknown kid waits for a fetch of
-	// its own rather than being refused, so the gap also bounds how long senders of made-up kids can delay a
-	// new key.
+	// fetchGap is the minimum time between the beginnings of two fetches. A token with an unknown kid waits
+	// for a fetch, so the gap also bounds how long made-up kids can delay a new key.
 	fetchGap = time.Second
-	// retryAfter is how long no fetch follows one that failed. Tokens that need one are answered at once
-	// meanwhile.
+	// retryAfter is the pause after a failed fetch. Tokens that need a fetch are answered at once meanwhile.
 	retryAfter = 5 * time.Second
-	// leastRefresh is the least Config.KeyRefresh.
+	// leastRefresh is the minimum of Config.KeyRefresh.
 	leastRefresh = 30 * time.Second
 )
 
-// errKeysTooOld stands where no fetch failed, as when the clock jumped.
+// errKeysTooOld is the reason if no fetch failed, as after a jump of the clock.
 var (
 	errKeysTooOld = errors.New("the keys are past their greatest age")
 	errTooOld     = unavailable(errKeysTooOld)
 )
 
-// setRefreshDefaults checks and completes how fetched keys age.
+// setRefreshDefaults checks KeyRefresh and KeyMaxAge and sets their defaults.
 func (c *Config) setRefreshDefaults() error {
 	if c.KeyRefresh == 0 {
 		c.KeyRefresh = 15 * time.Minute
@@ -41,13 +39,14 @@ func (c *Config) setRefreshDefaults() error {
 		return fmt.Errorf("KeyRefresh must be %v at least, or 0 for the default", leastRefresh)
 	}
 	if c.KeyMaxAge < c.KeyRefresh {
-		return errors.New("KeyMaxAge must not be below KeyRefresh: keys would end before they are fetched again")
+		return errors.New("KeyMaxAge must not be below KeyRefresh: keys would end before they are fetched " +
+			"again")
 	}
 	return nil
 }
 
 // remoteKeys are an issuer's keys, fetched over HTTP. Readers see one immutable snapshot. At most one fetch
-// is in flight; it has a goroutine and a timeout of its own, so that no caller's end is the end of it.
+// is in flight. It has its own goroutine and timeout, so a caller who leaves does not end it.
 type remoteKeys struct {
 	fetcher    fetcher
 	candidates []*algorithm
@@ -56,33 +55,34 @@ type remoteKeys struct {
 	logger     *slog.Logger
 	snapshot   atomic.Pointer[snapshot]
 
-	// mu guards what follows. No I/O is done under it.
+	// mu guards the fields below. No I/O happens under it.
 	mu          sync.Mutex
 	flight      *flight
 	failure     error
 	nextAttempt time.Time
 }
 
-// snapshot is a key set and when its fetch began, which is the time as of which it is true. That is wall
-// time: the monotonic clock may stand still while the machine sleeps.
+// snapshot is a key set with the time as of which it is true: the beginning of its fetch, in wall time. The
+// monotonic clock may stand still while the machine sleeps.
 type snapshot struct {
 	*keySet
 	fetched time.Time
 }
 
-// age is how long ago the set was fetched. A clock set back makes a set old, too, rather than young for ever.
+// age is how long ago the set was fetched. A clock that was set back makes a set old rather than young for
+// ever.
 func (s *snapshot) age(now time.Time) time.Duration {
 	return now.Sub(s.fetched).Abs()
 }
 
-// flight is a fetch that is due or goes on.
+// flight is a fetch that is due or under way.
 type flight struct {
 	begun bool // the issuer may have answered already; guarded by remoteKeys.mu
 	done  chan struct{}
 	err   error // set before done is closed
 }
 
-// newRemoteKeys checks the addresses; it fetches nothing.
+// newRemoteKeys checks the addresses. It does not fetch.
 func newRemoteKeys(c IssuerConfig, allowed []*algorithm, shared *Config) (keySource, error) {
 	f, err := newFetcher(c, shared.HTTPClient)
 	if err != nil {
@@ -94,8 +94,7 @@ func newRemoteKeys(c IssuerConfig, allowed []*algorithm, shared *Config) (keySou
 	}, nil
 }
 
-// current returns the snapshot while it may be relied on, or nil. Where it is time, it has the next one
-// fetched meanwhile.
+// current returns the snapshot, or nil if it is too old. It starts the next fetch when that is due.
 func (s *remoteKeys) current(now time.Time) *snapshot {
 	latest := s.snapshot.Load()
 	if latest == nil {
@@ -151,8 +150,8 @@ func (s *remoteKeys) find(ctx context.Context, t *unverified, now time.Time) (*v
 	}
 }
 
-// startFetch returns the fetch that is due or goes on, and begins one where there is none. It reports whether
-// the fetch had begun earlier. Soon after a failure there is no fetch, and startFetch returns that failure.
+// startFetch returns the fetch that is due or under way, or a new one. early reports whether it had begun
+// before. Soon after a failure there is no fetch, and startFetch returns that failure.
 func (s *remoteKeys) startFetch(now time.Time) (f *flight, early bool, failure error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,8 +170,8 @@ func (s *remoteKeys) startFetch(now time.Time) (f *flight, early bool, failure e
 	return s.flight, false, nil
 }
 
-// fetch brings the key set up to date after a wait and ends the flight, within fetchTimeout whatever the
-// injected client does. It logs after that, so that nobody waits for a slow log.
+// fetch updates the key set after a wait and ends the flight, within fetchTimeout whatever the injected
+// client does. It logs last, so that nobody waits for a slow log.
 func (s *remoteKeys) fetch(f *flight, now time.Time, wait time.Duration) {
 	defer func() { _ = recover() }() // the injected logger may panic
 	time.Sleep(wait)
@@ -189,11 +188,12 @@ func (s *remoteKeys) fetch(f *flight, now time.Time, wait time.Duration) {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "jwtauth: keys not fetched", slog.String("cause", err.Error()))
 	}
 	if n := len(parsed.skipped); n > 0 {
-		s.logger.LogAttrs(ctx, slog.LevelDebug, "jwtauth: keys skipped", slog.Int("count", n), slog.String("first", parsed.skipped[0].Error()))
+		s.logger.LogAttrs(ctx, slog.LevelDebug, "jwtauth: keys skipped", slog.Int("count", n),
+			slog.String("first", parsed.skipped[0].Error()))
 	}
 }
 
-// loadInTime is load for clients that don't end with their context, or end their goroutine.
+// loadInTime is load for clients that ignore their context or end their goroutine.
 func (s *remoteKeys) loadInTime(ctx context.Context) (parsedKeys, error) {
 	type outcome struct {
 		parsed parsedKeys
@@ -215,7 +215,7 @@ func (s *remoteKeys) loadInTime(ctx context.Context) (parsedKeys, error) {
 	}
 }
 
-// land ends a flight with its outcome.
+// land ends a flight with its result.
 func (s *remoteKeys) land(f *flight, began, ended time.Time, set *keySet, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,8 +228,8 @@ func (s *remoteKeys) land(f *flight, began, ended time.Time, set *keySet, err er
 	close(f.done)
 }
 
-// load fetches and parses the set. A set without one usable key is an error: it would lock everybody out. A
-// panic of the injected client is one too, since nobody else could recover it.
+// load fetches and parses the set. A set without a usable key is an error: it would lock everybody out. So is
+// a panic of the injected client, which nobody else could recover.
 func (s *remoteKeys) load(ctx context.Context) (parsed parsedKeys, err error) {
 	defer func() {
 		if recover() != nil {
@@ -249,8 +249,8 @@ func (s *remoteKeys) load(ctx context.Context) (parsed parsedKeys, err error) {
 	return parsed, err
 }
 
-// replace publishes the next snapshot. A key that stays remains the same value, so that the tokens it
-// verified stay cached; one that is gone, or changed under its name, is retired.
+// replace publishes the next snapshot. A key that is in both keeps its identity, so that the tokens it
+// verified stay cached. A key that is gone, or changed under its name, is retired.
 func (s *remoteKeys) replace(next *snapshot) {
 	if previous := s.snapshot.Load(); previous != nil {
 		for _, old := range previous.keys {

@@ -93,9 +93,9 @@ func (m *issuerModel) checkPace(t *rapid.T) {
 	}
 }
 
-// TestRemoteKeysAgainstModel lets an issuer rotate, fail and come back at random, and holds every verdict
+// TestRemoteKeys_againstModel lets an issuer rotate, fail and come back at random, and holds every verdict
 // against the model.
-func TestRemoteKeysAgainstModel(t *testing.T) {
+func TestRemoteKeys_againstModel(t *testing.T) {
 	t.Parallel()
 	const keys = 4
 	var signers [keys]*signer
@@ -105,10 +105,13 @@ func TestRemoteKeysAgainstModel(t *testing.T) {
 		jwks[i] = signers[i].jwk(t, fmt.Sprint(i), nil)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) { // rapid asks a *testing.T for its deadline, which a bubble forbids
+		// rapid asks a *testing.T for its deadline, which a bubble forbids
+		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) {
 			m := &issuerModel{published: []int{0}, up: true}
 			client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
-				m.attempts = append(m.attempts, attempt{at: time.Now(), keys: slices.Clone(m.published), ok: m.up && len(m.published) > 0})
+				m.attempts = append(m.attempts,
+					attempt{at: time.Now(), keys: slices.Clone(m.published), ok: m.up &&
+						len(m.published) > 0})
 				if !m.up {
 					return nil, errors.New("down")
 				}
@@ -119,7 +122,8 @@ func TestRemoteKeysAgainstModel(t *testing.T) {
 				return answerOf(keySetOf(strings.Join(listed, ","))), nil
 			})}
 			c := testConfig("EdDSA")
-			c.JWKSURL, c.HTTPClient, c.KeyRefresh, c.KeyMaxAge = "https://issuer.example/keys", client, modelRefresh, modelMaxAge
+			c.JWKSURL, c.HTTPClient, c.KeyRefresh, c.KeyMaxAge = "https://issuer.example/keys", client,
+				modelRefresh, modelMaxAge
 			c.Now = nil // the bubble's clock
 			a, err := New(c)
 			if err != nil {
@@ -127,14 +131,17 @@ func TestRemoteKeysAgainstModel(t *testing.T) {
 			}
 			tokens := [keys]string{}
 			for i, s := range signers {
-				tokens[i] = s.named(t, fmt.Sprint(i), map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800})
+				tokens[i] = s.named(t, fmt.Sprint(i),
+					map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800})
 			}
 			rt.Repeat(map[string]func(*rapid.T){
 				"advance": func(rt *rapid.T) {
-					time.Sleep(time.Duration(rapid.IntRange(1, 400_000).Draw(rt, "milliseconds")) * time.Millisecond)
+					time.Sleep(time.Duration(rapid.IntRange(1, 400_000).Draw(rt,
+						"milliseconds")) * time.Millisecond)
 				},
 				"publish": func(rt *rapid.T) {
-					m.published = rapid.SliceOfNDistinct(rapid.IntRange(0, keys-1), 0, keys, rapid.ID).Draw(rt, "keys")
+					m.published = rapid.SliceOfNDistinct(rapid.IntRange(0, keys-1), 0, keys,
+						rapid.ID).Draw(rt, "keys")
 				},
 				"break": func(*rapid.T) { m.up = false },
 				"mend":  func(*rapid.T) { m.up = true },

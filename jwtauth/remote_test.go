@@ -24,7 +24,7 @@ func verifies(t *testing.T, a *Authenticator, what, token string, want error) {
 	}
 }
 
-func TestKeysAreFetchedOnce(t *testing.T) {
+func TestRemoteKeys_areFetchedOnce(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
@@ -42,8 +42,8 @@ func TestKeysAreFetchedOnce(t *testing.T) {
 	}
 }
 
-// TestRotation rolls the key over as issuers do: both for a while, then the new one alone.
-func TestRotation(t *testing.T) {
+// TestRemoteKeys_rotation rolls the key over as issuers do: both for a while, then the new one alone.
+func TestRemoteKeys_rotation(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	first, second := newSigner(t, "ES256"), newSigner(t, "ES256")
@@ -81,8 +81,9 @@ func TestRotation(t *testing.T) {
 	verifies(t, a, "the key that stays", newToken, nil)
 }
 
-// TestRefreshKeepsCachedTokens of keys that stay, and drops those of a key that changes under its name.
-func TestRefreshKeepsCachedTokens(t *testing.T) {
+// TestRemoteKeys_refreshKeepsCachedTokens of keys that stay, and drops those of a key that changes under its
+// name.
+func TestRemoteKeys_refreshKeepsCachedTokens(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	s, other := newSigner(t, "ES256"), newSigner(t, "ES256")
@@ -111,15 +112,16 @@ func TestRefreshKeepsCachedTokens(t *testing.T) {
 	verifies(t, a, "token of the key in its place", other.token(t, nil), nil)
 }
 
-// TestRandomKidsCauseAFetchEachGap sends a thousand made-up kids in a second, at a slow issuer. Fetches stay
-// fetchGap apart, nobody waits for more than two of them, and known kids wait for none.
-func TestRandomKidsCauseAFetchEachGap(t *testing.T) {
+// TestRemoteKeys_randomKidsCauseAFetchEachGap sends a thousand made-up kids in a second, at a slow issuer.
+// Fetches stay fetchGap apart, nobody waits for more than two of them, and known kids wait for none.
+func TestRemoteKeys_randomKidsCauseAFetchEachGap(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 300 * time.Millisecond
 		s := newSigner(t, "ES256")
 		document := keySetOf(s.jwk(t, testKeyID, nil))
-		var fetched []time.Time // by one goroutine at a time, which is what is tested: the race detector watches
+		// by one goroutine at a time, which is what is tested: the race detector watches
+		var fetched []time.Time
 		client := &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
 			fetched = append(fetched, time.Now())
 			time.Sleep(slow)
@@ -140,7 +142,8 @@ func TestRandomKidsCauseAFetchEachGap(t *testing.T) {
 			})
 			group.Go(func() {
 				arrived := time.Now()
-				verifies(t, a, "a known kid meanwhile", s.token(t, map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800, "jti": i}), nil)
+				verifies(t, a, "a known kid meanwhile",
+					s.token(t, map[string]any{"iat": nil, "nbf": nil, "exp": 4102444800, "jti": i}), nil)
 				if waited := time.Since(arrived); waited > 0 {
 					t.Errorf("a known kid waited %v", waited)
 				}
@@ -158,10 +161,10 @@ func TestRandomKidsCauseAFetchEachGap(t *testing.T) {
 	})
 }
 
-// TestUnknownKidsDoNotDelayANewKey lets somebody send made-up kids all the time while the issuer publishes a
-// new key. The first token of the new key waits for one fetch and is accepted, wherever in the gap it
-// arrives.
-func TestUnknownKidsDoNotDelayANewKey(t *testing.T) {
+// TestRemoteKeys_unknownKidsDoNotDelayANewKey lets somebody send made-up kids all the time while the issuer
+// publishes a new key. The first token of the new key waits for one fetch and is accepted, wherever in the
+// gap it arrives.
+func TestRemoteKeys_unknownKidsDoNotDelayANewKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 300 * time.Millisecond
@@ -189,7 +192,8 @@ func TestUnknownKidsDoNotDelayANewKey(t *testing.T) {
 			time.Sleep(3*time.Second + at)
 			document.Store(keySetOf(old.jwk(t, "old", nil), fresh.jwk(t, "new", nil)))
 			arrived := time.Now()
-			verifies(t, a, fmt.Sprintf("the new key, published %v on", at), fresh.named(t, "new", lasting), nil)
+			verifies(t, a, fmt.Sprintf("the new key, published %v on", at),
+				fresh.named(t, "new", lasting), nil)
 			if waited := time.Since(arrived); waited > 2*slow+fetchGap {
 				t.Errorf("the new key's token waited %v", waited)
 			}
@@ -211,11 +215,13 @@ func remoteAuthenticator(t *testing.T, client *http.Client) *Authenticator {
 	return a
 }
 
-// TestColdRandomKidsShareFetches: where no key was ever fetched, random kids that come at once share one
-// fetch, and those that come while it goes on share the next. While the issuer is down there is only one.
-func TestColdRandomKidsShareFetches(t *testing.T) {
+// TestRemoteKeys_coldRandomKidsShareFetches: where no key was ever fetched, random kids that come at once
+// share one fetch, and those that come while it goes on share the next. While the issuer is down there is
+// only one.
+func TestRemoteKeys_coldRandomKidsShareFetches(t *testing.T) {
 	t.Parallel()
-	for status, want := range map[int]error{http.StatusOK: errUnknownKey, http.StatusBadGateway: tenantdb.ErrAuthUnavailable} {
+	for status, want := range map[int]error{http.StatusOK: errUnknownKey,
+		http.StatusBadGateway: tenantdb.ErrAuthUnavailable} {
 		s := newSigner(t, "ES256")
 		server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
 		if status != http.StatusOK {
@@ -234,21 +240,26 @@ func TestColdRandomKidsShareFetches(t *testing.T) {
 	}
 }
 
-// TestIssuerDown: cached keys serve to their maximum age, then the answer is 503 and not 401, and all is well
-// when it is back.
-func TestIssuerDown(t *testing.T) {
+// TestRemoteKeys_issuerDown: cached keys serve to their maximum age, then the answer is 503 and not 401, and
+// all is well when it is back.
+func TestRemoteKeys_issuerDown(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	s := newSigner(t, "ES256")
 	document := keySetOf(s.jwk(t, testKeyID, nil))
 	server := newKeyServer(t, document)
-	a := newRemoteFixture(t, server, func(c *Config) { c.Now, c.KeyRefresh, c.KeyMaxAge = clock.Now, time.Minute, time.Hour })
+	a := newRemoteFixture(t, server, func(c *Config) {
+		c.Now, c.KeyRefresh, c.KeyMaxAge = clock.Now,
+			time.Minute, time.Hour
+	})
 	day := map[string]any{"exp": testNow.Add(24 * time.Hour).Unix()}
 	verifies(t, a, "at first", s.token(t, day), nil)
 	for name, down := range map[string]func(){
-		"status": func() { server.fail(http.StatusInternalServerError) }, "empty object": func() { server.serve(`{}`) },
-		"empty set": func() { server.serve(`{"keys":[]}`) }, "no usable key": func() { server.serve(`{"keys":[{"kty":"oct","k":"AAAA"}]}`) },
-		"not JSON": func() { server.serve(`<html>`) },
+		"status":        func() { server.fail(http.StatusInternalServerError) },
+		"empty object":  func() { server.serve(`{}`) },
+		"empty set":     func() { server.serve(`{"keys":[]}`) },
+		"no usable key": func() { server.serve(`{"keys":[{"kty":"oct","k":"AAAA"}]}`) },
+		"not JSON":      func() { server.serve(`<html>`) },
 	} {
 		down()
 		clock.advance(5 * time.Minute)
@@ -270,8 +281,8 @@ func TestIssuerDown(t *testing.T) {
 	verifies(t, a, "the issuer is back", last, nil)
 }
 
-// TestFailedStartIsRetriedSoon: a failed fetch is tried again after retryAfter.
-func TestFailedStartIsRetriedSoon(t *testing.T) {
+// TestRemoteKeys_failedStartIsRetriedSoon: a failed fetch is tried again after retryAfter.
+func TestRemoteKeys_failedStartIsRetriedSoon(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	s := newSigner(t, "ES256")
@@ -289,13 +300,16 @@ func TestFailedStartIsRetriedSoon(t *testing.T) {
 	}
 }
 
-// TestKeysPastTheirAgeAreFetchedSoonAfterAnOutage: then, too, nothing can be verified meanwhile.
-func TestKeysPastTheirAgeAreFetchedSoonAfterAnOutage(t *testing.T) {
+// TestRemoteKeys_keysPastTheirAgeAreFetchedSoonAfterAnOutage: then, too, nothing can be verified meanwhile.
+func TestRemoteKeys_keysPastTheirAgeAreFetchedSoonAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	s := newSigner(t, "ES256")
 	server := newKeyServer(t, keySetOf(s.jwk(t, testKeyID, nil)))
-	a := newRemoteFixture(t, server, func(c *Config) { c.Now, c.KeyRefresh, c.KeyMaxAge = clock.Now, time.Minute, time.Hour })
+	a := newRemoteFixture(t, server, func(c *Config) {
+		c.Now, c.KeyRefresh, c.KeyMaxAge = clock.Now,
+			time.Minute, time.Hour
+	})
 	far := s.token(t, map[string]any{"exp": clock.Now().Add(24 * time.Hour).Unix()})
 	verifies(t, a, "up", far, nil)
 	server.fail(http.StatusServiceUnavailable)
@@ -306,9 +320,9 @@ func TestKeysPastTheirAgeAreFetchedSoonAfterAnOutage(t *testing.T) {
 	verifies(t, a, "up again", far, nil)
 }
 
-// TestAHangingIssuerIsAskedOnceAndThenFailsFast: a client that doesn't end with its context holds nobody for
-// ever either.
-func TestAHangingIssuerIsAskedOnceAndThenFailsFast(t *testing.T) {
+// TestRemoteKeys_aHangingIssuerIsAskedOnceAndThenFailsFast: a client that doesn't end with its context holds
+// nobody for ever either.
+func TestRemoteKeys_aHangingIssuerIsAskedOnceAndThenFailsFast(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSigner(t, "EdDSA")
@@ -342,8 +356,8 @@ func TestAHangingIssuerIsAskedOnceAndThenFailsFast(t *testing.T) {
 	})
 }
 
-// TestClockSetBack must not make keys young for ever, nor hold up the next fetch.
-func TestClockSetBack(t *testing.T) {
+// TestRemoteKeys_clockSetBack must not make keys young for ever, nor hold up the next fetch.
+func TestRemoteKeys_clockSetBack(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
 	s := newSigner(t, "ES256")
@@ -359,9 +373,9 @@ func TestClockSetBack(t *testing.T) {
 	verifies(t, a, "an hour earlier, refreshed", token, errSignature)
 }
 
-// TestFetchHasItsOwnTimeout: a silent issuer holds nobody longer than that, and a caller who leaves takes
-// nobody along.
-func TestFetchHasItsOwnTimeout(t *testing.T) {
+// TestRemoteKeys_fetchHasItsOwnTimeout: a silent issuer holds nobody longer than that, and a caller who
+// leaves takes nobody along.
+func TestRemoteKeys_fetchHasItsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSigner(t, "ES256")
@@ -380,7 +394,8 @@ func TestFetchHasItsOwnTimeout(t *testing.T) {
 		group.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			if _, err := a.Verify(ctx, s.token(t, nil)); !errors.Is(err, tenantdb.ErrAuthUnavailable) || time.Since(began) != time.Second {
+			if _, err := a.Verify(ctx, s.token(t, nil)); !errors.Is(err, tenantdb.ErrAuthUnavailable) ||
+				time.Since(began) != time.Second {
 				t.Errorf("who leaves after a second: %v after %v", err, time.Since(began))
 			}
 		})
@@ -395,24 +410,29 @@ func TestFetchHasItsOwnTimeout(t *testing.T) {
 	})
 }
 
-// TestClientPanics must not end the process: no handler recovers on the fetch's goroutine.
-func TestClientPanics(t *testing.T) {
+// TestRemoteKeys_clientPanics must not end the process: no handler recovers on the fetch's goroutine.
+func TestRemoteKeys_clientPanics(t *testing.T) {
 	t.Parallel()
 	s := newSigner(t, "ES256")
 	server := newKeyServer(t, "")
 	a := newRemoteFixture(t, server, func(c *Config) {
-		c.HTTPClient = &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) { panic("transport") })}
+		c.HTTPClient = &http.Client{Transport: transport(func(*http.Request) (*http.Response,
+			error) {
+			panic("transport")
+		})}
 	})
 	verifies(t, a, "panic", s.token(t, nil), tenantdb.ErrAuthUnavailable)
 }
 
-// TestBadKeysAreSkippedOneByOne in a fetched set, and a symmetric one is bad there.
-func TestBadKeysAreSkippedOneByOne(t *testing.T) {
+// TestRemoteKeys_badKeysAreSkippedOneByOne in a fetched set, and a symmetric one is bad there.
+func TestRemoteKeys_badKeysAreSkippedOneByOne(t *testing.T) {
 	t.Parallel()
 	s, twin := newSigner(t, "ES256"), newSigner(t, "ES256")
 	secret := newSigner(t, "HS256")
-	server := newKeyServer(t, keySetOf(`null`, `1`, `{}`, `{"kty":"EC","kty":"EC"}`, secret.jwk(t, "secret", nil),
-		twin.jwk(t, "twin", nil), twin.jwk(t, "twin", nil), twin.jwk(t, "enc", map[string]any{"use": "enc"}), s.jwk(t, testKeyID, nil)))
+	server := newKeyServer(t, keySetOf(`null`, `1`, `{}`, `{"kty":"EC","kty":"EC"}`,
+		secret.jwk(t, "secret", nil),
+		twin.jwk(t, "twin", nil), twin.jwk(t, "twin", nil), twin.jwk(t, "enc", map[string]any{"use": "enc"}),
+		s.jwk(t, testKeyID, nil)))
 	a := newRemoteFixture(t, server, nil)
 	verifies(t, a, "the good one", s.token(t, nil), nil)
 	verifies(t, a, "two of a name", twin.named(t, "twin", nil), errUnknownKey)
@@ -427,5 +447,6 @@ type transport func(*http.Request) (*http.Response, error)
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func answerOf(document string) *http.Response {
-	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(document)), Header: http.Header{}}
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(document)),
+		Header: http.Header{}}
 }

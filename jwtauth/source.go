@@ -18,7 +18,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// newKeySource makes the one key source that an issuer has.
+// newKeySource returns the key source of an issuer.
 func newKeySource(c IssuerConfig, allowed []*algorithm, shared *Config) (keySource, error) {
 	if err := checkOneSource(c); err != nil {
 		return nil, err
@@ -32,7 +32,9 @@ func newKeySource(c IssuerConfig, allowed []*algorithm, shared *Config) (keySour
 	case c.Secret != nil:
 		return newSecretKey(c.Secret, allowed)
 	case symmetric:
-		return nil, fmt.Errorf("Algorithms has %s, which needs Secret, or JWKS with oct keys: a public key is no secret", allowed[0].name)
+		return nil, fmt.Errorf("Algorithms has %s, which needs Secret, or JWKS with oct keys: a public "+
+			"key is "+
+			"no secret", allowed[0].name)
 	case c.PublicKeys != nil:
 		return newPublicKeys(c.PublicKeys, allowed)
 	case c.PEM != nil:
@@ -41,15 +43,15 @@ func newKeySource(c IssuerConfig, allowed []*algorithm, shared *Config) (keySour
 	return newRemoteKeys(c, allowed, shared)
 }
 
-// checkOneSource refuses an issuer without a key source, and one with two: which of them holds would be a
-// guess.
+// checkOneSource refuses an issuer without a key source, or with more than one.
 func checkOneSource(c IssuerConfig) error {
 	var given []string
 	for _, source := range []struct {
 		name  string
 		given bool
 	}{
-		{"Secret", c.Secret != nil}, {"PublicKeys", c.PublicKeys != nil}, {"PEM", c.PEM != nil}, {"JWKS", c.JWKS != nil},
+		{"Secret", c.Secret != nil}, {"PublicKeys", c.PublicKeys != nil}, {"PEM", c.PEM != nil},
+		{"JWKS", c.JWKS != nil},
 		{"JWKSURL", c.JWKSURL != ""}, {"Discover", c.Discover}, {"Keyfunc", c.Keyfunc != nil},
 	} {
 		if source.given {
@@ -58,7 +60,8 @@ func checkOneSource(c IssuerConfig) error {
 	}
 	switch len(given) {
 	case 0:
-		return errors.New("Secret, PublicKeys, PEM, JWKS, JWKSURL, Discover and Keyfunc are all empty: set exactly one, the key source")
+		return errors.New("Secret, PublicKeys, PEM, JWKS, JWKSURL, Discover and Keyfunc are all empty: set " +
+			"exactly one, the key source")
 	case 1:
 		return nil
 	}
@@ -79,7 +82,9 @@ func (s staticKeys) trusts(*verificationKey, time.Time) bool {
 func newSecretKey(secret []byte, allowed []*algorithm) (keySource, error) {
 	for _, a := range allowed {
 		if err := a.fits(secret); errors.Is(err, errKeyType) {
-			return nil, fmt.Errorf("Secret is given, but Algorithms has %s: a secret goes with HS256, HS384 or HS512", a.name)
+			return nil, fmt.Errorf("Secret is given, but Algorithms has %s: a secret goes with HS256, "+
+				"HS384 or "+
+				"HS512", a.name)
 		} else if err != nil {
 			return nil, fmt.Errorf("Secret: %w", err)
 		}
@@ -102,7 +107,8 @@ func newPublicKeys(public map[string]crypto.PublicKey, allowed []*algorithm) (ke
 			err = fmt.Errorf("the kid is longer than %d bytes", maxKeyIDBytes)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("PublicKeys[%.40q]: %w; give *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey as Algorithms asks for", kid, err)
+			return nil, fmt.Errorf("PublicKeys[%.40q]: %w; give *rsa.PublicKey, *ecdsa.PublicKey or "+
+				"ed25519.PublicKey as Algorithms asks for", kid, err)
 		}
 		keys = append(keys, k)
 	}
@@ -132,8 +138,8 @@ func newPEMKeys(text []byte, allowed []*algorithm) (keySource, error) {
 	return staticKeys{newKeySet(keys)}, nil
 }
 
-// newJWKSKeys reads a set from the configuration. Unlike a fetched one it may hold secrets, but not beside
-// public keys.
+// newJWKSKeys reads a set from the configuration. Unlike a fetched set it may hold secrets, but not together
+// with public keys.
 func newJWKSKeys(text []byte, allowed []*algorithm) (keySource, error) {
 	parsed, err := parseJWKS(text, allowed)
 	if err != nil {
@@ -151,11 +157,12 @@ func newJWKSKeys(text []byte, allowed []*algorithm) (keySource, error) {
 // functionKeys asks a golang-jwt Keyfunc.
 type functionKeys struct{ function jwt.Keyfunc }
 
-// find returns what the function does, if it is one key and fits the algorithm. The text of its errors is
-// dropped: it may quote the token.
+// find returns the function's key, if it is one key and fits the algorithm. It drops the text of the
+// function's error, which may quote the token.
 func (f functionKeys) find(_ context.Context, t *unverified, _ time.Time) (*verificationKey, error) {
 	material, err := f.function(&jwt.Token{ // in the form that such functions expect, and theirs to change
-		Raw: t.signed + "." + segments.EncodeToString(t.signature), Method: jwt.GetSigningMethod(t.algorithm.name), Signature: bytes.Clone(t.signature),
+		Raw:    t.signed + "." + segments.EncodeToString(t.signature),
+		Method: jwt.GetSigningMethod(t.algorithm.name), Signature: bytes.Clone(t.signature),
 		Header: maps.Clone(t.header.members), Claims: jwt.MapClaims(maps.Clone(t.claims.members)),
 	})
 	if errors.Is(err, tenantdb.ErrAuthUnavailable) {

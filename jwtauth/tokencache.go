@@ -13,52 +13,52 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// cacheEntry is a verified token. It is never changed, so its identity may be handed out outside the lock.
-// What a request reads fills two cache lines, of the three that it takes.
+// cacheEntry is a verified token. It is immutable but for used, so its identity may be handed out without the
+// lock. It takes three cache lines, of which a request reads two.
 type cacheEntry struct {
 	token string
-	// key verified the token, and issuer had it: the entry dies with either.
+	// key verified the token, and issuer had the key. The entry ends with either.
 	key    *verificationKey
 	issuer *issuer
-	// from is when the token was verified, and until when it ends, or when the entry is too old, in
+	// from is when the token was verified. until is when it ends, or when the entry is too old. Both are
 	// nanoseconds of wall time: the monotonic clock may stand still while the machine sleeps.
 	from, until int64
-	// size is what the claims take beside the payload's text.
+	// size is how many bytes the claims take beside the payload's text.
 	size uint32
-	// used is when the entry last moved to the young end of its shard, in seconds of wall time.
+	// used is when the entry last became the youngest of its shard, in seconds of wall time.
 	used atomic.Uint32
 	kept tenantdb.KeptIdentity
 	_    [48]byte
 }
 
-// holds reports whether the entry's token would still be good. Before from, its nbf may not have passed: the
-// clock was set back.
+// holds reports whether the entry's token is still valid. Before from, when the clock was set back, its nbf
+// may not have passed.
 func (e *cacheEntry) holds(now time.Time) bool {
 	wall := now.UnixNano()
 	return wall < e.until && wall >= e.from && e.issuer.keys.trusts(e.key, now)
 }
 
-// cost estimates the bytes that an entry takes under its token: the token itself, the payload that the
-// claims' strings share, the claims, and what is the same for all.
+// cost estimates the bytes that an entry takes: the token, the payload that the claims' strings share, the
+// claims, and a part that is the same for all.
 func (e *cacheEntry) cost(token string) int {
 	return 2*len(token) + int(e.size) + 576
 }
 
-// tokenCache remembers verified tokens by their full text. Nil remembers nothing. One cache belongs to one
-// Authenticator, since an entry stands for that one's whole configuration.
+// tokenCache caches verified tokens by their full text. A nil cache is empty. A cache belongs to one
+// Authenticator, since an entry depends on its whole configuration.
 //
-// The shards hold the entries and keep the bounds. The front leads to those that were used lately without a
-// lock and without writing to memory that other cores read: a slot for each hash, in which the last comer
-// displaces the one before. It grows with what is kept, since the collector goes through all of it each time;
-// the next front begins empty, and the shards fill it.
+// The shards hold the entries and keep the bounds. lookup finds entries that were used lately, without a lock
+// and without a write. It has a slot for each hash, in which an entry displaces the one before. It grows with
+// the cache, since the garbage collector scans all of it. The larger one begins empty and is filled by the
+// shards.
 type tokenCache struct {
 	shards []cacheShard
-	front  atomic.Pointer[[]atomic.Pointer[cacheEntry]]
+	lookup atomic.Pointer[[]atomic.Pointer[cacheEntry]]
 	kept   atomic.Int64 // entries
 	seed   maphash.Seed
 }
 
-// cacheShard is a part of the cache. mu guards entries and bytes; nothing slow is done under it.
+// cacheShard is a part of the cache. mu guards entries and bytes. Nothing slow happens under it.
 type cacheShard struct {
 	mu       sync.Mutex
 	entries  *simplelru.LRU[string, *cacheEntry]
@@ -69,19 +69,21 @@ type cacheShard struct {
 }
 
 const (
-	// shardEntries and shardBytes are what a shard has room for at least, unless it is the only one.
+	// shardEntries and shardBytes are the minimum room of a shard, unless it is the only one.
 	shardEntries = 64
 	shardBytes   = 256 << 10
 	// maxShards is more than the cores that compete for them.
 	maxShards = 64
-	// minSlots and maxSlots are how many slots the front has.
+	// minSlots and maxSlots bound the slots of lookup.
 	minSlots, maxSlots = 64, 1 << 17
 )
 
-// setDefaults checks and completes the bounds.
+// setDefaults checks the bounds and sets their defaults.
 func (c *CacheConfig) setDefaults() error {
 	if c.Entries < 0 || c.Bytes < 0 {
-		return errors.New("Cache.Entries and Cache.Bytes must not be negative: set Cache.Disabled to verify every token anew")
+		return errors.New("Cache.Entries and Cache.Bytes must not be negative: set Cache.Disabled to " +
+			"verify " +
+			"every token anew")
 	}
 	if c.MaxAge < 0 || c.MaxAge > time.Minute {
 		return errors.New("Cache.MaxAge must be between 0, which stands for a minute, and a minute")
@@ -107,11 +109,11 @@ func newTokenCache(c CacheConfig) *tokenCache {
 		n *= 2
 	}
 	t := &tokenCache{shards: make([]cacheShard, n), seed: maphash.MakeSeed()}
-	t.front.Store(newFront(minSlots))
+	t.lookup.Store(newLookup(minSlots))
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.maxBytes = c.Bytes / n
-		// The size is positive, which is all that NewLRU asks for.
+		// NewLRU fails only for a size that is not positive.
 		s.entries, _ = simplelru.NewLRU(c.Entries/n, func(token string, e *cacheEntry) {
 			s.bytes -= e.cost(token)
 			t.kept.Add(-1)
@@ -130,30 +132,30 @@ func (t *tokenCache) shard(token string) *cacheShard {
 	return &t.shards[(h^h>>16)&uint32(len(t.shards)-1)]
 }
 
-// slot returns a token's place in the front. Its end is a signature's, so a few bytes of it are as good as
+// slot returns a token's slot. A token ends with its signature, so its last bytes are as random as a hash of
 // all.
 func (t *tokenCache) slot(token string) *atomic.Pointer[cacheEntry] {
 	h := maphash.String(t.seed, token[max(0, len(token)-16):])
-	front := *t.front.Load()
-	return &front[h&uint64(len(front)-1)]
+	lookup := *t.lookup.Load()
+	return &lookup[h&uint64(len(lookup)-1)]
 }
 
-// newFront makes an empty front.
-func newFront(slots int) *[]atomic.Pointer[cacheEntry] {
+// newLookup returns an empty lookup.
+func newLookup(slots int) *[]atomic.Pointer[cacheEntry] {
 	f := make([]atomic.Pointer[cacheEntry], slots)
 	return &f
 }
 
-// count counts a new entry, and doubles the front where half of it is full.
+// count counts a new entry and doubles the lookup if half of it is full.
 func (t *tokenCache) count() {
-	front := t.front.Load()
-	if slots := len(*front); t.kept.Add(1) > int64(slots/2) && slots < maxSlots {
-		t.front.CompareAndSwap(front, newFront(2*slots))
+	lookup := t.lookup.Load()
+	if slots := len(*lookup); t.kept.Add(1) > int64(slots/2) && slots < maxSlots {
+		t.lookup.CompareAndSwap(lookup, newLookup(2*slots))
 	}
 }
 
-// get returns the identity of a token that was verified before and would be good now, or nil. The shards
-// learn of its use to the second.
+// get returns the identity of a token that was verified before and is still valid, or nil. It updates the
+// order of use at most once a second for a token.
 func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return nil
@@ -170,7 +172,7 @@ func (t *tokenCache) get(token string, now time.Time) *tenantdb.Identity {
 	return e.kept.Identity()
 }
 
-// touch finds an entry in its shard, moves it to the young end, and puts it in the front.
+// touch finds an entry in its shard, makes it the youngest, and puts it in the lookup.
 func (t *tokenCache) touch(token string, now time.Time) *cacheEntry {
 	s := t.shard(token)
 	s.mu.Lock()
@@ -180,12 +182,12 @@ func (t *tokenCache) touch(token string, now time.Time) *cacheEntry {
 		return nil
 	}
 	e.used.Store(uint32(now.Unix()))
-	t.slot(token).Store(e) // under the lock, so that no evicted entry comes to stand there
+	t.slot(token).Store(e) // under the lock, so that no evicted entry is put there
 	return e
 }
 
-// add keeps a verified token and returns its identity: that of an entry which another request made meanwhile,
-// if it holds, so that all requests share one.
+// add caches a verified token and returns its identity. If another request has cached it meanwhile, all
+// requests share that identity.
 func (t *tokenCache) add(token string, e *cacheEntry, now time.Time) *tenantdb.Identity {
 	if t == nil {
 		return e.kept.Identity()

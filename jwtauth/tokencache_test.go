@@ -14,8 +14,8 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// TestHitsShareOneIdentity, also where the first requests of a token come together.
-func TestHitsShareOneIdentity(t *testing.T) {
+// TestTokenCache_hitsShareOneIdentity, also where the first requests of a token come together.
+func TestTokenCache_hitsShareOneIdentity(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", nil)
 	token := s.token(t, nil)
@@ -39,7 +39,8 @@ func TestHitsShareOneIdentity(t *testing.T) {
 	}
 	cache := newTokenCache(CacheConfig{Entries: 1, Bytes: 1 << 20})
 	entry := func() *cacheEntry {
-		return &cacheEntry{issuer: &issuer{keys: staticKeys{}}, from: testNow.UnixNano(), until: testNow.Add(time.Minute).UnixNano()}
+		return &cacheEntry{issuer: &issuer{keys: staticKeys{}}, from: testNow.UnixNano(),
+			until: testNow.Add(time.Minute).UnixNano()}
 	}
 	if first := cache.add("t", entry(), testNow); first == nil || cache.add("t", entry(), testNow) != first {
 		t.Error("the second of two verifications at once takes the place of the first")
@@ -48,8 +49,8 @@ func TestHitsShareOneIdentity(t *testing.T) {
 	refuses(t, other, "a token cached elsewhere", token, errSignature)
 }
 
-// TestHitsCheckTheClock on every request: exp, the age of the entry, and a clock set back.
-func TestHitsCheckTheClock(t *testing.T) {
+// TestTokenCache_hitsCheckTheClock on every request: exp, the age of the entry, and a clock set back.
+func TestTokenCache_hitsCheckTheClock(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		expires, step time.Duration
@@ -57,12 +58,13 @@ func TestHitsCheckTheClock(t *testing.T) {
 		hit           bool
 		want          error
 	}{
-		"at once":                  {time.Hour, 0, 0, true, nil},
-		"a second before exp":      {30 * time.Second, 29 * time.Second, 0, true, nil},
-		"at exp":                   {30 * time.Second, 30 * time.Second, 0, false, jwt.ErrTokenExpired},
-		"after exp":                {30 * time.Second, time.Hour, 0, false, jwt.ErrTokenExpired},
-		"within the leeway":        {10 * time.Second, 14 * time.Second, 5 * time.Second, true, nil},
-		"past the leeway":          {10 * time.Second, 15 * time.Second, 5 * time.Second, false, jwt.ErrTokenExpired},
+		"at once":             {time.Hour, 0, 0, true, nil},
+		"a second before exp": {30 * time.Second, 29 * time.Second, 0, true, nil},
+		"at exp":              {30 * time.Second, 30 * time.Second, 0, false, jwt.ErrTokenExpired},
+		"after exp":           {30 * time.Second, time.Hour, 0, false, jwt.ErrTokenExpired},
+		"within the leeway":   {10 * time.Second, 14 * time.Second, 5 * time.Second, true, nil},
+		"past the leeway": {10 * time.Second, 15 * time.Second, 5 * time.Second, false,
+			jwt.ErrTokenExpired},
 		"entry nearly a minute":    {time.Hour, 59 * time.Second, 0, true, nil},
 		"entry a minute":           {time.Hour, time.Minute, 0, false, nil},
 		"clock set back a little":  {time.Hour, -time.Second, 0, false, nil},
@@ -83,8 +85,8 @@ func TestHitsCheckTheClock(t *testing.T) {
 	}
 }
 
-// TestOnlyTheWholeTokenHits: neither a prefix nor one that differs in a single character.
-func TestOnlyTheWholeTokenHits(t *testing.T) {
+// TestTokenCache_onlyTheWholeTokenHits: neither a prefix nor one that differs in a single character.
+func TestTokenCache_onlyTheWholeTokenHits(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "EdDSA", nil)
 	token := s.token(t, nil)
@@ -103,8 +105,8 @@ func TestOnlyTheWholeTokenHits(t *testing.T) {
 	}
 }
 
-// TestCacheDoesNotKeepTheRequest: the token is part of a string that holds all headers.
-func TestCacheDoesNotKeepTheRequest(t *testing.T) {
+// TestTokenCache_doesNotKeepTheRequest: the token is part of a string that holds all headers.
+func TestTokenCache_doesNotKeepTheRequest(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", nil)
 	token := s.token(t, nil)
@@ -115,8 +117,8 @@ func TestCacheDoesNotKeepTheRequest(t *testing.T) {
 	}
 }
 
-// TestRefusedTokensAreNotKept, of whatever kind.
-func TestRefusedTokensAreNotKept(t *testing.T) {
+// TestTokenCache_refusedTokensAreNotKept, of whatever kind.
+func TestTokenCache_refusedTokensAreNotKept(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", func(c *Config) { c.Scopes = []string{"read"} })
 	for i := range 100 {
@@ -128,7 +130,7 @@ func TestRefusedTokensAreNotKept(t *testing.T) {
 	}
 }
 
-func TestDisabledCache(t *testing.T) {
+func TestTokenCache_disabled(t *testing.T) {
 	t.Parallel()
 	a, s := newFixture(t, "HS256", func(c *Config) { c.Cache.Disabled = true })
 	token := s.token(t, nil)
@@ -156,22 +158,25 @@ func (t *tokenCache) size() (entries, bytes int) {
 	return entries, bytes
 }
 
-// TestCacheKeepsItsBounds whatever comes, and counts right: the recount is the oracle.
-func TestCacheKeepsItsBounds(t *testing.T) {
+// TestTokenCache_keepsItsBounds whatever comes, and counts right: the recount is the oracle.
+func TestTokenCache_keepsItsBounds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		c := CacheConfig{Entries: rapid.IntRange(1, 300).Draw(t, "entries"), Bytes: rapid.IntRange(1, 2_000_000).Draw(t, "bytes")}
+		c := CacheConfig{Entries: rapid.IntRange(1, 300).Draw(t, "entries"),
+			Bytes: rapid.IntRange(1, 2_000_000).Draw(t, "bytes")}
 		cache := newTokenCache(c)
 		issuer := &issuer{keys: staticKeys{}}
 		now := testNow
 		model := make(map[string]*tenantdb.Identity) // the identity last handed out
 		for range rapid.IntRange(1, 400).Draw(t, "steps") {
-			token := fmt.Sprintf("%d.%s", rapid.IntRange(0, 400).Draw(t, "token"), strings.Repeat("x", rapid.IntRange(0, 3).Draw(t, "length")*1000))
+			token := fmt.Sprintf("%d.%s", rapid.IntRange(0, 400).Draw(t, "token"),
+				strings.Repeat("x", rapid.IntRange(0, 3).Draw(t, "length")*1000))
 			if identity := cache.get(token, now); identity != nil && identity != model[token] {
 				t.Fatalf("%.8s has another's identity", token)
 			}
 			now = now.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "pass")) * time.Second)
-			e := &cacheEntry{issuer: issuer, from: now.UnixNano(), until: now.Add(time.Minute).UnixNano(), size: uint32(rapid.IntRange(0, 10_000).Draw(t, "size"))}
+			e := &cacheEntry{issuer: issuer, from: now.UnixNano(), until: now.Add(time.Minute).UnixNano(),
+				size: uint32(rapid.IntRange(0, 10_000).Draw(t, "size"))}
 			model[token] = cache.add(token, e, now)
 			entries, bytes := cache.size()
 			if entries > c.Entries || bytes > c.Bytes {
@@ -180,7 +185,7 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 			if n := cache.kept.Load(); n != int64(entries) {
 				t.Fatalf("%d entries are counted, %d are there", n, entries)
 			}
-			front := *cache.front.Load()
+			front := *cache.lookup.Load()
 			for i := range front {
 				if e := front[i].Load(); e != nil {
 					if kept, _ := cache.shard(e.token).entries.Peek(e.token); kept != e {
@@ -199,15 +204,15 @@ func TestCacheKeepsItsBounds(t *testing.T) {
 	})
 }
 
-// TestTheFrontGrows with what is kept, to twice as many slots, and not beyond its bound.
-func TestTheFrontGrows(t *testing.T) {
+// TestTokenCache_lookupGrows with what is kept, to twice as many slots, and not beyond its bound.
+func TestTokenCache_lookupGrows(t *testing.T) {
 	t.Parallel()
 	c := CacheConfig{Entries: 1 << 20}
 	if err := c.setDefaults(); err != nil {
 		t.Fatal(err)
 	}
 	cache, issuer := newTokenCache(c), &issuer{keys: staticKeys{}}
-	slots := func() int { return len(*cache.front.Load()) }
+	slots := func() int { return len(*cache.lookup.Load()) }
 	if n := slots(); n != minSlots {
 		t.Errorf("empty: %d slots", n)
 	}
@@ -226,9 +231,9 @@ func TestTheFrontGrows(t *testing.T) {
 	}
 }
 
-// TestCacheShards: room for 64 entries in each, a power of two of them, each a multiple of two cache lines,
-// evenly used.
-func TestCacheShards(t *testing.T) {
+// TestTokenCache_shards: room for 64 entries in each, a power of two of them, each a multiple of two cache
+// lines, evenly used.
+func TestTokenCache_shards(t *testing.T) {
 	t.Parallel()
 	for bounds, want := range map[[2]int]int{
 		{1}: 1, {64}: 1, {127}: 1, {128}: 2, {1000}: 8, {}: 64, {1_000_000}: 64,
@@ -257,8 +262,8 @@ func TestCacheShards(t *testing.T) {
 	}
 }
 
-// TestCostIsNoUnderestimate measures what entries of several shapes really take.
-func TestCostIsNoUnderestimate(t *testing.T) {
+// TestTokenCache_costIsNoUnderestimate measures what entries of several shapes really take.
+func TestTokenCache_costIsNoUnderestimate(t *testing.T) {
 	for name, changes := range map[string]map[string]any{
 		"usual":          nil,
 		"large strings":  {"x": strings.Repeat("x", 8000)},
@@ -288,8 +293,8 @@ func TestCostIsNoUnderestimate(t *testing.T) {
 	}
 }
 
-// TestHitAllocatesNothing, with the token in the header or in the cookie.
-func TestHitAllocatesNothing(t *testing.T) {
+// TestTokenCache_hitAllocatesNothing, with the token in the header or in the cookie.
+func TestTokenCache_hitAllocatesNothing(t *testing.T) {
 	a, s := newFixture(t, "HS256", func(c *Config) { c.Cookie = "session" })
 	inHeader, inCookie := request(s.token(t, nil)), request("")
 	delete(inCookie.Header, "Authorization")
@@ -315,8 +320,8 @@ func kept(t *testing.T, a *Authenticator, token string) (*tenantdb.Identity, err
 	return identity, err
 }
 
-// TestVerifyReturnsAnIdentityOfTheCallersOwn: what is written into it is in nobody else's.
-func TestVerifyReturnsAnIdentityOfTheCallersOwn(t *testing.T) {
+// TestAuthenticator_Verify_returnsAnIdentityOfTheCallersOwn: what is written into it is in nobody else's.
+func TestAuthenticator_Verify_returnsAnIdentityOfTheCallersOwn(t *testing.T) {
 	a, s := newFixture(t, "HS256", nil)
 	token := s.token(t, map[string]any{"deep": map[string]any{"list": []any{"x"}}})
 	for range 2 {

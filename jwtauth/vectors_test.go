@@ -19,7 +19,8 @@ import (
 )
 
 // asymmetric are all algorithms with public keys.
-var asymmetric = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+var asymmetric = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+	"EdDSA"}
 
 // readVectors decodes a file of external vectors into v. They lie beside the checkout, or where
 // TENANTDB_VECTORS says.
@@ -49,10 +50,10 @@ func request(token string) *http.Request {
 	return r
 }
 
-// TestTwinsHaveTheRightVerdict runs the wycheproof twins: 45 valid and 386 invalid. Of the 11 contested ones
-// all but one are refused, which is what their notes call right or leave to policy. The one is a modulus with
-// the fingerprint of ROCA: which key generator an issuer uses is not ours to judge.
-func TestTwinsHaveTheRightVerdict(t *testing.T) {
+// TestVectors_twinsHaveTheRightVerdict runs the wycheproof twins: 45 valid and 386 invalid. Of the 11
+// contested ones all but one are refused, which is what their notes call right or leave to policy. The one is
+// a modulus with the fingerprint of ROCA: which key generator an issuer uses is not ours to judge.
+func TestVectors_twinsHaveTheRightVerdict(t *testing.T) {
 	t.Parallel()
 	var file struct {
 		Tests []struct {
@@ -63,7 +64,8 @@ func TestTwinsHaveTheRightVerdict(t *testing.T) {
 	readVectors(t, "derived/wycheproof_claims_twins.json", &file)
 	verdicts := make(map[string]int)
 	for _, test := range file.Tests {
-		a, err := New(Config{Issuer: "https://issuer.example", Audience: "tenantdb-test", Algorithms: []string{test.Alg}, JWKS: test.JWKS})
+		a, err := New(Config{Issuer: "https://issuer.example", Audience: "tenantdb-test",
+			Algorithms: []string{test.Alg}, JWKS: test.JWKS})
 		for range 2 { // the second time a valid one comes from the cache
 			var identity *tenantdb.Identity
 			if a != nil {
@@ -76,7 +78,8 @@ func TestTwinsHaveTheRightVerdict(t *testing.T) {
 			if !accepted && a != nil && !errors.Is(err, tenantdb.ErrInvalidCredential) {
 				t.Errorf("%s: refused with %v, which is no 401", test.ID, err)
 			}
-			if want := test.ID == "jwk-7" || test.Result == "valid" && test.Contested == ""; accepted != want {
+			if want := test.ID == "jwk-7" || test.Result == "valid" &&
+				test.Contested == ""; accepted != want {
 				t.Errorf("%s (%s): accepted %t, want %t: %v", test.ID, test.Comment, accepted, want, err)
 			}
 		}
@@ -90,9 +93,9 @@ func TestTwinsHaveTheRightVerdict(t *testing.T) {
 	}
 }
 
-// TestRFCVectorsVerify checks the RFCs' own signatures. Their payloads lack what we require of claims, so the
-// valid ones must get as far as that and no farther.
-func TestRFCVectorsVerify(t *testing.T) {
+// TestVectors_RFCVectorsVerify checks the RFCs' own signatures. Their payloads lack what we require of
+// claims, so the valid ones must get as far as that and no farther.
+func TestVectors_RFCVectorsVerify(t *testing.T) {
 	t.Parallel()
 	type vector struct {
 		ID, Alg, JWS, Result string
@@ -109,7 +112,8 @@ func TestRFCVectorsVerify(t *testing.T) {
 		}
 		jwks := fmt.Appendf(nil, `{"keys":[%s]}`, test.JWK)
 		now := func() time.Time { return time.Unix(test.VerifyAtUnix, 0) }
-		a, err := New(Config{Issuer: "joe", Audience: "us", Algorithms: []string{test.Alg}, JWKS: jwks, Now: now})
+		a, err := New(Config{Issuer: "joe", Audience: "us", Algorithms: []string{test.Alg}, JWKS: jwks,
+			Now: now})
 		if err != nil {
 			t.Fatalf("%s: %v", test.ID, err)
 		}
@@ -156,9 +160,9 @@ func verifySignature(t *testing.T, i *issuer, token string) error {
 	return a.method.Verify(token[:last], signature, k.material)
 }
 
-// TestForeignFormsAreRefused feeds encrypted tokens, and JWS whose payload is no claims object, to
+// TestVectors_foreignFormsAreRefused feeds encrypted tokens, and JWS whose payload is no claims object, to
 // authenticators that have the very keys.
-func TestForeignFormsAreRefused(t *testing.T) {
+func TestVectors_foreignFormsAreRefused(t *testing.T) {
 	t.Parallel()
 	a, _ := newFixture(t, "ES256", nil)
 	refuse := func(id, token string) {
@@ -167,7 +171,8 @@ func TestForeignFormsAreRefused(t *testing.T) {
 		}
 	}
 	n := 0
-	for _, name := range []string{"json_web_encryption_test.json", "json_web_crypto_test.json", "json_web_signature_test.json"} {
+	for _, name := range []string{"json_web_encryption_test.json", "json_web_crypto_test.json",
+		"json_web_signature_test.json"} {
 		var file struct {
 			TestGroups []struct {
 				Public json.RawMessage
@@ -179,7 +184,8 @@ func TestForeignFormsAreRefused(t *testing.T) {
 		}
 		readVectors(t, "wycheproof/"+name, &file)
 		for _, group := range file.TestGroups {
-			keyed, err := New(Config{Issuer: "i", Audience: "a", Algorithms: asymmetric, JWKS: fmt.Appendf(nil, `{"keys":[%s]}`, group.Public)})
+			keyed, err := New(Config{Issuer: "i", Audience: "a", Algorithms: asymmetric,
+				JWKS: fmt.Appendf(nil, `{"keys":[%s]}`, group.Public)})
 			for _, test := range group.Tests {
 				for _, token := range []any{test.JWE, test.JWS} {
 					text, ok := token.(string)
@@ -191,7 +197,8 @@ func TestForeignFormsAreRefused(t *testing.T) {
 					if err != nil {
 						continue
 					}
-					if _, err := keyed.Verify(t.Context(), text); !errors.Is(err, tenantdb.ErrInvalidCredential) {
+					if _, err := keyed.Verify(t.Context(), text); !errors.Is(err,
+						tenantdb.ErrInvalidCredential) {
 						t.Errorf("%s %d: %v, want a refusal", name, test.TcID, err)
 					}
 				}
@@ -203,9 +210,9 @@ func TestForeignFormsAreRefused(t *testing.T) {
 	}
 }
 
-// TestKeyDocumentsHaveTheRightVerdict runs the corpus of google/jwt_verify_lib: which documents hold a usable
-// key.
-func TestKeyDocumentsHaveTheRightVerdict(t *testing.T) {
+// TestVectors_keyDocumentsHaveTheRightVerdict runs the corpus of google/jwt_verify_lib: which documents hold
+// a usable key.
+func TestVectors_keyDocumentsHaveTheRightVerdict(t *testing.T) {
 	t.Parallel()
 	var file struct {
 		Tests []struct {
@@ -239,14 +246,17 @@ func TestKeyDocumentsHaveTheRightVerdict(t *testing.T) {
 	}
 }
 
-// TestCookbookIsRefused: RFC 7520's and RFC 7797's examples sign prose, detached, unencoded and
+// TestVectors_cookbookIsRefused: RFC 7520's and RFC 7797's examples sign prose, detached, unencoded and
 // JSON-serialized payloads. Each is tried in every serialization with its own key.
-func TestCookbookIsRefused(t *testing.T) {
+func TestVectors_cookbookIsRefused(t *testing.T) {
 	t.Parallel()
 	files := map[string]int{
-		"jws_4_1.rsa_v15_signature": 0, "jws_4_2.rsa-pss_signature": 0, "jws_4_3.ecdsa_signature": 0, "jws_4_4.hmac-sha2_integrity_protection": 0,
-		"jws_4_5.signature_with_detached_content": 0, "jws_4_6.protecting_specific_header_fields": 0, "jws_4_7.protecting_content_only": 0,
-		"jws_4_8.multiple_signatures": 0, "curve25519_jws": 0, "rfc7797_4.2.hmac-sha2_b64_false": 0, "rfc7797_hmac-sha2_b64_false": 0,
+		"jws_4_1.rsa_v15_signature": 0, "jws_4_2.rsa-pss_signature": 0, "jws_4_3.ecdsa_signature": 0,
+		"jws_4_4.hmac-sha2_integrity_protection":  0,
+		"jws_4_5.signature_with_detached_content": 0, "jws_4_6.protecting_specific_header_fields": 0,
+		"jws_4_7.protecting_content_only": 0,
+		"jws_4_8.multiple_signatures":     0, "curve25519_jws": 0, "rfc7797_4.2.hmac-sha2_b64_false": 0,
+		"rfc7797_hmac-sha2_b64_false":         0,
 		"6.nesting_signatures_and_encryption": 0,
 	}
 	for name := range files {
@@ -259,7 +269,8 @@ func TestCookbookIsRefused(t *testing.T) {
 			}
 			delete(v, "d")
 			for _, names := range [][]string{asymmetric, {"HS256"}} {
-				a, err := New(Config{Issuer: "i", Audience: "a", Algorithms: names, JWKS: []byte(keySetOf(jsonText(t, v)))})
+				a, err := New(Config{Issuer: "i", Audience: "a", Algorithms: names,
+					JWKS: []byte(keySetOf(jsonText(t, v)))})
 				if err == nil {
 					authenticators = append(authenticators, a)
 				}
@@ -278,7 +289,8 @@ func TestCookbookIsRefused(t *testing.T) {
 		}
 	}
 	for name, n := range files {
-		if n == 0 && name != "6.nesting_signatures_and_encryption" && name != "rfc7797_4.2.hmac-sha2_b64_false" {
+		if n == 0 && name != "6.nesting_signatures_and_encryption" &&
+			name != "rfc7797_4.2.hmac-sha2_b64_false" {
 			t.Errorf("%s: no token was tried", name)
 		}
 	}
