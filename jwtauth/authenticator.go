@@ -105,7 +105,7 @@ func (c *Config) setDefaults() error {
 //   - [tenantdb.ErrNoCredential] if there is neither,
 //   - [tenantdb.ErrSeveralCredentials] if there are several,
 //   - [tenantdb.ErrCrossOrigin] if another origin sends a cookie with an unsafe method,
-//   - [tenantdb.ErrInvalidCredential] if the token is refused (errors such as [jwt.ErrTokenExpired] are wrapped),
+//   - [tenantdb.ErrInvalidCredential] if the token is refused, wrapping errors such as [jwt.ErrTokenExpired],
 //   - [tenantdb.ErrAuthUnavailable] if the issuer's keys, or [Config.Revoked], are not available.
 //
 // The texts of the errors may be logged: they hold nothing of the request. The identity may be shared with

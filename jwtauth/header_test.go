@@ -130,9 +130,8 @@ func TestParse_tokenForms(t *testing.T) {
 	good := s.token(t, nil)
 	parts := strings.Split(good, ".")
 	// The last character of a 32-byte signature carries two unused bits: four spellings decode alike.
-	last := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
-		good[len(good)-1])
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := strings.IndexByte(alphabet, good[len(good)-1])
 	unusedBits := good[:len(good)-1] + string(alphabet[last^1])
 	for name, token := range map[string]string{
 		"empty": "", "dots": "..", "one segment": parts[0], "two segments": parts[0] + "." + parts[1],

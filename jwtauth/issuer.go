@@ -131,8 +131,8 @@ func parseTypes(names []string) ([]string, error) {
 		return []string{"", "jwt", "at+jwt"}, nil
 	}
 	if len(names) == 0 {
-		return nil, errors.New("TokenTypes is empty but not nil: leave it nil for the default, or name types, " +
-			`as []string{"at+jwt"}`)
+		return nil, errors.New("TokenTypes is empty but not nil: leave it nil for the default, or name " +
+			`types, as []string{"at+jwt"}`)
 	}
 	types := make([]string, len(names))
 	for i, name := range names {

@@ -2,20 +2,20 @@ package stripehook
 
 import "slices"
 
-// Event is what [Config.Accept] learns of an event. Every field but ID and Type may be empty.
+// Event describes an event for [Config.Accept]. Every field but ID and Type may be empty.
 type Event struct {
-	// ID is Stripe's ("evt_…").
+	// ID is Stripe's id of the event ("evt_…").
 	ID string
-	// Type is such as "customer.subscription.updated".
+	// Type is the event's type, such as "customer.subscription.updated".
 	Type string
 	// Customer is the id of Stripe's customer ("cus_…").
 	Customer string
 	// Subscription is the id of the subscription that the event is about ("sub_…").
 	Subscription string
-	// Prices and Products are the ids of what is subscribed to or invoiced ("price_…", "prod_…"). The events
-	// of Checkout sessions don't tell them.
+	// Prices and Products are the ids of what is subscribed to or invoiced ("price_…", "prod_…"). They are
+	// empty for Checkout sessions.
 	Prices, Products []string
-	// Metadata is that of the subscription or the session; for an invoice that of its subscription.
+	// Metadata is the metadata of the subscription or the session. An invoice has its subscription's.
 	Metadata map[string]string
 }
 
@@ -32,7 +32,7 @@ func (c *Config) accepts(e *event) (accepted bool) {
 	return c.Accept(e.summary())
 }
 
-// summary is what Accept learns.
+// summary returns the event as Accept gets it.
 func (e *event) summary() Event {
 	o := e.object
 	s := Event{ID: e.id, Type: e.kind, Customer: o.reference("customer"), Metadata: texts(o.at("metadata"))}
@@ -54,19 +54,21 @@ func (e *event) summary() Event {
 // (docs.stripe.com/api/invoice-line-item).
 func (s *Event) addItem(item object) {
 	details := item.at("pricing", "price_details")
-	for _, price := range []string{item.reference("price"), item.reference("plan"), details.reference("price")} {
+	for _, price := range []string{item.reference("price"), item.reference("plan"),
+		details.reference("price")} {
 		if price != "" && !slices.Contains(s.Prices, price) {
 			s.Prices = append(s.Prices, price)
 		}
 	}
-	for _, product := range []string{item.at("price").reference("product"), item.at("plan").reference("product"), details.reference("product")} {
+	for _, product := range []string{item.at("price").reference("product"),
+		item.at("plan").reference("product"), details.reference("product")} {
 		if product != "" && !slices.Contains(s.Products, product) {
 			s.Products = append(s.Products, product)
 		}
 	}
 }
 
-// texts returns the members of an object that are texts.
+// texts returns the members of an object that are strings.
 func texts(o object) map[string]string {
 	m := map[string]string{}
 	for name := range o {

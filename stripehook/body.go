@@ -9,23 +9,23 @@ import (
 )
 
 const (
-	// maxBodies bounds the bodies of all deliveries that are being read or worked on, in bytes. Most events
-	// have a few thousand.
+	// maxBodies bounds the bodies of all deliveries in progress together, in bytes. Most events have a few
+	// thousand.
 	maxBodies = 32 << 20
-	// bodyTime is how long a sender may take for a body. Nobody has signed it before it is whole.
+	// bodyTime bounds the time for reading a body. Until it is complete, its sender may be anybody.
 	bodyTime = 10 * time.Second
-	// bodyStart is how much of a body is held at first.
+	// bodyStart is the first size of a body's buffer.
 	bodyStart = 4 << 10
 )
 
-// Why a body isn't read to its end.
+// The reasons why a body isn't read to its end.
 var (
 	errBodyLong  = errors.New("the body is too long")
 	errBodyEarly = errors.New("the body ended early")
 	errBodyRoom  = errors.New("too many deliveries at once; try again")
 )
 
-// bodies counts the memory that bodies take. A sender's word about a body's length counts for nothing.
+// bodies counts the memory that bodies take. Content-Length is not trusted.
 type bodies struct{ held atomic.Int64 }
 
 // take counts n more bytes, if there is room for them.
@@ -37,12 +37,14 @@ func (b *bodies) take(n int) bool {
 	return false
 }
 
-// read returns a request's body. The returned function, to be called when it is needed no more, is never nil.
+// read returns a request's body. The caller must call release when it no longer needs the body, also after an
+// error.
 func (b *bodies) read(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
 	taken := 0
 	release = func() { b.held.Add(-int64(taken)) }
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // where the server can't do that, its ReadTimeout is all there is
+	// where the server can't do that, its ReadTimeout is all there is
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime))
 	from := http.MaxBytesReader(w, r.Body, maxBody)
 	for {
 		if len(body) == cap(body) {

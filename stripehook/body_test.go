@@ -19,13 +19,15 @@ import (
 
 // begin writes a POST of a body of that length, but for its last byte, which nobody ever sends.
 func begin(to io.Writer, length int) error {
-	head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nStripe-Signature: %s\r\nContent-Length: %d\r\n\r\n", sign("x", "whsec_wrong", time.Now()), length)
+	head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nStripe-Signature: %s\r\nContent-Length: %d\r\n\r\n",
+		sign("x", "whsec_wrong", time.Now()), length)
 	_, err := io.WriteString(to, head+strings.Repeat("x", length-1))
 	return err
 }
 
-// TestBodiesThatNobodySignedTakeBoundedMemory holds 1,000 unfinished deliveries of a quarter of a MiB each.
-func TestBodiesThatNobodySignedTakeBoundedMemory(t *testing.T) {
+// TestHook_bodiesThatNobodySignedTakeBoundedMemory holds 1,000 unfinished deliveries of a quarter of a MiB
+// each.
+func TestHook_bodiesThatNobodySignedTakeBoundedMemory(t *testing.T) {
 	const (
 		senders = 1000
 		length  = 256 << 10
@@ -56,7 +58,8 @@ func TestBodiesThatNobodySignedTakeBoundedMemory(t *testing.T) {
 		sending.Go(func() {
 			_ = begin(conn, length) // who is refused can't write it all
 			<-places
-			if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil && answer.StatusCode == http.StatusServiceUnavailable &&
+			if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil &&
+				answer.StatusCode == http.StatusServiceUnavailable &&
 				answer.Header.Get("Retry-After") != "" {
 				refused <- struct{}{}
 			}
@@ -105,7 +108,7 @@ func (p *pipes) Close() error {
 }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-func TestASenderHasTenSecondsForABody(t *testing.T) {
+func TestHook_aSenderHasTenSecondsForABody(t *testing.T) {
 	hook := newWorld(t, sqliteURL(t)).newHook(stripehook.Config{Now: time.Now})
 	synctest.Test(t, func(t *testing.T) {
 		client, inside := net.Pipe()
@@ -125,14 +128,15 @@ func TestASenderHasTenSecondsForABody(t *testing.T) {
 	})
 }
 
-func TestTheBodysDeadlineIsLiftedOnceItIsRead(t *testing.T) {
+func TestHook_theBodysDeadlineIsLiftedOnceItIsRead(t *testing.T) {
 	w := newWorld(t, sqliteURL(t))
 	event := `{"id":"evt_1","object":"event","type":"x.y","created":1,"livemode":false,"data":{"object":{}}}`
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(event))
 	r.Header.Set("Stripe-Signature", sign(event, secret, noon))
 	rec := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 	w.hook.ServeHTTP(rec, r)
-	if len(rec.set) != 2 || time.Until(rec.set[0]) > 10*time.Second || !rec.set[1].IsZero() || rec.Code != 200 {
+	if len(rec.set) != 2 || time.Until(rec.set[0]) > 10*time.Second || !rec.set[1].IsZero() ||
+		rec.Code != 200 {
 		t.Errorf("answered %d, deadlines %v", rec.Code, rec.set)
 	}
 }

@@ -22,7 +22,7 @@ import (
 // random order, by 8 workers at once, and the tenant comes to be at a random point: the subscription ends as
 // the history does. What the orders come to is exhaustive without a database (order_test.go); what is sampled
 // here is what the database adds: its transactions, locks and queries.
-func TestDeliveriesInAnyOrderByManyWorkersConverge(t *testing.T) {
+func TestHook_deliveriesInAnyOrderByManyWorkersConverge(t *testing.T) {
 	checks := flag.Lookup("rapid.checks")
 	if checks.Value.String() == checks.DefValue {
 		must(t, flag.Set("rapid.checks", strconv.Itoa(samples)))
@@ -33,7 +33,8 @@ func TestDeliveriesInAnyOrderByManyWorkersConverge(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	for engine, url := range map[string]func(testing.TB) string{"sqlite": sqliteURL, "postgres": postgresURL} {
+	for engine, url := range map[string]func(testing.TB) string{"sqlite": sqliteURL,
+		"postgres": postgresURL} {
 		t.Run(engine, func(t *testing.T) {
 			w := newWorld(t, url(t))
 			rapid.Check(t, func(rt *rapid.T) {
@@ -67,14 +68,16 @@ func (w *world) converge(history, deliveries []stripehook.Told, tenantAt int) er
 		if err := tx.Tenants.Insert(ctx, &hostdb.TenantCatalog{ID: id, Name: "Acme"}); err != nil {
 			return err
 		}
-		return tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: owner.ID, TenantID: id, Role: hostdb.RoleOwner, IsActive: true})
+		return tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: owner.ID, TenantID: id,
+			Role: hostdb.RoleOwner, IsActive: true})
 	})
 	if err != nil {
 		return err
 	}
 	w.deliverAll(deliveries[tenantAt:], sub, id)
 	eventually(w.t, "nothing is parked", func() bool {
-		parked, err := w.host.WebhookEvents.List(ctx, hostdb.Where("status", hostdb.WebhookParked), hostdb.Where("stripe_sub_id", sub))
+		parked, err := w.host.WebhookEvents.List(ctx, hostdb.Where("status", hostdb.WebhookParked),
+			hostdb.Where("stripe_sub_id", sub))
 		return err == nil && len(parked) == 0
 	})
 	return w.check(history, sub, owner.ID)
@@ -104,7 +107,8 @@ func (w *world) check(history []stripehook.Told, sub, ownerID string) error {
 	checkout := false
 	for _, e := range history {
 		event, err := w.host.WebhookEvents.ByEventID(ctx, e.ID+"_"+sub)
-		if err != nil || event.Reason != "" || event.Status != hostdb.WebhookProcessed && (event.Status != hostdb.WebhookSkipped || e.Status == "") {
+		if err != nil || event.Reason != "" || event.Status != hostdb.WebhookProcessed &&
+			(event.Status != hostdb.WebhookSkipped || e.Status == "") {
 			return fmt.Errorf("%s is recorded as %+v, %v", e.ID, event, err)
 		}
 		checkout = checkout || strings.HasPrefix(e.Kind, "checkout")
@@ -112,7 +116,8 @@ func (w *world) check(history []stripehook.Told, sub, ownerID string) error {
 			return fmt.Errorf("%s was audited %d times", e.ID, times["stripe:"+e.ID+"_"+sub])
 		}
 	}
-	if owner, err := w.host.Users.Get(ctx, ownerID); err != nil || checkout && owner.StripeCustID != "cus_"+sub {
+	if owner, err := w.host.Users.Get(ctx, ownerID); err != nil || checkout &&
+		owner.StripeCustID != "cus_"+sub {
 		return fmt.Errorf("the owner's customer is %+v, %v", owner, err)
 	}
 	return nil

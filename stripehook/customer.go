@@ -7,7 +7,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// keepCustomer notes Stripe's customer on the user who pays, where that user has none yet.
+// keepCustomer stores Stripe's customer id on the user who pays, if that user has none yet.
 func (w *work) keepCustomer(ctx context.Context, tenantID string) error {
 	if w.customer == "" {
 		return nil
@@ -24,9 +24,9 @@ func (w *work) keepCustomer(ctx context.Context, tenantID string) error {
 	return w.tx.Users.Update(ctx, user)
 }
 
-// payer returns the id of the member of the tenant who pays: whom the metadata names as user_id; for a
-// Checkout session that the product made else the one with its e-mail address, else the only owner. "" where
-// that can't be told: the wrong user would see another's bills.
+// payer returns the id of the tenant's member who pays, or "" if that is not certain: the wrong user would
+// see another's bills. It is the user that the metadata names as user_id. Otherwise, for a Checkout session
+// that the product made, it is the member with the session's e-mail address, or the only owner.
 func (w *work) payer(ctx context.Context, tenantID string) (string, error) {
 	if w.user != "" || !w.checkout || w.link {
 		return w.member(ctx, w.user, tenantID)
@@ -42,7 +42,8 @@ func (w *work) payer(ctx context.Context, tenantID string) (string, error) {
 			return "", err
 		}
 	}
-	owners, err := w.tx.Memberships.List(ctx, hostdb.Where("tenant_id", tenantID), hostdb.Where("role", hostdb.RoleOwner),
+	owners, err := w.tx.Memberships.List(ctx, hostdb.Where("tenant_id", tenantID),
+		hostdb.Where("role", hostdb.RoleOwner),
 		hostdb.Where("is_active", true), hostdb.Limit(2))
 	if err != nil || len(owners) != 1 {
 		return "", err

@@ -6,7 +6,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// decision is what becomes of a subscription's row on an event.
+// decision is what an event does to a subscription's row.
 type decision struct {
 	status string   // the event's: processed, or skipped
 	now    *state   // what the event, or the answer for it, says; nil: nothing for the row
@@ -24,14 +24,15 @@ const (
 	earlierPlan             // the plan, unless the row has one of a later event
 )
 
-// decide is all that decides about a row that is there and locked. Ask, nil without a Fetcher, fetches the
-// subscription. Tied, nil for an event that has been applied before, returns the events of the subscription
-// that are recorded, this one included. Their errors are the only ones. The row isn't changed.
+// decide decides what an event does to a row, which is locked. It does not change the row. ask fetches the
+// subscription, and is nil without a Fetcher. tied returns the recorded events of the subscription, this one
+// included, and is nil for an event that was applied before. decide returns only their errors.
 //
-// A row never goes back behind an event that it has shown, or for which it was fetched: an event at its word
-// changes only what hasn't reached it. What is fetched is newer than all before, so that every event asks
-// which isn't older than the second that was reached.
-func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, error), tied func() ([]tie, error)) (decision, error) {
+// A row never goes back behind an event that it has shown, or for which it was fetched. Without a fetch, an
+// event changes only a row that has not reached it. A fetched state is newer than all events before, so every
+// event that is not older than the second the row has reached asks for it.
+func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, error),
+	tied func() ([]tie, error)) (decision, error) {
 	shown, at, old := reached(row), position{}, decision{status: hostdb.WebhookProcessed}
 	switch {
 	case c.state != nil:
@@ -69,11 +70,12 @@ func decide(e *event, c *change, row *hostdb.Subscription, ask func() (*state, e
 	if shown.final && !final(now.status) { // nothing revives one that is over
 		return old, nil
 	}
-	return decision{status: hostdb.WebhookProcessed, now: now, at: latest(shown, at, positionOf(e, now.status))}, nil
+	return decision{status: hostdb.WebhookProcessed, now: now,
+		at: latest(shown, at, positionOf(e, now.status))}, nil
 }
 
-// carryOut writes a decision into its row, and reports whether that changes it. Plan is what the state's
-// prices mean.
+// carryOut applies a decision to its row and reports whether the row changed. plan is the plan of the state's
+// prices.
 func (d decision) carryOut(row *hostdb.Subscription, plan *hostdb.PricingPlan) bool {
 	before := *row
 	switch {
@@ -85,13 +87,14 @@ func (d decision) carryOut(row *hostdb.Subscription, plan *hostdb.PricingPlan) b
 		d.now.write(row, plan, d.at)
 	case d.part == earlierPlan:
 		d.now.writeEarlierPlan(row, plan, d.at)
-	case d.now.shownBy(row, d.at.created): // else what was fetched for the event differs from it, and so may the prices
+	// else what was fetched for the event differs from it, and so may the prices
+	case d.now.shownBy(row, d.at.created):
 		d.now.writePlan(row, plan, d.at)
 	}
 	return *row != before
 }
 
-// fallDue notes that a renewal's payment failed: an active subscription is past due, unless a later event
+// fallDue records that a renewal's payment failed: an active subscription is past due, unless a later event
 // says otherwise.
 func (d decision) fallDue(row *hostdb.Subscription) {
 	failed := time.Unix(d.late, 0).UTC()
@@ -103,8 +106,8 @@ func (d decision) fallDue(row *hostdb.Subscription) {
 	}
 }
 
-// shownBy reports whether a row shows a state of this second, but for the plan, which depends on the price
-// list too.
+// shownBy reports whether a row shows a state of this second. The plan is left out, since it depends on the
+// price list too.
 func (s *state) shownBy(row *hostdb.Subscription, created int64) bool {
 	return row.Status == s.statusIn(row, created) && sameTime(row.CurrentPeriodEnd, s.periodEnd) &&
 		sameTime(row.TrialEnd, s.trialEnd) && row.CancelAtPeriodEnd == s.cancels && row.AmountCents == s.cents
@@ -114,9 +117,10 @@ func sameTime(a, b *time.Time) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }
 
-// highest returns the highest of the plans that the prices are of; nil where the price list has none of them.
-// Find returns nil for a price that it doesn't have.
-func highest(prices []string, find func(price string) (*hostdb.PricingPlan, error)) (best *hostdb.PricingPlan, err error) {
+// highest returns the highest of the prices' plans, or nil if the price list has none of them. find returns
+// nil for a price that it does not know.
+func highest(prices []string, find func(price string) (*hostdb.PricingPlan, error)) (best *hostdb.PricingPlan,
+	err error) {
 	for _, price := range prices {
 		plan, err := find(price)
 		if err != nil {

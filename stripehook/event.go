@@ -7,7 +7,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// The events that are dealt with.
+// The types of the events that are applied.
 const (
 	checkoutCompleted   = "checkout.session.completed"
 	checkoutPaid        = "checkout.session.async_payment_succeeded"
@@ -42,7 +42,8 @@ func parseEvent(body []byte) (*event, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &event{id: o.text("id", maxID), kind: o.text("type", maxID), account: o.text("account", maxID), live: o.truth("livemode"),
+	e := &event{id: o.text("id", maxID), kind: o.text("type", maxID), account: o.text("account", maxID),
+		live:   o.truth("livemode"),
 		object: o.at("data", "object"), before: o.at("data", "previous_attributes"), body: body}
 	if !validName(e.id) || !validName(e.kind) {
 		return nil, errJSON
@@ -51,20 +52,22 @@ func parseEvent(body []byte) (*event, error) {
 	return e, nil
 }
 
-// validName is the grammar of ids and types, which are logged.
+// validName reports whether an id or a type is safe to log.
 func validName(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '.' && c != '-' {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' &&
+			c != '.' && c != '-' {
 			return false
 		}
 	}
 	return s != ""
 }
 
-// known reports whether events of this type are dealt with.
+// known reports whether events of this type are applied.
 func (e *event) known() bool {
 	switch e.kind {
-	case checkoutCompleted, checkoutPaid, checkoutUnpaid, subscriptionCreated, subscriptionUpdated, subscriptionPaused,
+	case checkoutCompleted, checkoutPaid, checkoutUnpaid, subscriptionCreated, subscriptionUpdated,
+		subscriptionPaused,
 		subscriptionResumed, subscriptionDeleted, invoiceSucceeded, invoiceFailed:
 		return true
 	}
@@ -93,7 +96,7 @@ type payment struct {
 	product string
 }
 
-// invoice is one that was paid or wasn't.
+// invoice is an invoice that was paid, or whose payment failed.
 type invoice struct {
 	id    string
 	cents int64
@@ -128,7 +131,8 @@ func (e *event) change() (*change, error) {
 
 // readSession reads a Checkout session (docs.stripe.com/api/checkout/sessions/object).
 func readSession(o object) (*change, error) {
-	c := &change{stripeSub: o.reference("subscription"), tenant: tenantOf(o), user: idIn(o.at("metadata"), "user_id"), checkout: true,
+	c := &change{stripeSub: o.reference("subscription"), tenant: tenantOf(o),
+		user: idIn(o.at("metadata"), "user_id"), checkout: true,
 		link: o.reference("payment_link") != "", email: o.at("customer_details").text("email", maxEmail)}
 	if c.email == "" {
 		c.email = o.text("customer_email", maxEmail)
@@ -137,7 +141,8 @@ func readSession(o object) (*change, error) {
 		return c, nil
 	}
 	c.stripeSub = ""
-	c.payment = &payment{session: o.text("id", maxID), status: word(o, "payment_status"), cents: o.cents("amount_total"),
+	c.payment = &payment{session: o.text("id", maxID), status: word(o, "payment_status"),
+		cents:   o.cents("amount_total"),
 		product: o.at("metadata").text("product_name", maxText)}
 	if c.payment.session == "" {
 		return nil, errMalformed
@@ -145,19 +150,20 @@ func readSession(o object) (*change, error) {
 	return c, nil
 }
 
-// readInvoice reads an invoice: before API version 2025-03-31 it names its subscription itself, since then
+// readInvoice reads an invoice. Before API version 2025-03-31 it names its subscription itself, since then
 // its parent does (docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects).
 func readInvoice(o object) *change {
-	c := &change{stripeSub: o.reference("subscription"), invoice: &invoice{id: o.text("id", maxID), cents: o.cents("amount_due")}}
+	c := &change{stripeSub: o.reference("subscription"),
+		invoice: &invoice{id: o.text("id", maxID), cents: o.cents("amount_due")}}
 	if c.stripeSub == "" {
 		c.stripeSub = o.at("parent", "subscription_details").reference("subscription")
 	}
 	return c
 }
 
-// renews reports whether an invoice is for going on with a subscription, so that it is past due where the
-// payment fails. One for its beginning leaves it incomplete, and one that somebody wrote by hand leaves it as
-// it is (docs.stripe.com/api/invoices/object, billing_reason).
+// renews reports whether an invoice continues a subscription, which is past due if the payment fails. After a
+// failed payment of the first invoice a subscription is incomplete, and a manual invoice changes nothing
+// (docs.stripe.com/api/invoices/object, billing_reason).
 func renews(o object) bool {
 	reason := o.text("billing_reason", maxID)
 	return reason != "subscription_create" && reason != "manual"
@@ -165,15 +171,16 @@ func renews(o object) bool {
 
 // readSubscription reads a subscription.
 func readSubscription(o object, deleted bool) (*change, error) {
-	c := &change{stripeSub: o.text("id", maxID), tenant: tenantOf(o), user: idIn(o.at("metadata"), "user_id"), state: readState(o, deleted)}
+	c := &change{stripeSub: o.text("id", maxID), tenant: tenantOf(o), user: idIn(o.at("metadata"), "user_id"),
+		state: readState(o, deleted)}
 	if c.stripeSub == "" {
 		return nil, errMalformed
 	}
 	return c, nil
 }
 
-// tenantOf returns the id of the tenant that an object names: in its metadata, or, for a Checkout session, as
-// its client reference.
+// tenantOf returns the id of the tenant that an object names in its metadata, or as the client reference of a
+// Checkout session.
 func tenantOf(o object) string {
 	if id := idIn(o.at("metadata"), "tenant_id"); id != "" {
 		return id
@@ -181,7 +188,7 @@ func tenantOf(o object) string {
 	return idIn(o, "client_reference_id")
 }
 
-// idIn returns a member that is one of our ids.
+// idIn returns a member that is a valid id of the host database, or "".
 func idIn(o object, name string) string {
 	if id := o.text(name, maxID); hostdb.ValidID(id) {
 		return id

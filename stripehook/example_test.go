@@ -49,7 +49,8 @@ func ExampleReplay() {
 	defer host.Close()
 	hook, err := stripehook.New(host, stripehook.Config{Secrets: []string{"whsec_from_your_dashboard"}})
 	check(err)
-	event := envelope("evt_1", "customer.subscription.created", time.Now().Unix(), subscription("sub_1", "active", nil))
+	event := envelope("evt_1", "customer.subscription.created", time.Now().Unix(),
+		subscription("sub_1", "active", nil))
 	send(hook, event, "whsec_from_your_dashboard")
 
 	parked, err := host.WebhookEvents.ListByStatus(ctx, hostdb.WebhookParked)

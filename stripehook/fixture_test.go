@@ -74,8 +74,10 @@ func newWorld(t testing.TB, url string) *world {
 	must(t, err)
 	t.Cleanup(func() { _ = host.Close() })
 	w := &world{t: t, host: host}
-	must(t, host.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "pro", Name: "Pro", StripePriceMonthly: "price_pro", TierLevel: 1}))
-	must(t, host.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "max", Name: "Max", StripePriceYearly: "price_max", TierLevel: 2}))
+	must(t, host.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "pro", Name: "Pro",
+		StripePriceMonthly: "price_pro", TierLevel: 1}))
+	must(t, host.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "max", Name: "Max",
+		StripePriceYearly: "price_max", TierLevel: 2}))
 	w.tenant, w.owner = w.customer()
 	w.hook = w.newHook(stripehook.Config{})
 	return w
@@ -109,7 +111,8 @@ func (w *world) member(tenant *hostdb.TenantCatalog, role string) *hostdb.Global
 	w.t.Helper()
 	user := &hostdb.GlobalUser{Email: hostdb.NewID() + "@example.com"}
 	must(w.t, w.host.Users.Insert(w.t.Context(), user))
-	must(w.t, w.host.Memberships.Insert(w.t.Context(), &hostdb.Membership{UserID: user.ID, TenantID: tenant.ID, Role: role, IsActive: true}))
+	must(w.t, w.host.Memberships.Insert(w.t.Context(),
+		&hostdb.Membership{UserID: user.ID, TenantID: tenant.ID, Role: role, IsActive: true}))
 	return user
 }
 
@@ -118,7 +121,8 @@ type fields = map[string]any
 
 // envelope is an event as Stripe sends it.
 func envelope(id, kind string, created int64, object fields) string {
-	text, err := json.Marshal(fields{"id": id, "object": "event", "type": kind, "created": created, "livemode": false,
+	text, err := json.Marshal(fields{"id": id, "object": "event", "type": kind, "created": created,
+		"livemode":    false,
 		"api_version": "2025-03-31.basil", "data": fields{"object": object}})
 	if err != nil {
 		panic(err)
@@ -128,9 +132,12 @@ func envelope(id, kind string, created int64, object fields) string {
 
 // subscription is a subscription object of the newer shape: the period is on the items.
 func subscription(id, status string, more fields) fields {
-	o := fields{"id": id, "object": "subscription", "status": status, "customer": "cus_" + id, "cancel_at_period_end": false, "metadata": fields{},
-		"items": fields{"object": "list", "data": []any{fields{"id": "si_1", "quantity": 2, "current_period_end": noon.AddDate(0, 1, 0).Unix(),
-			"price": fields{"id": "price_pro", "unit_amount": 1500, "nickname": "Pro monthly"}}}}}
+	o := fields{"id": id, "object": "subscription", "status": status, "customer": "cus_" + id,
+		"cancel_at_period_end": false, "metadata": fields{},
+		"items": fields{"object": "list", "data": []any{fields{"id": "si_1", "quantity": 2,
+			"current_period_end": noon.AddDate(0, 1, 0).Unix(),
+			"price": fields{"id": "price_pro", "unit_amount": 1500,
+				"nickname": "Pro monthly"}}}}}
 	for name, value := range more {
 		o[name] = value
 	}
@@ -139,7 +146,8 @@ func subscription(id, status string, more fields) fields {
 
 // invoiceOf is an invoice object of the newer shape: its parent names the subscription.
 func invoiceOf(sub string, more fields) fields {
-	o := fields{"id": "in_1", "object": "invoice", "customer": "cus_" + sub, "amount_due": 3000, "status": "paid",
+	o := fields{"id": "in_1", "object": "invoice", "customer": "cus_" + sub, "amount_due": 3000,
+		"status": "paid",
 		"parent": fields{"type": "subscription_details", "subscription_details": fields{"subscription": sub}}}
 	for name, value := range more {
 		o[name] = value
@@ -149,7 +157,8 @@ func invoiceOf(sub string, more fields) fields {
 
 // session is a Checkout session that began a subscription.
 func session(sub, tenant string, more fields) fields {
-	o := fields{"id": "cs_" + sub, "object": "checkout.session", "mode": "subscription", "subscription": sub, "customer": "cus_" + sub,
+	o := fields{"id": "cs_" + sub, "object": "checkout.session", "mode": "subscription", "subscription": sub,
+		"customer":            "cus_" + sub,
 		"client_reference_id": tenant, "payment_status": "paid", "metadata": fields{}}
 	for name, value := range more {
 		o[name] = value

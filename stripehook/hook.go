@@ -1,36 +1,35 @@
-// Package stripehook receives Stripe's webhooks and keeps the host database's subscriptions as Stripe has
-// them, so that the next request of a tenant is judged by what they pay for now.
+// Package stripehook receives Stripe's webhooks and keeps the host database's subscriptions up to date, so
+// that a tenant's next request depends on what the tenant pays for now.
 //
-// Stripe delivers an event at least once, in any order, for days. Each is applied in one transaction that
-// also records its id (core_stripe_webhook_events): twice delivered, it is applied once; a crash undoes both,
-// and the next delivery does the work. Of the events about one subscription the last one is what its row
-// shows, in whatever order they came; an older one is recorded as skipped_out_of_order. Events of one second
-// are ordered by what they say of the status before (previous_attributes), else by (status, id). A
-// subscription that is canceled stays so.
+// Stripe delivers an event at least once, in any order, for days. Each event is applied in one transaction
+// that also records its id (core_stripe_webhook_events). So an event that is delivered twice is applied once,
+// and after a crash the next delivery applies it. A subscription's row shows the last of its events, in
+// whatever order they came. An older event is recorded as skipped_out_of_order. Events of one second are
+// ordered by the status that they say was there before (previous_attributes), otherwise by (status, id). A
+// canceled subscription stays canceled.
 //
-// Invoices are written to the audit log. Where the payment of a renewal fails, a subscription that is active
-// stands as past_due until a later event about it says otherwise. With a Fetcher invoices have the
-// subscription fetched instead.
+// Invoices are written to the audit log. If the payment of a renewal fails, an active subscription becomes
+// past_due until a later event says otherwise. With a [Fetcher] an invoice fetches the subscription instead.
 //
-// The plan is that of the prices on the price list (hostdb.PricingPlan), where a price that left a plan still
-// counts as that plan's; else what the subscription's metadata names as plan_tier or plan_type. Where neither
-// tells, the row keeps the plan that it has.
+// A subscription's plan is the one that has its price ([hostdb.PricingPlan]). A price that left a plan still
+// counts as that plan's. If no plan has the price, the subscription's metadata names the plan as plan_tier or
+// plan_type. Otherwise the row keeps its plan.
 //
-// A subscription belongs to the tenant whose id its metadata holds as tenant_id, or the metadata or
-// client_reference_id of the Checkout session that began it. Behind a payment link the client reference is
-// part of the address and whoever pays may write any tenant's id there: they pay for that tenant and gain
-// nothing, and are not taken for one of its members. An event about a subscription or a tenant that isn't
-// there yet is parked, and applied as soon as it is. Set metadata.tenant_id on subscriptions too
-// (subscription_data.metadata of the session): then no event waits for another.
+// A subscription belongs to the tenant that its metadata names as tenant_id, or that the Checkout session
+// which began it names in its metadata or as client_reference_id. The client reference of a payment link is
+// part of its address, so whoever pays may write any tenant's id there. They pay for that tenant and gain
+// nothing, and do not count as one of its members. An event about a subscription or a tenant that does not
+// exist yet is parked, and applied as soon as it exists. Set metadata.tenant_id on subscriptions too
+// (subscription_data.metadata of the session), so that no event waits for another.
 //
-// The events are kept, each with its payload, which holds customers' names and addresses, so that they can be
-// looked at and replayed. Nothing removes them by itself: have hostdb.DB.WebhookEvents.Prune called daily,
-// with an age of hostdb.WebhookRetention (30 days) or more. It deletes what has been processed or skipped;
-// what is parked or has failed stays until it is applied, or deleted by hand.
+// Events are kept with their payloads, which hold customers' names and addresses, so that they can be
+// inspected and replayed. They are not removed automatically: call hostdb.DB.WebhookEvents.Prune daily, with
+// an age of [hostdb.WebhookRetention] (30 days) or more. It deletes events that were processed or skipped.
+// Parked and failed events stay until they are applied or deleted by hand.
 //
 // Subscribe the endpoint to checkout.session.completed, .async_payment_succeeded and .async_payment_failed,
 // customer.subscription.created, .updated, .paused, .resumed and .deleted, invoice.payment_succeeded and
-// invoice.payment_failed. Other types are answered 200 and forgotten.
+// invoice.payment_failed. Other types are answered 200 and ignored.
 package stripehook
 
 import (
@@ -51,26 +50,26 @@ type hook struct {
 	ledger
 }
 
-// Answers beside the statuses of events.
+// Answers besides the statuses of events.
 const (
 	duplicate = "duplicate" // it has been dealt with
 	ignored   = "ignored"   // it isn't for us
 )
 
-// longest bounds the work on one delivery; Stripe waits about that long for the answer.
+// longest bounds the work on one delivery. Stripe waits about that long for the answer.
 const longest = 20 * time.Second
 
-// New checks the configuration and makes the endpoint, for POST requests of any path. It stands outside the
-// middleware: Stripe signs what it sends, and has no other credential. Until the host database is closed, the
-// endpoint also listens to its changes, to apply what was parked.
+// New returns the endpoint, a handler for POST requests of any path, or an error if the configuration is not
+// valid. Mount it outside the middleware: Stripe's only credential is its signature. Until the host database
+// is closed, the endpoint also listens to its changes to apply parked events.
 //
-// It answers 200 to what has been dealt with, is parked, isn't for it, or can never be applied (recorded as
-// failed); 400 and 413 to what Stripe didn't send; 503 where the next delivery may succeed. The body is a
-// word or a short sentence.
+// It answers 200 if an event was applied, is parked, is for another program, or can never be applied (it is
+// recorded as failed). It answers 400 or 413 to what Stripe did not send, and 503 if the next delivery may
+// succeed. The body is a word or a short sentence.
 //
-// Anybody may send requests to it. A body may have 1 MiB and take 10 seconds, and all that are under way take
-// at most 32 MiB together: beyond that a delivery is answered 503 with Retry-After, and Stripe repeats it.
-// How long a request's header may take is for the server: set http.Server.ReadHeaderTimeout.
+// Anybody may send requests to it. A body may have 1 MiB and take 10 seconds. All bodies in progress may have
+// 32 MiB together: beyond that a delivery is answered 503 with Retry-After, and Stripe repeats it. The time
+// for a request's header is the server's to bound: set [http.Server.ReadHeaderTimeout].
 func New(host *hostdb.DB, cfg Config) (http.Handler, error) {
 	if host == nil {
 		return nil, errors.New("stripehook: New: give the host database")
@@ -85,7 +84,7 @@ func New(host *hostdb.DB, cfg Config) (http.Handler, error) {
 	return h, nil
 }
 
-// Format implements fmt.Formatter: whatever the verb, it writes no secret.
+// Format implements [fmt.Formatter]. It writes no secret, whatever the verb.
 func (h *hook) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "stripehook.New(%v)", h.cfg)
 }
@@ -120,13 +119,13 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, status)
 }
 
-// redeliver reports whether Stripe is asked to deliver an event again: for its own sake, not for that of
-// others, which may fail for good.
+// redeliver asks Stripe to retry only if this event was not applied or is still parked, not because another
+// one failed.
 func redeliver(status string, err error) bool {
 	return err != nil && (status == "" || status == hostdb.WebhookParked)
 }
 
-// refuse answers what isn't a delivery, or can't be taken now.
+// refuse answers a request that is not a delivery, or that can't be processed now.
 func refuse(w http.ResponseWriter, err error) {
 	code := http.StatusBadRequest
 	switch err {
@@ -150,8 +149,8 @@ func answer(w http.ResponseWriter, code int, text string) {
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-// receive returns the event that a request carries, or why it is refused. What a header alone can tell is
-// asked before the body is read. The returned function gives back the event's memory.
+// receive returns the event of a request, or why the request is refused. The header is checked before the
+// body is read. release returns the event's memory.
 func (h *hook) receive(w http.ResponseWriter, r *http.Request) (e *event, release func(), err error) {
 	release = func() {}
 	headers := r.Header["Stripe-Signature"]
@@ -176,7 +175,7 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) (e *event, releas
 	return e, release, err
 }
 
-// meant reports whether an event is of the account and the mode that are configured.
+// meant reports whether an event has the configured account and mode.
 func (h *hook) meant(e *event) bool {
 	return e.account == h.cfg.Account && (h.cfg.Mode == "" || e.live == (h.cfg.Mode == Live))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/strictjson"
 )
 
-// errJSON is why a body can't be read. It repeats nothing of the body.
+// errJSON is the reason why a body can't be read. It repeats nothing of the body.
 var errJSON = errors.New("the body is not the JSON object that Stripe sends")
 
 const (
@@ -22,9 +22,8 @@ const (
 	maxSeconds = 253402300799 // the end of the year 9999
 )
 
-// object is a JSON object. Members are found by their exact name (encoding/json would ignore the case), and
-// what has another type than asked for counts as absent: Stripe sends ids where it may send whole objects,
-// and null for nothing.
+// object is a JSON object. Members are found by their exact name. A member of another type counts as absent:
+// Stripe sends ids where it may send whole objects, and null for nothing.
 type object map[string]any
 
 // parseObject reads an object of at most maxBody bytes. See [strictjson.Decode] for what it refuses.
@@ -39,7 +38,7 @@ func parseObject(body []byte) (object, error) {
 	return members, nil
 }
 
-// at follows a path of objects; nil where it ends early.
+// at follows a path of objects. It returns nil if the path ends early.
 func (o object) at(path ...string) object {
 	for _, name := range path {
 		o, _ = o[name].(map[string]any)
@@ -47,7 +46,7 @@ func (o object) at(path ...string) object {
 	return o
 }
 
-// text returns a text that a column can hold, of at most max bytes; else "".
+// text returns a string of at most max bytes that a column can hold, or "".
 func (o object) text(name string, max int) string {
 	s, _ := o[name].(string)
 	if len(s) > max || strings.ContainsRune(s, 0) {
@@ -56,7 +55,7 @@ func (o object) text(name string, max int) string {
 	return s
 }
 
-// reference returns the id of another object, which stands there itself where it was expanded.
+// reference returns the id of another object. The member is the id or, if it was expanded, the object.
 func (o object) reference(name string) string {
 	if expanded := o.at(name); expanded != nil {
 		return expanded.text("id", maxID)
@@ -64,14 +63,14 @@ func (o object) reference(name string) string {
 	return o.text(name, maxID)
 }
 
-// number returns an integer that is not negative; ok is false where there is none.
+// number returns an integer that is not negative. ok is false if there is none.
 func (o object) number(name string) (n int64, ok bool) {
 	digits, _ := o[name].(json.Number)
 	n, err := digits.Int64()
 	return n, err == nil && n >= 0
 }
 
-// cents returns an amount, 0 where there is none or it is absurd.
+// cents returns an amount. It returns 0 if there is none, or if it is absurd.
 func (o object) cents(name string) int64 {
 	if n, ok := o.number(name); ok && n <= maxCents {
 		return n
@@ -79,7 +78,7 @@ func (o object) cents(name string) int64 {
 	return 0
 }
 
-// time returns a time given in seconds since 1970; nil where there is none.
+// time returns a time that is given in seconds since 1970, or nil.
 func (o object) time(name string) *time.Time {
 	n, ok := o.number(name)
 	if !ok || n == 0 || n > maxSeconds {
@@ -89,13 +88,13 @@ func (o object) time(name string) *time.Time {
 	return &t
 }
 
-// truth returns a boolean, false where there is none.
+// truth returns a boolean, or false if there is none.
 func (o object) truth(name string) bool {
 	b, _ := o[name].(bool)
 	return b
 }
 
-// objects returns the objects of one of Stripe's lists, {"data": [...]}, at most 100.
+// objects returns the first 100 objects of one of Stripe's lists, {"data": [...]}.
 func (o object) objects(name string) []object {
 	elements, _ := o.at(name)["data"].([]any)
 	var found []object

@@ -18,7 +18,7 @@ type ledger struct {
 	logger     *slog.Logger
 }
 
-// read returns what an event says, as the configuration takes it. Errors: errMalformed.
+// read returns what an event says under the configuration. Its only error is errMalformed.
 func (l *ledger) read(e *event) (*change, error) {
 	c, err := e.change()
 	if err == nil {
@@ -27,15 +27,15 @@ func (l *ledger) read(e *event) (*change, error) {
 	return c, err
 }
 
-// holdPaused has a subscription whose payments aren't collected stand as paused, if the configuration says
-// so.
+// holdPaused changes the status of a subscription whose payments are not collected to paused, if the
+// configuration says so.
 func (l *ledger) holdPaused(c *change) {
 	if l.denyPaused && c.state != nil && c.state.paused && !final(c.state.status) {
 		c.state.status = hostdb.SubscriptionPaused
 	}
 }
 
-// Why an event is parked or has failed, for its row.
+// The reasons why an event is parked or has failed, for its row.
 const (
 	noTenant       = "it names no tenant, and its subscription isn't there"
 	noSubscription = "its subscription isn't there"
@@ -45,12 +45,11 @@ const (
 	neverCame      = "what it waited for did not come within Config.ParkedFor"
 )
 
-// Replay applies an event again, from its stored payload, whatever became of it before, and then what was
-// parked for want of it. It returns the event's status. It asks nobody but the host database, and may be
-// called as often as one likes: an event that has been applied changes nothing, also where a Fetcher's answer
-// was another, but for this: where the row still shows it as it is, its plan is looked up anew, as the price
-// list may have lacked it. Config.DenyPaused doesn't apply. EventID is Stripe's ("evt_…"). Errors:
-// hostdb.ErrNotFound; hostdb.ErrInvalid; hostdb.ErrUnavailable.
+// Replay applies an event from its stored payload, and then the events that were parked for want of it. It
+// returns the event's status. eventID is Stripe's ("evt_…"). Replay uses no [Fetcher] and ignores
+// [Config.DenyPaused]. It may be repeated: an event that was applied changes nothing, except that its plan is
+// looked up again if the row still shows the event, as the price list may have lacked the plan. The errors
+// are [hostdb.ErrNotFound], [hostdb.ErrInvalid] and [hostdb.ErrUnavailable].
 func Replay(ctx context.Context, host *hostdb.DB, eventID string) (string, error) {
 	l := &ledger{host: host, logger: slog.New(slog.DiscardHandler)}
 	row, err := host.WebhookEvents.ByEventID(ctx, eventID)
@@ -60,7 +59,7 @@ func Replay(ctx context.Context, host *hostdb.DB, eventID string) (string, error
 	return l.deliver(ctx, stored(row), true)
 }
 
-// stored is the event of a row. One whose payload can't be read has no object, and will fail.
+// stored returns the event of a row. An event whose payload can't be read has no object, and will fail.
 func stored(row *hostdb.StripeWebhookEvent) *event {
 	e, err := parseEvent([]byte(row.PayloadJSON))
 	if err != nil || e.id != row.EventID {
@@ -69,10 +68,10 @@ func stored(row *hostdb.StripeWebhookEvent) *event {
 	return e
 }
 
-// deliver applies an event, and then what was parked for want of it. It answers with the event's status, or
-// duplicate; again is for an event that is stored, and applies it even if it has been dealt with. The status
-// "" means that another delivery may help, and so may one of an event that is parked. With any other status
-// an error is of what was parked for want of it: follow will try that again.
+// deliver applies an event, and then the events that were parked for want of it. It returns the event's
+// status, or duplicate. again is set for a stored event, and applies it even if it was applied before. If the
+// status is "" or parked, the error is this event's, and another delivery may help. With any other status the
+// error is that of a parked event, which follow will retry.
 func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, error) {
 	c, err := l.read(e)
 	if err != nil {
@@ -80,7 +79,7 @@ func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, err
 	}
 	status, err := l.process(ctx, e, c, again)
 	if err == nil && (c.stripeSub != "" || c.tenant != "") {
-		// Also after a duplicate: the delivery before may have died here. Also after a parked one: what it
+		// Also after a duplicate: the delivery before may have ended here. Also after a parked event: what it
 		// waits for may have appeared while its transaction could not see it.
 		err = l.unpark(ctx, c.stripeSub, c.tenant)
 	}
@@ -90,9 +89,9 @@ func (l *ledger) deliver(ctx context.Context, e *event, again bool) (string, err
 	return status, err
 }
 
-// process applies one event in one transaction, which records it too, and returns its status. What can never
-// be applied is recorded as failed, and is no error. Any other failure undoes everything; a record of it is
-// written apart, and doesn't stand in the way of the next delivery.
+// process applies and records one event in one transaction and returns its status. An event that can never be
+// applied is recorded as failed, which is no error. Any other failure undoes everything. It is recorded
+// separately, which does not prevent the next delivery.
 func (l *ledger) process(ctx context.Context, e *event, c *change, again bool) (status string, err error) {
 	ctx = hostdb.WithActor(ctx, "stripe:"+e.id)
 	reason := ""
@@ -130,14 +129,14 @@ func (l *ledger) process(ctx context.Context, e *event, c *change, again bool) (
 	return status, nil
 }
 
-// dealtWith reports whether an event of this status has been applied, or was found to be out of order.
+// dealtWith reports whether an event of this status was applied, or was skipped as out of order.
 func dealtWith(status string) bool {
 	return status == hostdb.WebhookProcessed || status == hostdb.WebhookSkipped
 }
 
-// take gets an event into processing. It returns the event's row as it is stored, locked; nil where the event
-// has been dealt with.
-func (l *ledger) take(ctx context.Context, tx *hostdb.Tx, e *event, c *change, again bool) (*hostdb.StripeWebhookEvent, error) {
+// take returns the event's stored row, locked, or nil if the event was dealt with before.
+func (l *ledger) take(ctx context.Context, tx *hostdb.Tx, e *event, c *change,
+	again bool) (*hostdb.StripeWebhookEvent, error) {
 	if again {
 		found, err := tx.WebhookEvents.ByEventID(ctx, e.id)
 		if err != nil {
@@ -152,13 +151,14 @@ func (l *ledger) take(ctx context.Context, tx *hostdb.Tx, e *event, c *change, a
 	return row, nil
 }
 
-// rowOf is the row of an event.
+// rowOf returns the row of an event.
 func rowOf(e *event, c *change, status, reason string) *hostdb.StripeWebhookEvent {
-	return &hostdb.StripeWebhookEvent{EventID: e.id, EventType: e.kind, PayloadJSON: string(e.body), Status: status, Reason: reason,
+	return &hostdb.StripeWebhookEvent{EventID: e.id, EventType: e.kind, PayloadJSON: string(e.body),
+		Status: status, Reason: reason,
 		StripeSubID: c.stripeSub, TenantID: c.tenant}
 }
 
-// fail records an event that can never be applied, unless it has been dealt with, and returns its status.
+// fail records an event that can never be applied, unless it was dealt with before, and returns its status.
 func (l *ledger) fail(ctx context.Context, e *event, c *change) (string, error) {
 	row := rowOf(e, c, hostdb.WebhookFailed, malformed)
 	if _, err := l.host.WebhookEvents.Claim(ctx, row); err != nil {
@@ -168,7 +168,7 @@ func (l *ledger) fail(ctx context.Context, e *event, c *change) (string, error) 
 	return hostdb.WebhookFailed, nil
 }
 
-// recordFailure makes a failure visible, if that can be written. A parked event stays parked.
+// recordFailure records a failure, if possible. A parked event stays parked.
 func (l *ledger) recordFailure(ctx context.Context, e *event, c *change) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -177,7 +177,7 @@ func (l *ledger) recordFailure(ctx context.Context, e *event, c *change) {
 	}
 }
 
-// log writes what became of an event.
+// log logs what became of an event.
 func (l *ledger) log(ctx context.Context, level slog.Level, what string, e *event, rest ...any) {
 	l.logger.Log(ctx, level, what, append([]any{"event", e.id, "type", e.kind}, rest...)...)
 }

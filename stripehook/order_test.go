@@ -96,7 +96,8 @@ func later(a, b Told) bool {
 	if a.Created != b.Created {
 		return a.Created > b.Created
 	}
-	order := []string{"incomplete", "trialing", "active", "past_due", "unpaid", "paused", "unheard_of", "incomplete_expired", "canceled"}
+	order := []string{"incomplete", "trialing", "active", "past_due", "unpaid", "paused", "unheard_of",
+		"incomplete_expired", "canceled"}
 	if a.Status != b.Status {
 		return slices.Index(order, a.Status) > slices.Index(order, b.Status)
 	}
@@ -141,10 +142,13 @@ func (e Told) Body(sub, tenant string) []byte {
 	if e.Named {
 		metadata["tenant_id"] = tenant
 	}
-	o := map[string]any{"id": sub, "status": e.Status, "current_period_end": e.Period, "cancel_at_period_end": e.Cancels, "metadata": metadata, "customer": "cus_" + sub,
-		"items": map[string]any{"data": []any{map[string]any{"quantity": 1, "price": map[string]any{"id": e.Price, "unit_amount": e.Cents}}}}}
+	o := map[string]any{"id": sub, "status": e.Status, "current_period_end": e.Period,
+		"cancel_at_period_end": e.Cancels, "metadata": metadata, "customer": "cus_" + sub,
+		"items": map[string]any{"data": []any{map[string]any{"quantity": 1,
+			"price": map[string]any{"id": e.Price, "unit_amount": e.Cents}}}}}
 	if e.Status == "" {
-		o = map[string]any{"id": "x_1", "subscription": sub, "mode": "subscription", "metadata": metadata, "customer": "cus_" + sub}
+		o = map[string]any{"id": "x_1", "subscription": sub, "mode": "subscription", "metadata": metadata,
+			"customer": "cus_" + sub}
 	}
 	data := map[string]any{"object": o}
 	if e.Was != "" {
@@ -154,7 +158,8 @@ func (e Told) Body(sub, tenant string) []byte {
 		}
 		data["previous_attributes"] = before
 	}
-	body, err := json.Marshal(map[string]any{"id": e.ID + "_" + sub, "type": e.Kind, "created": e.Created, "data": data})
+	body, err := json.Marshal(map[string]any{"id": e.ID + "_" + sub, "type": e.Kind, "created": e.Created,
+		"data": data})
 	if err != nil {
 		panic(err)
 	}
@@ -182,13 +187,16 @@ func (e Told) Plan() string {
 
 // Ends reports whether a row of a subscription is what a history that ends with this event makes of it.
 func (e Told) Ends(row *hostdb.Subscription, sub string) bool {
-	return row.Status == e.Status && row.LastEventID == e.ID+"_"+sub && row.LastEventAt.Unix() == e.Created && row.CancelAtPeriodEnd == e.Cancels &&
-		row.CurrentPeriodEnd.Equal(time.Unix(e.Period, 0)) && row.PlanTier == e.Plan() && row.AmountCents == e.Cents && row.StripeCustID == "cus_"+sub
+	return row.Status == e.Status && row.LastEventID == e.ID+"_"+sub && row.LastEventAt.Unix() == e.Created &&
+		row.CancelAtPeriodEnd == e.Cancels &&
+		row.CurrentPeriodEnd.Equal(time.Unix(e.Period, 0)) && row.PlanTier == e.Plan() &&
+		row.AmountCents == e.Cents && row.StripeCustID == "cus_"+sub
 }
 
 // listed finds a plan on the tests' price list.
 func listed(price string) (*hostdb.PricingPlan, error) {
-	return map[string]*hostdb.PricingPlan{"price_pro": {ID: "pro", Name: "Pro"}, "price_max": {ID: "max", Name: "Max"}}[price], nil
+	return map[string]*hostdb.PricingPlan{"price_pro": {ID: "pro", Name: "Pro"},
+		"price_max": {ID: "max", Name: "Max"}}[price], nil
 }
 
 // sim is the ledger of one subscription without a database. What decides is the ledger's own (decide,
@@ -222,8 +230,10 @@ type simKey struct {
 }
 
 func (st *simRow) key() simKey {
-	k := simKey{status: st.row.Status, plan: st.row.PlanTier, product: st.row.ProductName, customer: st.row.StripeCustID, event: st.row.LastEventID,
-		cents: st.row.AmountCents, rank: st.row.LastEventRank, cancels: st.row.CancelAtPeriodEnd, there: st.there, tenant: st.tenant,
+	k := simKey{status: st.row.Status, plan: st.row.PlanTier, product: st.row.ProductName,
+		customer: st.row.StripeCustID, event: st.row.LastEventID,
+		cents: st.row.AmountCents, rank: st.row.LastEventRank, cancels: st.row.CancelAtPeriodEnd,
+		there: st.there, tenant: st.tenant,
 		parked: st.parked, done: st.done, planEvent: st.row.PlanEvent}
 	if st.row.InvoiceFailedAt != nil {
 		k.failed = st.row.InvoiceFailedAt.Unix()
@@ -348,8 +358,8 @@ func simulate(t *testing.T, history []Told) *sim {
 // Exhaustive, in the order in which the row's lock lets deliveries through: every permutation of each
 // history, nine events the longest, each delivered once, to a tenant that is there. Compared: status, dates,
 // flag, plan, amount, customer, position. Not the database's part, which sim stands for:
-// TestDeliveriesInAnyOrderByManyWorkersConverge samples that.
-func TestEveryOrderOfArrivalEndsInTheSameState(t *testing.T) {
+// TestHook_deliveriesInAnyOrderByManyWorkersConverge samples that.
+func TestOrder_everyOrderOfArrivalEndsInTheSameState(t *testing.T) {
 	for name, history := range Histories {
 		t.Run(name, func(t *testing.T) {
 			s := simulate(t, history)
@@ -369,7 +379,7 @@ func TestEveryOrderOfArrivalEndsInTheSameState(t *testing.T) {
 // to be at any point. What a delivery does depends on nothing but the state that it meets, so that every
 // state that can be reached, and every delivery in it, is all of them. One more delivery of an applied event
 // is taken here for a replay; as a duplicate it would change nothing.
-func TestDeliveriesOfAnyNumberInEveryOrderEndInTheSameState(t *testing.T) {
+func TestOrder_deliveriesOfAnyNumberInEveryOrderEndInTheSameState(t *testing.T) {
 	for name, history := range Histories {
 		t.Run(name, func(t *testing.T) {
 			s := simulate(t, history)
@@ -384,7 +394,7 @@ func TestDeliveriesOfAnyNumberInEveryOrderEndInTheSameState(t *testing.T) {
 // Exhaustive: every order of four events that can be had fetched, each with every answer of four. After each
 // step, no replay of what has been applied changes the row; what was fetched last is shown, unless that would
 // revive what is over.
-func TestNoReplayChangesWhatWasFetchedInAnyOrder(t *testing.T) {
+func TestReplay_changesNothingFetchedInAnyOrder(t *testing.T) {
 	s := simulate(t, []Told{
 		{"evt_2", subscriptionUpdated, 1000, "past_due", 2000, false, true, "price_pro", 1500, ""},
 		{"evt_1", subscriptionUpdated, 1000, "active", 2000, false, true, "price_pro", 1500, ""},
@@ -393,7 +403,8 @@ func TestNoReplayChangesWhatWasFetchedInAnyOrder(t *testing.T) {
 	})
 	answers := []*state{}
 	for _, status := range []string{"active", "past_due", "unpaid", "canceled"} {
-		_, c := Told{"evt_x", subscriptionUpdated, 1, status, 2000, false, true, "price_max", 9900, ""}.event(t)
+		_, c := Told{"evt_x", subscriptionUpdated, 1, status, 2000, false, true, "price_max", 9900,
+			""}.event(t)
 		answers = append(answers, c.state)
 	}
 	var step func(st simRow, left uint16)
@@ -413,20 +424,25 @@ func TestNoReplayChangesWhatWasFetchedInAnyOrder(t *testing.T) {
 				}
 				asked, next := false, st
 				next.done |= 1 << i
-				d, err := decide(s.events[i], s.changes[i], &next.row, func() (*state, error) { asked = true; return answer, nil },
+				d, err := decide(s.events[i], s.changes[i], &next.row,
+					func() (*state, error) { asked = true; return answer, nil },
 					func() ([]tie, error) { return s.recorded(next.done), nil })
 				if err != nil {
 					t.Fatal(err)
 				}
 				s.carryOut(d, &next.row)
-				if asked && !final(st.row.Status) && (next.row.Status != answer.status || next.row.PlanTier != "max") || next.at().before(st.at()) {
-					t.Fatalf("%s, answered %s, makes of %+v\n%+v", s.events[i].id, answer.status, st.row, next.row)
+				if asked && !final(st.row.Status) &&
+					(next.row.Status != answer.status || next.row.PlanTier != "max") ||
+					next.at().before(st.at()) {
+					t.Fatalf("%s, answered %s, makes of %+v\n%+v", s.events[i].id, answer.status, st.row,
+						next.row)
 				}
 				step(next, left&^(1<<i))
 			}
 		}
 	}
-	step(simRow{tenant: true, there: true, row: hostdb.Subscription{Status: hostdb.SubscriptionIncomplete}}, 1<<len(s.changes)-1)
+	step(simRow{tenant: true, there: true, row: hostdb.Subscription{Status: hostdb.SubscriptionIncomplete}},
+		1<<len(s.changes)-1)
 	if want := 1 + 4*4 + 12*16 + 24*64 + 24*256; s.leaves != want {
 		t.Errorf("%d steps of %d", s.leaves, want)
 	}
@@ -436,9 +452,12 @@ func TestNoReplayChangesWhatWasFetchedInAnyOrder(t *testing.T) {
 func (st simRow) at() position { return reached(&st.row) }
 
 // A history's end is what really happened last wherever the seconds differ.
-func TestTheTotalOrderIsTheTrueOne(t *testing.T) {
-	for name, want := range map[string]string{"paid, failed, paid, canceled": "evt_i", "trial, then paid, ends active": "evt_r", "never paid": "evt_4", "the clocks disagree about the end": "evt_2", "ties of every kind": "evt_4",
-		"two updates in a second, which tell what was before": "evt_5", "an invoice fails and no update says so": "evt_1"} {
+func TestOrder_isTheTrueOne(t *testing.T) {
+	for name, want := range map[string]string{"paid, failed, paid, canceled": "evt_i",
+		"trial, then paid, ends active": "evt_r", "never paid": "evt_4",
+		"the clocks disagree about the end": "evt_2", "ties of every kind": "evt_4",
+		"two updates in a second, which tell what was before": "evt_5",
+		"an invoice fails and no update says so":              "evt_1"} {
 		if got := Last(Histories[name]).ID; got != want {
 			t.Errorf("%s ends with %s, want %s", name, got, want)
 		}
@@ -446,9 +465,10 @@ func TestTheTotalOrderIsTheTrueOne(t *testing.T) {
 }
 
 // Positions are a strict total order, so that two events have one order and a third can't upset it.
-func TestPositionsAreAStrictTotalOrder(t *testing.T) {
+func TestPosition_isAStrictTotalOrder(t *testing.T) {
 	var all []position
-	for _, status := range []string{"incomplete", "trialing", "active", "past_due", "unpaid", "paused", "other", "incomplete_expired", "canceled"} {
+	for _, status := range []string{"incomplete", "trialing", "active", "past_due", "unpaid", "paused",
+		"other", "incomplete_expired", "canceled"} {
 		for _, created := range []int64{1, 2} {
 			for _, id := range []string{"a", "b"} {
 				all = append(all, positionOf(&event{id: id, created: created}, status))
@@ -479,12 +499,16 @@ func TestPositionsAreAStrictTotalOrder(t *testing.T) {
 	}
 }
 
-func TestJSONIsBounded(t *testing.T) {
+func TestParseObject_isBounded(t *testing.T) {
 	deep := func(n int) string { return `{"a":` + strings.Repeat("[", n-1) + strings.Repeat("]", n-1) + "}" }
 	for text, ok := range map[string]bool{
-		`{}`: true, ` {"a":1} `: true, `{"a":{"b":[1,"x",null,true]}}`: true, deep(strictjson.MaxDepth): true, `{"A":1,"a":2}`: true,
-		``: false, `null`: false, `[]`: false, `{`: false, `{"a":1}{}`: false, `{"a":1,"a":2}`: false, `{"a":{"b":1,"b":1}}`: false, `[{}]`: false,
-		deep(strictjson.MaxDepth + 1): false, "{\"a\":\"\xff\"}": false, `{"a":1,}`: false, `{"a" 1}`: false, `{1:2}`: false, `{"a":01}`: false, `{"a":]}`: false,
+		`{}`: true, ` {"a":1} `: true, `{"a":{"b":[1,"x",null,true]}}`: true, deep(strictjson.MaxDepth): true,
+		`{"A":1,"a":2}`: true,
+		``:              false, `null`: false, `[]`: false, `{`: false, `{"a":1}{}`: false,
+		`{"a":1,"a":2}`:       false,
+		`{"a":{"b":1,"b":1}}`: false, `[{}]`: false,
+		deep(strictjson.MaxDepth + 1): false, "{\"a\":\"\xff\"}": false, `{"a":1,}`: false, `{"a" 1}`: false,
+		`{1:2}`: false, `{"a":01}`: false, `{"a":]}`: false,
 		`{"a":"` + strings.Repeat("x", maxBody) + `"}`: false,
 	} {
 		if _, err := parseObject([]byte(text)); (err == nil) != ok {
@@ -493,31 +517,36 @@ func TestJSONIsBounded(t *testing.T) {
 	}
 }
 
-func TestMembersOfAnotherTypeAreAbsent(t *testing.T) {
-	o, err := parseObject([]byte(`{"s":7,"n":"x","neg":-1,"frac":1.5,"huge":99999999999999999999,"far":253402300800,"nul":"a\u0000b","Id":"x","b":"true",
-		"l":{"data":[1,{"id":"a"}]},"m":{"data":7},"r":{"id":"r_1"},"q":{"id":7},"zero":0}`))
+func TestObject_membersOfAnotherTypeAreAbsent(t *testing.T) {
+	o, err := parseObject([]byte(`{"s":7,"n":"x","neg":-1,"frac":1.5,"huge":99999999999999999999,
+		"far":253402300800,"nul":"a\u0000b","Id":"x","b":"true","l":{"data":[1,{"id":"a"}]},"m":{"data":7},
+		"r":{"id":"r_1"},"q":{"id":7},"zero":0}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, neg := o.number("neg")
 	_, frac := o.number("frac")
 	_, huge := o.number("huge")
-	if o.text("s", 9) != "" || o.text("nul", 9) != "" || o.text("id", 9) != "" || o.truth("b") || neg || frac || huge || o.time("far") != nil ||
-		o.time("zero") != nil || o.cents("far") == 0 || o.cents("neg") != 0 || len(o.objects("l")) != 1 || o.objects("m") != nil || o.reference("r") != "r_1" ||
+	if o.text("s", 9) != "" || o.text("nul", 9) != "" || o.text("id", 9) != "" || o.truth("b") || neg ||
+		frac || huge || o.time("far") != nil ||
+		o.time("zero") != nil || o.cents("far") == 0 || o.cents("neg") != 0 || len(o.objects("l")) != 1 ||
+		o.objects("m") != nil || o.reference("r") != "r_1" ||
 		o.reference("q") != "" || o.at("s", "x").text("y", 9) != "" || o.text("r", 9) != "" {
 		t.Errorf("%v", o)
 	}
 }
 
 // Amounts add up to no more than a column takes, and an absurd one is none.
-func TestAmountsStayWithinBounds(t *testing.T) {
+func TestReadState_amountsStayWithinBounds(t *testing.T) {
 	item := func(unit, quantity int64) any {
-		return map[string]any{"quantity": json.Number(jsonInt(quantity)), "price": map[string]any{"unit_amount": json.Number(jsonInt(unit))}}
+		return map[string]any{"quantity": json.Number(jsonInt(quantity)),
+			"price": map[string]any{"unit_amount": json.Number(jsonInt(unit))}}
 	}
 	for _, c := range []struct {
 		items []any
 		want  int64
-	}{{[]any{item(1500, 2), item(1, 1)}, 3001}, {[]any{item(maxCents, maxCents)}, 0}, {[]any{item(maxCents, 1), item(maxCents, 1)}, maxCents},
+	}{{[]any{item(1500, 2), item(1, 1)}, 3001}, {[]any{item(maxCents, maxCents)}, 0},
+		{[]any{item(maxCents, 1), item(maxCents, 1)}, maxCents},
 		{[]any{item(-5, 1)}, 0}, {[]any{item(5, 0)}, 0}} {
 		if s := readState(object{"items": map[string]any{"data": c.items}}, false); s.cents != c.want {
 			t.Errorf("%v: %d cents", c.items, s.cents)

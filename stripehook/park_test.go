@@ -15,22 +15,30 @@ import (
 	"github.com/tenantdb/tenantdb/stripehook"
 )
 
-func TestEventsWaitForTheirSubscription(t *testing.T) {
+func TestPark_eventsWaitForTheirSubscription(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		w.deliver(envelope("evt_2", "customer.subscription.updated", noon.Unix()+1, subscription("sub_1", "active", nil)), "parked")
-		w.deliver(envelope("evt_1", "customer.subscription.created", noon.Unix(), subscription("sub_1", "incomplete", nil)), "parked")
-		w.deliver(envelope("evt_3", "invoice.payment_succeeded", noon.Unix()+1, invoiceOf("sub_1", nil)), "parked")
-		w.deliver(envelope("evt_1", "customer.subscription.created", noon.Unix(), subscription("sub_1", "incomplete", nil)), "parked")
+		w.deliver(envelope("evt_2", "customer.subscription.updated", noon.Unix()+1,
+			subscription("sub_1", "active", nil)), "parked")
+		w.deliver(envelope("evt_1", "customer.subscription.created", noon.Unix(),
+			subscription("sub_1", "incomplete", nil)), "parked")
+		w.deliver(envelope("evt_3", "invoice.payment_succeeded", noon.Unix()+1, invoiceOf("sub_1", nil)),
+			"parked")
+		w.deliver(envelope("evt_1", "customer.subscription.created", noon.Unix(),
+			subscription("sub_1", "incomplete", nil)), "parked")
 		parked, err := w.host.WebhookEvents.ListByStatus(t.Context(), hostdb.WebhookParked)
 		must(t, err)
-		if len(parked) != 3 || parked[0].StripeSubID != "sub_1" || parked[0].Reason == "" || parked[0].PayloadJSON == "" {
+		if len(parked) != 3 || parked[0].StripeSubID != "sub_1" || parked[0].Reason == "" ||
+			parked[0].PayloadJSON == "" {
 			t.Fatalf("parked: %+v", parked)
 		}
-		w.deliver(envelope("evt_4", "checkout.session.completed", noon.Unix()+2, session("sub_1", w.tenant.ID, nil)), "processed")
-		if row := w.row("sub_1"); row.TenantID != w.tenant.ID || row.Status != "active" || row.LastEventID != "evt_2" {
+		w.deliver(envelope("evt_4", "checkout.session.completed", noon.Unix()+2,
+			session("sub_1", w.tenant.ID, nil)), "processed")
+		if row := w.row("sub_1"); row.TenantID != w.tenant.ID || row.Status != "active" ||
+			row.LastEventID != "evt_2" {
 			t.Errorf("%+v", row)
 		}
-		for id, want := range map[string][]string{"evt_1": {"processed", "skipped_out_of_order"}, "evt_2": {"processed"}, "evt_3": {"processed"}} {
+		for id, want := range map[string][]string{"evt_1": {"processed", "skipped_out_of_order"},
+			"evt_2": {"processed"}, "evt_3": {"processed"}} {
 			if e := w.event(id); !slices.Contains(want, e.Status) || e.Reason != "" {
 				t.Errorf("%s: %s %q", id, e.Status, e.Reason)
 			}
@@ -39,18 +47,24 @@ func TestEventsWaitForTheirSubscription(t *testing.T) {
 }
 
 // Nobody tells the endpoint that the tenant has come to be: it hears of it from the host database.
-func TestEventsWaitForTheirTenant(t *testing.T) {
+func TestPark_eventsWaitForTheirTenant(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		later := hostdb.NewID()
-		w.deliver(envelope("evt_1", "checkout.session.completed", noon.Unix(), session("sub_1", later, nil)), "parked")
-		w.deliver(envelope("evt_2", "customer.subscription.updated", noon.Unix(), subscription("sub_1", "active", nil)), "parked")
-		w.deliver(envelope("evt_3", "invoice.payment_succeeded", noon.Unix(), invoiceOf("sub_1", nil)), "parked")
-		w.deliver(envelope("evt_4", "checkout.session.completed", noon.Unix(), fields{"id": "cs_1", "mode": "payment", "client_reference_id": later}), "parked")
-		w.deliver(envelope("evt_5", "checkout.session.completed", noon.Unix(), fields{"id": "cs_2", "mode": "payment"}), "parked")
+		w.deliver(envelope("evt_1", "checkout.session.completed", noon.Unix(), session("sub_1", later, nil)),
+			"parked")
+		w.deliver(envelope("evt_2", "customer.subscription.updated", noon.Unix(),
+			subscription("sub_1", "active", nil)), "parked")
+		w.deliver(envelope("evt_3", "invoice.payment_succeeded", noon.Unix(), invoiceOf("sub_1", nil)),
+			"parked")
+		w.deliver(envelope("evt_4", "checkout.session.completed", noon.Unix(),
+			fields{"id": "cs_1", "mode": "payment", "client_reference_id": later}), "parked")
+		w.deliver(envelope("evt_5", "checkout.session.completed", noon.Unix(),
+			fields{"id": "cs_2", "mode": "payment"}), "parked")
 		if e := w.event("evt_1"); e.TenantID != later {
 			t.Errorf("the tenant that it waits for isn't shown: %+v", e)
 		}
-		must(t, w.host.Tenants.Insert(t.Context(), &hostdb.TenantCatalog{ID: later, Name: "Later", IsActive: true}))
+		must(t, w.host.Tenants.Insert(t.Context(),
+			&hostdb.TenantCatalog{ID: later, Name: "Later", IsActive: true}))
 		eventually(t, "the events are applied", func() bool {
 			parked, err := w.host.WebhookEvents.ListByStatus(context.Background(), hostdb.WebhookParked)
 			must(t, err)
@@ -65,28 +79,36 @@ func TestEventsWaitForTheirTenant(t *testing.T) {
 	})
 }
 
-func TestEventsAreAppliedWhenAnotherProgramWritesTheirSubscription(t *testing.T) {
+func TestPark_eventsAreAppliedWhenAnotherProgramWritesTheirSubscription(t *testing.T) {
 	w := newWorld(t, sqliteURL(t))
-	w.deliver(envelope("evt_1", "customer.subscription.updated", noon.Unix(), subscription("sub_1", "active", nil)), "parked")
-	must(t, w.host.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: w.tenant.ID, StripeSubID: "sub_1"}))
+	w.deliver(envelope("evt_1", "customer.subscription.updated", noon.Unix(),
+		subscription("sub_1", "active", nil)), "parked")
+	must(t, w.host.Subscriptions.Insert(t.Context(),
+		&hostdb.Subscription{TenantID: w.tenant.ID, StripeSubID: "sub_1"}))
 	eventually(t, "the event is applied", func() bool { return w.row("sub_1").Status == "active" })
 }
 
 // A process died after it had parked an event, and before it applied it: the next endpoint that starts does,
 // and so does a duplicate.
-func TestWhatACrashLeftParkedIsApplied(t *testing.T) {
+func TestPark_whatACrashLeftParkedIsApplied(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		left := func(sub string) string {
-			body := envelope("evt_"+sub, "customer.subscription.updated", noon.Unix(), subscription(sub, "active", fields{"metadata": fields{"tenant_id": w.tenant.ID}}))
-			must(t, w.host.WebhookEvents.Insert(t.Context(), &hostdb.StripeWebhookEvent{EventID: "evt_" + sub, EventType: "customer.subscription.updated",
-				Status: hostdb.WebhookParked, PayloadJSON: body, StripeSubID: sub, TenantID: w.tenant.ID}))
+			body := envelope("evt_"+sub, "customer.subscription.updated", noon.Unix(),
+				subscription(sub, "active", fields{"metadata": fields{"tenant_id": w.tenant.ID}}))
+			must(t, w.host.WebhookEvents.Insert(t.Context(),
+				&hostdb.StripeWebhookEvent{EventID: "evt_" + sub, EventType: "customer.subscription.updated",
+					Status: hostdb.WebhookParked, PayloadJSON: body, StripeSubID: sub,
+					TenantID: w.tenant.ID}))
 			return body
 		}
 		body := left("sub_1")
-		if rec := post(w.hook, body, sign(body, secret, noon)); rec.Code != 200 || w.row("sub_1").Status != "active" { // or the endpoint was faster
+		// or the endpoint was faster
+		if rec := post(w.hook, body, sign(body, secret, noon)); rec.Code != 200 ||
+			w.row("sub_1").Status != "active" {
 			t.Errorf("after the retry: %d %s, %+v", rec.Code, rec.Body, w.row("sub_1"))
 		}
-		session := envelope("evt_cs", "checkout.session.completed", noon.Unix(), session("sub_2", w.tenant.ID, nil))
+		session := envelope("evt_cs", "checkout.session.completed", noon.Unix(),
+			session("sub_2", w.tenant.ID, nil))
 		w.deliver(session, "processed")
 		left("sub_2")
 		w.deliver(session, "duplicate")
@@ -95,7 +117,8 @@ func TestWhatACrashLeftParkedIsApplied(t *testing.T) {
 		}
 		left("sub_3")
 		w.newHook(stripehook.Config{})
-		eventually(t, "a new endpoint applies it", func() bool { return w.event("evt_sub_3").Status == hostdb.WebhookProcessed })
+		eventually(t, "a new endpoint applies it",
+			func() bool { return w.event("evt_sub_3").Status == hostdb.WebhookProcessed })
 	})
 }
 
@@ -110,10 +133,11 @@ func crash(url string) {
 		fmt.Println(err)
 		return
 	}
-	hook, err := stripehook.New(host, stripehook.Config{Secrets: []string{secret}, Fetcher: fetcher(func(context.Context, string) ([]byte, error) {
-		fmt.Println("recorded")
-		select {}
-	})})
+	hook, err := stripehook.New(host, stripehook.Config{Secrets: []string{secret},
+		Fetcher: fetcher(func(context.Context, string) ([]byte, error) {
+			fmt.Println("recorded")
+			select {}
+		})})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -122,14 +146,17 @@ func crash(url string) {
 	fmt.Println(post(hook, body, os.Getenv(crashVariable+"_HEADER")).Body)
 }
 
-func TestACrashBetweenRecordAndApplicationIsMadeGoodByTheRetry(t *testing.T) {
-	for name, place := range map[string]func(testing.TB) string{"sqlite": sqliteURL, "postgres": postgresURL} {
+func TestPark_aCrashBetweenRecordAndApplicationIsMadeGoodByTheRetry(t *testing.T) {
+	for name, place := range map[string]func(testing.TB) string{"sqlite": sqliteURL,
+		"postgres": postgresURL} {
 		t.Run(name, func(t *testing.T) {
 			url := place(t)
 			w := newWorld(t, url)
-			body := envelope("evt_1", "customer.subscription.created", noon.Unix(), subscription("sub_1", "active", fields{"metadata": fields{"tenant_id": w.tenant.ID}}))
+			body := envelope("evt_1", "customer.subscription.created", noon.Unix(),
+				subscription("sub_1", "active", fields{"metadata": fields{"tenant_id": w.tenant.ID}}))
 			cmd := exec.Command(os.Args[0], "-test.run=^$")
-			cmd.Env = append(os.Environ(), crashVariable+"="+url, crashVariable+"_BODY="+body, crashVariable+"_HEADER="+sign(body, secret, time.Now()))
+			cmd.Env = append(os.Environ(), crashVariable+"="+url, crashVariable+"_BODY="+body,
+				crashVariable+"_HEADER="+sign(body, secret, time.Now()))
 			cmd.Stderr = os.Stderr
 			out, err := cmd.StdoutPipe()
 			must(t, err)

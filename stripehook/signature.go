@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Why a signature is refused. The texts repeat nothing of the request.
+// The reasons why a signature is refused. The texts repeat nothing of the request.
 var (
 	errHeader   = errors.New("the Stripe-Signature header is missing or malformed")
 	errTime     = errors.New("the signature's time is too far from now")
@@ -63,7 +63,7 @@ func parseSignature(header string) (signature, error) {
 	return s, nil
 }
 
-// parseStamp reads seconds since 1970 in the one way to write them: digits, no zero in front.
+// parseStamp reads seconds since 1970: digits without a leading zero.
 func parseStamp(s string) (int64, bool) {
 	if len(s) == 0 || len(s) > 12 || s[0] < '1' || s[0] > '9' {
 		return 0, false
@@ -72,8 +72,8 @@ func parseStamp(s string) (int64, bool) {
 	return int64(n), err == nil
 }
 
-// check compares the signature with what the secrets make of the body. Every pair is compared, each in
-// constant time.
+// check compares the signature's MACs with those of the body under each secret. It compares every pair, each
+// in constant time.
 func (s signature) check(secrets []string, body []byte) error {
 	matches := false
 	for _, secret := range secrets {
@@ -93,7 +93,7 @@ func (s signature) check(secrets []string, body []byte) error {
 	return nil
 }
 
-// checkTime refuses a signature from too long ago, which may be a replay, and one from the future.
+// checkTime refuses a signature that is too old, and may be a replay, or from the future.
 func (s signature) checkTime(now time.Time, tolerance time.Duration) error {
 	if s.at.Before(now.Add(-tolerance)) || s.at.After(now.Add(tolerance)) {
 		return errTime

@@ -24,11 +24,13 @@ type state struct {
 	paused    bool // payments aren't collected for the time being; the status goes on
 }
 
-// readState reads a subscription object. A deleted one is canceled, whatever it says.
+// readState reads a subscription object. A deleted subscription is canceled, whatever the object says.
 func readState(o object, deleted bool) *state {
-	s := &state{status: word(o, "status"), periodEnd: o.time("current_period_end"), trialEnd: o.time("trial_end"),
+	s := &state{status: word(o, "status"), periodEnd: o.time("current_period_end"),
+		trialEnd: o.time("trial_end"),
 		customer: o.reference("customer"), product: o.at("metadata").text("product_name", maxText),
-		tier:   cmp.Or(o.at("metadata").text("plan_tier", maxWord), o.at("metadata").text("plan_type", maxWord)),
+		tier: cmp.Or(o.at("metadata").text("plan_tier", maxWord),
+			o.at("metadata").text("plan_type", maxWord)),
 		paused: o.at("pause_collection") != nil}
 	if deleted && !final(s.status) {
 		s.status = hostdb.SubscriptionCanceled
@@ -37,15 +39,14 @@ func readState(o object, deleted bool) *state {
 		s.addItem(item)
 	}
 	s.cents = min(s.cents, maxCents)
-	// Where billing is flexible, a date stands for the flag
-	// (docs.stripe.com/billing/subscriptions/billing-mode).
+	// With flexible billing a date stands for the flag (docs.stripe.com/billing/subscriptions/billing-mode).
 	cancelAt := o.time("cancel_at")
-	s.cancels = o.truth("cancel_at_period_end") || cancelAt != nil && s.periodEnd != nil && !cancelAt.After(*s.periodEnd)
+	s.cancels = o.truth("cancel_at_period_end") || cancelAt != nil && s.periodEnd != nil &&
+		!cancelAt.After(*s.periodEnd)
 	return s
 }
 
-// word returns one of Stripe's words, known or not. What can't be one stands as unknown, which admits nobody
-// either.
+// word returns one of Stripe's words, known or not. Any other text becomes unknown, which admits nobody.
 func word(o object, name string) string {
 	s := o.text(name, 32)
 	for i := range len(s) {
@@ -56,11 +57,11 @@ func word(o object, name string) string {
 	return cmp.Or(s, unknown)
 }
 
-// unknown is the status and the plan tier where Stripe, the price list and the metadata don't tell.
+// unknown is the status or the plan tier if neither Stripe, the price list nor the metadata tells it.
 const unknown = "unknown"
 
-// addItem adds what one item of a subscription says. Since API version 2025-03-31 each has a period of its
-// own: the last end counts
+// addItem adds one item of a subscription. Since API version 2025-03-31 each item has its own period, and the
+// last end counts
 // (docs.stripe.com/changelog/basil/2025-03-31/deprecate-subscription-current-period-start-and-end).
 func (s *state) addItem(item object) {
 	if end := item.time("current_period_end"); end != nil && (s.periodEnd == nil || end.After(*s.periodEnd)) {
@@ -91,9 +92,9 @@ func final(status string) bool {
 	return status == hostdb.SubscriptionCanceled || status == hostdb.SubscriptionIncompleteExpired
 }
 
-// ranks order the statuses of events of the same second: a subscription leaves incomplete and never returns
-// to it, and where the truth can't be told, what denies more wins. Unknown words come after all known ones
-// that aren't final.
+// ranks order the statuses of events of the same second. A subscription leaves incomplete and never returns
+// to it. If the order is unknown, the status that denies more wins. Unknown words come after all known ones
+// that are not final.
 var ranks = map[string]int{
 	hostdb.SubscriptionIncomplete:        0,
 	hostdb.SubscriptionTrialing:          1,
@@ -121,13 +122,13 @@ type position struct {
 	event   string
 }
 
-// positionOf is the place of an event that shows this status.
+// positionOf returns the position of an event that shows this status.
 func positionOf(e *event, status string) position {
 	return position{final(status), e.created, rank(status), e.id}
 }
 
-// reached is the place of the last event that a row shows, or was fetched for; before all others where it
-// shows none.
+// reached returns the position of the last event that a row shows, or was fetched for. It is before all
+// others if there is none.
 func reached(row *hostdb.Subscription) position {
 	p := position{final: final(row.Status), created: -1, rank: row.LastEventRank, event: row.LastEventID}
 	if row.LastEventAt != nil {
@@ -141,10 +142,11 @@ func (p position) before(q position) bool {
 	if p.final != q.final {
 		return q.final
 	}
-	return cmp.Or(cmp.Compare(p.created, q.created), cmp.Compare(p.rank, q.rank), cmp.Compare(p.event, q.event)) < 0
+	return cmp.Or(cmp.Compare(p.created, q.created), cmp.Compare(p.rank, q.rank),
+		cmp.Compare(p.event, q.event)) < 0
 }
 
-// latest returns the last of positions.
+// latest returns the last position.
 func latest(first position, others ...position) position {
 	for _, p := range others {
 		if first.before(p) {
@@ -154,13 +156,13 @@ func latest(first position, others ...position) position {
 	return first
 }
 
-// mark notes in a row which event it has reached.
+// mark records in a row which event it has reached.
 func (p position) mark(row *hostdb.Subscription) {
 	at := time.Unix(p.created, 0).UTC()
 	row.LastEventAt, row.LastEventRank, row.LastEventID = &at, p.rank, p.event
 }
 
-// key is the position as a text that orders as positions do.
+// key returns the position as a text. Texts and positions have the same order.
 func (p position) key() string {
 	last := 0
 	if p.final {
@@ -169,7 +171,7 @@ func (p position) key() string {
 	return fmt.Sprintf("%d %012d %02d %s", last, max(0, p.created), p.rank, p.event)
 }
 
-// planFrom is the key of the event that a row's plan is from; "" where nobody knows the plan.
+// planFrom returns the key of the event that set a row's plan, or "" if the plan is unknown.
 func planFrom(row *hostdb.Subscription) string {
 	switch {
 	case row.PlanEvent != "":
@@ -180,23 +182,24 @@ func planFrom(row *hostdb.Subscription) string {
 	return reached(row).key() // a row that an earlier version wrote
 }
 
-// newRow is the row of a subscription before anything is known of it.
+// newRow returns the row of a new subscription.
 func newRow(c *change) *hostdb.Subscription {
 	return &hostdb.Subscription{TenantID: c.tenant, StripeSubID: c.stripeSub, StripeCustID: c.customer,
 		Status: hostdb.SubscriptionIncomplete, PlanTier: unknown, PaymentType: hostdb.PaymentSubscription}
 }
 
-// statusIn is the status that a row shows for a state of this second: past_due for an active subscription of
-// which a renewal's payment failed later.
+// statusIn returns the status that a row shows for a state of this second. It is past_due for an active
+// subscription if a renewal's payment failed later.
 func (s *state) statusIn(row *hostdb.Subscription, created int64) string {
-	if s.status == hostdb.SubscriptionActive && row.InvoiceFailedAt != nil && created < row.InvoiceFailedAt.Unix() {
+	if s.status == hostdb.SubscriptionActive && row.InvoiceFailedAt != nil &&
+		created < row.InvoiceFailedAt.Unix() {
 		return hostdb.SubscriptionPastDue
 	}
 	return s.status
 }
 
-// write puts the state of an event into a row. Plan, nil where the price list doesn't have it, is what the
-// prices mean. The tenant stays: a subscription never moves.
+// write writes the state of an event into a row. plan is the plan of the prices, or nil if the price list has
+// none. The tenant stays: a subscription never moves.
 func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
 	row.Status = s.statusIn(row, at.created)
 	row.CurrentPeriodEnd, row.TrialEnd, row.CancelAtPeriodEnd = s.periodEnd, s.trialEnd, s.cancels
@@ -207,9 +210,9 @@ func (s *state) write(row *hostdb.Subscription, plan *hostdb.PricingPlan, at pos
 	s.writePlan(row, plan, at)
 }
 
-// writePlan puts the plan of an event into a row. Where neither the price list nor the metadata knows the
-// plan, the one that the row has stays: a price that is new to this program takes nothing from who pays it. A
-// tier in the metadata that is no plan only replaces another one that is none.
+// writePlan writes the plan of an event into a row. If neither the price list nor the metadata knows the
+// plan, the row keeps its plan: a price that is new to this program must not take anything from a payer. A
+// tier in the metadata that is no plan only replaces another that is none.
 func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
 	switch {
 	case plan != nil:
@@ -221,7 +224,7 @@ func (s *state) writePlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at
 	}
 }
 
-// writeEarlierPlan puts the plan of an event that the row has gone beyond into it, unless it has one of a
+// writeEarlierPlan writes the plan of an event that is older than the row, unless the row has the plan of a
 // later event.
 func (s *state) writeEarlierPlan(row *hostdb.Subscription, plan *hostdb.PricingPlan, at position) {
 	if (plan != nil || s.tier != "") && s.planKey(plan, at) > planFrom(row) {
@@ -229,11 +232,10 @@ func (s *state) writeEarlierPlan(row *hostdb.Subscription, plan *hostdb.PricingP
 	}
 }
 
-// noPlan begins the key of an event whose metadata has a word that is no plan, so that it comes before all
-// that name one.
+// noPlan begins the key of an event whose metadata names no existing plan. Such keys come before all others.
 const noPlan = "-"
 
-// planKey is the key of the event that a plan is from.
+// planKey returns the key of the event that a plan is from.
 func (s *state) planKey(plan *hostdb.PricingPlan, at position) string {
 	if plan == nil && !s.listed {
 		return noPlan + at.key()
@@ -241,7 +243,7 @@ func (s *state) planKey(plan *hostdb.PricingPlan, at position) string {
 	return at.key()
 }
 
-// hasListed reports whether a row's plan is one of the price list, as far as is known.
+// hasListed reports whether a row's plan is known to be on the price list.
 func hasListed(row *hostdb.Subscription) bool {
 	from := planFrom(row)
 	return from != "" && !strings.HasPrefix(from, noPlan)

@@ -7,8 +7,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Events of one subscription and one second. Their times don't tell which is the last, but an update says
-// what the attributes that it changed were before (docs.stripe.com/api/events/object, previous_attributes).
+// The times of events of one subscription and one second don't tell which is the last. An update says what
+// its attributes were before (docs.stripe.com/api/events/object, previous_attributes).
 
 // tie is a recorded event of a subscription.
 type tie struct {
@@ -19,24 +19,25 @@ type tie struct {
 	tells bool   // it says what was before
 }
 
-// tieOf makes a tie of an event about a subscription.
+// tieOf returns the tie of an event about a subscription.
 func tieOf(e *event, s *state) tie {
-	t := tie{at: positionOf(e, s.status), state: s, first: e.kind == subscriptionCreated, was: s.status, tells: e.before != nil}
+	t := tie{at: positionOf(e, s.status), state: s, first: e.kind == subscriptionCreated, was: s.status,
+		tells: e.before != nil}
 	if e.before["status"] != nil {
 		t.was = word(e.before, "status")
 	}
 	return t
 }
 
-// mayMove reports whether an event can change which event of the second that was reached is the last one: it
-// is of that second or of an earlier one, and neither event ends the subscription.
+// mayMove reports whether an event can change which event is the last of the second that the row has reached.
+// It can if it is not later than that second, and neither event ends the subscription.
 func (p position) mayMove(reached position) bool {
 	return p.created <= reached.created && p.event != reached.event && !p.final && !reached.final
 }
 
-// untie decides about an event that isn't later than the second that a row has reached. The row shows the
-// last of that second's events. Where it shows what was fetched, or an event that isn't recorded any more,
-// the positions decide.
+// untie decides about an event that is not later than the second that a row has reached. The row shows the
+// last of that second's events. If it shows a fetched state, or an event that is no longer recorded, the
+// positions decide.
 func untie(old decision, shown position, tied func() ([]tie, error)) (decision, error) {
 	recorded, err := tied()
 	if err != nil {
@@ -53,15 +54,16 @@ func untie(old decision, shown position, tied func() ([]tie, error)) (decision, 
 	}
 	if end == shown || !known && end.before(shown) {
 		if known && old.at.created == shown.created && shown.before(old.at) {
-			old.at = position{created: shown.created} // so that its plan comes before that of the event that is shown
+			// so that its plan comes before that of the event that is shown
+			old.at = position{created: shown.created}
 		}
 		return old, nil
 	}
 	return decision{status: hostdb.WebhookProcessed, now: old.now, at: old.at}, nil
 }
 
-// secondOf returns the events of one second, and the status with which the seconds before it ended; "" where
-// none is recorded. Events that end the subscription are left out.
+// secondOf returns the events of one second, and the status before that second, or "" if none is recorded.
+// Events that end the subscription are left out.
 func secondOf(recorded []tie, second int64) (same []tie, start string) {
 	slices.SortStableFunc(recorded, func(a, b tie) int { return cmp.Compare(a.at.created, b.at.created) })
 	for _, t := range recorded {
@@ -76,14 +78,14 @@ func secondOf(recorded []tie, second int64) (same []tie, start string) {
 	return same, start
 }
 
-// lastOf returns the last of the events of one second. It depends on nothing but the set of them and the
-// status before it, "" where that isn't known. If each event says what was before, the statuses form a walk,
-// which ends at the one status that was entered more often than left. Else, or among several events with that
+// lastOf returns the last of the events of one second. It depends only on the set of events and on the status
+// before that second, "" if unknown. If each event says what was before, the statuses form a path, which ends
+// at the one status that was entered more often than left. Otherwise, or among several events with that
 // status, positions decide.
 func lastOf(same []tie, start string) tie {
-	end := walkEnd(same, start)
+	end := pathEnd(same, start)
 	if end == "" && start != "" {
-		end = walkEnd(same, "")
+		end = pathEnd(same, "")
 	}
 	var last *tie
 	for i := range same {
@@ -95,8 +97,8 @@ func lastOf(same []tie, start string) tie {
 	return *last
 }
 
-// walkEnd returns the status at which the walk ends; "" where that can't be told.
-func walkEnd(same []tie, start string) string {
+// pathEnd returns the status at which the path ends, or "" if that is not certain.
+func pathEnd(same []tie, start string) string {
 	entered := map[string]int{}
 	if start != "" && !slices.ContainsFunc(same, func(t tie) bool { return t.first }) {
 		entered[start]++

@@ -7,8 +7,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// unpark applies the parked events that can be by now: those about a subscription or a tenant, or all of
-// them. It returns the first error; the other events don't wait for the one that it is about.
+// unpark applies the parked events that are ready: those about a subscription or a tenant, or all. It
+// continues after an error and returns the first.
 func (l *ledger) unpark(ctx context.Context, stripeSub, tenant string) error {
 	p := pass{ledger: l, stripeSub: stripeSub, tenant: tenant, tried: map[string]bool{}}
 	for {
@@ -22,7 +22,7 @@ func (l *ledger) unpark(ctx context.Context, stripeSub, tenant string) error {
 	}
 }
 
-// pass goes through the parked events that are ready.
+// pass is one pass over the parked events that are ready.
 type pass struct {
 	*ledger
 	stripeSub, tenant string
@@ -30,8 +30,8 @@ type pass struct {
 	failure           error           // the first one
 }
 
-// run tries every event that is ready and hasn't been tried. It goes on behind those that fail, however many
-// they are.
+// run tries every event that is ready and was not tried. It continues after events that fail, however many
+// there are.
 func (p *pass) run(ctx context.Context) error {
 	for after := ""; ; {
 		ready, err := p.host.WebhookEvents.ListReady(ctx, p.stripeSub, p.tenant, after)
@@ -55,8 +55,8 @@ func (p *pass) run(ctx context.Context) error {
 	}
 }
 
-// apply applies a parked event, and what waited for the subscription that it brings, unless the caller is
-// about to.
+// apply applies a parked event, and the events that waited for the subscription that it brings, unless the
+// caller is about to do that.
 func (l *ledger) apply(ctx context.Context, row *hostdb.StripeWebhookEvent, known string) error {
 	e := stored(row)
 	c, err := l.read(e)
@@ -70,8 +70,8 @@ func (l *ledger) apply(ctx context.Context, row *hostdb.StripeWebhookEvent, know
 	return l.unpark(ctx, c.stripeSub, "")
 }
 
-// follow applies what was parked when what it waits for appears in the host database by other ways than an
-// event, until the database is closed. The first delivery makes good what a crash left.
+// follow applies parked events when what they wait for appears in the host database otherwise than by an
+// event. It ends when the database is closed. Its first pass also applies what a crash left.
 func (l *ledger) follow() {
 	f := follower{ledger: l}
 	for delivery, err := range l.host.Changes(context.Background()) {
@@ -82,7 +82,7 @@ func (l *ledger) follow() {
 	}
 }
 
-// follower is told what changes in the host database.
+// follower receives the changes of the host database.
 type follower struct {
 	*ledger
 	waiting bool          // an event may have become ready
@@ -91,10 +91,10 @@ type follower struct {
 	swept   time.Time     // when expired events were last looked for
 }
 
-// sweepEvery is how often events that have been parked for too long are looked for.
+// sweepEvery is how often events that were parked for too long are searched.
 const sweepEvery = time.Hour
 
-// expire gives up the events that have been parked for too long.
+// expire records the events that were parked for too long as failed.
 func (f *follower) expire(ctx context.Context) {
 	if time.Since(f.swept) < sweepEvery {
 		return
@@ -108,13 +108,15 @@ func (f *follower) expire(ctx context.Context) {
 	}
 }
 
-// hear applies what a delivery may have made ready. After a failure all are tried again later; what waits for
-// a tenant that appears meanwhile is tried at once, since the failure may be another's and last.
+// hear applies the events that a delivery may have made ready. After a failure all are retried later. Events
+// that wait for a tenant which appears meanwhile are tried at once: the failure may be another event's, and
+// may last.
 func (f *follower) hear(ctx context.Context, delivery hostdb.Delivery) {
 	var tenants []string
 	f.waiting = f.waiting || delivery.Reset
 	for _, change := range delivery.Changes {
-		f.waiting = f.waiting || change.Kind == hostdb.ChangeTenant || change.Kind == hostdb.ChangeSubscription
+		f.waiting = f.waiting || change.Kind == hostdb.ChangeTenant ||
+			change.Kind == hostdb.ChangeSubscription
 		if change.Kind == hostdb.ChangeTenant {
 			tenants = append(tenants, change.TenantID)
 		}

@@ -59,14 +59,16 @@ func (b *bench) Subscription(_ context.Context, id string) ([]byte, error) {
 // put makes the tenant.
 func (b *bench) put(tenant string) {
 	b.t.Helper()
-	if err := b.host.Tenants.Insert(b.t.Context(), &hostdb.TenantCatalog{ID: tenant, Name: "Acme"}); err != nil {
+	if err := b.host.Tenants.Insert(b.t.Context(),
+		&hostdb.TenantCatalog{ID: tenant, Name: "Acme"}); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
 // about is an event about a subscription; the tenant is named unless it is "".
 func about(kind, sub, tenant string) *event {
-	e, err := parseEvent(Told{ID: "evt_" + kind[:8], Kind: kind, Created: 1000, Status: map[bool]string{true: "active"}[strings.HasPrefix(kind, "customer.")],
+	e, err := parseEvent(Told{ID: "evt_" + kind[:8], Kind: kind, Created: 1000,
+		Status: map[bool]string{true: "active"}[strings.HasPrefix(kind, "customer.")],
 		Period: 2000, Named: tenant != ""}.Body(sub, tenant))
 	if err != nil {
 		panic(err)
@@ -89,7 +91,8 @@ func (b *bench) leaves(e *event) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := b.host.WebhookEvents.Insert(b.t.Context(), rowOf(e, c, hostdb.WebhookParked, tenantMissing)); err != nil {
+	if err := b.host.WebhookEvents.Insert(b.t.Context(),
+		rowOf(e, c, hostdb.WebhookParked, tenantMissing)); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -102,7 +105,7 @@ func (b *bench) is(e *event, want string) {
 	}
 }
 
-func TestADuplicateAppliesWhatTheDeliveryBeforeItLeftParked(t *testing.T) {
+func TestUnpark_aDuplicateAppliesWhatTheDeliveryBeforeItLeftParked(t *testing.T) {
 	b := newBench(t)
 	b.put(tenantID)
 	began, update := about(checkoutCompleted, "sub_1", tenantID), about(subscriptionUpdated, "sub_1", "")
@@ -114,7 +117,7 @@ func TestADuplicateAppliesWhatTheDeliveryBeforeItLeftParked(t *testing.T) {
 
 // The tenant appears when the event's transaction has ended without having seen it, and whoever listens to
 // changes has looked already.
-func TestAnEventIsAppliedWhoseTenantAppearsWhileItIsParked(t *testing.T) {
+func TestUnpark_anEventIsAppliedWhoseTenantAppearsWhileItIsParked(t *testing.T) {
 	b := newBench(t)
 	b.parked = func() { b.parked = nil; b.put(tenantID) }
 	e := about(subscriptionUpdated, "sub_1", tenantID)
@@ -124,7 +127,7 @@ func TestAnEventIsAppliedWhoseTenantAppearsWhileItIsParked(t *testing.T) {
 
 // The delivered event is of another subscription of the tenant. A parked session names the tenant, and what
 // waits for that session names nothing.
-func TestWhatWaitsForAParkedEventIsAppliedWithIt(t *testing.T) {
+func TestUnpark_whatWaitsForAParkedEventIsAppliedWithIt(t *testing.T) {
 	b := newBench(t)
 	update, began := about(subscriptionUpdated, "sub_2", ""), about(checkoutCompleted, "sub_2", tenantID)
 	b.gets(update, hostdb.WebhookParked)
@@ -136,7 +139,7 @@ func TestWhatWaitsForAParkedEventIsAppliedWithIt(t *testing.T) {
 }
 
 // An event of no subscription and no tenant isn't made to do everybody's work.
-func TestAnEventAboutNobodyAppliesNoOthers(t *testing.T) {
+func TestUnpark_anEventAboutNobodyAppliesNoOthers(t *testing.T) {
 	b := newBench(t)
 	b.put(tenantID)
 	left, other := about(subscriptionUpdated, "sub_1", tenantID), about(invoiceFailed, "", "")
@@ -147,7 +150,7 @@ func TestAnEventAboutNobodyAppliesNoOthers(t *testing.T) {
 
 // One subscription that Stripe no longer has doesn't have the other events of its tenant refused, or those of
 // a tenant to come wait.
-func TestAParkedEventThatCantBeAppliedIsNobodyElsesTrouble(t *testing.T) {
+func TestUnpark_aParkedEventThatCantBeAppliedIsNobodyElsesTrouble(t *testing.T) {
 	b := newBench(t)
 	b.put(tenantID)
 	b.fetcher = b
@@ -159,7 +162,8 @@ func TestAParkedEventThatCantBeAppliedIsNobodyElsesTrouble(t *testing.T) {
 	last := about(subscriptionUpdated, "sub_last", tenantID)
 	b.leaves(last)
 	own := about(subscriptionUpdated, "sub_own", tenantID)
-	if status, err := b.deliver(t.Context(), own, false); status != hostdb.WebhookProcessed || !errors.Is(err, errFetch) || redeliver(status, err) {
+	if status, err := b.deliver(t.Context(), own, false); status != hostdb.WebhookProcessed ||
+		!errors.Is(err, errFetch) || redeliver(status, err) {
 		t.Errorf("delivered: %s, %v", status, err)
 	}
 	b.is(own, hostdb.WebhookProcessed)
@@ -176,20 +180,22 @@ func TestAParkedEventThatCantBeAppliedIsNobodyElsesTrouble(t *testing.T) {
 	b.gets(next, hostdb.WebhookParked)
 	b.put(later)
 	before := len(b.asked)
-	f.hear(t.Context(), hostdb.Delivery{Changes: []hostdb.Change{{Kind: hostdb.ChangeTenant, TenantID: later}}})
+	f.hear(t.Context(), hostdb.Delivery{Changes: []hostdb.Change{{Kind: hostdb.ChangeTenant,
+		TenantID: later}}})
 	b.is(next, hostdb.WebhookProcessed)
 	if n := len(b.asked) - before; n != 1 {
 		t.Errorf("%d questions to Stripe, want the new tenant's alone", n)
 	}
 	b.broken, f.next = nil, time.Time{}
 	f.hear(t.Context(), hostdb.Delivery{})
-	if parked, err := b.host.WebhookEvents.ListByStatus(t.Context(), hostdb.WebhookParked); err != nil || len(parked) != 0 || f.waiting || f.pause != 0 {
+	if parked, err := b.host.WebhookEvents.ListByStatus(t.Context(), hostdb.WebhookParked); err != nil ||
+		len(parked) != 0 || f.waiting || f.pause != 0 {
 		t.Errorf("in the end %d are parked, %v, %+v", len(parked), err, f)
 	}
 }
 
 // Where the time of a request is over, the rest isn't tried: each would fail, and be waited for.
-func TestTheWorkOnADeliveryEndsWithItsContext(t *testing.T) {
+func TestHook_worksOnADeliveryUntilItsContextEnds(t *testing.T) {
 	b := newBench(t)
 	b.put(tenantID)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -203,7 +209,8 @@ func TestTheWorkOnADeliveryEndsWithItsContext(t *testing.T) {
 	if err := p.run(ctx); err == nil || asked != 1 || len(p.tried) != 1 {
 		t.Errorf("%d asked for, %d tried, %v", asked, len(p.tried), err)
 	}
-	if parked, err := b.host.WebhookEvents.ListByStatus(t.Context(), hostdb.WebhookParked); err != nil || len(parked) != 3 {
+	if parked, err := b.host.WebhookEvents.ListByStatus(t.Context(), hostdb.WebhookParked); err != nil ||
+		len(parked) != 3 {
 		t.Errorf("%d are parked, %v", len(parked), err)
 	}
 }

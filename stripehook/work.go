@@ -20,7 +20,7 @@ type work struct {
 	repeated bool // it has been applied before: nothing that is to be there once is written again
 }
 
-// apply does what the event says and returns its status, and why it is parked.
+// apply applies the event. It returns the event's status, and the reason if it is parked.
 func (w *work) apply(ctx context.Context) (status, reason string, err error) {
 	switch {
 	case w.payment != nil:
@@ -42,8 +42,8 @@ func (w *work) apply(ctx context.Context) (status, reason string, err error) {
 	return status, "", err
 }
 
-// lock returns the subscription's row, locked. One that isn't there is made where the event names a tenant
-// that is; else there is none, for a reason.
+// lock returns the subscription's row, locked. It makes a missing row if the event names an existing tenant.
+// Otherwise it returns no row and the reason.
 func (w *work) lock(ctx context.Context) (row *hostdb.Subscription, reason string, err error) {
 	row, err = w.tx.Subscriptions.LockByStripeSubID(ctx, w.stripeSub)
 	switch {
@@ -63,7 +63,7 @@ func (w *work) lock(ctx context.Context) (row *hostdb.Subscription, reason strin
 	return row, "", err
 }
 
-// show brings a locked row up to date.
+// show updates a locked row.
 func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, error) {
 	if w.invoice != nil && !w.repeated {
 		if err := w.auditInvoice(ctx, row); err != nil {
@@ -94,7 +94,7 @@ func (w *work) show(ctx context.Context, row *hostdb.Subscription) (string, erro
 	return d.status, w.tx.Subscriptions.Update(ctx, row)
 }
 
-// planIn returns the plan of a state's prices; nil where the price list has none. Then it also looks for the
+// planIn returns the plan of a state's prices. If the price list has none, it returns nil and looks for the
 // state's tier there.
 func (w *work) planIn(ctx context.Context, s *state) (*hostdb.PricingPlan, error) {
 	plan, err := highest(s.prices, w.planOf(ctx))
@@ -108,7 +108,7 @@ func (w *work) planIn(ctx context.Context, s *state) (*hostdb.PricingPlan, error
 	return nil, err
 }
 
-// planOf finds the plan of a price; nil where the price list has none.
+// planOf returns a function that finds the plan of a price, or nil if the price list has none.
 func (w *work) planOf(ctx context.Context) func(string) (*hostdb.PricingPlan, error) {
 	return func(price string) (*hostdb.PricingPlan, error) {
 		plan, err := w.tx.Plans.ByStripePrice(ctx, price)
@@ -119,7 +119,7 @@ func (w *work) planOf(ctx context.Context) func(string) (*hostdb.PricingPlan, er
 	}
 }
 
-// recorded returns the events about the subscription that are recorded, this one included.
+// recorded returns the recorded events about the subscription, this one included.
 func (w *work) recorded(ctx context.Context) ([]tie, error) {
 	rows, err := w.tx.WebhookEvents.ListForSubscription(ctx, w.stripeSub)
 	if err != nil {
@@ -135,11 +135,11 @@ func (w *work) recorded(ctx context.Context) ([]tie, error) {
 	return list, nil
 }
 
-// errFetch is all that is told of a Fetcher's failure: its own error may hold anything.
+// errFetch stands for any failure of a Fetcher, whose own error may hold anything.
 var errFetch = errors.New("stripehook: the Fetcher failed, or its answer isn't that subscription")
 
-// fetch asks the Fetcher. One that panics has failed: nobody else recovers for those who apply what was
-// parked.
+// fetch asks the Fetcher. A panic counts as a failure: parked events are applied on a goroutine where nobody
+// else recovers.
 func (l *ledger) fetch(ctx context.Context, id string) (now *state, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -164,19 +164,21 @@ func (l *ledger) fetch(ctx context.Context, id string) (now *state, err error) {
 	return c.state, nil
 }
 
-// auditInvoice writes down that an invoice was paid, or wasn't. What follows from it, the subscription's own
-// events say.
+// auditInvoice records that an invoice was paid, or that its payment failed. The subscription's own events
+// tell what follows from it.
 func (w *work) auditInvoice(ctx context.Context, row *hostdb.Subscription) error {
-	details, err := json.Marshal(map[string]any{"invoice": w.invoice.id, "amount_cents": w.invoice.cents, "tenant_id": row.TenantID})
+	details, err := json.Marshal(map[string]any{"invoice": w.invoice.id, "amount_cents": w.invoice.cents,
+		"tenant_id": row.TenantID})
 	if err != nil {
 		return err
 	}
-	return w.tx.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{ActorUserID: "stripe:" + w.event.id, EventType: w.event.kind, TargetID: row.ID,
+	return w.tx.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{ActorUserID: "stripe:" + w.event.id,
+		EventType: w.event.kind, TargetID: row.ID,
 		Details: string(details)})
 }
 
-// pay records a one-time payment, which gives no access. The row's id is made of the session's, so that there
-// is one. A payment by bank transfer or debit completes days after its session; once paid, it stays so.
+// pay records a one-time payment, which gives no access. The row's id is derived from the session's, so that
+// there is only one. A bank transfer or debit completes days after its session. Once paid, it stays paid.
 func (w *work) pay(ctx context.Context) (status, reason string, err error) {
 	if w.tenant == "" {
 		return hostdb.WebhookParked, noTenant, nil
@@ -201,10 +203,12 @@ func (w *work) pay(ctx context.Context) (status, reason string, err error) {
 	if err := w.keepCustomer(ctx, w.tenant); err != nil {
 		return "", "", err
 	}
-	return hostdb.WebhookProcessed, "", w.tx.Subscriptions.Insert(ctx, &hostdb.Subscription{ID: id, TenantID: w.tenant,
-		StripeCustID: w.customer, Status: w.payment.status, PaymentType: hostdb.PaymentOneTime, AmountCents: w.payment.cents,
-		ProductName: w.payment.product})
+	return hostdb.WebhookProcessed, "", w.tx.Subscriptions.Insert(ctx,
+		&hostdb.Subscription{ID: id, TenantID: w.tenant,
+			StripeCustID: w.customer, Status: w.payment.status, PaymentType: hostdb.PaymentOneTime,
+			AmountCents: w.payment.cents,
+			ProductName: w.payment.product})
 }
 
-// paid is the payment_status of a session whose money has come.
+// paid is the payment_status of a session whose payment has arrived.
 const paid = "paid"
