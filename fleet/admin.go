@@ -12,51 +12,51 @@ import (
 )
 
 const (
-	maxAdmins  = 4               // connections on which databases are created and dropped
-	adminIdle  = 5 * time.Second // how long they stay open unused
-	adminFresh = time.Second     // how long they are believed to answer
+	maxAdmins  = 4               // connections for creating and dropping databases
+	adminIdle  = 5 * time.Second // how long an unused connection stays open
+	adminFresh = time.Second     // how long an unused connection is used again without a ping
 )
 
-// admins are a few connections to a server's own database, kept for a moment: connecting costs as much as
-// half a database.
-type admins struct {
+// adminPool is a small pool of connections to a server's own database. It keeps connections for a moment,
+// since connecting takes half as long as creating a database.
+type adminPool struct {
 	config *pgx.ConnConfig
 	hosts  *pghosts.Hosts
-	places chan struct{} // a token for each connection in use
+	slots  chan struct{} // holds an element for each connection in use
 
 	mu    sync.Mutex // guards what follows
 	idle  []idleAdmin
 	timer *time.Timer
 }
 
-// idleAdmin is a connection that nobody uses.
+// idleAdmin is an unused connection.
 type idleAdmin struct {
 	*pgx.Conn
 	since time.Time
 }
 
-func newAdmins(config *pgx.ConnConfig) *admins {
-	return &admins{config: config, hosts: pghosts.New(), places: make(chan struct{}, maxAdmins)}
+func newAdminPool(config *pgx.ConnConfig) *adminPool {
+	return &adminPool{config: config, hosts: pghosts.New(), slots: make(chan struct{}, maxAdmins)}
 }
 
-// use runs do on a connection.
-func (a *admins) use(ctx context.Context, do func(*pgx.Conn) error) error {
+// use calls do with a connection.
+func (a *adminPool) use(ctx context.Context, do func(*pgx.Conn) error) error {
 	select {
-	case a.places <- struct{}{}:
-		defer func() { <-a.places }()
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	conn, err := a.take(ctx)
+	conn, err := a.acquire(ctx)
 	if err != nil {
 		return err
 	}
-	defer a.give(conn)
+	defer a.release(conn)
 	return do(conn)
 }
 
-// take returns an idle connection that answers, or a new one.
-func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
+// acquire returns an idle connection that answers, or a new one.
+func (a *adminPool) acquire(ctx context.Context) (*pgx.Conn, error) {
 	for {
 		a.mu.Lock()
 		var last idleAdmin
@@ -65,17 +65,16 @@ func (a *admins) take(ctx context.Context) (*pgx.Conn, error) {
 		}
 		a.mu.Unlock()
 		if last.Conn == nil {
-			break
+			return a.connect(ctx)
 		}
 		if last.answers(ctx) {
 			return last.Conn, nil
 		}
 		closeAdmin(last.Conn)
 	}
-	return a.connect(ctx)
 }
 
-// answers reports whether a connection is to the server that serves, and answers.
+// answers reports whether a connection leads to the host that currently serves, and works.
 func (a idleAdmin) answers(ctx context.Context) bool {
 	if pghosts.StandingOf(a.Conn).Outdated() {
 		return false
@@ -86,7 +85,7 @@ func (a idleAdmin) answers(ctx context.Context) bool {
 }
 
 // connect opens a connection.
-func (a *admins) connect(ctx context.Context) (*pgx.Conn, error) {
+func (a *adminPool) connect(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := a.hosts.Open(ctx, a.config)
 	if err != nil {
 		return nil, fmt.Errorf("the server of Config.Server can't be reached: %w", err)
@@ -94,8 +93,8 @@ func (a *admins) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// give keeps a connection for the next.
-func (a *admins) give(conn *pgx.Conn) {
+// release keeps a connection for the next use.
+func (a *adminPool) release(conn *pgx.Conn) {
 	if conn.IsClosed() {
 		return
 	}
@@ -108,14 +107,14 @@ func (a *admins) give(conn *pgx.Conn) {
 	a.timer.Reset(adminIdle)
 }
 
-// closeIdle closes the connections that nobody uses.
-func (a *admins) closeIdle() {
+// closeIdle closes the unused connections.
+func (a *adminPool) closeIdle() {
 	a.mu.Lock()
 	idle := a.idle
 	a.idle = nil
 	a.mu.Unlock()
-	for _, of := range idle {
-		closeAdmin(of.Conn)
+	for _, admin := range idle {
+		closeAdmin(admin.Conn)
 	}
 }
 

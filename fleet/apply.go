@@ -12,42 +12,44 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// lockPatience says how a migration on PostgreSQL waits for a lock that somebody else holds. Zero: as the
-// server says.
-type lockPatience struct {
-	timeout time.Duration // for one try
+// lockRetry says how a migration on PostgreSQL waits for locks. With the zero value the server's lock_timeout
+// applies.
+type lockRetry struct {
+	timeout time.Duration // lock_timeout of one attempt
 	retries int
 }
 
-// leastLockPause is how long a migration lets others go first, at least.
-const leastLockPause = 100 * time.Millisecond
+// minLockPause is the least time between two attempts. Transactions that waited behind the migration run
+// then.
+const minLockPause = 100 * time.Millisecond
 
-// The conditions of PostgreSQL by which a migration's transaction may be tried again.
+// SQLSTATEs after which a migration's transaction is tried again.
 const (
 	pgLockNotAvailable = "55P03"
 	pgDeadlock         = "40P01"
 )
 
-// applier applies migrations to a database, or takes them back. Where the database is SQLite, db has one
-// connection.
+// applier applies migrations to a database, or undoes them. On SQLite db has one connection.
 type applier struct {
 	db     *sql.DB
 	sqlite bool
 	down   bool
-	locks  lockPatience
+	locks  lockRetry
 }
 
-// apply applies a migration. In a transaction on PostgreSQL it waits for a lock a while, since everybody
-// after it waits too, lets them go first, and tries again.
-func (a applier) apply(ctx, soft context.Context, m *migration) error {
+// apply applies a migration. Everybody who needs a lock after the migration waits behind it. So in a
+// transaction on PostgreSQL the migration gives up after the lock timeout, lets them go first, and tries
+// again.
+func (a applier) apply(ctx, startCtx context.Context, m *migration) error {
 	part := &m.up
 	if a.down {
 		part = &m.down
 	}
-	pause := max(a.locks.timeout, leastLockPause)
+	pause := max(a.locks.timeout, minLockPause)
 	for try := 0; ; try++ {
-		err := a.once(ctx, m, part)
-		if err == nil || part.bare || part.onDB != nil || !isPG(err, pgLockNotAvailable) && !isPG(err, pgDeadlock) {
+		err := a.attempt(ctx, m, part)
+		if err == nil || part.noTx || part.onDB != nil ||
+			!isPG(err, pgLockNotAvailable) && !isPG(err, pgDeadlock) {
 			return err
 		}
 		if try == a.locks.retries {
@@ -55,7 +57,7 @@ func (a applier) apply(ctx, soft context.Context, m *migration) error {
 		}
 		select {
 		case <-time.After(pause + rand.N(pause)):
-		case <-soft.Done():
+		case <-startCtx.Done():
 			return errInterrupted
 		case <-ctx.Done():
 			return err
@@ -63,28 +65,31 @@ func (a applier) apply(ctx, soft context.Context, m *migration) error {
 	}
 }
 
-// once tries to apply a migration.
-func (a applier) once(ctx context.Context, m *migration, part *section) error {
-	err := a.work(ctx, m, part)
+// attempt tries once to apply a migration.
+func (a applier) attempt(ctx context.Context, m *migration, part *section) error {
+	err := a.run(ctx, m, part)
 	if !a.sqlite {
 		return err
 	}
-	// Also what the migration's own text has switched off: the connection goes to others later.
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), rereadPatience)
+	// The migration itself may have switched foreign keys off, and others use the connection later.
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), rereadTimeout)
 	defer cancel()
-	if restoring := setForeignKeys(late, a.db, true); restoring != nil {
-		err = errors.Join(err, fmt.Errorf("%s: %w", m.name, restoring))
+	if onErr := setForeignKeys(late, a.db, true); onErr != nil {
+		err = errors.Join(err, fmt.Errorf("%s: %w", m.name, onErr))
 	}
 	return err
 }
 
-// work takes a connection and does what the section says.
-func (a applier) work(ctx context.Context, m *migration, part *section) error {
+// run takes a connection and runs a section on it.
+func (a applier) run(ctx context.Context, m *migration, part *section) error {
 	if part.onDB != nil {
-		return a.onDB(ctx, m, part)
+		if err := m.call(func() error { return part.onDB(ctx, a.db) }); err != nil {
+			return err
+		}
+		return record(ctx, a.db, m.version, a.down)
 	}
 	var conn *sql.Conn
-	err := patiently(ctx, func() (err error) {
+	err := retryBusy(ctx, func() (err error) {
 		conn, err = a.db.Conn(ctx)
 		return err
 	})
@@ -92,25 +97,25 @@ func (a applier) work(ctx context.Context, m *migration, part *section) error {
 		return err
 	}
 	defer conn.Close()
-	unkeyed := false
+	keysOff := false
 	if a.sqlite {
-		if unkeyed, err = part.dropsParents(ctx, conn); err == nil && unkeyed {
+		if keysOff, err = part.needsKeysOff(ctx, conn); err == nil && keysOff {
 			err = setForeignKeys(ctx, conn, false)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	if part.bare {
-		return a.bare(ctx, conn, m, part, unkeyed)
+	if part.noTx {
+		return a.noTx(ctx, conn, m, part, keysOff)
 	}
-	return a.inTx(ctx, conn, m, part, unkeyed)
+	return a.inTx(ctx, conn, m, part, keysOff)
 }
 
 // inTx applies a migration in a transaction.
-func (a applier) inTx(ctx context.Context, conn *sql.Conn, m *migration, part *section, unkeyed bool) error {
+func (a applier) inTx(ctx context.Context, conn *sql.Conn, m *migration, part *section, keysOff bool) error {
 	var tx *sql.Tx
-	err := patiently(ctx, func() (err error) {
+	err := retryBusy(ctx, func() (err error) {
 		tx, err = conn.BeginTx(ctx, nil)
 		return err
 	})
@@ -119,39 +124,33 @@ func (a applier) inTx(ctx context.Context, conn *sql.Conn, m *migration, part *s
 	}
 	defer func() { _ = tx.Rollback() }()
 	if !a.sqlite && a.locks.timeout > 0 {
-		if _, err := tx.ExecContext(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", a.locks.timeout.Milliseconds())); err != nil {
+		timeout := fmt.Sprintf("SET LOCAL lock_timeout = %d", a.locks.timeout.Milliseconds())
+		if _, err := tx.ExecContext(ctx, timeout); err != nil {
 			return err
 		}
 	}
-	err = checked(ctx, tx, unkeyed, func() error {
+	err = checkKeys(ctx, tx, keysOff, func() error {
 		if part.inTx != nil {
-			return m.called(func() error { return part.inTx(ctx, tx) })
+			return m.call(func() error { return part.inTx(ctx, tx) })
 		}
 		return m.exec(ctx, tx, part)
 	})
 	if err != nil {
-		return m.failed(err, "nothing was changed")
+		return m.explain(err, "nothing was changed")
 	}
-	if err := note(ctx, tx, m.version, a.down); err != nil {
+	if err := record(ctx, tx, m.version, a.down); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// bare applies a migration's statements one by one.
-func (a applier) bare(ctx context.Context, conn *sql.Conn, m *migration, part *section, unkeyed bool) error {
-	if err := checked(ctx, conn, unkeyed, func() error { return m.exec(ctx, conn, part) }); err != nil {
-		return m.failed(err, "the migration has no transaction: what it did stays, and it counts as not applied")
+// noTx applies a migration without a transaction, statement by statement.
+func (a applier) noTx(ctx context.Context, conn *sql.Conn, m *migration, part *section, keysOff bool) error {
+	if err := checkKeys(ctx, conn, keysOff, func() error { return m.exec(ctx, conn, part) }); err != nil {
+		return m.explain(err, "the migration has no transaction: what it did stays, "+
+			"and it counts as not applied")
 	}
-	return note(ctx, conn, m.version, a.down)
-}
-
-// onDB has a Go migration work without a transaction.
-func (a applier) onDB(ctx context.Context, m *migration, part *section) error {
-	if err := m.called(func() error { return part.onDB(ctx, a.db) }); err != nil {
-		return err
-	}
-	return note(ctx, a.db, m.version, a.down)
+	return record(ctx, conn, m.version, a.down)
 }
 
 // exec runs a section's statements. Its error names the file and the line.
@@ -164,8 +163,8 @@ func (m *migration) exec(ctx context.Context, on database.DBTxConn, part *sectio
 	return nil
 }
 
-// called calls a Go migration's function, which may panic.
-func (m *migration) called(do func() error) (err error) {
+// call calls a Go migration's function. A panic becomes an error.
+func (m *migration) call(do func() error) (err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			err = fmt.Errorf("panic: %v\n%s", panicked, debug.Stack())
@@ -177,10 +176,10 @@ func (m *migration) called(do func() error) (err error) {
 	return do()
 }
 
-// failed says what a violation of foreign keys has left.
-func (m *migration) failed(err error, left string) error {
+// explain adds to a violation of foreign keys what state the database is in.
+func (m *migration) explain(err error, state string) error {
 	if errors.Is(err, errViolation) {
-		return fmt.Errorf("%s: %w; %s", m.name, err, left)
+		return fmt.Errorf("%s: %w; %s", m.name, err, state)
 	}
 	return err
 }

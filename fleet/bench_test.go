@@ -79,7 +79,8 @@ func BenchmarkProvision(b *testing.B) {
 		*fleet.Fleet
 		took time.Duration
 	}{
-		{name: "shared", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, SharedRole: true})}, // whose template a bare CREATE DATABASE copies
+		// whose template a bare CREATE DATABASE copies
+		{name: "shared", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, SharedRole: true})},
 		{name: "roles", Fleet: w.benchFleet(b, schema)},
 		{name: "roles-untemplated", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, NoTemplate: true})},
 	}

@@ -171,7 +171,8 @@ func TestProvisioningThatIsKilledAtAnyStepGoesOnToExactlyOneOpenTenant(t *testin
 	heirs := map[string]func(t *testing.T, w *world, f *fleet.Fleet){
 		"the next Provision": func(t *testing.T, w *world, f *fleet.Fleet) {
 			_, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID, Trial: true, PlanTier: "pro"})
-			if row, find := w.host.Tenants.BySlug(t.Context(), "acme"); find != nil || err != nil && !row.Open() { // it was open already
+			// it was open already
+			if row, find := w.host.Tenants.BySlug(t.Context(), "acme"); find != nil || err != nil && !row.Open() {
 				t.Fatalf("Provision = %v", err)
 			}
 		},

@@ -8,34 +8,38 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Drop removes a tenant for good: it is closed to everybody, its requests end, its database is fenced off and
-// removed, and its role. Its row stays in the catalog with status dropped, without its slug, which is free
-// again. The audit log tells of the closing as of every change of the row, and of the end, once, as
-// hostdb.EventTenantDropped. A tenant that is being provisioned is dropped once the process that works on it,
-// or its lease, has ended. The work is recorded as a job with JobTenant: after a crash another Drop goes on,
-// or a worker with RunJob. Dropping a tenant again is not an error. A tenant whose db_url isn't one that this
-// fleet gave it is refused: its database is elsewhere.
+// Drop removes a tenant and its database for good. First the tenant is closed to everybody. Once its requests
+// have ended, new connections to its database are refused, and the database and its role are removed.
+//
+// The tenant's row stays in the catalog with the status dropped and without a slug, which is free again. The
+// audit log records the change of the row, and the end of the work, once, as [hostdb.EventTenantDropped].
+//
+// The work is recorded as a job of the type [JobTenant]. After a crash another Drop resumes it, or a worker
+// with [Fleet.RunJob]. Drop waits while another process works on the tenant, as when it is being provisioned.
+// Dropping a tenant again is not an error. Drop refuses a tenant whose db_url this fleet didn't make: its
+// database is elsewhere.
 func (f *Fleet) Drop(ctx context.Context, tenantID string) error {
-	tenant, job, err := f.close(ctx, tenantID)
+	tenant, job, err := f.markDropped(ctx, tenantID)
 	if err != nil {
 		return fmt.Errorf("fleet: drop: close it: %w", err)
 	}
 	f.logger.DebugContext(ctx, "dropping", "tenant", tenantID, "step", "closed")
 	for job == nil {
-		if job, err = f.orderOf(ctx, tenant, false); err != nil {
+		if job, err = f.claimJob(ctx, tenant, false); err != nil {
 			return fmt.Errorf("fleet: drop: %w", err)
 		}
 	}
-	if _, err = f.underLease(ctx, job, tenant, f.clear); err != nil {
+	if _, err = f.underLease(ctx, job, tenant, f.finishDrop); err != nil {
 		return fmt.Errorf("fleet: drop: %w", err)
 	}
 	f.logger.InfoContext(ctx, "tenant dropped", "tenant", tenantID)
 	return nil
 }
 
-// close makes the tenant's row a tombstone, and records a job, which this process holds unless somebody works
-// on the tenant.
-func (f *Fleet) close(ctx context.Context, tenantID string) (tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, err error) {
+// markDropped closes the tenant and records the job. It claims the job, and returns nil for it if another
+// process works on the tenant.
+func (f *Fleet) markDropped(ctx context.Context, tenantID string) (tenant *hostdb.TenantCatalog,
+	job *hostdb.SystemJob, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		job = nil
 		tenant, err = tx.Tenants.Change(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
@@ -48,22 +52,23 @@ func (f *Fleet) close(ctx context.Context, tenantID string) (tenant *hostdb.Tena
 		if err != nil {
 			return err
 		}
-		order, err := f.enqueue(ctx, tx, tenantID, false)
-		if err == nil && order.Status == hostdb.JobPending {
-			job, err = tx.Jobs.ClaimJob(ctx, order.ID, f.name, f.lease)
+		queued, err := f.enqueue(ctx, tx, tenantID, false)
+		if err == nil && queued.Status == hostdb.JobPending {
+			job, err = tx.Jobs.ClaimJob(ctx, queued.ID, f.name, f.lease)
 		}
 		return err
 	})
 	return tenant, job, err
 }
 
-// clear removes a closed tenant's database, under its job's lease.
-func (f *Fleet) clear(ctx context.Context, tenant *hostdb.TenantCatalog, _ *hostdb.SystemJob, seal sealing) (*hostdb.TenantCatalog, error) {
-	return tenant, f.remove(ctx, tenant, seal)
+// finishDrop removes the database of a dropped tenant. It is a jobWork.
+func (f *Fleet) finishDrop(ctx context.Context, tenant *hostdb.TenantCatalog, _ *hostdb.SystemJob,
+	check leaseCheck) (*hostdb.TenantCatalog, error) {
+	return tenant, f.removeDatabase(ctx, tenant, check)
 }
 
-// remove removes a closed tenant's database once nobody holds it, as far as drain waits.
-func (f *Fleet) remove(ctx context.Context, tenant *hostdb.TenantCatalog, seal sealing) error {
+// removeDatabase removes a closed tenant's database after its requests have ended.
+func (f *Fleet) removeDatabase(ctx context.Context, tenant *hostdb.TenantCatalog, check leaseCheck) error {
 	if err := f.drain(ctx, tenant.ID); err != nil {
 		return err
 	}
@@ -79,6 +84,6 @@ func (f *Fleet) remove(ctx context.Context, tenant *hostdb.TenantCatalog, seal s
 		if err := tx.AuditLogs.RecordOnce(ctx, hostdb.EventTenantDropped, tenant.ID); err != nil {
 			return err
 		}
-		return seal(tx)
+		return check(tx)
 	})
 }

@@ -1,4 +1,5 @@
-// Package fleet creates the tenants' databases, migrates their schema, operates and removes them.
+// Package fleet creates tenants and their databases, migrates the databases' schema, and closes, renames and
+// removes tenants.
 package fleet
 
 import (
@@ -19,72 +20,72 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// Config describes a Fleet. Host and Pool are needed.
+// Config configures a Fleet. Host and Pool are required.
 type Config struct {
 	// Host is the host database, which holds the catalog of tenants.
 	Host *hostdb.DB
-	// Pool is the pool that serves the tenants: the fleet drains it before it removes a database.
+	// Pool is the pool that serves the tenants. The fleet drains it before it removes a database.
 	Pool *tenantdb.Pool
-	// Migrations are the tenants' schema: goose SQL files at the root of the file system, read by New.
-	// Without these and GoMigrations, databases stay empty.
+	// Migrations are the tenants' schema: goose SQL files at the root of the file system. New reads them.
+	// Without Migrations and GoMigrations, databases stay empty.
 	Migrations fs.FS
-	// GoMigrations are further migrations, made with goose.NewGoMigration, whose versions order them among
-	// the files. RunTx may run again after a lock was waited for; on SQLite it runs with foreign keys off,
-	// which are checked before its end. RunDB has one connection: it must give back what it takes before it
-	// asks for more.
+	// GoMigrations are migrations made with [goose.NewGoMigration]. Their versions order them among the
+	// files. RunTx may run more than once, if it waited for a lock. On SQLite it runs with foreign keys off,
+	// and the keys are checked before it is committed. RunDB gets one connection, and must return it before
+	// it takes another.
 	GoMigrations []*goose.Migration
-	// Server is where new databases are created: "sqlite:" (files in PoolConfig.SQLiteDir), or the URL of a
-	// PostgreSQL server with a role that may create databases and roles (CREATEDB, CREATEROLE; it needn't be
-	// a superuser). Default: like Host, on the same server with the same role, or as SQLite files.
+	// Server is where new databases are created: "sqlite:" for files in PoolConfig.SQLiteDir, or the URL of a
+	// PostgreSQL server with a role that may create databases and roles (CREATEDB and CREATEROLE; a superuser
+	// isn't needed). The default is the server and role of Host, or SQLite files if Host is SQLite.
 	Server hostdb.Secret
-	// Seed fills a new tenant's database, after its schema and before it opens. After a crash it may run
-	// again on the same database. Nil: nothing is added.
+	// Seed fills a new tenant's database after its migrations, before the tenant opens. After a crash it may
+	// run again on the same database. If it is nil, nothing is added.
 	Seed func(ctx context.Context, tenant *hostdb.TenantCatalog, db *sql.DB) error
 	// SharedRole has new tenants on PostgreSQL connect as the role of Server, which can read every tenant's
-	// database. By default each new tenant has a role of its own, whose generated password is in its db_url,
-	// and a database that no other role may connect to. Server's role must be allowed to create roles
-	// (CREATEROLE) for that; it has a tenant's rights only while it makes or drops the database. Tenants keep
-	// what they have, whatever this says later.
+	// database. By default each new tenant gets its own role, with a generated password in its db_url, and a
+	// database to which no other role may connect. For that, Server's role needs CREATEROLE. It has a
+	// tenant's rights only while it creates or drops the tenant's database. The setting doesn't affect
+	// existing tenants.
 	SharedRole bool
-	// NoTemplate has each new database migrated by itself. By default the migrations run once, on a template
-	// that new databases are copies of: on PostgreSQL a closed database beside them, tenantdb_template_…,
-	// made anew when the migrations change.
+	// NoTemplate runs the migrations on each new database. By default they run once, on a template, and new
+	// databases are copies of it. On PostgreSQL the template is a database named tenantdb_template_…, which
+	// is made again when the migrations change.
 	NoTemplate bool
-	// ReservedSlugs are the slugs that no new tenant gets, and no tenant is renamed to; tenants that have one
-	// keep it. Nil: DefaultReservedSlugs. Empty and not nil: none.
+	// ReservedSlugs are slugs that no tenant may be given. Tenants that have one keep it. Nil means
+	// [DefaultReservedSlugs], an empty slice none.
 	ReservedSlugs []string
-	// Lease is how long work on a tenant stays a process's own without a sign of life in the host database,
-	// at least 100 ms. Default 1 min: after a crash others wait that long.
+	// Lease is how long a process keeps its claim on a tenant without a heartbeat in the host database, at
+	// least 100 ms. After a crash other processes wait that long. The default is 1 min.
 	Lease time.Duration
-	// WaitForOthers is how long Suspend, Maintenance and Drop wait for other processes, beside the wait for
-	// this one's requests. Give the others' CacheConfig.MaxStaleness, within which they notice the change,
-	// and the time that their longest request takes. A process that can't reach the host database notices
-	// later, within its CacheConfig.MaxStaleIfDown. Default 0: they don't wait.
+	// WaitForOthers is how long Suspend, Maintenance and Drop wait for other processes, while they wait for
+	// this one's requests. Set it to the other processes' CacheConfig.MaxStaleness, within which they notice
+	// the change, plus the duration of their longest request. A process that can't reach the host database
+	// notices the change within its CacheConfig.MaxStaleIfDown. The default is 0: they don't wait.
 	WaitForOthers time.Duration
-	// Logger receives what happens to tenants. Default: none.
+	// Logger receives events about tenants. The default is no log.
 	Logger *slog.Logger
 }
 
-// Fleet creates, migrates, operates and removes tenants. Make one with New; it is safe for use by many
-// goroutines.
+// Fleet creates, migrates, operates and removes tenants. It is safe for concurrent use.
 type Fleet struct {
 	host   *hostdb.DB
 	pool   *tenantdb.Pool
 	schema schema
 	server server
 	seed   func(context.Context, *hostdb.TenantCatalog, *sql.DB) error
-	name   string // by which this process's claims of jobs are known
+	name   string // identifies this process's claims of jobs
 	lease  time.Duration
 	others time.Duration // Config.WaitForOthers
 	logger *slog.Logger
 
-	refusedSlugs []string
+	reservedSlugs []string
 }
 
-// New checks the configuration and makes a Fleet. Unless Config.SharedRole is set it asks a PostgreSQL server
-// whether its role may create roles, for at most 10 s, and fails if not, or if the server doesn't answer;
-// otherwise it connects to nothing. While Host itself is still waited for (hostdb.Config.StartLater) it asks
-// nothing: Provision fails then where a right is missing.
+// New checks the configuration and returns a Fleet.
+//
+// Unless [Config.SharedRole] is set, it asks a PostgreSQL server whether its role may create roles. It fails
+// if the role may not, or if the server doesn't answer within 10 s. If Host isn't open yet
+// ([hostdb.Config.StartLater]), New asks nothing, and a missing right fails [Fleet.Provision].
 func New(cfg Config) (*Fleet, error) {
 	switch {
 	case cfg.Host == nil:
@@ -109,8 +110,9 @@ func New(cfg Config) (*Fleet, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(), lease: cfg.Lease, others: cfg.WaitForOthers,
-		logger: cfg.Logger, refusedSlugs: slices.Clone(cfg.ReservedSlugs)}
+	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(),
+		lease: cfg.Lease, others: cfg.WaitForOthers, logger: cfg.Logger,
+		reservedSlugs: slices.Clone(cfg.ReservedSlugs)}
 	withTemplate := len(schema.migrations) > 0 && !cfg.NoTemplate
 	if _, ok := dburl.File(cfg.Server.Reveal()); ok {
 		f.server = &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate}
@@ -120,9 +122,11 @@ func New(cfg Config) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fleet: Config.Server: %w", err)
 	}
-	server := &postgresServer{base: base, admins: newAdmins(base.Config()), roles: !cfg.SharedRole, logger: cfg.Logger}
+	server := &postgresServer{base: base, admins: newAdminPool(base.Config()), roles: !cfg.SharedRole,
+		logger: cfg.Logger}
 	if withTemplate {
-		server.template = &template{base: base, hosts: server.admins.hosts, schema: schema, roles: server.roles, logger: cfg.Logger}
+		server.template = &template{base: base, hosts: server.admins.hosts, schema: schema,
+			roles: server.roles, logger: cfg.Logger}
 	}
 	if server.roles && started(cfg.Host) {
 		if err := server.check(); err != nil {
@@ -133,7 +137,7 @@ func New(cfg Config) (*Fleet, error) {
 	return f, nil
 }
 
-// started reports whether the host database was opened.
+// started reports whether the host database is open.
 func started(host *hostdb.DB) bool {
 	select {
 	case <-host.Started():

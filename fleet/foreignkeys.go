@@ -10,39 +10,42 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// SQLite's DROP TABLE deletes the table's rows first. With foreign keys on, this deletes the rows that refer
-// to them, where those say ON DELETE CASCADE. So a migration that rebuilds a table runs with foreign keys
-// off, and is checked before its end (https://www.sqlite.org/lang_altertable.html#otheralter). Within a
-// transaction they can't be switched.
+// In SQLite, DROP TABLE first deletes the table's rows. With foreign keys on, that also deletes the rows that
+// refer to them with ON DELETE CASCADE. So a migration that rebuilds a table runs with foreign keys off, and
+// the keys are checked before it ends (https://www.sqlite.org/lang_altertable.html#otheralter). Foreign keys
+// can't be switched within a transaction.
 
-// errViolation: rows refer to rows that aren't there.
+// errViolation means that rows refer to missing rows.
 var errViolation = errors.New("PRAGMA foreign_key_check")
 
-// dropsParents reports whether a section is to run with foreign keys off: it says so, or drops a table that
-// others may refer to, or is a Go function in a transaction, which may do anything.
-func (part *section) dropsParents(ctx context.Context, on database.DBTxConn) (bool, error) {
+// needsKeysOff reports whether a section must run with foreign keys off. It must if it says so, if it drops a
+// table that others may refer to, or if it is a Go function in a transaction, which may do anything.
+func (part *section) needsKeysOff(ctx context.Context, on database.DBTxConn) (bool, error) {
 	if part.inTx != nil {
 		return true, nil
 	}
 	var dropped []string
-	renews := false
+	newReference := false
 	for _, s := range part.statements {
 		words := wordsOf(s.text)
 		if switchesKeysOff(words) {
 			return true, nil
 		}
 		dropped = append(dropped, droppedIn(words)...)
-		for _, w := range words { // what refers to a table may change its name, or be new
-			renews = renews || w.is("REFERENCES") || w.is("RENAME")
+		// a table that refers to another may be renamed, or created, by the migration
+		for _, w := range words {
+			newReference = newReference || w.is("REFERENCES") || w.is("RENAME")
 		}
 	}
-	if len(dropped) == 0 || renews {
+	if len(dropped) == 0 || newReference {
 		return len(dropped) > 0, nil
 	}
 	for _, table := range dropped {
 		var referred int
-		err := on.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS k
-			WHERE t.type = 'table' AND k."table" = ?1 COLLATE NOCASE AND t.name <> ?1 COLLATE NOCASE`, table).Scan(&referred)
+		err := on.QueryRowContext(ctx, `
+			SELECT count(*) FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS k
+			WHERE t.type = 'table' AND k."table" = ?1 COLLATE NOCASE AND t.name <> ?1 COLLATE NOCASE`,
+			table).Scan(&referred)
 		if err != nil || referred > 0 {
 			return true, err
 		}
@@ -50,7 +53,7 @@ func (part *section) dropsParents(ctx context.Context, on database.DBTxConn) (bo
 	return false, nil
 }
 
-// switchesKeysOff reports whether a statement holds PRAGMA foreign_keys = OFF in one of its spellings.
+// switchesKeysOff reports whether a statement contains PRAGMA foreign_keys = OFF in one of its spellings.
 func switchesKeysOff(words []word) bool {
 	for i := range words {
 		if !words[i].is("FOREIGN_KEYS") || i+2 >= len(words) || !words[i+1].is("=") && !words[i+1].is("(") {
@@ -64,7 +67,7 @@ func switchesKeysOff(words []word) bool {
 	return false
 }
 
-// droppedIn are the tables that a statement drops.
+// droppedIn returns the tables that a statement drops.
 func droppedIn(words []word) (tables []string) {
 	for i := 0; i+2 < len(words); i++ {
 		if !words[i].is("DROP") || !words[i+1].is("TABLE") {
@@ -82,13 +85,13 @@ func droppedIn(words []word) (tables []string) {
 	return tables
 }
 
-// word is a word of SQL, a quoted name or text without its quotes, or another character.
+// word is a token of SQL: a word, a quoted name or string without its quotes, or another character.
 type word struct {
 	text   string
 	quoted bool
 }
 
-// is reports whether it is a keyword, or that character.
+// is reports whether w is a keyword or a character.
 func (w word) is(keyword string) bool { return !w.quoted && strings.EqualFold(w.text, keyword) }
 
 // wordsOf splits SQL into words, without its comments.
@@ -108,7 +111,9 @@ func wordsOf(text string) (words []word) {
 			name, text, _ = strings.Cut(text[1:], "]")
 			words = append(words, word{name, true})
 		default:
-			n := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '$' })
+			n := strings.IndexFunc(text, func(r rune) bool {
+				return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '$'
+			})
 			switch {
 			case n < 0:
 				n = len(text)
@@ -124,7 +129,8 @@ func wordsOf(text string) (words []word) {
 	return words
 }
 
-// unquoted cuts what is quoted off a text whose first quote is gone. A quote that is doubled stands for one.
+// unquoted splits a text, whose opening quote is cut off, after the closing quote. A doubled quote stands for
+// one.
 func unquoted(text string, quote byte) (content, rest string) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -139,7 +145,7 @@ func unquoted(text string, quote byte) (content, rest string) {
 	return b.String(), ""
 }
 
-// setForeignKeys switches them, and makes sure that it did.
+// setForeignKeys switches foreign keys on or off and verifies that SQLite did so.
 func setForeignKeys(ctx context.Context, on database.DBTxConn, enabled bool) error {
 	want := 0
 	if enabled {
@@ -158,13 +164,13 @@ func setForeignKeys(ctx context.Context, on database.DBTxConn, enabled bool) err
 	return nil
 }
 
-// checked does something with foreign keys off, and fails where more rows refer to nothing than before.
-func checked(ctx context.Context, on database.DBTxConn, unkeyed bool, do func() error) error {
-	if !unkeyed {
+// checkKeys calls do. With keysOff it fails if afterwards more rows refer to missing rows than before.
+func checkKeys(ctx context.Context, on database.DBTxConn, keysOff bool, do func() error) error {
+	if !keysOff {
 		return do()
 	}
 	before, _, err := violations(ctx, on)
-	if err != nil && !strings.Contains(err.Error(), "foreign key mismatch") { // which this migration may mend
+	if err != nil && !strings.Contains(err.Error(), "foreign key mismatch") { // do may repair this one
 		return err
 	}
 	if err := do(); err != nil {
@@ -172,15 +178,16 @@ func checked(ctx context.Context, on database.DBTxConn, unkeyed bool, do func() 
 	}
 	after, where, err := violations(ctx, on)
 	if err == nil && after > before {
-		err = fmt.Errorf("%w: with foreign keys off, as a migration that rebuilds a table has them, nothing is deleted by ON DELETE: %s",
-			errViolation, where)
+		err = fmt.Errorf("%w: the migration ran with foreign keys off, since it rebuilds a table, "+
+			"so ON DELETE had no effect: %s", errViolation, where)
 	}
 	return err
 }
 
-// violations counts the rows that refer to nothing, and says where they are.
+// violations counts the rows that refer to missing rows, and describes where they are.
 func violations(ctx context.Context, on database.DBTxConn) (n int, where string, err error) {
-	rows, err := on.QueryContext(ctx, `SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2`)
+	rows, err := on.QueryContext(ctx,
+		`SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2`)
 	if err != nil {
 		return 0, "", fmt.Errorf("%w: %w", errViolation, err)
 	}
@@ -193,7 +200,8 @@ func violations(ctx context.Context, on database.DBTxConn) (n int, where string,
 			return 0, "", err
 		}
 		n += count
-		found = append(found, fmt.Sprintf("rows of %q that refer to missing rows of %q: %d", child, parent, count))
+		found = append(found,
+			fmt.Sprintf("rows of %q that refer to missing rows of %q: %d", child, parent, count))
 	}
 	return n, strings.Join(found, ", "), rows.Err()
 }

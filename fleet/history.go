@@ -12,19 +12,19 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// versionTable is where goose notes what it applied.
+// versionTable is goose's table of applied migrations.
 const versionTable = goose.DefaultTablename
 
-// history is what a database says of the migrations that were applied to it.
+// history is which migrations a database has, by its own account.
 type history struct {
 	applied []int64
-	exists  bool // there is a table of versions
+	exists  bool // the table of versions exists
 }
 
-// historyOf reads what was applied to a database, with one query where it was migrated before. It writes
-// nothing.
+// historyOf reads the history of a database and writes nothing. It asks one query of a database that was
+// migrated before.
 func historyOf(ctx context.Context, db *sql.DB, dialect goose.Dialect) (h history, err error) {
-	err = patiently(ctx, func() error {
+	err = retryBusy(ctx, func() error {
 		h.applied, err = readVersions(ctx, db)
 		return err
 	})
@@ -37,7 +37,7 @@ func historyOf(ctx context.Context, db *sql.DB, dialect goose.Dialect) (h histor
 		exists = "SELECT count(*) FROM sqlite_schema WHERE name = '" + versionTable + "'"
 	}
 	var tables int
-	if second := db.QueryRowContext(ctx, exists).Scan(&tables); second == nil && tables == 0 {
+	if asked := db.QueryRowContext(ctx, exists).Scan(&tables); asked == nil && tables == 0 {
 		return h, nil
 	}
 	return h, err
@@ -45,7 +45,8 @@ func historyOf(ctx context.Context, db *sql.DB, dialect goose.Dialect) (h histor
 
 // readVersions reads goose's table.
 func readVersions(ctx context.Context, db *sql.DB) ([]int64, error) {
-	rows, err := db.QueryContext(ctx, "SELECT version_id FROM "+versionTable+" WHERE is_applied AND version_id > 0")
+	rows, err := db.QueryContext(ctx,
+		"SELECT version_id FROM "+versionTable+" WHERE is_applied AND version_id > 0")
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +62,7 @@ func readVersions(ctx context.Context, db *sql.DB) ([]int64, error) {
 	return versions, rows.Err()
 }
 
-// createVersions makes goose's table as goose makes it.
+// createVersions creates goose's table as goose does.
 func createVersions(ctx context.Context, db *sql.DB, dialect goose.Dialect) error {
 	store, err := database.NewStore(dialect, versionTable)
 	if err != nil {
@@ -81,14 +82,15 @@ func createVersions(ctx context.Context, db *sql.DB, dialect goose.Dialect) erro
 	return tx.Commit()
 }
 
-// errOvertaken: somebody whose lease is over, or who took this one over, did the same in the meantime.
+// errOvertaken means that a process whose lease expired, or that took over this one, migrated the database
+// too.
 var errOvertaken = errors.New("another process migrates this database")
 
-// note notes that a migration was applied, or taken back, unless that is noted already. In the migration's
-// transaction the failure undoes what was done a second time.
-func note(ctx context.Context, on database.DBTxConn, version int64, down bool) error {
-	statement := "INSERT INTO " + versionTable + " (version_id, is_applied) SELECT CAST($1 AS BIGINT), true WHERE NOT EXISTS" +
-		" (SELECT 1 FROM " + versionTable + " WHERE version_id = $1 AND is_applied)"
+// record records that a migration was applied or undone. It fails with errOvertaken if that is recorded
+// already: in the migration's transaction the failure rolls back what would be done twice.
+func record(ctx context.Context, on database.DBTxConn, version int64, down bool) error {
+	statement := "INSERT INTO " + versionTable + " (version_id, is_applied) SELECT CAST($1 AS BIGINT), true" +
+		" WHERE NOT EXISTS (SELECT 1 FROM " + versionTable + " WHERE version_id = $1 AND is_applied)"
 	if down {
 		statement = "DELETE FROM " + versionTable + " WHERE version_id = $1"
 	}
@@ -102,11 +104,11 @@ func note(ctx context.Context, on database.DBTxConn, version int64, down bool) e
 	return nil
 }
 
-// busyPause is how long a migration waits before it asks for a connection again.
+// busyPause is the time between two attempts to get a connection.
 const busyPause = 50 * time.Millisecond
 
-// patiently repeats what finds the pool's connections in use: a migration stands in line with requests.
-func patiently(ctx context.Context, do func() error) error {
+// retryBusy repeats do while the pool's connections are in use: migrations and requests share them.
+func retryBusy(ctx context.Context, do func() error) error {
 	for {
 		err := do()
 		if !errors.Is(err, tenantdb.ErrBusy) {

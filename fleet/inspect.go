@@ -10,14 +10,14 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// Latest returns the newest migration's version, 0 without migrations.
+// Latest returns the version of the newest migration, or 0 without migrations.
 func (f *Fleet) Latest() int64 {
 	return f.schema.latest()
 }
 
-// Plan iterates over what Migrate with these options would do, by the catalog alone: Status is
-// hostdb.MigrationPending, From the version that the catalog knows, To the target. It ends after an error.
-// Errors: as for Migrate.
+// Plan iterates over what [Fleet.Migrate] with these options would do, according to the catalog. In each
+// result Status is hostdb.MigrationPending, From the catalog's version, and To the target. An error ends the
+// iteration. Errors: as for Migrate.
 func (f *Fleet) Plan(ctx context.Context, opts MigrateOptions) iter.Seq2[Result, error] {
 	return func(yield func(Result, error) bool) {
 		plan, err := hostdb.MigrationPlan{}, f.check(&opts)
@@ -39,16 +39,17 @@ func (f *Fleet) Plan(ctx context.Context, opts MigrateOptions) iter.Seq2[Result,
 				yield(Result{}, fmt.Errorf("fleet: plan: %w", err))
 				return
 			}
-			if !yield(Result{TenantID: tenant.ID, Slug: tenant.Slug, Status: hostdb.MigrationPending, Stage: tenant.Stage,
-				From: f.version(&tenant.TenantCatalog, sets), To: opts.Target}, nil) {
+			result := Result{TenantID: tenant.ID, Slug: tenant.Slug, Status: hostdb.MigrationPending,
+				Stage: tenant.Stage, From: f.version(&tenant.TenantCatalog, sets), To: opts.Target}
+			if !yield(result, nil) {
 				return
 			}
 		}
 	}
 }
 
-// version is how far a tenant's database is, by the catalog: by its set of migrations, where that is known,
-// since the number was judged by the migrations of then.
+// version returns a tenant's version according to the catalog. A known set of migrations decides, since
+// SchemaVersion was computed with the migrations of that time.
 func (f *Fleet) version(tenant *hostdb.TenantCatalog, sets map[string][]int64) int64 {
 	if applied, known := sets[tenant.SchemaSet]; known {
 		return min(tenant.SchemaVersion, f.schema.reached(applied))
@@ -56,7 +57,7 @@ func (f *Fleet) version(tenant *hostdb.TenantCatalog, sets map[string][]int64) i
 	return tenant.SchemaVersion
 }
 
-// dryRun asks every planned database where it stands.
+// dryRun asks every planned database for its version.
 func (f *Fleet) dryRun(ctx context.Context, opts MigrateOptions) (Report, error) {
 	report := Report{Target: opts.Target, Down: opts.Down}
 	plan, err := f.plan(ctx, opts)
@@ -65,10 +66,11 @@ func (f *Fleet) dryRun(ctx context.Context, opts MigrateOptions) (Report, error)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	next, stop := iter.Pull2(f.host.MigrationTenants.Planned(ctx, &hostdb.MigrationRun{TargetVersion: opts.Target, IsDown: opts.Down}, plan))
+	run := &hostdb.MigrationRun{TargetVersion: opts.Target, IsDown: opts.Down}
+	next, stop := iter.Pull2(f.host.MigrationTenants.Planned(ctx, run, plan))
 	defer stop()
 	var mu sync.Mutex
-	l := line{parallel: opts.Parallel, perServer: opts.PerServer,
+	d := dispatcher{parallel: opts.Parallel, perServer: opts.PerServer,
 		page: func() (page []*hostdb.TenantCatalog, err error) {
 			for len(page) < lookahead {
 				tenant, err, more := next()
@@ -95,7 +97,7 @@ func (f *Fleet) dryRun(ctx context.Context, opts MigrateOptions) (Report, error)
 				opts.Progress(result)
 			}
 		}}
-	if err := l.run(ctx); err != nil {
+	if err := d.run(ctx); err != nil {
 		return report, err
 	}
 	if report.Failed > 0 {
@@ -104,7 +106,7 @@ func (f *Fleet) dryRun(ctx context.Context, opts MigrateOptions) (Report, error)
 	return report, ctx.Err()
 }
 
-// try asks a tenant's database what a migration would do.
+// try asks a tenant's database for its version, and returns what a migration would do.
 func (f *Fleet) try(ctx context.Context, tenant *hostdb.TenantCatalog, opts MigrateOptions) Result {
 	result := Result{TenantID: tenant.ID, Slug: tenant.Slug, Status: hostdb.MigrationPending}
 	ctx, cancel := context.WithTimeout(ctx, opts.Timeout)
@@ -112,24 +114,25 @@ func (f *Fleet) try(ctx context.Context, tenant *hostdb.TenantCatalog, opts Migr
 	lease, err := f.pool.Lease(tenant)
 	if err == nil {
 		defer lease.Close()
-		var way route
-		way, err = f.schema.route(ctx, lease.DB(), dialectOf(tenant.DBURL), opts.Target, opts.Down)
+		var p plan
+		p, err = f.schema.plan(ctx, lease.DB(), dialectOf(tenant.DBURL), opts.Target, opts.Down)
 		if err == nil {
-			err = way.refuse(opts.RefuseLate)
+			err = p.refuseLate(opts.RefuseLate)
 		}
-		result.From, result.To = way.from, way.to
-		if len(way.steps) == 0 {
+		result.From, result.To = p.from, p.to
+		if len(p.steps) == 0 {
 			result.Status = hostdb.MigrationDone
 		}
 	}
 	if err != nil {
-		result.Status, result.Error = hostdb.MigrationFailed, dburl.Redact(err.Error(), tenant.DBURL.Reveal())
+		result.Status = hostdb.MigrationFailed
+		result.Error = dburl.Redact(err.Error(), tenant.DBURL.Reveal())
 	}
 	return result
 }
 
-// Results iterates over a run's ledger; with a status, as hostdb.MigrationFailed, over those that have it. It
-// ends after an error.
+// Results iterates over the results of a run. A status, such as hostdb.MigrationFailed, selects those that
+// have it. An error ends the iteration.
 func (f *Fleet) Results(ctx context.Context, runID, status string) iter.Seq2[Result, error] {
 	filters := []hostdb.Filter{hostdb.Where("run_id", runID)}
 	if status != "" {
@@ -152,19 +155,21 @@ func (f *Fleet) Results(ctx context.Context, runID, status string) iter.Seq2[Res
 	}
 }
 
-// TenantStatus is how far a tenant's schema is, by the catalog.
+// TenantStatus is the version of a tenant's schema, according to the catalog.
 type TenantStatus struct {
 	TenantID string
 	Slug     string
-	Status   string // the tenant's
+	Status   string // of the tenant
 	Version  int64  // 0: unknown
-	Latest   int64  // the newest migration's
-	Pending  int    // migrations that it lacks
-	Unknown  bool   // the catalog doesn't say which migrations the database has: Pending is a guess, and the next Migrate asks it
+	Latest   int64  // the newest migration's version
+	Pending  int    // how many migrations the database lacks
+	// Unknown means that the catalog doesn't know which migrations the database has. Pending is an estimate
+	// then, and the next Migrate asks the database.
+	Unknown bool
 }
 
-// Status iterates over the tenants, or those named by slug or id, without dropped ones. It ends after an
-// error. Errors: hostdb.ErrNotFound.
+// Status iterates over the tenants, or the tenants with these slugs or ids, without dropped ones. An error
+// ends the iteration. Errors: hostdb.ErrNotFound.
 func (f *Fleet) Status(ctx context.Context, only ...string) iter.Seq2[TenantStatus, error] {
 	return func(yield func(TenantStatus, error) bool) {
 		sets, err := f.host.SchemaSets.Newest(ctx)
@@ -187,20 +192,21 @@ func (f *Fleet) Status(ctx context.Context, only ...string) iter.Seq2[TenantStat
 	}
 }
 
-// status is how far a tenant is.
+// status makes a tenant's status.
 func (f *Fleet) status(tenant *hostdb.TenantCatalog, sets map[string][]int64) TenantStatus {
-	s := TenantStatus{TenantID: tenant.ID, Slug: tenant.Slug, Status: tenant.Status, Version: f.version(tenant, sets), Latest: f.schema.latest()}
+	s := TenantStatus{TenantID: tenant.ID, Slug: tenant.Slug, Status: tenant.Status,
+		Version: f.version(tenant, sets), Latest: f.schema.latest()}
 	applied, known := sets[tenant.SchemaSet]
 	s.Unknown = !known || tenant.SchemaVersion < min(f.schema.reached(applied), s.Latest)
 	if s.Unknown {
-		s.Pending = f.schema.above(s.Version, s.Latest)
+		s.Pending = len(f.schema.missing(nil, s.Latest)) - len(f.schema.missing(nil, s.Version))
 	} else {
 		s.Pending = len(f.schema.missing(applied, s.Latest))
 	}
 	return s
 }
 
-// tenants iterates over all tenants, or those named, who are found before the first.
+// tenants iterates over all tenants, or over the named ones. It looks all names up before it yields a tenant.
 func (f *Fleet) tenants(ctx context.Context, names []string) iter.Seq2[*hostdb.TenantCatalog, error] {
 	if len(names) == 0 {
 		return f.host.Tenants.All(ctx)

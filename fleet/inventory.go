@@ -7,17 +7,17 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Inventory is where the catalog and the server of Config.Server disagree, as they do after one of them was
-// restored from a backup.
+// Inventory holds the differences between the catalog and the databases on [Config.Server], as they appear
+// after a restore from a backup.
 type Inventory struct {
-	// Strays are the ids in the names of tenants' databases for which the catalog has no row. On a server
-	// that several products share they may be another product's.
+	// Strays are the tenant ids in the names of databases that have no row in the catalog. On a shared server
+	// they may belong to another product.
 	Strays []string
-	// Missing are the tenants, open or closed, whose database should be on the server and isn't.
+	// Missing are the tenants, open or closed, whose database should be on the server but isn't.
 	Missing []*hostdb.TenantCatalog
 }
 
-// Inventory compares the catalog with the databases that are there.
+// Inventory compares the catalog with the databases that exist.
 func (f *Fleet) Inventory(ctx context.Context) (Inventory, error) {
 	found, err := f.inventory(ctx)
 	if err != nil {
@@ -26,10 +26,10 @@ func (f *Fleet) Inventory(ctx context.Context) (Inventory, error) {
 	return found, nil
 }
 
-// inventory lists the databases before the rows, since a row is older than its database, and again before it
-// calls one missing.
+// inventory lists the databases before the rows, since a row is older than its database. Before it reports a
+// database as missing, it lists them again.
 func (f *Fleet) inventory(ctx context.Context) (found Inventory, err error) {
-	there, err := f.databases(ctx)
+	existing, err := f.databases(ctx)
 	if err != nil {
 		return found, err
 	}
@@ -38,38 +38,38 @@ func (f *Fleet) inventory(ctx context.Context) (found Inventory, err error) {
 		if err != nil {
 			return found, err
 		}
-		hasOne := tenant.Status != hostdb.TenantDropped && tenant.Status != hostdb.TenantProvisioning && f.server.owns(tenant)
-		if hasOne && !there[tenant.ID] {
+		hasDatabase := tenant.Status != hostdb.TenantDropped && tenant.Status != hostdb.TenantProvisioning
+		if hasDatabase && f.server.owns(tenant) && !existing[tenant.ID] {
 			missing = append(missing, tenant)
 		}
-		delete(there, tenant.ID)
+		delete(existing, tenant.ID)
 	}
-	for id := range there {
+	for id := range existing {
 		found.Strays = append(found.Strays, id)
 	}
 	if len(missing) == 0 {
 		return found, nil
 	}
-	if there, err = f.databases(ctx); err != nil {
+	if existing, err = f.databases(ctx); err != nil {
 		return found, err
 	}
 	for _, tenant := range missing {
-		if !there[tenant.ID] {
+		if !existing[tenant.ID] {
 			found.Missing = append(found.Missing, tenant)
 		}
 	}
 	return found, nil
 }
 
-// databases are the ids in the names of the databases that are there.
+// databases returns the tenant ids in the names of the databases that exist.
 func (f *Fleet) databases(ctx context.Context) (map[string]bool, error) {
 	ids, err := f.server.list(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the databases: %w", err)
 	}
-	there := make(map[string]bool, len(ids))
+	existing := make(map[string]bool, len(ids))
 	for _, id := range ids {
-		there[id] = true
+		existing[id] = true
 	}
-	return there, nil
+	return existing, nil
 }

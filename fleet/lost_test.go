@@ -86,7 +86,8 @@ func TestALeaseLostAtTheLastMomentLeavesTheCatalogToWhoHasItNow(t *testing.T) {
 		ctx, interrupt := context.WithTimeout(t.Context(), 10*time.Second)
 		defer interrupt()
 		var once sync.Once
-		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, // a minute's lease: no sign of life in between
+		// a minute's lease: no sign of life in between
+		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
 			Migrations: schema, GoMigrations: hooked(extra(3), func() { once.Do(func() { w.takeOver(t, acme.ID) }) }),
 			Logger: slog.New(warned{slog.DiscardHandler, func(string) { interrupt() }})})
 		must(t, err)

@@ -10,79 +10,81 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// MigrateOptions says how Migrate works. The zero value brings every tenant to the newest migration, four at
-// a time, and stops at the first failure.
+// MigrateOptions are the options of [Fleet.Migrate]. The zero value migrates every tenant to the newest
+// migration, four at a time, and stops at the first failure.
 type MigrateOptions struct {
-	// Run goes on with this run, which was stopped, paused or killed: with its tenants that haven't ended.
-	// Target, Down, Only, Canary, CanaryCount, Batch and Verify are the run's own then.
+	// Run resumes this run, which was stopped, paused or killed, with the tenants that haven't ended. Target,
+	// Down, Only, Canary, CanaryCount, Batch and Verify are ignored then.
 	Run string
-	// RetryFailed, with Run: its tenants that failed, too.
+	// RetryFailed has a resumed Run include the tenants that failed.
 	RetryFailed bool
-	// Target is the version to reach, one of the migrations'. Default: the newest. With Down: the version to
-	// go back to; 0 takes everything back.
+	// Target is the version to migrate to, one of the migrations'. The default is the newest. With Down, 0
+	// undoes every migration.
 	Target int64
-	// Down takes the migrations above Target back, by their Down sections.
+	// Down undoes the migrations above Target, by their Down sections.
 	Down bool
-	// Only names the tenants (slugs or ids) to work on. Default: all but those that are being provisioned or
-	// were dropped.
+	// Only selects tenants by their slugs or ids. The default is all tenants but those that are being
+	// provisioned or were dropped.
 	Only []string
-	// Canary names tenants that go first. One failure among the first stops the run.
+	// Canary selects tenants that go first. One failure among the canaries stops the run.
 	Canary []string
-	// CanaryCount is how many more go first.
+	// CanaryCount is how many further tenants go first.
 	CanaryCount int
-	// Batch is how many tenants, after the canaries, are in a batch: the next one begins when all of it have
-	// ended. Default: all.
+	// Batch is how many tenants, after the canaries, make up a batch. The next batch begins when all tenants
+	// of a batch have ended. The default is one batch.
 	Batch int
-	// Parallel is how many tenants are worked on at once. Default 4. Each takes a connection out of the
-	// pool's budget.
+	// Parallel is how many tenants are migrated at once. Each uses a connection of the pool's budget. The
+	// default is 4.
 	Parallel int
-	// PerServer is how many of them may be on one database server. Default Parallel.
+	// PerServer is how many of them may be on one database server. The default is Parallel.
 	PerServer int
-	// MaxFailures stops the run at so many failures, once the tenants in work have ended. Default 1;
-	// negative: never. A call counts its own.
+	// MaxFailures stops the run after this many failures in this call. Running tenants are finished. The
+	// default is 1. A negative number means no limit.
 	MaxFailures int
-	// MaxFailureRate stops the run when more than this share of the tenants that have ended, 20 or more, have
-	// failed. With it the default of MaxFailures is never.
+	// MaxFailureRate stops the run when more than this share of the tenants has failed, once 20 have ended.
+	// If it is set, the default of MaxFailures is no limit.
 	MaxFailureRate float64
-	// Timeout is how long one tenant may take. Default 15 min.
+	// Timeout is how long one tenant may take. The default is 15 min.
 	Timeout time.Duration
 	// LockTimeout is how long a migration on PostgreSQL waits for a lock (SET LOCAL lock_timeout) before it
-	// lets those go first who wait behind it, and tries again. It holds for migrations in a transaction; one
-	// without may leave half of its work behind, as an invalid index, and waits as the server says. Default 2
-	// s; negative: as the server says.
+	// lets transactions that wait behind it go first, and tries again. It applies to migrations in a
+	// transaction: others could leave an invalid index behind. The default is 2 s. With a negative duration
+	// the server's setting applies.
 	LockTimeout time.Duration
-	// LockRetries is how often a migration is tried again after that, or after a deadlock. Each time it waits
-	// once or twice as long as LockTimeout. Default 10; negative: never.
+	// LockRetries is how many times a migration is tried again after a lock timeout or a deadlock. Before
+	// each retry it waits LockTimeout to twice that. The default is 10. A negative number means no retry.
 	LockRetries int
-	// RefuseLate fails a tenant that lacks a migration older than the newest that it has, as after two
-	// branches were merged. By default such a migration is applied like the others.
+	// RefuseLate fails a tenant that lacks a migration older than its newest one, as after a merge of two
+	// branches. By default such a migration is applied like the others.
 	RefuseLate bool
-	// Verify asks every database for its version, also where the catalog says that it has the target, as
+	// Verify asks every database for its version, even if the catalog says that it is at the target. Use it
 	// after a restore.
 	Verify bool
-	// DryRun asks the planned databases for their versions, and changes nothing: the report counts who is
-	// pending. No run is recorded.
+	// DryRun asks the planned databases for their versions and changes nothing. The report counts the pending
+	// tenants. No run is recorded.
 	DryRun bool
-	// Progress is told of each tenant that has ended, one call at a time.
+	// Progress is called with each tenant that has ended, one call at a time.
 	Progress func(Result)
 }
 
-// Result is how a tenant of a run has ended, or what is planned for it.
+// Result is the result of a run for one tenant, or what is planned for it.
 type Result struct {
 	RunID    string
 	TenantID string
 	Slug     string
-	Status   string // hostdb.MigrationDone, MigrationFailed, MigrationSkipped, or MigrationPending for what is planned or was interrupted
-	Stage    int    // 0: a canary
-	From     int64  // the version before; in a plan the catalog's, 0 where it is unknown
-	To       int64  // the version after; in a plan the target
+	// Status is hostdb.MigrationDone, MigrationFailed or MigrationSkipped. It is MigrationPending for a
+	// tenant that is planned or was interrupted.
+	Status   string
+	Stage    int   // 0: a canary
+	From     int64 // the version before; in a plan the catalog's, or 0 if that is unknown
+	To       int64 // the version after; in a plan the target
 	Duration time.Duration
 	Error    string // why it failed: at most 2 KiB, without secrets
-	Ended    int    // how many of the run's tenants have ended, this one included
-	Total    int    // how many there are
+	Ended    int    // how many of the run's tenants have ended, including this one
+	Total    int    // how many tenants the run has
 }
 
-// Report is what became of a run.
+// Report is the result of a run.
 type Report struct {
 	RunID    string
 	Status   string // hostdb.RunDone, RunStopped or RunPaused
@@ -91,29 +93,30 @@ type Report struct {
 	AtTarget int // had nothing to do
 	Done     int
 	Failed   int
-	Skipped  int // dropped before their turn came
+	Skipped  int // were dropped before their turn
 	Pending  int // not begun, or interrupted
 	Duration time.Duration
 }
 
-// ErrIncomplete is returned with a report by which not every tenant is at the target: some failed, or the run
-// was stopped or paused.
+// ErrIncomplete comes with a report in which not every tenant is at the target: some failed, or the run was
+// stopped or paused.
 var ErrIncomplete = errors.New("not every tenant is at the target")
 
-// Why a run begins no further tenant.
+// The reasons for which a run begins no further tenant.
 var (
 	errPaused   = errors.New("the run was paused")
 	errFailures = errors.New("too many tenants failed")
 	errLease    = errors.New("the host database was out of reach for longer than the lease")
 )
 
-// Migrate brings tenants' databases to a version of their schema, and writes down in the host database what
-// it did to each.
+// Migrate migrates the tenants' databases to a version of the schema, and records the result of each in the
+// host database.
 //
-// The end of ctx stops the run: what is being applied ends, no further migration begins, and
-// MigrateOptions.Run goes on later. Several processes may migrate at once: one of them works on a tenant at a
-// time. The report is filled in whenever a run was begun. Errors: ErrIncomplete, together with ctx's where
-// that ended; hostdb.ErrNotFound for an unknown tenant or run; those of the host database.
+// When ctx ends, running migrations are finished, no further one begins, and the run can be resumed with
+// [MigrateOptions.Run]. Several processes may migrate at once; only one of them works on a tenant at a time.
+//
+// The report is set whenever a run was begun. Errors: [ErrIncomplete], joined with the error of ctx if that
+// ended; hostdb.ErrNotFound for an unknown tenant or run; errors of the host database.
 func (f *Fleet) Migrate(ctx context.Context, opts MigrateOptions) (Report, error) {
 	began := time.Now()
 	if err := f.check(&opts); err != nil {
@@ -127,7 +130,7 @@ func (f *Fleet) Migrate(ctx context.Context, opts MigrateOptions) (Report, error
 	return report, nil
 }
 
-// migrate runs a dry run, or a new or an old run.
+// migrate does a dry run, or begins or resumes a run.
 func (f *Fleet) migrate(ctx context.Context, opts MigrateOptions) (Report, error) {
 	if opts.DryRun {
 		return f.dryRun(ctx, opts)
@@ -141,7 +144,7 @@ func (f *Fleet) migrate(ctx context.Context, opts MigrateOptions) (Report, error
 		return Report{RunID: row.ID}, err
 	}
 	stopped := r.work(ctx)
-	report, err := r.report(context.WithoutCancel(ctx), stopped)
+	report, err := r.end(context.WithoutCancel(ctx), stopped)
 	if err == nil && report.Failed+report.Pending > 0 {
 		err = ErrIncomplete
 	}
@@ -151,7 +154,7 @@ func (f *Fleet) migrate(ctx context.Context, opts MigrateOptions) (Report, error
 	return report, err
 }
 
-// check fills in the defaults and refuses what makes no sense.
+// check sets the defaults of the options and validates them.
 func (f *Fleet) check(o *MigrateOptions) error {
 	switch {
 	case len(f.schema.migrations) == 0:
@@ -181,7 +184,7 @@ func (f *Fleet) check(o *MigrateOptions) error {
 	return nil
 }
 
-// begin records a new run, or takes an old one up.
+// begin records a new run, or resumes an old one.
 func (f *Fleet) begin(ctx context.Context, opts MigrateOptions) (*hostdb.MigrationRun, error) {
 	if opts.Run != "" {
 		row, err := f.host.MigrationRuns.Continue(ctx, opts.Run, opts.RetryFailed)
@@ -189,7 +192,8 @@ func (f *Fleet) begin(ctx context.Context, opts MigrateOptions) (*hostdb.Migrati
 			return nil, fmt.Errorf("run %q: %w", opts.Run, err)
 		}
 		if row.TargetVersion != 0 && !f.schema.has(row.TargetVersion) {
-			return nil, fmt.Errorf("run %s: its target %d isn't among Config.Migrations", row.ID, row.TargetVersion)
+			return nil, fmt.Errorf("run %s: its target %d isn't among Config.Migrations",
+				row.ID, row.TargetVersion)
 		}
 		return row, nil
 	}
@@ -201,7 +205,7 @@ func (f *Fleet) begin(ctx context.Context, opts MigrateOptions) (*hostdb.Migrati
 	return row, f.host.MigrationRuns.Begin(ctx, row, plan)
 }
 
-// plan turns names of tenants into ids, and finds the sets of migrations that lack nothing up to the target.
+// plan looks up the named tenants, and the sets of migrations that are complete up to the target.
 func (f *Fleet) plan(ctx context.Context, opts MigrateOptions) (hostdb.MigrationPlan, error) {
 	plan := hostdb.MigrationPlan{CanaryCount: opts.CanaryCount, Batch: opts.Batch, Verify: opts.Verify}
 	var err error
@@ -220,7 +224,7 @@ func (f *Fleet) plan(ctx context.Context, opts MigrateOptions) (hostdb.Migration
 	return plan, err
 }
 
-// ids finds tenants by slug or id.
+// ids returns the ids of tenants with these slugs or ids.
 func (f *Fleet) ids(ctx context.Context, names []string) ([]string, error) {
 	found, err := f.named(ctx, names)
 	var ids []string
@@ -230,7 +234,7 @@ func (f *Fleet) ids(ctx context.Context, names []string) ([]string, error) {
 	return ids, err
 }
 
-// named finds tenants by slug or id, all or none.
+// named returns the tenants with these slugs or ids, all or none.
 func (f *Fleet) named(ctx context.Context, names []string) ([]*hostdb.TenantCatalog, error) {
 	var found []*hostdb.TenantCatalog
 	for _, name := range names {
@@ -243,21 +247,21 @@ func (f *Fleet) named(ctx context.Context, names []string) ([]*hostdb.TenantCata
 	return found, nil
 }
 
-// find finds a tenant by slug or id.
+// find returns the tenant with a slug or id.
 func (f *Fleet) find(ctx context.Context, name string) (*hostdb.TenantCatalog, error) {
-	find := f.host.Tenants.BySlug
+	get := f.host.Tenants.BySlug
 	if hostdb.ValidID(name) {
-		find = f.host.Tenants.Get
+		get = f.host.Tenants.Get
 	}
-	tenant, err := find(ctx, name)
+	tenant, err := get(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("tenant %q: %w", name, err)
 	}
 	return tenant, nil
 }
 
-// Pause has a run begin no further tenant, whichever process it is in; MigrateOptions.Run takes it up again.
-// A run that isn't running is left as it is. Errors: hostdb.ErrNotFound.
+// Pause has a run begin no further tenant, in whichever process it is. [MigrateOptions.Run] resumes it.
+// Pausing a run that isn't running changes nothing. Errors: hostdb.ErrNotFound.
 func (f *Fleet) Pause(ctx context.Context, runID string) error {
 	if _, err := f.host.MigrationRuns.End(ctx, runID, hostdb.RunPaused); err != nil {
 		return fmt.Errorf("fleet: pause run %q: %w", runID, err)

@@ -9,38 +9,41 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Suspend closes a tenant to its members until Resume, and waits until this process's requests on it have
-// ended or ctx has: once it has returned nil, none of them begins on what was known of the tenant before
-// ([tenantdb.Pool.Drain]). It waits for other processes, which hear of it by the change feed, where
-// [Config.WaitForOthers] says so; one that is cut off from the host database isn't covered: it goes on until
-// its CacheConfig.MaxStaleIfDown. A suspended tenant is left as it is. Errors: hostdb.ErrNotFound;
-// hostdb.ErrConflict for one that is being provisioned or was dropped; that of ctx, by when the tenant is
-// closed all the same.
+// Suspend closes a tenant to its members until [Fleet.Resume], and waits for the tenant's requests in this
+// process to end. When it returns nil, no request of this process begins on older facts
+// ([tenantdb.Pool.Drain]).
+//
+// Other processes hear of the change by the change feed. Suspend waits for them only as long as
+// [Config.WaitForOthers] says. A process that is cut off from the host database goes on until its
+// CacheConfig.MaxStaleIfDown.
+//
+// Suspending a suspended tenant changes nothing. Errors: hostdb.ErrNotFound; hostdb.ErrConflict for a tenant
+// that is being provisioned or was dropped; the error of ctx, if that ends first. The tenant is closed even
+// then.
 func (f *Fleet) Suspend(ctx context.Context, tenantID string) error {
-	return f.move(ctx, "suspend", tenantID, hostdb.TenantSuspended, hostdb.TenantActive, hostdb.TenantMaintenance)
+	return f.setStatus(ctx, "suspend", tenantID, hostdb.TenantSuspended, hostdb.TenantActive,
+		hostdb.TenantMaintenance)
 }
 
-// Resume opens a suspended tenant. An active one is left as it is. Errors: as for Suspend; hostdb.ErrConflict
-// for one in maintenance.
+// Resume opens a suspended tenant. Resuming an active tenant changes nothing. Errors: as for [Fleet.Suspend];
+// hostdb.ErrConflict for a tenant in maintenance.
 func (f *Fleet) Resume(ctx context.Context, tenantID string) error {
-	return f.move(ctx, "resume", tenantID, hostdb.TenantActive, hostdb.TenantSuspended)
+	return f.setStatus(ctx, "resume", tenantID, hostdb.TenantActive, hostdb.TenantSuspended)
 }
 
-// Maintenance closes an active tenant for a while (its requests are answered with 503 and Retry-After), or
-// opens it again. Like Suspend it waits until this process's requests have ended, and for other processes
-// where Config.WaitForOthers says so; what Suspend says about one that is cut off holds here too. Errors: as
-// for Suspend; hostdb.ErrConflict for a suspended one.
+// Maintenance closes an active tenant for a while, or opens it again. While it is closed, its requests are
+// answered with 503 and Retry-After. Maintenance waits for requests and for other processes as
+// [Fleet.Suspend] does. Errors: as for Suspend; hostdb.ErrConflict for a suspended tenant.
 func (f *Fleet) Maintenance(ctx context.Context, tenantID string, on bool) error {
 	if on {
-		return f.move(ctx, "maintenance", tenantID, hostdb.TenantMaintenance, hostdb.TenantActive)
+		return f.setStatus(ctx, "maintenance", tenantID, hostdb.TenantMaintenance, hostdb.TenantActive)
 	}
-	return f.move(ctx, "maintenance", tenantID, hostdb.TenantActive, hostdb.TenantMaintenance)
+	return f.setStatus(ctx, "maintenance", tenantID, hostdb.TenantActive, hostdb.TenantMaintenance)
 }
 
-// Rename gives a tenant another slug, another name, or both; an empty one stays as it is. The database is
-// named after the tenant's id, so that requests go on. Errors: hostdb.ErrNotFound; hostdb.ErrInvalid, for one
-// of Config.ReservedSlugs too; hostdb.ErrConflict for a slug that another tenant has, and for a dropped
-// tenant.
+// Rename changes a tenant's slug, its name, or both; an empty one isn't changed. Requests go on, since the
+// database is named after the tenant's id. Errors: hostdb.ErrNotFound; hostdb.ErrInvalid for a malformed or
+// reserved slug; hostdb.ErrConflict for a slug that another tenant has, and for a dropped tenant.
 func (f *Fleet) Rename(ctx context.Context, tenantID, slug, name string) error {
 	err := f.edit(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
 		if tenant.Status == hostdb.TenantDropped {
@@ -64,9 +67,9 @@ func (f *Fleet) Rename(ctx context.Context, tenantID, slug, name string) error {
 	return nil
 }
 
-// move changes a tenant's status to one, from any of the others, and has whoever still uses a closed tenant's
-// database end.
-func (f *Fleet) move(ctx context.Context, what, tenantID, to string, from ...string) error {
+// setStatus changes a tenant's status to one, from one of the others. If that closes the tenant, it drains
+// it.
+func (f *Fleet) setStatus(ctx context.Context, what, tenantID, to string, from ...string) error {
 	err := f.edit(ctx, tenantID, func(tenant *hostdb.TenantCatalog) error {
 		if tenant.Status != to && !slices.Contains(from, tenant.Status) {
 			return fmt.Errorf("its status is %s: %w", tenant.Status, hostdb.ErrConflict)
@@ -84,8 +87,8 @@ func (f *Fleet) move(ctx context.Context, what, tenantID, to string, from ...str
 	return nil
 }
 
-// drain waits until nobody uses a closed tenant's database: this process's requests, and others for as long
-// as they are given.
+// drain waits for this process's requests on a closed tenant to end, and gives other processes the time of
+// Config.WaitForOthers.
 func (f *Fleet) drain(ctx context.Context, tenantID string) error {
 	others := time.NewTimer(f.others)
 	defer others.Stop()
@@ -100,8 +103,7 @@ func (f *Fleet) drain(ctx context.Context, tenantID string) error {
 	}
 }
 
-// edit changes a tenant's row in one transaction, which the host database audits; where nothing differs,
-// nothing is written.
+// edit changes a tenant's row in one transaction.
 func (f *Fleet) edit(ctx context.Context, tenantID string, change func(*hostdb.TenantCatalog) error) error {
 	_, err := f.host.Tenants.Change(ctx, tenantID, change)
 	return err

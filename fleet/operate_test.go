@@ -76,7 +76,8 @@ func TestTheEndOfADropIsAuditedOnceAndTogetherWithItsJobsEnd(t *testing.T) {
 		ctx := hostdb.WithActor(t.Context(), "ann")
 		var cancelled int
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, Logger: slog.New(stepsTo(func(step string) {
-			if step == "removed" && cancelled == 0 { // an operator takes the job away: the first drop has no end
+			// an operator takes the job away: the first drop has no end
+			if step == "removed" && cancelled == 0 {
 				running, err := w.host.Jobs.List(ctx, hostdb.Where("status", hostdb.JobRunning))
 				must(t, err)
 				cancelled = len(running)

@@ -9,16 +9,16 @@ import (
 	"github.com/mfridman/interpolate"
 )
 
-// statement is what a migration sends to the database at once.
+// statement is one SQL statement of a migration.
 type statement struct {
 	text string
-	line int // of the file, where it begins
+	line int // the line of the file where it begins
 }
 
-// parsed is a migration's file: the statements of its sections.
+// parsed is a migration's file.
 type parsed struct {
 	up, down []statement
-	bare     bool // -- +goose NO TRANSACTION
+	noTx     bool // -- +goose NO TRANSACTION
 }
 
 // The sections of a file.
@@ -28,20 +28,20 @@ const (
 	inDown
 )
 
-// parser reads a file of goose's format line by line (https://github.com/pressly/goose#sql-migrations).
-// Unlike goose's own it knows the lines, and reads both sections at once.
+// parser reads a file in goose's format (https://github.com/pressly/goose#sql-migrations) line by line.
+// Unlike goose's own parser it keeps line numbers, and reads both sections at once.
 type parser struct {
 	parsed
 	section int
-	block   int // the line of the StatementBegin that is open; 0: none
+	block   int // the line of the open StatementBegin, or 0
 	envsub  bool
 
-	pending strings.Builder // the statement that is being read
-	line    int             // the one that is being read
-	began   int             // where pending begins
+	pending strings.Builder // the current statement
+	line    int             // the current line
+	began   int             // the line where pending begins
 }
 
-// parseSQL reads a migration's file. Its errors begin with the line.
+// parseSQL parses a migration's file. Its errors begin with the line.
 func parseSQL(text string) (parsed, error) {
 	var p parser
 	for line := range strings.Lines(text) {
@@ -54,7 +54,8 @@ func parseSQL(text string) (parsed, error) {
 	case p.section == beforeUp:
 		return parsed{}, fmt.Errorf("%d: there is no -- +goose Up", max(1, p.line))
 	case p.block > 0:
-		return parsed{}, fmt.Errorf("%d: this -- +goose StatementBegin has no -- +goose StatementEnd", p.block)
+		return parsed{}, fmt.Errorf("%d: this -- +goose StatementBegin has no -- +goose StatementEnd",
+			p.block)
 	}
 	err := p.finished()
 	if err != nil {
@@ -63,7 +64,7 @@ func parseSQL(text string) (parsed, error) {
 	return p.parsed, err
 }
 
-// read reads a line.
+// read reads one line.
 func (p *parser) read(line string) error {
 	trimmed := strings.TrimSpace(line)
 	comment := strings.HasPrefix(trimmed, "--")
@@ -92,7 +93,7 @@ func (p *parser) read(line string) error {
 	return nil
 }
 
-// annotation obeys a line such as -- +goose Up.
+// annotation reads a line such as -- +goose Up.
 func (p *parser) annotation(line string) error {
 	word := strings.Replace(strings.ReplaceAll(line, "--", ""), "+goose", "", 1)
 	word = strings.ToUpper(strings.TrimSpace(word))
@@ -107,7 +108,7 @@ func (p *parser) annotation(line string) error {
 		p.section = inUp
 	case "DOWN":
 		if p.section != inUp || p.block > 0 {
-			return errors.New("-- +goose Down must follow -- +goose Up, once, and outside of a statement's block")
+			return errors.New("-- +goose Down must follow -- +goose Up, once, and outside of a block")
 		}
 		if err := p.finished(); err != nil {
 			return err
@@ -115,7 +116,7 @@ func (p *parser) annotation(line string) error {
 		p.section = inDown
 	case "STATEMENTBEGIN":
 		if p.section == beforeUp || p.block > 0 {
-			return errors.New("-- +goose StatementBegin must follow -- +goose Up or Down, and not be in another one's block")
+			return errors.New("-- +goose StatementBegin must follow -- +goose Up or Down, outside of a block")
 		}
 		p.block = p.line
 	case "STATEMENTEND":
@@ -125,7 +126,7 @@ func (p *parser) annotation(line string) error {
 		p.block = 0
 		p.end()
 	case "NO TRANSACTION":
-		p.bare = true
+		p.noTx = true
 	case "ENVSUB ON", "ENVSUB OFF":
 		p.envsub = word == "ENVSUB ON"
 	default:
@@ -134,7 +135,7 @@ func (p *parser) annotation(line string) error {
 	return nil
 }
 
-// end takes the pending text as a statement of its section.
+// end adds the pending statement to its section.
 func (p *parser) end() {
 	s := statement{strings.TrimSpace(p.pending.String()), p.began}
 	p.pending.Reset()
@@ -147,7 +148,7 @@ func (p *parser) end() {
 	}
 }
 
-// finished reports a statement that has no end.
+// finished returns an error for a statement without an end.
 func (p *parser) finished() error {
 	if strings.TrimSpace(p.pending.String()) == "" {
 		return nil
@@ -168,8 +169,8 @@ func endsStatement(line string) bool {
 	return strings.HasSuffix(last, ";")
 }
 
-// environment is the process's, for -- +goose ENVSUB.
+// environment is the process's environment, for -- +goose ENVSUB.
 type environment struct{}
 
-// Get implements interpolate.Env.
+// Get implements [interpolate.Env].
 func (environment) Get(name string) (string, bool) { return os.LookupEnv(name) }

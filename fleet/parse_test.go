@@ -87,7 +87,7 @@ func FuzzAFileIsReadAsGooseReadsIt(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !slices.Equal(texts(ours.up), up) || !slices.Equal(texts(ours.down), down) || ours.bare == tx {
+		if !slices.Equal(texts(ours.up), up) || !slices.Equal(texts(ours.down), down) || ours.noTx == tx {
 			t.Errorf("%q: %+v; goose: %q and %q, in a transaction %v", text, ours, up, down, tx)
 		}
 	})

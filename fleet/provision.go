@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,30 +9,32 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Spec describes a tenant to be.
+// Spec describes a tenant to provision.
 type Spec struct {
-	// Slug is the tenant's name in URLs: lower-case letters, digits and inner hyphens, at most 63, and none
-	// of Config.ReservedSlugs.
+	// Slug is the tenant's name in URLs: at most 63 lower-case letters, digits and inner hyphens, and none of
+	// [Config.ReservedSlugs].
 	Slug string
-	// Name is what people read. Default: Slug.
+	// Name is the name that people read. The default is Slug.
 	Name string
 	// OwnerID is the id of the user who becomes the first owner.
 	OwnerID string
-	// PlanTier is the tenant's own plan. Default "free".
+	// PlanTier is the tenant's own plan. The default is "free".
 	PlanTier string
-	// Trial begins the plan's trial when the tenant opens: a subscription with status "trialing" for the
+	// Trial starts the plan's trial when the tenant opens: a subscription with the status "trialing" for the
 	// plan's trial_days.
 	Trial bool
 }
 
-// Provision creates a tenant: its row in the catalog, its database with the schema, what Config.Seed adds,
-// the owner's membership. The tenant opens with the last step, all of whose changes are one transaction. The
-// work is recorded as a job with JobTenant, and each of its steps may run twice: after a failure or a crash
-// the next Provision of the same slug by the same owner goes on, or a worker with RunJob; Drop undoes what
-// there is. While another process provisions the slug, Provision waits. Errors: hostdb.ErrInvalid, in a
-// *hostdb.FieldError on "slug", for a slug outside the grammar or one of Config.ReservedSlugs;
-// hostdb.ErrConflict for a slug that another tenant has, or that another owner has reserved;
-// hostdb.ErrNotFound for an unknown owner, or plan of a Trial.
+// Provision creates a tenant: its row in the catalog, its database with the schema and the content of
+// [Config.Seed], and the owner's membership. The last step opens the tenant, in one transaction.
+//
+// The work is recorded as a job of the type [JobTenant]. After a failure or a crash the next Provision of the
+// same slug by the same owner resumes it, or a worker with [Fleet.RunJob]. [Fleet.Drop] removes what there
+// is. While another process provisions the slug, Provision waits.
+//
+// Errors: hostdb.ErrInvalid, in a *hostdb.FieldError on "slug", for a malformed or reserved slug;
+// hostdb.ErrConflict for a slug that another tenant has or another owner has reserved; hostdb.ErrNotFound for
+// an unknown owner, or an unknown plan with Trial.
 func (f *Fleet) Provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog, error) {
 	tenant, err := f.provision(ctx, spec)
 	if err != nil {
@@ -48,25 +51,26 @@ func (f *Fleet) provision(ctx context.Context, spec Spec) (*hostdb.TenantCatalog
 	f.logger.DebugContext(ctx, "provisioning", "slug", spec.Slug, "step", "begun")
 	tenant, job, err := f.reserve(ctx, spec)
 	if errors.Is(err, hostdb.ErrConflict) {
-		tenant, err = f.reserved(ctx, spec, err)
+		tenant, err = f.findReserved(ctx, spec, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "reserved")
 	for job == nil {
-		if job, err = f.orderOf(ctx, tenant, spec.Trial); err != nil {
+		if job, err = f.claimJob(ctx, tenant, spec.Trial); err != nil {
 			return nil, err
 		}
-		if tenant, err = f.host.Tenants.Get(ctx, tenant.ID); err != nil || tenant.Status == hostdb.TenantActive {
-			f.leave(ctx, job)
+		if tenant, err = f.host.Tenants.Get(ctx, tenant.ID); err != nil ||
+			tenant.Status == hostdb.TenantActive {
+			f.completeUnneeded(ctx, job)
 			return tenant, err
 		}
 	}
-	return f.underLease(ctx, job, tenant, f.complete)
+	return f.underLease(ctx, job, tenant, f.finishProvision)
 }
 
-// checkSpec fills in the defaults and refuses what can't become a tenant.
+// checkSpec sets the defaults of a spec and validates it.
 func (f *Fleet) checkSpec(ctx context.Context, spec *Spec) error {
 	if err := f.checkSlug(spec.Slug); err != nil {
 		return err
@@ -74,12 +78,8 @@ func (f *Fleet) checkSpec(ctx context.Context, spec *Spec) error {
 	if _, err := f.host.Users.Get(ctx, spec.OwnerID); err != nil {
 		return fmt.Errorf("Spec.OwnerID: %w", err)
 	}
-	if spec.Name == "" {
-		spec.Name = spec.Slug
-	}
-	if spec.PlanTier == "" {
-		spec.PlanTier = hostdb.TierFree
-	}
+	spec.Name = cmp.Or(spec.Name, spec.Slug)
+	spec.PlanTier = cmp.Or(spec.PlanTier, hostdb.TierFree)
 	if !spec.Trial {
 		return nil
 	}
@@ -93,21 +93,23 @@ func (f *Fleet) checkSpec(ctx context.Context, spec *Spec) error {
 	return nil
 }
 
-// reserve writes the catalog's row, the owner's membership, which is not active yet, and the job, which this
-// process holds.
-func (f *Fleet) reserve(ctx context.Context, spec Spec) (tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, err error) {
+// reserve writes the catalog's row, the owner's membership, which isn't active yet, and the job, which it
+// claims.
+func (f *Fleet) reserve(ctx context.Context, spec Spec) (tenant *hostdb.TenantCatalog,
+	job *hostdb.SystemJob, err error) {
 	id := hostdb.NewID()
-	address, err := f.server.address(id)
+	address, err := f.server.newURL(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	tenant = &hostdb.TenantCatalog{ID: id, Slug: spec.Slug, Name: spec.Name, PlanTier: spec.PlanTier, IsActive: true,
-		Status: hostdb.TenantProvisioning, DBURL: address}
+	tenant = &hostdb.TenantCatalog{ID: id, Slug: spec.Slug, Name: spec.Name, PlanTier: spec.PlanTier,
+		IsActive: true, Status: hostdb.TenantProvisioning, DBURL: address}
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		if err := tx.Tenants.Insert(ctx, tenant); err != nil {
 			return err
 		}
-		owner := &hostdb.Membership{UserID: spec.OwnerID, TenantID: id, ProfileID: hostdb.NewID(), Role: hostdb.RoleOwner}
+		owner := &hostdb.Membership{UserID: spec.OwnerID, TenantID: id, ProfileID: hostdb.NewID(),
+			Role: hostdb.RoleOwner}
 		if err := tx.Memberships.Insert(ctx, owner); err != nil {
 			return err
 		}
@@ -120,8 +122,8 @@ func (f *Fleet) reserve(ctx context.Context, spec Spec) (tenant *hostdb.TenantCa
 	return tenant, job, err
 }
 
-// reserved returns the unfinished tenant of that slug and owner; for any other one the conflict stands.
-func (f *Fleet) reserved(ctx context.Context, spec Spec, conflict error) (*hostdb.TenantCatalog, error) {
+// findReserved returns the tenant that the same owner has begun to provision, or the conflict.
+func (f *Fleet) findReserved(ctx context.Context, spec Spec, conflict error) (*hostdb.TenantCatalog, error) {
 	tenant, err := f.host.Tenants.BySlug(ctx, spec.Slug)
 	if err != nil || tenant.Status != hostdb.TenantProvisioning {
 		return nil, conflict
@@ -133,9 +135,9 @@ func (f *Fleet) reserved(ctx context.Context, spec Spec, conflict error) (*hostd
 	return tenant, nil
 }
 
-// complete does what is left for a reserved tenant, under its job's lease. seal makes sure of the lease in
-// the last transaction.
-func (f *Fleet) complete(ctx context.Context, tenant *hostdb.TenantCatalog, job *hostdb.SystemJob, seal sealing) (*hostdb.TenantCatalog, error) {
+// finishProvision does the remaining steps for a reserved tenant. It is a jobWork.
+func (f *Fleet) finishProvision(ctx context.Context, tenant *hostdb.TenantCatalog, job *hostdb.SystemJob,
+	check leaseCheck) (*hostdb.TenantCatalog, error) {
 	applied, err := f.build(ctx, tenant)
 	if err != nil {
 		return nil, err
@@ -145,22 +147,22 @@ func (f *Fleet) complete(ctx context.Context, tenant *hostdb.TenantCatalog, job 
 		return nil, fmt.Errorf("record its schema: %w", err)
 	}
 	built := &hostdb.TenantCatalog{ID: tenant.ID, SchemaVersion: f.schema.reached(applied), SchemaSet: set}
-	opened, err := f.open(ctx, built, job, seal)
-	if errors.Is(err, errDropped) { // while it was built: what was built must not stay
-		if dropErr := f.remove(ctx, tenant, seal); dropErr != nil {
+	opened, err := f.open(ctx, built, job, check)
+	if errors.Is(err, errDropped) { // its database must not stay
+		if dropErr := f.removeDatabase(ctx, tenant, check); dropErr != nil {
 			return nil, errors.Join(err, dropErr)
 		}
 	}
 	return opened, err
 }
 
-// build creates the database with its schema and content, and returns the migrations that it has.
+// build creates the database with its schema and content. It returns the versions of the applied migrations.
 func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) ([]int64, error) {
 	version, err := f.server.create(ctx, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("create its database: %w", err)
 	}
-	applied := f.schema.versions()
+	applied := f.schema.missing(nil, f.schema.latest())
 	f.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "database created")
 	if version != unknown && f.seed == nil {
 		return applied, nil
@@ -172,7 +174,7 @@ func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) ([]int6
 	defer lease.Release()
 	if version == unknown {
 		db := lease.Session()
-		applied, err = f.schema.bring(ctx, db, dialectOf(tenant.DBURL))
+		applied, err = f.schema.migrateToLatest(ctx, db, dialectOf(tenant.DBURL))
 		if err = errors.Join(err, db.Close()); err != nil {
 			return nil, fmt.Errorf("migrate its database: %w", err)
 		}
@@ -187,12 +189,13 @@ func (f *Fleet) build(ctx context.Context, tenant *hostdb.TenantCatalog) ([]int6
 	return applied, nil
 }
 
-// errDropped: the tenant was dropped while it was provisioned.
+// errDropped means that the tenant was dropped while it was being provisioned.
 var errDropped = fmt.Errorf("it was dropped meanwhile: %w", hostdb.ErrConflict)
 
-// open makes the owner a member and opens the tenant with the schema that was built, in one transaction,
-// unless something else became of it meanwhile.
-func (f *Fleet) open(ctx context.Context, built *hostdb.TenantCatalog, job *hostdb.SystemJob, seal sealing) (tenant *hostdb.TenantCatalog, err error) {
+// open activates the owner's membership and opens the tenant with the schema that was built, in one
+// transaction. It fails if the tenant is no longer being provisioned.
+func (f *Fleet) open(ctx context.Context, built *hostdb.TenantCatalog, job *hostdb.SystemJob,
+	check leaseCheck) (tenant *hostdb.TenantCatalog, err error) {
 	err = f.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		tenant, err = tx.Tenants.Change(ctx, built.ID, func(tenant *hostdb.TenantCatalog) error {
 			switch tenant.Status {
@@ -202,14 +205,15 @@ func (f *Fleet) open(ctx context.Context, built *hostdb.TenantCatalog, job *host
 			default:
 				return fmt.Errorf("its status became %s meanwhile: %w", tenant.Status, hostdb.ErrConflict)
 			}
-			tenant.Status, tenant.SchemaVersion, tenant.SchemaSet = hostdb.TenantActive, built.SchemaVersion, built.SchemaSet
-			return admit(ctx, tx, tenant, orderIn(job).Trial)
+			tenant.Status = hostdb.TenantActive
+			tenant.SchemaVersion, tenant.SchemaSet = built.SchemaVersion, built.SchemaSet
+			return admitOwner(ctx, tx, tenant, payloadOf(job).Trial)
 		})
 		if err != nil {
 			return err
 		}
 		f.logger.DebugContext(ctx, "provisioning", "tenant", built.ID, "step", "opening")
-		return seal(tx)
+		return check(tx)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open it: %w", err)
@@ -218,8 +222,8 @@ func (f *Fleet) open(ctx context.Context, built *hostdb.TenantCatalog, job *host
 	return tenant, nil
 }
 
-// admit makes the memberships that were reserved active, and begins the trial of the tenant's plan.
-func admit(ctx context.Context, tx *hostdb.Tx, tenant *hostdb.TenantCatalog, trial bool) error {
+// admitOwner activates the memberships that were reserved, and starts the trial of the tenant's plan.
+func admitOwner(ctx context.Context, tx *hostdb.Tx, tenant *hostdb.TenantCatalog, trial bool) error {
 	owners, err := tx.Memberships.ListForTenant(ctx, tenant.ID)
 	if err != nil {
 		return err

@@ -187,7 +187,7 @@ func TestADropThatASuperusersConnectionIsInTheWayOfSaysSo(t *testing.T) {
 	super, err := pgx.Connect(ctx, u.String())
 	must(t, err)
 	err = f.Drop(ctx, acme.ID)
-	if err == nil || !strings.Contains(err.Error(), "end its connections") || !strings.Contains(err.Error(), "no superuser") {
+	if err == nil || !strings.Contains(err.Error(), "end its connections") || !strings.Contains(err.Error(), "isn't a superuser") {
 		t.Errorf("Drop = %v", err)
 	}
 	dropped := make(chan error, 1)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -18,14 +19,14 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// schema is the tenants' migrations. Its zero value has none.
+// schema is the tenants' migrations. The zero value has none.
 type schema struct {
-	migrations []migration // ascending
-	content    string      // a hash of them: a template is named by it
+	migrations []migration // by version, ascending
+	content    string      // a hash of the migrations, part of the template's name
 }
 
-// readSchema reads the migrations. Files whose names don't begin with a version and "_" are left aside, as
-// goose does.
+// readSchema reads the migrations. Like goose it ignores files whose names don't begin with a version and
+// "_".
 func readSchema(files fs.FS, inGo []*goose.Migration) (schema, error) {
 	if files == nil && len(inGo) == 0 {
 		return schema{}, nil
@@ -66,12 +67,12 @@ func readSchema(files fs.FS, inGo []*goose.Migration) (schema, error) {
 	return s, s.check(files)
 }
 
-// check orders the migrations, and refuses what goose would refuse.
+// check sorts the migrations and returns the errors that goose would return.
 func (s *schema) check(files fs.FS) error {
 	if len(s.migrations) == 0 {
 		return errors.New("there is no file such as 00001_name.sql at the root")
 	}
-	slices.SortStableFunc(s.migrations, func(a, b migration) int { return int(min(1, max(-1, a.version-b.version))) })
+	slices.SortStableFunc(s.migrations, func(a, b migration) int { return cmp.Compare(a.version, b.version) })
 	for i := range s.migrations[1:] {
 		if a, b := &s.migrations[i], &s.migrations[i+1]; a.version == b.version {
 			return fmt.Errorf("%s and %s have the same version", a.name, b.name)
@@ -96,7 +97,7 @@ func (s *schema) check(files fs.FS) error {
 	return nil
 }
 
-// latest is the newest migration's version, 0 without migrations.
+// latest returns the newest migration's version, or 0 without migrations.
 func (s schema) latest() int64 {
 	if len(s.migrations) == 0 {
 		return 0
@@ -104,29 +105,19 @@ func (s schema) latest() int64 {
 	return s.migrations[len(s.migrations)-1].version
 }
 
-// find returns the migration of that version, nil where there is none.
+// find returns the migration with a version, or nil.
 func (s schema) find(version int64) *migration {
-	for i := range s.migrations {
-		if s.migrations[i].version == version {
-			return &s.migrations[i]
-		}
+	i := slices.IndexFunc(s.migrations, func(m migration) bool { return m.version == version })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &s.migrations[i]
 }
 
-// has reports whether there is a migration of that version.
+// has reports whether there is a migration with a version.
 func (s schema) has(version int64) bool { return s.find(version) != nil }
 
-// versions are all migrations'.
-func (s schema) versions() []int64 {
-	var all []int64
-	for i := range s.migrations {
-		all = append(all, s.migrations[i].version)
-	}
-	return all
-}
-
-// missing are the migrations up to a target that aren't among the applied ones.
+// missing returns the versions up to target that aren't among the applied ones.
 func (s schema) missing(applied []int64, target int64) []int64 {
 	var missing []int64
 	for i := range s.migrations {
@@ -137,7 +128,7 @@ func (s schema) missing(applied []int64, target int64) []int64 {
 	return missing
 }
 
-// reached is the highest applied version below which nothing is missing.
+// reached returns the highest applied version below which no migration is missing.
 func (s schema) reached(applied []int64) (version int64) {
 	if len(applied) == 0 {
 		return 0
@@ -151,18 +142,7 @@ func (s schema) reached(applied []int64) (version int64) {
 	return version
 }
 
-// above counts the migrations between two versions.
-func (s schema) above(version, target int64) int {
-	n := 0
-	for i := range s.migrations {
-		if v := s.migrations[i].version; v > version && v <= target {
-			n++
-		}
-	}
-	return n
-}
-
-// dialectOf is goose's name of the engine behind a db_url.
+// dialectOf returns goose's name of the engine of a db_url.
 func dialectOf(url hostdb.Secret) goose.Dialect {
 	if _, ok := dburl.File(url.Reveal()); ok {
 		return goose.DialectSQLite3
@@ -170,111 +150,116 @@ func dialectOf(url hostdb.Secret) goose.Dialect {
 	return goose.DialectPostgres
 }
 
-// route is the way of one database to a version.
-type route struct {
+// plan is how one database gets to a version.
+type plan struct {
 	history
-	known    bool // what history says is the database's last word
+	known    bool // history is what the database has now
 	dialect  goose.Dialect
-	from, to int64   // the version that it has, and the one that it will have
-	steps    []int64 // versions to apply, or to take back, one after the other
+	from, to int64   // the version before and after
+	steps    []int64 // the versions to apply or to undo, in this order
 	down     bool
-	late     bool // one of them is older than the newest that the database has
+	late     bool // one of the steps is older than the newest applied migration
 }
 
-// route finds a database's way to a target, with one query where the database was migrated before.
-func (s schema) route(ctx context.Context, db *sql.DB, dialect goose.Dialect, target int64, down bool) (route, error) {
-	known, err := historyOf(ctx, db, dialect)
+// plan plans the migration of a database to a target. It asks one query of a database that was migrated
+// before.
+func (s schema) plan(ctx context.Context, db *sql.DB, dialect goose.Dialect, target int64,
+	down bool) (plan, error) {
+	past, err := historyOf(ctx, db, dialect)
 	if err != nil {
-		return route{}, err
+		return plan{}, err
 	}
-	r := route{history: known, known: true, dialect: dialect, down: down, from: s.reached(known.applied)}
+	p := plan{history: past, known: true, dialect: dialect, down: down, from: s.reached(past.applied)}
 	if down {
-		return r.back(s, target)
+		return p.planDown(s, target)
 	}
-	r.steps = s.missing(r.applied, target)
-	r.late = len(r.steps) > 0 && len(r.applied) > 0 && r.steps[0] < slices.Max(r.applied)
-	r.to = s.reached(append(slices.Clone(r.applied), r.steps...))
-	return r, nil
+	p.steps = s.missing(p.applied, target)
+	p.late = len(p.steps) > 0 && len(p.applied) > 0 && p.steps[0] < slices.Max(p.applied)
+	p.to = s.reached(append(slices.Clone(p.applied), p.steps...))
+	return p, nil
 }
 
-// back plans to take back what was applied above a target.
-func (r route) back(s schema, target int64) (route, error) {
+// planDown plans to undo what was applied above a target.
+func (p plan) planDown(s schema, target int64) (plan, error) {
 	var left []int64
-	for _, v := range r.applied {
+	for _, v := range p.applied {
 		switch {
 		case v <= target:
 			left = append(left, v)
 		case !s.has(v):
-			r.known = false // the catalog stays as it is
-			return r, fmt.Errorf("migration %d was applied and isn't among Config.Migrations: a newer program has to take it back", v)
+			p.known = false // the catalog isn't changed
+			return p, fmt.Errorf("migration %d was applied, but isn't among Config.Migrations: "+
+				"use the newer program that has it", v)
 		default:
-			r.steps = append(r.steps, v)
+			p.steps = append(p.steps, v)
 		}
 	}
-	slices.Sort(r.steps)
-	slices.Reverse(r.steps)
-	r.to = s.reached(left)
-	return r, nil
+	slices.Sort(p.steps)
+	slices.Reverse(p.steps)
+	p.to = s.reached(left)
+	return p, nil
 }
 
-// refuse fails a way on which a migration comes late, where that is to be refused.
-func (r *route) refuse(late bool) error {
-	if !late || !r.late {
+// refuseLate returns an error if a migration comes late and that is refused.
+func (p *plan) refuseLate(refused bool) error {
+	if !refused || !p.late {
 		return nil
 	}
-	r.known = false // the catalog stays as it is
-	return fmt.Errorf("migration %d was never applied, and the database has %d: number new migrations upwards", r.steps[0], slices.Max(r.applied))
+	p.known = false // the catalog isn't changed
+	return fmt.Errorf(
+		"migration %d was never applied, and the database has %d: number new migrations upwards",
+		p.steps[0], slices.Max(p.applied))
 }
 
-// errInterrupted: the work was asked to end.
+// errInterrupted ends a plan between two migrations.
 var errInterrupted = errors.New("interrupted")
 
-// walk takes a database along its route, a migration at a time, and keeps r.applied. When ctx ends, so does
-// the statement that runs; when soft ends, the walk does after the migration that runs, with errInterrupted.
-func (s schema) walk(ctx, soft context.Context, db *sql.DB, r *route, locks lockPatience) error {
-	if len(r.steps) > 0 && !r.exists {
-		if err := patiently(ctx, func() error { return createVersions(ctx, db, r.dialect) }); err != nil {
+// apply applies a plan's migrations one by one and updates p.applied. When ctx ends, the running statement is
+// cancelled. When startCtx ends, the running migration is finished and apply returns errInterrupted.
+func (s schema) apply(ctx, startCtx context.Context, db *sql.DB, p *plan, locks lockRetry) error {
+	if len(p.steps) > 0 && !p.exists {
+		if err := retryBusy(ctx, func() error { return createVersions(ctx, db, p.dialect) }); err != nil {
 			return err
 		}
 	}
-	a := applier{db: db, sqlite: r.dialect == goose.DialectSQLite3, down: r.down, locks: locks}
-	for _, v := range r.steps {
-		if soft.Err() != nil {
+	a := applier{db: db, sqlite: p.dialect == goose.DialectSQLite3, down: p.down, locks: locks}
+	for _, v := range p.steps {
+		if startCtx.Err() != nil {
 			return errInterrupted
 		}
-		if err := a.apply(ctx, soft, s.find(v)); err != nil {
-			return r.reread(ctx, db, err)
+		if err := a.apply(ctx, startCtx, s.find(v)); err != nil {
+			return p.reread(ctx, db, err)
 		}
-		if r.down {
-			r.applied = slices.DeleteFunc(r.applied, func(applied int64) bool { return applied == v })
+		if p.down {
+			p.applied = slices.DeleteFunc(p.applied, func(applied int64) bool { return applied == v })
 		} else {
-			r.applied = append(r.applied, v)
+			p.applied = append(p.applied, v)
 		}
 	}
 	return nil
 }
 
-// rereadPatience is how long a database may take to say what was applied to it, after a failure.
-const rereadPatience = 5 * time.Second
+// rereadTimeout bounds the queries that find out, after a failure, what was applied.
+const rereadTimeout = 5 * time.Second
 
-// reread asks what was applied after a failure: a connection that breaks at the wrong moment hides that a
-// transaction was committed.
-func (r *route) reread(ctx context.Context, db *sql.DB, failure error) error {
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), rereadPatience)
+// reread reads the history again after a failure: if a connection breaks during a commit, the transaction may
+// have been committed all the same. It returns the failure.
+func (p *plan) reread(ctx context.Context, db *sql.DB, failure error) error {
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), rereadTimeout)
 	defer cancel()
-	known, err := historyOf(late, db, r.dialect)
-	if r.known = err == nil; r.known {
-		r.history = known
+	past, err := historyOf(late, db, p.dialect)
+	if p.known = err == nil; p.known {
+		p.history = past
 	}
 	return failure
 }
 
-// bring brings a database to the newest version, and returns the versions that were applied to it.
-func (s schema) bring(ctx context.Context, db *sql.DB, dialect goose.Dialect) ([]int64, error) {
-	way, err := s.route(ctx, db, dialect, s.latest(), false)
+// migrateToLatest migrates a database to the newest version and returns the versions that it has then.
+func (s schema) migrateToLatest(ctx context.Context, db *sql.DB, dialect goose.Dialect) ([]int64, error) {
+	p, err := s.plan(ctx, db, dialect, s.latest(), false)
 	if err != nil {
 		return nil, err
 	}
-	err = s.walk(ctx, ctx, db, &way, lockPatience{})
-	return way.applied, err
+	err = s.apply(ctx, ctx, db, &p, lockRetry{})
+	return p.applied, err
 }

@@ -5,7 +5,8 @@ import (
 	"io"
 )
 
-// Format implements fmt.Formatter: whatever the verb, it writes the server's mask, and nothing else.
+// Format implements [fmt.Formatter]. For every verb it writes the server with a masked password, and nothing
+// else.
 func (c Config) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "fleet.Config{"+c.Server.String()+"}")
 }

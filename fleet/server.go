@@ -6,17 +6,19 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// server is where tenants' databases stand. Names come from the tenant's generated id, never from input.
+// server creates and drops tenants' databases. Their names come from the tenants' generated ids, never from
+// input.
 type server interface {
-	// address makes up the db_url of a new tenant's database.
-	address(tenantID string) (hostdb.Secret, error)
-	// owns reports whether a tenant's db_url is one that address made.
+	// newURL makes the db_url of a new tenant.
+	newURL(tenantID string) (hostdb.Secret, error)
+	// owns reports whether newURL made the tenant's db_url.
 	owns(tenant *hostdb.TenantCatalog) bool
-	// list returns the ids in the names of the tenants' databases that are there.
+	// list returns the tenant ids in the names of the databases that exist.
 	list(ctx context.Context) ([]string, error)
-	// create creates the database, and returns its schema's version: unknown where it isn't fresh from a
-	// template. One that exists already is not an error.
+	// create creates the database unless it exists. It returns the version of the schema, which is unknown
+	// unless the database is a new copy of a template.
 	create(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error)
-	// drop fences the database off and removes it; one that is gone already is not an error.
+	// drop refuses new connections to the database, ends the open ones and removes it. It returns nil if the
+	// database doesn't exist.
 	drop(ctx context.Context, tenant *hostdb.TenantCatalog) error
 }

@@ -18,17 +18,17 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// sqliteServer keeps each database in a file of its own.
+// sqliteServer keeps each database in its own file.
 type sqliteServer struct {
 	pool     *tenantdb.Pool
 	schema   schema
 	template bool
 
-	mu    sync.Mutex // guards image; held while it is made
-	image []byte     // a file with the newest schema, which new ones are copies of
+	mu    sync.Mutex // guards image; locked while it is made
+	image []byte     // the content of a new file, with the newest schema
 }
 
-func (s *sqliteServer) address(tenantID string) (hostdb.Secret, error) {
+func (s *sqliteServer) newURL(tenantID string) (hostdb.Secret, error) {
 	return hostdb.Secret("sqlite:" + fileOf(tenantID)), nil
 }
 
@@ -36,7 +36,7 @@ func (s *sqliteServer) owns(tenant *hostdb.TenantCatalog) bool {
 	return tenant.DBURL == hostdb.Secret("sqlite:"+fileOf(tenant.ID))
 }
 
-// fileOf is the name of a tenant's file.
+// fileOf returns the name of a tenant's file.
 func fileOf(tenantID string) string { return tenantID + ".db" }
 
 func (s *sqliteServer) list(context.Context) (ids []string, err error) {
@@ -54,7 +54,7 @@ func (s *sqliteServer) list(context.Context) (ids []string, err error) {
 	return ids, err
 }
 
-// create writes the file beside its place and links it there, so that a half-written one is never found.
+// create writes the file under another name and links it into place, so that a partial file is never used.
 func (s *sqliteServer) create(ctx context.Context, tenant *hostdb.TenantCatalog) (int64, error) {
 	root, err := s.pool.SQLiteRoot()
 	if err != nil {
@@ -65,15 +65,17 @@ func (s *sqliteServer) create(ctx context.Context, tenant *hostdb.TenantCatalog)
 	if _, err := root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 		return unknown, err
 	}
-	image, err := s.copied(ctx)
+	image, err := s.content(ctx)
 	if err != nil {
 		return unknown, err
 	}
 	if err := writeFile(root, name+".new", image); err != nil {
 		return unknown, err
 	}
-	err = root.Link(name+".new", name) // which replaces nothing: meanwhile another process may have taken over, and opened the tenant
-	if err := errors.Join(errBut(err, fs.ErrExist), errBut(root.Remove(name+".new"), fs.ErrNotExist)); err != nil {
+	// Link doesn't replace a file: another process may have taken over and opened the tenant meanwhile.
+	err = root.Link(name+".new", name)
+	if err := errors.Join(ignore(err, fs.ErrExist),
+		ignore(root.Remove(name+".new"), fs.ErrNotExist)); err != nil {
 		return unknown, err
 	}
 	if err != nil || !s.template {
@@ -82,18 +84,18 @@ func (s *sqliteServer) create(ctx context.Context, tenant *hostdb.TenantCatalog)
 	return s.schema.latest(), nil
 }
 
-// errBut returns an error unless it is that one.
-func errBut(err, harmless error) error {
+// ignore returns err, or nil if it is the harmless error.
+func ignore(err, harmless error) error {
 	if errors.Is(err, harmless) {
 		return nil
 	}
 	return err
 }
 
-// writeFile writes a new file, and has it on the disk when it returns. What another process left is removed,
-// not written to: that one may yet link it to its place.
+// writeFile writes a new file and syncs it. A file that another process left is removed and not overwritten,
+// since that process may still link it into place.
 func writeFile(root *os.Root, name string, content []byte) error {
-	if err := errBut(root.Remove(name), fs.ErrNotExist); err != nil {
+	if err := ignore(root.Remove(name), fs.ErrNotExist); err != nil {
 		return err
 	}
 	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -106,8 +108,8 @@ func writeFile(root *os.Root, name string, content []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// copied returns what a new file holds: nothing without a template.
-func (s *sqliteServer) copied(ctx context.Context) ([]byte, error) {
+// content returns the content of a new file. It is empty without a template.
+func (s *sqliteServer) content(ctx context.Context) ([]byte, error) {
 	if !s.template {
 		return nil, nil
 	}
@@ -123,7 +125,7 @@ func (s *sqliteServer) copied(ctx context.Context) ([]byte, error) {
 	return s.image, nil
 }
 
-// makeImage migrates a file in a folder of its own and reads it.
+// makeImage migrates a file in a temporary directory and returns its content.
 func (s *sqliteServer) makeImage(ctx context.Context) (image []byte, err error) {
 	dir, err := os.MkdirTemp("", "tenantdb-template-")
 	if err != nil {
@@ -131,13 +133,15 @@ func (s *sqliteServer) makeImage(ctx context.Context) (image []byte, err error) 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	file := filepath.Join(dir, "template.db")
-	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=foreign_keys(1)&_time_format=sqlite&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)"+
+		"&_pragma=foreign_keys(1)&_time_format=sqlite&_txlock=immediate")
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	_, err = s.schema.bring(ctx, db, goose.DialectSQLite3)
-	if err = errors.Join(err, db.Close()); err != nil { // the last connection merges the write-ahead log into the file
+	_, err = s.schema.migrateToLatest(ctx, db, goose.DialectSQLite3)
+	// Close merges the write-ahead log into the file.
+	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(file)
@@ -150,8 +154,9 @@ func (s *sqliteServer) drop(_ context.Context, tenant *hostdb.TenantCatalog) err
 	}
 	defer root.Close()
 	name := fileOf(tenant.ID)
-	for _, suffix := range []string{"", "-wal", "-shm", ".new"} { // the database first: without it nobody makes the others anew
-		if err := errBut(root.Remove(name+suffix), fs.ErrNotExist); err != nil {
+	// without the first, nobody recreates the others
+	for _, suffix := range []string{"", "-wal", "-shm", ".new"} {
+		if err := ignore(root.Remove(name+suffix), fs.ErrNotExist); err != nil {
 			return err
 		}
 	}

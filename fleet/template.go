@@ -21,73 +21,75 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
-// templatePrefix begins the names of all templates, and of their roles.
+// templatePrefix is the prefix of the names of all templates and their roles.
 const templatePrefix = "tenantdb_template_"
 
-// lenderSuffix is how much longer a lender's name is than its template's: "_" and 8 hex digits.
-const lenderSuffix = 9
+// builderSuffix is the length of what a builder's name adds to its template's: "_" and 8 hex digits.
+const builderSuffix = 9
 
-// template is a database with the newest schema, of which tenants' databases are copies. It is named by the
-// migrations, so that other ones have another, and closed to connections once it is finished: only a database
-// without a session can be copied.
+// template is a database with the newest schema. Tenants' databases are copies of it. A hash of the
+// migrations is part of its name, so other migrations have another template. A finished template accepts no
+// connections, since only a database without connections can be copied.
 //
-// Where tenants have roles of their own, the template is made as a tenant's database would be: a role without
-// any rights, the lender, migrates it, so that a tenant's role can take over in the copy what is the lender's
-// in the template. The template itself belongs to another role, the keeper, since REASSIGN OWNED would hand
-// the template over as well.
+// If tenants have their own roles, a role without further rights runs the template's migrations: the builder.
+// In a copy, the tenant's role becomes the owner of what the builder owns. The template itself has another
+// owner, since REASSIGN OWNED would give the template away too.
 type template struct {
 	base   *dburl.URL
 	hosts  *pghosts.Hosts
 	schema schema
-	roles  bool // it is for tenants with roles of their own
+	roles  bool // it is for tenants with their own roles
 	logger *slog.Logger
 
-	mu    sync.Mutex // guards found; held while the template is looked for and made
-	found *finished  // nil until it is known to be there
+	mu    sync.Mutex     // guards ready; locked while the template is looked up and made
+	ready *readyTemplate // nil until the template is known to exist
 }
 
-// finished is a template that is there.
-type finished struct {
-	name   string
-	oid    uint32
-	extras []alteration // what CREATE DATABASE doesn't copy
-	misfit bool         // a tenant's role can't take over all that is in a copy
+// readyTemplate is a template that can be copied.
+type readyTemplate struct {
+	name       string
+	oid        uint32
+	properties []alteration // what CREATE DATABASE doesn't copy
+	bound      bool         // see isBound
 }
 
-// names are what a template and its roles are called.
+// names are the names of a template and its roles.
 type names struct {
-	prefix string // of all this product's templates for the same role of the server and the same kind of tenants
+	prefix string // of this product's templates for the same role of the server and the same kind of tenants
 	name   string
-	keeper string
+	owner  string
 }
 
-// copy creates a tenant's database as a copy. A template that can't be copied is made anew, once. It returns
-// nil where the template doesn't suit, and a duplicate database is an error.
-func (t *template) copy(ctx context.Context, conn *pgx.Conn, tenantID, options string) (*finished, error) {
+// copy creates a tenant's database as a copy of the template. If the template can't be copied, copy makes it
+// again, once. It returns nil if the template can't be used for tenants with roles. A duplicate database is
+// an error.
+func (t *template) copy(ctx context.Context, conn *pgx.Conn, tenantID,
+	options string) (*readyTemplate, error) {
 	broken := uint32(0)
 	for {
-		found, err := t.ensure(ctx, conn, broken)
+		ready, err := t.ensure(ctx, conn, broken)
 		if err != nil {
 			return nil, fmt.Errorf("make the template: %w", err)
 		}
-		if found.misfit {
+		if ready.bound {
 			return nil, nil
 		}
-		from := options + " TEMPLATE " + pgx.Identifier{found.name}.Sanitize()
+		from := options + " TEMPLATE " + pgx.Identifier{ready.name}.Sanitize()
 		if majorVersion(conn) >= 15 {
-			from += " STRATEGY wal_log" // the other way, and the only one before, is two checkpoints
+			from += " STRATEGY wal_log" // file_copy, the only one before, costs two checkpoints
 		}
 		err = createDatabase(ctx, conn, tenantID, from)
 		if broken != 0 || !isTemplatesFault(err) {
-			return found, err
+			return ready, err
 		}
-		t.logger.WarnContext(ctx, "the template can't be copied and is made anew", "template", found.name, "error", err.Error())
-		broken = found.oid
+		t.logger.WarnContext(ctx, "the template can't be copied and is made again", "template", ready.name,
+			"error", err.Error())
+		broken = ready.oid
 	}
 }
 
-// isTemplatesFault reports whether a new template may be of help. Most often an old one was dropped, or the
-// operating system's collations have changed since, which is an internal error to PostgreSQL.
+// isTemplatesFault reports whether a new template may help. The usual causes are a dropped template, and
+// collations of the operating system that have changed, which PostgreSQL reports as an internal error.
 func isTemplatesFault(err error) bool {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
@@ -100,13 +102,13 @@ func isTemplatesFault(err error) bool {
 	return strings.HasPrefix(answer.Code, pgInternalClass)
 }
 
-// ensure returns the template once it is there, and isn't the broken one. An advisory lock keeps two
-// processes from making it at once.
-func (t *template) ensure(ctx context.Context, conn *pgx.Conn, broken uint32) (*finished, error) {
+// ensure returns the template, and makes it if it doesn't exist or is the broken one. An advisory lock keeps
+// two processes from making it at once.
+func (t *template) ensure(ctx context.Context, conn *pgx.Conn, broken uint32) (*readyTemplate, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.found != nil && t.found.oid != broken {
-		return t.found, nil
+	if t.ready != nil && t.ready.oid != broken {
+		return t.ready, nil
 	}
 	n := t.names(conn.Config().User)
 	key := lockKey(n.prefix)
@@ -115,7 +117,7 @@ func (t *template) ensure(ctx context.Context, conn *pgx.Conn, broken uint32) (*
 	}
 	defer func() {
 		if _, err := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", key); err != nil {
-			closeAdmin(conn) // ends the lock too
+			closeAdmin(conn) // this releases the lock too
 		}
 	}()
 	oid, err := closedDatabase(ctx, conn, n.name)
@@ -128,44 +130,45 @@ func (t *template) ensure(ctx context.Context, conn *pgx.Conn, broken uint32) (*
 	if err != nil {
 		return nil, err
 	}
-	found := &finished{name: n.name, oid: oid}
-	if found.extras, err = extrasOf(ctx, conn, oid); err != nil {
+	ready := &readyTemplate{name: n.name, oid: oid}
+	if ready.properties, err = propertiesOf(ctx, conn, oid); err != nil {
 		return nil, err
 	}
-	if found.misfit, err = isMisfit(ctx, conn, oid); err != nil {
+	if ready.bound, err = isBound(ctx, conn, oid); err != nil {
 		return nil, err
 	}
-	if found.misfit {
-		t.logger.WarnContext(ctx, "the template names its role in a policy, a default privilege, a user mapping or a grant on what isn't "+
-			"the role's: each new database is migrated by itself", "template", n.name)
+	if ready.bound {
+		t.logger.WarnContext(ctx, "the template names its role in a policy, a default privilege, "+
+			"a user mapping or a grant on another role's object: each new database is migrated by itself",
+			"template", n.name)
 	}
-	t.found = found
-	return found, nil
+	t.ready = ready
+	return ready, nil
 }
 
-// closedDatabase returns the oid of a finished template, 0 where there is none.
+// closedDatabase returns the oid of a finished template, or 0 if there is none.
 func closedDatabase(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, err error) {
-	err = conn.QueryRow(ctx, "SELECT coalesce(max(oid::bigint), 0) FROM pg_database WHERE datname = $1 AND NOT datallowconn AND datistemplate",
-		name).Scan(&oid)
+	err = conn.QueryRow(ctx, "SELECT coalesce(max(oid::bigint), 0) FROM pg_database"+
+		" WHERE datname = $1 AND NOT datallowconn AND datistemplate", name).Scan(&oid)
 	return oid, err
 }
 
-// names makes up the names. The database that the fleet connects to stands for the product, and what a
-// template holds is its maker's.
+// names makes the names. They contain a hash of the database that the fleet connects to, which identifies the
+// product, and of the role that makes the template and owns its content.
 func (t *template) names(user string) names {
 	product := sha256.Sum256([]byte("/" + t.base.Database()))
 	kind := sha256.Sum256(fmt.Appendf(nil, "%t %s", t.roles, user))
-	keeper := templatePrefix + hex.EncodeToString(product[:4]) + "_" + hex.EncodeToString(kind[:2])
-	return names{keeper: keeper, prefix: keeper + "_", name: keeper + "_" + t.schema.content}
+	owner := templatePrefix + hex.EncodeToString(product[:4]) + "_" + hex.EncodeToString(kind[:2])
+	return names{owner: owner, prefix: owner + "_", name: owner + "_" + t.schema.content}
 }
 
-// lockKey is the number of an advisory lock.
+// lockKey returns the number of an advisory lock.
 func lockKey(text string) int64 {
 	sum := sha256.Sum256([]byte("tenantdb " + text))
 	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
-// make makes the template anew, in place of a broken one or one that a crash left unfinished.
+// make makes the template. It replaces a broken one, or one that a crash left unfinished.
 func (t *template) make(ctx context.Context, conn *pgx.Conn, n names) error {
 	if t.roles {
 		return t.makeWithRoles(ctx, conn, n)
@@ -187,14 +190,14 @@ func (t *template) make(ctx context.Context, conn *pgx.Conn, n names) error {
 // closeTemplate finishes a template.
 const closeTemplate = " WITH ALLOW_CONNECTIONS false IS_TEMPLATE true"
 
-// makeWithRoles makes a template for tenants with roles of their own, with a new lender. While that migrates
-// it has the keeper's rights, which are those of the database's owner.
+// makeWithRoles makes a template for tenants with their own roles, with a new builder. While the builder runs
+// the migrations, it has the rights of the database's owner.
 func (t *template) makeWithRoles(ctx context.Context, conn *pgx.Conn, n names) error {
-	keeper, ident := pgx.Identifier{n.keeper}.Sanitize(), pgx.Identifier{n.name}.Sanitize()
-	if _, err := conn.Exec(ctx, "CREATE ROLE "+keeper); err != nil && !isPG(err, pgDuplicateRole) {
+	owner, ident := pgx.Identifier{n.owner}.Sanitize(), pgx.Identifier{n.name}.Sanitize()
+	if _, err := conn.Exec(ctx, "CREATE ROLE "+owner); err != nil && !isPG(err, pgDuplicateRole) {
 		return fmt.Errorf("make its owner: %w", err)
 	}
-	if err := joinRole(ctx, conn, keeper); err != nil {
+	if err := joinRole(ctx, conn, owner); err != nil {
 		return fmt.Errorf("join its owner: %w", err)
 	}
 	if err := t.drop(ctx, conn, n, n.name); err != nil {
@@ -203,32 +206,35 @@ func (t *template) makeWithRoles(ctx context.Context, conn *pgx.Conn, n names) e
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
 	name, password := n.name+"_"+hex.EncodeToString(random[:]), newPassword()
-	lender := pgx.Identifier{name}.Sanitize()
-	if err := makeRole(ctx, conn, lender, password); err != nil {
+	builder := pgx.Identifier{name}.Sanitize()
+	if err := makeRole(ctx, conn, builder, password); err != nil {
 		return fmt.Errorf("make its role: %w", err)
 	}
-	if _, err := conn.Exec(ctx, "GRANT "+keeper+" TO "+lender); err != nil {
+	if _, err := conn.Exec(ctx, "GRANT "+owner+" TO "+builder); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+ident+" OWNER "+keeper+" TEMPLATE template0 ALLOW_CONNECTIONS false"); err != nil {
+	_, err := conn.Exec(ctx, "CREATE DATABASE "+ident+" OWNER "+owner+
+		" TEMPLATE template0 ALLOW_CONNECTIONS false")
+	if err != nil {
 		return err
 	}
-	if err := openToOwner(ctx, conn, keeper, ident); err != nil {
+	if err := openToOwner(ctx, conn, owner, ident); err != nil {
 		return err
 	}
 	if err := t.migrate(ctx, n.name, &dburl.Role{Name: name, Password: password}); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, "REVOKE "+keeper+" FROM "+lender+"; ALTER ROLE "+lender+" NOLOGIN PASSWORD NULL"); err != nil {
+	_, err = conn.Exec(ctx, "REVOKE "+owner+" FROM "+builder+"; ALTER ROLE "+builder+" NOLOGIN PASSWORD NULL")
+	if err != nil {
 		return err
 	}
-	return asRole(ctx, conn, keeper, func() error {
+	return asRole(ctx, conn, owner, func() error {
 		_, err := conn.Exec(ctx, "ALTER DATABASE "+ident+closeTemplate)
 		return err
 	})
 }
 
-// migrate brings the unfinished template to the newest version, as a role; nil is the server's own.
+// migrate runs the migrations on the unfinished template, as a role; nil is the server's own.
 func (t *template) migrate(ctx context.Context, name string, as *dburl.Role) error {
 	address, err := dburl.Parse(t.base.With(name, as))
 	if err != nil {
@@ -238,14 +244,15 @@ func (t *template) migrate(ctx context.Context, name string, as *dburl.Role) err
 	defer dialer.Stop()
 	db := sql.OpenDB(dialer)
 	defer db.Close()
-	_, err = t.schema.bring(ctx, db, goose.DialectPostgres)
+	_, err = t.schema.migrateToLatest(ctx, db, goose.DialectPostgres)
 	return err
 }
 
-// dropOlder drops this product's templates but this one and the one before, which a process that is about to
-// be replaced may still use. One that is being copied stays until the next time.
+// dropOlder drops this product's templates, except this one and the one before, which processes of the
+// previous release may still use. A template that is being copied stays until the next time.
 func (t *template) dropOlder(ctx context.Context, conn *pgx.Conn, n names) {
-	rows, err := conn.Query(ctx, "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND datname <> $2 ORDER BY oid DESC OFFSET 1", n.prefix, n.name)
+	rows, err := conn.Query(ctx, "SELECT datname FROM pg_database"+
+		" WHERE starts_with(datname, $1) AND datname <> $2 ORDER BY oid DESC OFFSET 1", n.prefix, n.name)
 	if err != nil {
 		return
 	}
@@ -258,14 +265,15 @@ func (t *template) dropOlder(ctx context.Context, conn *pgx.Conn, n names) {
 	}
 }
 
-// drop drops a template, finished or not, and lenders that are left without one. The lender of a copy that
-// isn't a tenant's yet stays.
+// drop drops a template, finished or not, and builders that own nothing any more. The builder of a copy that
+// wasn't reassigned yet stays.
 func (t *template) drop(ctx context.Context, conn *pgx.Conn, n names, name string) error {
 	remove := func() error {
 		ident := pgx.Identifier{name}.Sanitize()
 		var closed bool
-		err := conn.QueryRow(ctx, "SELECT datistemplate FROM pg_database WHERE datname = $1", name).Scan(&closed)
-		if closed { // one whose drop was interrupted isn't, and can't be altered
+		err := conn.QueryRow(ctx, "SELECT datistemplate FROM pg_database WHERE datname = $1",
+			name).Scan(&closed)
+		if closed { // a database whose drop was interrupted is no template, and can't be altered
 			_, err = conn.Exec(ctx, "ALTER DATABASE "+ident+" WITH IS_TEMPLATE false")
 		}
 		if err == nil {
@@ -279,17 +287,18 @@ func (t *template) drop(ctx context.Context, conn *pgx.Conn, n names, name strin
 	if !t.roles {
 		return remove()
 	}
-	if err := asRole(ctx, conn, pgx.Identifier{n.keeper}.Sanitize(), remove); err != nil {
+	if err := asRole(ctx, conn, pgx.Identifier{n.owner}.Sanitize(), remove); err != nil {
 		return err
 	}
-	rows, err := conn.Query(ctx, "SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1) AND NOT EXISTS"+
-		" (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = pg_roles.oid AND deptype = 'o')", n.prefix)
+	rows, err := conn.Query(ctx, "SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)"+
+		" AND NOT EXISTS (SELECT FROM pg_shdepend"+
+		" WHERE refclassid = 'pg_authid'::regclass AND refobjid = pg_roles.oid AND deptype = 'o')", n.prefix)
 	if err != nil {
 		return err
 	}
-	lenders, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	for _, lender := range lenders { // one that something else mentions stays too
-		_, _ = conn.Exec(ctx, "DROP ROLE IF EXISTS "+pgx.Identifier{lender}.Sanitize())
+	builders, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, builder := range builders { // a role that something else refers to stays
+		_, _ = conn.Exec(ctx, "DROP ROLE IF EXISTS "+pgx.Identifier{builder}.Sanitize())
 	}
 	return err
 }

@@ -1,11 +1,12 @@
-// Package jobs runs the jobs of the host database's queue (hostdb.Jobs). A job that names a tenant is run
-// with that tenant's database in its context, as a request's handler has it.
+// Package jobs runs the jobs of the host database's queue, [hostdb.Jobs]. A job that names a tenant runs with
+// that tenant's database in its context, as a request's handler does.
 //
-// A job is run at least once: a worker that dies in the middle of one loses its lease, and another worker
-// begins it anew. So a handler must bear to run twice.
+// A job runs at least once. When a worker dies, the lease of its job ends and another worker runs the job
+// again. So handlers must be idempotent.
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,47 +21,51 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Handler does one job. Where the job names a tenant, tenantdb.DB(ctx) is that tenant's. An error, or a
-// panic, fails the attempt; its text is kept in the job's ErrorLog, so it must hold no secret. So does
-// runtime.Goexit. The context ends when the job is cancelled or taken over, when no sign of life has reached
-// the host database for a Lease, or when Close runs out of time.
+// Handler does one job. If the job names a tenant, tenantdb.DB(ctx) is that tenant's database.
+//
+// An error, a panic or [runtime.Goexit] fails the attempt. The error's text is stored in the job's ErrorLog,
+// so it must hold no secrets.
+//
+// The context ends when the job is cancelled or taken over, when no heartbeat has reached the host database
+// for [Config.Lease], or when the context of [Worker.Close] ends.
 type Handler func(ctx context.Context, job *hostdb.SystemJob) error
 
-// Config describes a Worker. Host and Handlers are needed.
+// Config configures a Worker. Host and Handlers are required.
 type Config struct {
-	// Host is the host database, whose queue is worked on.
+	// Host is the host database, which holds the queue.
 	Host *hostdb.DB
-	// Middleware enters the tenants of jobs that name one. Nil: such jobs fail.
+	// Middleware opens the tenant of a job that names one. If it is nil, such jobs fail.
 	Middleware *tenantdb.Middleware
-	// Handlers are the job types that this worker knows, and what does them. Jobs of other types are left to
-	// other workers. At most hostdb.MaxClaimTypes.
+	// Handlers maps job types to their handlers, at most [hostdb.MaxClaimTypes]. Jobs of other types are left
+	// to other workers.
 	Handlers map[string]Handler
-	// Parallel is how many jobs run at once. Default 4.
+	// Parallel is how many jobs run at once. The default is 4.
 	Parallel int
-	// Lease is how long a job stays this worker's without a sign of life, at least 100 ms. Default 1 min;
-	// signs of life are given three times as often.
+	// Lease is how long a job stays this worker's without a heartbeat, at least 100 ms. There are three
+	// heartbeats per lease. The default is 1 min.
 	Lease time.Duration
-	// PollInterval is how often an idle worker looks for jobs. Default 1 s; Wake makes it look at once.
+	// PollInterval is how often an idle worker looks for jobs. The default is 1 s. [Worker.Wake] has it look
+	// at once.
 	PollInterval time.Duration
-	// Name tells workers apart in the queue. Default: a new id.
+	// Name identifies the worker in the queue. The default is a new id.
 	Name string
-	// Logger receives failed attempts (level Warn). Default: none.
+	// Logger receives failed attempts, at level Warn. The default is no log.
 	Logger *slog.Logger
 }
 
-// Worker works on the queue from New to Close.
+// Worker runs jobs of the queue from [New] to [Worker.Close].
 type Worker struct {
 	cfg     Config
 	types   []string
-	claims  context.Context // ends when no more jobs are to be claimed
+	claims  context.Context // ends when no more jobs may be claimed
 	stop    context.CancelFunc
-	work    context.Context // ends when running jobs are to be given up
+	work    context.Context // ends when running jobs must be given up
 	abandon context.CancelFunc
 	running sync.WaitGroup
 	wake    chan struct{}
 
 	mu   sync.Mutex        // guards jobs
-	jobs map[string]string // id → type, of those that run
+	jobs map[string]string // the running jobs: id → type
 }
 
 // New checks the configuration and starts a Worker.
@@ -71,7 +76,9 @@ func New(cfg Config) (*Worker, error) {
 	case len(cfg.Handlers) == 0:
 		return nil, errors.New("jobs: Config.Handlers: name at least one job type")
 	case len(cfg.Handlers) > hostdb.MaxClaimTypes:
-		return nil, fmt.Errorf("jobs: Config.Handlers: name at most %d job types; share them out among workers", hostdb.MaxClaimTypes)
+		return nil, fmt.Errorf("jobs: Config.Handlers: name at most %d job types; use several workers for "+
+			"more",
+			hostdb.MaxClaimTypes)
 	case cfg.Parallel < 0 || cfg.PollInterval < 0:
 		return nil, errors.New("jobs: Config.Parallel, Config.PollInterval: can't be negative")
 	case cfg.Lease != 0 && cfg.Lease < 100*time.Millisecond:
@@ -82,8 +89,16 @@ func New(cfg Config) (*Worker, error) {
 			return nil, fmt.Errorf("jobs: Config.Handlers[%q]: give a name and a function", name)
 		}
 	}
-	cfg.setDefaults()
-	w := &Worker{cfg: cfg, types: slices.Sorted(maps.Keys(cfg.Handlers)), wake: make(chan struct{}, cfg.Parallel), jobs: make(map[string]string)}
+	cfg.Parallel = cmp.Or(cfg.Parallel, 4)
+	cfg.Lease = cmp.Or(cfg.Lease, time.Minute)
+	cfg.PollInterval = cmp.Or(cfg.PollInterval, time.Second)
+	cfg.Name = cmp.Or(cfg.Name, hostdb.NewID())
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	w := &Worker{cfg: cfg, types: slices.Sorted(maps.Keys(cfg.Handlers)),
+		wake: make(chan struct{}, cfg.Parallel),
+		jobs: make(map[string]string)}
 	w.claims, w.stop = context.WithCancel(context.Background())
 	w.work, w.abandon = context.WithCancel(context.Background())
 	for range cfg.Parallel {
@@ -92,26 +107,7 @@ func New(cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// setDefaults fills in what is zero.
-func (c *Config) setDefaults() {
-	if c.Parallel == 0 {
-		c.Parallel = 4
-	}
-	if c.Lease == 0 {
-		c.Lease = time.Minute
-	}
-	if c.PollInterval == 0 {
-		c.PollInterval = time.Second
-	}
-	if c.Name == "" {
-		c.Name = hostdb.NewID()
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-}
-
-// Wake has idle workers look for jobs now, as after an Enqueue in this process.
+// Wake has an idle worker look for jobs at once, as after an Enqueue in this process.
 func (w *Worker) Wake() {
 	for range cap(w.wake) {
 		select {
@@ -122,9 +118,9 @@ func (w *Worker) Wake() {
 	}
 }
 
-// Close claims no further jobs and waits for those that run or are being claimed. When ctx ends first, their
-// contexts are cancelled, Close waits for the handlers to return, and the error names the jobs; other workers
-// take them over.
+// Close claims no further jobs and waits for the running ones, including one that is being claimed. If ctx
+// ends first, Close cancels the handlers' contexts, waits for the handlers to return, and returns an error
+// that names their jobs. Other workers take these jobs over.
 func (w *Worker) Close(ctx context.Context) error {
 	w.stop()
 	done := make(chan struct{})
@@ -147,7 +143,7 @@ func (w *Worker) Close(ctx context.Context) error {
 	return fmt.Errorf("jobs: given up: %s: %w", strings.Join(unfinished, ", "), ctx.Err())
 }
 
-// unfinished names the jobs that run.
+// unfinished names the running jobs.
 func (w *Worker) unfinished() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,11 +178,11 @@ func (w *Worker) loop() {
 	}
 }
 
-// claimTimeout bounds one look for a job.
+// claimTimeout bounds one query for a job.
 const claimTimeout = 10 * time.Second
 
-// claim looks for a job. Close doesn't interrupt it: its statement may have committed, and the job be
-// nobody's until the lease ends.
+// claim claims a job. Close doesn't interrupt it: if its statement had committed, nobody would run the job
+// until the lease ends.
 func (w *Worker) claim() (*hostdb.SystemJob, error) {
 	ctx, cancel := context.WithTimeout(w.work, claimTimeout)
 	defer cancel()

@@ -254,7 +254,8 @@ func TestAHandlerThatEndsWellAfterItsLeaseCompletesTheJobIfNobodyTookItOver(t *t
 				}
 				defer func() { _ = tx.Rollback() }()
 				copied := *job
-				if err := tx.Jobs.Heartbeat(ctx, &copied, time.Hour); err != nil { // the worker's own beats hang from here
+				// the worker's own beats hang from here
+				if err := tx.Jobs.Heartbeat(ctx, &copied, time.Hour); err != nil {
 					return err
 				}
 				<-ctx.Done()

@@ -17,7 +17,7 @@ type auditCmd struct {
 	Tail auditTailCmd `cmd:"" help:"Print the last rows of the audit log, and with -f those that follow."`
 }
 
-// auditColumns are the columns of a row of the audit log, with the names of who did it and to whom.
+// auditColumns are the columns of a row of the audit log, with the names of the actor and the target.
 func auditColumns(n *names) []column[hostdb.HostAuditLog] {
 	return []column[hostdb.HostAuditLog]{
 		{"id", func(a *hostdb.HostAuditLog) any { return a.ID }, false},
@@ -36,13 +36,13 @@ func auditColumns(n *names) []column[hostdb.HostAuditLog] {
 type auditTailCmd struct {
 	Lines  int           `short:"n" default:"20" help:"How many rows."`
 	Since  time.Duration `default:"24h" help:"How far back to look."`
-	Follow bool          `short:"f" help:"Go on with rows as they are written, until Ctrl-C. With -o json, each is a line."`
-	By     string        `placeholder:"ACTOR" help:"Only rows of this actor: a user's id or e-mail address, or a name such as tenantdb."`
-	Target string        `placeholder:"ROW" help:"Only rows about this row: its id, a tenant's slug, or a user's e-mail address."`
+	Follow bool          `short:"f" help:"${audit_follow}"`
+	By     string        `placeholder:"ACTOR" help:"${audit_by}"`
+	Target string        `placeholder:"ROW" help:"${audit_target}"`
 }
 
-// straggler is how long after its id was made a row may come to be seen: ids are made before the commit.
-const straggler = 10 * time.Second
+// maxCommitDelay is how much later than its id a row may become visible: the id is made before the commit.
+const maxCommitDelay = 10 * time.Second
 
 // Run runs the command.
 func (c *auditTailCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
@@ -69,13 +69,13 @@ func (c *auditTailCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 			return err
 		}
 		if ctx.Err() != nil {
-			t.names.failed = nil // what wasn't found for it was interrupted, which is how following ends
+			t.names.failed = nil // Ctrl-C interrupted a query, and is the normal end
 			return nil
 		}
 		if t.names.failed != nil {
-			return nil // the names say it when the session closes
+			return nil // the session's close returns it
 		}
-		t.names.known.Purge() // a tenant may be renamed meanwhile
+		t.names.known.Purge() // a tenant may have been renamed
 		select {
 		case <-time.After(s.env.poll):
 		case <-ctx.Done():
@@ -88,39 +88,39 @@ func (c *auditTailCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 	return nil
 }
 
-// auditTail reads the end of the audit log again and again.
+// auditTail polls the end of the audit log.
 type auditTail struct {
 	host   *hostdb.DB
 	names  *names
-	by     []string        // only rows of one of these actors; none: of all
-	target []string        // only rows about one of these ids; none: about all
-	seen   map[string]bool // by id: rows that were printed, and may be found again
-	looked time.Time       // when it last looked
+	by     []string        // only rows of these actors; empty: all
+	target []string        // only rows about these ids; empty: all
+	seen   map[string]bool // ids of recent rows that were printed
+	polled time.Time       // the last poll
 }
 
-// last returns the last rows of a while.
-func (t *auditTail) last(ctx context.Context, now time.Time, while time.Duration, most int) ([]hostdb.HostAuditLog, error) {
-	t.looked = now
+// last returns the last rows, at most so many, of the time up to now.
+func (t *auditTail) last(ctx context.Context, now time.Time, since time.Duration,
+	most int) ([]hostdb.HostAuditLog, error) {
+	t.polled = now
 	var rows []hostdb.HostAuditLog
-	for row, err := range t.all(ctx, now.Add(-while)) {
+	for row, err := range t.all(ctx, now.Add(-since)) {
 		if err != nil {
 			return nil, err
 		}
-		if row.ID > idAt(now.Add(-straggler)) {
+		if row.ID > idAt(now.Add(-maxCommitDelay)) {
 			t.seen[row.ID] = true
 		}
-		if rows = append(rows, *row); len(rows) >= 2*most+1000 { // however long the while is, memory is bounded
+		if rows = append(rows, *row); len(rows) >= 2*most+1000 { // bounds the memory
 			rows = append(rows[:0], rows[len(rows)-most:]...)
 		}
 	}
 	return rows[max(0, len(rows)-most):], nil
 }
 
-// next returns the rows that came since it last looked, however long ago, also those whose ids are a little
-// older.
+// next returns the rows that became visible since the last poll. Their ids may be a little older.
 func (t *auditTail) next(ctx context.Context, now time.Time) ([]hostdb.HostAuditLog, error) {
-	since := t.looked.Add(-straggler)
-	t.looked = now
+	since := t.polled.Add(-maxCommitDelay)
+	t.polled = now
 	maps.DeleteFunc(t.seen, func(id string, _ bool) bool { return id <= idAt(since) })
 	var rows []hostdb.HostAuditLog
 	for row, err := range t.all(ctx, since) {
@@ -135,8 +135,8 @@ func (t *auditTail) next(ctx context.Context, now time.Time) ([]hostdb.HostAudit
 	return rows, nil
 }
 
-// aliases are the ids under which the audit log may know what was named: the name itself, the id of the user
-// with this e-mail address, and, for a target, of the tenant with this slug.
+// aliases returns the ids that a name may stand for in the audit log: the name itself, the id of the user
+// with this e-mail address, and, for a target, the id of the tenant with this slug.
 func aliases(ctx context.Context, host *hostdb.DB, named string, target bool) ([]string, error) {
 	if named == "" {
 		return nil, nil
@@ -160,7 +160,7 @@ func aliases(ctx context.Context, host *hostdb.DB, named string, target bool) ([
 	return ids, nil
 }
 
-// all iterates over the rows made since then. One actor or target is for the database to find.
+// all iterates over the selected rows since then. The database selects a single actor or target.
 func (t *auditTail) all(ctx context.Context, since time.Time) iter.Seq2[*hostdb.HostAuditLog, error] {
 	filters := []hostdb.Filter{hostdb.After(idAt(since))}
 	if len(t.by) == 1 {
@@ -182,10 +182,10 @@ func (t *auditTail) all(ctx context.Context, since time.Time) iter.Seq2[*hostdb.
 	}
 }
 
-// among reports whether an id is one of those that were named, if any were.
-func among(named []string, id string) bool { return len(named) == 0 || slices.Contains(named, id) }
+// among reports whether an id is selected. No selection selects all.
+func among(selected []string, id string) bool { return len(selected) == 0 || slices.Contains(selected, id) }
 
-// print prints rows a line each, which can be read while more are to come.
+// print prints each row as a line, so that output can be read while it goes on.
 func (t *auditTail) print(s *session, rows []hostdb.HostAuditLog) error {
 	for i := range rows {
 		row := &rows[i]
@@ -193,8 +193,8 @@ func (t *auditTail) print(s *session, rows []hostdb.HostAuditLog) error {
 		if name := t.names.target(row.EventType, row.TargetID); name != "" {
 			target = name + " (" + row.TargetID + ")"
 		}
-		line := fmt.Sprintf("%s  %s  %s  %s  %s", cell(row.CreatedAt), clean(t.names.actor(row.ActorUserID)), clean(row.EventType), clean(target),
-			clean(row.Details))
+		line := fmt.Sprintf("%s  %s  %s  %s  %s", cell(row.CreatedAt), clean(t.names.actor(row.ActorUserID)),
+			clean(row.EventType), clean(target), clean(row.Details))
 		if s.flags.Output == "json" {
 			text, err := object(auditColumns(t.names), row)
 			if err != nil {
@@ -209,8 +209,8 @@ func (t *auditTail) print(s *session, rows []hostdb.HostAuditLog) error {
 	return nil
 }
 
-// idAt is less than every id made at a time or later: ids begin with their milliseconds (RFC 9562, section
-// 5.7).
+// idAt returns a string that is less than every id made at a time or later. Ids begin with their time in
+// milliseconds (RFC 9562, section 5.7).
 func idAt(at time.Time) string {
 	return fmt.Sprintf("%012x", max(0, at.UnixMilli()))
 }

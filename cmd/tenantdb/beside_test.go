@@ -57,7 +57,8 @@ func TestTheAuditLogNamesWhoDidWhatToWhom(t *testing.T) {
 		o.ok("member", "add", "acme", "--email=bob@example.com")
 		o.ok("subscription", "create", "acme")
 		delete(o.env, "TENANTDB_ACTOR")
-		o.ok("user", "create", "eve@example.com", "--actor=ann@example.com") // a word that is also a user's address
+		// a word that is also a user's address
+		o.ok("user", "create", "eve@example.com", "--actor=ann@example.com")
 		seen := make(map[string]any)
 		for _, row := range o.list("audit", "tail", "-n1000") {
 			seen[fmt.Sprint(row["event_type"], " ", row["actor"])] = row["target"]

@@ -90,7 +90,8 @@ func TestNoCommandPrintsAPassword(t *testing.T) {
 			if !known {
 				t.Fatalf("add %q to everyCommand", words(node))
 			}
-			_, _, _ = o.run(append(append(strings.Fields(words(node)), args...), "-o", form)...) // which looks for the secret itself
+			// which looks for the secret itself
+			_, _, _ = o.run(append(append(strings.Fields(words(node)), args...), "-o", form)...)
 		}
 		for _, slug := range []string{"far", "bent", "odd"} {
 			_, _, _ = o.run("dsn", slug)

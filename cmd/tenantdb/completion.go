@@ -16,16 +16,15 @@ type completionCmd struct {
 
 // Help is the long help.
 func (*completionCmd) Help() string {
-	return `It completes commands, flags and the words that a flag knows, and opens no database. Put the shell's line into its configuration;
-that of fish is run once:
+	return `It completes commands, flags and the values of flags, and opens no database. For bash and zsh, add
+the line to the shell's configuration. For fish, run it once:
 
     source <(tenantdb completion bash)    # ~/.bashrc
     source <(tenantdb completion zsh)     # ~/.zshrc, after compinit
     tenantdb completion fish > ~/.config/fish/completions/tenantdb.fish`
 }
 
-// completionScripts have a shell ask tenantdb complete for what may come next. Where nothing is known, files
-// are offered.
+// completionScripts make shells call tenantdb complete. Without completions they offer files.
 var completionScripts = map[string]string{
 	"bash": `_tenantdb() {
     local IFS=$'\n'
@@ -61,9 +60,9 @@ func (c *completionCmd) Run(s *session) error {
 	return err
 }
 
-// completeCmd is tenantdb complete, which the scripts run.
+// completeCmd is tenantdb complete, which the completion scripts run.
 type completeCmd struct {
-	Words []string `arg:"" optional:"" help:"The words after the command's name, the last of which is to be completed."`
+	Words []string `arg:"" optional:"" help:"The words after the command's name; the last is completed."`
 }
 
 // Run runs the command.
@@ -76,22 +75,22 @@ func (c *completeCmd) Run(s *session, parser *kong.Kong) error {
 	return failed
 }
 
-// complete returns what the last word may become, sorted.
+// complete returns the completions of the last word, sorted.
 func complete(root *kong.Node, words []string) []string {
 	if len(words) == 0 {
 		words = []string{""}
 	}
 	at := place{node: root}
 	for _, word := range words[:len(words)-1] {
-		at.pass(word)
+		at.advance(word)
 	}
 	last, prefix := words[len(words)-1], ""
 	name, value, joined := strings.Cut(last, "=")
 	switch {
-	case last == "=" && at.flag != nil: // bash has split --flag= into two words
+	case last == "=" && at.flag != nil: // bash splits --flag= into two words
 		last = ""
 	case joined && at.flag == nil && !at.literal && strings.HasPrefix(last, "--"):
-		at.flag = at.find(name)
+		at.flag = at.flagNamed(name)
 		last, prefix = value, name+"="
 	}
 	var found []string
@@ -104,16 +103,16 @@ func complete(root *kong.Node, words []string) []string {
 	return slices.Compact(found)
 }
 
-// place is where in the grammar a command line has come to.
+// place is a position in the grammar, after some words.
 type place struct {
 	node       *kong.Node
-	flag       *kong.Flag // it waits for its value
-	positional int        // how many arguments have been given
+	flag       *kong.Flag // its value comes next
+	positional int        // how many arguments came before
 	literal    bool       // after --, nothing is a flag
 }
 
-// pass goes on over a word.
-func (p *place) pass(word string) {
+// advance moves the place past a word.
+func (p *place) advance(word string) {
 	switch {
 	case p.flag != nil:
 		if word != "=" {
@@ -122,7 +121,7 @@ func (p *place) pass(word string) {
 	case !p.literal && word == "--":
 		p.literal = true
 	case !p.literal && strings.HasPrefix(word, "-"):
-		if flag := p.find(word); flag != nil && !flag.IsBool() {
+		if flag := p.flagNamed(word); flag != nil && !flag.IsBool() {
 			p.flag = flag
 		}
 	default:
@@ -136,7 +135,7 @@ func (p *place) pass(word string) {
 	}
 }
 
-// flags are those of the node and of what is above it.
+// flags returns the flags of the node and its parents.
 func (p *place) flags() (all []*kong.Flag) {
 	for node := p.node; node != nil; node = node.Parent {
 		all = append(all, node.Flags...)
@@ -144,8 +143,8 @@ func (p *place) flags() (all []*kong.Flag) {
 	return all
 }
 
-// find returns the flag that is written as the whole word, or nil.
-func (p *place) find(word string) *kong.Flag {
+// flagNamed returns the flag that a word names, or nil.
+func (p *place) flagNamed(word string) *kong.Flag {
 	for _, flag := range p.flags() {
 		if word == "--"+flag.Name || flag.Short != 0 && word == "-"+string(flag.Short) {
 			return flag
@@ -154,12 +153,13 @@ func (p *place) find(word string) *kong.Flag {
 	return nil
 }
 
-// candidates are the words that may stand here: a flag's values, flags, commands, or an argument's values.
+// candidates returns the words that may stand here: a flag's values, flags, commands, or an argument's
+// values.
 func (p *place) candidates(value, hyphen bool) (words []string) {
 	switch {
 	case p.flag != nil:
 		return enum(p.flag.Value)
-	case value: // of a flag that isn't known
+	case value: // the value of an unknown flag
 		return nil
 	case hyphen && !p.literal:
 		for _, flag := range p.flags() {
@@ -174,7 +174,7 @@ func (p *place) candidates(value, hyphen bool) (words []string) {
 			return enum(p.node.Positional[p.positional])
 		}
 		return nil
-	case p.positional > 0: // after a word that is no command
+	case p.positional > 0: // after an unknown command
 		return nil
 	}
 	for _, child := range p.node.Children {
@@ -185,7 +185,7 @@ func (p *place) candidates(value, hyphen bool) (words []string) {
 	return words
 }
 
-// enum are the words that a flag or an argument knows.
+// enum returns the known values of a flag or an argument.
 func enum(v *kong.Value) []string {
 	if v.Enum == "" {
 		return nil

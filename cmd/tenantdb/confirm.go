@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// confirmation is the flag of verbs that destroy something.
+// confirmation is the flag of commands that ask for confirmation.
 type confirmation struct {
 	Yes bool `short:"y" help:"Don't ask."`
 }
 
-// confirm wants a word typed before something is destroyed, unless --yes was given.
+// confirm asks the user to type a word, unless --yes was given.
 func (s *session) confirm(ctx context.Context, c confirmation, word, what string) error {
 	if c.Yes {
 		return nil
 	}
 	fmt.Fprintf(s.env.stderr, "%s\nType %s to go on: ", what, clean(word))
 	typed := make(chan string, 1)
-	go func() { // the read can't be interrupted; on Ctrl-C the program ends under it
+	go func() { // the read can't be interrupted; on Ctrl-C the program ends meanwhile
 		line, _ := bufio.NewReader(io.LimitReader(s.env.stdin, 1024)).ReadString('\n')
 		typed <- strings.TrimSpace(line)
 	}()

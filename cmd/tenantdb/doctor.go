@@ -17,34 +17,40 @@ import (
 // doctorCmd is tenantdb doctor.
 type doctorCmd struct {
 	Processes  int           `default:"1" help:"How many processes of the product run."`
-	Budget     int           `default:"40" help:"How many connections each of them may have to a server of tenants: PoolConfig.MaxConns / PoolConfig.Processes."`
-	HostBudget int           `default:"15" help:"How many connections each of them may have to the host database: hostdb.Config.MaxConns, LookupConns and one that listens."`
-	Parallel   int           `default:"8" help:"How many tenants are tried at once."`
+	Budget     int           `default:"40" help:"${doctor_budget}"`
+	HostBudget int           `default:"15" help:"${doctor_host_budget}"`
+	Parallel   int           `default:"8" help:"How many tenants are checked at once."`
 	Timeout    time.Duration `default:"5s" help:"How long a tenant's database may take to answer."`
 }
 
 // Help is the long help.
 func (*doctorCmd) Help() string {
-	return `It changes nothing. It exits with 1 if something is wrong with the host database or the sum of connections, with 2 if only tenants are
-concerned: a database that isn't there or doesn't answer, a tenant without an active owner. Databases that look like tenants' and have no
-row in the catalog are noted: after the host database was restored from a backup they are tenants that are newer than it. A PostgreSQL server that URLs name in two ways, as by its
-name and by its address, is wrong: a process counts the connections to each name by itself. Two names are one server where the identifier of
-its data (pg_control_system) and the moment it started are the same; where a role may not read the identifier, the moment decides. A pooler
-beside the server that it stands before is noted. A risk is
-something that works and is less safe than it could be, such as tenants that share a role. Neither changes the exit code.`
+	return `It changes nothing. The exit code is 1 if something is wrong with the host database or the sum
+of connections. It is 2 if only tenants are affected: a database is missing or doesn't answer, or a tenant
+has no active owner.
+
+Two statuses don't change the exit code. A note may be right: databases that look like tenants' and have
+no row in the catalog, which after a restore of the host database are tenants newer than the backup, and a
+pooler beside the server that it stands before. A risk works but is less safe than it could be, such as
+tenants that share a role.
+
+It is wrong if URLs name a PostgreSQL server in two ways, such as by its name and by its address, since a
+process counts connections by name. Two names are one server if the identifier of its data
+(pg_control_system) and its start time are the same. If a role may not read the identifier, the start time
+decides.`
 }
 
-// finding is what one look found.
+// finding is the result of one check.
 type finding struct {
 	check, status, detail string
 }
 
 // The statuses of a finding.
 const (
-	fine  = "ok"
-	risky = "risk" // it works, and is less safe than it could be
-	note  = "note" // to be looked at; it may be right
-	wrong = "wrong"
+	statusOK    = "ok"
+	statusRisk  = "risk" // it works, but is less safe than it could be
+	statusNote  = "note" // it may be right, but needs a look
+	statusWrong = "wrong"
 )
 
 var findingColumns = []column[finding]{
@@ -53,7 +59,7 @@ var findingColumns = []column[finding]{
 	{"detail", func(f *finding) any { return f.detail }, true},
 }
 
-// clockTolerance is how far two clocks may be apart: subscriptions and leases are judged by both.
+// clockTolerance is how much two clocks may differ. Subscriptions and leases are judged by both.
 const clockTolerance = 2 * time.Second
 
 // Run runs the command.
@@ -65,7 +71,8 @@ func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error 
 	if err != nil {
 		return err
 	}
-	d := &doctor{cmd: c, s: s, host: host, pool: pool, servers: make(map[string]*serverLoad), roles: make(map[serverRole]int)}
+	d := &doctor{cmd: c, s: s, host: host, pool: pool, servers: make(map[string]*serverLoad),
+		roles: make(map[serverRole]int)}
 	d.schema(ctx)
 	d.hostServer(ctx)
 	d.feed(ctx)
@@ -75,9 +82,9 @@ func (c *doctorCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error 
 	if err := d.catalog(ctx); err != nil {
 		return err
 	}
-	d.names()
+	d.serverNames()
 	d.connections()
-	d.judgeRoles()
+	d.roleSharing()
 	if err := printList(s, findingColumns, each(d.findings)); err != nil {
 		return err
 	}
@@ -91,111 +98,111 @@ type doctor struct {
 	host     *hostdb.DB
 	pool     *tenantdb.Pool
 	findings []finding
-	sick     int                    // tenants with something wrong
-	missing  map[string]bool        // tenants whose database isn't there
-	servers  map[string]*serverLoad // by the names that pools know them by
-	roles    map[serverRole]int     // how many databases each role connects to, the host's included
-	exposed  int                    // tenants' databases to which every role may connect
+	failing  int                    // tenants with something wrong
+	missing  map[string]bool        // tenants whose database doesn't exist
+	servers  map[string]*serverLoad // by the pool's names for them
+	roles    map[serverRole]int     // how many databases each role connects to, including the host database
+	public   int                    // tenants' databases to which every role may connect
 }
 
 func (d *doctor) add(check, status, format string, args ...any) {
 	d.findings = append(d.findings, finding{check, status, fmt.Sprintf(format, args...)})
 }
 
-// verdict is the error that the findings amount to.
+// verdict returns the error for the findings.
 func (d *doctor) verdict() error {
 	n := 0
 	for _, f := range d.findings {
-		if f.status == wrong {
+		if f.status == statusWrong {
 			n++
 		}
 	}
 	switch {
-	case n > d.sick:
+	case n > d.failing:
 		return errors.New("something is wrong")
 	case n > 0:
-		return &exitError{exitTenants, "something is wrong with " + tenants(d.sick)}
+		return &exitError{exitTenants, "something is wrong with " + tenants(d.failing)}
 	}
 	return nil
 }
 
-// schema reports the version of the host database's schema, which isn't older than this program's, or it
-// would not have been opened.
+// schema reports the version of the host database's schema. It isn't older than this program's, or the host
+// database would not have been opened.
 func (d *doctor) schema(ctx context.Context) {
 	version, err := d.host.SchemaVersion(ctx)
 	if err != nil {
-		d.add("schema", wrong, "%v", err)
+		d.add("schema", statusWrong, "%v", err)
 		return
 	}
-	d.add("schema", fine, "version %d of %s", version, d.host)
+	d.add("schema", statusOK, "version %d of %s", version, d.host)
 }
 
 // hostServer compares the clocks, and asks a PostgreSQL server for its limits.
 func (d *doctor) hostServer(ctx context.Context) {
 	if _, ok := dburl.File(d.host.URI()); ok {
-		d.add("clock", fine, "SQLite has this machine's")
+		d.add("clock", statusOK, "SQLite has this machine's")
 		return
 	}
 	conn, err := connectTo(ctx, d.host)
 	if err != nil {
-		d.add("clock", wrong, "the host database's server can't be asked")
+		d.add("clock", statusWrong, "the host database's server can't be reached")
 		return
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var theirs time.Time
 	before := d.s.env.now()
 	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&theirs); err != nil {
-		d.add("clock", wrong, "%v", err)
+		d.add("clock", statusWrong, "%v", err)
 		return
 	}
 	after := d.s.env.now()
 	d.clock(before, after, theirs)
 	address, err := dburl.Parse(d.host.URI())
 	if err != nil {
-		d.add("connections", wrong, "the host database's server: %v", err)
+		d.add("connections", statusWrong, "the host database's server: %v", err)
 		return
 	}
-	asked, err := askServer(ctx, conn)
+	facts, err := factsOf(ctx, conn)
 	if err != nil {
-		d.add("connections", wrong, "the host database's server: %v", err)
+		d.add("connections", statusWrong, "the host database's server: %v", err)
 		return
 	}
 	load, _ := d.load(address)
-	load.host, load.answer = true, asked
+	load.host, load.serverFacts = true, facts
 	d.hostAccess(ctx, conn, address.Server())
 }
 
-// clock judges the server's clock, which was read between two moments of ours.
+// clock reports how much the server's clock, read between two readings of ours, differs.
 func (d *doctor) clock(before, after, theirs time.Time) {
 	off := theirs.Sub(before.Add(after.Sub(before) / 2)).Round(time.Millisecond)
-	status := fine
+	status := statusOK
 	if off.Abs() > clockTolerance+after.Sub(before) {
-		status = wrong
+		status = statusWrong
 	}
 	d.add("clock", status, "here %s, the host database's %s: %v apart", cell(before), cell(theirs), off)
 }
 
-// integrity reports what the schema lacks that safety rests on, with what mends it.
+// integrity reports missing parts of the schema that safety depends on, and how to restore them.
 func (d *doctor) integrity(ctx context.Context) {
 	faults, err := d.host.Verify(ctx)
 	if err != nil {
-		d.add("integrity", wrong, "%v", err)
+		d.add("integrity", statusWrong, "%v", err)
 		return
 	}
 	for _, fault := range faults {
-		d.add("integrity", wrong, "%s", fault)
+		d.add("integrity", statusWrong, "%s", fault)
 	}
 	if len(faults) == 0 {
-		d.add("integrity", fine, "triggers, keys and constraints are there and enabled")
+		d.add("integrity", statusOK, "triggers, keys and constraints exist and are enabled")
 	}
 }
 
-// maxStrays is how many databases without a row are named.
+// maxStrays is how many databases without a row a finding names.
 const maxStrays = 20
 
-// inventory compares the catalog with the databases that are there.
+// inventory compares the catalog with the databases that exist.
 func (d *doctor) inventory(ctx context.Context) {
-	f, err := d.s.fleetOn(d.host, d.pool, "", nothingNew)
+	f, err := d.s.fleetOn(d.host, d.pool, "", noProvisioning)
 	if err == nil {
 		var found fleet.Inventory
 		if found, err = f.Inventory(ctx); err == nil {
@@ -203,7 +210,7 @@ func (d *doctor) inventory(ctx context.Context) {
 			return
 		}
 	}
-	d.add("databases", wrong, "they can't be listed: %v", err)
+	d.add("databases", statusWrong, "they can't be listed: %v", err)
 }
 
 func (d *doctor) compare(found fleet.Inventory) {
@@ -212,29 +219,31 @@ func (d *doctor) compare(found fleet.Inventory) {
 		d.missing[tenant.ID] = true
 	}
 	if len(found.Strays) == 0 {
-		d.add("databases", fine, "each has a row in the catalog")
+		d.add("databases", statusOK, "each has a row in the catalog")
 		return
 	}
 	slices.Sort(found.Strays)
 	names := strings.Join(found.Strays[:min(maxStrays, len(found.Strays))], ", ")
-	d.add("databases", note, "%d without a row in the catalog, of tenants with these ids: %s. They may be another product's. After a restore of the "+
-		"host database they are what it has forgotten: add the rows again, or drop the databases", len(found.Strays), names)
+	d.add("databases", statusNote, "%d without a row in the catalog, of tenants with these ids: %s. They "+
+		"may be another product's. After a restore of the host database they are tenants newer than the "+
+		"backup: add the rows again, or drop the databases", len(found.Strays), names)
 }
 
-// feed waits for the first look for changes.
+// feed waits for the first poll of the change feed.
 func (d *doctor) feed(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	began := time.Now()
 	for delivery, err := range d.host.Changes(ctx) {
 		if err != nil {
-			d.add("feed", wrong, "%v", err)
+			d.add("feed", statusWrong, "%v", err)
 			return
 		}
 		if delivery.Reset && !delivery.PolledAt.IsZero() {
-			d.add("feed", fine, "changes are delivered, the first after %v", time.Since(began).Round(time.Millisecond))
+			d.add("feed", statusOK, "changes are delivered, the first after %v",
+				time.Since(began).Round(time.Millisecond))
 			return
 		}
 	}
-	d.add("feed", wrong, "no changes were delivered within 10s")
+	d.add("feed", statusWrong, "no changes were delivered within 10s")
 }

@@ -8,29 +8,31 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// serverRole is a role of a server.
+// serverRole is a role on a server.
 type serverRole struct{ server, name string }
 
-// roleQuery asks a database for the role that is connected, and whether every other role may connect too.
-const roleQuery = "SELECT session_user::text, " + publicConnects + " FROM pg_database WHERE datname = current_database()"
+// roleQuery selects the connected role, and whether every other role may connect to the database too.
+const roleQuery = "SELECT session_user::text, " + publicConnects +
+	" FROM pg_database WHERE datname = current_database()"
 
 // hostAccess reports who may connect to the host database.
 func (d *doctor) hostAccess(ctx context.Context, conn *pgx.Conn, server string) {
 	role := serverRole{server: server}
 	var public bool
 	if err := conn.QueryRow(ctx, roleQuery).Scan(&role.name, &public); err != nil {
-		d.add("host access", wrong, "%v", err)
+		d.add("host access", statusWrong, "%v", err)
 		return
 	}
 	d.roles[role]++
 	if public {
-		d.add("host access", risky, "every role of the server may connect to the host database, a tenant's own too: run tenantdb hostdb lockdown")
+		d.add("host access", statusRisk, "every role of the server may connect to the host database, "+
+			"including the tenants' own roles: run tenantdb hostdb lockdown")
 		return
 	}
-	d.add("host access", fine, "only roles with a grant may connect to the host database")
+	d.add("host access", statusOK, "only roles with a grant may connect to the host database")
 }
 
-// countRole notes as which role a tenant's database is used.
+// countRole counts the role that a tenant's database is used with.
 func (d *doctor) countRole(ctx context.Context, mu *sync.Mutex, server string, db *pgx.Conn) error {
 	role := serverRole{server: server}
 	var public bool
@@ -41,18 +43,18 @@ func (d *doctor) countRole(ctx context.Context, mu *sync.Mutex, server string, d
 	defer mu.Unlock()
 	d.roles[role]++
 	if public {
-		d.exposed++
+		d.public++
 	}
 	return nil
 }
 
-// judgeRoles reports roles that reach more than one database, and databases that every role reaches.
-func (d *doctor) judgeRoles() {
+// roleSharing reports roles that reach several databases, and databases to which every role may connect.
+func (d *doctor) roleSharing() {
 	if len(d.roles) == 0 {
-		d.add("roles", fine, "SQLite has none")
+		d.add("roles", statusOK, "SQLite has none")
 		return
 	}
-	roles := make(map[serverRole]int) // whatever name their server goes by
+	roles := make(map[serverRole]int) // by their server's first name
 	for role, databases := range d.roles {
 		roles[serverRole{d.primaryName(role.server), role.name}] += databases
 	}
@@ -64,13 +66,15 @@ func (d *doctor) judgeRoles() {
 			shared++
 		}
 	}
-	if sharing == 0 && d.exposed == 0 {
-		d.add("roles", fine, "each tenant on PostgreSQL has a role of its own, and no other may connect to its database")
+	if sharing == 0 && d.public == 0 {
+		d.add("roles", statusOK, "each tenant on PostgreSQL has its own role, and no other may connect to "+
+			"its database")
 		return
 	}
-	detail := fmt.Sprintf("of %d databases, the host's included, %d share %d roles, with which one of them reaches the others", all, sharing, shared)
-	if d.exposed > 0 {
-		detail += fmt.Sprintf("; every role of the server may connect to %d tenants' databases", d.exposed)
+	detail := fmt.Sprintf("of %d databases, including the host's, %d share %d roles, "+
+		"so that one of them reaches the others", all, sharing, shared)
+	if d.public > 0 {
+		detail += fmt.Sprintf("; every role of the server may connect to %d tenants' databases", d.public)
 	}
-	d.add("roles", risky, "%s: see docs/security.md", detail)
+	d.add("roles", statusRisk, "%s: see docs/security.md", detail)
 }

@@ -73,7 +73,7 @@ func TestDoctorRefusesOneServerUnderTwoNames(t *testing.T) {
 			here, err := url.Parse(o.url)
 			must(t, err)
 			want := "127.0.0.1:" + here.Port() + " and localhost:" + here.Port() + " are one server"
-			if detail := found["servers"]["detail"].(string); found["servers"]["status"] != wrong || !strings.Contains(detail, want) {
+			if detail := found["servers"]["detail"].(string); found["servers"]["status"] != statusWrong || !strings.Contains(detail, want) {
 				t.Errorf("servers: %v; want %q", found["servers"], want)
 			}
 			// The product's 40 by each name and the host database's 15; twice 10 by each and 4; 1 to
@@ -115,7 +115,7 @@ func TestDoctorNotesAPoolerBesideItsServer(t *testing.T) {
 	o := onPostgres(t)
 	o.at("acme", pgtest.StartPgBouncer(t, pgtest.Shared(t), "pool_mode=session").Through(t, pgtest.Database(t)))
 	found := o.findings(0)["servers"]
-	if detail := found["detail"].(string); found["status"] != note || !strings.Contains(detail, "(a pooler)") {
+	if detail := found["detail"].(string); found["status"] != statusNote || !strings.Contains(detail, "(a pooler)") {
 		t.Errorf("servers: %v", found)
 	}
 }
@@ -132,7 +132,7 @@ func TestDoctorSeesThatListsOfHostsMeet(t *testing.T) {
 	u.Host += "," + here.Host
 	o.at("acme", u.String())
 	found := o.findings(0)["servers"]
-	if detail := found["detail"].(string); found["status"] != risky || !strings.Contains(detail, own) || !strings.Contains(detail, here.Host) {
+	if detail := found["detail"].(string); found["status"] != statusRisk || !strings.Contains(detail, own) || !strings.Contains(detail, here.Host) {
 		t.Errorf("servers: %v", found)
 	}
 }

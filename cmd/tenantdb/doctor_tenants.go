@@ -13,16 +13,16 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// stuckAfter is when a tenant that is being provisioned counts as left behind.
+// stuckAfter is how long provisioning may take before it counts as stuck.
 const stuckAfter = time.Hour
 
-// location is where a tenant's database is: two tenants with one are found by it.
+// location is where a tenant's database is. It finds tenants that share a database.
 type location struct {
 	server   string // "" for a file
-	database string // or the file; "" where the db_url can't be read
+	database string // or the file; "" for a malformed db_url
 }
 
-// locationOf reads a db_url, whatever its user and parameters.
+// locationOf returns the location of a db_url, without its user and parameters.
 func (d *doctor) locationOf(url hostdb.Secret) location {
 	if path, ok := dburl.File(url.Reveal()); ok {
 		if !filepath.IsAbs(path) {
@@ -41,11 +41,11 @@ func (d *doctor) locationOf(url hostdb.Secret) location {
 	return location{address.Server(), address.Database()}
 }
 
-// catalog tries every tenant, several at once.
+// catalog checks every tenant, several at once.
 func (d *doctor) catalog(ctx context.Context) error {
 	var mu sync.Mutex // guards d
 	counts, turns := make(map[string]int), make(chan struct{}, d.cmd.Parallel)
-	var tenants []*hostdb.TenantCatalog // whose databases are compared
+	var tenants []*hostdb.TenantCatalog // tenants that have a database
 	var running sync.WaitGroup
 	defer running.Wait()
 	for tenant, err := range d.host.Tenants.All(ctx) {
@@ -64,20 +64,21 @@ func (d *doctor) catalog(ctx context.Context) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if problem != "" {
-				d.sick++
-				d.add("tenant "+nameOf(tenant), wrong, "%s", problem)
+				d.failing++
+				d.add("tenant "+nameOf(tenant), statusWrong, "%s", problem)
 			}
 		})
 	}
 	running.Wait()
-	d.join()
+	d.linkNames()
 	owners := make(map[location]string)
 	for _, tenant := range tenants {
 		at := d.locationOf(tenant.DBURL)
 		at.server = d.primaryName(at.server)
 		if owner := owners[at]; owner != "" && at.database != "" {
-			d.sick++
-			d.add("tenant "+nameOf(tenant), wrong, "its db_url is the database of tenant %s: give each a database of its own", owner)
+			d.failing++
+			d.add("tenant "+nameOf(tenant), statusWrong,
+				"its db_url is the database of tenant %s: give each its own database", owner)
 		}
 		owners[at] = nameOf(tenant)
 	}
@@ -85,20 +86,21 @@ func (d *doctor) catalog(ctx context.Context) error {
 	for _, status := range slices.Sorted(maps.Keys(counts)) {
 		summary += fmt.Sprintf("%d %s, ", counts[status], status)
 	}
-	d.add("catalog", fine, "%s%d with something wrong", summary, d.sick)
+	d.add("catalog", statusOK, "%s%d with something wrong", summary, d.failing)
 	return ctx.Err()
 }
 
-// examine says what is wrong with a tenant, or "".
+// examine returns what is wrong with a tenant, or "".
 func (d *doctor) examine(ctx context.Context, mu *sync.Mutex, tenant *hostdb.TenantCatalog) string {
 	if tenant.Status == hostdb.TenantProvisioning {
 		if age := d.s.env.now().Sub(tenant.CreatedAt); age > stuckAfter {
-			return fmt.Sprintf("it is being provisioned since %s: run tenant create with the same slug and owner again, or drop it", cell(tenant.CreatedAt))
+			return fmt.Sprintf("it has been provisioning since %s: run tenant create again with the same "+
+				"slug and owner, or drop it", cell(tenant.CreatedAt))
 		}
 		return ""
 	}
-	owners, err := d.host.Memberships.List(ctx, hostdb.Where("tenant_id", tenant.ID), hostdb.Where("role", hostdb.RoleOwner),
-		hostdb.Where("is_active", true), hostdb.Limit(1))
+	owners, err := d.host.Memberships.List(ctx, hostdb.Where("tenant_id", tenant.ID),
+		hostdb.Where("role", hostdb.RoleOwner), hostdb.Where("is_active", true), hostdb.Limit(1))
 	if err != nil {
 		return err.Error()
 	}
@@ -107,7 +109,7 @@ func (d *doctor) examine(ctx context.Context, mu *sync.Mutex, tenant *hostdb.Ten
 		problem = "it has no active owner; "
 	}
 	if d.missing[tenant.ID] {
-		return problem + "its database isn't there: restore it, or drop the tenant"
+		return problem + "its database doesn't exist: restore it, or drop the tenant"
 	}
 	if err := d.reach(ctx, mu, tenant); err != nil {
 		problem += "its database can't be reached: " + err.Error()
@@ -115,7 +117,7 @@ func (d *doctor) examine(ctx context.Context, mu *sync.Mutex, tenant *hostdb.Ten
 	return problem
 }
 
-// reach asks a tenant's database for an answer, and its server for its limits when it is the first on it.
+// reach queries a tenant's database. For the first tenant on a server it queries the server's limits too.
 func (d *doctor) reach(ctx context.Context, mu *sync.Mutex, tenant *hostdb.TenantCatalog) error {
 	ctx, cancel := context.WithTimeout(ctx, d.cmd.Timeout)
 	defer cancel()
@@ -150,12 +152,12 @@ func (d *doctor) reach(ctx context.Context, mu *sync.Mutex, tenant *hostdb.Tenan
 	if !first {
 		return nil
 	}
-	asked, err := askServer(ctx, conn.Conn())
+	facts, err := factsOf(ctx, conn.Conn())
 	if err != nil {
 		return err
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	load.answer = asked
+	load.serverFacts = facts
 	return nil
 }

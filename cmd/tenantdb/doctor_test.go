@@ -57,7 +57,7 @@ func TestDoctorNamesTheTenantsWithSomethingWrong(t *testing.T) {
 		found := o.findings(2)
 		for check, want := range map[string]string{"tenant gone": "no active owner; its database can't be reached", "tenant far": "can't be reached",
 			"tenant stuck": "being provisioned"} {
-			if detail, _ := found[check]["detail"].(string); found[check]["status"] != "wrong" || !strings.Contains(detail, want) {
+			if detail, _ := found[check]["detail"].(string); found[check]["status"] != statusWrong || !strings.Contains(detail, want) {
 				t.Errorf("%s: %v", check, found[check])
 			}
 		}
@@ -80,7 +80,7 @@ func TestDoctorAddsUpTheConnections(t *testing.T) {
 		if detail := o.findings(0, "--processes=2")["connections"]["detail"].(string); !strings.Contains(detail, "= 139") || !strings.Contains(detail, "= 197") {
 			t.Errorf("two processes: %s", detail)
 		}
-		if found := o.findings(1, "--processes=4")["connections"]; found["status"] != "wrong" || !strings.Contains(found["detail"].(string), "= 249") {
+		if found := o.findings(1, "--processes=4")["connections"]; found["status"] != statusWrong || !strings.Contains(found["detail"].(string), "= 249") {
 			t.Errorf("four processes: %v", found)
 		}
 	})
@@ -88,7 +88,7 @@ func TestDoctorAddsUpTheConnections(t *testing.T) {
 
 func TestDoctorJudgesTheClock(t *testing.T) {
 	now := time.Now()
-	for off, want := range map[time.Duration]string{0: fine, time.Second: fine, -time.Second: fine, 3 * time.Second: wrong, -time.Hour: wrong} {
+	for off, want := range map[time.Duration]string{0: statusOK, time.Second: statusOK, -time.Second: statusOK, 3 * time.Second: statusWrong, -time.Hour: statusWrong} {
 		d := &doctor{}
 		d.clock(now, now.Add(10*time.Millisecond), now.Add(off))
 		if d.findings[0].status != want {
@@ -154,7 +154,7 @@ func TestDoctorNamesADisabledTriggerAndItsFix(t *testing.T) {
 		must(t, err)
 		found := o.findings(1)
 		for _, check := range []string{"integrity", "feed"} {
-			if detail := found[check]["detail"].(string); found[check]["status"] != wrong || !strings.Contains(detail, want) {
+			if detail := found[check]["detail"].(string); found[check]["status"] != statusWrong || !strings.Contains(detail, want) {
 				t.Errorf("%s: %v; want it to say %q", check, found[check], want)
 			}
 		}
@@ -170,10 +170,10 @@ func TestDoctorComparesTheCatalogWithTheDatabases(t *testing.T) {
 		stray := hostdb.NewID()
 		must(t, os.Rename(filepath.Join(o.dir, "tenants", acme.ID+".db"), filepath.Join(o.dir, "tenants", stray+".db")))
 		found := o.findings(2)
-		if detail := found["databases"]["detail"].(string); found["databases"]["status"] != note || !strings.Contains(detail, "1 without a row") || !strings.Contains(detail, stray) {
+		if detail := found["databases"]["detail"].(string); found["databases"]["status"] != statusNote || !strings.Contains(detail, "1 without a row") || !strings.Contains(detail, stray) {
 			t.Errorf("databases: %v", found["databases"])
 		}
-		if detail := found["tenant acme"]["detail"].(string); !strings.Contains(detail, "isn't there") {
+		if detail := found["tenant acme"]["detail"].(string); !strings.Contains(detail, "doesn't exist") {
 			t.Errorf("tenant acme: %v", found["tenant acme"])
 		}
 	})
@@ -196,7 +196,7 @@ func TestDoctorTellsWhetherWebhooksArrive(t *testing.T) {
 		o.tenants("acme")
 		host := o.host()
 		found := o.findings(0)["webhooks"]
-		if found["status"] != "ok" || !strings.Contains(found["detail"].(string), "no event of Stripe's is stored") {
+		if found["status"] != "ok" || !strings.Contains(found["detail"].(string), "no Stripe event is stored") {
 			t.Errorf("nothing arrived: %v", found)
 		}
 		acme, err := host.Tenants.BySlug(t.Context(), "acme")
@@ -215,7 +215,7 @@ func TestDoctorTellsWhetherWebhooksArrive(t *testing.T) {
 		must(t, host.Subscriptions.Update(t.Context(), renewing))
 		found = o.findings(0)["webhooks"]
 		for _, want := range []string{"arrived 50h0m", "1 subscription(s) are active", "7 days", "SubscriptionPolicy.MaxOverdue"} {
-			if found["status"] != "note" || !strings.Contains(found["detail"].(string), want) {
+			if found["status"] != statusNote || !strings.Contains(found["detail"].(string), want) {
 				t.Errorf("an overdue subscription: %v, want %q", found, want)
 			}
 		}

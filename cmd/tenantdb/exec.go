@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,10 +19,10 @@ const maxSQL = 1 << 20
 
 // execCmd is tenantdb exec.
 type execCmd struct {
-	SQL      string        `arg:"" optional:"" name:"sql" help:"The statement. Without one, or with -, it is read from standard input, up to 1 MiB."`
-	Tenant   []string      `short:"t" xor:"which" required:"" placeholder:"TENANT" help:"In this tenant's database (slug or id); may be repeated."`
+	SQL      string        `arg:"" optional:"" name:"sql" help:"${exec_sql}"`
+	Tenant   []string      `short:"t" xor:"which" required:"" placeholder:"TENANT" help:"${exec_tenant}"`
 	All      bool          `xor:"which" required:"" help:"In every tenant's database."`
-	Write    bool          `help:"Let the statement write. The audit log records it for each tenant, without its text."`
+	Write    bool          `help:"${exec_write}"`
 	Rows     int           `default:"1000" help:"At most this many rows of each tenant."`
 	Parallel int           `default:"4" help:"How many tenants at once."`
 	Timeout  time.Duration `default:"1m" help:"How long it may take in each tenant."`
@@ -30,9 +31,10 @@ type execCmd struct {
 
 // Help is the long help.
 func (*execCmd) Help() string {
-	return `Without --write the statement runs in a read-only transaction (PostgreSQL) or on a read-only connection (SQLite): the database refuses
-to write. What a PostgreSQL superuser can do without writing tables, such as COPY … TO PROGRAM, it can do here too: give tenants a role of
-their own. With --write and PostgreSQL the statement is a transaction of its own. --write --all wants "all" typed, or --yes.`
+	return `Without --write the statement runs in a read-only transaction (PostgreSQL) or on a read-only
+connection (SQLite), and the database refuses writes. A PostgreSQL superuser can still do what isn't a
+write to a table, such as COPY … TO PROGRAM, so give tenants their own roles. With --write, PostgreSQL
+runs the statement as its own transaction. --write --all asks you to type "all", unless --yes is given.`
 }
 
 // Run runs the command.
@@ -42,14 +44,15 @@ func (c *execCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 		return err
 	}
 	if c.Parallel < 1 || c.Rows < 0 || c.Timeout <= 0 {
-		return errors.New("--parallel, --rows and --timeout can't be negative, nor --parallel and --timeout 0")
+		return errors.New("--parallel and --timeout must be positive, and --rows can't be negative")
 	}
-	named, err := findTenants(ctx, host, c.Tenant) // all of them, before the statement touches one
+	named, err := findTenants(ctx, host, c.Tenant) // all, before the statement runs in one
 	if err != nil {
 		return err
 	}
 	if c.Write && c.All {
-		if err := s.confirm(ctx, c.confirmation, "all", "This lets the statement write in every tenant's database."); err != nil {
+		what := "This lets the statement write in every tenant's database."
+		if err := s.confirm(ctx, c.confirmation, "all", what); err != nil {
 			return err
 		}
 	}
@@ -57,7 +60,8 @@ func (c *execCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	if err != nil {
 		return err
 	}
-	one := &executor{host: host, pool: pool, actor: s.flags.Actor, statement: statement, write: c.Write, rows: c.Rows}
+	one := &executor{host: host, pool: pool, actor: s.flags.Actor, statement: statement, write: c.Write,
+		rows: c.Rows}
 	printer := newExecPrinter(s, len(c.Tenant) == 1)
 	if err := c.each(ctx, c.tenants(ctx, host, named), one, printer.print); err != nil {
 		return errors.Join(err, printer.close())
@@ -65,7 +69,7 @@ func (c *execCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	return printer.close()
 }
 
-// statement is the SQL, from the argument or from standard input.
+// statement returns the SQL, from the argument or standard input.
 func (c *execCmd) statement(s *session) (string, error) {
 	statement := c.SQL
 	if statement == "" || statement == "-" {
@@ -84,19 +88,23 @@ func (c *execCmd) statement(s *session) (string, error) {
 	return statement, nil
 }
 
-// tenants are those that were named, or all that have a database.
-func (c *execCmd) tenants(ctx context.Context, host *hostdb.DB, named []hostdb.TenantCatalog) iter.Seq2[*hostdb.TenantCatalog, error] {
+// tenantSeq is a sequence of tenants that ends after an error.
+type tenantSeq = iter.Seq2[*hostdb.TenantCatalog, error]
+
+// tenants returns the named tenants, or all that have a database.
+func (c *execCmd) tenants(ctx context.Context, host *hostdb.DB, named []hostdb.TenantCatalog) tenantSeq {
 	if c.All {
 		return withDatabase(host.Tenants.All(ctx))
 	}
 	return each(named)
 }
 
-// withDatabase leaves out the tenants that have no database yet, or no more.
-func withDatabase(tenants iter.Seq2[*hostdb.TenantCatalog, error]) iter.Seq2[*hostdb.TenantCatalog, error] {
+// withDatabase leaves out tenants that are being provisioned or were dropped.
+func withDatabase(tenants tenantSeq) tenantSeq {
 	return func(yield func(*hostdb.TenantCatalog, error) bool) {
+		without := []string{hostdb.TenantProvisioning, hostdb.TenantDropped}
 		for tenant, err := range tenants {
-			if err == nil && (tenant.Status == hostdb.TenantProvisioning || tenant.Status == hostdb.TenantDropped) {
+			if err == nil && slices.Contains(without, tenant.Status) {
 				continue
 			}
 			if !yield(tenant, err) {
@@ -106,28 +114,29 @@ func withDatabase(tenants iter.Seq2[*hostdb.TenantCatalog, error]) iter.Seq2[*ho
 	}
 }
 
-// each runs the statement in the tenants, several at once, and hands the results over one at a time. It
-// begins no more once ctx has ended, or a result can't be printed.
-func (c *execCmd) each(ctx context.Context, tenants iter.Seq2[*hostdb.TenantCatalog, error], one *executor, print func(*execResult) error) error {
+// each runs the statement in the tenants' databases, several at once, and prints one result at a time. When
+// ctx ends or print fails, it begins no further tenant.
+func (c *execCmd) each(ctx context.Context, tenants tenantSeq, one *executor,
+	print func(*execResult) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var printing sync.Mutex
 	var running sync.WaitGroup
-	places := make(chan struct{}, c.Parallel)
+	slots := make(chan struct{}, c.Parallel)
 	for tenant, err := range tenants {
 		if err != nil {
 			cancel(err)
 			break
 		}
 		select {
-		case places <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
 			break
 		}
 		running.Go(func() {
-			defer func() { <-places }()
+			defer func() { <-slots }()
 			limited, stop := context.WithTimeout(ctx, c.Timeout)
 			defer stop()
 			result := one.run(limited, tenant)

@@ -7,11 +7,11 @@ import (
 	"text/tabwriter"
 )
 
-// execPrinter prints results as they come, and what failed at the end.
+// execPrinter prints results as they come, and failures at the end.
 type execPrinter struct {
 	s         *session
 	out       *bufio.Writer
-	alone     bool // one tenant was named: no heading is needed
+	alone     bool // for one tenant, without a heading
 	separator string
 	ended     int
 	failures  []tenantFailure
@@ -38,7 +38,7 @@ func (p *execPrinter) print(r *execResult) error {
 	return p.out.Flush()
 }
 
-// execColumns are a result in JSON.
+// execColumns are the columns of a result in JSON.
 var execColumns = []column[execResult]{
 	{"tenant_id", func(r *execResult) any { return r.tenant.ID }, true},
 	{"slug", func(r *execResult) any { return r.tenant.Slug }, true},
@@ -90,7 +90,7 @@ func (p *execPrinter) table(r *execResult) {
 	}
 }
 
-// close ends the output and says what failed.
+// close ends the output and returns an error if a tenant failed.
 func (p *execPrinter) close() error {
 	if p.s.flags.Output == "json" {
 		if p.separator == "[" {
@@ -104,7 +104,7 @@ func (p *execPrinter) close() error {
 	return p.s.failed(p.failures, p.ended)
 }
 
-// tenantFailure is what went wrong in one tenant.
+// tenantFailure is why a command failed for a tenant.
 type tenantFailure struct{ id, slug, reason string }
 
 var failureColumns = []column[tenantFailure]{
@@ -113,7 +113,7 @@ var failureColumns = []column[tenantFailure]{
 	{"error", func(f *tenantFailure) any { return f.reason }, true},
 }
 
-// failed prints the failures as a table on stderr and returns the error that ends the command with.
+// failed prints failures as a table on standard error, and returns the command's error.
 func (s *session) failed(failures []tenantFailure, all int) error {
 	if len(failures) == 0 {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// maxResult bounds what is kept of one tenant's rows, in bytes.
+// maxResult bounds the rows of one tenant, in bytes.
 const maxResult = 16 << 20
 
 // executor runs one statement in tenants' databases.
@@ -28,19 +28,19 @@ type executor struct {
 	rows      int
 }
 
-// execResult is what a statement gave in one tenant.
+// execResult is the result of a statement in one tenant's database.
 type execResult struct {
 	tenant    *hostdb.TenantCatalog
 	columns   []string
 	rows      [][]any
 	bytes     int
-	truncated bool  // there were more rows
+	truncated bool  // rows were left out
 	affected  int64 // rows written
 	took      time.Duration
 	err       error
 }
 
-// run runs the statement in one tenant.
+// run runs the statement in one tenant's database.
 func (e *executor) run(ctx context.Context, tenant *hostdb.TenantCatalog) *execResult {
 	began := time.Now()
 	r := &execResult{tenant: tenant}
@@ -55,9 +55,9 @@ func (e *executor) execute(ctx context.Context, r *execResult) error {
 		return err
 	}
 	defer lease.Release()
-	if e.write { // first: what may have been written is on record
-		err := e.host.AuditLogs.Insert(ctx, &hostdb.HostAuditLog{ActorUserID: e.actor, EventType: "tenant.exec", TargetID: r.tenant.ID})
-		if err != nil {
+	if e.write { // recorded first, so that no write goes unrecorded
+		event := &hostdb.HostAuditLog{ActorUserID: e.actor, EventType: "tenant.exec", TargetID: r.tenant.ID}
+		if err := e.host.AuditLogs.Insert(ctx, event); err != nil {
 			return fmt.Errorf("audit log: %w", err)
 		}
 	}
@@ -74,16 +74,18 @@ func (e *executor) execute(ctx context.Context, r *execResult) error {
 	case e.write:
 		return e.writeSQLite(ctx, lease.DB(), r)
 	}
-	return e.scan(ctx, lease.ReadDB(), r) // it can't write, nor reach another file, and what it sets goes with its connection
+	// ReadDB can't write or reach another file, and settings that the statement changes end with its
+	// connection.
+	return e.scan(ctx, lease.ReadDB(), r)
 }
 
-// postgresQuerier is a transaction, or a connection.
+// postgresQuerier is a transaction or a connection.
 type postgresQuerier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// postgres runs the statement by the extended protocol, which takes one statement only: nothing behind a
-// semicolon can end the read-only transaction. Values come as the text that PostgreSQL itself writes.
+// postgres runs the statement with the extended protocol. That accepts only one statement, so no second one
+// can end the read-only transaction. Values are in PostgreSQL's text format.
 func (e *executor) postgres(ctx context.Context, on postgresQuerier, r *execResult) error {
 	rows, err := on.Query(ctx, e.statement, pgx.QueryExecModeExec, pgx.QueryResultFormats{pgx.TextFormatCode})
 	if err != nil {
@@ -100,7 +102,7 @@ func (e *executor) postgres(ctx context.Context, on postgresQuerier, r *execResu
 			values[i] = postgresValue(fields[i].DataTypeOID, raw[i])
 			r.bytes += len(raw[i])
 		}
-		if !r.keep(values, e.rows) {
+		if !r.add(values, e.rows) {
 			break
 		}
 	}
@@ -109,7 +111,7 @@ func (e *executor) postgres(ctx context.Context, on postgresQuerier, r *execResu
 	return rows.Err()
 }
 
-// postgresValue is a value for JSON: what can be a number, a bool or JSON is that, all else text.
+// postgresValue converts a value for JSON. Numbers, bools and JSON keep their types; others are text.
 func postgresValue(oid uint32, raw []byte) any {
 	if raw == nil {
 		return nil
@@ -117,7 +119,8 @@ func postgresValue(oid uint32, raw []byte) any {
 	switch oid {
 	case pgtype.BoolOID:
 		return string(raw) == "t"
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID, pgtype.JSONOID, pgtype.JSONBOID:
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID, pgtype.Float8OID,
+		pgtype.NumericOID, pgtype.JSONOID, pgtype.JSONBOID:
 		if json.Valid(raw) { // NaN isn't
 			return json.RawMessage(append([]byte(nil), raw...))
 		}
@@ -125,8 +128,8 @@ func postgresValue(oid uint32, raw []byte) any {
 	return string(raw)
 }
 
-// keep adds a row, unless there are enough.
-func (r *execResult) keep(values []any, limit int) bool {
+// add adds a row. It reports false if there are enough.
+func (r *execResult) add(values []any, limit int) bool {
 	if len(r.rows) >= limit || r.bytes > maxResult {
 		r.truncated = true
 		return false
@@ -156,12 +159,12 @@ func (e *executor) writeSQLite(ctx context.Context, db *sql.DB, r *execResult) e
 	return tx.Commit()
 }
 
-// sqliteQuerier is a transaction, or a handle.
+// sqliteQuerier is a transaction or a handle.
 type sqliteQuerier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// scan runs the statement and keeps its rows.
+// scan runs the statement and adds its rows.
 func (e *executor) scan(ctx context.Context, on sqliteQuerier, r *execResult) error {
 	rows, err := on.QueryContext(ctx, e.statement)
 	if err != nil {
@@ -182,14 +185,14 @@ func (e *executor) scan(ctx context.Context, on sqliteQuerier, r *execResult) er
 		for i := range values {
 			values[i] = r.sqliteValue(values[i])
 		}
-		if !r.keep(values, e.rows) {
+		if !r.add(values, e.rows) {
 			break
 		}
 	}
 	return errors.Join(rows.Err(), rows.Close())
 }
 
-// sqliteValue is a value for JSON, and adds up its size. Blobs are written as SQL writes them.
+// sqliteValue converts a value for JSON and counts its size. A blob becomes a literal of SQL.
 func (r *execResult) sqliteValue(value any) any {
 	switch v := value.(type) {
 	case []byte:

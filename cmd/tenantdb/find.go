@@ -1,21 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// userRef names a user in one of three ways, of which one is given.
+// userRef names a user in one of three ways.
 type userRef struct {
 	ID      string `xor:"user" required:"" placeholder:"ID" help:"The user with this id."`
 	Email   string `xor:"user" required:"" placeholder:"ADDRESS" help:"The user with this e-mail address."`
-	OAuthID string `name:"oauth-id" xor:"user" required:"" placeholder:"SUBJECT" help:"The user with this subject at the identity provider."`
+	OAuthID string `name:"oauth-id" xor:"user" required:"" placeholder:"SUBJECT" help:"${oauth_id}"`
 }
 
-// find returns the user.
-func (r userRef) find(ctx context.Context, host *hostdb.DB) (*hostdb.GlobalUser, error) {
+// user returns the user.
+func (r userRef) user(ctx context.Context, host *hostdb.DB) (*hostdb.GlobalUser, error) {
 	var user *hostdb.GlobalUser
 	var err error
 	switch {
@@ -32,7 +33,7 @@ func (r userRef) find(ctx context.Context, host *hostdb.DB) (*hostdb.GlobalUser,
 	return user, nil
 }
 
-// findTenant returns the tenant with a slug or id: what is one can't be the other.
+// findTenant returns the tenant with a slug or id. No slug is an id.
 func findTenant(ctx context.Context, host *hostdb.DB, name string) (*hostdb.TenantCatalog, error) {
 	var tenant *hostdb.TenantCatalog
 	var err error
@@ -42,7 +43,8 @@ func findTenant(ctx context.Context, host *hostdb.DB, name string) (*hostdb.Tena
 	case hostdb.ValidSlug(name):
 		tenant, err = host.Tenants.BySlug(ctx, name)
 	default:
-		return nil, fmt.Errorf("tenant %q: neither a slug (1 to 63 of a-z, 0-9 and inner hyphens) nor an id (32 hex digits)", name)
+		return nil, fmt.Errorf("tenant %q: neither a slug (1 to 63 of a-z, 0-9 and inner hyphens) "+
+			"nor an id (32 hex digits)", name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tenant %s: %w", name, err)
@@ -63,10 +65,17 @@ func findTenants(ctx context.Context, host *hostdb.DB, names []string) ([]hostdb
 	return found, nil
 }
 
-// nameOf is what people call a tenant: its slug, or its id once it has none.
-func nameOf(tenant *hostdb.TenantCatalog) string {
-	if tenant.Slug != "" {
-		return tenant.Slug
+// tenantID returns the id of the tenant with a slug or id, and "" for "".
+func tenantID(ctx context.Context, host *hostdb.DB, name string) (string, error) {
+	if name == "" {
+		return "", nil
 	}
-	return tenant.ID
+	tenant, err := findTenant(ctx, host, name)
+	if err != nil {
+		return "", err
+	}
+	return tenant.ID, nil
 }
+
+// nameOf returns a tenant's slug, or its id if it has no slug any more.
+func nameOf(tenant *hostdb.TenantCatalog) string { return cmp.Or(tenant.Slug, tenant.ID) }

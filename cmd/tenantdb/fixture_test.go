@@ -82,7 +82,8 @@ func newOperator(t *testing.T, url string) *operator {
 		t.Cleanup(func() {
 			for _, tenant := range o.list("tenant", "list") {
 				if tenant["status"] != "dropped" {
-					_, _, _ = o.run("tenant", "drop", "--yes", tenant["id"].(string)) // one that a test broke goes with the server
+					// one that a test broke goes with the server
+					_, _, _ = o.run("tenant", "drop", "--yes", tenant["id"].(string))
 				}
 			}
 		})

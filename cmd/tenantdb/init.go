@@ -12,7 +12,8 @@ type initCmd struct{}
 
 // Help is the long help.
 func (*initCmd) Help() string {
-	return "It is safe to repeat. The other commands refuse a host database whose schema is older, so that looking at one never changes it."
+	return "It is safe to repeat. Other commands never change the schema: they refuse a host database with " +
+		"an older one."
 }
 
 // Run runs the command.

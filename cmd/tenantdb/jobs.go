@@ -11,13 +11,13 @@ import (
 // jobsCmd is tenantdb jobs.
 type jobsCmd struct {
 	List   jobsListCmd   `cmd:"" help:"List jobs. Their payloads are not shown."`
-	Retry  jobsRetryCmd  `cmd:"" help:"Queue failed or cancelled jobs again, with all their attempts."`
+	Retry  jobsRetryCmd  `cmd:"" help:"Queue failed or cancelled jobs again, with new attempts."`
 	Cancel jobsCancelCmd `cmd:"" help:"Cancel pending or running jobs."`
 	Prune  jobsPruneCmd  `cmd:"" help:"Delete jobs that ended long ago."`
 	Work   jobsWorkCmd   `cmd:"" help:"Finish tenants whose creation or removal was interrupted."`
 }
 
-// jobColumns are the columns of a job, with its tenant's name.
+// jobColumns are the columns of a job, with its tenant's slug.
 func jobColumns(n *names) []column[hostdb.SystemJob] {
 	return []column[hostdb.SystemJob]{
 		{"id", func(j *hostdb.SystemJob) any { return j.ID }, true},
@@ -39,22 +39,19 @@ func jobColumns(n *names) []column[hostdb.SystemJob] {
 // jobsListCmd is tenantdb jobs list.
 type jobsListCmd struct {
 	page
-	Status *string `enum:"pending, running, completed, failed, cancelled" help:"Only jobs with this status (${enum})."`
+	Status *string `enum:"${job_statuses}" help:"Only jobs with this status (${enum})."`
 	Type   string  `help:"Only jobs of this type."`
 	Tenant string  `placeholder:"TENANT" help:"Only jobs of this tenant (slug or id)."`
 }
 
 // Run runs the command.
 func (c *jobsListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	tenantID := ""
-	if c.Tenant != "" {
-		tenant, err := findTenant(ctx, host, c.Tenant)
-		if err != nil {
-			return err
-		}
-		tenantID = tenant.ID
+	tenant, err := tenantID(ctx, host, c.Tenant)
+	if err != nil {
+		return err
 	}
-	return printList(s, jobColumns(s.names(ctx, host)), host.Jobs.All(ctx, c.filters("status", given(c.Status), "job_type", c.Type, "tenant_id", tenantID)...))
+	filters := c.filters("status", given(c.Status), "job_type", c.Type, "tenant_id", tenant)
+	return printList(s, jobColumns(s.names(ctx, host)), host.Jobs.All(ctx, filters...))
 }
 
 // jobsRetryCmd is tenantdb jobs retry.
@@ -93,12 +90,13 @@ func (c *jobsCancelCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 // jobsPruneCmd is tenantdb jobs prune.
 type jobsPruneCmd struct {
 	OlderThan time.Duration `default:"720h" help:"Only jobs that ended at least this long ago."`
-	Status    []string      `enum:"completed,failed,cancelled" default:"completed,cancelled" help:"Only jobs with these statuses: completed, failed or cancelled."`
+	Status    []string      `enum:"${ended_statuses}" default:"completed,cancelled" help:"${prune_status}"`
 }
 
 // Help is the long help.
 func (*jobsPruneCmd) Help() string {
-	return "Failed jobs are dead letters, and stay unless they are named: --status=completed,cancelled,failed. Pending and running jobs are never deleted."
+	return "Failed jobs are kept unless they are selected: --status=completed,cancelled,failed. " +
+		"Pending and running jobs are never deleted."
 }
 
 // pruned is what jobs prune prints.
@@ -115,10 +113,11 @@ func (c *jobsPruneCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 	return printOne(s, prunedColumns, &pruned{n})
 }
 
-// forJobs does something to each job, prints those for which it could be done, and says which it could not.
-func (s *session) forJobs(ctx context.Context, host *hostdb.DB, ids []string, do func(context.Context, string) error) error {
+// forJobs calls do for each job and prints the changed jobs. Its error names the others.
+func (s *session) forJobs(ctx context.Context, host *hostdb.DB, ids []string,
+	do func(context.Context, string) error) error {
 	var failed error
-	return errors.Join(printList(s, jobColumns(s.names(ctx, host)), func(yield func(*hostdb.SystemJob, error) bool) {
+	err := printList(s, jobColumns(s.names(ctx, host)), func(yield func(*hostdb.SystemJob, error) bool) {
 		for _, id := range ids {
 			job := &hostdb.SystemJob{}
 			err := do(ctx, id)
@@ -133,5 +132,6 @@ func (s *session) forJobs(ctx context.Context, host *hostdb.DB, ids []string, do
 				return
 			}
 		}
-	}), failed)
+	})
+	return errors.Join(err, failed)
 }

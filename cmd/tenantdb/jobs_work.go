@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/jobs"
 )
 
-// workPatience is how long jobs that run may take after Ctrl-C.
-const workPatience = time.Minute
+// workTimeout is how long running jobs may take after Ctrl-C.
+const workTimeout = time.Minute
 
 // jobsWorkCmd is tenantdb jobs work.
 type jobsWorkCmd struct {
@@ -25,7 +25,8 @@ type jobsWorkCmd struct {
 
 // Help is the long help.
 func (*jobsWorkCmd) Help() string {
-	return "It works on jobs of the type " + fleet.JobTenant + " until Ctrl-C; those of other types are the product's own. Each attempt is a line on standard error."
+	return "It runs jobs of the type " + fleet.JobTenant + " until Ctrl-C. Jobs of other types are the " +
+		"product's. Each attempt is a line on standard error."
 }
 
 // Run runs the command.
@@ -38,29 +39,31 @@ func (c *jobsWorkCmd) Run(ctx context.Context, s *session, host *hostdb.DB) erro
 		return err
 	}
 	var printing sync.Mutex
-	worker, err := jobs.New(jobs.Config{Host: host, Parallel: c.Parallel, PollInterval: s.env.poll, Handlers: map[string]jobs.Handler{
-		fleet.JobTenant: func(ctx context.Context, job *hostdb.SystemJob) error {
-			began := time.Now()
-			err := f.RunJob(hostdb.WithActor(ctx, s.flags.Actor), job)
-			outcome := "ok"
-			if err != nil {
-				outcome = "failed  " + err.Error()
-			}
-			printing.Lock()
-			defer printing.Unlock()
-			fmt.Fprintf(s.env.stderr, "%s  attempt %d  %s  %s\n", job.ID, job.Attempts, brief(time.Since(began)), clean(outcome))
-			return err
-		}}})
+	handler := func(ctx context.Context, job *hostdb.SystemJob) error {
+		began := time.Now()
+		err := f.RunJob(hostdb.WithActor(ctx, s.flags.Actor), job)
+		outcome := "ok"
+		if err != nil {
+			outcome = "failed  " + err.Error()
+		}
+		printing.Lock()
+		defer printing.Unlock()
+		fmt.Fprintf(s.env.stderr, "%s  attempt %d  %s  %s\n", job.ID, job.Attempts, brief(time.Since(began)),
+			clean(outcome))
+		return err
+	}
+	worker, err := jobs.New(jobs.Config{Host: host, Parallel: c.Parallel, PollInterval: s.env.poll,
+		Handlers: map[string]jobs.Handler{fleet.JobTenant: handler}})
 	if err != nil {
 		return err
 	}
 	err = c.wait(ctx, s, host)
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), workPatience)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
 	defer cancel()
-	return errors.Join(err, worker.Close(patience))
+	return errors.Join(err, worker.Close(closing))
 }
 
-// wait returns when ctx has ended, or with --drain when no job is left.
+// wait returns when ctx ends, or with --drain when no job is left.
 func (c *jobsWorkCmd) wait(ctx context.Context, s *session, host *hostdb.DB) error {
 	tick := time.NewTicker(s.env.poll)
 	defer tick.Stop()
@@ -68,7 +71,8 @@ func (c *jobsWorkCmd) wait(ctx context.Context, s *session, host *hostdb.DB) err
 		if c.Drain {
 			left := 0
 			for _, status := range []string{hostdb.JobPending, hostdb.JobRunning} {
-				some, err := host.Jobs.List(ctx, hostdb.Where("job_type", fleet.JobTenant), hostdb.Where("status", status), hostdb.Limit(1))
+				some, err := host.Jobs.List(ctx, hostdb.Where("job_type", fleet.JobTenant),
+					hostdb.Where("status", status), hostdb.Limit(1))
 				if err != nil && ctx.Err() == nil {
 					return err
 				}

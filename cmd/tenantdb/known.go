@@ -9,14 +9,13 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// shownPlans is how many of the known plans an error names.
+// shownPlans is how many plans an error names.
 const shownPlans = 20
 
 // shownRows is how many rows an error names.
 const shownRows = 3
 
-// checkPlan refuses a plan that isn't there, so that nobody pays for a misspelt one. The free plan needs no
-// row.
+// checkPlan refuses an unknown plan, so that no tenant gets a misspelt one. The free plan needs no row.
 func checkPlan(ctx context.Context, host *hostdb.DB, id string) error {
 	if id == hostdb.TierFree {
 		return nil
@@ -33,7 +32,7 @@ func checkPlanFlag(ctx context.Context, host *hostdb.DB, flag *string) error {
 	return checkPlan(ctx, host, *flag)
 }
 
-// findPlan returns the plan with this id. Where there is none, the error names those that are there.
+// findPlan returns the plan with this id. If there is none, the error names the existing ones.
 func findPlan(ctx context.Context, host *hostdb.DB, id string) (*hostdb.PricingPlan, error) {
 	plan, err := host.Plans.Get(ctx, id)
 	if !errors.Is(err, hostdb.ErrNotFound) {
@@ -50,7 +49,7 @@ func findPlan(ctx context.Context, host *hostdb.DB, id string) (*hostdb.PricingP
 	return nil, fmt.Errorf("plan %q: %w; known plans: %s", id, hostdb.ErrNotFound, some(ids, shownPlans))
 }
 
-// some is a list of at most so many words, and whether there are more.
+// some lists at most so many words, and … for more.
 func some(words []string, most int) string {
 	if len(words) == 0 {
 		return "none"
@@ -61,7 +60,7 @@ func some(words []string, most int) string {
 	return strings.Join(words, ", ")
 }
 
-// count is a number of things in words.
+// count writes a number of things.
 func count(n int64, thing string) string {
 	if n == 1 {
 		return "1 " + thing

@@ -16,23 +16,25 @@ import (
 
 // hostdbCmd is tenantdb hostdb.
 type hostdbCmd struct {
-	Lockdown hostdbLockdownCmd `cmd:"" help:"On PostgreSQL, refuse the host database to every role that has no business with it, such as the tenants' own."`
+	Lockdown hostdbLockdownCmd `cmd:"" help:"${lockdown}"`
 }
 
 // hostdbLockdownCmd is tenantdb hostdb lockdown.
 type hostdbLockdownCmd struct {
 	confirmation
-	Allow []string `placeholder:"ROLE" help:"Further roles that may connect, such as those of backups and monitoring."`
+	Allow []string `placeholder:"ROLE" help:"${lockdown_allow}"`
 }
 
 // Help is the long help.
 func (*hostdbLockdownCmd) Help() string {
-	return `PostgreSQL lets every role connect to a new database. This takes that away (REVOKE CONNECT … FROM PUBLIC), and first grants CONNECT to the
-role of the host database's URL and of TENANTDB_SERVER_URL, to the roles that are connected now, and to those of --allow; a tenant's role is
-none of them. Superusers and the database's owner may always connect. It names the roles that lose it before it asks.`
+	return `PostgreSQL lets every role connect to a new database. This command revokes that right (REVOKE
+CONNECT … FROM PUBLIC). First it grants CONNECT to the roles of the host database's URL and of
+TENANTDB_SERVER_URL, to the roles that are connected now, and to those of --allow, but never to a tenant's
+role. Superusers and the database's owner may always connect. It lists the roles that lose the right, and
+asks for confirmation.`
 }
 
-// tenantRole is how fleets call tenants' roles.
+// tenantRole matches the names of tenants' roles.
 var tenantRole = regexp.MustCompile(`^tenant_[0-9a-f]{32}$`)
 
 // lockdown is what the command did, or would do.
@@ -55,7 +57,8 @@ func (c *hostdbLockdownCmd) Run(ctx context.Context, s *session, host *hostdb.DB
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("Only these roles may connect to %s then: %s.\nThese can't any more: %s.", plan.database, listed(plan.allowed), listed(plan.loses))
+	what := fmt.Sprintf("After this, only these roles may connect to %s: %s.\nThese lose the right: %s.",
+		plan.database, listed(plan.allowed), listed(plan.loses))
 	if err := s.confirm(ctx, c.confirmation, plan.database, what); err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ func (c *hostdbLockdownCmd) Run(ctx context.Context, s *session, host *hostdb.DB
 	}, plan)
 }
 
-// listed is a list of roles for people.
+// listed lists roles.
 func listed(roles []string) string {
 	if len(roles) == 0 {
 		return "none"
@@ -77,11 +80,13 @@ func listed(roles []string) string {
 	return clean(strings.Join(roles, ", "))
 }
 
-// publicConnects is a condition on a row of pg_database: every role may connect to it.
-const publicConnects = "EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')"
+// publicConnects is a condition on a row of pg_database: every role may connect to the database.
+const publicConnects = "EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))" +
+	" WHERE grantee = 0 AND privilege_type = 'CONNECT')"
 
-// lock does it in one transaction, and takes it back unless it is for good.
-func (c *hostdbLockdownCmd) lock(ctx context.Context, s *session, conn *pgx.Conn, forGood bool) (*lockdown, error) {
+// lock changes the rights in one transaction, and returns who may connect then. Without commit it rolls back.
+func (c *hostdbLockdownCmd) lock(ctx context.Context, s *session, conn *pgx.Conn,
+	commit bool) (*lockdown, error) {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return nil, err
@@ -90,13 +95,14 @@ func (c *hostdbLockdownCmd) lock(ctx context.Context, s *session, conn *pgx.Conn
 	var plan lockdown
 	var owner string
 	var owns bool
-	err = tx.QueryRow(ctx, "SELECT datname, pg_get_userbyid(datdba), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()").
-		Scan(&plan.database, &owner, &owns)
+	err = tx.QueryRow(ctx, "SELECT datname, pg_get_userbyid(datdba), pg_has_role(datdba, 'USAGE')"+
+		" FROM pg_database WHERE datname = current_database()").Scan(&plan.database, &owner, &owns)
 	if err != nil {
 		return nil, err
 	}
 	if !owns {
-		return nil, fmt.Errorf("only the owner of the database %s may do this: the role %s, or a superuser", clean(plan.database), clean(owner))
+		return nil, fmt.Errorf("only the owner of the database %s may do this: the role %s, or a superuser",
+			clean(plan.database), clean(owner))
 	}
 	grantees, err := c.grantees(ctx, s, tx)
 	if err != nil {
@@ -108,7 +114,8 @@ func (c *hostdbLockdownCmd) lock(ctx context.Context, s *session, conn *pgx.Conn
 	}
 	database := pgx.Identifier{plan.database}.Sanitize()
 	for _, role := range grantees {
-		if _, err := tx.Exec(ctx, "GRANT CONNECT ON DATABASE "+database+" TO "+pgx.Identifier{role}.Sanitize()); err != nil {
+		_, err := tx.Exec(ctx, "GRANT CONNECT ON DATABASE "+database+" TO "+pgx.Identifier{role}.Sanitize())
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -118,26 +125,30 @@ func (c *hostdbLockdownCmd) lock(ctx context.Context, s *session, conn *pgx.Conn
 	if plan.allowed, err = connecting(ctx, tx); err != nil {
 		return nil, err
 	}
-	plan.loses = slices.DeleteFunc(before, func(role string) bool { return slices.Contains(plan.allowed, role) })
+	stays := func(role string) bool { return slices.Contains(plan.allowed, role) }
+	plan.loses = slices.DeleteFunc(before, stays)
 	var open bool
-	err = tx.QueryRow(ctx, "SELECT "+publicConnects+" OR NOT has_database_privilege(datname, 'CONNECT') FROM pg_database WHERE datname = current_database()").Scan(&open)
+	err = tx.QueryRow(ctx, "SELECT "+publicConnects+" OR NOT has_database_privilege(datname, 'CONNECT')"+
+		" FROM pg_database WHERE datname = current_database()").Scan(&open)
 	if err != nil {
 		return nil, err
 	}
 	if open {
 		return nil, errors.New("the server did not change who may connect; nothing was done")
 	}
-	if !forGood {
+	if !commit {
 		return &plan, nil
 	}
 	return &plan, tx.Commit(ctx)
 }
 
-// grantees are the roles that keep the right to connect: the URLs', those connected now, and those of
+// grantees returns the roles that keep the right to connect: those of the URLs, the connected ones, and those
+// of
 // --allow.
 func (c *hostdbLockdownCmd) grantees(ctx context.Context, s *session, tx pgx.Tx) ([]string, error) {
 	rows, err := tx.Query(ctx, "SELECT current_user::text UNION SELECT session_user::text UNION"+
-		" SELECT usename::text FROM pg_stat_activity JOIN pg_roles ON rolname = usename WHERE datname = current_database()")
+		" SELECT usename::text FROM pg_stat_activity JOIN pg_roles ON rolname = usename"+
+		" WHERE datname = current_database()")
 	if err != nil {
 		return nil, err
 	}
@@ -152,16 +163,18 @@ func (c *hostdbLockdownCmd) grantees(ctx context.Context, s *session, tx pgx.Tx)
 		if err != nil {
 			return nil, fmt.Errorf("TENANTDB_SERVER_URL: %w", err)
 		}
-		if here, err := dburl.Parse(tx.Conn().Config().ConnString()); err == nil && here.Server() == address.Server() {
+		here, err := dburl.Parse(tx.Conn().Config().ConnString())
+		if err == nil && here.Server() == address.Server() {
 			roles = append(roles, address.User())
 		}
 	}
 	return append(roles, c.Allow...), nil
 }
 
-// connecting are the login roles that may connect to the database, without tenants' own.
+// connecting returns the login roles that may connect to the database, without tenants' roles.
 func connecting(ctx context.Context, tx pgx.Tx) ([]string, error) {
-	rows, err := tx.Query(ctx, "SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND has_database_privilege(oid, current_database(), 'CONNECT') ORDER BY rolname")
+	rows, err := tx.Query(ctx, "SELECT rolname::text FROM pg_roles"+
+		" WHERE rolcanlogin AND has_database_privilege(oid, current_database(), 'CONNECT') ORDER BY rolname")
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
-// Command tenantdb is the operator's tool: tenants, users, subscriptions, migrations over all databases,
-// jobs, webhooks, the audit log. See docs/cli.md, or tenantdb --help.
+// Command tenantdb is the operator's tool. It manages tenants, users and subscriptions, migrates all
+// databases, and shows jobs, webhooks and the audit log. See docs/cli.md, or tenantdb --help.
 package main
 
 import (
@@ -20,17 +20,17 @@ func main() {
 	}))
 }
 
-// environment is what a command may use of the world around it.
+// environment is a command's access to the outside.
 type environment struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	now            func() time.Time
-	terminal       bool          // stderr is one: progress may rewrite its line
-	poll           time.Duration // how often a command that follows something looks
+	terminal       bool          // stderr is a terminal: progress may rewrite its line
+	poll           time.Duration // the poll interval of commands that follow something
 }
 
-// isTerminal reports whether a file is a character device, which is what a redirection is not.
+// isTerminal reports whether a file is a character device. A redirection isn't one.
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0

@@ -16,7 +16,7 @@ type memberCmd struct {
 	Remove memberRemoveCmd `cmd:"" help:"Remove a membership."`
 }
 
-// memberColumns are the columns of a membership, with the names of its tenant and its user.
+// memberColumns are the columns of a membership, with its tenant's slug and its user's e-mail address.
 func memberColumns(n *names) []column[hostdb.Membership] {
 	return []column[hostdb.Membership]{
 		{"id", func(m *hostdb.Membership) any { return m.ID }, false},
@@ -37,19 +37,21 @@ type memberArg struct {
 	userRef
 }
 
-// find returns the tenant and the user.
-func (c memberArg) find(ctx context.Context, host *hostdb.DB) (*hostdb.TenantCatalog, *hostdb.GlobalUser, error) {
+// tenantAndUser returns the tenant and the user.
+func (c memberArg) tenantAndUser(ctx context.Context,
+	host *hostdb.DB) (*hostdb.TenantCatalog, *hostdb.GlobalUser, error) {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return nil, nil, err
 	}
-	user, err := c.userRef.find(ctx, host)
+	user, err := c.user(ctx, host)
 	return tenant, user, err
 }
 
-// membership returns the membership.
-func (c memberArg) membership(ctx context.Context, host *hostdb.DB) (*hostdb.TenantCatalog, *hostdb.Membership, error) {
-	tenant, user, err := c.find(ctx, host)
+// membership returns the tenant and the membership.
+func (c memberArg) membership(ctx context.Context,
+	host *hostdb.DB) (*hostdb.TenantCatalog, *hostdb.Membership, error) {
+	tenant, user, err := c.tenantAndUser(ctx, host)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -63,12 +65,12 @@ func (c memberArg) membership(ctx context.Context, host *hostdb.DB) (*hostdb.Ten
 // memberAddCmd is tenantdb member add.
 type memberAddCmd struct {
 	memberArg
-	Role string `default:"member" help:"The role: owner, admin, member, or a word of the product's."`
+	Role string `default:"member" help:"The role: owner, admin, member, or one of the product's."`
 }
 
 // Run runs the command.
 func (c *memberAddCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	tenant, user, err := c.find(ctx, host)
+	tenant, user, err := c.tenantAndUser(ctx, host)
 	if err != nil {
 		return err
 	}
@@ -84,29 +86,27 @@ func (c *memberAddCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 type memberListCmd struct {
 	page
 	Tenant  string `placeholder:"TENANT" help:"Only members of this tenant (slug or id)."`
-	ID      string `xor:"user" placeholder:"ID" help:"Only memberships of the user with this id."`
-	Email   string `xor:"user" placeholder:"ADDRESS" help:"Only memberships of the user with this e-mail address."`
-	OAuthID string `name:"oauth-id" xor:"user" placeholder:"SUBJECT" help:"Only memberships of the user with this subject."`
+	ID      string `xor:"user" placeholder:"ID" help:"${member_id}"`
+	Email   string `xor:"user" placeholder:"ADDRESS" help:"${member_email}"`
+	OAuthID string `name:"oauth-id" xor:"user" placeholder:"SUBJECT" help:"${member_oauth_id}"`
 }
 
 // Run runs the command.
 func (c *memberListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	tenantID, userID := "", ""
-	if c.Tenant != "" {
-		tenant, err := findTenant(ctx, host, c.Tenant)
-		if err != nil {
-			return err
-		}
-		tenantID = tenant.ID
+	tenant, err := tenantID(ctx, host, c.Tenant)
+	if err != nil {
+		return err
 	}
+	userID := ""
 	if ref := (userRef{ID: c.ID, Email: c.Email, OAuthID: c.OAuthID}); ref != (userRef{}) {
-		user, err := ref.find(ctx, host)
+		user, err := ref.user(ctx, host)
 		if err != nil {
 			return err
 		}
 		userID = user.ID
 	}
-	return printList(s, memberColumns(s.names(ctx, host)), host.Memberships.All(ctx, c.filters("tenant_id", tenantID, "user_id", userID)...))
+	filters := c.filters("tenant_id", tenant, "user_id", userID)
+	return printList(s, memberColumns(s.names(ctx, host)), host.Memberships.All(ctx, filters...))
 }
 
 // memberUpdateCmd is tenantdb member update.
@@ -125,7 +125,7 @@ func (c *memberUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if err != nil {
 		return err
 	}
-	return update(ctx, s, host, memberColumns(s.names(ctx, host)), member.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.Membership] { return tx.Memberships.Table },
+	return change(ctx, s, memberColumns(s.names(ctx, host)), host.Memberships.Table, member.ID,
 		func(m *hostdb.Membership) {
 			set(&m.Role, c.Role)
 			set(&m.IsActive, c.Active)
@@ -144,7 +144,8 @@ func (c *memberRemoveCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if err != nil {
 		return err
 	}
-	what := "This removes the membership with its profile and attributes; member update --no-active only closes it."
+	what := "This removes the membership with its profile and attributes. " +
+		"To close it only, use member update --no-active."
 	if err := s.confirm(ctx, c.confirmation, nameOf(tenant), what); err != nil {
 		return err
 	}

@@ -13,52 +13,55 @@ import (
 
 // migrateCmd is tenantdb migrate.
 type migrateCmd struct {
-	Up      migrateUpCmd      `cmd:"" help:"Bring tenants' databases to the newest migration, or to --to."`
+	Up      migrateUpCmd      `cmd:"" help:"Migrate tenants' databases to the newest migration, or to --to."`
 	Status  migrateStatusCmd  `cmd:"" help:"List the tenants and the versions of their schemas."`
-	Plan    migratePlanCmd    `cmd:"" help:"List what up would do, in its order, by the catalog alone."`
+	Plan    migratePlanCmd    `cmd:"" help:"List what up would do, in order, according to the catalog."`
 	Down    migrateDownCmd    `cmd:"" help:"Undo migrations."`
-	Retry   migrateRetryCmd   `cmd:"" help:"Resume a run: its failed tenants, and those that it had not reached."`
-	Pause   migratePauseCmd   `cmd:"" help:"Keep a run from beginning further tenants, whichever process runs it; retry resumes it."`
+	Retry   migrateRetryCmd   `cmd:"" help:"Resume a run with its failed and its pending tenants."`
+	Pause   migratePauseCmd   `cmd:"" help:"${pause}"`
 	Runs    migrateRunsCmd    `cmd:"" help:"List the runs."`
 	Results migrateResultsCmd `cmd:"" help:"List what a run did to each tenant."`
 }
 
-// migrations is the flag of commands that need the migrations.
+// migrations is the flag of commands that need migrations.
 type migrations struct {
-	Migrations string `env:"TENANTDB_MIGRATIONS" required:"" placeholder:"DIR" help:"The folder of the tenants' migrations (goose SQL files)."`
+	Migrations string `env:"TENANTDB_MIGRATIONS" required:"" placeholder:"DIR" help:"${migrations}"`
 }
 
-// selection says which tenants, in which order.
+// selection selects and orders tenants.
 type selection struct {
 	Tenants     []string `arg:"" optional:"" help:"Slugs or ids. Default: all tenants that have a database."`
-	Canary      []string `placeholder:"TENANT,…" help:"Tenants that go first; one failure among the first stops the run."`
+	Canary      []string `placeholder:"TENANT,…" help:"${canary}"`
 	CanaryCount int      `placeholder:"N" help:"How many further tenants go first."`
-	Batch       int      `placeholder:"N" help:"How many tenants make a batch: the next batch begins when all of them have ended. Default: all."`
-	Verify      bool     `help:"Ask every database for its version, instead of trusting the catalog."`
+	Batch       int      `placeholder:"N" help:"${batch}"`
+	Verify      bool     `help:"Ask every database for its version, instead of the catalog."`
 }
 
-// pace says how fast, and when to stop.
+// pace limits how fast a run goes, and says when it stops.
 type pace struct {
 	Parallel       int           `default:"4" help:"How many tenants are migrated at once."`
-	PerServer      int           `placeholder:"N" help:"How many of them at once on one server. Default: as --parallel."`
-	MaxFailures    int           `placeholder:"N" help:"Stop after this many failures; -1 is never. Default: 1, or never with --max-failure-rate."`
-	MaxFailureRate float64       `placeholder:"SHARE" help:"Stop when more than this share (0 to 1) of at least 20 tenants failed."`
+	PerServer      int           `placeholder:"N" help:"How many at once on one server. Default: --parallel."`
+	MaxFailures    int           `placeholder:"N" help:"${max_failures}"`
+	MaxFailureRate float64       `placeholder:"SHARE" help:"${max_failure_rate}"`
 	Timeout        time.Duration `default:"15m" help:"How long one tenant may take."`
-	LockTimeout    time.Duration `default:"2s" help:"PostgreSQL: how long a migration in a transaction waits for a lock before it tries again; -1s is as the server says."`
+	LockTimeout    time.Duration `default:"2s" help:"${lock_timeout}"`
 	LockRetries    int           `default:"10" help:"How many times it tries again; -1 is never."`
-	RefuseLate     bool          `help:"Fail a tenant that lacks a migration older than the newest that it has, instead of applying it."`
+	RefuseLate     bool          `help:"${refuse_late}"`
 }
 
-// paceFlags are the flags that a retry takes over.
-var paceFlags = []string{"migrations", "parallel", "per-server", "max-failures", "max-failure-rate", "timeout", "lock-timeout", "lock-retries",
-	"refuse-late"}
+// paceFlags are the flags that the printed retry command repeats.
+var paceFlags = []string{"migrations", "parallel", "per-server", "max-failures",
+	"max-failure-rate", "timeout",
+	"lock-timeout", "lock-retries", "refuse-late"}
 
 func (c selection) apply(o *fleet.MigrateOptions) {
-	o.Only, o.Canary, o.CanaryCount, o.Batch, o.Verify = c.Tenants, c.Canary, c.CanaryCount, c.Batch, c.Verify
+	o.Only, o.Canary, o.CanaryCount = c.Tenants, c.Canary, c.CanaryCount
+	o.Batch, o.Verify = c.Batch, c.Verify
 }
 
 func (c pace) apply(o *fleet.MigrateOptions) {
-	o.Parallel, o.PerServer, o.MaxFailures, o.MaxFailureRate, o.Timeout = c.Parallel, c.PerServer, c.MaxFailures, c.MaxFailureRate, c.Timeout
+	o.Parallel, o.PerServer, o.Timeout = c.Parallel, c.PerServer, c.Timeout
+	o.MaxFailures, o.MaxFailureRate = c.MaxFailures, c.MaxFailureRate
 	o.LockTimeout, o.LockRetries, o.RefuseLate = c.LockTimeout, c.LockRetries, c.RefuseLate
 }
 
@@ -68,13 +71,14 @@ type migrateUpCmd struct {
 	migrations
 	pace
 	To     int64 `placeholder:"VERSION" help:"The version to reach. Default: the newest."`
-	DryRun bool  `help:"Ask the databases for their versions and say what is pending; change nothing."`
+	DryRun bool  `help:"Ask the databases what is pending, and change nothing."`
 }
 
 // Help is the long help.
 func (*migrateUpCmd) Help() string {
-	return `Each tenant that ends is a line on standard error, or on a terminal one line that changes. Ctrl-C stops the run once the migrations that
-are being applied have ended; the summary says how to resume it. A tenant that fails stays at the last migration that succeeded.`
+	return `Progress goes to standard error, a line for each tenant, or one changing line on a terminal.
+Ctrl-C stops the run after the migrations that are running; the summary says how to resume it. A tenant
+that fails stays at the last migration that succeeded.`
 }
 
 // Run runs the command.
@@ -82,7 +86,7 @@ func (c *migrateUpCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 	opts := fleet.MigrateOptions{Target: c.To, DryRun: c.DryRun}
 	c.selection.apply(&opts)
 	c.pace.apply(&opts)
-	f, err := s.openFleet(host, c.Migrations, nothingNew)
+	f, err := s.openFleet(host, c.Migrations, noProvisioning)
 	if err != nil {
 		return err
 	}
@@ -103,7 +107,7 @@ func (c *migrateDownCmd) Run(ctx context.Context, s *session, host *hostdb.DB) e
 	opts := fleet.MigrateOptions{Target: c.To, Down: true}
 	c.selection.apply(&opts)
 	c.pace.apply(&opts)
-	f, err := s.openFleet(host, c.Migrations, nothingNew)
+	f, err := s.openFleet(host, c.Migrations, noProvisioning)
 	if err != nil {
 		return err
 	}
@@ -114,7 +118,7 @@ func (c *migrateDownCmd) Run(ctx context.Context, s *session, host *hostdb.DB) e
 	case 1:
 		word, where = c.Tenants[0], clean(c.Tenants[0])
 	}
-	what := fmt.Sprintf("This undoes the migrations above %d, with the data that they hold, in %s.", c.To, where)
+	what := fmt.Sprintf("This undoes the migrations above %d in %s, and deletes their data.", c.To, where)
 	if err := s.confirm(ctx, c.confirmation, word, what); err != nil {
 		return err
 	}
@@ -130,7 +134,7 @@ type migrateRetryCmd struct {
 
 // Run runs the command.
 func (c *migrateRetryCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, c.Migrations, nothingNew)
+	f, err := s.openFleet(host, c.Migrations, noProvisioning)
 	if err != nil {
 		return err
 	}
@@ -143,7 +147,7 @@ func (c *migrateRetryCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	return s.migrate(ctx, f, opts)
 }
 
-// runID is the run that was named, or the last one.
+// runID returns the given id, or that of the last run.
 func runID(ctx context.Context, host *hostdb.DB, given string) (string, error) {
 	if given != "" {
 		return given, nil
@@ -181,24 +185,24 @@ var resultColumns = []column[fleet.Result]{
 func (c *migratePlanCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
 	opts := fleet.MigrateOptions{Target: c.To}
 	c.selection.apply(&opts)
-	f, err := s.openFleet(host, c.Migrations, nothingNew)
+	f, err := s.openFleet(host, c.Migrations, noProvisioning)
 	if err != nil {
 		return err
 	}
 	pending := 0
 	err = printList(s, resultColumns, pointers(f.Plan(ctx, opts), func(fleet.Result) { pending++ }))
-	return s.check(err, c.Check, pending)
+	return checkPending(err, c.Check, pending)
 }
 
-// check is the end of a command that has counted the tenants with something pending.
-func (s *session) check(err error, asked bool, pending int) error {
-	if err == nil && asked && pending > 0 {
+// checkPending returns err, or with --check an error if tenants are pending.
+func checkPending(err error, check bool, pending int) error {
+	if err == nil && check && pending > 0 {
 		return &exitError{exitPending, "migrations are pending for " + tenants(pending)}
 	}
 	return err
 }
 
-// pointers is a sequence of values as rows, each of which is counted.
+// pointers turns a sequence of values into rows, and calls count for each.
 func pointers[M any](values iter.Seq2[M, error], count func(M)) iter.Seq2[*M, error] {
 	return func(yield func(*M, error) bool) {
 		for value, err := range values {
@@ -231,17 +235,17 @@ var statusColumns = []column[fleet.TenantStatus]{
 
 // Run runs the command.
 func (c *migrateStatusCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, c.Migrations, nothingNew)
+	f, err := s.openFleet(host, c.Migrations, noProvisioning)
 	if err != nil {
 		return err
 	}
 	pending := 0
 	err = printList(s, statusColumns, pointers(f.Status(ctx, c.Tenants...), func(t fleet.TenantStatus) {
-		if (t.Pending > 0 || t.Unknown) && t.Status != hostdb.TenantProvisioning { // which migrates it by itself
+		if (t.Pending > 0 || t.Unknown) && t.Status != hostdb.TenantProvisioning { // provisioning migrates it
 			pending++
 		}
 	}))
-	return s.check(err, c.Check, pending)
+	return checkPending(err, c.Check, pending)
 }
 
 // migratePauseCmd is tenantdb migrate pause.
@@ -251,7 +255,7 @@ type migratePauseCmd struct {
 
 // Run runs the command.
 func (c *migratePauseCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, "", nothingNew)
+	f, err := s.openFleet(host, "", noProvisioning)
 	if err != nil {
 		return err
 	}
@@ -290,12 +294,12 @@ func (c *migrateRunsCmd) Run(ctx context.Context, s *session, host *hostdb.DB) e
 // migrateResultsCmd is tenantdb migrate results.
 type migrateResultsCmd struct {
 	ID     string  `arg:"" name:"run" optional:"" help:"The run's id. Default: the last run."`
-	Status *string `enum:"pending, running, done, failed, skipped" help:"Only tenants with this status (${enum})."`
+	Status *string `enum:"${migration_statuses}" help:"Only tenants with this status (${enum})."`
 }
 
 // Run runs the command.
 func (c *migrateResultsCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	f, err := s.openFleet(host, "", nothingNew)
+	f, err := s.openFleet(host, "", noProvisioning)
 	if err != nil {
 		return err
 	}

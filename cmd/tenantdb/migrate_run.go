@@ -12,14 +12,14 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// shownFailures is how many failures a summary shows; migrate results shows all.
+// shownFailures is how many failures a summary shows. migrate results shows all.
 const shownFailures = 100
 
-// summary is what a run came to.
+// summary is the result of a run.
 type summary struct {
 	fleet.Report
 	failures []fleet.Result
-	retry    string // the command that goes on; "" where nothing is left
+	retry    string // the command that resumes the run; "" if nothing is left
 }
 
 var summaryColumns = []column[summary]{
@@ -37,28 +37,28 @@ var summaryColumns = []column[summary]{
 	{"retry", func(r *summary) any { return r.retry }, false},
 }
 
-// failuresJSON are the failures as JSON objects.
+// failuresJSON returns the failures as JSON objects.
 func (r *summary) failuresJSON() []json.RawMessage {
 	list := []json.RawMessage{}
 	for i := range r.failures {
-		if text, err := object(resultColumns, &r.failures[i]); err == nil { // texts and numbers always can
+		if text, err := object(resultColumns, &r.failures[i]); err == nil { // strings and numbers don't fail
 			list = append(list, text)
 		}
 	}
 	return list
 }
 
-// migrate runs a migration and says what came of it.
+// migrate runs a migration and prints its summary.
 func (s *session) migrate(ctx context.Context, f *fleet.Fleet, opts fleet.MigrateOptions) error {
 	line := &progress{out: s.env.stderr, terminal: s.env.terminal}
 	opts.Progress = line.show
 	report, err := f.Migrate(ctx, opts)
-	line.end()
+	line.erase()
 	if err != nil && !errors.Is(err, fleet.ErrIncomplete) {
 		return err
 	}
 	sum := &summary{Report: report}
-	after := context.WithoutCancel(ctx) // the summary comes also after Ctrl-C
+	after := context.WithoutCancel(ctx) // the summary is printed even after Ctrl-C
 	if report.Failed > 0 && report.RunID != "" {
 		for result, err := range f.Results(after, report.RunID, hostdb.MigrationFailed) {
 			if err != nil {
@@ -78,12 +78,12 @@ func (s *session) migrate(ctx context.Context, f *fleet.Fleet, opts fleet.Migrat
 	return sum.verdict(ctx, opts.DryRun)
 }
 
-// printSummary prints the counts, the failures and the command that goes on.
+// printSummary prints the counts, the failures and the command that resumes the run.
 func (s *session) printSummary(sum *summary) error {
 	if s.flags.Output == "json" {
 		return printOne(s, summaryColumns, sum)
 	}
-	columns := summaryColumns[:len(summaryColumns)-2] // the last two come below, in a form of their own
+	columns := summaryColumns[:len(summaryColumns)-2] // the last two are printed below
 	if err := printOne(s, columns, sum); err != nil {
 		return err
 	}
@@ -95,15 +95,16 @@ func (s *session) printSummary(sum *summary) error {
 		}
 	}
 	if more := sum.Failed - len(sum.failures); more > 0 && sum.RunID != "" {
-		fmt.Fprintf(out, "and %d more:\n  %s\n", more, s.command(nil, "migrate", "results", sum.RunID, "--status=failed"))
+		fmt.Fprintf(out, "and %d more:\n  %s\n", more,
+			s.command(nil, "migrate", "results", sum.RunID, "--status=failed"))
 	}
 	if sum.retry != "" {
-		fmt.Fprintf(out, "\nTo go on with what failed or is pending:\n  %s\n", sum.retry)
+		fmt.Fprintf(out, "\nTo resume with the failed and pending tenants:\n  %s\n", sum.retry)
 	}
 	return nil
 }
 
-// verdict is the error that a run amounts to.
+// verdict returns the error for a run.
 func (r *summary) verdict(ctx context.Context, dry bool) error {
 	switch {
 	case r.Failed > 0:
@@ -119,9 +120,9 @@ func (r *summary) verdict(ctx context.Context, dry bool) error {
 // progress shows tenants as they end.
 type progress struct {
 	out      io.Writer
-	terminal bool // one line, written over and over
+	terminal bool // show one line, and rewrite it
 	failed   int
-	open     bool // the line hasn't ended
+	open     bool // the line is shown
 }
 
 // show shows a tenant that has ended.
@@ -134,7 +135,7 @@ func (p *progress) show(r fleet.Result) {
 		p.failed++
 	}
 	text := fmt.Sprintf("%s  %d→%d  %s  %s", clean(r.Slug), r.From, r.To, outcome, brief(r.Duration))
-	if r.Total > 0 { // a dry run has no ledger that is counted
+	if r.Total > 0 { // a dry run doesn't count
 		text = fmt.Sprintf("[%d/%d] %s", r.Ended, r.Total, text)
 	}
 	if r.Error != "" {
@@ -145,7 +146,7 @@ func (p *progress) show(r fleet.Result) {
 		return
 	}
 	p.erase()
-	if r.Status == hostdb.MigrationFailed { // it stays
+	if r.Status == hostdb.MigrationFailed { // failures aren't overwritten
 		fmt.Fprintln(p.out, text)
 		return
 	}
@@ -153,7 +154,7 @@ func (p *progress) show(r fleet.Result) {
 	p.open = true
 }
 
-// erase empties the line.
+// erase erases the line.
 func (p *progress) erase() {
 	if p.open {
 		fmt.Fprint(p.out, "\r\x1b[K") // ECMA-48: to the line's start, erase to its end
@@ -161,13 +162,10 @@ func (p *progress) erase() {
 	}
 }
 
-// end leaves the terminal as it was found.
-func (p *progress) end() { p.erase() }
-
-// tenants is a number of them in words.
+// tenants writes a number of tenants.
 func tenants(n int) string { return count(int64(n), "tenant") }
 
-// brief is a duration with as many digits as one reads.
+// brief formats a duration with few digits.
 func brief(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()

@@ -25,7 +25,8 @@ var progressLine = regexp.MustCompile(`(?m)^\[\d/\d\] (\S+)  (\d+)→(\d+)  (ok|
 func TestATenantThatFailsIsNamedAndThePrintedCommandMendsTheRest(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex", "hooli", "initech")
-		o.ok("exec", "-t", "globex", "--write", "CREATE TABLE bills (id INTEGER)") // which the migration makes too
+		// which the migration makes too
+		o.ok("exec", "-t", "globex", "--write", "CREATE TABLE bills (id INTEGER)")
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
 		up := []string{"migrate", "up", "--migrations=" + o.migrations(), "--max-failures=-1", "--parallel=2"}
 		code, out, complaint := o.run(up...)
@@ -201,7 +202,8 @@ func TestOnATerminalProgressIsOneLineAndFailuresStay(t *testing.T) {
 		o.terminal = true
 		_, _, complaint := o.run("migrate", "up", "--max-failures=-1", "--migrations="+o.migrations())
 		var shown []string
-		for line := range strings.Lines(complaint) { // what is left of each line once its erased parts are gone
+		// what is left of each line once its erased parts are gone
+		for line := range strings.Lines(complaint) {
 			parts := strings.Split(line, "\r\x1b[K")
 			if last := strings.TrimSpace(parts[len(parts)-1]); last != "" {
 				shown = append(shown, last)

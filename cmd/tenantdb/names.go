@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -10,57 +11,40 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// rememberedNames bounds the names that one command remembers.
-const rememberedNames = 10_000
+// maxNames bounds the cache of names.
+const maxNames = 10_000
 
-// names finds what people call the rows whose ids a list prints: a tenant's slug, a user's e-mail address. A
-// row that is gone has no name: "".
+// names finds readable names for the ids in a list: a tenant's slug, a user's e-mail address. The name of a
+// deleted row is "".
 type names struct {
-	ctx    context.Context // of the command: columns are values of a row and take none
+	ctx    context.Context // the command's; columns are functions of a row and take none
 	host   *hostdb.DB
 	known  *lru.Cache[string, string]
-	failed error // the first look that failed, with which the command ends
+	failed error // the first failed query, which fails the command
 }
 
-// names begins to find names. If it fails, the session's close says so.
+// names returns a cache of names. A failed query is returned by the session's close.
 func (s *session) names(ctx context.Context, host *hostdb.DB) *names {
-	known, _ := lru.New[string, string](rememberedNames) // it fails for a size below 1
+	known, _ := lru.New[string, string](maxNames) // fails only for a size below 1
 	n := &names{ctx: ctx, host: host, known: known}
 	s.closers = append(s.closers, func() error { return n.failed })
 	return n
 }
 
-// tenant is the slug of the tenant with this id.
+// tenant returns the slug of the tenant with this id.
 func (n *names) tenant(id string) string {
-	return n.name("tenant "+id, id, func() (string, error) {
-		tenant, err := n.host.Tenants.Get(n.ctx, id)
-		if err != nil {
-			return "", err
-		}
-		return tenant.Slug, nil
-	})
+	return name(n, "tenant", id, n.host.Tenants.Get, func(t *hostdb.TenantCatalog) string { return t.Slug })
 }
 
-// user is the e-mail address of the user with this id.
+// user returns the e-mail address of the user with this id.
 func (n *names) user(id string) string {
-	return n.name("user "+id, id, func() (string, error) {
-		user, err := n.host.Users.Get(n.ctx, id)
-		if err != nil {
-			return "", err
-		}
-		return user.Email, nil
-	})
+	return name(n, "user", id, n.host.Users.Get, func(u *hostdb.GlobalUser) string { return u.Email })
 }
 
-// actor is the e-mail address of who did something, or the word that stands for them.
-func (n *names) actor(id string) string {
-	if email := n.user(id); email != "" {
-		return email
-	}
-	return id
-}
+// actor returns an actor's e-mail address, or the id if that isn't a user's.
+func (n *names) actor(id string) string { return cmp.Or(n.user(id), id) }
 
-// target is what people call the row that an event is about, for the events of this package's kinds of rows.
+// target returns the name of the row that an event is about.
 func (n *names) target(event, id string) string {
 	kind, _, _ := strings.Cut(event, ".")
 	switch kind {
@@ -69,38 +53,39 @@ func (n *names) target(event, id string) string {
 	case "user":
 		return n.user(id)
 	case "membership":
-		return n.name("membership "+id, id, func() (string, error) {
-			member, err := n.host.Memberships.Get(n.ctx, id)
-			if err != nil {
-				return "", err
-			}
-			return n.user(member.UserID) + " in " + n.tenant(member.TenantID), nil
+		return name(n, kind, id, n.host.Memberships.Get, func(m *hostdb.Membership) string {
+			return n.user(m.UserID) + " in " + n.tenant(m.TenantID)
 		})
 	case "subscription":
-		return n.name("subscription "+id, id, func() (string, error) {
-			subscription, err := n.host.Subscriptions.Get(n.ctx, id)
-			if err != nil {
-				return "", err
-			}
-			return n.tenant(subscription.TenantID), nil
+		return name(n, kind, id, n.host.Subscriptions.Get, func(b *hostdb.Subscription) string {
+			return n.tenant(b.TenantID)
 		})
 	}
 	return ""
 }
 
-// name is what find returns, or what it returned before.
-func (n *names) name(key, id string, find func() (string, error)) string {
+// name returns the name of a row. It gets each row once.
+func name[M any](n *names, kind, id string,
+	get func(context.Context, string) (*M, error), of func(*M) string) string {
 	if !hostdb.ValidID(id) || n.failed != nil {
 		return ""
 	}
-	if name, ok := n.known.Get(key); ok {
-		return name
+	key := kind + " " + id
+	if known, ok := n.known.Get(key); ok {
+		return known
 	}
-	name, err := find()
-	if err != nil && !errors.Is(err, hostdb.ErrNotFound) {
+	found := ""
+	row, err := get(n.ctx, id)
+	switch {
+	case err == nil:
+		found = of(row)
+	case !errors.Is(err, hostdb.ErrNotFound):
 		n.failed = err
 		return ""
 	}
-	n.known.Add(key, name)
-	return name
+	if n.failed != nil { // of may look up further names
+		return ""
+	}
+	n.known.Add(key, found)
+	return found
 }

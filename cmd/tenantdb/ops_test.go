@@ -172,7 +172,8 @@ func TestAuditTailMissesNothingWhenItLooksLate(t *testing.T) {
 		_, err := tail.last(t.Context(), began, 24*time.Hour, 20)
 		must(t, err)
 		made := o.one("user", "create", "bob@example.com")
-		rows, err := tail.next(t.Context(), began.Add(time.Hour)) // it was stopped, or the reader of its output was
+		// it was stopped, or the reader of its output was
+		rows, err := tail.next(t.Context(), began.Add(time.Hour))
 		must(t, err)
 		if len(rows) != 1 || rows[0].TargetID != made["id"] {
 			t.Errorf("%d rows; want the new one", len(rows))

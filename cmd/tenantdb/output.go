@@ -12,15 +12,15 @@ import (
 	"unicode"
 )
 
-// column is one value of a row: a key in JSON, a line of a single row, and, where it is listed, a column of a
-// table.
+// column is one value of a row. It is a key in JSON, and a line when a single row is printed. If it is
+// listed, it is a column of a table.
 type column[M any] struct {
 	name   string
 	value  func(*M) any
 	listed bool
 }
 
-// blockRows is how many rows of a table are aligned together: memory doesn't grow with the list.
+// blockRows is how many rows of a table are aligned together. It bounds the memory.
 const blockRows = 1000
 
 // printList prints rows as they come.
@@ -68,7 +68,7 @@ func printTable[M any](out io.Writer, columns []column[M], rows iter.Seq2[*M, er
 	return table.Flush()
 }
 
-// printArray prints rows as a JSON array, a row to a line.
+// printArray prints rows as a JSON array, a line for each.
 func printArray[M any](out io.Writer, columns []column[M], rows iter.Seq2[*M, error]) error {
 	separator := "["
 	for row, err := range rows {
@@ -90,7 +90,7 @@ func printArray[M any](out io.Writer, columns []column[M], rows iter.Seq2[*M, er
 	return err
 }
 
-// printOne prints one row with all it has.
+// printOne prints one row with all its columns.
 func printOne[M any](s *session, columns []column[M], row *M) error {
 	if s.flags.Output == "json" {
 		text, err := object(columns, row)
@@ -106,14 +106,14 @@ func printOne[M any](s *session, columns []column[M], row *M) error {
 	return table.Flush()
 }
 
-// object is a row as a JSON object, its keys in the columns' order.
+// object returns a row as a JSON object, with keys in the columns' order.
 func object[M any](columns []column[M], row *M) ([]byte, error) {
 	text := []byte{'{'}
 	for i, c := range columns {
 		if i > 0 {
 			text = append(text, ", "...)
 		}
-		key, _ := json.Marshal(c.name) // a string always can
+		key, _ := json.Marshal(c.name) // a string never fails
 		value, err := json.Marshal(c.value(row))
 		if err != nil {
 			return nil, err
@@ -123,7 +123,7 @@ func object[M any](columns []column[M], row *M) ([]byte, error) {
 	return append(text, '}'), nil
 }
 
-// cell is a value as people read it.
+// cell formats a value for a table.
 func cell(value any) string {
 	switch v := value.(type) {
 	case nil:
@@ -150,16 +150,12 @@ func cell(value any) string {
 	return clean(fmt.Sprint(value))
 }
 
-// clean replaces what could command a terminal, or break a table, by its code: names and errors come from
+// clean escapes characters that could control a terminal or break a table: names and errors come from
 // outside.
 func clean(s string) string {
-	plain := func(r rune) bool { return unicode.IsPrint(r) }
-	if strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
 	var b strings.Builder
 	for _, r := range s {
-		if plain(r) {
+		if unicode.IsPrint(r) {
 			b.WriteRune(r)
 		} else {
 			fmt.Fprintf(&b, "\\u%04x", r)
@@ -168,7 +164,7 @@ func clean(s string) string {
 	return b.String()
 }
 
-// each is a slice as rows.
+// each iterates over the rows of a slice.
 func each[M any](rows []M) iter.Seq2[*M, error] {
 	return func(yield func(*M, error) bool) {
 		for i := range rows {

@@ -2,13 +2,13 @@ package main
 
 import "github.com/tenantdb/tenantdb/hostdb"
 
-// page bounds a list.
+// page selects a page of a list.
 type page struct {
 	Limit int    `default:"1000" help:"At most this many rows; 0 is all."`
 	After string `placeholder:"ID" help:"Only rows after this id: the last one of the page before."`
 }
 
-// given is the value of a flag, or "".
+// given returns the value of a flag, or "".
 func given(flag *string) string {
 	if flag == nil {
 		return ""
@@ -16,7 +16,8 @@ func given(flag *string) string {
 	return *flag
 }
 
-// filters are the page's filters and those of the columns, given by name and value, whose value isn't empty.
+// filters returns the filters of the page and of the columns, which are given as names and values. Empty
+// values are ignored.
 func (p page) filters(columns ...string) []hostdb.Filter {
 	filters := []hostdb.Filter{hostdb.After(p.After)}
 	if p.Limit != 0 {

@@ -31,23 +31,23 @@ var planColumns = []column[hostdb.PricingPlan]{
 	{"created_at", func(p *hostdb.PricingPlan) any { return p.CreatedAt }, false},
 }
 
-// planFields are a plan's columns, as create sets them and update changes them.
+// planFields are the columns of a plan that create sets and update changes.
 type planFields struct {
 	Name               *string   `help:"The name that people read."`
-	Description        *string   `help:"What it offers."`
-	AmountMonthly      *int64    `placeholder:"CENTS" help:"The price of a month in the currency's smallest unit."`
-	AmountYearly       *int64    `placeholder:"CENTS" help:"The price of a year in the currency's smallest unit."`
+	Description        *string   `help:"The description."`
+	AmountMonthly      *int64    `placeholder:"CENTS" help:"${amount_monthly}"`
+	AmountYearly       *int64    `placeholder:"CENTS" help:"${amount_yearly}"`
 	Currency           *string   `help:"Three lower-case letters; a new plan has usd."`
-	StripePriceMonthly *string   `placeholder:"PRICE" help:"The Stripe price of a month."`
-	StripePriceYearly  *string   `placeholder:"PRICE" help:"The Stripe price of a year."`
-	TrialDays          *int      `help:"How long the trial is; 0 is none. A new plan has 30."`
+	StripePriceMonthly *string   `placeholder:"PRICE" help:"The monthly price at Stripe."`
+	StripePriceYearly  *string   `placeholder:"PRICE" help:"The yearly price at Stripe."`
+	TrialDays          *int      `help:"The length of the trial; 0 is none. A new plan has 30."`
 	Features           *[]string `placeholder:"FEATURE,…" help:"All the features, separated by commas."`
-	TierLevel          *int      `help:"The tier; greater is more."`
+	TierLevel          *int      `help:"The tier; a higher one includes more."`
 	Active             *bool     `negatable:"" help:"Whether it is on sale. A new plan is."`
 	SortOrder          *int      `help:"The place in the price list."`
 }
 
-// apply changes what was given.
+// apply changes the given columns.
 func (f planFields) apply(p *hostdb.PricingPlan) {
 	set(&p.Name, f.Name)
 	set(&p.Description, f.Description)
@@ -65,7 +65,7 @@ func (f planFields) apply(p *hostdb.PricingPlan) {
 
 // planCreateCmd is tenantdb plan create.
 type planCreateCmd struct {
-	ID string `arg:"" help:"The plan's id, such as pro: what tenants and subscriptions name."`
+	ID string `arg:"" help:"The plan's id, such as pro."`
 	planFields
 }
 
@@ -112,5 +112,5 @@ func (c *planUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 	if _, err := findPlan(ctx, host, c.ID); err != nil {
 		return err
 	}
-	return update(ctx, s, host, planColumns, c.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.PricingPlan] { return tx.Plans.Table }, c.apply)
+	return change(ctx, s, planColumns, host.Plans.Table, c.ID, c.apply)
 }

@@ -20,13 +20,13 @@ import (
 // hostConns is how many connections a command may have to the host database.
 const hostConns = 4
 
-// session is one run of the program: what its command has opened, closed at the end.
+// session is one run of the program, with what its command has opened.
 type session struct {
 	env     environment
 	flags   globals
-	given   map[string]string // the flags that stood on the command line, as text
-	others  time.Duration     // how long a fleet waits for other processes once it has closed a tenant
-	closers []func() error    // run in reverse order
+	given   map[string]string // the flags of the command line, as text
+	others  time.Duration     // fleet.Config.WaitForOthers
+	closers []func() error    // called in reverse order
 }
 
 // close closes what was opened.
@@ -38,7 +38,8 @@ func (s *session) close() error {
 	return failed
 }
 
-// hostURL is where the host database is: the flag, the variable, or the variables of hostdb.FromEnv.
+// hostURL returns the host database's URL, from the flag, TENANTDB_HOST_URL, or the variables of
+// [hostdb.FromEnv].
 func (s *session) hostURL() (hostdb.Secret, error) {
 	if s.flags.Host != "" {
 		return hostdb.Secret(s.flags.Host), refusePassword(s.flags.Host)
@@ -48,30 +49,33 @@ func (s *session) hostURL() (hostdb.Secret, error) {
 	}
 	given, err := hostdb.URLFromEnv(s.env.getenv)
 	if err != nil {
-		return "", fmt.Errorf("host database: give --host sqlite:FILE, or set TENANTDB_HOST_URL, or DB_TYPE and its fellows: %w", err)
+		return "", fmt.Errorf("host database: give --host sqlite:FILE, or set TENANTDB_HOST_URL, "+
+			"or DB_TYPE and the other DB_ variables: %w", err)
 	}
 	return given, nil
 }
 
-// refusePassword refuses a URL that every user of the machine could read a password from.
+// refusePassword refuses a URL with a password, since every user of the machine can read arguments.
 func refusePassword(given string) error {
 	switch secrets, ok := dburl.Secrets(given); {
 	case !ok:
-		return errors.New("--host: it can't be read; write sqlite:FILE, or a URL without a password: one with a password goes into TENANTDB_HOST_URL")
+		return errors.New("--host: the URL is malformed; write sqlite:FILE, or a URL without a password, " +
+			"and put one with a password into TENANTDB_HOST_URL")
 	case len(secrets) > 0:
-		return errors.New("--host: whoever can list processes reads arguments: put a URL with a password into TENANTDB_HOST_URL")
+		return errors.New("--host: other users can read arguments: put a URL with a password into " +
+			"TENANTDB_HOST_URL")
 	}
 	return nil
 }
 
-// open opens the host database, for the commands that ask for one. It neither creates nor upgrades a schema:
-// that is for init.
+// open opens the host database. It neither creates nor upgrades the schema; init does.
 func (s *session) open(ctx context.Context) (*hostdb.DB, error) {
 	given, err := s.hostURL()
 	if err != nil {
 		return nil, err
 	}
-	host, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: given, MaxConns: hostConns, NoUpgrade: true, Now: s.env.now})
+	cfg := hostdb.Config{URL: given, MaxConns: hostConns, NoUpgrade: true, Now: s.env.now}
+	host, err := hostdb.OpenConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("host database: %w", err)
 	}
@@ -79,7 +83,7 @@ func (s *session) open(ctx context.Context) (*hostdb.DB, error) {
 	return host, nil
 }
 
-// connectTo opens a connection of its own to the host database's PostgreSQL server.
+// connectTo opens a connection to the host database's PostgreSQL server.
 func connectTo(ctx context.Context, host *hostdb.DB) (*pgx.Conn, error) {
 	address, err := dburl.Parse(host.URI())
 	if err != nil {
@@ -90,7 +94,8 @@ func connectTo(ctx context.Context, host *hostdb.DB) (*pgx.Conn, error) {
 
 // openPool makes the pool of tenants' databases.
 func (s *session) openPool() (*tenantdb.Pool, error) {
-	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: s.flags.TenantsDir, MaxConns: s.flags.MaxConns})
+	cfg := tenantdb.PoolConfig{SQLiteDir: s.flags.TenantsDir, MaxConns: s.flags.MaxConns}
+	pool, err := tenantdb.NewPool(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -102,24 +107,23 @@ func (s *session) openPool() (*tenantdb.Pool, error) {
 	return pool, nil
 }
 
-// naming says which slugs a tenant may have.
-type naming struct {
-	ReservedSlugs []string `env:"TENANTDB_RESERVED_SLUGS" placeholder:"SLUG,…" help:"Slugs that no tenant gets, instead of the library's own list (www, api, login, …). none: any may be had."`
+// reservation sets which slugs are reserved.
+type reservation struct {
+	ReservedSlugs []string `env:"TENANTDB_RESERVED_SLUGS" placeholder:"SLUG,…" help:"${reserved_slugs}"`
 }
 
-// provisioning says how databases are made. A program of the product's own that provisions has the same in
-// its fleet.Config.
+// provisioning sets how databases are created, like [fleet.Config].
 type provisioning struct {
-	naming
-	SharedRole bool `env:"TENANTDB_SHARED_ROLE" help:"On PostgreSQL new tenants connect as the server's own role, instead of each as a role of its own."`
-	NoTemplate bool `env:"TENANTDB_NO_TEMPLATE" help:"Migrate the new database by itself, instead of copying a template."`
+	reservation
+	SharedRole bool `env:"TENANTDB_SHARED_ROLE" help:"${shared_role}"`
+	NoTemplate bool `env:"TENANTDB_NO_TEMPLATE" help:"${no_template}"`
 }
 
-// nothingNew is for commands that create no tenant, and don't ask the server whether its role may create
-// roles.
-var nothingNew = provisioning{SharedRole: true}
+// noProvisioning is for commands that create no tenant. With it fleet.New doesn't ask the server whether its
+// role may create roles.
+var noProvisioning = provisioning{SharedRole: true}
 
-// openFleet makes the fleet with the migrations of a folder; "" is none.
+// openFleet makes a fleet with the migrations of a directory; "" is none.
 func (s *session) openFleet(host *hostdb.DB, migrations string, how provisioning) (*fleet.Fleet, error) {
 	pool, err := s.openPool()
 	if err != nil {
@@ -128,16 +132,18 @@ func (s *session) openFleet(host *hostdb.DB, migrations string, how provisioning
 	return s.fleetOn(host, pool, migrations, how)
 }
 
-// fleetOn is openFleet with a pool that is there.
-func (s *session) fleetOn(host *hostdb.DB, pool *tenantdb.Pool, migrations string, how provisioning) (*fleet.Fleet, error) {
-	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL")), SharedRole: how.SharedRole,
-		NoTemplate: how.NoTemplate, ReservedSlugs: how.ReservedSlugs, WaitForOthers: s.others}
+// fleetOn makes a fleet with an open pool.
+func (s *session) fleetOn(host *hostdb.DB, pool *tenantdb.Pool, migrations string,
+	how provisioning) (*fleet.Fleet, error) {
+	cfg := fleet.Config{Host: host, Pool: pool, Server: hostdb.Secret(s.env.getenv("TENANTDB_SERVER_URL")),
+		SharedRole: how.SharedRole, NoTemplate: how.NoTemplate, ReservedSlugs: how.ReservedSlugs,
+		WaitForOthers: s.others}
 	if slices.Equal(how.ReservedSlugs, []string{"none"}) {
 		cfg.ReservedSlugs = []string{}
 	}
 	if migrations != "" {
 		if info, err := os.Stat(migrations); err != nil || !info.IsDir() {
-			return nil, fmt.Errorf("--migrations: %s is not a folder", migrations)
+			return nil, fmt.Errorf("--migrations: %s is not a directory", migrations)
 		}
 		cfg.Migrations = os.DirFS(migrations)
 	}

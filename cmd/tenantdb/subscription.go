@@ -11,14 +11,14 @@ import (
 
 // subscriptionCmd is tenantdb subscription.
 type subscriptionCmd struct {
-	Create subscriptionCreateCmd `cmd:"" help:"Create a subscription, such as one that is paid by invoice."`
-	Trial  subscriptionTrialCmd  `cmd:"" help:"Start the trial of a plan for a tenant that never had a subscription."`
+	Create subscriptionCreateCmd `cmd:"" help:"Create a subscription, such as one paid by invoice."`
+	Trial  subscriptionTrialCmd  `cmd:"" help:"${subscription_trial}"`
 	List   subscriptionListCmd   `cmd:"" help:"List subscriptions."`
 	Show   subscriptionShowCmd   `cmd:"" help:"Show a subscription."`
-	Update subscriptionUpdateCmd `cmd:"" help:"Change a subscription. A later event of Stripe's about one of its own overwrites the change."`
+	Update subscriptionUpdateCmd `cmd:"" help:"${subscription_update}"`
 }
 
-// subscriptionColumns are the columns of a subscription, with its tenant's name.
+// subscriptionColumns are the columns of a subscription, with its tenant's slug.
 func subscriptionColumns(n *names) []column[hostdb.Subscription] {
 	return []column[hostdb.Subscription]{
 		{"id", func(b *hostdb.Subscription) any { return b.ID }, true},
@@ -38,21 +38,21 @@ func subscriptionColumns(n *names) []column[hostdb.Subscription] {
 	}
 }
 
-// subscriptionFields are a subscription's columns, as create sets them and update changes them.
+// subscriptionFields are the columns of a subscription that create sets and update changes.
 type subscriptionFields struct {
-	Plan              *string    `help:"The plan; a new subscription has free."`
-	Status            *string    `enum:"incomplete, incomplete_expired, trialing, active, past_due, canceled, unpaid, paused" help:"Stripe's word (${enum}); a new subscription has incomplete."`
-	PeriodEnd         *time.Time `placeholder:"TIME" help:"When the paid period ends, as 2026-01-31T12:00:00Z."`
+	Plan              *string    `help:"The plan; a new one has free."`
+	Status            *string    `enum:"${subscription_statuses}" help:"${subscription_status}"`
+	PeriodEnd         *time.Time `placeholder:"TIME" help:"${period_end}"`
 	TrialEnd          *time.Time `placeholder:"TIME" help:"When the trial ends."`
 	CancelAtPeriodEnd *bool      `negatable:"" help:"Whether it ends with the period."`
-	PaymentType       *string    `enum:"subscription, one_time" help:"How it is paid (${enum}); a new one has subscription."`
+	PaymentType       *string    `enum:"subscription, one_time" help:"${payment_type}"`
 	AmountCents       *int64     `placeholder:"CENTS" help:"The amount in the currency's smallest unit."`
 	Product           *string    `help:"The product's name."`
 	StripeSub         *string    `placeholder:"SUBSCRIPTION" help:"The subscription at Stripe."`
 	StripeCust        *string    `placeholder:"CUSTOMER" help:"The customer at Stripe."`
 }
 
-// apply changes what was given.
+// apply changes the given columns.
 func (f subscriptionFields) apply(b *hostdb.Subscription) {
 	set(&b.PlanTier, f.Plan)
 	set(&b.Status, f.Status)
@@ -122,27 +122,23 @@ func (c *subscriptionTrialCmd) Run(ctx context.Context, s *session, host *hostdb
 type subscriptionListCmd struct {
 	page
 	Tenant   string  `placeholder:"TENANT" help:"Only those of this tenant (slug or id)."`
-	Status   *string `enum:"incomplete, incomplete_expired, trialing, active, past_due, canceled, unpaid, paused" help:"Only those with this status (${enum})."`
+	Status   *string `enum:"${subscription_statuses}" help:"Only those with this status (${enum})."`
 	Customer string  `help:"Only those of this Stripe customer."`
 }
 
 // Run runs the command.
 func (c *subscriptionListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	tenantID := ""
-	if c.Tenant != "" {
-		tenant, err := findTenant(ctx, host, c.Tenant)
-		if err != nil {
-			return err
-		}
-		tenantID = tenant.ID
+	tenant, err := tenantID(ctx, host, c.Tenant)
+	if err != nil {
+		return err
 	}
-	filters := c.filters("tenant_id", tenantID, "status", given(c.Status), "stripe_cust_id", c.Customer)
+	filters := c.filters("tenant_id", tenant, "status", given(c.Status), "stripe_cust_id", c.Customer)
 	return printList(s, subscriptionColumns(s.names(ctx, host)), host.Subscriptions.All(ctx, filters...))
 }
 
 // subscriptionArg names a subscription.
 type subscriptionArg struct {
-	Subscription string `arg:"" help:"Its id here, its id at Stripe (sub_…), or the tenant that has it and no other (slug or id)."`
+	Subscription string `arg:"" help:"${subscription}"`
 }
 
 // find returns the subscription.
@@ -173,7 +169,8 @@ func (c subscriptionArg) find(ctx context.Context, host *hostdb.DB) (*hostdb.Sub
 		for _, subscription := range found {
 			ids = append(ids, subscription.ID+" ("+subscription.Status+")")
 		}
-		return nil, fmt.Errorf("tenant %s has several subscriptions; name one: %s", nameOf(tenant), some(ids, shownRows))
+		return nil, fmt.Errorf("tenant %s has several subscriptions; name one: %s",
+			nameOf(tenant), some(ids, shownRows))
 	}
 	return found[0], nil
 }
@@ -205,6 +202,6 @@ func (c *subscriptionUpdateCmd) Run(ctx context.Context, s *session, host *hostd
 	if err != nil {
 		return err
 	}
-	return update(ctx, s, host, subscriptionColumns(s.names(ctx, host)), found.ID,
-		func(tx *hostdb.Tx) hostdb.Table[hostdb.Subscription] { return tx.Subscriptions.Table }, c.apply)
+	return change(ctx, s, subscriptionColumns(s.names(ctx, host)),
+		host.Subscriptions.Table, found.ID, c.apply)
 }

@@ -17,7 +17,7 @@ type tenantCmd struct {
 	Show        tenantShowCmd        `cmd:"" help:"Show a tenant."`
 	Suspend     tenantSuspendCmd     `cmd:"" help:"Close a tenant to its members until resume."`
 	Resume      tenantResumeCmd      `cmd:"" help:"Open a suspended tenant."`
-	Maintenance tenantMaintenanceCmd `cmd:"" help:"Close a tenant for a while: its requests are answered with 503 and Retry-After."`
+	Maintenance tenantMaintenanceCmd `cmd:"" help:"${maintenance}"`
 	Rename      tenantRenameCmd      `cmd:"" help:"Give a tenant another slug or name."`
 	Drop        tenantDropCmd        `cmd:"" help:"Remove a tenant and its database for good."`
 }
@@ -40,20 +40,20 @@ type tenantCreateCmd struct {
 	Owner      userRef `embed:"" prefix:"owner-"`
 	Plan       string  `default:"free" help:"The tenant's own plan."`
 	Trial      bool    `help:"Start the plan's trial."`
-	Migrations string  `env:"TENANTDB_MIGRATIONS" placeholder:"DIR" xor:"schema" required:"" help:"The folder of the tenants' migrations (goose SQL files)."`
-	Empty      bool    `xor:"schema" required:"" help:"Leave the new database empty."`
+	Migrations string  `env:"TENANTDB_MIGRATIONS" placeholder:"DIR" xor:"db" required:"" help:"${migrations}"`
+	Empty      bool    `xor:"db" required:"" help:"Leave the new database empty."`
 	provisioning
 }
 
 // Help is the long help.
 func (*tenantCreateCmd) Help() string {
-	return `The database is made on the host database's server, or as a SQLite file beside the others; TENANTDB_SERVER_URL names another server.
-After a failure, the same command goes on where it stopped.`
+	return `The database is created on the host database's server, or as a SQLite file in --tenants-dir.
+TENANTDB_SERVER_URL sets another server. After a failure, the same command resumes.`
 }
 
 // Run runs the command.
 func (c *tenantCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	owner, err := c.Owner.find(ctx, host)
+	owner, err := c.Owner.user(ctx, host)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,8 @@ func (c *tenantCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if err != nil {
 		return err
 	}
-	tenant, err := f.Provision(ctx, fleet.Spec{Slug: c.Slug, Name: c.Name, OwnerID: owner.ID, PlanTier: c.Plan, Trial: c.Trial})
+	spec := fleet.Spec{Slug: c.Slug, Name: c.Name, OwnerID: owner.ID, PlanTier: c.Plan, Trial: c.Trial}
+	tenant, err := f.Provision(ctx, spec)
 	if err != nil {
 		return err
 	}
@@ -74,8 +75,8 @@ func (c *tenantCreateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 // tenantListCmd is tenantdb tenant list.
 type tenantListCmd struct {
 	page
-	Status *string `enum:"provisioning, active, suspended, maintenance, dropped" help:"Only tenants with this status (${enum})."`
-	Plan   *string `help:"Only tenants with this plan of their own."`
+	Status *string `enum:"${tenant_statuses}" help:"Only tenants with this status (${enum})."`
+	Plan   *string `help:"Only tenants with this plan."`
 }
 
 // Run runs the command.
@@ -83,7 +84,8 @@ func (c *tenantListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 	if err := checkPlanFlag(ctx, host, c.Plan); err != nil {
 		return err
 	}
-	return printList(s, tenantColumns, host.Tenants.All(ctx, c.filters("status", given(c.Status), "plan_tier", given(c.Plan))...))
+	filters := c.filters("status", given(c.Status), "plan_tier", given(c.Plan))
+	return printList(s, tenantColumns, host.Tenants.All(ctx, filters...))
 }
 
 // tenantArg names a tenant.
@@ -91,12 +93,12 @@ type tenantArg struct {
 	Tenant string `arg:"" help:"Slug or id."`
 }
 
-// waiting is the flag of verbs that close a tenant.
+// waiting is the flag of commands that close a tenant.
 type waiting struct {
-	WaitForOthers time.Duration `env:"TENANTDB_WAIT_FOR_OTHERS" default:"0s" help:"How long to wait, once the tenant is closed, until the product's processes know of it and their requests have ended: their CacheConfig.MaxStaleness and the time of their longest request."`
+	WaitForOthers time.Duration `env:"TENANTDB_WAIT_FOR_OTHERS" default:"0s" help:"${wait_for_others}"`
 }
 
-// begin has the fleet that this command makes wait so long.
+// begin sets how long the command's fleet waits.
 func (w waiting) begin(s *session) error {
 	if w.WaitForOthers < 0 {
 		return errors.New("--wait-for-others can't be negative")
@@ -105,13 +107,12 @@ func (w waiting) begin(s *session) error {
 	return nil
 }
 
-// change does something to the tenant by the fleet, and prints it as it is then.
-func (c tenantArg) change(ctx context.Context, s *session, host *hostdb.DB, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
-	return c.changeWith(ctx, s, host, nothingNew, do)
-}
+// fleetWork is work of a fleet on a tenant.
+type fleetWork func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error
 
-// changeWith is change by a fleet that is made so.
-func (c tenantArg) changeWith(ctx context.Context, s *session, host *hostdb.DB, how provisioning, do func(context.Context, *fleet.Fleet, *hostdb.TenantCatalog) error) error {
+// do calls work with the tenant, and prints the changed tenant.
+func (c tenantArg) do(ctx context.Context, s *session, host *hostdb.DB, how provisioning,
+	work fleetWork) error {
 	tenant, err := findTenant(ctx, host, c.Tenant)
 	if err != nil {
 		return err
@@ -120,13 +121,20 @@ func (c tenantArg) changeWith(ctx context.Context, s *session, host *hostdb.DB, 
 	if err != nil {
 		return err
 	}
-	if err := do(ctx, f, tenant); err != nil {
+	if err := work(ctx, f, tenant); err != nil {
 		return err
 	}
 	if tenant, err = host.Tenants.Get(ctx, tenant.ID); err != nil {
 		return err
 	}
 	return printOne(s, tenantColumns, tenant)
+}
+
+// byID makes fleetWork of a method of Fleet.
+func byID(method func(*fleet.Fleet, context.Context, string) error) fleetWork {
+	return func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+		return method(f, ctx, t.ID)
+	}
 }
 
 // tenantShowCmd is tenantdb tenant show.
@@ -152,7 +160,7 @@ func (c *tenantSuspendCmd) Run(ctx context.Context, s *session, host *hostdb.DB)
 	if err := c.waiting.begin(s); err != nil {
 		return err
 	}
-	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Suspend(ctx, t.ID) })
+	return c.do(ctx, s, host, noProvisioning, byID((*fleet.Fleet).Suspend))
 }
 
 // tenantResumeCmd is tenantdb tenant resume.
@@ -160,7 +168,7 @@ type tenantResumeCmd struct{ tenantArg }
 
 // Run runs the command.
 func (c *tenantResumeCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error { return f.Resume(ctx, t.ID) })
+	return c.do(ctx, s, host, noProvisioning, byID((*fleet.Fleet).Resume))
 }
 
 // tenantMaintenanceCmd is tenantdb tenant maintenance.
@@ -175,7 +183,8 @@ func (c *tenantMaintenanceCmd) Run(ctx context.Context, s *session, host *hostdb
 	if err := c.waiting.begin(s); err != nil {
 		return err
 	}
-	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.do(ctx, s, host, noProvisioning, func(ctx context.Context, f *fleet.Fleet,
+		t *hostdb.TenantCatalog) error {
 		return f.Maintenance(ctx, t.ID, c.Switch == "on")
 	})
 }
@@ -185,7 +194,7 @@ type tenantRenameCmd struct {
 	tenantArg
 	Slug string `help:"The new slug."`
 	Name string `help:"The new name."`
-	naming
+	reservation
 }
 
 // Run runs the command.
@@ -193,9 +202,9 @@ func (c *tenantRenameCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 	if c.Slug == "" && c.Name == "" {
 		return errors.New("give --slug, --name or both")
 	}
-	how := nothingNew
-	how.naming = c.naming
-	return c.changeWith(ctx, s, host, how, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	how := noProvisioning
+	how.reservation = c.reservation
+	return c.do(ctx, s, host, how, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
 		return f.Rename(ctx, t.ID, c.Slug, c.Name)
 	})
 }
@@ -212,7 +221,8 @@ func (c *tenantDropCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 	if err := c.waiting.begin(s); err != nil {
 		return err
 	}
-	return c.change(ctx, s, host, func(ctx context.Context, f *fleet.Fleet, t *hostdb.TenantCatalog) error {
+	return c.do(ctx, s, host, noProvisioning, func(ctx context.Context, f *fleet.Fleet,
+		t *hostdb.TenantCatalog) error {
 		what := fmt.Sprintf("This removes the tenant %s and its database, for good.", nameOf(t))
 		if err := s.confirm(ctx, c.confirmation, nameOf(t), what); err != nil {
 			return err

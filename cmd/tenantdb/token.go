@@ -15,17 +15,17 @@ const secretVariable = "TENANTDB_TOKEN_SECRET"
 
 // tokenCmd is tenantdb token.
 type tokenCmd struct {
-	Subject  string            `arg:"" help:"Whom the token stands for: a user's oauth_id, or whatever the product maps subjects to."`
-	Issuer   string            `required:"" help:"The iss claim, as jwtauth.Config.Issuer has it."`
-	Audience string            `required:"" help:"The aud claim, as jwtauth.Config.Audience has it."`
-	TTL      time.Duration     `name:"ttl" default:"1h" help:"How long it is valid, at most 24h."`
+	Subject  string            `arg:"" help:"The sub claim: a user's oauth_id, unless the product maps it."`
+	Issuer   string            `required:"" help:"The iss claim: jwtauth.Config.Issuer."`
+	Audience string            `required:"" help:"The aud claim: jwtauth.Config.Audience."`
+	TTL      time.Duration     `name:"ttl" default:"1h" help:"How long the token is valid, at most 24h."`
 	Claim    map[string]string `placeholder:"NAME=TEXT" help:"A further claim; may be repeated."`
 }
 
 // Help is the long help.
 func (*tokenCmd) Help() string {
-	return "The token is signed with HS256 and the secret in " + secretVariable + ", of 32 bytes or more. It is for development: whoever has " +
-		"the secret can be anybody."
+	return "The token is signed with HS256 and the secret in " + secretVariable + ", which has 32 bytes or " +
+		"more. Use it for development only: whoever has the secret can sign in as anybody."
 }
 
 // Run runs the command.
@@ -42,7 +42,8 @@ func (c *tokenCmd) Run(_ context.Context, s *session) error {
 	for name, value := range c.Claim {
 		claims[name] = value
 	}
-	maps.Copy(claims, jwt.MapClaims{"iss": c.Issuer, "aud": c.Audience, "sub": c.Subject, "iat": now.Unix(), "exp": now.Add(c.TTL).Unix()})
+	maps.Copy(claims, jwt.MapClaims{"iss": c.Issuer, "aud": c.Audience, "sub": c.Subject,
+		"iat": now.Unix(), "exp": now.Add(c.TTL).Unix()})
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(secret))
 	if err != nil {
 		return errors.New("the token can't be signed")

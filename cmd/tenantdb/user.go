@@ -13,9 +13,9 @@ type userCmd struct {
 	List   userListCmd   `cmd:"" help:"List users."`
 	Show   userShowCmd   `cmd:"" help:"Show a user."`
 	Update userUpdateCmd `cmd:"" help:"Change a user."`
-	Delete userDeleteCmd `cmd:"" help:"Delete a user who has no memberships. The audit log keeps the address; see erase."`
-	Export userExportCmd `cmd:"" help:"Print all that the host database stores about a user."`
-	Erase  userEraseCmd  `cmd:"" help:"Erase a user, and the personal data of theirs in the audit log, jobs and webhooks."`
+	Delete userDeleteCmd `cmd:"" help:"${user_delete}"`
+	Export userExportCmd `cmd:"" help:"Print everything that the host database stores about a user."`
+	Erase  userEraseCmd  `cmd:"" help:"${user_erase}"`
 }
 
 var userColumns = []column[hostdb.GlobalUser]{
@@ -33,7 +33,7 @@ type userCreateCmd struct {
 	Email      string `arg:"" help:"The user's e-mail address."`
 	OAuthID    string `name:"oauth-id" placeholder:"SUBJECT" help:"The subject at the identity provider."`
 	StripeCust string `placeholder:"CUSTOMER" help:"The Stripe customer."`
-	SysAdmin   bool   `help:"Mark the user as an administrator of the product. It grants nothing in this library."`
+	SysAdmin   bool   `help:"${sys_admin}"`
 }
 
 // Run runs the command.
@@ -59,7 +59,7 @@ type userShowCmd struct{ userRef }
 
 // Run runs the command.
 func (c *userShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	user, err := c.find(ctx, host)
+	user, err := c.user(ctx, host)
 	if err != nil {
 		return err
 	}
@@ -70,24 +70,23 @@ func (c *userShowCmd) Run(ctx context.Context, s *session, host *hostdb.DB) erro
 type userUpdateCmd struct {
 	userRef
 	NewEmail      *string `placeholder:"ADDRESS" help:"The new e-mail address."`
-	NewOAuthID    *string `name:"new-oauth-id" placeholder:"SUBJECT" help:"The new subject at the identity provider; empty for none."`
+	NewOAuthID    *string `name:"new-oauth-id" placeholder:"SUBJECT" help:"${new_oauth_id}"`
 	NewStripeCust *string `placeholder:"CUSTOMER" help:"The new Stripe customer; empty for none."`
 	SysAdmin      *bool   `negatable:"" help:"Whether the user is an administrator of the product."`
 }
 
 // Run runs the command.
 func (c *userUpdateCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	named, err := c.find(ctx, host)
+	named, err := c.user(ctx, host)
 	if err != nil {
 		return err
 	}
-	return update(ctx, s, host, userColumns, named.ID, func(tx *hostdb.Tx) hostdb.Table[hostdb.GlobalUser] { return tx.Users.Table },
-		func(user *hostdb.GlobalUser) {
-			set(&user.Email, c.NewEmail)
-			set(&user.OAuthID, c.NewOAuthID)
-			set(&user.StripeCustID, c.NewStripeCust)
-			set(&user.IsSysAdmin, c.SysAdmin)
-		})
+	return change(ctx, s, userColumns, host.Users.Table, named.ID, func(user *hostdb.GlobalUser) {
+		set(&user.Email, c.NewEmail)
+		set(&user.OAuthID, c.NewOAuthID)
+		set(&user.StripeCustID, c.NewStripeCust)
+		set(&user.IsSysAdmin, c.SysAdmin)
+	})
 }
 
 // userDeleteCmd is tenantdb user delete.
@@ -98,14 +97,15 @@ type userDeleteCmd struct {
 
 // Run runs the command.
 func (c *userDeleteCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	user, err := c.find(ctx, host)
+	user, err := c.user(ctx, host)
 	if err != nil {
 		return err
 	}
 	if err := refuseMember(ctx, host, user); err != nil {
 		return err
 	}
-	if err := s.confirm(ctx, c.confirmation, user.Email, fmt.Sprintf("This deletes the user %s, for good.", clean(user.Email))); err != nil {
+	what := fmt.Sprintf("This deletes the user %s for good.", clean(user.Email))
+	if err := s.confirm(ctx, c.confirmation, user.Email, what); err != nil {
 		return err
 	}
 	if err := host.Users.Delete(ctx, user.ID); err != nil {
@@ -114,7 +114,7 @@ func (c *userDeleteCmd) Run(ctx context.Context, s *session, host *hostdb.DB) er
 	return printOne(s, userColumns, user)
 }
 
-// refuseMember refuses to delete a user who has memberships, and names some of them.
+// refuseMember returns an error if the user has memberships, which names some of them.
 func refuseMember(ctx context.Context, host *hostdb.DB, user *hostdb.GlobalUser) error {
 	members, err := host.Memberships.ListForUser(ctx, user.ID, hostdb.Limit(shownRows+1))
 	if err != nil || len(members) == 0 {
@@ -128,6 +128,6 @@ func refuseMember(ctx context.Context, host *hostdb.DB, user *hostdb.GlobalUser)
 		}
 		slugs = append(slugs, nameOf(tenant))
 	}
-	return fmt.Errorf("user %s still has memberships (rows of core_memberships: %s); remove them first, with member remove", user.Email,
-		some(slugs, shownRows))
+	return fmt.Errorf("user %s still has memberships (rows of core_memberships: %s); "+
+		"remove them first, with member remove", user.Email, some(slugs, shownRows))
 }

@@ -8,13 +8,12 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// findID returns the id of a user, and a word by which people know them. An id may be of a user who was
-// deleted.
-func (r userRef) findID(ctx context.Context, host *hostdb.DB) (id, word string, err error) {
+// idAndName returns a user's id and a readable name. The id may be that of a deleted user.
+func (r userRef) idAndName(ctx context.Context, host *hostdb.DB) (id, name string, err error) {
 	if r.ID != "" {
 		return r.ID, r.ID, nil
 	}
-	user, err := r.find(ctx, host)
+	user, err := r.user(ctx, host)
 	if err != nil {
 		return "", "", err
 	}
@@ -26,7 +25,8 @@ type userExportCmd struct{ userRef }
 
 // Help is the long help.
 func (*userExportCmd) Help() string {
-	return "With -o json it is an array of objects with a table and a row. The password's hash is left out. Every job and webhook event is looked at."
+	return "With -o json it prints an array of objects with a table and a row. It searches all jobs and " +
+		"webhook events. The password's hash is left out."
 }
 
 var exportColumns = []column[hostdb.ExportedRow]{
@@ -34,10 +34,10 @@ var exportColumns = []column[hostdb.ExportedRow]{
 	{"row", func(r *hostdb.ExportedRow) any { return exportedRow(r.Row) }, true},
 }
 
-// exportedRow prints as JSON in a table too.
+// exportedRow is a row that is printed as JSON even in a table.
 type exportedRow map[string]any
 
-// String implements fmt.Stringer.
+// String implements [fmt.Stringer].
 func (r exportedRow) String() string {
 	text, err := json.Marshal(map[string]any(r))
 	if err != nil {
@@ -48,7 +48,7 @@ func (r exportedRow) String() string {
 
 // Run runs the command.
 func (c *userExportCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	id, _, err := c.findID(ctx, host)
+	id, _, err := c.idAndName(ctx, host)
 	if err != nil {
 		return err
 	}
@@ -69,10 +69,11 @@ type userEraseCmd struct {
 
 // Help is the long help.
 func (*userEraseCmd) Help() string {
-	return "It deletes the user and the memberships, and removes the e-mail address, the subject and the Stripe customer, earlier ones too, from the " +
-		"audit log, subscriptions, jobs and webhook events. The user's id stays in the audit log. It is refused while the user is the last owner of " +
-		"a tenant. An erasure that was interrupted is finished by the same command with --id. Delete the customer at Stripe, and what the tenants' " +
-		"own databases know, apart from it."
+	return "It deletes the user and the memberships. It removes the e-mail address, the subject and the " +
+		"Stripe customer, including earlier ones, from the audit log, subscriptions, jobs and webhook " +
+		"events. The user's id stays in the audit log. It refuses the last owner of a tenant. If it is " +
+		"interrupted, repeat it with --id. It doesn't delete the customer at Stripe or data in the " +
+		"tenants' databases."
 }
 
 var erasedColumns = []column[hostdb.ErasedReport]{
@@ -87,11 +88,12 @@ var erasedColumns = []column[hostdb.ErasedReport]{
 
 // Run runs the command.
 func (c *userEraseCmd) Run(ctx context.Context, s *session, host *hostdb.DB) error {
-	id, word, err := c.findID(ctx, host)
+	id, name, err := c.idAndName(ctx, host)
 	if err != nil {
 		return err
 	}
-	if err := s.confirm(ctx, c.confirmation, word, fmt.Sprintf("This erases the user %s, for good.", clean(word))); err != nil {
+	what := fmt.Sprintf("This erases the user %s for good.", clean(name))
+	if err := s.confirm(ctx, c.confirmation, name, what); err != nil {
 		return err
 	}
 	report, err := host.Erase(ctx, id)
@@ -102,7 +104,8 @@ func (c *userEraseCmd) Run(ctx context.Context, s *session, host *hostdb.DB) err
 		return err
 	}
 	if report.AuditRowsInClear > 0 {
-		return fmt.Errorf("%d audit rows by or about the user %s hold personal data that can't be erased", report.AuditRowsInClear, id)
+		return fmt.Errorf("%d audit rows by or about the user %s hold personal data that can't be erased",
+			report.AuditRowsInClear, id)
 	}
 	return nil
 }

@@ -12,10 +12,10 @@ import (
 // webhooksCmd is tenantdb webhooks.
 type webhooksCmd struct {
 	List   webhooksListCmd   `cmd:"" help:"List events. Their payloads are not shown."`
-	Replay webhooksReplayCmd `cmd:"" help:"Apply stored events once more: those that failed, or came before the subscription that they are about."`
+	Replay webhooksReplayCmd `cmd:"" help:"${webhooks_replay}"`
 }
 
-// webhookColumns are the columns of an event, with its tenant's name.
+// webhookColumns are the columns of an event, with its tenant's slug.
 func webhookColumns(n *names) []column[hostdb.StripeWebhookEvent] {
 	return []column[hostdb.StripeWebhookEvent]{
 		{"id", func(e *hostdb.StripeWebhookEvent) any { return e.ID }, false},
@@ -33,7 +33,7 @@ func webhookColumns(n *names) []column[hostdb.StripeWebhookEvent] {
 // webhooksListCmd is tenantdb webhooks list.
 type webhooksListCmd struct {
 	page
-	Status *string `enum:"processed, failed, skipped_out_of_order, parked" help:"Only events with this status (${enum})."`
+	Status *string `enum:"${webhook_statuses}" help:"Only events with this status (${enum})."`
 	Type   string  `help:"Only events of this type, such as invoice.paid."`
 	Sub    string  `placeholder:"SUBSCRIPTION" help:"Only events about this subscription at Stripe."`
 }
@@ -47,15 +47,16 @@ func (c *webhooksListCmd) Run(ctx context.Context, s *session, host *hostdb.DB) 
 // webhooksReplayCmd is tenantdb webhooks replay.
 type webhooksReplayCmd struct {
 	Event  []string `arg:"" optional:"" help:"Stripe's ids of the events (evt_…)."`
-	Status *string  `enum:"failed, parked" help:"All events with this status, failed or parked, instead of named ones."`
+	Status *string  `enum:"failed, parked" help:"All events with this status (${enum})."`
 }
 
 // Help is the long help.
 func (*webhooksReplayCmd) Help() string {
-	return "It reads the stored payloads and sends nothing to Stripe. Replaying an event that was processed is harmless. It exits with 1 if an event failed."
+	return "It reads the stored payloads and sends nothing to Stripe. Replaying a processed event is " +
+		"harmless. The exit code is 1 if an event failed."
 }
 
-// replayed is an event, and what came of it.
+// replayed is an event and the result of its replay.
 type replayed struct{ event, status, problem string }
 
 var replayedColumns = []column[replayed]{
@@ -92,7 +93,7 @@ func (c *webhooksReplayCmd) Run(ctx context.Context, s *session, host *hostdb.DB
 	return err
 }
 
-// events are the ids that were named, or those of all events with the status.
+// events returns the given ids, or those of all events with the status.
 func (c *webhooksReplayCmd) events(ctx context.Context, host *hostdb.DB) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for _, id := range c.Event {

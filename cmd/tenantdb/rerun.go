@@ -2,12 +2,13 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
 )
 
-// givenFlags are the flags that stood on the command line, as text.
+// givenFlags returns the flags of the command line and their values, as text.
 func givenFlags(parsed *kong.Context) map[string]string {
 	given := make(map[string]string)
 	for _, p := range parsed.Path {
@@ -18,8 +19,8 @@ func givenFlags(parsed *kong.Context) map[string]string {
 	return given
 }
 
-// command is the command line that does something with the same databases as this one: the words, and those
-// of the global and the named flags that were given to this one. It can be pasted into a shell.
+// command returns a command line for a shell: the words, and the flags of this command line that choose the
+// databases, and the named ones.
 func (s *session) command(flags []string, words ...string) string {
 	line := append([]string{"tenantdb"}, words...)
 	for _, name := range append([]string{"host", "tenants-dir", "max-conns", "actor"}, flags...) {
@@ -33,12 +34,12 @@ func (s *session) command(flags []string, words ...string) string {
 	return strings.Join(line, " ")
 }
 
-// quote writes a word as a POSIX shell reads it.
+// plainWord matches words that a shell needn't see quoted.
+var plainWord = regexp.MustCompile(`^[-_=./:,@%+a-zA-Z0-9]+$`)
+
+// quote quotes a word for a POSIX shell.
 func quote(word string) string {
-	harmless := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_=./:,@%+", r)
-	}
-	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !harmless(r) }) < 0 {
+	if plainWord.MatchString(word) {
 		return word
 	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
