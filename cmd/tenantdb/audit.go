@@ -183,7 +183,9 @@ func (t *auditTail) all(ctx context.Context, since time.Time) iter.Seq2[*hostdb.
 }
 
 // among reports whether an id is selected. No selection selects all.
-func among(selected []string, id string) bool { return len(selected) == 0 || slices.Contains(selected, id) }
+func among(selected []string, id string) bool {
+	return len(selected) == 0 || slices.Contains(selected, id)
+}
 
 // print prints each row as a line, so that output can be read while it goes on.
 func (t *auditTail) print(s *session, rows []hostdb.HostAuditLog) error {
