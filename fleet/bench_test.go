@@ -62,7 +62,8 @@ func (w *world) benchProvision(b *testing.B, f *fleet.Fleet, n int) []*hostdb.Te
 	b.Helper()
 	var all []*hostdb.TenantCatalog
 	for i := range n {
-		tenant, err := f.Provision(b.Context(), fleet.Spec{Slug: fmt.Sprintf("t%d-%s", i, hostdb.NewID()[20:]), OwnerID: w.owner.ID})
+		tenant, err := f.Provision(b.Context(), fleet.Spec{Slug: fmt.Sprintf("t%d-%s", i,
+			hostdb.NewID()[20:]), OwnerID: w.owner.ID})
 		must(b, err)
 		all = append(all, tenant)
 	}
@@ -82,7 +83,8 @@ func BenchmarkProvision(b *testing.B) {
 		// whose template a bare CREATE DATABASE copies
 		{name: "shared", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, SharedRole: true})},
 		{name: "roles", Fleet: w.benchFleet(b, schema)},
-		{name: "roles-untemplated", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, NoTemplate: true})},
+		{name: "roles-untemplated", Fleet: w.benchFleetOf(b,
+			fleet.Config{Migrations: schema, NoTemplate: true})},
 	}
 	conn, err := pgx.Connect(b.Context(), w.url)
 	must(b, err)
@@ -93,9 +95,12 @@ func BenchmarkProvision(b *testing.B) {
 	for i := range ways {
 		must(b, ways[i].Drop(b.Context(), w.benchProvision(b, ways[i].Fleet, 1)[0].ID))
 		if i == 0 {
-			must(b, conn.QueryRow(b.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, 'tenantdb_template_') ORDER BY oid DESC LIMIT 1").Scan(&template))
+			must(b, conn.QueryRow(b.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, "+
+				"'tenantdb_template_') ORDER BY oid DESC LIMIT 1").Scan(&template))
 		}
-		steps = append(steps, timed(&ways[i].took, func() { tenants = append(tenants, w.benchProvision(b, ways[i].Fleet, 1)...) }))
+		steps = append(steps, timed(&ways[i].took, func() {
+			tenants = append(tenants, w.benchProvision(b, ways[i].Fleet, 1)...)
+		}))
 	}
 	var bare, host time.Duration
 	name := "tenantdb_bare_" + hostdb.NewID()
@@ -136,11 +141,13 @@ func (w *world) hostPart(b *testing.B) {
 	ctx, id := b.Context(), hostdb.NewID()
 	_, err := w.host.Users.Get(ctx, w.owner.ID)
 	must(b, err)
-	tenant := &hostdb.TenantCatalog{ID: id, Slug: "h-" + id, Name: "x", IsActive: true, Status: hostdb.TenantProvisioning, DBURL: "sqlite:" + hostdb.Secret(id) + ".db"}
+	tenant := &hostdb.TenantCatalog{ID: id, Slug: "h-" + id, Name: "x", IsActive: true,
+		Status: hostdb.TenantProvisioning, DBURL: "sqlite:" + hostdb.Secret(id) + ".db"}
 	job := &hostdb.SystemJob{JobType: "bench", Payload: "{}", DedupeKey: id}
 	must(b, w.host.InTx(ctx, func(tx *hostdb.Tx) error {
 		must(b, tx.Tenants.Insert(ctx, tenant))
-		must(b, tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: w.owner.ID, TenantID: id, Role: hostdb.RoleOwner}))
+		must(b, tx.Memberships.Insert(ctx, &hostdb.Membership{UserID: w.owner.ID, TenantID: id,
+			Role: hostdb.RoleOwner}))
 		_, err := tx.Jobs.Enqueue(ctx, job)
 		must(b, err)
 		job, err = tx.Jobs.ClaimJob(ctx, job.ID, "bench", time.Minute)
@@ -167,7 +174,8 @@ func BenchmarkMigrate(b *testing.B) {
 		b.Run(engine, func(b *testing.B) {
 			w := benchWorld(b, engine)
 			base := w.benchFleet(b, schema)
-			ten := newest(extra(3), extra(4), extra(5), extra(6), extra(7), extra(8), extra(9), extra(10), extra(11), extra(12))
+			ten := newest(extra(3), extra(4), extra(5), extra(6), extra(7), extra(8), extra(9),
+				extra(10), extra(11), extra(12))
 			all := w.benchProvision(b, base, tenants)
 			var took [2]time.Duration
 			ways := [2]func([]*hostdb.TenantCatalog){
@@ -195,7 +203,8 @@ func BenchmarkMigrate(b *testing.B) {
 }
 
 // benchMigrate brings tenants up with a fleet, and closes what it opened, as goose by hand does.
-func (w *world) benchMigrate(b *testing.B, migrations fstest.MapFS, some []*hostdb.TenantCatalog, parallel int) {
+func (w *world) benchMigrate(b *testing.B, migrations fstest.MapFS,
+	some []*hostdb.TenantCatalog, parallel int) {
 	b.Helper()
 	var only []string
 	for _, tenant := range some {
@@ -248,7 +257,8 @@ func (w *world) openByHand(engine string, tenant *hostdb.TenantCatalog) (*sql.DB
 }
 
 // gooseByHand migrates as a program would that has only goose.
-func gooseByHand(b *testing.B, w *world, engine string, all []*hostdb.TenantCatalog, migrations fstest.MapFS, parallel int) {
+func gooseByHand(b *testing.B, w *world, engine string, all []*hostdb.TenantCatalog,
+	migrations fstest.MapFS, parallel int) {
 	b.Helper()
 	work := make(chan *hostdb.TenantCatalog)
 	var workers sync.WaitGroup
@@ -285,7 +295,8 @@ func BenchmarkMigrateNothing(b *testing.B) {
 			set, err := w.host.SchemaSets.Record(b.Context(), []int64{1, 2})
 			must(b, err)
 			for i := range 1000 {
-				must(b, w.host.Tenants.Insert(b.Context(), &hostdb.TenantCatalog{Slug: fmt.Sprintf("t%d", i), Name: "x", IsActive: true, SchemaVersion: 2,
+				must(b, w.host.Tenants.Insert(b.Context(), &hostdb.TenantCatalog{Slug: fmt.Sprintf("t%d", i),
+					Name: "x", IsActive: true, SchemaVersion: 2,
 					SchemaSet: set, DBURL: "postgres://nobody@127.0.0.1:1/none"}))
 			}
 			f := w.benchFleet(b, schema)

@@ -88,18 +88,21 @@ func (w *world) witness(t *testing.T) string {
 	return name
 }
 
-func TestADatabaseIsTheSameWithAndWithoutATemplate(t *testing.T) {
+func TestTemplate_copyEqualsMigratedDatabase(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		for kind, more := range awkward {
 			t.Run(fmt.Sprintf("shared role %v, %s", shared, kind), func(t *testing.T) {
 				w := newWorld(t, "postgres")
 				server, _ := w.ordinary(t, "CREATEDB CREATEROLE")
-				files := fstest.MapFS{"00001_rich.sql": {Data: []byte(strings.ReplaceAll(rich+more, "WITNESS", w.witness(t)))}}
+				files := fstest.MapFS{"00001_rich.sql": {Data: []byte(strings.ReplaceAll(rich+more,
+					"WITNESS", w.witness(t)))}}
 				descriptions := make(map[bool]map[string]string)
 				for _, without := range []bool{false, true} {
-					f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files, Server: server, SharedRole: shared, NoTemplate: without})
+					f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files,
+						Server: server, SharedRole: shared, NoTemplate: without})
 					must(t, err)
-					tenant, err := f.Provision(t.Context(), fleet.Spec{Slug: fmt.Sprintf("without-%v", without), OwnerID: w.owner.ID})
+					tenant, err := f.Provision(t.Context(), fleet.Spec{Slug: fmt.Sprintf("without-%v",
+						without), OwnerID: w.owner.ID})
 					must(t, err)
 					descriptions[without] = w.describe(t, tenant)
 					must(t, f.Drop(t.Context(), tenant.ID))
@@ -108,9 +111,11 @@ func TestADatabaseIsTheSameWithAndWithoutATemplate(t *testing.T) {
 					t.Errorf("%d templates; want that of the first", n)
 				}
 				for _, what := range slices.Sorted(maps.Keys(descriptions[true])) {
-					if got, want := descriptions[false][what], descriptions[true][what]; got != want || want == "" {
+					if got, want := descriptions[false][what],
+						descriptions[true][what]; got != want || want == "" {
 
-						t.Errorf("%s: only the copy has\n%s\nit lacks\n%s", what, lacking(want, got), lacking(got, want))
+						t.Errorf("%s: only the copy has\n%s\nit lacks\n%s", what,
+							lacking(want, got), lacking(got, want))
 					}
 				}
 				if n := w.databases(t) + w.roles(t); n != 0 {
@@ -124,7 +129,9 @@ func TestADatabaseIsTheSameWithAndWithoutATemplate(t *testing.T) {
 // lacking returns the lines of the second text that the first doesn't have.
 func lacking(text, other string) string {
 	lines := strings.Split(text, "\n")
-	return strings.Join(slices.DeleteFunc(strings.Split(other, "\n"), func(line string) bool { return slices.Contains(lines, line) }), "\n")
+	return strings.Join(slices.DeleteFunc(strings.Split(other, "\n"), func(line string) bool {
+		return slices.Contains(lines, line)
+	}), "\n")
 }
 
 // describe tells all about a tenant's database, with TENANT in place of its name.
@@ -138,18 +145,24 @@ func (w *world) describe(t *testing.T, tenant *hostdb.TenantCatalog) map[string]
 	defer conn.Close(context.Background())
 	about := make(map[string]string)
 	for what, query := range map[string]string{
-		"settings": "SELECT coalesce(rolname, '') || ': ' || setconfig::text FROM pg_db_role_setting LEFT JOIN pg_roles r ON r.oid = setrole" +
-			" WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())",
-		"grants": "SELECT coalesce(r.rolname, 'PUBLIC') || ' ' || a.privilege_type || ' ' || a.is_grantable FROM pg_database, aclexplode(datacl) a" +
-			" LEFT JOIN pg_roles r ON r.oid = grantee WHERE datname = current_database()",
-		"database": "SELECT concat_ws(', ', r.rolname, datconnlimit, datallowconn, datistemplate, shobj_description(d.oid, 'pg_database'))" +
-			" FROM pg_database d JOIN pg_roles r ON r.oid = datdba WHERE datname = current_database()",
-		"extensions": "SELECT extname || extversion || ' ' || rolname FROM pg_extension JOIN pg_roles ON pg_roles.oid = extowner",
-		"owners and grantees": "SELECT concat_ws(' ', o.type, o.identity, deptype, rolname) FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid," +
-			" pg_identify_object(classid, objid, objsubid) o WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
-		"schemas": "SELECT nspname || ' ' || coalesce(nspacl::text, '') FROM pg_namespace WHERE NOT starts_with(nspname, 'pg_temp')" +
-			" AND NOT starts_with(nspname, 'pg_toast')",
-		"memberships": "SELECT count(*)::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE rolname = current_database()",
+		"settings": "SELECT coalesce(rolname, '') || ': ' || setconfig::text FROM pg_db_role_setting LEFT " +
+			"JOIN pg_roles r ON r.oid = setrole WHERE setdatabase = (SELECT oid FROM pg_database WHERE " +
+			"datname = current_database())",
+		"grants": "SELECT coalesce(r.rolname, 'PUBLIC') || ' ' || a.privilege_type || ' ' || " +
+			"a.is_grantable FROM pg_database, aclexplode(datacl) a LEFT JOIN pg_roles r ON r.oid = grantee " +
+			"WHERE datname = current_database()",
+		"database": "SELECT concat_ws(', ', r.rolname, datconnlimit, datallowconn, datistemplate, " +
+			"shobj_description(d.oid, 'pg_database')) FROM pg_database d JOIN pg_roles r ON r.oid = datdba " +
+			"WHERE datname = current_database()",
+		"extensions": "SELECT extname || extversion || ' ' || rolname FROM pg_extension JOIN pg_roles ON " +
+			"pg_roles.oid = extowner",
+		"owners and grantees": "SELECT concat_ws(' ', o.type, o.identity, deptype, rolname) FROM " +
+			"pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid, pg_identify_object(classid, objid, " +
+			"objsubid) o WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+		"schemas": "SELECT nspname || ' ' || coalesce(nspacl::text, '') FROM pg_namespace WHERE NOT " +
+			"starts_with(nspname, 'pg_temp') AND NOT starts_with(nspname, 'pg_toast')",
+		"memberships": "SELECT count(*)::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member " +
+			"WHERE rolname = current_database()",
 	} {
 		rows, err := conn.Query(t.Context(), query)
 		must(t, err)
@@ -166,11 +179,13 @@ func (w *world) describe(t *testing.T, tenant *hostdb.TenantCatalog) map[string]
 	return about
 }
 
-func TestATemplateThatCantBeCopiedIsMadeAnew(t *testing.T) {
+func TestTemplate_isRemadeWhenItCantBeCopied(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		for kind, spoil := range map[string]string{
-			"the collations changed":   "UPDATE pg_database SET datcollversion = 'x' WHERE starts_with(datname, $1) OR datname = 'template1'",
-			"its drop was interrupted": "UPDATE pg_database SET datconnlimit = -2, datistemplate = false WHERE starts_with(datname, $1)",
+			"the collations changed": "UPDATE pg_database SET datcollversion = 'x' WHERE " +
+				"starts_with(datname, $1) OR datname = 'template1'",
+			"its drop was interrupted": "UPDATE pg_database SET datconnlimit = -2, datistemplate = false " +
+				"WHERE starts_with(datname, $1)",
 		} {
 			t.Run(fmt.Sprintf("shared role %v, %s", shared, kind), func(t *testing.T) {
 				w := ownWorld(t)
@@ -181,7 +196,8 @@ func TestATemplateThatCantBeCopiedIsMadeAnew(t *testing.T) {
 				var fleets [2]*fleet.Fleet
 				for i := range fleets { // as two processes
 					var err error
-					fleets[i], err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, SharedRole: shared})
+					fleets[i], err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
+						Migrations: schema, SharedRole: shared})
 					must(t, err)
 					w.provision(t, fleets[i], fmt.Sprintf("before-%d", i))
 				}
@@ -191,7 +207,8 @@ func TestATemplateThatCantBeCopiedIsMadeAnew(t *testing.T) {
 				var running sync.WaitGroup
 				for i := range 6 {
 					running.Go(func() {
-						tenant, err := fleets[i%2].Provision(t.Context(), fleet.Spec{Slug: fmt.Sprintf("after-%d", i), OwnerID: w.owner.ID})
+						tenant, err := fleets[i%2].Provision(t.Context(),
+							fleet.Spec{Slug: fmt.Sprintf("after-%d", i), OwnerID: w.owner.ID})
 						if err != nil || tenant.SchemaVersion != 2 {
 							t.Errorf("Provision = %v, %v", tenant, err)
 						}

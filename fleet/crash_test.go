@@ -56,13 +56,16 @@ func (h stepHandler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // fleet is the fleet that the child and its heirs have.
-func (p crashPlan) fleet(host *hostdb.DB, pool *tenantdb.Pool, lease time.Duration, logger *slog.Logger) (*fleet.Fleet, error) {
-	return fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema, Seed: seedOnce, Lease: lease, Logger: logger, SharedRole: !p.Roles})
+func (p crashPlan) fleet(host *hostdb.DB, pool *tenantdb.Pool, lease time.Duration,
+	logger *slog.Logger) (*fleet.Fleet, error) {
+	return fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema, Seed: seedOnce, Lease: lease,
+		Logger: logger, SharedRole: !p.Roles})
 }
 
 // seedOnce leaves one row, however often it runs.
 func seedOnce(ctx context.Context, tenant *hostdb.TenantCatalog, db *sql.DB) error {
-	_, err := db.ExecContext(ctx, "INSERT INTO notes (body) SELECT $1 WHERE NOT EXISTS (SELECT 1 FROM notes)", "welcome to "+tenant.Slug)
+	_, err := db.ExecContext(ctx, "INSERT INTO notes (body) SELECT $1 WHERE NOT EXISTS (SELECT 1 FROM notes)",
+		"welcome to "+tenant.Slug)
 	return err
 }
 
@@ -103,7 +106,8 @@ func (p crashPlan) migrate(host *hostdb.DB, pool *tenantdb.Pool) error {
 			os.Exit(crashExit)
 		}
 	})
-	f, err := fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema, GoMigrations: inGo, Lease: childLease})
+	f, err := fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema,
+		GoMigrations: inGo, Lease: childLease})
 	if err != nil {
 		return err
 	}
@@ -111,7 +115,7 @@ func (p crashPlan) migrate(host *hostdb.DB, pool *tenantdb.Pool) error {
 	return err
 }
 
-func TestAMigrationRunWhoseProcessIsKilledGoesOn(t *testing.T) {
+func TestMigrate_resumesAfterKill(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		all := w.tenants(t, 6)
 		if !runCrash(t, crashPlan{URL: w.url, Dir: w.dir, Migrate: true, At: 3}) {
@@ -161,18 +165,21 @@ func onEveryKind(t *testing.T, test func(t *testing.T, w *world, roles bool)) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, engine)
-			must(t, w.host.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "pro", Name: "Pro", TrialDays: 14}))
+			must(t, w.host.Plans.Insert(t.Context(),
+				&hostdb.PricingPlan{ID: "pro", Name: "Pro", TrialDays: 14}))
 			test(t, w, kind != engine)
 		})
 	}
 }
 
-func TestProvisioningThatIsKilledAtAnyStepGoesOnToExactlyOneOpenTenant(t *testing.T) {
+func TestProvision_resumesAfterKillAtAnyStep(t *testing.T) {
 	heirs := map[string]func(t *testing.T, w *world, f *fleet.Fleet){
 		"the next Provision": func(t *testing.T, w *world, f *fleet.Fleet) {
-			_, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID, Trial: true, PlanTier: "pro"})
+			_, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID,
+				Trial: true, PlanTier: "pro"})
 			// it was open already
-			if row, find := w.host.Tenants.BySlug(t.Context(), "acme"); find != nil || err != nil && !row.Open() {
+			if row, find := w.host.Tenants.BySlug(t.Context(), "acme"); find != nil ||
+				err != nil && !row.Open() {
 				t.Fatalf("Provision = %v", err)
 			}
 		},
@@ -187,7 +194,8 @@ func TestProvisioningThatIsKilledAtAnyStepGoesOnToExactlyOneOpenTenant(t *testin
 				f, err := p.fleet(w.host, w.pool, time.Minute, nil)
 				must(t, err)
 				heir(t, w, f)
-				w.checkAcme(t, f, fmt.Sprintf("%s after step %d", name, steps), name == "a worker" && steps == 0)
+				w.checkAcme(t, f, fmt.Sprintf("%s after step %d", name, steps),
+					name == "a worker" && steps == 0)
 			}
 			if steps < 6 {
 				t.Errorf("only %d steps", steps)
@@ -226,13 +234,16 @@ func (w *world) checkAcme(t *testing.T, f *fleet.Fleet, when string, nothing boo
 	must(t, err)
 	running, err := w.host.Jobs.List(ctx, hostdb.Where("status", hostdb.JobRunning))
 	must(t, err)
-	if len(members) != 1 || !members[0].IsActive || len(trials) != 1 || !trials[0].ActiveAt(time.Now(), 0) || len(jobsLeft)+len(running) != 0 {
+	if len(members) != 1 || !members[0].IsActive || len(trials) != 1 || !trials[0].ActiveAt(time.Now(), 0) ||
+		len(jobsLeft)+len(running) != 0 {
 		t.Errorf("%s: members %+v, subscriptions %+v, jobs %+v %+v", when, members, trials, jobsLeft, running)
 	}
 	lease, err := w.pool.Lease(acme)
 	must(t, err)
 	var notes int
-	must(t, lease.DB().QueryRowContext(ctx, "SELECT count(*) FROM notes WHERE body = 'welcome to acme'").Scan(&notes))
+	must(t,
+		lease.DB().QueryRowContext(ctx,
+			"SELECT count(*) FROM notes WHERE body = 'welcome to acme'").Scan(&notes))
 	lease.Release()
 	if notes != 1 {
 		t.Errorf("%s: seeded %d times", when, notes)
@@ -246,7 +257,8 @@ func (w *world) checkAcme(t *testing.T, f *fleet.Fleet, when string, nothing boo
 // work has a worker do the jobs that there are.
 func (w *world) work(t *testing.T, f *fleet.Fleet) {
 	t.Helper()
-	worker, err := jobs.New(jobs.Config{Host: w.host, Handlers: map[string]jobs.Handler{fleet.JobTenant: f.RunJob}, PollInterval: 20 * time.Millisecond})
+	worker, err := jobs.New(jobs.Config{Host: w.host,
+		Handlers: map[string]jobs.Handler{fleet.JobTenant: f.RunJob}, PollInterval: 20 * time.Millisecond})
 	must(t, err)
 	defer func() { must(t, worker.Close(context.Background())) }()
 	deadline := time.After(time.Minute)
@@ -268,7 +280,7 @@ func (w *world) work(t *testing.T, f *fleet.Fleet) {
 	}
 }
 
-func TestDroppingThatIsKilledAtAnyStepGoesOnUntilNothingIsLeft(t *testing.T) {
+func TestDrop_resumesAfterKillAtAnyStep(t *testing.T) {
 	onEveryKind(t, func(t *testing.T, w *world, roles bool) {
 		steps := 0
 		for died := true; died; steps++ {
@@ -307,7 +319,7 @@ func TestDroppingThatIsKilledAtAnyStepGoesOnUntilNothingIsLeft(t *testing.T) {
 	})
 }
 
-func TestADropWhileAnotherProcessProvisionsLeavesNothing(t *testing.T) {
+func TestDrop_duringProvisionInAnotherProcessLeavesNothing(t *testing.T) {
 	onEveryKind(t, func(t *testing.T, w *world, roles bool) {
 		f, err := crashPlan{Roles: roles}.fleet(w.host, w.pool, time.Minute, nil)
 		must(t, err)

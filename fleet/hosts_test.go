@@ -10,15 +10,16 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestAFirstHostThatSaysNothingHoldsUpNoProvisioning, nor a drop: the server's connections, the template's
+// TestProvision_isNotDelayedByASilentFirstHost, nor a drop: the server's connections, the template's
 // and that of the tenant's role pass it.
-func TestAFirstHostThatSaysNothingHoldsUpNoProvisioning(t *testing.T) {
+func TestProvision_isNotDelayedByASilentFirstHost(t *testing.T) {
 	w := newWorld(t, "postgres")
 	u, err := url.Parse(w.url)
 	must(t, err)
 	u.Host = pgtest.Mute(t) + "," + u.Host
 	began := time.Now()
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, Server: hostdb.Secret(u.String())})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
+		Server: hostdb.Secret(u.String())})
 	must(t, err)
 	tenant, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
 	must(t, err)

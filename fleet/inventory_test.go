@@ -12,9 +12,9 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestInventoryFindsWhatARestoredCatalogForgotAndStillKnows: yesterday's host database knows a tenant that
+// TestInventory_reportsStraysAndMissingDatabases: yesterday's host database knows a tenant that
 // was dropped today, and doesn't know one that was made today.
-func TestInventoryFindsWhatARestoredCatalogForgotAndStillKnows(t *testing.T) {
+func TestInventory_reportsStraysAndMissingDatabases(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		f, ctx := w.fleet(t, schema), t.Context()
 		acme, err := f.Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
@@ -29,7 +29,8 @@ func TestInventoryFindsWhatARestoredCatalogForgotAndStillKnows(t *testing.T) {
 		must(t, yesterday.Tenants.Insert(ctx, acme))
 		restored, err := fleet.New(fleet.Config{Host: yesterday, Pool: w.pool, Server: hostdb.Secret(w.url)})
 		must(t, err)
-		if found, err := restored.Inventory(ctx); err != nil || len(found.Missing) > 0 || slices.Contains(found.Strays, acme.ID) {
+		if found, err := restored.Inventory(ctx); err != nil || len(found.Missing) > 0 ||
+			slices.Contains(found.Strays, acme.ID) {
 			t.Errorf("before: %+v, %v", found, err)
 		}
 
@@ -38,25 +39,28 @@ func TestInventoryFindsWhatARestoredCatalogForgotAndStillKnows(t *testing.T) {
 		must(t, f.Drop(ctx, acme.ID))
 		found, err := restored.Inventory(ctx)
 		must(t, err)
-		if len(found.Missing) != 1 || found.Missing[0].ID != acme.ID || !slices.Contains(found.Strays, globex.ID) || slices.Contains(found.Strays, acme.ID) {
+		if len(found.Missing) != 1 || found.Missing[0].ID != acme.ID || !slices.Contains(found.Strays,
+			globex.ID) || slices.Contains(found.Strays, acme.ID) {
 			t.Errorf("yesterday's catalog: %+v; want acme missing and globex a stray", found)
 		}
 		today, err := f.Inventory(ctx)
 		must(t, err)
-		if len(today.Missing) > 0 || slices.Contains(today.Strays, globex.ID) || slices.Contains(today.Strays, acme.ID) {
+		if len(today.Missing) > 0 || slices.Contains(today.Strays, globex.ID) ||
+			slices.Contains(today.Strays, acme.ID) {
 			t.Errorf("today's catalog: %+v", today)
 		}
 	})
 }
 
-func TestASlugThatIsMalformedOrReservedIsRefusedByName(t *testing.T) {
+func TestProvision_refusesMalformedAndReservedSlugs(t *testing.T) {
 	w := newWorld(t, "sqlite")
 	config := fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema}
 	f, err := fleet.New(config)
 	must(t, err)
 	acme, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
 	must(t, err)
-	for _, slug := range []string{"", "Ac_me", "-a", strings.Repeat("a", 64), acme.ID, "www", "api", "login", "admin"} {
+	for _, slug := range []string{"", "Ac_me", "-a", strings.Repeat("a", 64), acme.ID, "www",
+		"api", "login", "admin"} {
 		_, err := f.Provision(t.Context(), fleet.Spec{Slug: slug, OwnerID: w.owner.ID})
 		wantSlugRefused(t, slug, err)
 		if slug != "" { // which stays as it is

@@ -25,27 +25,6 @@ func months(names ...string) fstest.MapFS {
 	return all
 }
 
-// status is a tenant's.
-func status(t *testing.T, f *fleet.Fleet, slug string) (status fleet.TenantStatus) {
-	t.Helper()
-	for s, err := range f.Status(t.Context(), slug) {
-		must(t, err)
-		status = s
-	}
-	return status
-}
-
-// planned lists the slugs that a plan names.
-func planned(t *testing.T, f *fleet.Fleet, opts fleet.MigrateOptions) string {
-	t.Helper()
-	var slugs []string
-	for r, err := range f.Plan(t.Context(), opts) {
-		must(t, err)
-		slugs = append(slugs, r.Slug)
-	}
-	return strings.Join(slugs, " ")
-}
-
 // catalog is a tenant's version in the catalog.
 func (w *world) catalog(t *testing.T, tenant *hostdb.TenantCatalog) int64 {
 	t.Helper()
@@ -54,7 +33,7 @@ func (w *world) catalog(t *testing.T, tenant *hostdb.TenantCatalog) int64 {
 	return row.SchemaVersion
 }
 
-func TestALateMigrationIsPendingAndIsApplied(t *testing.T) {
+func TestMigrate_appliesALateMigration(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		acme := w.provision(t, w.fleet(t, months("20260101_a", "20260301_c")), "acme")
@@ -98,13 +77,14 @@ func TestALateMigrationIsPendingAndIsApplied(t *testing.T) {
 	})
 }
 
-func TestALateMigrationLowersTheCatalogsVersionBeforeItBegins(t *testing.T) {
+func TestMigrate_lowersTheVersionBeforeALateMigration(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.provision(t, w.fleet(t, months("20260101_a", "20260301_c")), "acme")
 		during := int64(-1)
 		late := hooked("CREATE TABLE b (n INTEGER)", func() { during = w.catalog(t, acme) })
 		late[0].Version = february
-		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: months("20260101_a", "20260301_c"), GoMigrations: late})
+		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
+			Migrations: months("20260101_a", "20260301_c"), GoMigrations: late})
 		must(t, err)
 		_, err = f.Migrate(t.Context(), fleet.MigrateOptions{})
 		must(t, err)
@@ -115,7 +95,7 @@ func TestALateMigrationLowersTheCatalogsVersionBeforeItBegins(t *testing.T) {
 	})
 }
 
-func TestALateMigrationThatFailsLeavesTheVersionBelowIt(t *testing.T) {
+func TestMigrate_leavesTheVersionBelowAFailedLateMigration(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.provision(t, w.fleet(t, months("20260101_a", "20260301_c")), "acme")
 		w.exec(t, acme, "CREATE TABLE b (n INTEGER)") // in its way
@@ -134,12 +114,13 @@ func TestALateMigrationThatFailsLeavesTheVersionBelowIt(t *testing.T) {
 	})
 }
 
-func TestALateMigrationIsRefusedOnRequest(t *testing.T) {
+func TestMigrate_refusesALateMigrationOnRequest(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		acme := w.provision(t, w.fleet(t, months("20260101_a", "20260301_c")), "acme")
 		f := w.fleet(t, months("20260101_a", "20260201_b", "20260301_c"))
-		if _, err := f.Migrate(ctx, fleet.MigrateOptions{RefuseLate: true, DryRun: true}); !errors.Is(err, fleet.ErrIncomplete) {
+		if _, err := f.Migrate(ctx, fleet.MigrateOptions{RefuseLate: true,
+			DryRun: true}); !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("dry run: %v", err)
 		}
 		report, err := f.Migrate(ctx, fleet.MigrateOptions{RefuseLate: true})
@@ -159,7 +140,7 @@ func TestALateMigrationIsRefusedOnRequest(t *testing.T) {
 	})
 }
 
-func TestATenantOfAnOlderLibraryIsAskedOnceWhichMigrationsItHas(t *testing.T) {
+func TestMigrate_asksADatabaseOfAnOlderLibraryOnce(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		f := w.fleet(t, months("20260101_a", "20260301_c"))
@@ -172,7 +153,8 @@ func TestATenantOfAnOlderLibraryIsAskedOnceWhichMigrationsItHas(t *testing.T) {
 		if got := planned(t, f, fleet.MigrateOptions{}); got != "acme" {
 			t.Errorf("planned %q", got)
 		}
-		for _, want := range []string{"done: 0 at target, 1 done, 0 failed, 0 skipped, 0 pending", "done: 1 at target, 0 done, 0 failed, 0 skipped, 0 pending"} {
+		for _, want := range []string{"done: 0 at target, 1 done, 0 failed, 0 skipped, 0 pending",
+			"done: 1 at target, 0 done, 0 failed, 0 skipped, 0 pending"} {
 			report, err := f.Migrate(ctx, fleet.MigrateOptions{})
 			must(t, err)
 			wantCounts(t, report, want)
@@ -183,7 +165,7 @@ func TestATenantOfAnOlderLibraryIsAskedOnceWhichMigrationsItHas(t *testing.T) {
 	})
 }
 
-func TestADownTakesBackWhatWasAppliedWhereSomethingIsMissing(t *testing.T) {
+func TestMigrate_downUndoesOnlyAppliedMigrations(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		acme := w.provision(t, w.fleet(t, months("20260101_a", "20260301_c")), "acme")

@@ -16,7 +16,8 @@ import (
 // endless is a migration that runs until it is cancelled.
 func (w *world) endless() string {
 	if strings.HasPrefix(w.url, "sqlite:") {
-		return "CREATE TABLE extra3 AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS n FROM n"
+		return "CREATE TABLE extra3 AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) " +
+			"SELECT count(*) AS n FROM n"
 	}
 	return "CREATE TABLE extra3 AS SELECT 1 AS n FROM pg_sleep(3600)"
 }
@@ -25,7 +26,9 @@ func (w *world) endless() string {
 func (w *world) takeOver(t *testing.T, ids ...string) {
 	t.Helper()
 	ctx := context.Background()
-	other, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: hostdb.Secret(w.url), Now: func() time.Time { return time.Now().Add(time.Hour) }})
+	other, err := hostdb.OpenConfig(ctx, hostdb.Config{URL: hostdb.Secret(w.url), Now: func() time.Time {
+		return time.Now().Add(time.Hour)
+	}})
 	must(t, err)
 	defer other.Close()
 	run := &hostdb.MigrationRun{TargetVersion: 3}
@@ -48,7 +51,7 @@ func (h warned) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func TestWorkOnATenantEndsAsSoonAsASignOfLifeFindsItTakenOver(t *testing.T) {
+func TestMigrate_stopsWhenAHeartbeatFindsATenantTakenOver(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenants(t, 1)[0]
 		ctx, interrupt := context.WithCancel(t.Context())
@@ -56,7 +59,9 @@ func TestWorkOnATenantEndsAsSoonAsASignOfLifeFindsItTakenOver(t *testing.T) {
 		var once sync.Once
 		var warnings []string
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Lease: 400 * time.Millisecond,
-			Migrations: schema, GoMigrations: hooked(w.endless(), func() { once.Do(func() { w.takeOver(t, acme.ID) }) }),
+			Migrations: schema, GoMigrations: hooked(w.endless(), func() {
+				once.Do(func() { w.takeOver(t, acme.ID) })
+			}),
 			Logger: slog.New(warned{slog.DiscardHandler, func(text string) {
 				warnings = append(warnings, text)
 				interrupt() // else the run would wait for the other one
@@ -72,7 +77,8 @@ func TestWorkOnATenantEndsAsSoonAsASignOfLifeFindsItTakenOver(t *testing.T) {
 			t.Errorf("warnings: %q", warnings)
 		}
 		w.at(t, acme, 2)
-		rows, err := w.host.MigrationTenants.List(t.Context(), hostdb.Where("tenant_id", acme.ID), hostdb.Where("status", hostdb.MigrationRunning))
+		rows, err := w.host.MigrationTenants.List(t.Context(), hostdb.Where("tenant_id", acme.ID),
+			hostdb.Where("status", hostdb.MigrationRunning))
 		must(t, err)
 		if len(rows) != 1 || rows[0].Worker != "other" || rows[0].RunID == report.RunID {
 			t.Errorf("the ledger: %+v", rows)
@@ -80,7 +86,7 @@ func TestWorkOnATenantEndsAsSoonAsASignOfLifeFindsItTakenOver(t *testing.T) {
 	})
 }
 
-func TestALeaseLostAtTheLastMomentLeavesTheCatalogToWhoHasItNow(t *testing.T) {
+func TestMigrate_writesNothingAfterItsLeaseIsLost(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenants(t, 1)[0]
 		ctx, interrupt := context.WithTimeout(t.Context(), 10*time.Second)
@@ -88,7 +94,9 @@ func TestALeaseLostAtTheLastMomentLeavesTheCatalogToWhoHasItNow(t *testing.T) {
 		var once sync.Once
 		// a minute's lease: no sign of life in between
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
-			Migrations: schema, GoMigrations: hooked(extra(3), func() { once.Do(func() { w.takeOver(t, acme.ID) }) }),
+			Migrations: schema, GoMigrations: hooked(extra(3), func() {
+				once.Do(func() { w.takeOver(t, acme.ID) })
+			}),
 			Logger: slog.New(warned{slog.DiscardHandler, func(string) { interrupt() }})})
 		must(t, err)
 		report, err := f.Migrate(ctx, fleet.MigrateOptions{})

@@ -16,84 +16,22 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// newest is schema with further migrations, each of which can be taken back.
-func newest(more ...string) fstest.MapFS {
-	all := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"], "00002_more.sql": schema["00002_more.sql"]}
-	for i, up := range more {
-		all[fmt.Sprintf("%05d_step.sql", i+3)] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + up + ";\n-- +goose Down\nDROP TABLE extra" + fmt.Sprint(i+3) + ";\n")}
-	}
-	return all
-}
-
-// extra is a migration that creates a table.
-func extra(version int) string { return fmt.Sprintf("CREATE TABLE extra%d (n INTEGER)", version) }
-
-// tenants provisions tenants with the two migrations of schema, ordered by id.
-func (w *world) tenants(t *testing.T, n int) []*hostdb.TenantCatalog {
-	t.Helper()
-	f := w.fleet(t, schema)
-	var all []*hostdb.TenantCatalog
-	for i := range n {
-		all = append(all, w.provision(t, f, fmt.Sprintf("t%d", i)))
-	}
-	return all
-}
-
-// exec runs a statement in a tenant's database.
-func (w *world) exec(t *testing.T, tenant *hostdb.TenantCatalog, statement string) {
-	t.Helper()
-	lease, err := w.pool.Lease(tenant)
-	must(t, err)
-	defer lease.Release()
-	_, err = lease.DB().ExecContext(t.Context(), statement)
-	must(t, err)
-}
-
-// versions returns what the catalog, and goose's table in the database, say.
-func (w *world) versions(t *testing.T, tenant *hostdb.TenantCatalog) (catalog, database int64) {
-	t.Helper()
-	row, err := w.host.Tenants.Get(t.Context(), tenant.ID)
-	must(t, err)
-	lease, err := w.pool.Lease(row)
-	must(t, err)
-	defer lease.Release()
-	must(t, lease.DB().QueryRowContext(t.Context(), "SELECT max(version_id) FROM goose_db_version").Scan(&database))
-	return row.SchemaVersion, database
-}
-
-// at checks both.
-func (w *world) at(t *testing.T, tenant *hostdb.TenantCatalog, want int64) {
-	t.Helper()
-	if catalog, database := w.versions(t, tenant); catalog != want || database != want {
-		t.Errorf("%s is at %d by the catalog and at %d in truth; want %d", tenant.Slug, catalog, database, want)
-	}
-}
-
-// counts is a report's numbers.
-func counts(r fleet.Report) string {
-	return fmt.Sprintf("%s: %d at target, %d done, %d failed, %d skipped, %d pending", r.Status, r.AtTarget, r.Done, r.Failed, r.Skipped, r.Pending)
-}
-
-func wantCounts(t *testing.T, r fleet.Report, want string) {
-	t.Helper()
-	if got := counts(r); got != want {
-		t.Errorf("report: %s; want %s", got, want)
-	}
-}
-
-func TestMigrateBringsEveryTenantToTheNewestVersionAndBack(t *testing.T) {
+func TestMigrate_upAndDown(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, all := t.Context(), w.tenants(t, 3)
 		f := w.fleet(t, newest(extra(3), extra(4)))
 		var seen []fleet.Result
-		report, err := f.Migrate(ctx, fleet.MigrateOptions{Progress: func(r fleet.Result) { seen = append(seen, r) }})
+		report, err := f.Migrate(ctx, fleet.MigrateOptions{Progress: func(r fleet.Result) {
+			seen = append(seen, r)
+		}})
 		must(t, err)
 		wantCounts(t, report, "done: 0 at target, 3 done, 0 failed, 0 skipped, 0 pending")
 		for _, tenant := range all {
 			w.at(t, tenant, 4)
 		}
 		for i, r := range seen {
-			if r.From != 2 || r.To != 4 || r.Status != hostdb.MigrationDone || r.Ended != i+1 || r.Total != 3 || r.Slug == "" {
+			if r.From != 2 || r.To != 4 || r.Status != hostdb.MigrationDone || r.Ended != i+1 ||
+				r.Total != 3 || r.Slug == "" {
 				t.Errorf("progress: %+v", r)
 			}
 		}
@@ -103,7 +41,8 @@ func TestMigrateBringsEveryTenantToTheNewestVersionAndBack(t *testing.T) {
 		verified, err := f.Migrate(ctx, fleet.MigrateOptions{Verify: true})
 		must(t, err)
 		wantCounts(t, verified, "done: 0 at target, 3 done, 0 failed, 0 skipped, 0 pending")
-		down, err := f.Migrate(ctx, fleet.MigrateOptions{Down: true, Target: 2, Only: []string{all[0].Slug, all[1].ID}})
+		down, err := f.Migrate(ctx, fleet.MigrateOptions{Down: true, Target: 2,
+			Only: []string{all[0].Slug, all[1].ID}})
 		must(t, err)
 		wantCounts(t, down, "done: 0 at target, 2 done, 0 failed, 0 skipped, 0 pending")
 		for i, want := range []int64{2, 2, 4} {
@@ -111,13 +50,14 @@ func TestMigrateBringsEveryTenantToTheNewestVersionAndBack(t *testing.T) {
 		}
 		last, err := w.host.MigrationRuns.Last(ctx)
 		must(t, err)
-		if last.ID != down.RunID || last.Status != hostdb.RunDone || !last.IsDown || last.TargetVersion != 2 || last.CompletedAt == nil {
+		if last.ID != down.RunID || last.Status != hostdb.RunDone || !last.IsDown ||
+			last.TargetVersion != 2 || last.CompletedAt == nil {
 			t.Errorf("last run = %+v", last)
 		}
 	})
 }
 
-func TestAFailureStopsTheRunAndTheLedgerSaysWhoIsWhere(t *testing.T) {
+func TestMigrate_stopsAtAFailureAndRecordsEachTenant(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		n, bad := 40, 36
 		if strings.HasPrefix(w.url, "sqlite:") && !underRace {
@@ -130,7 +70,8 @@ func TestAFailureStopsTheRunAndTheLedgerSaysWhoIsWhere(t *testing.T) {
 		if !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("Migrate = %v", err)
 		}
-		wantCounts(t, report, fmt.Sprintf("stopped: 0 at target, 36 done, 1 failed, 0 skipped, %d pending", n-37))
+		wantCounts(t, report, fmt.Sprintf("stopped: 0 at target, 36 done, 1 failed, 0 skipped, %d pending",
+			n-37))
 		for i, tenant := range all {
 			switch {
 			case i < bad:
@@ -143,7 +84,8 @@ func TestAFailureStopsTheRunAndTheLedgerSaysWhoIsWhere(t *testing.T) {
 		}
 		for r, err := range f.Results(ctx, report.RunID, hostdb.MigrationFailed) {
 			must(t, err)
-			if r.TenantID != all[bad].ID || r.From != 2 || r.To != 3 || !strings.Contains(r.Error, "extra4") || !strings.Contains(r.Error, "00004_step.sql") {
+			if r.TenantID != all[bad].ID || r.From != 2 || r.To != 3 || !strings.Contains(r.Error,
+				"extra4") || !strings.Contains(r.Error, "00004_step.sql") {
 				t.Errorf("failed: %+v", r)
 			}
 		}
@@ -155,7 +97,8 @@ func TestAFailureStopsTheRunAndTheLedgerSaysWhoIsWhere(t *testing.T) {
 		wantCounts(t, report, fmt.Sprintf("done: 0 at target, %d done, 1 failed, 0 skipped, 0 pending", n-1))
 		w.exec(t, all[bad], "DROP TABLE extra4")
 		var ended []string
-		report, err = f.Migrate(ctx, fleet.MigrateOptions{Run: report.RunID, RetryFailed: true, Progress: func(r fleet.Result) { ended = append(ended, r.TenantID) }})
+		report, err = f.Migrate(ctx, fleet.MigrateOptions{Run: report.RunID, RetryFailed: true,
+			Progress: func(r fleet.Result) { ended = append(ended, r.TenantID) }})
 		must(t, err)
 		wantCounts(t, report, fmt.Sprintf("done: 0 at target, %d done, 0 failed, 0 skipped, 0 pending", n))
 		w.at(t, all[bad], 4)
@@ -165,13 +108,14 @@ func TestAFailureStopsTheRunAndTheLedgerSaysWhoIsWhere(t *testing.T) {
 	})
 }
 
-func TestAFailingCanaryKeepsTheOthersAsTheyAre(t *testing.T) {
+func TestMigrate_stopsAtAFailingCanary(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, all := t.Context(), w.tenants(t, 5)
 		w.exec(t, all[3], "CREATE TABLE extra3 (n INTEGER)")
 		f := w.fleet(t, newest(extra(3)))
 		var order []string
-		opts := fleet.MigrateOptions{Canary: []string{"t3"}, CanaryCount: 1, MaxFailures: -1, Progress: func(r fleet.Result) { order = append(order, r.Slug) }}
+		opts := fleet.MigrateOptions{Canary: []string{"t3"}, CanaryCount: 1, MaxFailures: -1,
+			Progress: func(r fleet.Result) { order = append(order, r.Slug) }}
 		report, err := f.Migrate(ctx, opts)
 		if !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("Migrate = %v", err)
@@ -183,12 +127,13 @@ func TestAFailingCanaryKeepsTheOthersAsTheyAre(t *testing.T) {
 	})
 }
 
-func TestBatchesFollowEachOther(t *testing.T) {
+func TestMigrate_runsBatchesInOrder(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.tenants(t, 7)
 		var stages []int
-		_, err := w.fleet(t, newest(extra(3))).Migrate(t.Context(), fleet.MigrateOptions{CanaryCount: 1, Batch: 3,
-			Progress: func(r fleet.Result) { stages = append(stages, r.Stage) }})
+		_, err := w.fleet(t, newest(extra(3))).Migrate(t.Context(),
+			fleet.MigrateOptions{CanaryCount: 1, Batch: 3,
+				Progress: func(r fleet.Result) { stages = append(stages, r.Stage) }})
 		must(t, err)
 		if !slices.Equal(stages, []int{0, 1, 1, 1, 2, 2, 2}) {
 			t.Errorf("stages in the order of their ends: %v", stages)
@@ -196,13 +141,14 @@ func TestBatchesFollowEachOther(t *testing.T) {
 	})
 }
 
-func TestARateOfFailuresStopsTheRun(t *testing.T) {
+func TestMigrate_stopsAtAFailureRate(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		all := w.tenants(t, 24)
 		for _, tenant := range all[:21] {
 			w.exec(t, tenant, "CREATE TABLE extra3 (n INTEGER)")
 		}
-		report, err := w.fleet(t, newest(extra(3))).Migrate(t.Context(), fleet.MigrateOptions{Parallel: 1, MaxFailureRate: 0.5})
+		report, err := w.fleet(t, newest(extra(3))).Migrate(t.Context(),
+			fleet.MigrateOptions{Parallel: 1, MaxFailureRate: 0.5})
 		if !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("Migrate = %v", err)
 		}
@@ -210,7 +156,7 @@ func TestARateOfFailuresStopsTheRun(t *testing.T) {
 	})
 }
 
-func TestTheEndOfTheContextStopsBetweenMigrationsAndTheRunGoesOn(t *testing.T) {
+func TestMigrate_stopsBetweenMigrationsWhenTheContextEnds(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		all := w.tenants(t, 6)
 		ctx, interrupt := context.WithCancel(t.Context())
@@ -225,7 +171,8 @@ func TestTheEndOfTheContextStopsBetweenMigrationsAndTheRunGoesOn(t *testing.T) {
 		if !errors.Is(err, fleet.ErrIncomplete) || !errors.Is(err, context.Canceled) {
 			t.Errorf("Migrate = %v", err)
 		}
-		if report.Status != hostdb.RunStopped || report.Done < 2 || report.Pending < 2 || report.Done+report.Pending != 6 {
+		if report.Status != hostdb.RunStopped || report.Done < 2 || report.Pending < 2 ||
+			report.Done+report.Pending != 6 {
 			t.Errorf("report: %s", counts(report))
 		}
 		report, err = f.Migrate(t.Context(), fleet.MigrateOptions{Run: report.RunID})
@@ -237,15 +184,16 @@ func TestTheEndOfTheContextStopsBetweenMigrationsAndTheRunGoesOn(t *testing.T) {
 	})
 }
 
-func TestARunIsPausedByAnotherProcessAndTakenUpAgain(t *testing.T) {
+func TestPause_stopsARunOfAnotherProcess(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.tenants(t, 5)
 		f := w.fleet(t, newest(extra(3)))
-		report, err := f.Migrate(t.Context(), fleet.MigrateOptions{Parallel: 1, Progress: func(r fleet.Result) {
-			if r.Ended == 2 {
-				must(t, w.fleet(t, schema).Pause(t.Context(), r.RunID))
-			}
-		}})
+		report, err := f.Migrate(t.Context(), fleet.MigrateOptions{Parallel: 1,
+			Progress: func(r fleet.Result) {
+				if r.Ended == 2 {
+					must(t, w.fleet(t, schema).Pause(t.Context(), r.RunID))
+				}
+			}})
 		if !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("Migrate = %v", err)
 		}
@@ -260,7 +208,7 @@ func TestARunIsPausedByAnotherProcessAndTakenUpAgain(t *testing.T) {
 	})
 }
 
-func TestTwoRunsAtOnceShareTheTenantsAndNoneIsMigratedTwice(t *testing.T) {
+func TestMigrate_twoRunsShareTheTenants(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		all := w.tenants(t, 12)
 		type outcome struct {
@@ -283,7 +231,8 @@ func TestTwoRunsAtOnceShareTheTenantsAndNoneIsMigratedTwice(t *testing.T) {
 				}
 				defer pool.Close(context.Background())
 				// A migration that is applied twice fails: the table is there.
-				f, err := fleet.New(fleet.Config{Host: other, Pool: pool, Migrations: newest(extra(3), extra(4), extra(5))})
+				f, err := fleet.New(fleet.Config{Host: other, Pool: pool,
+					Migrations: newest(extra(3), extra(4), extra(5))})
 				if err != nil {
 					outcomes <- outcome{err: err}
 					return
@@ -305,14 +254,16 @@ func TestTwoRunsAtOnceShareTheTenantsAndNoneIsMigratedTwice(t *testing.T) {
 	})
 }
 
-func TestATenantThatTakesTooLongFailsAndIsAsItWas(t *testing.T) {
+func TestMigrate_failsATenantAtItsTimeout(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		slow := "CREATE TABLE extra3 AS SELECT 1 AS n FROM pg_sleep(60)"
 		if strings.HasPrefix(w.url, "sqlite:") {
-			slow = "CREATE TABLE extra3 AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS n FROM n"
+			slow = "CREATE TABLE extra3 AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) " +
+				"SELECT count(*) AS n FROM n"
 		}
 		all := w.tenants(t, 1)
-		report, err := w.fleet(t, newest(slow)).Migrate(t.Context(), fleet.MigrateOptions{Timeout: time.Second})
+		report, err := w.fleet(t, newest(slow)).Migrate(t.Context(),
+			fleet.MigrateOptions{Timeout: time.Second})
 		if !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("Migrate = %v", err)
 		}
@@ -327,7 +278,7 @@ func TestATenantThatTakesTooLongFailsAndIsAsItWas(t *testing.T) {
 	})
 }
 
-func TestADownIsAnnouncedBeforeItBegins(t *testing.T) {
+func TestMigrate_lowersTheVersionBeforeADown(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		all := w.tenants(t, 1)
 		f := w.fleet(t, newest(extra(3)))
@@ -346,13 +297,14 @@ func TestADownIsAnnouncedBeforeItBegins(t *testing.T) {
 		for _, entry := range logs {
 			changes = append(changes, entry.Details)
 		}
-		if story := strings.Join(changes, " "); !strings.Contains(story, `"schema_version":[3,2]`) || !strings.Contains(story, `"schema_version":[2,3]`) {
+		if story := strings.Join(changes, " "); !strings.Contains(story, `"schema_version":[3,2]`) ||
+			!strings.Contains(story, `"schema_version":[2,3]`) {
 			t.Errorf("audit: %s", story)
 		}
 	})
 }
 
-func TestPlansDryRunsAndStatusesChangeNothing(t *testing.T) {
+func TestPlan_andDryRunAndStatusChangeNothing(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, all := t.Context(), w.tenants(t, 4)
 		f := w.fleet(t, newest(extra(3), extra(4)))
@@ -363,7 +315,8 @@ func TestPlansDryRunsAndStatusesChangeNothing(t *testing.T) {
 			must(t, err)
 			planned = append(planned, fmt.Sprintf("%s %d %d→%d %s", r.Slug, r.Stage, r.From, r.To, r.Status))
 		}
-		if want := []string{"t1 0 2→4 pending", "t0 1 2→4 pending", "t2 1 2→4 pending"}; !slices.Equal(planned, want) {
+		if want := []string{"t1 0 2→4 pending", "t0 1 2→4 pending",
+			"t2 1 2→4 pending"}; !slices.Equal(planned, want) {
 			t.Errorf("planned %v; want %v", planned, want)
 		}
 		report, err := f.Migrate(ctx, fleet.MigrateOptions{DryRun: true})
@@ -389,7 +342,7 @@ func TestPlansDryRunsAndStatusesChangeNothing(t *testing.T) {
 	})
 }
 
-func TestMigrateRefusesWhatMakesNoSense(t *testing.T) {
+func TestMigrate_refusesInvalidOptions(t *testing.T) {
 	w := &world{url: "sqlite:" + filepath.Join(t.TempDir(), "host.db")}
 	var err error
 	w.host, err = hostdb.Open(t.Context(), w.url)
@@ -418,11 +371,13 @@ func TestMigrateRefusesWhatMakesNoSense(t *testing.T) {
 	}
 	empty, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool})
 	must(t, err)
-	if _, err := empty.Migrate(t.Context(), fleet.MigrateOptions{}); err == nil || !strings.Contains(err.Error(), "Migrations") {
+	if _, err := empty.Migrate(t.Context(), fleet.MigrateOptions{}); err == nil ||
+		!strings.Contains(err.Error(), "Migrations") {
 		t.Errorf("without migrations: %v", err)
 	}
 	for _, files := range []fstest.MapFS{{}, {"00001_a.sql": {}, "1_b.sql": {}}} {
-		if _, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files}); err == nil || !strings.Contains(err.Error(), "Migrations") {
+		if _, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files}); err == nil ||
+			!strings.Contains(err.Error(), "Migrations") {
 			t.Errorf("%v: %v", files, err)
 		}
 	}

@@ -11,16 +11,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// provision makes a tenant that is dropped when the test ends.
-func (w *world) provision(t *testing.T, f *fleet.Fleet, slug string) *hostdb.TenantCatalog {
-	t.Helper()
-	tenant, err := f.Provision(t.Context(), fleet.Spec{Slug: slug, OwnerID: w.owner.ID})
-	must(t, err)
-	t.Cleanup(func() { must(t, f.Drop(context.Background(), tenant.ID)) })
-	return tenant
-}
-
-func TestATenantIsSuspendedMaintainedAndOpenedAgainAndEachStepIsAuditedOnce(t *testing.T) {
+func TestFleet_suspendResumeAndMaintenanceAreAuditedOnce(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, f := t.Context(), w.fleet(t, schema)
 		acme := w.provision(t, f, "acme")
@@ -42,7 +33,8 @@ func TestATenantIsSuspendedMaintainedAndOpenedAgainAndEachStepIsAuditedOnce(t *t
 			row, err := w.host.Tenants.Get(ctx, acme.ID)
 			must(t, err)
 			if row.Status != step.want || audited() != before+i+1 {
-				t.Errorf("step %d: %s with %d audit rows; want %s with %d", i, row.Status, audited(), step.want, before+i+1)
+				t.Errorf("step %d: %s with %d audit rows; want %s with %d", i, row.Status,
+					audited(), step.want, before+i+1)
 			}
 		}
 		if err := f.Maintenance(ctx, acme.ID, true); !errors.Is(err, hostdb.ErrConflict) {
@@ -50,7 +42,8 @@ func TestATenantIsSuspendedMaintainedAndOpenedAgainAndEachStepIsAuditedOnce(t *t
 		}
 		must(t, f.Drop(ctx, acme.ID))
 		for name, err := range map[string]error{
-			"suspend": f.Suspend(ctx, acme.ID), "resume": f.Resume(ctx, acme.ID), "rename": f.Rename(ctx, acme.ID, "other", ""),
+			"suspend": f.Suspend(ctx, acme.ID), "resume": f.Resume(ctx, acme.ID),
+			"rename":      f.Rename(ctx, acme.ID, "other", ""),
 			"maintenance": f.Maintenance(ctx, acme.ID, false),
 		} {
 			if !errors.Is(err, hostdb.ErrConflict) {
@@ -63,27 +56,20 @@ func TestATenantIsSuspendedMaintainedAndOpenedAgainAndEachStepIsAuditedOnce(t *t
 	})
 }
 
-// audited counts the rows of the audit log with an event of a tenant.
-func (w *world) audited(t *testing.T, tenant *hostdb.TenantCatalog, event string) int {
-	t.Helper()
-	logs, err := w.host.AuditLogs.ListForTarget(t.Context(), tenant.ID, hostdb.Where("event_type", event))
-	must(t, err)
-	return len(logs)
-}
-
-func TestTheEndOfADropIsAuditedOnceAndTogetherWithItsJobsEnd(t *testing.T) {
+func TestDrop_isAuditedOnceTogetherWithItsJob(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx := hostdb.WithActor(t.Context(), "ann")
 		var cancelled int
-		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, Logger: slog.New(stepsTo(func(step string) {
-			// an operator takes the job away: the first drop has no end
-			if step == "removed" && cancelled == 0 {
-				running, err := w.host.Jobs.List(ctx, hostdb.Where("status", hostdb.JobRunning))
-				must(t, err)
-				cancelled = len(running)
-				must(t, w.host.Jobs.Cancel(ctx, running[0].ID))
-			}
-		}))})
+		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
+			Logger: slog.New(stepsTo(func(step string) {
+				// an operator takes the job away: the first drop has no end
+				if step == "removed" && cancelled == 0 {
+					running, err := w.host.Jobs.List(ctx, hostdb.Where("status", hostdb.JobRunning))
+					must(t, err)
+					cancelled = len(running)
+					must(t, w.host.Jobs.Cancel(ctx, running[0].ID))
+				}
+			}))})
 		must(t, err)
 		acme := w.provision(t, f, "acme")
 		if err := f.Drop(ctx, acme.ID); !errors.Is(err, hostdb.ErrConflict) || cancelled != 1 {
@@ -99,7 +85,8 @@ func TestTheEndOfADropIsAuditedOnceAndTogetherWithItsJobsEnd(t *testing.T) {
 		for range 3 {
 			must(t, <-drops)
 		}
-		logs, err := w.host.AuditLogs.ListForTarget(ctx, acme.ID, hostdb.Where("event_type", hostdb.EventTenantDropped))
+		logs, err := w.host.AuditLogs.ListForTarget(ctx, acme.ID,
+			hostdb.Where("event_type", hostdb.EventTenantDropped))
 		must(t, err)
 		if len(logs) != 1 || logs[0].ActorUserID != "ann" {
 			t.Errorf("audit log: %+v", logs)
@@ -124,7 +111,7 @@ func (h stepsTo) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func TestASuspendedTenantsRequestsAreWaitedForAsLongAsTheCallerLikes(t *testing.T) {
+func TestSuspend_waitsForRequestsUntilTheContextEnds(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		f := w.fleet(t, schema)
 		acme := w.provision(t, f, "acme")
@@ -145,7 +132,7 @@ func TestASuspendedTenantsRequestsAreWaitedForAsLongAsTheCallerLikes(t *testing.
 	})
 }
 
-func TestRenameKeepsTheDatabaseAndRefusesATakenSlug(t *testing.T) {
+func TestRename_keepsTheDatabaseAndRefusesATakenSlug(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, f := t.Context(), w.fleet(t, schema)
 		acme := w.provision(t, f, "acme")

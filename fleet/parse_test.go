@@ -33,7 +33,8 @@ func (c recorderConn) Begin() (driver.Tx, error)         { c.began = true; retur
 func (recorderConn) Commit() error                       { return nil }
 func (recorderConn) Rollback() error                     { return nil }
 
-func (c recorderConn) ExecContext(_ context.Context, query string, _ []driver.NamedValue) (driver.Result, error) {
+func (c recorderConn) ExecContext(_ context.Context, query string,
+	_ []driver.NamedValue) (driver.Result, error) {
 	c.statements = append(c.statements, query)
 	return driver.RowsAffected(1), nil
 }
@@ -47,7 +48,8 @@ func byGoose(text string, down bool) (statements []string, inTx bool, err error)
 	if err != nil {
 		return nil, false, err
 	}
-	p, err := goose.NewProvider(goose.DialectCustom, db, fstest.MapFS{"00001_x.sql": {Data: []byte(text)}}, goose.WithStore(everything{store, down}),
+	p, err := goose.NewProvider(goose.DialectCustom, db, fstest.MapFS{"00001_x.sql": {Data: []byte(text)}},
+		goose.WithStore(everything{store, down}),
 		goose.WithDisableGlobalRegistry(true), goose.WithLogger(log.New(io.Discard, "", 0)))
 	if err == nil {
 		_, err = p.ApplyVersion(context.Background(), 1, !down)
@@ -55,18 +57,22 @@ func byGoose(text string, down bool) (statements []string, inTx bool, err error)
 	return r.statements, r.began, err
 }
 
-// FuzzAFileIsReadAsGooseReadsIt compares with goose: what it takes is the same statements, and what it
+// FuzzParseSQL_agreesWithGoose compares with goose: what it takes is the same statements, and what it
 // refuses is refused.
-func FuzzAFileIsReadAsGooseReadsIt(f *testing.F) {
+func FuzzParseSQL_agreesWithGoose(f *testing.F) {
 	for _, text := range []string{
 		"-- +goose Up\nSELECT 1;\n-- +goose Down\nSELECT 2;\n",
 		"-- +goose NO TRANSACTION\n-- +goose Up\nSELECT 1; -- one\nSELECT\n 2 ;\n",
 		"-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\nSELECT 2;\n-- +goose StatementEnd\n\nSELECT 3;\n-- +goose Down\n-- a comment\nSELECT 4;",
-		"-- +goose Up\nSELECT 1\n", "SELECT 1;\n", "", "-- +goose Up\n-- +goose Up\n", "-- +goose Down\n", "-- +goose Up\n-- +goose Sideways\n",
-		" -- +goose Up\nSELECT 1;\n", "-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n", "-- +goose up\r\nSELECT 1;\r\n--+goose DOWN\r\nSELECT 2;\r\n",
+		"-- +goose Up\nSELECT 1\n", "SELECT 1;\n", "", "-- +goose Up\n-- +goose Up\n", "-- +goose Down\n",
+		"-- +goose Up\n-- +goose Sideways\n",
+		" -- +goose Up\nSELECT 1;\n", "-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n",
+		"-- +goose up\r\nSELECT 1;\r\n--+goose DOWN\r\nSELECT 2;\r\n",
 		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '$HOME' || '${NONE:-x}';\n-- +goose ENVSUB OFF\nSELECT '$HOME';\n",
 		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n", "-- +goose Up\nSELECT 1; SELECT 2;\nSELECT 3;\n-- +goose StatementEnd\n",
-		"-- +goose Up\n-- +goose Down\n-- +goose Down\n", "-- +goose Up\n-- +goose StatementBegin\n-- +goose Down\n", "-- +goose Up\n-- +goose ENVSUB ON\nSELECT '${';\n",
+		"-- +goose Up\n-- +goose Down\n-- +goose Down\n",
+		"-- +goose Up\n-- +goose StatementBegin\n-- +goose Down\n",
+		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '${';\n",
 	} {
 		f.Add(text)
 	}
@@ -129,7 +135,8 @@ func (everything) Insert(context.Context, database.DBTxConn, database.InsertRequ
 	return nil
 }
 func (everything) Delete(context.Context, database.DBTxConn, int64) error { return nil }
-func (e everything) GetMigration(context.Context, database.DBTxConn, int64) (*database.GetMigrationResult, error) {
+func (e everything) GetMigration(context.Context, database.DBTxConn,
+	int64) (*database.GetMigrationResult, error) {
 	if !e.applied {
 		return nil, database.ErrVersionNotFound
 	}

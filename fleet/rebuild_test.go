@@ -15,65 +15,54 @@ import (
 
 // family is tables that refer to each other: p and its children c, r, which nothing refers to, and n with a
 // child that isn't deleted with it.
-const family = "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p INTEGER REFERENCES p(id) ON DELETE CASCADE); " +
-	"CREATE TABLE r (id INTEGER PRIMARY KEY); CREATE TABLE n (id INTEGER PRIMARY KEY); CREATE TABLE m (n INTEGER REFERENCES n(id));"
+const family = "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p INTEGER REFERENCES p(id) ON " +
+	"DELETE CASCADE); CREATE TABLE r (id INTEGER PRIMARY KEY); CREATE TABLE n (id INTEGER PRIMARY KEY); " +
+	"CREATE TABLE m (n INTEGER REFERENCES n(id));"
 
 // rebuilt is SQLite's way to change a table.
 const rebuilt = "CREATE TABLE q (id INTEGER PRIMARY KEY);\nINSERT INTO q SELECT id FROM p;\nDROP TABLE p;\nALTER TABLE q RENAME TO p;\n"
 
-// step is a migration's file.
-func step(up, down string) *fstest.MapFile {
-	return &fstest.MapFile{Data: []byte("-- +goose Up\n" + up + "\n-- +goose Down\n" + down + "\n")}
-}
-
-// bare is a migration's file without a transaction.
-func bare(up string) *fstest.MapFile {
-	return &fstest.MapFile{Data: []byte("-- +goose NO TRANSACTION\n-- +goose Up\n" + up + "\n")}
-}
-
-// ask runs a query in a tenant's database whose answer is one text.
-func (w *world) ask(t *testing.T, slug, query string) (answer string) {
-	t.Helper()
-	tenant, err := w.host.Tenants.BySlug(t.Context(), slug)
-	must(t, err)
-	lease, err := w.pool.Lease(tenant)
-	must(t, err)
-	defer lease.Release()
-	must(t, lease.DB().QueryRowContext(t.Context(), query).Scan(&answer))
-	return answer
-}
-
 // population counts the rows of family.
-const population = "SELECT (SELECT count(*) FROM p) || ' ' || (SELECT count(*) FROM c) || ' ' || (SELECT count(*) FROM r) || ' ' ||" +
-	" (SELECT count(*) FROM n) || ' ' || (SELECT count(*) FROM m)"
+const population = "SELECT (SELECT count(*) FROM p) || ' ' || (SELECT count(*) FROM c) || ' ' || (SELECT " +
+	"count(*) FROM r) || ' ' || (SELECT count(*) FROM n) || ' ' || (SELECT count(*) FROM m)"
 
-func TestATableIsRebuiltOnSQLiteAndItsChildrenStay(t *testing.T) {
+func TestMigrate_sqliteRebuildKeepsChildren(t *testing.T) {
 	intoR := strings.NewReplacer(" p;", " r;", " p\n", " r\n", "FROM p", "FROM r").Replace(rebuilt)
 	for name, test := range map[string]struct {
 		file  *fstest.MapFile
 		want  string // the rows of p, c, r, n and m
 		fails string // a part of the error
 	}{
-		"with the pragma, on one line": {file: step("PRAGMA foreign_keys=OFF; "+strings.ReplaceAll(rebuilt, "\n", " "), ""), want: "1 3 1 1 1"},
-		"with the pragma":              {file: step("PRAGMA foreign_keys = false;\n"+rebuilt+"PRAGMA foreign_keys = ON;", ""), want: "1 3 1 1 1"},
-		"with the pragma as a call":    {file: step("/* now */ pragma main.foreign_keys(0);\n"+rebuilt, ""), want: "1 3 1 1 1"},
-		"without the pragma":           {file: step(rebuilt, ""), want: "1 3 1 1 1"},
-		"with quoted names": {file: step(strings.NewReplacer("TABLE p", `TABLE IF EXISTS main."p"`, "RENAME TO p", "RENAME TO [p]").Replace(rebuilt), ""),
+		"with the pragma, on one line": {file: step("PRAGMA foreign_keys=OFF; "+strings.ReplaceAll(rebuilt,
+			"\n", " "), ""), want: "1 3 1 1 1"},
+		"with the pragma": {file: step("PRAGMA foreign_keys = false;\n"+rebuilt+
+			"PRAGMA foreign_keys = ON;", ""), want: "1 3 1 1 1"},
+		"with the pragma as a call": {file: step("/* now */ pragma main.foreign_keys(0);\n"+rebuilt,
+			""), want: "1 3 1 1 1"},
+		"without the pragma": {file: step(rebuilt, ""), want: "1 3 1 1 1"},
+		"with quoted names": {file: step(strings.NewReplacer("TABLE p", `TABLE IF EXISTS main."p"`,
+			"RENAME TO p", "RENAME TO [p]").Replace(rebuilt), ""),
 			want: "1 3 1 1 1"},
-		"without a transaction":                     {file: bare(rebuilt), want: "1 3 1 1 1"},
-		"without a transaction, but for the file's": {file: bare("PRAGMA foreign_keys = OFF;\nBEGIN;\n" + rebuilt + "COMMIT;"), want: "1 3 1 1 1"},
-		"whose children aren't deleted with it":     {file: step(strings.NewReplacer(" p;", " n;", "FROM p", "FROM n").Replace(rebuilt), ""), want: "1 3 1 1 1"},
+		"without a transaction": {file: bare(rebuilt), want: "1 3 1 1 1"},
+		"without a transaction, but for the file's": {file: bare("PRAGMA foreign_keys = OFF;\nBEGIN;\n" +
+			rebuilt + "COMMIT;"), want: "1 3 1 1 1"},
+		"whose children aren't deleted with it": {file: step(strings.NewReplacer(" p;", " n;", "FROM p",
+			"FROM n").Replace(rebuilt), ""), want: "1 3 1 1 1"},
 		"under the old name": {file: step("PRAGMA legacy_alter_table = ON; ALTER TABLE p RENAME TO old;\nCREATE TABLE p (id INTEGER PRIMARY KEY);\n"+
 			"INSERT INTO p SELECT id FROM old;\nDROP TABLE old;", ""), want: "1 3 1 1 1"},
 		"whose child is new": {file: step("CREATE TABLE d (r INTEGER REFERENCES r(id) ON DELETE CASCADE);\nINSERT INTO d VALUES (1);\n"+intoR+
 			"INSERT INTO r SELECT r + 1 FROM d;", ""), want: "1 3 2 1 1"},
 
 		"renamed with its children": {file: step("ALTER TABLE p RENAME TO old;\nCREATE TABLE p (id INTEGER PRIMARY KEY);\nINSERT INTO p SELECT id FROM old;\n"+
-			"DROP TABLE old;", ""), want: "1 3 1 1 1", fails: `rows of "c" that refer to missing rows of "old": 3; nothing was changed`},
-		"that loses a row": {file: step(strings.Replace(rebuilt, "FROM p", "FROM p WHERE id > 1", 1), ""), want: "1 3 1 1 1",
+			"DROP TABLE old;", ""), want: "1 3 1 1 1",
+			fails: `rows of "c" that refer to missing rows of "old": 3; nothing was changed`},
+		"that loses a row": {file: step(strings.Replace(rebuilt, "FROM p", "FROM p WHERE id > 1", 1),
+			""), want: "1 3 1 1 1",
 			fails: `rows of "c" that refer to missing rows of "p": 3; nothing was changed`},
-		"after a DELETE that its children should follow": {file: step("DELETE FROM p;\n"+rebuilt, ""), want: "1 3 1 1 1", fails: "foreign_key_check"},
-		"that loses a row, without a transaction": {file: bare(strings.Replace(rebuilt, "FROM p", "FROM p WHERE id > 1", 1)), want: "0 3 1 1 1",
+		"after a DELETE that its children should follow": {file: step("DELETE FROM p;\n"+rebuilt, ""),
+			want: "1 3 1 1 1", fails: "foreign_key_check"},
+		"that loses a row, without a transaction": {file: bare(strings.Replace(rebuilt, "FROM p",
+			"FROM p WHERE id > 1", 1)), want: "0 3 1 1 1",
 			fails: "what it did stays, and it counts as not applied"},
 
 		"not, and a DELETE takes the children": {file: step("DELETE FROM p;", ""), want: "0 0 1 1 1"},
@@ -85,11 +74,12 @@ func TestATableIsRebuiltOnSQLiteAndItsChildrenStay(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, "sqlite")
 			acme := w.provision(t, w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, "")}), "acme")
-			w.exec(t, acme, "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1), (1), (1); INSERT INTO r VALUES (1); INSERT INTO n VALUES (1);"+
-				"INSERT INTO m VALUES (1)")
+			w.exec(t, acme, "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1), (1), (1); INSERT INTO r "+
+				"VALUES (1); INSERT INTO n VALUES (1);INSERT INTO m VALUES (1)")
 			f := w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, ""), "00002_step.sql": test.file})
 			report, err := f.Migrate(t.Context(), fleet.MigrateOptions{})
-			if failed := errors.Is(err, fleet.ErrIncomplete); failed != (test.fails != "") || err != nil && !failed {
+			if failed := errors.Is(err, fleet.ErrIncomplete); failed != (test.fails != "") ||
+				err != nil && !failed {
 				t.Errorf("Migrate = %v", err)
 			}
 			version := "2"
@@ -115,29 +105,32 @@ func TestATableIsRebuiltOnSQLiteAndItsChildrenStay(t *testing.T) {
 	}
 }
 
-func TestATableIsRebuiltOnSQLiteWhereRowsReferToNothingAlready(t *testing.T) {
+func TestMigrate_sqliteRebuildAcceptsExistingViolations(t *testing.T) {
 	w := newWorld(t, "sqlite")
 	acme := w.provision(t, w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, "")}), "acme")
 	w.exec(t, acme, "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)")
 	lease, err := w.pool.Lease(acme)
 	must(t, err)
 	db := lease.Session()
-	for _, statement := range []string{"PRAGMA foreign_keys = OFF", "INSERT INTO m VALUES (77)", "PRAGMA foreign_keys = ON"} {
+	for _, statement := range []string{"PRAGMA foreign_keys = OFF", "INSERT INTO m VALUES (77)",
+		"PRAGMA foreign_keys = ON"} {
 		_, err := db.ExecContext(t.Context(), statement)
 		must(t, err)
 	}
 	must(t, db.Close())
 	lease.Release()
-	_, err = w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, ""), "00002_step.sql": step(rebuilt, "")}).Migrate(t.Context(), fleet.MigrateOptions{})
+	_, err = w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, ""),
+		"00002_step.sql": step(rebuilt, "")}).Migrate(t.Context(), fleet.MigrateOptions{})
 	must(t, err)
 	if got := w.ask(t, "acme", population); got != "1 1 0 0 1" {
 		t.Errorf("rows: %s", got)
 	}
 }
 
-// TestATableIsRebuiltOnSQLiteToGetTheKeyThatOthersReferTo: SQLite can't check foreign keys before it has one.
-func TestATableIsRebuiltOnSQLiteToGetTheKeyThatOthersReferTo(t *testing.T) {
-	const first = "CREATE TABLE p (name TEXT); CREATE TABLE c (p TEXT REFERENCES p(name)); INSERT INTO p VALUES ('a');"
+// TestMigrate_sqliteRebuildMayRepairAKeyMismatch: SQLite can't check foreign keys before it has one.
+func TestMigrate_sqliteRebuildMayRepairAKeyMismatch(t *testing.T) {
+	const first = "CREATE TABLE p (name TEXT); CREATE TABLE c (p TEXT REFERENCES p(name)); INSERT INTO p " +
+		"VALUES ('a');"
 	for name, test := range map[string]struct {
 		column string
 		mended bool
@@ -146,7 +139,8 @@ func TestATableIsRebuiltOnSQLiteToGetTheKeyThatOthersReferTo(t *testing.T) {
 			w := newWorld(t, "sqlite")
 			w.provision(t, w.fleet(t, fstest.MapFS{"00001_first.sql": step(first, "")}), "acme")
 			second := "CREATE TABLE q (" + test.column + ");\nINSERT INTO q SELECT name FROM p;\nDROP TABLE p;\nALTER TABLE q RENAME TO p;"
-			_, err := w.fleet(t, fstest.MapFS{"00001_first.sql": step(first, ""), "00002_second.sql": step(second, "")}).
+			_, err := w.fleet(t, fstest.MapFS{"00001_first.sql": step(first, ""),
+				"00002_second.sql": step(second, "")}).
 				Migrate(t.Context(), fleet.MigrateOptions{})
 			if (err == nil) != test.mended {
 				t.Errorf("migrated: %v", err)
@@ -158,9 +152,10 @@ func TestATableIsRebuiltOnSQLiteToGetTheKeyThatOthersReferTo(t *testing.T) {
 	}
 }
 
-func TestATableIsRebuiltOnSQLiteByADownAndInANewTenant(t *testing.T) {
+func TestMigrate_sqliteRebuildByADownAndInANewTenant(t *testing.T) {
 	w := newWorld(t, "sqlite")
-	f := w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, ""), "00002_rows.sql": step("INSERT INTO p VALUES (1); INSERT INTO c VALUES (1);", ""),
+	f := w.fleet(t, fstest.MapFS{"00001_family.sql": step(family, ""),
+		"00002_rows.sql": step("INSERT INTO p VALUES (1); INSERT INTO c VALUES (1);", ""),
 		"00003_step.sql": step(rebuilt, rebuilt)})
 	acme := w.provision(t, f, "acme")
 	for _, down := range []bool{false, true} {
@@ -175,7 +170,7 @@ func TestATableIsRebuiltOnSQLiteByADownAndInANewTenant(t *testing.T) {
 	}
 }
 
-func TestAGoMigrationThatDropsATableOnSQLiteKeepsItsChildren(t *testing.T) {
+func TestGoMigration_sqliteDropTableKeepsChildren(t *testing.T) {
 	inTx := func(statement string) *goose.GoFunc {
 		return &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, statement)

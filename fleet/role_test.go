@@ -3,7 +3,6 @@ package fleet_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
@@ -16,36 +15,16 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// ordinary makes a login role with some rights, which is no superuser, and returns the server's address with
-// it. Statements then change it by its name, in the place of %s.
-func (w *world) ordinary(t *testing.T, rights string) (server hostdb.Secret, change func(statement string)) {
-	t.Helper()
-	conn, name := w.connect(t), "app_"+hostdb.NewID()
-	change = func(statement string) {
-		t.Helper()
-		_, err := conn.Exec(context.Background(), fmt.Sprintf(statement, name))
-		must(t, err)
-	}
-	change("CREATE ROLE %s LOGIN PASSWORD 's3cret' NOSUPERUSER " + rights)
-	t.Cleanup(func() {
-		w.dropTemplates(t) // which it owns
-		change("DROP ROLE %s")
-	})
-	u, err := url.Parse(w.url)
-	must(t, err)
-	u.User = url.UserPassword(name, "s3cret")
-	return hostdb.Secret(u.String()), change
-}
-
 // onServer makes a fleet that creates databases with that server's role.
 func (w *world) onServer(t *testing.T, server hostdb.Secret, roles bool, more ...string) *fleet.Fleet {
 	t.Helper()
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest(more...), Server: server, SharedRole: !roles})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest(more...),
+		Server: server, SharedRole: !roles})
 	must(t, err)
 	return f
 }
 
-func TestAServersRoleThatIsNoSuperuserDoesAllThatTenantsNeed(t *testing.T) {
+func TestFleet_needsNoSuperuser(t *testing.T) {
 	for kind, rights := range map[string]string{
 		"with a role per tenant":             "CREATEDB CREATEROLE",
 		"that inherits nothing":              "CREATEDB CREATEROLE NOINHERIT",
@@ -56,7 +35,8 @@ func TestAServersRoleThatIsNoSuperuserDoesAllThatTenantsNeed(t *testing.T) {
 			ctx := t.Context()
 			server, _ := w.ordinary(t, rights)
 			if roles { // a first attempt stops half way, after the role was made
-				if _, err := w.onServer(t, server, true, "NONSENSE").Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
+				if _, err := w.onServer(t, server, true, "NONSENSE").Provision(ctx,
+					fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
 					t.Fatal("a broken migration passed")
 				}
 			}
@@ -104,28 +84,25 @@ func (w *world) checkIsolation(t *testing.T, server hostdb.Secret, tenant *hostd
 		becomes = "SET"
 	}
 	var connects, inherits, set bool
-	must(t, conn.QueryRow(t.Context(), "SELECT has_database_privilege($1, $2, 'CONNECT'), pg_has_role($1, $2, 'USAGE'), pg_has_role($1, $2, $3)",
+	must(t, conn.QueryRow(t.Context(), "SELECT has_database_privilege($1, $2, 'CONNECT'), pg_has_role($1, "+
+		"$2, 'USAGE'), pg_has_role($1, $2, $3)",
 		u.User.Username(), "tenant_"+tenant.ID, becomes).Scan(&connects, &inherits, &set))
 	if connects || inherits || set {
-		t.Errorf("the server's role may connect: %v, has the tenant's rights: %v, may become the tenant's: %v", connects, inherits, set)
+		t.Errorf(
+			"the server's role may connect: %v, has the tenant's rights: %v, may become the tenant's: %v",
+			connects, inherits, set)
 	}
 }
 
-// version is the server's major version.
-func (w *world) version(t *testing.T) (major int) {
-	t.Helper()
-	must(t, w.connect(t).QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&major))
-	return major
-}
-
-func TestNewNamesWhatAServersRoleIsMissing(t *testing.T) {
+func TestNew_namesTheRightThatTheServersRoleLacks(t *testing.T) {
 	for want, rights := range map[string]string{"CREATEDB": "CREATEROLE", "CREATEROLE": "CREATEDB"} {
 		t.Run(want, func(t *testing.T) {
 			w := newWorld(t, "postgres")
 			server, change := w.ordinary(t, rights)
 			cfg := fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, Server: server}
 			_, err := fleet.New(cfg)
-			if err == nil || !strings.Contains(err.Error(), "Config.Server's role") || strings.Contains(err.Error(), "s3cret") ||
+			if err == nil || !strings.Contains(err.Error(), "Config.Server's role") ||
+				strings.Contains(err.Error(), "s3cret") ||
 				!regexp.MustCompile(`ALTER ROLE "app_\w+" `+want+`\b`).MatchString(err.Error()) ||
 				strings.Contains(err.Error(), "Config.SharedRole") != (want == "CREATEROLE") {
 				t.Fatalf("New = %v", err)
@@ -151,7 +128,8 @@ func TestNewNamesWhatAServersRoleIsMissing(t *testing.T) {
 			must(t, err)
 			change("ALTER ROLE %s NO" + want) // after New
 			_, err = f.Provision(t.Context(), fleet.Spec{Slug: "globex", OwnerID: w.owner.ID})
-			if err == nil || !strings.Contains(err.Error(), "Config.SharedRole") || strings.Contains(err.Error(), "s3cret") {
+			if err == nil || !strings.Contains(err.Error(), "Config.SharedRole") ||
+				strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("Provision = %v", err)
 			}
 			change("ALTER ROLE %s " + want) // and it goes on
@@ -162,10 +140,11 @@ func TestNewNamesWhatAServersRoleIsMissing(t *testing.T) {
 	}
 }
 
-func TestNewFailsWhereTheServerCantBeAskedUnlessItNeedsnt(t *testing.T) {
+func TestNew_failsIfTheServerCantBeAsked(t *testing.T) {
 	w := newWorld(t, "sqlite")
 	cfg := fleet.Config{Host: w.host, Pool: w.pool, Server: "postgres://app:s3cret@127.0.0.1:1/postgres"}
-	if _, err := fleet.New(cfg); err == nil || !strings.Contains(err.Error(), "can't be reached") || strings.Contains(err.Error(), "s3cret") {
+	if _, err := fleet.New(cfg); err == nil || !strings.Contains(err.Error(), "can't be reached") ||
+		strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("New = %v", err)
 	}
 	cfg.SharedRole = true
@@ -174,7 +153,7 @@ func TestNewFailsWhereTheServerCantBeAskedUnlessItNeedsnt(t *testing.T) {
 	}
 }
 
-func TestADropThatASuperusersConnectionIsInTheWayOfSaysSo(t *testing.T) {
+func TestDrop_reportsASuperusersConnection(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx := t.Context()
 	server, _ := w.ordinary(t, "CREATEDB CREATEROLE")
@@ -187,7 +166,8 @@ func TestADropThatASuperusersConnectionIsInTheWayOfSaysSo(t *testing.T) {
 	super, err := pgx.Connect(ctx, u.String())
 	must(t, err)
 	err = f.Drop(ctx, acme.ID)
-	if err == nil || !strings.Contains(err.Error(), "end its connections") || !strings.Contains(err.Error(), "isn't a superuser") {
+	if err == nil || !strings.Contains(err.Error(), "end its connections") ||
+		!strings.Contains(err.Error(), "isn't a superuser") {
 		t.Errorf("Drop = %v", err)
 	}
 	dropped := make(chan error, 1)

@@ -19,7 +19,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestNewNamesTheFileAndTheLineOfABrokenMigration(t *testing.T) {
+func TestNew_namesTheFileAndLineOfABrokenMigration(t *testing.T) {
 	host, err := hostdb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "host.db"))
 	must(t, err)
 	defer host.Close()
@@ -30,29 +30,36 @@ func TestNewNamesTheFileAndTheLineOfABrokenMigration(t *testing.T) {
 	for text, want := range map[string]string{
 		"CREATE TABLE x (n INTEGER);\n": "00002_x.sql:1: a statement stands before -- +goose Up",
 		"":                              "00002_x.sql:1: there is no -- +goose Up",
-		"-- +goose Up\nSELECT 1;\n\n-- two\nSELECT\n 2\n":                   "00002_x.sql:5: the statement that begins here has no semicolon",
-		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n":               "00002_x.sql:2: the statement that begins here",
-		"-- +goose Up\n-- +goose Down\nSELECT 2\n":                          "00002_x.sql:3: the statement that begins here",
-		"-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n":               "00002_x.sql:2: this -- +goose StatementBegin has no",
-		"-- +goose Up\nSELECT 1;\n-- +goose StatementEnd\n":                 "00002_x.sql:3: -- +goose StatementEnd without",
-		"-- +goose Up\n-- +goose Upp\n":                                     "00002_x.sql:2: there is no annotation -- +goose UPP",
-		"-- +goose Down\n":                                                  "00002_x.sql:1: -- +goose Down must follow",
-		"-- +goose Up\nSELECT 1;\n  -- +goose Down\n":                       "00002_x.sql:3: -- +goose must stand at the beginning",
+		"-- +goose Up\nSELECT 1;\n\n-- two\nSELECT\n 2\n": "00002_x.sql:5: the statement " +
+			"that begins here has no semicolon",
+		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n": "00002_x.sql:2: the statement that begins here",
+		"-- +goose Up\n-- +goose Down\nSELECT 2\n":            "00002_x.sql:3: the statement that begins here",
+		"-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n": "00002_x.sql:2: this -- " +
+			"+goose StatementBegin has no",
+		"-- +goose Up\nSELECT 1;\n-- +goose StatementEnd\n": "00002_x.sql:3: -- +goose StatementEnd without",
+		"-- +goose Up\n-- +goose Upp\n": "00002_x.sql:2: there is no " +
+			"annotation -- +goose UPP",
+		"-- +goose Down\n": "00002_x.sql:1: -- +goose Down must follow",
+		"-- +goose Up\nSELECT 1;\n  -- +goose Down\n": "00002_x.sql:3: -- +goose " +
+			"must stand at the beginning",
 		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '${';\nSELECT 'secret';": "00002_x.sql:3: -- +goose ENVSUB",
 	} {
-		files := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"], "00002_x.sql": {Data: []byte(text)}}
+		files := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"],
+			"00002_x.sql": {Data: []byte(text)}}
 		_, err := fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: files})
 		if err == nil || !strings.Contains(err.Error(), "Config.Migrations: "+want) {
 			t.Errorf("%q: %v; want %s", text, err, want)
 		}
 	}
 	for want, cfg := range map[string]fleet.Config{
-		"00001_notes.sql and Go migration 1 have the same version": {Migrations: schema, GoMigrations: []*goose.Migration{goose.NewGoMigration(1, nil, nil)}},
+		"00001_notes.sql and Go migration 1 have the same version": {Migrations: schema,
+			GoMigrations: []*goose.Migration{goose.NewGoMigration(1, nil, nil)}},
 		"Go migration 3 and Go migration 3 have the same version": {GoMigrations: []*goose.Migration{goose.NewGoMigration(3, nil, nil),
 			goose.NewGoMigration(3, nil, nil)}},
 		"a Go migration is nil": {GoMigrations: []*goose.Migration{nil}},
-		"Go migration 4: give RunTx or RunDB": {GoMigrations: []*goose.Migration{goose.NewGoMigration(4, &goose.GoFunc{RunTx: nothing,
-			RunDB: func(context.Context, *sql.DB) error { return nil }}, nil)}},
+		"Go migration 4: give RunTx or RunDB": {GoMigrations: []*goose.Migration{goose.NewGoMigration(4,
+			&goose.GoFunc{RunTx: nothing,
+				RunDB: func(context.Context, *sql.DB) error { return nil }}, nil)}},
 		"above 0": {GoMigrations: []*goose.Migration{goose.NewGoMigration(0, nil, nil)}},
 		"00003_x.go: its migration isn't among Config.GoMigrations": {Migrations: fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"],
 			"00003_x.go": {}, "00004_x_test.go": {}, "help.go": {}}},
@@ -64,7 +71,7 @@ func TestNewNamesTheFileAndTheLineOfABrokenMigration(t *testing.T) {
 	}
 }
 
-func TestAFailedStatementIsNamedByItsLine(t *testing.T) {
+func TestMigrate_namesTheLineOfAFailedStatement(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.tenants(t, 1)
 		files := newest("CREATE TABLE extra3 (n INTEGER);\n\n-- this one\nNONSENSE")
@@ -81,7 +88,7 @@ func TestAFailedStatementIsNamedByItsLine(t *testing.T) {
 	})
 }
 
-func TestGoMigrationsRunBetweenTheFiles(t *testing.T) {
+func TestGoMigration_runsAmongTheFiles(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenants(t, 1)[0]
 		var order []string
@@ -106,11 +113,13 @@ func TestGoMigrationsRunBetweenTheFiles(t *testing.T) {
 		files := newest("", "INSERT INTO extra3 VALUES (4)")
 		delete(files, "00003_step.sql")
 		files["00004_step.sql"] = step("INSERT INTO extra3 VALUES (4);", "DELETE FROM extra3 WHERE n = 4;")
-		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files, GoMigrations: []*goose.Migration{
-			goose.NewGoMigration(5, onDB("5", "INSERT INTO extra3 VALUES (5)", "INSERT INTO extra3 VALUES (6)"), onDB("-5", "DELETE FROM extra3 WHERE n > 4")),
-			goose.NewGoMigration(3, inTx("3", extra(3)), inTx("-3", "DROP TABLE extra3")),
-			goose.NewGoMigration(6, nil, nil),
-		}})
+		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files,
+			GoMigrations: []*goose.Migration{
+				goose.NewGoMigration(5, onDB("5", "INSERT INTO extra3 VALUES (5)",
+					"INSERT INTO extra3 VALUES (6)"), onDB("-5", "DELETE FROM extra3 WHERE n > 4")),
+				goose.NewGoMigration(3, inTx("3", extra(3)), inTx("-3", "DROP TABLE extra3")),
+				goose.NewGoMigration(6, nil, nil),
+			}})
 		must(t, err)
 		if f.Latest() != 6 {
 			t.Errorf("the newest is %d", f.Latest())
@@ -132,15 +141,18 @@ func TestGoMigrationsRunBetweenTheFiles(t *testing.T) {
 	})
 }
 
-func TestAGoMigrationThatFailsOrPanicsIsUndone(t *testing.T) {
+func TestGoMigration_isRolledBackAfterAnErrorOrPanic(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenants(t, 1)[0]
-		for _, ends := range []func() error{func() error { panic("a bug") }, func() error { return errors.New("a bug") }} {
+		for _, ends := range []func() error{func() error { panic("a bug") }, func() error {
+			return errors.New("a bug")
+		}} {
 			run := &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
 				_, err := tx.ExecContext(ctx, extra(3))
 				return errors.Join(err, ends())
 			}}
-			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, GoMigrations: []*goose.Migration{goose.NewGoMigration(3, run, nil)}})
+			f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
+				GoMigrations: []*goose.Migration{goose.NewGoMigration(3, run, nil)}})
 			must(t, err)
 			report, err := f.Migrate(t.Context(), fleet.MigrateOptions{})
 			if !errors.Is(err, fleet.ErrIncomplete) {
@@ -159,7 +171,7 @@ func TestAGoMigrationThatFailsOrPanicsIsUndone(t *testing.T) {
 	})
 }
 
-func TestAMigrationThatWaitsForALockLetsOthersGoFirst(t *testing.T) {
+func TestMigrate_retriesAfterALockTimeout(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx, acme := t.Context(), w.tenants(t, 1)[0]
 	conn, err := pgx.Connect(ctx, acme.DBURL.Reveal())
@@ -198,7 +210,7 @@ func TestAMigrationThatWaitsForALockLetsOthersGoFirst(t *testing.T) {
 	}
 }
 
-func TestTheEndOfTheContextEndsTheWaitForALock(t *testing.T) {
+func TestMigrate_endsTheWaitForALockWithTheContext(t *testing.T) {
 	w := newWorld(t, "postgres")
 	acme := w.tenants(t, 1)[0]
 	conn, err := pgx.Connect(t.Context(), acme.DBURL.Reveal())
@@ -210,24 +222,28 @@ func TestTheEndOfTheContextEndsTheWaitForALock(t *testing.T) {
 	must(t, err)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, GoMigrations: hooked("ALTER TABLE notes ADD COLUMN extra INTEGER", interrupt)})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
+		GoMigrations: hooked("ALTER TABLE notes ADD COLUMN extra INTEGER", interrupt)})
 	must(t, err)
-	report, err := f.Migrate(ctx, fleet.MigrateOptions{LockTimeout: 500 * time.Millisecond, LockRetries: 1_000_000})
+	report, err := f.Migrate(ctx, fleet.MigrateOptions{LockTimeout: 500 * time.Millisecond,
+		LockRetries: 1_000_000})
 	if !errors.Is(err, context.Canceled) || report.Pending != 1 {
 		t.Errorf("Migrate = %v, %s", err, counts(report))
 	}
 }
 
-func TestTheLockTimeoutHoldsInTheMigrationsTransactionsOnly(t *testing.T) {
+func TestMigrate_setsTheLockTimeoutInTransactionsOnly(t *testing.T) {
 	w := newWorld(t, "postgres")
 	for i, test := range []struct {
 		opts fleet.MigrateOptions
 		want string
-	}{{fleet.MigrateOptions{}, "2s 0"}, {fleet.MigrateOptions{LockTimeout: 7 * time.Second}, "7s 0"}, {fleet.MigrateOptions{LockTimeout: -1}, "0 0"}} {
+	}{{fleet.MigrateOptions{}, "2s 0"}, {fleet.MigrateOptions{LockTimeout: 7 * time.Second}, "7s 0"},
+		{fleet.MigrateOptions{LockTimeout: -1}, "0 0"}} {
 		slug := fmt.Sprintf("t%d", i)
 		w.provision(t, w.fleet(t, schema), slug)
 		files := newest("CREATE TABLE seen AS SELECT current_setting('lock_timeout') AS inside")
-		files["00004_bare.sql"] = bare("CREATE TABLE outside AS SELECT current_setting('lock_timeout') AS bare;")
+		files["00004_bare.sql"] = bare("CREATE TABLE outside AS SELECT current_setting('lock_timeout') AS " +
+			"bare;")
 		test.opts.Only = []string{slug}
 		_, err := w.fleet(t, files).Migrate(t.Context(), test.opts)
 		must(t, err)
@@ -241,7 +257,7 @@ func TestTheLockTimeoutHoldsInTheMigrationsTransactionsOnly(t *testing.T) {
 }
 
 // An index that a lock_timeout stops half way is invalid, so a migration without a transaction waits.
-func TestAMigrationWithoutATransactionWaitsForItsLock(t *testing.T) {
+func TestMigrate_withoutATransactionWaitsForItsLock(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx, acme := t.Context(), w.tenants(t, 1)[0]
 	conn, err := pgx.Connect(ctx, acme.DBURL.Reveal())
@@ -262,35 +278,41 @@ func TestAMigrationWithoutATransactionWaitsForItsLock(t *testing.T) {
 	must(t, err)
 	defer watch.Close(context.Background())
 	for waited := false; !waited; { // for longer than the timeout would last
-		must(t, watch.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'"+
-			" AND now() - query_start > interval '100 ms')").Scan(&waited))
+		must(t, watch.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE "+
+			"INDEX%' AND wait_event_type = 'Lock' AND now() - query_start > interval '100 ms')").Scan(
+			&waited))
 	}
 	must(t, writer.Rollback(ctx))
 	must(t, <-ended)
 	w.at(t, acme, 3)
-	if got := w.ask(t, "t0", "SELECT indisvalid::text FROM pg_index WHERE indexrelid = 'notes_body'::regclass"); got != "true" {
+	if got := w.ask(t, "t0",
+		"SELECT indisvalid::text FROM pg_index WHERE indexrelid = 'notes_body'::regclass"); got != "true" {
 		t.Errorf("the index is valid: %s", got)
 	}
 }
 
-func TestADownAfterWhichTheDatabaseCantBeAskedStaysLowered(t *testing.T) {
+func TestMigrate_keepsTheLoweredVersionIfTheDatabaseCantBeAsked(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx, acme := t.Context(), w.tenants(t, 1)[0]
 	admin := w.connect(t)
 	allow := func(yes bool) {
-		_, err := admin.Exec(context.Background(), fmt.Sprintf("ALTER DATABASE tenant_%s WITH ALLOW_CONNECTIONS %v", acme.ID, yes))
+		_, err := admin.Exec(context.Background(),
+			fmt.Sprintf("ALTER DATABASE tenant_%s WITH ALLOW_CONNECTIONS %v", acme.ID, yes))
 		must(t, err)
 	}
 	down := &goose.GoFunc{RunDB: func(ctx context.Context, _ *sql.DB) error {
 		allow(false)
-		_, err := admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", "tenant_"+acme.ID)
+		_, err := admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
+			"tenant_"+acme.ID)
 		return errors.Join(err, errors.New("cut off"))
 	}}
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, GoMigrations: []*goose.Migration{goose.NewGoMigration(3, nil, down)}})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
+		GoMigrations: []*goose.Migration{goose.NewGoMigration(3, nil, down)}})
 	must(t, err)
 	_, err = f.Migrate(ctx, fleet.MigrateOptions{})
 	must(t, err)
-	if _, err := f.Migrate(ctx, fleet.MigrateOptions{Down: true, Target: 2}); !errors.Is(err, fleet.ErrIncomplete) {
+	if _, err := f.Migrate(ctx, fleet.MigrateOptions{Down: true,
+		Target: 2}); !errors.Is(err, fleet.ErrIncomplete) {
 		t.Errorf("Migrate = %v", err)
 	}
 	allow(true)
@@ -300,7 +322,8 @@ func TestADownAfterWhichTheDatabaseCantBeAskedStaysLowered(t *testing.T) {
 	w.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{}) // one that hasn't found the database closed
 	must(t, err)
 	defer w.pool.Close(context.Background())
-	f, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, GoMigrations: []*goose.Migration{goose.NewGoMigration(3, nil, down)}})
+	f, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
+		GoMigrations: []*goose.Migration{goose.NewGoMigration(3, nil, down)}})
 	must(t, err)
 	_, err = f.Migrate(ctx, fleet.MigrateOptions{})
 	must(t, err)

@@ -17,17 +17,19 @@ import (
 	"github.com/tenantdb/tenantdb/fleet"
 )
 
-func TestATenantHasTheRoleThatItsAddressNamesWhateverTheConfigurationSays(t *testing.T) {
+func TestProvision_usesTheRoleOfTheTenantsURL(t *testing.T) {
 	for _, withRole := range []bool{true, false} {
 		t.Run(fmt.Sprint(withRole), func(t *testing.T) {
 			w := newWorld(t, "postgres")
 			ctx, spec := t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}
-			begun, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest("NONSENSE"), SharedRole: !withRole})
+			begun, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest("NONSENSE"),
+				SharedRole: !withRole})
 			must(t, err)
 			if _, err := begun.Provision(ctx, spec); err == nil {
 				t.Fatal("a broken migration passed")
 			}
-			other, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, SharedRole: withRole})
+			other, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
+				Migrations: schema, SharedRole: withRole})
 			must(t, err)
 			acme, err := other.Provision(ctx, spec)
 			must(t, err)
@@ -42,7 +44,7 @@ func TestATenantHasTheRoleThatItsAddressNamesWhateverTheConfigurationSays(t *tes
 	}
 }
 
-func TestAFencedDatabaseIsWrittenToByNobodyThoughItCantBeRemovedYet(t *testing.T) {
+func TestDrop_refusesConnectionsEvenIfTheDropFails(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx, f := t.Context(), w.fleet(t, schema)
 	acme, err := f.Provision(ctx, fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
@@ -60,7 +62,8 @@ func TestAFencedDatabaseIsWrittenToByNobodyThoughItCantBeRemovedYet(t *testing.T
 		_, err = conn.Exec(ctx, statement)
 		must(t, errors.Join(err, conn.Close(ctx)))
 	}
-	super("CREATE SUBSCRIPTION s CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)")
+	super("CREATE SUBSCRIPTION s CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = " +
+		"NONE)")
 	if err := f.Drop(ctx, acme.ID); err == nil {
 		t.Fatal("it was dropped")
 	}
@@ -74,7 +77,7 @@ func TestAFencedDatabaseIsWrittenToByNobodyThoughItCantBeRemovedYet(t *testing.T
 	must(t, f.Drop(ctx, acme.ID))
 }
 
-func TestAFileThatAnotherProcessMadeMeanwhileIsNotReplaced(t *testing.T) {
+func TestProvision_doesNotReplaceAnotherProcessesFile(t *testing.T) {
 	w := newWorld(t, "sqlite")
 	made := false
 	anotherProcess := func() { // while this one makes its template
@@ -88,14 +91,16 @@ func TestAFileThatAnotherProcessMadeMeanwhileIsNotReplaced(t *testing.T) {
 		_, err = db.ExecContext(t.Context(), "CREATE TABLE precious (body TEXT)")
 		must(t, errors.Join(err, db.Close()))
 	}
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, GoMigrations: hooked(extra(3), anotherProcess)})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
+		GoMigrations: hooked(extra(3), anotherProcess)})
 	must(t, err)
 	acme := w.provision(t, f, "acme")
 	lease, err := w.pool.Lease(acme)
 	must(t, err)
 	defer lease.Release()
 	for _, table := range []string{"precious", "notes"} {
-		if _, err := lease.DB().ExecContext(t.Context(), "INSERT INTO "+table+" (body) VALUES ('x')"); err != nil {
+		if _, err := lease.DB().ExecContext(t.Context(), "INSERT INTO "+table+
+			" (body) VALUES ('x')"); err != nil {
 			t.Errorf("%s: %v", table, err)
 		}
 	}
@@ -104,7 +109,7 @@ func TestAFileThatAnotherProcessMadeMeanwhileIsNotReplaced(t *testing.T) {
 	}
 }
 
-func TestAMigrationThatAnotherProcessAppliedMeanwhileIsNotAppliedTwice(t *testing.T) {
+func TestMigrate_doesNotApplyAnotherProcessesMigrationTwice(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		acme := w.tenants(t, 1)[0]
@@ -132,16 +137,19 @@ func TestAMigrationThatAnotherProcessAppliedMeanwhileIsNotAppliedTwice(t *testin
 		delete(files, "00003_step.sql")
 		files["00004_step.sql"].Data = []byte("-- +goose Up\nUPDATE notes SET body = 'up';\n-- +goose Down\nUPDATE notes SET body = 'down';\n")
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files,
-			GoMigrations: []*goose.Migration{goose.NewGoMigration(3, hook, nil), goose.NewGoMigration(5, nil, hook)}})
+			GoMigrations: []*goose.Migration{goose.NewGoMigration(3, hook, nil),
+				goose.NewGoMigration(5, nil, hook)}})
 		must(t, err)
 		for _, step := range []struct {
 			meanwhile string
 			opts      fleet.MigrateOptions
 			want      error
 		}{
-			{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (4, true)", fleet.MigrateOptions{Target: 4}, fleet.ErrIncomplete},
+			{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (4, true)",
+				fleet.MigrateOptions{Target: 4}, fleet.ErrIncomplete},
 			{"", fleet.MigrateOptions{}, nil},
-			{"DELETE FROM goose_db_version WHERE version_id = 4", fleet.MigrateOptions{Target: 3, Down: true}, fleet.ErrIncomplete},
+			{"DELETE FROM goose_db_version WHERE version_id = 4",
+				fleet.MigrateOptions{Target: 3, Down: true}, fleet.ErrIncomplete},
 		} {
 			meanwhile = step.meanwhile
 			if _, err := f.Migrate(ctx, step.opts); !errors.Is(err, step.want) {
@@ -156,7 +164,7 @@ func TestAMigrationThatAnotherProcessAppliedMeanwhileIsNotAppliedTwice(t *testin
 	})
 }
 
-func TestWhatALargeFleetIsAskedTakesNoMoreMemoryThanASmallOne(t *testing.T) {
+func TestFleet_memoryDoesNotGrowWithTheNumberOfTenants(t *testing.T) {
 	if underRace {
 		t.Skip("memory is measured without the race detector")
 	}
@@ -169,8 +177,9 @@ func TestWhatALargeFleetIsAskedTakesNoMoreMemoryThanASmallOne(t *testing.T) {
 	must(t, err)
 	size := 0
 	grow := func(by int) {
-		_, err := raw.ExecContext(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) INSERT INTO core_tenants"+
-			" (name, db_url, schema_version, schema_set, slug) SELECT 'x', 'sqlite:none.db', 2, ?2, 't' || ?1 || '-' || i FROM n", by, set)
+		_, err := raw.ExecContext(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "+
+			"WHERE i < ?1) INSERT INTO core_tenants (name, db_url, schema_version, schema_set, slug) "+
+			"SELECT 'x', 'sqlite:none.db', 2, ?2, 't' || ?1 || '-' || i FROM n", by, set)
 		must(t, err)
 	}
 	for _, more := range []int{100, 20_000} {

@@ -16,7 +16,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-func TestTheTemplateIsClosedSharedAndMadeAnewWhenMigrationsChange(t *testing.T) {
+func TestTemplate_isSharedAndRemadeWhenMigrationsChange(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx := t.Context()
 	for range 2 { // two fleets, one template
@@ -47,15 +47,19 @@ func TestTheTemplateIsClosedSharedAndMadeAnewWhenMigrationsChange(t *testing.T) 
 	w.at(t, w.provision(t, f, "after"), 2)
 }
 
-func TestATemplateThatACrashLeftUnfinishedIsMadeAnew(t *testing.T) {
+func TestTemplate_isRemadeIfACrashLeftItUnfinished(t *testing.T) {
 	w := newWorld(t, "postgres")
 	broken := newest("NONSENSE")
-	if _, err := w.fleet(t, broken).Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
+	if _, err := w.fleet(t, broken).Provision(t.Context(),
+		fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
 		t.Fatal("a broken migration passed")
 	}
 	var unfinished string
-	must(t, w.connect(t).QueryRow(t.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, 'tenantdb_template_') AND datallowconn ORDER BY oid DESC LIMIT 1").Scan(&unfinished))
-	if _, err := w.fleet(t, broken).Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil || strings.Contains(err.Error(), "exists") {
+	must(t, w.connect(t).QueryRow(t.Context(), "SELECT datname FROM pg_database WHERE starts_with(datname, "+
+		"'tenantdb_template_') AND datallowconn ORDER BY oid DESC LIMIT 1").Scan(&unfinished))
+	if _, err := w.fleet(t, broken).Provision(t.Context(),
+		fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil ||
+		strings.Contains(err.Error(), "exists") {
 		t.Errorf("again: %v", err)
 	}
 	tenant, err := w.fleet(t, schema).Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
@@ -65,7 +69,7 @@ func TestATemplateThatACrashLeftUnfinishedIsMadeAnew(t *testing.T) {
 	must(t, err)
 }
 
-func TestATenantsRoleReachesItsOwnDatabaseOnly(t *testing.T) {
+func TestProvision_roleReachesOnlyItsOwnDatabase(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx := t.Context()
 	f := w.fleet(t, schema)
@@ -78,7 +82,8 @@ func TestATenantsRoleReachesItsOwnDatabaseOnly(t *testing.T) {
 	defer conn.Close(context.Background())
 	var role string
 	var super bool
-	must(t, conn.QueryRow(ctx, "SELECT current_user, rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = current_user").Scan(&role, &super))
+	must(t, conn.QueryRow(ctx, "SELECT current_user, rolsuper OR rolcreatedb OR rolcreaterole FROM "+
+		"pg_roles WHERE rolname = current_user").Scan(&role, &super))
 	if role != "tenant_"+acme.ID || super {
 		t.Errorf("the role is %s, with rights: %v", role, super)
 	}
@@ -99,7 +104,7 @@ func TestATenantsRoleReachesItsOwnDatabaseOnly(t *testing.T) {
 	}
 }
 
-func TestADropEndsAndRefusesConnectionsThatTheHostDatabaseKnowsNothingOf(t *testing.T) {
+func TestDrop_endsAndRefusesUnknownConnections(t *testing.T) {
 	w := newWorld(t, "postgres")
 	f := w.fleet(t, schema)
 	acme, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
@@ -113,13 +118,15 @@ func TestADropEndsAndRefusesConnectionsThatTheHostDatabaseKnowsNothingOf(t *test
 	}
 }
 
-func TestATrialNeedsAPlanThatHasOne(t *testing.T) {
+func TestProvision_trialNeedsAPlanWithTrialDays(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		must(t, w.host.InTx(t.Context(), func(tx *hostdb.Tx) error {
-			if err := tx.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "pro", Name: "Pro", TrialDays: 14}); err != nil {
+			if err := tx.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "pro", Name: "Pro",
+				TrialDays: 14}); err != nil {
 				return err
 			}
-			if err := tx.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "none", Name: "None", TrialDays: 1}); err != nil {
+			if err := tx.Plans.Insert(t.Context(), &hostdb.PricingPlan{ID: "none", Name: "None",
+				TrialDays: 1}); err != nil {
 				return err
 			}
 			plan, err := tx.Plans.Get(t.Context(), "none")
@@ -131,25 +138,29 @@ func TestATrialNeedsAPlanThatHasOne(t *testing.T) {
 		}))
 		f := w.fleet(t, schema)
 		for _, plan := range []string{"none", "unknown", ""} {
-			if _, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID, PlanTier: plan, Trial: true}); err == nil || !strings.Contains(err.Error(), "Spec.Trial") {
+			if _, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID,
+				PlanTier: plan, Trial: true}); err == nil || !strings.Contains(err.Error(), "Spec.Trial") {
 				t.Errorf("plan %q: %v", plan, err)
 			}
 		}
-		acme, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID, PlanTier: "pro", Trial: true})
+		acme, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID,
+			PlanTier: "pro", Trial: true})
 		must(t, err)
 		trials, err := w.host.Subscriptions.ListForTenant(t.Context(), acme.ID)
 		must(t, err)
-		if len(trials) != 1 || trials[0].Status != hostdb.SubscriptionTrialing || trials[0].PaymentType != hostdb.PaymentSubscription || trials[0].TrialEnd == nil {
+		if len(trials) != 1 || trials[0].Status != hostdb.SubscriptionTrialing ||
+			trials[0].PaymentType != hostdb.PaymentSubscription || trials[0].TrialEnd == nil {
 			t.Errorf("subscriptions: %+v", trials)
 		}
 		must(t, f.Drop(t.Context(), acme.ID))
 	})
 }
 
-func TestNoErrorOfALedgerOrAJobHoldsThePassword(t *testing.T) {
+func TestFleet_recordsNoPasswordInErrors(t *testing.T) {
 	w := newWorld(t, "postgres")
-	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: fstest.MapFS{"00001_leak.sql": {Data: []byte(
-		"-- +goose Up\n-- +goose StatementBegin\nDO $$ BEGIN RAISE EXCEPTION 'it is %', current_setting('tenantdb.test'); END $$;\n-- +goose StatementEnd\n")}}})
+	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
+		Migrations: fstest.MapFS{"00001_leak.sql": {Data: []byte(
+			"-- +goose Up\n-- +goose StatementBegin\nDO $$ BEGIN RAISE EXCEPTION 'it is %', current_setting('tenantdb.test'); END $$;\n-- +goose StatementEnd\n")}}})
 	must(t, err)
 	_, err = f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
 	if err == nil {
@@ -162,7 +173,8 @@ func TestNoErrorOfALedgerOrAJobHoldsThePassword(t *testing.T) {
 	password, _ := u.User.Password()
 	jobs, listErr := w.host.Jobs.List(t.Context())
 	must(t, listErr)
-	if len(jobs) != 1 || jobs[0].ErrorLog == "" || strings.Contains(jobs[0].ErrorLog+jobs[0].Payload+err.Error(), password) {
+	if len(jobs) != 1 || jobs[0].ErrorLog == "" || strings.Contains(jobs[0].ErrorLog+jobs[0].Payload+
+		err.Error(), password) {
 		t.Errorf("jobs: %+v, error %v", jobs, err)
 	}
 	must(t, f.Drop(t.Context(), row.ID))

@@ -12,7 +12,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestListsNameTenantsAndUsersBesideTheirIDs(t *testing.T) {
+func TestNames_listsShowSlugsAndAddresses(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		acme := o.one("tenant", "show", "acme")["id"]
@@ -22,8 +22,10 @@ func TestListsNameTenantsAndUsersBesideTheirIDs(t *testing.T) {
 		host := o.host()
 		must(t, host.Jobs.Insert(t.Context(), &hostdb.SystemJob{JobType: "mail", TenantID: acme.(string)}))
 		must(t, host.Jobs.Insert(t.Context(), &hostdb.SystemJob{JobType: "sweep"})) // of no tenant
-		must(t, host.WebhookEvents.Insert(t.Context(), &hostdb.StripeWebhookEvent{EventID: "evt_1", EventType: "x", TenantID: acme.(string)}))
-		for _, list := range []string{"member list", "jobs list --type=mail", "subscription list", "webhooks list"} {
+		must(t, host.WebhookEvents.Insert(t.Context(), &hostdb.StripeWebhookEvent{EventID: "evt_1",
+			EventType: "x", TenantID: acme.(string)}))
+		for _, list := range []string{"member list", "jobs list --type=mail",
+			"subscription list", "webhooks list"} {
 			args := strings.Fields(list)
 			rows := o.list(args...)
 			if len(rows) == 0 {
@@ -34,7 +36,8 @@ func TestListsNameTenantsAndUsersBesideTheirIDs(t *testing.T) {
 					t.Errorf("%s: %v", list, row)
 				}
 			}
-			if out := table(o.ok(args...)); !slices.Contains(out[0], "TENANT") || !slices.Contains(out[1], "acme") {
+			if out := table(o.ok(args...)); !slices.Contains(out[0], "TENANT") ||
+				!slices.Contains(out[1], "acme") {
 				t.Errorf("%s: %v", list, out)
 			}
 		}
@@ -48,7 +51,7 @@ func TestListsNameTenantsAndUsersBesideTheirIDs(t *testing.T) {
 	})
 }
 
-func TestTheAuditLogNamesWhoDidWhatToWhom(t *testing.T) {
+func TestAudit_namesActorsAndTargets(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		ann := o.one("user", "show", "--email=ann@example.com")["id"].(string)
 		o.env["TENANTDB_ACTOR"] = ann
@@ -63,9 +66,11 @@ func TestTheAuditLogNamesWhoDidWhatToWhom(t *testing.T) {
 		for _, row := range o.list("audit", "tail", "-n1000") {
 			seen[fmt.Sprint(row["event_type"], " ", row["actor"])] = row["target"]
 		}
-		for event, target := range map[string]string{"user.created tenantdb": "ann@example.com", "tenant.updated ann@example.com": "acme",
-			"membership.created ann@example.com": "bob@example.com in acme", "subscription.created ann@example.com": "acme",
-			"user.created ann@example.com": "eve@example.com"} {
+		for event, target := range map[string]string{"user.created tenantdb": "ann@example.com",
+			"tenant.updated ann@example.com":       "acme",
+			"membership.created ann@example.com":   "bob@example.com in acme",
+			"subscription.created ann@example.com": "acme",
+			"user.created ann@example.com":         "eve@example.com"} {
 			if seen[event] != target {
 				t.Errorf("%s: %q; want %q (of %v)", event, seen[event], target, seen)
 			}
@@ -77,12 +82,14 @@ func TestTheAuditLogNamesWhoDidWhatToWhom(t *testing.T) {
 		}
 		acme := o.one("tenant", "show", "acme")["id"].(string)
 		for name, id := range map[string]string{"acme": acme, "ann@example.com": ann} {
-			byName, byID := o.list("audit", "tail", "-n1000", "--target="+name), o.list("audit", "tail", "-n1000", "--target="+id)
+			byName, byID := o.list("audit", "tail", "-n1000", "--target="+name),
+				o.list("audit", "tail", "-n1000", "--target="+id)
 			if len(byName) == 0 || len(byName) != len(byID) {
 				t.Errorf("%s: %d rows by its name, %d by its id", name, len(byName), len(byID))
 			}
 		}
-		if line := o.followed("acme ("+acme+")", "audit", "tail", "-n1000", "-f", "--target=acme"); !strings.Contains(line, "ann@example.com") {
+		if line := o.followed("acme ("+acme+")", "audit", "tail", "-n1000", "-f",
+			"--target=acme"); !strings.Contains(line, "ann@example.com") {
 			t.Errorf("followed: %s", line)
 		}
 	})
@@ -105,7 +112,7 @@ func (o *operator) followed(text string, args ...string) string {
 	return out.String()
 }
 
-func TestASubscriptionIsNamedByItsIDStripesOrItsTenant(t *testing.T) {
+func TestSubscription_isFoundByIDStripeIDOrTenant(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		id := o.one("subscription", "create", "acme", "--stripe-sub=sub_1")["id"].(string)
@@ -113,7 +120,8 @@ func TestASubscriptionIsNamedByItsIDStripesOrItsTenant(t *testing.T) {
 			if got := o.one("subscription", "show", name); got["id"] != id {
 				t.Errorf("%s: %v", name, got)
 			}
-			if got := o.one("subscription", "update", name, "--status=active"); got["id"] != id || got["tenant"] != "acme" {
+			if got := o.one("subscription", "update", name, "--status=active"); got["id"] != id ||
+				got["tenant"] != "acme" {
 				t.Errorf("%s: %v", name, got)
 			}
 		}
@@ -128,7 +136,7 @@ func TestASubscriptionIsNamedByItsIDStripesOrItsTenant(t *testing.T) {
 	})
 }
 
-func TestADeleteSaysWhatStillRefersToTheRow(t *testing.T) {
+func TestDelete_namesTheRowsThatStillRefer(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		slugs := []string{"acme", "globex", "hooli", "initech", "umbrella"}
 		o.ok("user", "create", "bob@example.com", "--oauth-id=bob")
@@ -136,35 +144,41 @@ func TestADeleteSaysWhatStillRefersToTheRow(t *testing.T) {
 		bob, err := host.Users.ByOAuthID(t.Context(), "bob")
 		must(t, err)
 		for i, slug := range slugs {
-			tenant := &hostdb.TenantCatalog{Name: slug, Slug: slug, IsActive: true, Status: hostdb.TenantProvisioning}
+			tenant := &hostdb.TenantCatalog{Name: slug, Slug: slug, IsActive: true,
+				Status: hostdb.TenantProvisioning}
 			must(t, host.Tenants.Insert(t.Context(), tenant))
-			must(t, host.Memberships.Insert(t.Context(), &hostdb.Membership{UserID: bob.ID, TenantID: tenant.ID, IsActive: true}))
+			must(t, host.Memberships.Insert(t.Context(),
+				&hostdb.Membership{UserID: bob.ID, TenantID: tenant.ID, IsActive: true}))
 			want := "core_memberships: acme"
 			if i >= 3 {
 				want = "core_memberships: acme, globex, hooli, …"
 			}
 			o.fails(1, want, "user", "delete", "--oauth-id=bob", "--yes")
-			if code, _, complaint := o.typing("bob@example.com\n", "user", "delete", "--oauth-id=bob"); code != 1 || strings.Contains(complaint, "Type") {
+			if code, _, complaint := o.typing("bob@example.com\n", "user", "delete",
+				"--oauth-id=bob"); code != 1 || strings.Contains(complaint, "Type") {
 				t.Errorf("exit %d, %q: nothing need be confirmed that can't be done", code, complaint)
 			}
 		}
 	})
 }
 
-func TestSuspendAndMaintenanceWaitForOtherProcesses(t *testing.T) {
+func TestTenant_suspendAndMaintenanceWaitForOtherProcesses(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		o.ok("tenant", "suspend", "acme", "--wait-for-others=1ms")
 		o.ok("tenant", "resume", "acme")
-		for _, args := range [][]string{{"tenant", "suspend", "acme"}, {"tenant", "maintenance", "acme", "on"}, {"tenant", "drop", "acme", "--yes"}} {
+		for _, args := range [][]string{{"tenant", "suspend", "acme"},
+			{"tenant", "maintenance", "acme", "on"}, {"tenant", "drop", "acme", "--yes"}} {
 			o.fails(1, "--wait-for-others", append(args, "--wait-for-others=-1s")...)
 		}
 		const patience = 700 * time.Millisecond
 		o.env["TENANTDB_WAIT_FOR_OTHERS"] = patience.String()
-		for _, closing := range []string{"suspend acme", "resume acme", "maintenance acme on", "maintenance acme off", "drop acme --yes"} {
+		for _, closing := range []string{"suspend acme", "resume acme", "maintenance acme on",
+			"maintenance acme off", "drop acme --yes"} {
 			began := time.Now()
 			o.ok(append([]string{"tenant"}, strings.Fields(closing)...)...)
-			if took := time.Since(began); took < patience && closing != "resume acme" && closing != "maintenance acme off" {
+			if took := time.Since(began); took < patience && closing != "resume acme" &&
+				closing != "maintenance acme off" {
 				t.Errorf("%s took %v; it waits for others for %v", closing, took, patience)
 			}
 		}

@@ -33,18 +33,26 @@ func words(node *kong.Node) string {
 // everyCommand is one use of each command, with what it needs: acme is a tenant, bob a user, pro a plan.
 var everyCommand = map[string][]string{
 	"init": nil, "doctor": nil, "hostdb lockdown": {"--yes"}, "dsn": {"acme"},
-	"tenant create": {"globex", "--owner-oauth-id=ann", "--empty"}, "tenant list": nil, "tenant show": {"acme"}, "tenant suspend": {"acme"},
-	"tenant resume": {"acme"}, "tenant maintenance": {"acme", "on"}, "tenant rename": {"acme", "--name=A"}, "tenant drop": {"acme", "--yes"},
-	"user create": {"eve@example.com"}, "user list": nil, "user show": {"--oauth-id=bob"}, "user update": {"--oauth-id=bob", "--new-stripe-cust=c"},
-	"user delete": {"--email=bob@example.com", "--yes"}, "user export": {"--oauth-id=bob"}, "user erase": {"--oauth-id=bob", "--yes"}, "jobs prune": {"--older-than=240h"},
-	"member add": {"acme", "--oauth-id=bob"}, "member list": nil, "member update": {"acme", "--oauth-id=ann", "--role=owner"},
+	"tenant create": {"globex", "--owner-oauth-id=ann", "--empty"}, "tenant list": nil,
+	"tenant show": {"acme"}, "tenant suspend": {"acme"},
+	"tenant resume": {"acme"}, "tenant maintenance": {"acme", "on"}, "tenant rename": {"acme", "--name=A"},
+	"tenant drop": {"acme", "--yes"},
+	"user create": {"eve@example.com"}, "user list": nil, "user show": {"--oauth-id=bob"},
+	"user update": {"--oauth-id=bob", "--new-stripe-cust=c"},
+	"user delete": {"--email=bob@example.com", "--yes"}, "user export": {"--oauth-id=bob"},
+	"user erase": {"--oauth-id=bob", "--yes"}, "jobs prune": {"--older-than=240h"},
+	"member add": {"acme", "--oauth-id=bob"}, "member list": nil,
+	"member update": {"acme", "--oauth-id=ann", "--role=owner"},
 	"member remove": {"acme", "--oauth-id=bob", "--yes"},
 	"plan create":   {"free"}, "plan list": nil, "plan show": {"pro"}, "plan update": {"pro", "--name=Pro"},
-	"subscription create": {"acme"}, "subscription trial": {"acme", "pro"}, "subscription list": nil, "subscription show": {"ID"},
+	"subscription create": {"acme"}, "subscription trial": {"acme", "pro"}, "subscription list": nil,
+	"subscription show":   {"ID"},
 	"subscription update": {"ID", "--status=active"},
-	"exec":                {"--all", "SELECT 1 AS one"}, "migrate up": nil, "migrate status": nil, "migrate plan": nil, "migrate down": {"--to=0", "--yes"},
+	"exec":                {"--all", "SELECT 1 AS one"}, "migrate up": nil, "migrate status": nil,
+	"migrate plan": nil, "migrate down": {"--to=0", "--yes"},
 	"migrate retry": nil, "migrate pause": nil, "migrate runs": nil, "migrate results": nil,
-	"jobs list": nil, "jobs retry": {"ID"}, "jobs cancel": {"ID"}, "jobs work": {"--drain"}, "webhooks list": nil, "webhooks replay": {"evt_1"},
+	"jobs list": nil, "jobs retry": {"ID"}, "jobs cancel": {"ID"}, "jobs work": {"--drain"},
+	"webhooks list": nil, "webhooks replay": {"evt_1"},
 	"audit tail": {"-n1000"}, "token": {"ann", "--issuer=i", "--audience=a"},
 	"completion": {"bash"},
 }
@@ -59,7 +67,7 @@ func last(node *kong.Node) int {
 
 // The password is in the host database's URL and in the tenants', of which one is on a server that doesn't
 // answer; it is a user's password hash and the tokens' secret.
-func TestNoCommandPrintsAPassword(t *testing.T) {
+func TestCLI_printsNoPassword(t *testing.T) {
 	const password = "pa55-Word_of-32-characters-0rmore"
 	server := pgtest.Start(t)
 	base := server.Database(t)
@@ -71,17 +79,21 @@ func TestNoCommandPrintsAPassword(t *testing.T) {
 	u, err := url.Parse(base)
 	must(t, err)
 	u.User = url.UserPassword("operator", password)
-	for host, form := range map[string]string{u.String(): "table", "sqlite:" + t.TempDir() + "/host.db": "json"} {
+	for host, form := range map[string]string{u.String(): "table",
+		"sqlite:" + t.TempDir() + "/host.db": "json"} {
 		o := newOperator(t, host)
 		o.secret = password
 		o.env["TENANTDB_MIGRATIONS"], o.env[secretVariable] = o.migrations(), password
 		o.tenants("acme")
 		o.ok("plan", "create", "pro")
 		db := o.host()
-		must(t, db.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "bob@example.com", OAuthID: "bob", PasswordHash: password}))
-		for slug, dsn := range map[string]hostdb.Secret{"far": "postgres://u:" + password + "@127.0.0.1:1/x?sslpassword=" + password,
+		must(t, db.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "bob@example.com", OAuthID: "bob",
+			PasswordHash: password}))
+		for slug, dsn := range map[string]hostdb.Secret{"far": "postgres://u:" + password +
+			"@127.0.0.1:1/x?sslpassword=" + password,
 			"bent": "postgres://u:" + password + "@127.0.0.1:notaport/x", "odd": "odd:" + password} {
-			must(t, db.Tenants.Insert(t.Context(), &hostdb.TenantCatalog{Slug: slug, Name: slug, IsActive: true, DBURL: dsn}))
+			must(t, db.Tenants.Insert(t.Context(), &hostdb.TenantCatalog{Slug: slug, Name: slug,
+				IsActive: true, DBURL: dsn}))
 		}
 		nodes := leaves(t)
 		slices.SortStableFunc(nodes, func(a, b *kong.Node) int { return cmp.Compare(last(a), last(b)) })
@@ -104,25 +116,28 @@ func TestNoCommandPrintsAPassword(t *testing.T) {
 			o.secret = password
 		}
 		o.fails(1, "--host", "tenant", "list", "--host="+strings.Replace(u.String(), password, "another", 1))
-		for _, wrong := range []string{strings.Replace(u.String(), u.Port(), "1", 1), strings.Replace(u.String(), "operator", "nobody", 1),
+		for _, wrong := range []string{strings.Replace(u.String(), u.Port(), "1", 1),
+			strings.Replace(u.String(), "operator", "nobody", 1),
 			"postgres://u:" + password + "@%zz/x", "mysql://u:" + password + "@h/x"} {
 			o.env["TENANTDB_HOST_URL"] = wrong
 			o.fails(1, "host database", "tenant", "list")
 		}
-		o.env["TENANTDB_HOST_URL"], o.env["TENANTDB_SERVER_URL"] = host, "postgres://u:"+password+"@h:notaport/x"
+		o.env["TENANTDB_HOST_URL"], o.env["TENANTDB_SERVER_URL"] = host, "postgres://u:"+
+			password+"@h:notaport/x"
 		o.fails(1, "TENANTDB_SERVER_URL", "tenant", "suspend", "far")
 		delete(o.env, "TENANTDB_SERVER_URL")
 	}
 }
 
-func TestAPasswordIsNeverAnArgument(t *testing.T) {
+func TestCLI_refusesAPasswordAsArgument(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "s3cret"}
-	for _, host := range []string{"postgres://u:s3cret@h/x", "postgres://h/x?password=s3cret", "postgresql://u@h/x?sslpassword=s3cret", "postgres://u:s3cret@%zz"} {
+	for _, host := range []string{"postgres://u:s3cret@h/x", "postgres://h/x?password=s3cret",
+		"postgresql://u@h/x?sslpassword=s3cret", "postgres://u:s3cret@%zz"} {
 		o.fails(1, "TENANTDB_HOST_URL", "tenant", "list", "--host="+host)
 	}
 }
 
-func TestHelpAndMistakes(t *testing.T) {
+func TestCLI_helpAndMistakes(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	for _, args := range [][]string{{"--help"}, {"tenant", "--help"}, {"migrate", "up", "--help"}} {
 		if out := o.ok(args...); !strings.Contains(out, "Usage: tenantdb") {
@@ -134,10 +149,12 @@ func TestHelpAndMistakes(t *testing.T) {
 	o.fails(1, "TENANTDB_HOST_URL", "tenant", "list")
 }
 
-func TestCommandsToRepeatSurviveAShell(t *testing.T) {
-	s := &session{given: map[string]string{"host": "sqlite:it's \"here\" $HOME.db", "actor": "", "migrations": "a b/*", "output": "json"}}
+func TestRerun_quotesForAShell(t *testing.T) {
+	s := &session{given: map[string]string{"host": "sqlite:it's \"here\" $HOME.db", "actor": "",
+		"migrations": "a b/*", "output": "json"}}
 	line := s.command([]string{"migrations"}, "migrate", "retry", "x;rm")
-	want := []string{"tenantdb", "migrate", "retry", "x;rm", "--host=sqlite:it's \"here\" $HOME.db", "--actor=", "--migrations=a b/*"}
+	want := []string{"tenantdb", "migrate", "retry", "x;rm", "--host=sqlite:it's \"here\" $HOME.db",
+		"--actor=", "--migrations=a b/*"}
 	if got := shellWords(t, line); strings.Join(got, "\x00") != strings.Join(want, "\x00") {
 		t.Errorf("%s\nis read as %q; want %q", line, got, want)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestCompletionOffersCommandsFlagsAndWords(t *testing.T) {
+func TestCompletion_offersCommandsFlagsAndValues(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	for _, test := range []struct {
 		typed []string
@@ -44,7 +44,8 @@ func TestCompletionOffersCommandsFlagsAndWords(t *testing.T) {
 	} {
 		out := o.ok(append([]string{"complete", "--"}, test.typed...)...)
 		got := strings.Fields(out)
-		if test.has != "" && !slices.Contains(got, test.has) || test.has == "" && strings.Join(got, " ") != test.want {
+		if test.has != "" && !slices.Contains(got, test.has) ||
+			test.has == "" && strings.Join(got, " ") != test.want {
 			t.Errorf("%q: %q; want %q%q", test.typed, got, test.want, test.has)
 		}
 	}
@@ -60,7 +61,7 @@ func TestCompletionOffersCommandsFlagsAndWords(t *testing.T) {
 }
 
 // Bash itself runs the script, and the script this test as the command.
-func TestBashCompletesByTheScript(t *testing.T) {
+func TestCompletion_worksInBash(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	dir := t.TempDir()
 	self, err := os.Executable()
@@ -69,11 +70,14 @@ func TestBashCompletesByTheScript(t *testing.T) {
 	must(t, os.WriteFile(script, []byte(o.ok("completion", "bash")), 0o600))
 	command := filepath.Join(dir, "tenantdb")
 	must(t, os.WriteFile(command, []byte("#!/bin/sh\n"+asCommand+"=1 exec "+quote(self)+" \"$@\"\n"), 0o700))
-	for typed, want := range map[string]string{"tenant s": "show suspend", "tenant list --status = s": "suspended", "tenant list --status s": "suspended"} {
+	for typed, want := range map[string]string{"tenant s": "show suspend",
+		"tenant list --status = s": "suspended", "tenant list --status s": "suspended"} {
 		words := append([]string{command}, strings.Fields(typed)...)
 		line := `. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tenantdb; echo "${COMPREPLY[*]}"; complete -p tenantdb`
-		out, err := exec.Command("bash", append([]string{"-c", line, "bash", script}, words...)...).CombinedOutput()
-		if err != nil || !strings.HasPrefix(string(out), want+"\n") || !strings.Contains(string(out), "-F _tenantdb") {
+		out, err := exec.Command("bash", append([]string{"-c", line, "bash", script},
+			words...)...).CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), want+"\n") ||
+			!strings.Contains(string(out), "-F _tenantdb") {
 			t.Errorf("%s: %v, %q; want %q", typed, err, out, want)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// TestTheManualSaysWhatTheHelpSays compares docs/cli.md with the grammar. TENANTDB_WRITE_DOCS=1 writes it.
-func TestTheManualSaysWhatTheHelpSays(t *testing.T) {
+// TestManual_equalsHelp compares docs/cli.md with the grammar. TENANTDB_WRITE_DOCS=1 writes it.
+func TestManual_equalsHelp(t *testing.T) {
 	const file = "../../docs/cli.md"
 	want := manual(t)
 	if os.Getenv("TENANTDB_WRITE_DOCS") == "1" {
@@ -19,7 +19,8 @@ func TestTheManualSaysWhatTheHelpSays(t *testing.T) {
 	got, err := os.ReadFile(file)
 	must(t, err)
 	if string(got) != want {
-		t.Error("docs/cli.md is not what the help says; write it with: TENANTDB_WRITE_DOCS=1 go test ./cmd/tenantdb -run Manual")
+		t.Error("docs/cli.md is not what the help says; write it with: TENANTDB_WRITE_DOCS=1 go test " +
+			"./cmd/tenantdb -run Manual")
 	}
 }
 

@@ -26,7 +26,8 @@ func (o *operator) at(slug, address string) {
 	must(o.t, host.Tenants.Insert(o.t.Context(), row))
 	ann, err := host.Users.ByOAuthID(o.t.Context(), "ann")
 	must(o.t, err)
-	must(o.t, host.Memberships.Insert(o.t.Context(), &hostdb.Membership{UserID: ann.ID, TenantID: row.ID, Role: hostdb.RoleOwner, IsActive: true}))
+	must(o.t, host.Memberships.Insert(o.t.Context(), &hostdb.Membership{UserID: ann.ID, TenantID: row.ID,
+		Role: hostdb.RoleOwner, IsActive: true}))
 }
 
 // execute runs statements in a database.
@@ -52,7 +53,7 @@ func by(t *testing.T, address, host, port string) string {
 	return u.String()
 }
 
-func TestDoctorRefusesOneServerUnderTwoNames(t *testing.T) {
+func TestDoctor_refusesOneServerUnderTwoNames(t *testing.T) {
 	t.Parallel()
 	for right, revoke := range map[string]string{
 		"with the identifier": "",
@@ -73,7 +74,8 @@ func TestDoctorRefusesOneServerUnderTwoNames(t *testing.T) {
 			here, err := url.Parse(o.url)
 			must(t, err)
 			want := "127.0.0.1:" + here.Port() + " and localhost:" + here.Port() + " are one server"
-			if detail := found["servers"]["detail"].(string); found["servers"]["status"] != statusWrong || !strings.Contains(detail, want) {
+			if detail := found["servers"]["detail"].(string); found["servers"]["status"] != statusWrong ||
+				!strings.Contains(detail, want) {
 				t.Errorf("servers: %v; want %q", found["servers"], want)
 			}
 			// The product's 40 by each name and the host database's 15; twice 10 by each and 4; 1 to
@@ -85,7 +87,7 @@ func TestDoctorRefusesOneServerUnderTwoNames(t *testing.T) {
 	}
 }
 
-func TestDoctorFindsOneDatabaseUnderTwoNamesOfItsServer(t *testing.T) {
+func TestDoctor_findsOneDatabaseUnderTwoServerNames(t *testing.T) {
 	t.Parallel()
 	o := onPostgres(t)
 	database := pgtest.Database(t)
@@ -97,7 +99,7 @@ func TestDoctorFindsOneDatabaseUnderTwoNamesOfItsServer(t *testing.T) {
 	}
 }
 
-func TestDoctorTellsServersApart(t *testing.T) {
+func TestDoctor_distinguishesServers(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.Start(t)
 	o := newOperator(t, primary.Database(t))
@@ -110,17 +112,19 @@ func TestDoctorTellsServersApart(t *testing.T) {
 	}
 }
 
-func TestDoctorNotesAPoolerBesideItsServer(t *testing.T) {
+func TestDoctor_notesAPoolerBesideItsServer(t *testing.T) {
 	t.Parallel()
 	o := onPostgres(t)
-	o.at("acme", pgtest.StartPgBouncer(t, pgtest.Shared(t), "pool_mode=session").Through(t, pgtest.Database(t)))
+	o.at("acme", pgtest.StartPgBouncer(t, pgtest.Shared(t),
+		"pool_mode=session").Through(t, pgtest.Database(t)))
 	found := o.findings(0)["servers"]
-	if detail := found["detail"].(string); found["status"] != statusNote || !strings.Contains(detail, "(a pooler)") {
+	if detail := found["detail"].(string); found["status"] != statusNote ||
+		!strings.Contains(detail, "(a pooler)") {
 		t.Errorf("servers: %v", found)
 	}
 }
 
-func TestDoctorSeesThatListsOfHostsMeet(t *testing.T) {
+func TestDoctor_reportsOverlappingHostLists(t *testing.T) {
 	t.Parallel()
 	o := onPostgres(t)
 	here, err := url.Parse(o.url)
@@ -132,7 +136,8 @@ func TestDoctorSeesThatListsOfHostsMeet(t *testing.T) {
 	u.Host += "," + here.Host
 	o.at("acme", u.String())
 	found := o.findings(0)["servers"]
-	if detail := found["detail"].(string); found["status"] != statusRisk || !strings.Contains(detail, own) || !strings.Contains(detail, here.Host) {
+	if detail := found["detail"].(string); found["status"] != statusRisk || !strings.Contains(detail, own) ||
+		!strings.Contains(detail, here.Host) {
 		t.Errorf("servers: %v", found)
 	}
 }

@@ -11,23 +11,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// findings are what doctor prints, by check.
-func (o *operator) findings(wantCode int, args ...string) map[string]map[string]any {
-	o.t.Helper()
-	code, out, complaint := o.run(append([]string{"doctor", "-o", "json"}, args...)...)
-	if code != wantCode {
-		o.t.Errorf("doctor: exit %d, %s%s; want %d", code, out, complaint, wantCode)
-	}
-	var rows []map[string]any
-	decode(o.t, out, &rows)
-	found := make(map[string]map[string]any)
-	for _, row := range rows {
-		found[row["check"].(string)] = row
-	}
-	return found
-}
-
-func TestDoctorFindsNothingWrongWithAHealthyProduct(t *testing.T) {
+func TestDoctor_findsNothingWrongWithAHealthyProduct(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		o.ok("tenant", "suspend", "globex")
@@ -43,14 +27,17 @@ func TestDoctorFindsNothingWrongWithAHealthyProduct(t *testing.T) {
 	})
 }
 
-func TestDoctorNamesTheTenantsWithSomethingWrong(t *testing.T) {
+func TestDoctor_namesFailingTenants(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		host := o.host()
 		for _, row := range []*hostdb.TenantCatalog{
-			{Slug: "gone", Name: "Gone", IsActive: true, DBURL: hostdb.Secret("sqlite:" + hostdb.NewID() + ".db")},
-			{Slug: "far", Name: "Far", IsActive: true, DBURL: "postgres://u" + hostdb.Secret(o.secret) + "127.0.0.1:1/x"},
-			{Slug: "stuck", Name: "Stuck", IsActive: true, Status: hostdb.TenantProvisioning, CreatedAt: time.Now().Add(-2 * time.Hour)},
+			{Slug: "gone", Name: "Gone", IsActive: true,
+				DBURL: hostdb.Secret("sqlite:" + hostdb.NewID() + ".db")},
+			{Slug: "far", Name: "Far", IsActive: true, DBURL: "postgres://u" +
+				hostdb.Secret(o.secret) + "127.0.0.1:1/x"},
+			{Slug: "stuck", Name: "Stuck", IsActive: true, Status: hostdb.TenantProvisioning,
+				CreatedAt: time.Now().Add(-2 * time.Hour)},
 		} {
 			must(t, host.Tenants.Insert(t.Context(), row))
 		}
@@ -67,7 +54,7 @@ func TestDoctorNamesTheTenantsWithSomethingWrong(t *testing.T) {
 	})
 }
 
-func TestDoctorAddsUpTheConnections(t *testing.T) {
+func TestDoctor_addsUpConnections(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		if o.engine == "sqlite" {
 			if found := o.findings(0, "--processes=1000"); found["connections"]["status"] != "ok" {
@@ -86,7 +73,7 @@ func TestDoctorAddsUpTheConnections(t *testing.T) {
 	})
 }
 
-func TestDoctorJudgesTheClock(t *testing.T) {
+func TestDoctor_comparesClocks(t *testing.T) {
 	now := time.Now()
 	for off, want := range map[time.Duration]string{0: statusOK, time.Second: statusOK, -time.Second: statusOK, 3 * time.Second: statusWrong, -time.Hour: statusWrong} {
 		d := &doctor{}
@@ -97,7 +84,7 @@ func TestDoctorJudgesTheClock(t *testing.T) {
 	}
 }
 
-func TestOnlyInitMakesOrUpgradesAHostDatabase(t *testing.T) {
+func TestInit_aloneCreatesOrUpgradesAHostDatabase(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "host.db")
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	for _, args := range [][]string{{"doctor"}, {"tenant", "list"}, {"user", "create", "x@example.com"}} {
@@ -117,7 +104,7 @@ func TestOnlyInitMakesOrUpgradesAHostDatabase(t *testing.T) {
 	o.fails(1, "DB_PASS", "tenant", "list")
 }
 
-func TestDoctorFindsTwoTenantsWithOneDatabase(t *testing.T) {
+func TestDoctor_findsTwoTenantsWithOneDatabase(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		host := o.host()
@@ -140,7 +127,7 @@ func TestDoctorFindsTwoTenantsWithOneDatabase(t *testing.T) {
 	})
 }
 
-func TestDoctorNamesADisabledTriggerAndItsFix(t *testing.T) {
+func TestDoctor_namesADisabledTriggerAndItsFix(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		driver, source := "pgx", o.host().URI()
 		statement, want := "ALTER TABLE core_memberships DISABLE TRIGGER core_memberships_changed", "ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_changed"
@@ -161,7 +148,7 @@ func TestDoctorNamesADisabledTriggerAndItsFix(t *testing.T) {
 	})
 }
 
-func TestDoctorComparesTheCatalogWithTheDatabases(t *testing.T) {
+func TestDoctor_comparesTheCatalogWithTheDatabases(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		host := o.host()
@@ -179,7 +166,7 @@ func TestDoctorComparesTheCatalogWithTheDatabases(t *testing.T) {
 	})
 }
 
-func TestReservedSlugsCanBeReplaced(t *testing.T) {
+func TestTenant_reservedSlugsCanBeReplaced(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		create := []string{"tenant", "create", "www", "--owner-email=ann@example.com", "--empty"}
 		o.fails(1, "slug: is reserved", create...)
@@ -191,7 +178,7 @@ func TestReservedSlugsCanBeReplaced(t *testing.T) {
 	})
 }
 
-func TestDoctorTellsWhetherWebhooksArrive(t *testing.T) {
+func TestDoctor_reportsWhetherWebhooksArrive(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		host := o.host()

@@ -8,27 +8,31 @@ import (
 	"testing"
 )
 
-func TestExecReadsOneTenantOrAll(t *testing.T) {
+func TestExec_readsOneTenantOrAll(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		o.ok("exec", "-t", "acme", "--write", "INSERT INTO notes VALUES (1, 'milk'), (2, NULL)")
 		rows := o.list("exec", "-t", "acme", "SELECT id, body FROM notes ORDER BY id")
-		if got := rows[0]["rows"].([]any); len(rows) != 1 || len(got) != 2 || got[0].([]any)[0] != 1.0 || got[0].([]any)[1] != "milk" || got[1].([]any)[1] != nil {
+		if got := rows[0]["rows"].([]any); len(rows) != 1 || len(got) != 2 || got[0].([]any)[0] != 1.0 ||
+			got[0].([]any)[1] != "milk" || got[1].([]any)[1] != nil {
 			t.Errorf("rows: %v", rows)
 		}
-		if got := table(o.ok("exec", "-t", "acme", "SELECT id, body FROM notes ORDER BY id")); !slices.Equal(got[0], []string{"id", "body"}) ||
+		if got := table(o.ok("exec", "-t", "acme",
+			"SELECT id, body FROM notes ORDER BY id")); !slices.Equal(got[0], []string{"id", "body"}) ||
 			!slices.Equal(got[1], []string{"1", "milk"}) {
 			t.Errorf("table: %v", got)
 		}
 		code, out, _ := o.typing("SELECT count(*) FROM notes\n", "exec", "--all")
-		if got := table(out); code != 0 || len(got) != 6 || !slices.Contains([]string{"acme", "globex"}, got[0][1]) || got[2][0]+got[5][0] != "20" && got[2][0]+got[5][0] != "02" {
+		if got := table(out); code != 0 || len(got) != 6 || !slices.Contains([]string{"acme", "globex"},
+			got[0][1]) || got[2][0]+got[5][0] != "20" && got[2][0]+got[5][0] != "02" {
 			t.Errorf("all: exit %d, %q", code, out)
 		}
 		limited := o.list("exec", "-t", "acme", "--rows=1", "SELECT id FROM notes")
 		if len(limited[0]["rows"].([]any)) != 1 || limited[0]["truncated"] != true {
 			t.Errorf("limited: %v", limited)
 		}
-		if got := o.list("exec", "-t", "acme", "--write", "UPDATE notes SET body = 'tea'")[0]; got["affected"] != 2.0 {
+		if got := o.list("exec", "-t", "acme", "--write",
+			"UPDATE notes SET body = 'tea'")[0]; got["affected"] != 2.0 {
 			t.Errorf("update: %v", got)
 		}
 	})
@@ -36,14 +40,18 @@ func TestExecReadsOneTenantOrAll(t *testing.T) {
 
 // escapes are statements that try to write although they may only read.
 var escapes = map[string][]string{
-	"sqlite": {"DELETE FROM notes", "PRAGMA query_only = 0; DELETE FROM notes", "COMMIT; DELETE FROM notes", "CREATE TABLE x (n INTEGER)",
+	"sqlite": {"DELETE FROM notes", "PRAGMA query_only = 0; DELETE FROM notes", "COMMIT; DELETE FROM notes",
+		"CREATE TABLE x (n INTEGER)",
 		"VACUUM INTO '%DIR%/stolen.db'", "ATTACH '%DIR%/stolen.db' AS y", "PRAGMA user_version = 7"},
-	"postgres": {"DELETE FROM notes", "COMMIT; DELETE FROM notes", "SET TRANSACTION READ WRITE; DELETE FROM notes", "CREATE TABLE x (n int)",
-		"WITH gone AS (DELETE FROM notes RETURNING id) SELECT * FROM gone", "SELECT set_config('transaction_read_only', 'off', false)",
-		"DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; DELETE FROM notes; END $$", "SELECT nextval('numbers')"},
+	"postgres": {"DELETE FROM notes", "COMMIT; DELETE FROM notes",
+		"SET TRANSACTION READ WRITE; DELETE FROM notes", "CREATE TABLE x (n int)",
+		"WITH gone AS (DELETE FROM notes RETURNING id) SELECT * FROM gone",
+		"SELECT set_config('transaction_read_only', 'off', false)",
+		"DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; DELETE FROM notes; END $$",
+		"SELECT nextval('numbers')"},
 }
 
-func TestExecWithoutWriteCanNotWrite(t *testing.T) {
+func TestExec_withoutWriteCanNotWrite(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		o.ok("exec", "-t", "acme", "--write", "INSERT INTO notes VALUES (1, 'milk')")
@@ -67,7 +75,7 @@ func TestExecWithoutWriteCanNotWrite(t *testing.T) {
 }
 
 // A session setting that the statement leaves behind must not open the door for the next one.
-func TestExecForgetsWhatAReadSet(t *testing.T) {
+func TestExec_keepsNoSettingOfARead(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		if o.engine == "postgres" {
@@ -77,7 +85,7 @@ func TestExecForgetsWhatAReadSet(t *testing.T) {
 	})
 }
 
-func TestExecSaysWhichTenantsFailed(t *testing.T) {
+func TestExec_namesFailingTenants(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex", "hooli")
 		o.ok("exec", "-t", "globex", "--write", "DROP TABLE notes")
@@ -96,7 +104,7 @@ func TestExecSaysWhichTenantsFailed(t *testing.T) {
 	})
 }
 
-func TestExecWritesEverywhereOnlyWhenConfirmed(t *testing.T) {
+func TestExec_asksBeforeItWritesEverywhere(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		if code, _, complaint := o.typing("yes\n", "exec", "--all", "--write", "DELETE FROM notes"); code != 1 || !strings.Contains(complaint, "not confirmed") {
@@ -117,7 +125,7 @@ func TestExecWritesEverywhereOnlyWhenConfirmed(t *testing.T) {
 	})
 }
 
-func TestExecBoundsItsStatement(t *testing.T) {
+func TestExec_boundsItsStatement(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		for input, want := range map[string]string{" \n": "give a statement", strings.Repeat(" ", maxSQL+1): "longer than 1 MiB"} {

@@ -73,7 +73,8 @@ func newOperator(t *testing.T, url string) *operator {
 	if strings.HasPrefix(url, "sqlite:") {
 		o.engine = "sqlite"
 	}
-	o.env = map[string]string{"TENANTDB_HOST_URL": url, "TENANTDB_TENANTS_DIR": filepath.Join(o.dir, "tenants"), "TENANTDB_NO_TEMPLATE": "true"}
+	o.env = map[string]string{"TENANTDB_HOST_URL": url, "TENANTDB_TENANTS_DIR": filepath.Join(o.dir,
+		"tenants"), "TENANTDB_NO_TEMPLATE": "true"}
 	must(t, os.Mkdir(o.migrations(), 0o700))
 	o.migration("CREATE TABLE notes (id INTEGER, body TEXT)", "DROP TABLE notes")
 	o.ok("init")
@@ -99,7 +100,8 @@ func (o *operator) migration(up, down string) {
 	o.t.Helper()
 	o.schema++
 	name := "0000" + string(rune('0'+o.schema)) + "_step.sql"
-	must(o.t, os.WriteFile(filepath.Join(o.migrations(), name), []byte("-- +goose Up\n"+up+";\n-- +goose Down\n"+down+";\n"), 0o600))
+	must(o.t, os.WriteFile(filepath.Join(o.migrations(), name),
+		[]byte("-- +goose Up\n"+up+";\n-- +goose Down\n"+down+";\n"), 0o600))
 }
 
 // tenants creates tenants of ann's.
@@ -113,7 +115,9 @@ func (o *operator) tenants(slugs ...string) {
 // world is the environment of a command.
 func (o *operator) world(stdin io.Reader, stdout, stderr io.Writer) environment {
 	env := maps.Clone(o.env)
-	return environment{stdin: stdin, stdout: stdout, stderr: stderr, getenv: func(name string) string { return env[name] }, now: time.Now,
+	return environment{stdin: stdin, stdout: stdout, stderr: stderr, getenv: func(name string) string {
+		return env[name]
+	}, now: time.Now,
 		terminal: o.terminal, poll: 10 * time.Millisecond}
 }
 
@@ -149,7 +153,8 @@ func (o *operator) fails(code int, text string, args ...string) {
 	o.t.Helper()
 	got, out, complaint := o.run(args...)
 	if got != code || !strings.Contains(complaint, text) {
-		o.t.Errorf("%s: exit %d, %q, complaint %q; want exit %d and %q", strings.Join(args, " "), got, out, complaint, code, text)
+		o.t.Errorf("%s: exit %d, %q, complaint %q; want exit %d and %q", strings.Join(args, " "), got,
+			out, complaint, code, text)
 	}
 }
 
@@ -228,4 +233,30 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// findings are what doctor prints, by check.
+func (o *operator) findings(wantCode int, args ...string) map[string]map[string]any {
+	o.t.Helper()
+	code, out, complaint := o.run(append([]string{"doctor", "-o", "json"}, args...)...)
+	if code != wantCode {
+		o.t.Errorf("doctor: exit %d, %s%s; want %d", code, out, complaint, wantCode)
+	}
+	var rows []map[string]any
+	decode(o.t, out, &rows)
+	found := make(map[string]map[string]any)
+	for _, row := range rows {
+		found[row["check"].(string)] = row
+	}
+	return found
+}
+
+// versions are the tenants' schema versions by slug.
+func (o *operator) versions() map[string]float64 {
+	o.t.Helper()
+	versions := make(map[string]float64)
+	for _, row := range o.list("tenant", "list") {
+		versions[row["slug"].(string)] = row["schema_version"].(float64)
+	}
+	return versions
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestWithoutArgumentsTheHelpIsPrinted(t *testing.T) {
+func TestCLI_printsHelpWithoutArguments(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	code, out, complaint := o.run()
 	if code != 0 || out != o.ok("--help") || complaint != "" || !strings.Contains(out, "Usage: tenantdb") {
@@ -18,7 +18,7 @@ func TestWithoutArgumentsTheHelpIsPrinted(t *testing.T) {
 	}
 }
 
-func TestVersionNamesTheBuild(t *testing.T) {
+func TestVersion_namesTheBuild(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	if out := o.ok("--version"); !regexp.MustCompile(`^tenantdb \S+ go1\.\S+ \w+/\w+\n$`).MatchString(out) {
 		t.Errorf("--version: %q", out)
@@ -33,8 +33,8 @@ func TestVersionNamesTheBuild(t *testing.T) {
 	}
 }
 
-// TestANegativeNumberIsAFlagsValue goes through every flag that takes a number or a duration.
-func TestANegativeNumberIsAFlagsValue(t *testing.T) {
+// TestFlags_acceptNegativeNumbers goes through every flag that takes a number or a duration.
+func TestFlags_acceptNegativeNumbers(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		files := "--migrations=" + o.migrations()
@@ -60,16 +60,19 @@ func TestANegativeNumberIsAFlagsValue(t *testing.T) {
 	})
 }
 
-func TestUnknownStatusesAreRefusedWithTheKnownOnes(t *testing.T) {
+func TestFlags_nameTheKnownStatuses(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		id := o.one("subscription", "create", "acme")["id"].(string)
 		for _, args := range [][]string{
-			{"tenant", "list", "--status=activ"}, {"subscription", "list", "--status=activ"}, {"subscription", "create", "acme", "--status=activ"},
-			{"subscription", "update", id, "--status=activ"}, {"migrate", "results", "--status=activ"}, {"jobs", "list", "--status=activ"},
+			{"tenant", "list", "--status=activ"}, {"subscription", "list", "--status=activ"},
+			{"subscription", "create", "acme", "--status=activ"},
+			{"subscription", "update", id, "--status=activ"}, {"migrate", "results", "--status=activ"},
+			{"jobs", "list", "--status=activ"},
 			{"webhooks", "list", "--status=activ"}, {"webhooks", "replay", "--status=activ"},
 		} {
-			known := map[string]string{"tenant": "suspended", "subscription": "past_due", "migrate": "skipped", "jobs": "cancelled", "webhooks": "parked"}
+			known := map[string]string{"tenant": "suspended", "subscription": "past_due",
+				"migrate": "skipped", "jobs": "cancelled", "webhooks": "parked"}
 			o.fails(1, known[args[0]], args...)
 		}
 		if rows := o.list("subscription", "list"); len(rows) != 1 || rows[0]["status"] != "incomplete" {
@@ -79,7 +82,7 @@ func TestUnknownStatusesAreRefusedWithTheKnownOnes(t *testing.T) {
 }
 
 // The host database says which words it takes; the flags offer the same.
-func TestFlagsOfferTheWordsOfTheHostDatabase(t *testing.T) {
+func TestFlags_acceptTheHostDatabasesValues(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		host := o.host()
 		offered := make(map[string]string)
@@ -89,9 +92,12 @@ func TestFlagsOfferTheWordsOfTheHostDatabase(t *testing.T) {
 			}
 		}
 		for flag, err := range map[string]error{
-			"tenant list --status":               host.Tenants.Insert(t.Context(), &hostdb.TenantCatalog{Name: "x", Status: "odd"}),
-			"jobs list --status":                 host.Jobs.Insert(t.Context(), &hostdb.SystemJob{JobType: "x", Status: "odd"}),
-			"subscription create --payment-type": host.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: hostdb.NewID(), PaymentType: "odd"}),
+			"tenant list --status": host.Tenants.Insert(t.Context(),
+				&hostdb.TenantCatalog{Name: "x", Status: "odd"}),
+			"jobs list --status": host.Jobs.Insert(t.Context(),
+				&hostdb.SystemJob{JobType: "x", Status: "odd"}),
+			"subscription create --payment-type": host.Subscriptions.Insert(t.Context(),
+				&hostdb.Subscription{TenantID: hostdb.NewID(), PaymentType: "odd"}),
 		} {
 			var field *hostdb.FieldError
 			if !errors.As(err, &field) || field.Reason != "must be one of "+offered[flag] {
@@ -101,16 +107,19 @@ func TestFlagsOfferTheWordsOfTheHostDatabase(t *testing.T) {
 	})
 }
 
-func TestUnknownPlansAreRefusedWithTheKnownOnes(t *testing.T) {
+func TestFlags_nameTheKnownPlans(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.ok("plan", "create", "pro")
 		o.ok("plan", "create", "team", "--no-active")
 		o.tenants("acme")
 		id := o.one("subscription", "create", "acme", "--plan=team")["id"].(string)
 		for _, args := range [][]string{
-			{"tenant", "create", "globex", "--owner-email=ann@example.com", "--empty", "--plan=nosuch"}, {"tenant", "list", "--plan=nosuch"},
-			{"subscription", "create", "acme", "--plan=nosuch"}, {"subscription", "update", id, "--plan=nosuch"},
-			{"subscription", "trial", "acme", "nosuch"}, {"plan", "show", "nosuch"}, {"plan", "update", "nosuch", "--name=x"},
+			{"tenant", "create", "globex", "--owner-email=ann@example.com", "--empty", "--plan=nosuch"},
+			{"tenant", "list", "--plan=nosuch"},
+			{"subscription", "create", "acme", "--plan=nosuch"},
+			{"subscription", "update", id, "--plan=nosuch"},
+			{"subscription", "trial", "acme", "nosuch"}, {"plan", "show", "nosuch"},
+			{"plan", "update", "nosuch", "--name=x"},
 		} {
 			o.fails(1, `plan "nosuch"`, args...)
 			o.fails(1, "pro, team", args...)
@@ -124,11 +133,12 @@ func TestUnknownPlansAreRefusedWithTheKnownOnes(t *testing.T) {
 	})
 }
 
-func TestARowIsSingularAndRowsArePlural(t *testing.T) {
+func TestExec_writesSingularAndPlural(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		for sql, want := range map[string]string{"INSERT INTO notes VALUES (1, 'x')": "1 row written\n",
-			"INSERT INTO notes VALUES (2, 'x'), (3, 'x')": "2 rows written\n", "DELETE FROM notes WHERE id = 9": "0 rows written\n"} {
+			"INSERT INTO notes VALUES (2, 'x'), (3, 'x')": "2 rows written\n",
+			"DELETE FROM notes WHERE id = 9":              "0 rows written\n"} {
 			if out := o.ok("exec", "-t", "acme", "--write", sql); out != want {
 				t.Errorf("%s: %q; want %q", sql, out, want)
 			}

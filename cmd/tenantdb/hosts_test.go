@@ -9,8 +9,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestAFirstHostThatSaysNothingHoldsUpNoCommand that asks the host database's server itself.
-func TestAFirstHostThatSaysNothingHoldsUpNoCommand(t *testing.T) {
+// TestCLI_isNotDelayedByASilentFirstHost that asks the host database's server itself.
+func TestCLI_isNotDelayedByASilentFirstHost(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t, pgtest.Clone(t, "host", func(url string) error {
 		db, err := hostdb.Open(t.Context(), url)

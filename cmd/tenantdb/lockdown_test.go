@@ -30,7 +30,8 @@ func (o *operator) role(rights string) (name, as string) {
 	name = "role_" + hostdb.NewID()
 	o.exec("CREATE ROLE " + name + " LOGIN PASSWORD 'pgtest' " + rights)
 	o.t.Cleanup(func() {
-		o.exec("REASSIGN OWNED BY " + name + " TO CURRENT_USER; DROP OWNED BY " + name + "; DROP ROLE " + name)
+		o.exec("REASSIGN OWNED BY " + name + " TO CURRENT_USER; DROP OWNED BY " +
+			name + "; DROP ROLE " + name)
 	})
 	u, err := url.Parse(o.url)
 	must(o.t, err)
@@ -51,7 +52,7 @@ func connects(t *testing.T, as string) bool {
 	return true
 }
 
-func TestLockdownRefusesTheHostDatabaseToRolesThatHaveNoBusinessWithIt(t *testing.T) {
+func TestLockdown_refusesOtherRoles(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		if o.engine == "sqlite" {
 			o.fails(1, "SQLite has no roles", "hostdb", "lockdown", "--yes")
@@ -72,11 +73,14 @@ func TestLockdownRefusesTheHostDatabaseToRolesThatHaveNoBusinessWithIt(t *testin
 		must(t, err)
 		defer session.Close(context.Background())
 		ownerName, owner := o.role("SUPERUSER") // until the database and all in it is the role's
-		o.exec("ALTER DATABASE " + pgx.Identifier{strings.TrimPrefix(there.Path, "/")}.Sanitize() + " OWNER TO " + ownerName)
-		o.exec("ALTER ROLE " + ownerName + " NOSUPERUSER; GRANT ALL ON ALL TABLES IN SCHEMA public TO " + ownerName)
+		o.exec("ALTER DATABASE " + pgx.Identifier{strings.TrimPrefix(there.Path, "/")}.Sanitize() +
+			" OWNER TO " + ownerName)
+		o.exec("ALTER ROLE " + ownerName + " NOSUPERUSER; GRANT ALL ON ALL TABLES IN SCHEMA public TO " +
+			ownerName)
 		database := strings.TrimPrefix(there.Path, "/")
 
-		if found := o.findings(0)["host access"]; found["status"] != "risk" || !strings.Contains(found["detail"].(string), "hostdb lockdown") {
+		if found := o.findings(0)["host access"]; found["status"] != "risk" ||
+			!strings.Contains(found["detail"].(string), "hostdb lockdown") {
 			t.Errorf("doctor before: %v", found)
 		}
 		o.env["TENANTDB_HOST_URL"] = owner
@@ -88,7 +92,8 @@ func TestLockdownRefusesTheHostDatabaseToRolesThatHaveNoBusinessWithIt(t *testin
 		if done["database"] != database || !strings.Contains(done["may_connect"].(string), ownerName) {
 			t.Errorf("lockdown = %v", done)
 		}
-		for as, want := range map[string]bool{visitor: false, asTenant.String(): false, backup: true, connected: true, owner: true, o.url: true} {
+		for as, want := range map[string]bool{visitor: false, asTenant.String(): false, backup: true,
+			connected: true, owner: true, o.url: true} {
 			if got := connects(t, as); got != want {
 				t.Errorf("%s connects: %v, want %v", hostdb.MaskURL(hostdb.Secret(as)), got, want)
 			}
@@ -104,7 +109,7 @@ func TestLockdownRefusesTheHostDatabaseToRolesThatHaveNoBusinessWithIt(t *testin
 	})
 }
 
-func TestDoctorReportsTenantsWithoutARoleOfTheirOwn(t *testing.T) {
+func TestDoctor_reportsTenantsWithoutTheirOwnRole(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		found := o.findings(0)["roles"]
@@ -114,9 +119,11 @@ func TestDoctorReportsTenantsWithoutARoleOfTheirOwn(t *testing.T) {
 		if o.engine == "sqlite" {
 			return
 		}
-		o.ok("tenant", "create", "shared", "--owner-email=ann@example.com", "--migrations="+o.migrations(), "--shared-role")
+		o.ok("tenant", "create", "shared", "--owner-email=ann@example.com", "--migrations="+
+			o.migrations(), "--shared-role")
 		found = o.findings(0)["roles"]
-		if detail := found["detail"].(string); found["status"] != "risk" || !strings.Contains(detail, "of 4 databases, the host's included, 2 share") ||
+		if detail := found["detail"].(string); found["status"] != "risk" ||
+			!strings.Contains(detail, "of 4 databases, the host's included, 2 share") ||
 			!strings.Contains(detail, "1 tenants' databases") {
 			t.Errorf("with one that shares the host's role: %v", found)
 		}

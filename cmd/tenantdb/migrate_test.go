@@ -9,20 +9,10 @@ import (
 	"testing"
 )
 
-// versions are the tenants' schema versions by slug.
-func (o *operator) versions() map[string]float64 {
-	o.t.Helper()
-	versions := make(map[string]float64)
-	for _, row := range o.list("tenant", "list") {
-		versions[row["slug"].(string)] = row["schema_version"].(float64)
-	}
-	return versions
-}
-
 // progressLine is what one tenant that has ended looks like.
 var progressLine = regexp.MustCompile(`(?m)^\[\d/\d\] (\S+)  (\d+)→(\d+)  (ok|failed)  \d\S*s(  .*)?$`)
 
-func TestATenantThatFailsIsNamedAndThePrintedCommandMendsTheRest(t *testing.T) {
+func TestMigrate_namesFailuresAndPrintsTheRetryCommand(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex", "hooli", "initech")
 		// which the migration makes too
@@ -35,23 +25,27 @@ func TestATenantThatFailsIsNamedAndThePrintedCommandMendsTheRest(t *testing.T) {
 			t.Fatalf("exit %d, %d lines in %q", code, len(lines), complaint)
 		}
 		for _, line := range lines {
-			if want := map[bool]string{true: "1→1 failed", false: "1→2 ok"}[line[1] == "globex"]; line[2]+"→"+line[3]+" "+line[4] != want {
+			if want := map[bool]string{true: "1→1 failed", false: "1→2 ok"}[line[1] == "globex"]; line[2]+"→"+
+				line[3]+" "+line[4] != want {
 				t.Errorf("line %q; want %s", line[0], want)
 			}
 		}
 		_, failures, _ := strings.Cut(out, "Failures:\n")
-		if rows := table(failures); len(rows) < 2 || rows[0][0] != "SLUG" || rows[1][0] != "globex" || !strings.Contains(failures, "bills") || strings.Contains(failures, "acme") {
+		if rows := table(failures); len(rows) < 2 || rows[0][0] != "SLUG" || rows[1][0] != "globex" ||
+			!strings.Contains(failures, "bills") || strings.Contains(failures, "acme") {
 			t.Errorf("failures: %q", failures)
 		}
 		retry := shellWords(t, strings.TrimSpace(out[strings.LastIndex(strings.TrimSpace(out), "\n"):]))
-		if retry[0] != "tenantdb" || !slices.Contains(retry, "--parallel=2") || !slices.Contains(retry, "--max-failures=-1") {
+		if retry[0] != "tenantdb" || !slices.Contains(retry, "--parallel=2") ||
+			!slices.Contains(retry, "--max-failures=-1") {
 			t.Fatalf("the command to retry: %q", retry)
 		}
 		if code, _, _ := o.run(retry[1:]...); code != 2 {
 			t.Errorf("nothing was mended, and the retry exits with %d", code)
 		}
 		o.ok("exec", "-t", "globex", "--write", "DROP TABLE bills")
-		if code, _, complaint := o.run(retry[1:]...); code != 0 || len(progressLine.FindAllString(complaint, -1)) != 1 {
+		if code, _, complaint := o.run(retry[1:]...); code != 0 ||
+			len(progressLine.FindAllString(complaint, -1)) != 1 {
 			t.Errorf("the retry exits with %d: %s", code, complaint)
 		}
 		for slug, version := range o.versions() {
@@ -59,13 +53,14 @@ func TestATenantThatFailsIsNamedAndThePrintedCommandMendsTheRest(t *testing.T) {
 				t.Errorf("%s is at %v", slug, version)
 			}
 		}
-		if code, out, complaint := o.run(up...); code != 0 || progressLine.MatchString(complaint) || !strings.Contains(out, "at_target") {
+		if code, out, complaint := o.run(up...); code != 0 || progressLine.MatchString(complaint) ||
+			!strings.Contains(out, "at_target") {
 			t.Errorf("a second run: exit %d, %q, %q", code, out, complaint)
 		}
 	})
 }
 
-func TestTheReportInJSONHoldsFailuresAndTheCommand(t *testing.T) {
+func TestMigrate_jsonReportHasFailuresAndTheRetryCommand(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		o.migration("NONSENSE", "SELECT 1")
@@ -73,12 +68,14 @@ func TestTheReportInJSONHoldsFailuresAndTheCommand(t *testing.T) {
 		var report map[string]any
 		decode(t, out, &report)
 		failures := report["failures"].([]any)
-		if code != 2 || report["failed"] != 1.0 || report["target"] != 2.0 || len(failures) != 1 || failures[0].(map[string]any)["slug"] != "acme" ||
+		if code != 2 || report["failed"] != 1.0 || report["target"] != 2.0 || len(failures) != 1 ||
+			failures[0].(map[string]any)["slug"] != "acme" ||
 			!strings.HasPrefix(report["retry"].(string), "tenantdb migrate retry ") {
 			t.Errorf("exit %d, %v", code, report)
 		}
 		run := report["run"].(string)
-		if rows := o.list("migrate", "results", "--status=failed"); len(rows) != 1 || rows[0]["slug"] != "acme" {
+		if rows := o.list("migrate", "results", "--status=failed"); len(rows) != 1 ||
+			rows[0]["slug"] != "acme" {
 			t.Errorf("results: %v", rows)
 		}
 		if rows := o.list("migrate", "runs"); len(rows) != 1 || rows[0]["id"] != run {
@@ -90,7 +87,7 @@ func TestTheReportInJSONHoldsFailuresAndTheCommand(t *testing.T) {
 	})
 }
 
-func TestCheckExitsWith3WhileSomethingIsPending(t *testing.T) {
+func TestMigrate_checkExitsWith3WhileSomethingIsPending(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		flag := "--migrations=" + o.migrations()
@@ -116,7 +113,7 @@ func TestCheckExitsWith3WhileSomethingIsPending(t *testing.T) {
 	})
 }
 
-func TestCheckKnowsALateMigrationAndATenantWhoseMigrationsAreUnknown(t *testing.T) {
+func TestMigrate_checkCountsLateAndUnknownMigrations(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.schema = 2
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills") // the third
@@ -140,7 +137,8 @@ func TestCheckKnowsALateMigrationAndATenantWhoseMigrationsAreUnknown(t *testing.
 		acme.SchemaSet = "" // as an older version leaves it
 		must(t, host.Tenants.Update(t.Context(), acme))
 		pending("1 tenant")
-		if rows := o.list("migrate", "status", flag, "acme"); rows[0]["unknown"] != true || rows[0]["schema_version"] != 3.0 {
+		if rows := o.list("migrate", "status", flag, "acme"); rows[0]["unknown"] != true ||
+			rows[0]["schema_version"] != 3.0 {
 			t.Errorf("status: %v", rows)
 		}
 		o.ok("migrate", "up", flag)
@@ -148,15 +146,17 @@ func TestCheckKnowsALateMigrationAndATenantWhoseMigrationsAreUnknown(t *testing.
 	})
 }
 
-func TestDownWantsConfirmationAndTakesMigrationsBack(t *testing.T) {
+func TestMigrate_downAsksAndUndoesMigrations(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
 		o.tenants("acme", "globex")
 		down := []string{"migrate", "down", "--to=1", "--migrations=" + o.migrations()}
-		if code, _, complaint := o.typing("acme\n", down...); code != 1 || !strings.Contains(complaint, "all tenants") || o.versions()["acme"] != 2 {
+		if code, _, complaint := o.typing("acme\n", down...); code != 1 || !strings.Contains(complaint,
+			"all tenants") || o.versions()["acme"] != 2 {
 			t.Errorf("exit %d, %q", code, complaint)
 		}
-		if code, _, complaint := o.typing("acme\n", append(down, "acme")...); code != 0 || !strings.Contains(complaint, "acme  2→1  ok") {
+		if code, _, complaint := o.typing("acme\n", append(down, "acme")...); code != 0 ||
+			!strings.Contains(complaint, "acme  2→1  ok") {
 			t.Errorf("exit %d, %q", code, complaint)
 		}
 		o.ok(append(down, "--yes")...)
@@ -167,7 +167,7 @@ func TestDownWantsConfirmationAndTakesMigrationsBack(t *testing.T) {
 	})
 }
 
-func TestCtrlCLeavesARunThatThePrintedCommandEnds(t *testing.T) {
+func TestMigrate_printsTheRetryCommandAfterCtrlC(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex", "hooli", "initech")
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
@@ -179,12 +179,14 @@ func TestCtrlCLeavesARunThatThePrintedCommandEnds(t *testing.T) {
 				interrupt()
 			}
 		}}
-		code := run(ctx, []string{"migrate", "up", "--parallel=1", "--migrations=" + o.migrations()}, o.world(strings.NewReader(""), &out, complaint))
+		code := run(ctx, []string{"migrate", "up", "--parallel=1", "--migrations=" + o.migrations()},
+			o.world(strings.NewReader(""), &out, complaint))
 		ended := len(progressLine.FindAllString(complaint.String(), -1))
 		if code != 1 || ended == 0 || ended == 4 || !strings.Contains(complaint.String(), "interrupted") {
 			t.Fatalf("exit %d after %d tenants: %s", code, ended, complaint)
 		}
-		retry := shellWords(t, strings.TrimSpace(out.String()[strings.LastIndex(strings.TrimSpace(out.String()), "\n"):]))
+		retry := shellWords(t,
+			strings.TrimSpace(out.String()[strings.LastIndex(strings.TrimSpace(out.String()), "\n"):]))
 		o.ok(retry[1:]...)
 		for slug, version := range o.versions() {
 			if version != 2 {
@@ -194,7 +196,7 @@ func TestCtrlCLeavesARunThatThePrintedCommandEnds(t *testing.T) {
 	})
 }
 
-func TestOnATerminalProgressIsOneLineAndFailuresStay(t *testing.T) {
+func TestMigrate_progressOnATerminalIsOneLine(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		o.ok("exec", "-t", "globex", "--write", "CREATE TABLE bills (id INTEGER)")
@@ -209,13 +211,14 @@ func TestOnATerminalProgressIsOneLineAndFailuresStay(t *testing.T) {
 				shown = append(shown, last)
 			}
 		}
-		if len(shown) != 2 || !strings.Contains(shown[0], "globex  1→1  failed") || !strings.Contains(complaint, "acme  1→2  ok") {
+		if len(shown) != 2 || !strings.Contains(shown[0], "globex  1→1  failed") ||
+			!strings.Contains(complaint, "acme  1→2  ok") {
 			t.Errorf("shown: %q of %q", shown, complaint)
 		}
 	})
 }
 
-func TestMigrateNeedsItsFolderAndARun(t *testing.T) {
+func TestMigrate_needsItsDirectoryAndARun(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.fails(1, "--migrations", "migrate", "up")
 		o.fails(1, "no run yet", "migrate", "retry", "--migrations="+o.migrations())

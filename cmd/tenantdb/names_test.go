@@ -5,16 +5,17 @@ import (
 	"testing"
 )
 
-// TestAMisspeltNameStopsACommandBeforeItBegins goes through every command that takes several names of
+// TestCLI_stopsAtAMisspeltName goes through every command that takes several names of
 // tenants.
-func TestAMisspeltNameStopsACommandBeforeItBegins(t *testing.T) {
+func TestCLI_stopsAtAMisspeltName(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
 		files := "--migrations=" + o.migrations()
 		before := len(o.list("audit", "tail", "-n", "1000"))
 		for _, args := range [][]string{
-			{"exec", "-t", "acme", "-t", "nosuch", "--write", "--parallel=1", "INSERT INTO notes VALUES (1, 'x')"},
+			{"exec", "-t", "acme", "-t", "nosuch", "--write", "--parallel=1",
+				"INSERT INTO notes VALUES (1, 'x')"},
 			{"exec", "-t", "acme", "-t", "nosuch", "SELECT count(*) FROM notes"},
 			{"migrate", "up", files, "acme", "nosuch"},
 			{"migrate", "up", files, "acme", "--canary=nosuch"},

@@ -16,7 +16,7 @@ import (
 	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
-func TestJobsAreListedRetriedAndCancelled(t *testing.T) {
+func TestJobs_listRetryAndCancel(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		host, ids := o.host(), []string{}
 		for range 3 {
@@ -30,10 +30,12 @@ func TestJobsAreListedRetriedAndCancelled(t *testing.T) {
 			must(t, err)
 			must(t, host.Jobs.Fail(t.Context(), job, "smtp is\x1b[31m down"))
 		}
-		if rows := o.list("jobs", "list", "--status=failed"); len(rows) != 2 || rows[0]["job_type"] != "mail" || rows[0]["attempts"] != 1.0 {
+		if rows := o.list("jobs", "list", "--status=failed"); len(rows) != 2 ||
+			rows[0]["job_type"] != "mail" || rows[0]["attempts"] != 1.0 {
 			t.Errorf("failed: %v", rows)
 		}
-		if out := o.ok("jobs", "list"); strings.Contains(out, "payload@") || strings.Contains(out, "\x1b") || !strings.Contains(out, `smtp is\u001b[31m down`) {
+		if out := o.ok("jobs", "list"); strings.Contains(out, "payload@") || strings.Contains(out, "\x1b") ||
+			!strings.Contains(out, `smtp is\u001b[31m down`) {
 			t.Errorf("table: %q", out)
 		}
 		if rows := o.list("jobs", "cancel", ids[2]); len(rows) != 1 || rows[0]["status"] != "cancelled" {
@@ -43,36 +45,41 @@ func TestJobsAreListedRetriedAndCancelled(t *testing.T) {
 		if rows := o.list("jobs", "retry", ids[2]); rows[0]["status"] != "pending" {
 			t.Errorf("retried: %v", rows)
 		}
-		if rows := o.list("jobs", "retry", "--failed"); len(rows) != 2 || len(o.list("jobs", "list", "--status=pending", "--type=mail")) != 3 {
+		if rows := o.list("jobs", "retry", "--failed"); len(rows) != 2 ||
+			len(o.list("jobs", "list", "--status=pending", "--type=mail")) != 3 {
 			t.Errorf("all retried: %v", rows)
 		}
 		o.fails(1, "--failed", "jobs", "retry")
 	})
 }
 
-func TestJobsThatEndedArePruned(t *testing.T) {
+func TestJobs_pruneDeletesEndedJobs(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		host, ended := o.host(), time.Now().Add(-31*24*time.Hour)
 		for _, status := range []string{hostdb.JobCompleted, hostdb.JobFailed, hostdb.JobPending} {
-			must(t, host.Jobs.Insert(t.Context(), &hostdb.SystemJob{JobType: "mail", Status: status, CompletedAt: &ended}))
+			must(t, host.Jobs.Insert(t.Context(), &hostdb.SystemJob{JobType: "mail",
+				Status: status, CompletedAt: &ended}))
 		}
 		if got := o.one("jobs", "prune", "--older-than=1000h"); got["deleted"] != 0.0 {
 			t.Errorf("pruned young ones: %v", got)
 		}
-		if got := o.one("jobs", "prune"); got["deleted"] != 1.0 || len(o.list("jobs", "list", "--type=mail")) != 2 {
+		if got := o.one("jobs", "prune"); got["deleted"] != 1.0 ||
+			len(o.list("jobs", "list", "--type=mail")) != 2 {
 			t.Errorf("pruned: %v", got)
 		}
-		if got := o.one("jobs", "prune", "--status=failed,completed"); got["deleted"] != 1.0 || len(o.list("jobs", "list", "--type=mail")) != 1 {
+		if got := o.one("jobs", "prune", "--status=failed,completed"); got["deleted"] != 1.0 ||
+			len(o.list("jobs", "list", "--type=mail")) != 1 {
 			t.Errorf("pruned: %v", got)
 		}
 		o.fails(1, "status", "jobs", "prune", "--status=pending")
 	})
 }
 
-func TestWorkFinishesATenantWhoseCreationFailed(t *testing.T) {
+func TestJobs_workFinishesAFailedCreation(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.migration("NONSENSE", "SELECT 1")
-		o.fails(1, "00002_step.sql", "tenant", "create", "acme", "--owner-email=ann@example.com", "--migrations="+o.migrations())
+		o.fails(1, "00002_step.sql", "tenant", "create", "acme", "--owner-email=ann@example.com",
+			"--migrations="+o.migrations())
 		if row := o.one("tenant", "show", "acme"); row["status"] != "provisioning" {
 			t.Fatalf("after the failure: %v", row)
 		}
@@ -84,7 +91,8 @@ func TestWorkFinishesATenantWhoseCreationFailed(t *testing.T) {
 			}
 		}
 		o.hasten()
-		if code, _, complaint := o.run("jobs", "work", "--drain", "--migrations="+o.migrations()); code != 0 || !strings.Contains(complaint, "  ok\n") {
+		if code, _, complaint := o.run("jobs", "work", "--drain", "--migrations="+
+			o.migrations()); code != 0 || !strings.Contains(complaint, "  ok\n") {
 			t.Errorf("exit %d, %q", code, complaint)
 		}
 		if row := o.one("tenant", "show", "acme"); row["status"] != "active" || row["schema_version"] != 2.0 {
@@ -103,34 +111,40 @@ func (o *operator) hasten() {
 	}
 }
 
-func TestWebhookEventsAreListedAndReplayed(t *testing.T) {
+func TestWebhooks_listAndReplay(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		host := o.host()
-		for id, status := range map[string]string{"evt_1": hostdb.WebhookFailed, "evt_2": hostdb.WebhookProcessed} {
-			_, err := host.WebhookEvents.Record(t.Context(), &hostdb.StripeWebhookEvent{EventID: id, EventType: "invoice.payment_failed", Status: status,
-				PayloadJSON: `{"id":"` + id + `","object":"event","type":"invoice.payment_failed","created":1700000000,"data":{"object":{"id":"in_payload","object":"invoice"}}}`})
+		for id, status := range map[string]string{"evt_1": hostdb.WebhookFailed,
+			"evt_2": hostdb.WebhookProcessed} {
+			_, err := host.WebhookEvents.Record(t.Context(), &hostdb.StripeWebhookEvent{EventID: id,
+				EventType: "invoice.payment_failed", Status: status,
+				PayloadJSON: `{"id":"` + id +
+					`","object":"event","type":"invoice.payment_failed","created":1700000000,"data":{"object":{"id":"in_payload","object":"invoice"}}}`})
 			must(t, err)
 		}
 		rows := o.list("webhooks", "list", "--status=failed")
-		if len(rows) != 1 || rows[0]["event_id"] != "evt_1" || strings.Contains(o.ok("webhooks", "list", "-o", "json"), "in_payload") {
+		if len(rows) != 1 || rows[0]["event_id"] != "evt_1" ||
+			strings.Contains(o.ok("webhooks", "list", "-o", "json"), "in_payload") {
 			t.Errorf("failed: %v", rows)
 		}
-		if rows := o.list("webhooks", "replay", "--status=failed"); len(rows) != 1 || rows[0]["status"] != "processed" || rows[0]["error"] != "" {
+		if rows := o.list("webhooks", "replay", "--status=failed"); len(rows) != 1 ||
+			rows[0]["status"] != "processed" || rows[0]["error"] != "" {
 			t.Errorf("replayed: %v", rows)
 		}
 		if rows := o.list("webhooks", "list", "--status=failed"); len(rows) != 0 {
 			t.Errorf("after it: %v", rows)
 		}
 		code, out, _ := o.run("webhooks", "replay", "evt_nobody", "evt_2")
-		if got := table(out); code != 1 || len(got) != 3 || !strings.Contains(out, "not found") || !slices.Equal(got[2], []string{"evt_2", "processed"}) {
+		if got := table(out); code != 1 || len(got) != 3 || !strings.Contains(out, "not found") ||
+			!slices.Equal(got[2], []string{"evt_2", "processed"}) {
 			t.Errorf("one of two: exit %d, %q", code, out)
 		}
 		o.fails(1, "--status", "webhooks", "replay")
 	})
 }
 
-func TestAuditTailFollowsWhatIsDoneMeanwhile(t *testing.T) {
+func TestAudit_tailFollowsNewRows(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		if rows := o.list("audit", "tail", "-n1"); len(rows) != 1 || rows[0]["event_type"] != "user.created" {
 			t.Fatalf("the last row: %v", rows)
@@ -140,7 +154,8 @@ func TestAuditTailFollowsWhatIsDoneMeanwhile(t *testing.T) {
 		reader, writer := io.Pipe()
 		ended := make(chan int, 1)
 		go func() {
-			code := run(ctx, []string{"audit", "tail", "-n1", "-f", "-o", "json"}, o.world(strings.NewReader(""), writer, io.Discard))
+			code := run(ctx, []string{"audit", "tail", "-n1", "-f", "-o", "json"},
+				o.world(strings.NewReader(""), writer, io.Discard))
 			_ = writer.Close()
 			ended <- code
 		}()
@@ -166,7 +181,7 @@ func TestAuditTailFollowsWhatIsDoneMeanwhile(t *testing.T) {
 	})
 }
 
-func TestAuditTailMissesNothingWhenItLooksLate(t *testing.T) {
+func TestAudit_tailMissesNothingAfterALatePoll(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		tail, began := auditTail{host: o.host(), seen: make(map[string]bool)}, time.Now()
 		_, err := tail.last(t.Context(), began, 24*time.Hour, 20)
@@ -181,15 +196,17 @@ func TestAuditTailMissesNothingWhenItLooksLate(t *testing.T) {
 	})
 }
 
-func TestATokenOpensWhatItsSecretOpens(t *testing.T) {
+func TestToken_isAcceptedByItsSecret(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "0123456789abcdef0123456789abcdef"}
-	args := []string{"token", "ann", "--issuer=https://dev.example", "--audience=api", "--claim=tenant=acme", "--claim=iss=evil"}
+	args := []string{"token", "ann", "--issuer=https://dev.example", "--audience=api",
+		"--claim=tenant=acme", "--claim=iss=evil"}
 	o.fails(1, secretVariable, args...)
 	o.env[secretVariable] = o.secret[:31]
 	o.fails(1, "32 bytes", args...)
 	o.env[secretVariable] = o.secret
 	o.fails(1, "--ttl", append(args, "--ttl=25h")...)
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: "https://dev.example", Audience: "api", Algorithms: []string{"HS256"}, Secret: []byte(o.secret)})
+	auth, err := jwtauth.New(jwtauth.Config{Issuer: "https://dev.example", Audience: "api",
+		Algorithms: []string{"HS256"}, Secret: []byte(o.secret)})
 	must(t, err)
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(o.ok(args...)))
