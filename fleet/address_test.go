@@ -13,7 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// A socket's directory stands in the parameter host, as in the addresses that Cloud SQL gives:
+// The parameter host holds a socket's directory, as in Cloud SQL's addresses:
 // postgres://u@/db?host=/cloudsql/p:r:i.
 func TestProvision_acceptsSocketsAndQueryParametersInServer(t *testing.T) {
 	dir, err := os.MkdirTemp("", "p:r:i") // t.TempDir's path may be too long for a socket

@@ -22,7 +22,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// benchWorld is newWorld for benchmarks.
+// benchWorld makes a world for a benchmark.
 func benchWorld(b *testing.B, engine string) *world {
 	b.Helper()
 	w := &world{dir: filepath.Join(b.TempDir(), "tenants")}
@@ -48,7 +48,7 @@ func (w *world) benchFleet(b *testing.B, migrations fstest.MapFS) *fleet.Fleet {
 	return w.benchFleetOf(b, fleet.Config{Migrations: migrations})
 }
 
-// benchFleetOf makes a fleet with a configuration.
+// benchFleetOf makes a fleet from a configuration.
 func (w *world) benchFleetOf(b *testing.B, cfg fleet.Config) *fleet.Fleet {
 	b.Helper()
 	cfg.Host, cfg.Pool = w.host, w.pool
@@ -57,7 +57,7 @@ func (w *world) benchFleetOf(b *testing.B, cfg fleet.Config) *fleet.Fleet {
 	return f
 }
 
-// benchProvision makes n tenants.
+// benchProvision provisions n tenants.
 func (w *world) benchProvision(b *testing.B, f *fleet.Fleet, n int) []*hostdb.TenantCatalog {
 	b.Helper()
 	var all []*hostdb.TenantCatalog
@@ -70,9 +70,9 @@ func (w *world) benchProvision(b *testing.B, f *fleet.Fleet, n int) []*hostdb.Te
 	return all
 }
 
-// BenchmarkProvision compares provisioning on PostgreSQL with a bare CREATE DATABASE from the same template,
-// turn by turn: with a role per tenant, the same without the template, and with one role for all. It reports
-// the host database's part too.
+// BenchmarkProvision compares provisioning on PostgreSQL with only a CREATE DATABASE from the same template,
+// alternating: with a role per tenant, with a role but no template, and with one role for all. It reports
+// the time in the host database too.
 func BenchmarkProvision(b *testing.B) {
 	w := benchWorld(b, "postgres")
 	ways := []struct {
@@ -80,7 +80,7 @@ func BenchmarkProvision(b *testing.B) {
 		*fleet.Fleet
 		took time.Duration
 	}{
-		// whose template a bare CREATE DATABASE copies
+		// the CREATE DATABASE copies its template
 		{name: "shared", Fleet: w.benchFleetOf(b, fleet.Config{Migrations: schema, SharedRole: true})},
 		{name: "roles", Fleet: w.benchFleet(b, schema)},
 		{name: "roles-untemplated", Fleet: w.benchFleetOf(b,
@@ -108,7 +108,7 @@ func BenchmarkProvision(b *testing.B) {
 		_, err := conn.Exec(b.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY wal_log")
 		must(b, err)
 	}), timed(&host, func() { w.hostPart(b) }))
-	for turn := 0; b.Loop(); turn++ { // each of them is first in its turn
+	for turn := 0; b.Loop(); turn++ { // they take turns at being first
 		for i := range steps {
 			steps[(turn+i)%len(steps)]()
 		}
@@ -126,7 +126,7 @@ func BenchmarkProvision(b *testing.B) {
 	}
 }
 
-// timed adds up how long something takes.
+// timed adds the duration of do to sum.
 func timed(sum *time.Duration, do func()) func() {
 	return func() {
 		began := time.Now()
@@ -135,7 +135,7 @@ func timed(sum *time.Duration, do func()) func() {
 	}
 }
 
-// hostPart does in the host database what a Provision does there, with no tenant's database.
+// hostPart does what Provision does in the host database, without a tenant's database.
 func (w *world) hostPart(b *testing.B) {
 	b.Helper()
 	ctx, id := b.Context(), hostdb.NewID()
@@ -166,8 +166,8 @@ func (w *world) hostPart(b *testing.B) {
 	}))
 }
 
-// BenchmarkMigrate compares 10 migrations on 300 databases with goose driven by hand at the same parallelism:
-// the same databases, 50 at a time, now one first and now the other.
+// BenchmarkMigrate compares 10 migrations of 300 databases with goose at the same parallelism,
+// on the same databases, 50 at a time, alternating in order.
 func BenchmarkMigrate(b *testing.B) {
 	const tenants, slice, parallel = 300, 50, 4
 	for _, engine := range []string{"sqlite", "postgres"} {
@@ -202,7 +202,7 @@ func BenchmarkMigrate(b *testing.B) {
 	}
 }
 
-// benchMigrate brings tenants up with a fleet, and closes what it opened, as goose by hand does.
+// benchMigrate migrates tenants with a fleet, and closes its connections as gooseByHand does.
 func (w *world) benchMigrate(b *testing.B, migrations fstest.MapFS,
 	some []*hostdb.TenantCatalog, parallel int) {
 	b.Helper()
@@ -221,7 +221,7 @@ func (w *world) benchMigrate(b *testing.B, migrations fstest.MapFS,
 	}
 }
 
-// benchReset takes the ten migrations back, on connections that are no pool's.
+// benchReset undoes the ten migrations, without a pool.
 func (w *world) benchReset(b *testing.B, engine string, some []*hostdb.TenantCatalog) {
 	b.Helper()
 	var undo strings.Builder
@@ -252,11 +252,12 @@ func (w *world) openByHand(engine string, tenant *hostdb.TenantCatalog) (*sql.DB
 		return db, goose.DialectPostgres, err
 	}
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.dir, tenant.ID+".db")+
-		"?mode=rw&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(1)&_txlock=immediate")
+		"?mode=rw&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"+
+		"&_pragma=foreign_keys(1)&_txlock=immediate")
 	return db, goose.DialectSQLite3, err
 }
 
-// gooseByHand migrates as a program would that has only goose.
+// gooseByHand migrates like a program that uses goose alone.
 func gooseByHand(b *testing.B, w *world, engine string, all []*hostdb.TenantCatalog,
 	migrations fstest.MapFS, parallel int) {
 	b.Helper()
@@ -287,7 +288,7 @@ func gooseByHand(b *testing.B, w *world, engine string, all []*hostdb.TenantCata
 	workers.Wait()
 }
 
-// BenchmarkMigrateNothing is a run over 1,000 tenants that are at the target.
+// BenchmarkMigrateNothing measures a run over 1,000 tenants that are at the target.
 func BenchmarkMigrateNothing(b *testing.B) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		b.Run(engine, func(b *testing.B) {

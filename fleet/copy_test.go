@@ -19,8 +19,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// rich is a schema with something of all kinds that a role without rights can make, and with what belongs to
-// the database itself. WITNESS is a role to grant rights to.
+// rich is a schema with every kind of object that a role without further rights can create, and with
+// properties of the database. WITNESS is a role to grant rights to.
 const rich = `-- +goose Up
 CREATE EXTENSION citext;
 CREATE SCHEMA app;
@@ -67,14 +67,15 @@ END $$;
 -- +goose StatementEnd
 `
 
-// awkward are migrations that mention their role where REASSIGN OWNED doesn't look.
+// awkward are migrations that refer to their role in ways that REASSIGN OWNED doesn't change.
 var awkward = map[string]string{
 	"default privileges": "ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO WITNESS;\n",
-	"a policy":           "ALTER TABLE app.person ENABLE ROW LEVEL SECURITY;\nCREATE POLICY mine ON app.person TO CURRENT_USER USING (true);\n",
-	"no more":            "",
+	"a policy": "ALTER TABLE app.person ENABLE ROW LEVEL SECURITY;\n" +
+		"CREATE POLICY mine ON app.person TO CURRENT_USER USING (true);\n",
+	"no more": "",
 }
 
-// witness makes a role that migrations grant rights to.
+// witness creates a role that migrations grant rights to.
 func (w *world) witness(t *testing.T) string {
 	t.Helper()
 	name, conn := "witness_"+hostdb.NewID(), w.connect(t)
@@ -134,7 +135,7 @@ func lacking(text, other string) string {
 	}), "\n")
 }
 
-// describe tells all about a tenant's database, with TENANT in place of its name.
+// describe describes a tenant's database, with TENANT in place of its name.
 func (w *world) describe(t *testing.T, tenant *hostdb.TenantCatalog) map[string]string {
 	t.Helper()
 	u, err := url.Parse(w.url)
@@ -194,7 +195,7 @@ func TestTemplate_isRemadeWhenItCantBeCopied(t *testing.T) {
 					return
 				}
 				var fleets [2]*fleet.Fleet
-				for i := range fleets { // as two processes
+				for i := range fleets { // like two processes
 					var err error
 					fleets[i], err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
 						Migrations: schema, SharedRole: shared})
@@ -228,7 +229,7 @@ func TestTemplate_isRemadeWhenItCantBeCopied(t *testing.T) {
 	}
 }
 
-// ownWorld is newWorld on a server of its own, to damage.
+// ownWorld makes a world on its own server, which the test may damage.
 func ownWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{url: pgtest.Start(t).Database(t)}
@@ -244,7 +245,7 @@ func ownWorld(t *testing.T) *world {
 	return w
 }
 
-// templateOIDs are the templates' identities.
+// templateOIDs returns the oids of the templates.
 func (w *world) templateOIDs(t *testing.T) []string {
 	t.Helper()
 	return w.named(t, "SELECT oid::text FROM pg_database WHERE starts_with(datname, $1)")

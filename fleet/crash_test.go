@@ -19,21 +19,21 @@ import (
 	"github.com/tenantdb/tenantdb/jobs"
 )
 
-// crashPlan is what a child process does until it dies at one of its steps.
+// crashPlan is what a child process does until it exits at one of its steps.
 type crashPlan struct {
 	URL, Dir, Owner string
-	Drop            string // this tenant; "": provision acme
-	Migrate         bool   // all tenants, with a third migration; the steps are the files that are read
+	Drop            string // the tenant to drop; "" provisions acme
+	Migrate         bool   // migrate all tenants with a third migration
 	Roles           bool
 	At              int // the step, from 0
 }
 
 const (
 	crashEnv  = "TENANTDB_FLEET_CRASH"
-	crashExit = 86 // the child died where it should
+	crashExit = 86 // the child exited at its step
 )
 
-// childLease is short, so that nobody waits long for the dead.
+// childLease is short, so that the test needn't wait long for a dead child's lease.
 const childLease = 500 * time.Millisecond
 
 // stepHandler is a slog.Handler that ends the process at a step.
@@ -55,21 +55,21 @@ func (h stepHandler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// fleet is the fleet that the child and its heirs have.
+// fleet makes the fleet of the child, and of those that resume its work.
 func (p crashPlan) fleet(host *hostdb.DB, pool *tenantdb.Pool, lease time.Duration,
 	logger *slog.Logger) (*fleet.Fleet, error) {
 	return fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: schema, Seed: seedOnce, Lease: lease,
 		Logger: logger, SharedRole: !p.Roles})
 }
 
-// seedOnce leaves one row, however often it runs.
+// seedOnce inserts one row, however often it runs.
 func seedOnce(ctx context.Context, tenant *hostdb.TenantCatalog, db *sql.DB) error {
 	_, err := db.ExecContext(ctx, "INSERT INTO notes (body) SELECT $1 WHERE NOT EXISTS (SELECT 1 FROM notes)",
 		"welcome to "+tenant.Slug)
 	return err
 }
 
-// crash is the child's main.
+// crash is the main function of the child.
 func crash(plan string) error {
 	var p crashPlan
 	if err := json.Unmarshal([]byte(plan), &p); err != nil {
@@ -98,7 +98,7 @@ func crash(plan string) error {
 	return err
 }
 
-// migrate dies in the middle of a tenant.
+// migrate exits in the middle of a tenant.
 func (p crashPlan) migrate(host *hostdb.DB, pool *tenantdb.Pool) error {
 	var begun atomic.Int64
 	inGo := hooked(extra(3), func() {
@@ -137,7 +137,7 @@ func TestMigrate_resumesAfterKill(t *testing.T) {
 	})
 }
 
-// runCrash runs a child and reports whether it died at its step.
+// runCrash runs a child and reports whether it exited at its step.
 func runCrash(t *testing.T, p crashPlan) bool {
 	t.Helper()
 	plan, err := json.Marshal(p)
@@ -153,12 +153,12 @@ func runCrash(t *testing.T, p crashPlan) bool {
 	return false
 }
 
-// onEveryKind runs a test on both engines, and on PostgreSQL with roles, side by side: it waits for the
-// leases of the dead.
+// onEveryKind runs a test on both engines, and on PostgreSQL with roles, in parallel, since the tests wait
+// for leases to end.
 func onEveryKind(t *testing.T, test func(t *testing.T, w *world, roles bool)) {
 	t.Parallel()
 	kinds := map[string]string{"sqlite": "sqlite", "postgres": "postgres", "postgres with roles": "postgres"}
-	if underRace { // the children take long to start; all kinds are for a run without it
+	if underRace { // children start slowly under race; other runs test all kinds
 		kinds = map[string]string{"sqlite": "sqlite"}
 	}
 	for kind, engine := range kinds {
@@ -177,7 +177,7 @@ func TestProvision_resumesAfterKillAtAnyStep(t *testing.T) {
 		"the next Provision": func(t *testing.T, w *world, f *fleet.Fleet) {
 			_, err := f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID,
 				Trial: true, PlanTier: "pro"})
-			// it was open already
+			// the tenant is open
 			if row, find := w.host.Tenants.BySlug(t.Context(), "acme"); find != nil ||
 				err != nil && !row.Open() {
 				t.Fatalf("Provision = %v", err)
@@ -204,7 +204,7 @@ func TestProvision_resumesAfterKillAtAnyStep(t *testing.T) {
 	})
 }
 
-// checkAcme checks that there is one whole tenant, or nothing, and drops it.
+// checkAcme checks that there is one complete tenant, or nothing, and drops it.
 func (w *world) checkAcme(t *testing.T, f *fleet.Fleet, when string, nothing bool) {
 	t.Helper()
 	ctx := t.Context()
@@ -254,7 +254,7 @@ func (w *world) checkAcme(t *testing.T, f *fleet.Fleet, when string, nothing boo
 	}
 }
 
-// work has a worker do the jobs that there are.
+// work runs the queued jobs with a worker.
 func (w *world) work(t *testing.T, f *fleet.Fleet) {
 	t.Helper()
 	worker, err := jobs.New(jobs.Config{Host: w.host,
@@ -323,7 +323,7 @@ func TestDrop_duringProvisionInAnotherProcessLeavesNothing(t *testing.T) {
 	onEveryKind(t, func(t *testing.T, w *world, roles bool) {
 		f, err := crashPlan{Roles: roles}.fleet(w.host, w.pool, time.Minute, nil)
 		must(t, err)
-		for step := 1; ; step++ { // from where there is a row
+		for step := 1; ; step++ { // 1 is the first step with a row
 			p := crashPlan{URL: w.url, Dir: w.dir, Owner: w.owner.ID, Roles: roles, At: step}
 			if !runCrash(t, p) {
 				break

@@ -38,7 +38,7 @@ var schema = fstest.MapFS{
 	"00002_more.sql":  {Data: []byte("-- +goose Up\nALTER TABLE notes ADD COLUMN author TEXT;\n")},
 }
 
-// world is a product on one engine.
+// world is a host database, a pool and an owner on one engine.
 type world struct {
 	host  *hostdb.DB
 	pool  *tenantdb.Pool
@@ -73,7 +73,7 @@ func newWorld(t *testing.T, engine string) *world {
 	return w
 }
 
-// fleet makes a fleet with that schema.
+// fleet makes a fleet with these migrations.
 func (w *world) fleet(t *testing.T, migrations fstest.MapFS) *fleet.Fleet {
 	t.Helper()
 	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: migrations})
@@ -116,7 +116,7 @@ func (w *world) connect(t *testing.T) *pgx.Conn {
 	return conn
 }
 
-// templatePrefix begins the names of the templates that fleets made beside a host database, and of their
+// templatePrefix returns the prefix of the names of the templates for a host database, and of their
 // roles.
 func (w *world) templatePrefix(t *testing.T) string {
 	t.Helper()
@@ -126,7 +126,7 @@ func (w *world) templatePrefix(t *testing.T) string {
 	return "tenantdb_template_" + hex.EncodeToString(product[:4])
 }
 
-// templates names the closed templates that fleets made beside a host database.
+// templates returns the names of the finished templates for a host database.
 func (w *world) templates(t *testing.T) []string {
 	t.Helper()
 	return w.named(t, "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT datallowconn "+
@@ -143,7 +143,7 @@ func (w *world) named(t *testing.T, query string) []string {
 	return names
 }
 
-// dropTemplates removes them, and their roles.
+// dropTemplates drops the templates and their roles.
 func (w *world) dropTemplates(t *testing.T) {
 	t.Helper()
 	var statements []string
@@ -177,7 +177,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// status is a tenant's.
+// status returns a tenant's status.
 func status(t *testing.T, f *fleet.Fleet, slug string) (status fleet.TenantStatus) {
 	t.Helper()
 	for s, err := range f.Status(t.Context(), slug) {
@@ -187,7 +187,7 @@ func status(t *testing.T, f *fleet.Fleet, slug string) (status fleet.TenantStatu
 	return status
 }
 
-// planned lists the slugs that a plan names.
+// planned returns the slugs of a plan.
 func planned(t *testing.T, f *fleet.Fleet, opts fleet.MigrateOptions) string {
 	t.Helper()
 	var slugs []string
@@ -198,7 +198,7 @@ func planned(t *testing.T, f *fleet.Fleet, opts fleet.MigrateOptions) string {
 	return strings.Join(slugs, " ")
 }
 
-// newest is schema with further migrations, each of which can be taken back.
+// newest returns schema with further migrations, all of which can be undone.
 func newest(more ...string) fstest.MapFS {
 	all := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"],
 		"00002_more.sql": schema["00002_more.sql"]}
@@ -209,7 +209,7 @@ func newest(more ...string) fstest.MapFS {
 	return all
 }
 
-// extra is a migration that creates a table.
+// extra returns a statement that creates a table.
 func extra(version int) string { return fmt.Sprintf("CREATE TABLE extra%d (n INTEGER)", version) }
 
 // tenants provisions tenants with the two migrations of schema, ordered by id.
@@ -233,7 +233,7 @@ func (w *world) exec(t *testing.T, tenant *hostdb.TenantCatalog, statement strin
 	must(t, err)
 }
 
-// versions returns what the catalog, and goose's table in the database, say.
+// versions returns a tenant's version in the catalog and in goose's table.
 func (w *world) versions(t *testing.T, tenant *hostdb.TenantCatalog) (catalog, database int64) {
 	t.Helper()
 	row, err := w.host.Tenants.Get(t.Context(), tenant.ID)
@@ -246,7 +246,7 @@ func (w *world) versions(t *testing.T, tenant *hostdb.TenantCatalog) (catalog, d
 	return row.SchemaVersion, database
 }
 
-// at checks both.
+// at checks a tenant's version in the catalog and in the database.
 func (w *world) at(t *testing.T, tenant *hostdb.TenantCatalog, want int64) {
 	t.Helper()
 	if catalog, database := w.versions(t, tenant); catalog != want || database != want {
@@ -255,7 +255,7 @@ func (w *world) at(t *testing.T, tenant *hostdb.TenantCatalog, want int64) {
 	}
 }
 
-// counts is a report's numbers.
+// counts returns the numbers of a report.
 func counts(r fleet.Report) string {
 	return fmt.Sprintf("%s: %d at target, %d done, %d failed, %d skipped, %d pending", r.Status, r.AtTarget,
 		r.Done, r.Failed, r.Skipped, r.Pending)
@@ -268,7 +268,7 @@ func wantCounts(t *testing.T, r fleet.Report, want string) {
 	}
 }
 
-// provision makes a tenant that is dropped when the test ends.
+// provision provisions a tenant that is dropped when the test ends.
 func (w *world) provision(t *testing.T, f *fleet.Fleet, slug string) *hostdb.TenantCatalog {
 	t.Helper()
 	tenant, err := f.Provision(t.Context(), fleet.Spec{Slug: slug, OwnerID: w.owner.ID})
@@ -277,7 +277,7 @@ func (w *world) provision(t *testing.T, f *fleet.Fleet, slug string) *hostdb.Ten
 	return tenant
 }
 
-// audited counts the rows of the audit log with an event of a tenant.
+// audited counts the audit log's rows of an event and a tenant.
 func (w *world) audited(t *testing.T, tenant *hostdb.TenantCatalog, event string) int {
 	t.Helper()
 	logs, err := w.host.AuditLogs.ListForTarget(t.Context(), tenant.ID, hostdb.Where("event_type", event))
@@ -285,17 +285,17 @@ func (w *world) audited(t *testing.T, tenant *hostdb.TenantCatalog, event string
 	return len(logs)
 }
 
-// step is a migration's file.
+// step returns a migration's file.
 func step(up, down string) *fstest.MapFile {
 	return &fstest.MapFile{Data: []byte("-- +goose Up\n" + up + "\n-- +goose Down\n" + down + "\n")}
 }
 
-// bare is a migration's file without a transaction.
+// bare returns a migration's file without a transaction.
 func bare(up string) *fstest.MapFile {
 	return &fstest.MapFile{Data: []byte("-- +goose NO TRANSACTION\n-- +goose Up\n" + up + "\n")}
 }
 
-// ask runs a query in a tenant's database whose answer is one text.
+// ask runs a query for one string in a tenant's database.
 func (w *world) ask(t *testing.T, slug, query string) (answer string) {
 	t.Helper()
 	tenant, err := w.host.Tenants.BySlug(t.Context(), slug)
@@ -307,8 +307,8 @@ func (w *world) ask(t *testing.T, slug, query string) (answer string) {
 	return answer
 }
 
-// ordinary makes a login role with some rights, which is no superuser, and returns the server's address with
-// it. Statements then change it by its name, in the place of %s.
+// ordinary creates a login role with these rights that isn't a superuser, and returns the server's URL with
+// it. change executes statements with the role's name in place of %s.
 func (w *world) ordinary(t *testing.T, rights string) (server hostdb.Secret, change func(statement string)) {
 	t.Helper()
 	conn, name := w.connect(t), "app_"+hostdb.NewID()
@@ -319,7 +319,7 @@ func (w *world) ordinary(t *testing.T, rights string) (server hostdb.Secret, cha
 	}
 	change("CREATE ROLE %s LOGIN PASSWORD 's3cret' NOSUPERUSER " + rights)
 	t.Cleanup(func() {
-		w.dropTemplates(t) // which it owns
+		w.dropTemplates(t) // the role owns them
 		change("DROP ROLE %s")
 	})
 	u, err := url.Parse(w.url)
@@ -328,7 +328,7 @@ func (w *world) ordinary(t *testing.T, rights string) (server hostdb.Secret, cha
 	return hostdb.Secret(u.String()), change
 }
 
-// version is the server's major version.
+// version returns the server's major version.
 func (w *world) version(t *testing.T) (major int) {
 	t.Helper()
 	must(t, w.connect(t).QueryRow(t.Context(),

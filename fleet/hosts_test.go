@@ -10,8 +10,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestProvision_isNotDelayedByASilentFirstHost, nor a drop: the server's connections, the template's
-// and that of the tenant's role pass it.
+// TestProvision_isNotDelayedByASilentFirstHost tests a drop too. The connections of the server, of the
+// template and of the tenant's role skip the silent host.
 func TestProvision_isNotDelayedByASilentFirstHost(t *testing.T) {
 	w := newWorld(t, "postgres")
 	u, err := url.Parse(w.url)

@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestInventory_reportsStraysAndMissingDatabases: yesterday's host database knows a tenant that
-// was dropped today, and doesn't know one that was made today.
+// TestInventory_reportsStraysAndMissingDatabases restores yesterday's host database. It has a tenant that
+// was dropped today, and lacks one that was created today.
 func TestInventory_reportsStraysAndMissingDatabases(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		f, ctx := w.fleet(t, schema), t.Context()
@@ -63,7 +63,7 @@ func TestProvision_refusesMalformedAndReservedSlugs(t *testing.T) {
 		"api", "login", "admin"} {
 		_, err := f.Provision(t.Context(), fleet.Spec{Slug: slug, OwnerID: w.owner.ID})
 		wantSlugRefused(t, slug, err)
-		if slug != "" { // which stays as it is
+		if slug != "" { // the empty slug changes nothing
 			wantSlugRefused(t, slug, f.Rename(t.Context(), acme.ID, slug, ""))
 		}
 	}
@@ -78,7 +78,7 @@ func TestProvision_refusesMalformedAndReservedSlugs(t *testing.T) {
 	config.ReservedSlugs = nil
 	f, err = fleet.New(config)
 	must(t, err)
-	must(t, f.Rename(t.Context(), acme.ID, "www", "Acme Inc.")) // it has that one already
+	must(t, f.Rename(t.Context(), acme.ID, "www", "Acme Inc.")) // its own slug
 	config.ReservedSlugs = []string{}
 	f, err = fleet.New(config)
 	must(t, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// The versions of migrations as people number them who work on branches.
+// Versions of migrations, as developers on branches number them.
 const (
 	january, february, march = 20260101, 20260201, 20260301
 )
@@ -25,7 +25,7 @@ func months(names ...string) fstest.MapFS {
 	return all
 }
 
-// catalog is a tenant's version in the catalog.
+// catalog returns a tenant's version in the catalog.
 func (w *world) catalog(t *testing.T, tenant *hostdb.TenantCatalog) int64 {
 	t.Helper()
 	row, err := w.host.Tenants.Get(t.Context(), tenant.ID)
@@ -68,7 +68,7 @@ func TestMigrate_appliesALateMigration(t *testing.T) {
 		if s := status(t, f, "acme"); s.Pending != 0 || s.Version != march || s.Unknown {
 			t.Errorf("status afterwards %+v", s)
 		}
-		// Neither this program nor the one before it has anything to ask.
+		// Neither this program nor the previous one has anything pending.
 		for _, f := range []*fleet.Fleet{f, w.fleet(t, months("20260101_a", "20260301_c"))} {
 			report, err = f.Migrate(ctx, fleet.MigrateOptions{})
 			must(t, err)
@@ -98,7 +98,7 @@ func TestMigrate_lowersTheVersionBeforeALateMigration(t *testing.T) {
 func TestMigrate_leavesTheVersionBelowAFailedLateMigration(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.provision(t, w.fleet(t, months("20260101_a", "20260301_c")), "acme")
-		w.exec(t, acme, "CREATE TABLE b (n INTEGER)") // in its way
+		w.exec(t, acme, "CREATE TABLE b (n INTEGER)") // makes migration b fail
 		f := w.fleet(t, months("20260101_a", "20260201_b", "20260301_c"))
 		report, err := f.Migrate(t.Context(), fleet.MigrateOptions{})
 		if !errors.Is(err, fleet.ErrIncomplete) {
@@ -133,7 +133,7 @@ func TestMigrate_refusesALateMigrationOnRequest(t *testing.T) {
 				t.Errorf("error: %q", r.Error)
 			}
 		}
-		w.at(t, acme, march) // it serves on as it did
+		w.at(t, acme, march) // it isn't changed
 		if s := status(t, f, "acme"); s.Pending != 1 {
 			t.Errorf("status %+v", s)
 		}

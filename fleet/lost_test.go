@@ -13,7 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// endless is a migration that runs until it is cancelled.
+// endless returns a statement that runs until it is cancelled.
 func (w *world) endless() string {
 	if strings.HasPrefix(w.url, "sqlite:") {
 		return "CREATE TABLE extra3 AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) " +
@@ -22,7 +22,7 @@ func (w *world) endless() string {
 	return "CREATE TABLE extra3 AS SELECT 1 AS n FROM pg_sleep(3600)"
 }
 
-// takeOver claims tenants for a run of another process, by whose clock every lease is over.
+// takeOver claims tenants for a run of another process, by whose clock every lease has expired.
 func (w *world) takeOver(t *testing.T, ids ...string) {
 	t.Helper()
 	ctx := context.Background()
@@ -38,7 +38,7 @@ func (w *world) takeOver(t *testing.T, ids ...string) {
 	}
 }
 
-// warned is a slog.Handler that calls back for each warning.
+// warned is a slog.Handler that calls a function for each warning.
 type warned struct {
 	slog.Handler
 	tell func(string)
@@ -64,7 +64,7 @@ func TestMigrate_stopsWhenAHeartbeatFindsATenantTakenOver(t *testing.T) {
 			}),
 			Logger: slog.New(warned{slog.DiscardHandler, func(text string) {
 				warnings = append(warnings, text)
-				interrupt() // else the run would wait for the other one
+				interrupt() // otherwise the run waits for the other one
 			}})})
 		must(t, err)
 		const limit = 10 * time.Second
@@ -92,7 +92,7 @@ func TestMigrate_writesNothingAfterItsLeaseIsLost(t *testing.T) {
 		ctx, interrupt := context.WithTimeout(t.Context(), 10*time.Second)
 		defer interrupt()
 		var once sync.Once
-		// a minute's lease: no sign of life in between
+		// the lease is a minute, so there is no heartbeat in between
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
 			Migrations: schema, GoMigrations: hooked(extra(3), func() {
 				once.Do(func() { w.takeOver(t, acme.ID) })

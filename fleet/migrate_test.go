@@ -64,7 +64,7 @@ func TestMigrate_stopsAtAFailureAndRecordsEachTenant(t *testing.T) {
 			n = 400
 		}
 		ctx, all := t.Context(), w.tenants(t, n)
-		w.exec(t, all[bad], "CREATE TABLE extra4 (n INTEGER)") // in the way of the second migration
+		w.exec(t, all[bad], "CREATE TABLE extra4 (n INTEGER)") // makes the second migration fail
 		f := w.fleet(t, newest(extra(3), extra(4)))
 		report, err := f.Migrate(ctx, fleet.MigrateOptions{Parallel: 1})
 		if !errors.Is(err, fleet.ErrIncomplete) {
@@ -89,7 +89,7 @@ func TestMigrate_stopsAtAFailureAndRecordsEachTenant(t *testing.T) {
 				t.Errorf("failed: %+v", r)
 			}
 		}
-		// The rest, whoever fails; then the failed one alone.
+		// First the rest, whatever fails; then the failed one alone.
 		report, err = f.Migrate(ctx, fleet.MigrateOptions{Run: report.RunID, MaxFailures: -1})
 		if !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("Migrate = %v", err)
@@ -201,7 +201,7 @@ func TestPause_stopsARunOfAnotherProcess(t *testing.T) {
 		report, err = f.Migrate(t.Context(), fleet.MigrateOptions{Run: report.RunID})
 		must(t, err)
 		wantCounts(t, report, "done: 0 at target, 5 done, 0 failed, 0 skipped, 0 pending")
-		must(t, f.Pause(t.Context(), report.RunID)) // it has ended: nothing happens
+		must(t, f.Pause(t.Context(), report.RunID)) // pausing an ended run changes nothing
 		if err := f.Pause(t.Context(), hostdb.NewID()); !errors.Is(err, hostdb.ErrNotFound) {
 			t.Errorf("an unknown run: %v", err)
 		}
@@ -230,7 +230,7 @@ func TestMigrate_twoRunsShareTheTenants(t *testing.T) {
 					return
 				}
 				defer pool.Close(context.Background())
-				// A migration that is applied twice fails: the table is there.
+				// Applying a migration twice fails, since the table exists.
 				f, err := fleet.New(fleet.Config{Host: other, Pool: pool,
 					Migrations: newest(extra(3), extra(4), extra(5))})
 				if err != nil {
@@ -284,13 +284,13 @@ func TestMigrate_lowersTheVersionBeforeADown(t *testing.T) {
 		f := w.fleet(t, newest(extra(3)))
 		_, err := f.Migrate(t.Context(), fleet.MigrateOptions{})
 		must(t, err)
-		w.exec(t, all[0], "DROP TABLE extra3") // so that the down fails
+		w.exec(t, all[0], "DROP TABLE extra3") // makes the down fail
 		report, err := f.Migrate(t.Context(), fleet.MigrateOptions{Down: true, Target: 2})
 		if !errors.Is(err, fleet.ErrIncomplete) {
 			t.Errorf("Migrate = %v", err)
 		}
 		wantCounts(t, report, "stopped: 0 at target, 0 done, 1 failed, 0 skipped, 0 pending")
-		w.at(t, all[0], 3) // it was 2 in between, and is what it is again
+		w.at(t, all[0], 3) // it was lowered to 2, and is raised again
 		logs, err := w.host.AuditLogs.ListForTarget(t.Context(), all[0].ID)
 		must(t, err)
 		var changes []string
@@ -313,7 +313,8 @@ func TestPlan_andDryRunAndStatusChangeNothing(t *testing.T) {
 		var planned []string
 		for r, err := range f.Plan(ctx, fleet.MigrateOptions{Canary: []string{"t1"}}) {
 			must(t, err)
-			planned = append(planned, fmt.Sprintf("%s %d %d→%d %s", r.Slug, r.Stage, r.From, r.To, r.Status))
+			planned = append(planned,
+				fmt.Sprintf("%s %d %d→%d %s", r.Slug, r.Stage, r.From, r.To, r.Status))
 		}
 		if want := []string{"t1 0 2→4 pending", "t0 1 2→4 pending",
 			"t2 1 2→4 pending"}; !slices.Equal(planned, want) {

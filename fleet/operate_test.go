@@ -29,7 +29,7 @@ func TestFleet_suspendResumeAndMaintenanceAreAuditedOnce(t *testing.T) {
 			{func() error { return f.Suspend(ctx, acme.ID) }, hostdb.TenantSuspended},
 		} {
 			must(t, step.do())
-			must(t, step.do()) // twice is harmless
+			must(t, step.do()) // repeating it changes nothing
 			row, err := w.host.Tenants.Get(ctx, acme.ID)
 			must(t, err)
 			if row.Status != step.want || audited() != before+i+1 {
@@ -62,7 +62,7 @@ func TestDrop_isAuditedOnceTogetherWithItsJob(t *testing.T) {
 		var cancelled int
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,
 			Logger: slog.New(stepsTo(func(step string) {
-				// an operator takes the job away: the first drop has no end
+				// an operator cancels the job, so that the first drop isn't recorded
 				if step == "removed" && cancelled == 0 {
 					running, err := w.host.Jobs.List(ctx, hostdb.Where("status", hostdb.JobRunning))
 					must(t, err)
@@ -94,7 +94,7 @@ func TestDrop_isAuditedOnceTogetherWithItsJob(t *testing.T) {
 	})
 }
 
-// stepsTo is a slog.Handler that hands on the steps of a tenant's work.
+// stepsTo is a slog.Handler that sends the steps of a tenant's work to a channel.
 type stepsTo func(step string)
 
 func (stepsTo) Enabled(context.Context, slog.Level) bool { return true }

@@ -16,7 +16,7 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// recorder is a database that goose migrates: it notes the statements and whether a transaction was begun.
+// recorder is a database that records the statements of goose, and whether goose began a transaction.
 type recorder struct {
 	began      bool
 	statements []string
@@ -39,7 +39,7 @@ func (c recorderConn) ExecContext(_ context.Context, query string,
 	return driver.RowsAffected(1), nil
 }
 
-// byGoose has goose read a file, one section of it.
+// byGoose parses one section of a file with goose.
 func byGoose(text string, down bool) (statements []string, inTx bool, err error) {
 	r := &recorder{}
 	db := sql.OpenDB(r)
@@ -57,19 +57,22 @@ func byGoose(text string, down bool) (statements []string, inTx bool, err error)
 	return r.statements, r.began, err
 }
 
-// FuzzParseSQL_agreesWithGoose compares with goose: what it takes is the same statements, and what it
-// refuses is refused.
+// FuzzParseSQL_agreesWithGoose checks that both parsers return the same statements, and refuse the same
+// files.
 func FuzzParseSQL_agreesWithGoose(f *testing.F) {
 	for _, text := range []string{
 		"-- +goose Up\nSELECT 1;\n-- +goose Down\nSELECT 2;\n",
 		"-- +goose NO TRANSACTION\n-- +goose Up\nSELECT 1; -- one\nSELECT\n 2 ;\n",
-		"-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\nSELECT 2;\n-- +goose StatementEnd\n\nSELECT 3;\n-- +goose Down\n-- a comment\nSELECT 4;",
+		"-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\nSELECT 2;\n-- +goose StatementEnd\n\n" +
+			"SELECT 3;\n-- +goose Down\n-- a comment\nSELECT 4;",
 		"-- +goose Up\nSELECT 1\n", "SELECT 1;\n", "", "-- +goose Up\n-- +goose Up\n", "-- +goose Down\n",
 		"-- +goose Up\n-- +goose Sideways\n",
 		" -- +goose Up\nSELECT 1;\n", "-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n",
 		"-- +goose up\r\nSELECT 1;\r\n--+goose DOWN\r\nSELECT 2;\r\n",
-		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '$HOME' || '${NONE:-x}';\n-- +goose ENVSUB OFF\nSELECT '$HOME';\n",
-		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n", "-- +goose Up\nSELECT 1; SELECT 2;\nSELECT 3;\n-- +goose StatementEnd\n",
+		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '$HOME' || '${NONE:-x}';\n" +
+			"-- +goose ENVSUB OFF\nSELECT '$HOME';\n",
+		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n",
+		"-- +goose Up\nSELECT 1; SELECT 2;\nSELECT 3;\n-- +goose StatementEnd\n",
 		"-- +goose Up\n-- +goose Down\n-- +goose Down\n",
 		"-- +goose Up\n-- +goose StatementBegin\n-- +goose Down\n",
 		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '${';\n",
@@ -79,7 +82,8 @@ func FuzzParseSQL_agreesWithGoose(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		ours, err := parseSQL(text)
 		if strings.ContainsAny(text, "\v\f") || blankOrEmptyBlock(text) {
-			return // goose has a blank line begin a statement, and loses the line after an empty block
+			// goose differs: a blank line begins a statement, and the line after an empty block is lost
+			return
 		}
 		var up, down []string
 		var tx bool
@@ -99,7 +103,7 @@ func FuzzParseSQL_agreesWithGoose(f *testing.F) {
 	})
 }
 
-// blankOrEmptyBlock reports what goose reads otherwise.
+// blankOrEmptyBlock reports whether goose parses a file differently.
 func blankOrEmptyBlock(text string) bool {
 	opened := false
 	for line := range strings.Lines(text) {
@@ -124,7 +128,7 @@ func texts(statements []statement) (all []string) {
 	return all
 }
 
-// everything is a goose store in which a migration was applied, or not, and that notes nothing.
+// everything is a goose store that records nothing. Its value says whether migrations are applied.
 type everything struct {
 	database.Store
 	applied bool

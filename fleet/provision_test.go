@@ -12,7 +12,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// existing sums a count over the tenants of the catalog.
+// existing sums a count over the tenants in the catalog.
 func (w *world) existing(t *testing.T, query string) int {
 	t.Helper()
 	conn := w.connect(t)
@@ -152,7 +152,7 @@ func TestProvision_keepsATenantClosedThatWasClosedMeanwhile(t *testing.T) {
 			closeIt := func() {
 				tenant, err := w.host.Tenants.BySlug(t.Context(), "acme")
 				if err != nil {
-					return // closed already
+					return // the tenant is closed
 				}
 				tenant.Status = status
 				if status == hostdb.TenantDropped {

@@ -13,24 +13,30 @@ import (
 	"github.com/tenantdb/tenantdb/fleet"
 )
 
-// family is tables that refer to each other: p and its children c, r, which nothing refers to, and n with a
-// child that isn't deleted with it.
-const family = "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p INTEGER REFERENCES p(id) ON " +
-	"DELETE CASCADE); CREATE TABLE r (id INTEGER PRIMARY KEY); CREATE TABLE n (id INTEGER PRIMARY KEY); " +
-	"CREATE TABLE m (n INTEGER REFERENCES n(id));"
+// family creates the tables of the tests: p and its children c, r, to which no table refers, and n with a
+// child without ON DELETE CASCADE.
+const family = `CREATE TABLE p (id INTEGER PRIMARY KEY);
+CREATE TABLE c (p INTEGER REFERENCES p(id) ON DELETE CASCADE);
+CREATE TABLE r (id INTEGER PRIMARY KEY);
+CREATE TABLE n (id INTEGER PRIMARY KEY);
+CREATE TABLE m (n INTEGER REFERENCES n(id));`
 
-// rebuilt is SQLite's way to change a table.
-const rebuilt = "CREATE TABLE q (id INTEGER PRIMARY KEY);\nINSERT INTO q SELECT id FROM p;\nDROP TABLE p;\nALTER TABLE q RENAME TO p;\n"
+// rebuilt changes a table as SQLite's documentation says.
+const rebuilt = `CREATE TABLE q (id INTEGER PRIMARY KEY);
+INSERT INTO q SELECT id FROM p;
+DROP TABLE p;
+ALTER TABLE q RENAME TO p;
+`
 
-// population counts the rows of family.
-const population = "SELECT (SELECT count(*) FROM p) || ' ' || (SELECT count(*) FROM c) || ' ' || (SELECT " +
-	"count(*) FROM r) || ' ' || (SELECT count(*) FROM n) || ' ' || (SELECT count(*) FROM m)"
+// population counts the rows of the tables.
+const population = `SELECT (SELECT count(*) FROM p) || ' ' || (SELECT count(*) FROM c) || ' ' ||
+	(SELECT count(*) FROM r) || ' ' || (SELECT count(*) FROM n) || ' ' || (SELECT count(*) FROM m)`
 
 func TestMigrate_sqliteRebuildKeepsChildren(t *testing.T) {
 	intoR := strings.NewReplacer(" p;", " r;", " p\n", " r\n", "FROM p", "FROM r").Replace(rebuilt)
 	for name, test := range map[string]struct {
 		file  *fstest.MapFile
-		want  string // the rows of p, c, r, n and m
+		want  string // the numbers of rows of p, c, r, n and m
 		fails string // a part of the error
 	}{
 		"with the pragma, on one line": {file: step("PRAGMA foreign_keys=OFF; "+strings.ReplaceAll(rebuilt,
@@ -48,12 +54,15 @@ func TestMigrate_sqliteRebuildKeepsChildren(t *testing.T) {
 			rebuilt + "COMMIT;"), want: "1 3 1 1 1"},
 		"whose children aren't deleted with it": {file: step(strings.NewReplacer(" p;", " n;", "FROM p",
 			"FROM n").Replace(rebuilt), ""), want: "1 3 1 1 1"},
-		"under the old name": {file: step("PRAGMA legacy_alter_table = ON; ALTER TABLE p RENAME TO old;\nCREATE TABLE p (id INTEGER PRIMARY KEY);\n"+
+		"under the old name": {file: step("PRAGMA legacy_alter_table = ON; ALTER TABLE p RENAME TO old;\n"+
+			"CREATE TABLE p (id INTEGER PRIMARY KEY);\n"+
 			"INSERT INTO p SELECT id FROM old;\nDROP TABLE old;", ""), want: "1 3 1 1 1"},
-		"whose child is new": {file: step("CREATE TABLE d (r INTEGER REFERENCES r(id) ON DELETE CASCADE);\nINSERT INTO d VALUES (1);\n"+intoR+
+		"whose child is new": {file: step("CREATE TABLE d (r INTEGER REFERENCES r(id) ON DELETE CASCADE);\n"+
+			"INSERT INTO d VALUES (1);\n"+intoR+
 			"INSERT INTO r SELECT r + 1 FROM d;", ""), want: "1 3 2 1 1"},
 
-		"renamed with its children": {file: step("ALTER TABLE p RENAME TO old;\nCREATE TABLE p (id INTEGER PRIMARY KEY);\nINSERT INTO p SELECT id FROM old;\n"+
+		"renamed with its children": {file: step("ALTER TABLE p RENAME TO old;\n"+
+			"CREATE TABLE p (id INTEGER PRIMARY KEY);\nINSERT INTO p SELECT id FROM old;\n"+
 			"DROP TABLE old;", ""), want: "1 3 1 1 1",
 			fails: `rows of "c" that refer to missing rows of "old": 3; nothing was changed`},
 		"that loses a row": {file: step(strings.Replace(rebuilt, "FROM p", "FROM p WHERE id > 1", 1),
@@ -66,8 +75,11 @@ func TestMigrate_sqliteRebuildKeepsChildren(t *testing.T) {
 			fails: "what it did stays, and it counts as not applied"},
 
 		"not, and a DELETE takes the children": {file: step("DELETE FROM p;", ""), want: "0 0 1 1 1"},
-		"beside a DELETE that takes children":  {file: step("DELETE FROM p;\nDROP TABLE r;\nCREATE TABLE r (id INTEGER PRIMARY KEY);", ""), want: "0 0 0 1 1"},
-		"in a text only": {file: step("-- DROP TABLE p; REFERENCES\nCREATE TABLE t AS SELECT 'PRAGMA foreign_keys=OFF; it''s DROP TABLE p' AS x;\nDELETE FROM p;", ""),
+		"beside a DELETE that takes children": {file: step("DELETE FROM p;\nDROP TABLE r;\n"+
+			"CREATE TABLE r (id INTEGER PRIMARY KEY);", ""), want: "0 0 0 1 1"},
+		"in a text only": {file: step("-- DROP TABLE p; REFERENCES\n"+
+			"CREATE TABLE t AS SELECT 'PRAGMA foreign_keys=OFF; it''s DROP TABLE p' AS x;\nDELETE FROM p;",
+			""),
 			want: "0 0 1 1 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,7 +139,7 @@ func TestMigrate_sqliteRebuildAcceptsExistingViolations(t *testing.T) {
 	}
 }
 
-// TestMigrate_sqliteRebuildMayRepairAKeyMismatch: SQLite can't check foreign keys before it has one.
+// SQLite can't check foreign keys while the parent table lacks a key.
 func TestMigrate_sqliteRebuildMayRepairAKeyMismatch(t *testing.T) {
 	const first = "CREATE TABLE p (name TEXT); CREATE TABLE c (p TEXT REFERENCES p(name)); INSERT INTO p " +
 		"VALUES ('a');"
@@ -138,7 +150,8 @@ func TestMigrate_sqliteRebuildMayRepairAKeyMismatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "sqlite")
 			w.provision(t, w.fleet(t, fstest.MapFS{"00001_first.sql": step(first, "")}), "acme")
-			second := "CREATE TABLE q (" + test.column + ");\nINSERT INTO q SELECT name FROM p;\nDROP TABLE p;\nALTER TABLE q RENAME TO p;"
+			second := "CREATE TABLE q (" + test.column + ");\nINSERT INTO q SELECT name FROM p;\n" +
+				"DROP TABLE p;\nALTER TABLE q RENAME TO p;"
 			_, err := w.fleet(t, fstest.MapFS{"00001_first.sql": step(first, ""),
 				"00002_second.sql": step(second, "")}).
 				Migrate(t.Context(), fleet.MigrateOptions{})

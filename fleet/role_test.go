@@ -15,7 +15,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// onServer makes a fleet that creates databases with that server's role.
+// onServer makes a fleet that creates databases on a server.
 func (w *world) onServer(t *testing.T, server hostdb.Secret, roles bool, more ...string) *fleet.Fleet {
 	t.Helper()
 	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: newest(more...),
@@ -34,7 +34,7 @@ func TestFleet_needsNoSuperuser(t *testing.T) {
 			w, roles := newWorld(t, "postgres"), rights != "CREATEDB"
 			ctx := t.Context()
 			server, _ := w.ordinary(t, rights)
-			if roles { // a first attempt stops half way, after the role was made
+			if roles { // a first attempt stops after the role was created
 				if _, err := w.onServer(t, server, true, "NONSENSE").Provision(ctx,
 					fleet.Spec{Slug: "acme", OwnerID: w.owner.ID}); err == nil {
 					t.Fatal("a broken migration passed")
@@ -71,9 +71,9 @@ func TestFleet_needsNoSuperuser(t *testing.T) {
 	}
 }
 
-// checkIsolation checks that nobody but the tenant's role may connect to its database. The server's role may
-// not either, and has none of the tenant's rights. From PostgreSQL 16 on who creates a role stays a member
-// that may grant the membership, and nothing else.
+// checkIsolation checks that only the tenant's role may connect to its database. The server's role may
+// not, and has none of the tenant's rights. From PostgreSQL 16 on the creator of a role stays a member
+// that may only grant the membership.
 func (w *world) checkIsolation(t *testing.T, server hostdb.Secret, tenant *hostdb.TenantCatalog) {
 	t.Helper()
 	u, err := url.Parse(server.Reveal())
@@ -132,7 +132,7 @@ func TestNew_namesTheRightThatTheServersRoleLacks(t *testing.T) {
 				strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("Provision = %v", err)
 			}
-			change("ALTER ROLE %s " + want) // and it goes on
+			change("ALTER ROLE %s " + want) // now it succeeds
 			globex, err := f.Provision(t.Context(), fleet.Spec{Slug: "globex", OwnerID: w.owner.ID})
 			must(t, err)
 			must(t, f.Drop(t.Context(), globex.ID))
@@ -172,7 +172,7 @@ func TestDrop_reportsASuperusersConnection(t *testing.T) {
 	}
 	dropped := make(chan error, 1)
 	go func() { dropped <- f.Drop(ctx, acme.ID) }()
-	must(t, super.Close(ctx)) // of which its server learns later, and the drop waits for it
+	must(t, super.Close(ctx)) // its server notices later, and the drop waits for it
 	must(t, <-dropped)
 	if n := w.databases(t) + w.roles(t); n != 0 {
 		t.Errorf("%d databases and roles are left", n)

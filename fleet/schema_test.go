@@ -28,41 +28,41 @@ func TestNew_namesTheFileAndLineOfABrokenMigration(t *testing.T) {
 	defer pool.Close(context.Background())
 	nothing := func(context.Context, *sql.Tx) error { return nil }
 	for text, want := range map[string]string{
-		"CREATE TABLE x (n INTEGER);\n": "00002_x.sql:1: a statement stands before -- +goose Up",
-		"":                              "00002_x.sql:1: there is no -- +goose Up",
-		"-- +goose Up\nSELECT 1;\n\n-- two\nSELECT\n 2\n": "00002_x.sql:5: the statement " +
-			"that begins here has no semicolon",
-		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n": "00002_x.sql:2: the statement that begins here",
-		"-- +goose Up\n-- +goose Down\nSELECT 2\n":            "00002_x.sql:3: the statement that begins here",
-		"-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n": "00002_x.sql:2: this -- " +
-			"+goose StatementBegin has no",
-		"-- +goose Up\nSELECT 1;\n-- +goose StatementEnd\n": "00002_x.sql:3: -- +goose StatementEnd without",
-		"-- +goose Up\n-- +goose Upp\n": "00002_x.sql:2: there is no " +
-			"annotation -- +goose UPP",
-		"-- +goose Down\n": "00002_x.sql:1: -- +goose Down must follow",
-		"-- +goose Up\nSELECT 1;\n  -- +goose Down\n": "00002_x.sql:3: -- +goose " +
-			"must stand at the beginning",
-		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '${';\nSELECT 'secret';": "00002_x.sql:3: -- +goose ENVSUB",
+		"CREATE TABLE x (n INTEGER);\n": "1: a statement stands before -- +goose Up",
+		"":                              "1: there is no -- +goose Up",
+
+		"-- +goose Up\nSELECT 1;\n\n-- two\nSELECT\n 2\n": "5: the statement that begins here has no " +
+			"semicolon",
+		"-- +goose Up\nSELECT 1\n-- +goose Down\nSELECT 2;\n": "2: the statement that begins here",
+		"-- +goose Up\n-- +goose Down\nSELECT 2\n":            "3: the statement that begins here",
+		"-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\n": "2: this -- +goose StatementBegin has no",
+		"-- +goose Up\nSELECT 1;\n-- +goose StatementEnd\n":   "3: -- +goose StatementEnd without",
+		"-- +goose Up\n-- +goose Upp\n":                       "2: there is no annotation -- +goose UPP",
+		"-- +goose Down\n":                                    "1: -- +goose Down must follow",
+		"-- +goose Up\nSELECT 1;\n  -- +goose Down\n":         "3: -- +goose must stand at the beginning",
+
+		"-- +goose Up\n-- +goose ENVSUB ON\nSELECT '${';\nSELECT 'secret';": "3: -- +goose ENVSUB",
 	} {
 		files := fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"],
 			"00002_x.sql": {Data: []byte(text)}}
 		_, err := fleet.New(fleet.Config{Host: host, Pool: pool, Migrations: files})
-		if err == nil || !strings.Contains(err.Error(), "Config.Migrations: "+want) {
+		if err == nil || !strings.Contains(err.Error(), "Config.Migrations: 00002_x.sql:"+want) {
 			t.Errorf("%q: %v; want %s", text, err, want)
 		}
 	}
 	for want, cfg := range map[string]fleet.Config{
 		"00001_notes.sql and Go migration 1 have the same version": {Migrations: schema,
 			GoMigrations: []*goose.Migration{goose.NewGoMigration(1, nil, nil)}},
-		"Go migration 3 and Go migration 3 have the same version": {GoMigrations: []*goose.Migration{goose.NewGoMigration(3, nil, nil),
-			goose.NewGoMigration(3, nil, nil)}},
+		"Go migration 3 and Go migration 3 have the same version": {GoMigrations: []*goose.Migration{
+			goose.NewGoMigration(3, nil, nil), goose.NewGoMigration(3, nil, nil)}},
 		"a Go migration is nil": {GoMigrations: []*goose.Migration{nil}},
 		"Go migration 4: give RunTx or RunDB": {GoMigrations: []*goose.Migration{goose.NewGoMigration(4,
 			&goose.GoFunc{RunTx: nothing,
 				RunDB: func(context.Context, *sql.DB) error { return nil }}, nil)}},
 		"above 0": {GoMigrations: []*goose.Migration{goose.NewGoMigration(0, nil, nil)}},
-		"00003_x.go: its migration isn't among Config.GoMigrations": {Migrations: fstest.MapFS{"00001_notes.sql": schema["00001_notes.sql"],
-			"00003_x.go": {}, "00004_x_test.go": {}, "help.go": {}}},
+		"00003_x.go: its migration isn't among Config.GoMigrations": {Migrations: fstest.MapFS{
+			"00001_notes.sql": schema["00001_notes.sql"], "00003_x.go": {},
+			"00004_x_test.go": {}, "help.go": {}}},
 	} {
 		cfg.Host, cfg.Pool = host, pool
 		if _, err := fleet.New(cfg); err == nil || !strings.Contains(err.Error(), want) {
@@ -256,7 +256,7 @@ func TestMigrate_setsTheLockTimeoutInTransactionsOnly(t *testing.T) {
 	}
 }
 
-// An index that a lock_timeout stops half way is invalid, so a migration without a transaction waits.
+// A lock_timeout would leave an invalid index, so a migration without a transaction waits for its lock.
 func TestMigrate_withoutATransactionWaitsForItsLock(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx, acme := t.Context(), w.tenants(t, 1)[0]
@@ -277,7 +277,7 @@ func TestMigrate_withoutATransactionWaitsForItsLock(t *testing.T) {
 	watch, err := pgx.Connect(ctx, acme.DBURL.Reveal())
 	must(t, err)
 	defer watch.Close(context.Background())
-	for waited := false; !waited; { // for longer than the timeout would last
+	for waited := false; !waited; { // longer than the timeout
 		must(t, watch.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE "+
 			"INDEX%' AND wait_event_type = 'Lock' AND now() - query_start > interval '100 ms')").Scan(
 			&waited))
@@ -319,7 +319,8 @@ func TestMigrate_keepsTheLoweredVersionIfTheDatabaseCantBeAsked(t *testing.T) {
 	if s := status(t, f, "t0"); s.Version != 2 || !s.Unknown {
 		t.Errorf("status %+v", s)
 	}
-	w.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{}) // one that hasn't found the database closed
+	// a pool that doesn't know that the database is closed
+	w.pool, err = tenantdb.NewPool(tenantdb.PoolConfig{})
 	must(t, err)
 	defer w.pool.Close(context.Background())
 	f, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema,

@@ -80,7 +80,7 @@ func TestDrop_refusesConnectionsEvenIfTheDropFails(t *testing.T) {
 func TestProvision_doesNotReplaceAnotherProcessesFile(t *testing.T) {
 	w := newWorld(t, "sqlite")
 	made := false
-	anotherProcess := func() { // while this one makes its template
+	anotherProcess := func() { // it acts while this process makes its template
 		tenant, err := w.host.Tenants.BySlug(t.Context(), "acme")
 		if err != nil || made {
 			return
@@ -135,7 +135,7 @@ func TestMigrate_doesNotApplyAnotherProcessesMigrationTwice(t *testing.T) {
 		}}
 		files := newest("", "UPDATE notes SET body = 'up'")
 		delete(files, "00003_step.sql")
-		files["00004_step.sql"].Data = []byte("-- +goose Up\nUPDATE notes SET body = 'up';\n-- +goose Down\nUPDATE notes SET body = 'down';\n")
+		files["00004_step.sql"] = step("UPDATE notes SET body = 'up';", "UPDATE notes SET body = 'down';")
 		f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: files,
 			GoMigrations: []*goose.Migration{goose.NewGoMigration(3, hook, nil),
 				goose.NewGoMigration(5, nil, hook)}})
@@ -207,14 +207,14 @@ func TestFleet_memoryDoesNotGrowWithTheNumberOfTenants(t *testing.T) {
 		if seen != size || planned != size || report.AtTarget != size {
 			t.Errorf("of %d tenants: %d, %d planned, %+v", size, seen, planned, report)
 		}
-		const page = 4 << 20 // pages of a thousand rows, with room
+		const page = 4 << 20 // pages of a thousand rows, and some more
 		if most > least+page {
 			t.Errorf("%d tenants take %d KiB", size, (most-least)>>10)
 		}
 	}
 }
 
-// heap is what is in use, in bytes.
+// heap returns the bytes in use.
 func heap() uint64 {
 	runtime.GC()
 	var stats runtime.MemStats

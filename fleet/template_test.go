@@ -19,7 +19,7 @@ import (
 func TestTemplate_isSharedAndRemadeWhenMigrationsChange(t *testing.T) {
 	w := newWorld(t, "postgres")
 	ctx := t.Context()
-	for range 2 { // two fleets, one template
+	for range 2 { // two fleets share a template
 		acme := w.provision(t, w.fleet(t, schema), "t-"+hostdb.NewID()[:8]+hostdb.NewID()[24:])
 		w.at(t, acme, 2)
 	}
@@ -43,7 +43,7 @@ func TestTemplate_isSharedAndRemadeWhenMigrationsChange(t *testing.T) {
 	}
 	f := w.fleet(t, schema)
 	w.provision(t, f, "before")
-	w.dropTemplates(t) // somebody tidies up
+	w.dropTemplates(t) // an operator drops the template
 	w.at(t, w.provision(t, f, "after"), 2)
 }
 
@@ -87,7 +87,7 @@ func TestProvision_roleReachesOnlyItsOwnDatabase(t *testing.T) {
 	if role != "tenant_"+acme.ID || super {
 		t.Errorf("the role is %s, with rights: %v", role, super)
 	}
-	_, err = conn.Exec(ctx, "ALTER TABLE notes ADD COLUMN mine text") // migrations run as it
+	_, err = conn.Exec(ctx, "ALTER TABLE notes ADD COLUMN mine text") // migrations run as this role
 	must(t, err)
 	trespass, err := url.Parse(acme.DBURL.Reveal())
 	must(t, err)
@@ -159,8 +159,9 @@ func TestProvision_trialNeedsAPlanWithTrialDays(t *testing.T) {
 func TestFleet_recordsNoPasswordInErrors(t *testing.T) {
 	w := newWorld(t, "postgres")
 	f, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool,
-		Migrations: fstest.MapFS{"00001_leak.sql": {Data: []byte(
-			"-- +goose Up\n-- +goose StatementBegin\nDO $$ BEGIN RAISE EXCEPTION 'it is %', current_setting('tenantdb.test'); END $$;\n-- +goose StatementEnd\n")}}})
+		Migrations: fstest.MapFS{"00001_leak.sql": step("-- +goose StatementBegin\n"+
+			"DO $$ BEGIN RAISE EXCEPTION 'it is %', current_setting('tenantdb.test'); END $$;\n"+
+			"-- +goose StatementEnd\n", "")}})
 	must(t, err)
 	_, err = f.Provision(t.Context(), fleet.Spec{Slug: "acme", OwnerID: w.owner.ID})
 	if err == nil {

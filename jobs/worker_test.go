@@ -11,9 +11,9 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/tenantdb/tenantdb"
@@ -51,7 +51,8 @@ func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
 			pool, err := tenantdb.NewPool(tenantdb.PoolConfig{SQLiteDir: filepath.Join(dir, "tenants")})
 			must(t, err)
 			t.Cleanup(func() { must(t, pool.Close(context.Background())) })
-			schema := fstest.MapFS{"00001_me.sql": {Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n")}}
+			schema := fstest.MapFS{"00001_me.sql": {
+				Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n")}}
 			f, err := fleet.New(fleet.Config{Host: w.host, Pool: pool, Migrations: schema, NoTemplate: true})
 			must(t, err)
 			owner := &hostdb.GlobalUser{OAuthID: "ann", Email: "ann@example.com"}
@@ -321,38 +322,35 @@ func TestWorker_Close_drainsAndThenGivesUp(t *testing.T) {
 }
 
 func TestWorker_Close_runsAJobThatIsBeingClaimed(t *testing.T) {
-	ctx := t.Context()
-	host, err := hostdb.Open(ctx, pgtest.Database(t))
-	must(t, err)
-	defer host.Close()
-	w := &world{host: host}
-	job := w.enqueue(t, hostdb.SystemJob{JobType: "x"})
-	conn, err := pgx.Connect(ctx, host.URI())
-	must(t, err)
-	defer conn.Close(context.Background())
-	_, err = conn.Exec(ctx, "BEGIN; LOCK TABLE sys_jobs IN EXCLUSIVE MODE")
-	must(t, err)
-	worker, err := jobs.New(jobs.Config{Host: host, Parallel: 1, Handlers: map[string]jobs.Handler{
-		"x": func(context.Context, *hostdb.SystemJob) error { return nil }}})
-	must(t, err)
-	for waiting := 0; waiting == 0; {
-		must(t, conn.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE relation = 'sys_jobs'::regclass "+
-			"AND NOT granted").Scan(&waiting))
-	}
-	closed := make(chan error)
-	go func() { closed <- worker.Close(context.Background()) }()
-	select {
-	case err := <-closed:
-		t.Errorf("Close = %v before the claim ended", err)
-	case <-time.After(50 * time.Millisecond):
-		_, err = conn.Exec(ctx, "ROLLBACK")
+	synctest.Test(t, func(t *testing.T) {
+		host, err := hostdb.Open(t.Context(), "sqlite::memory:")
 		must(t, err)
+		defer host.Close()
+		w := &world{host: host}
+		job := w.enqueue(t, hostdb.SystemJob{JobType: "x"})
+		tx, err := host.Begin(t.Context()) // the claim waits for the only connection
+		must(t, err)
+		defer func() { _ = tx.Rollback() }()
+		worker := w.worker(t, map[string]jobs.Handler{
+			"x": func(context.Context, *hostdb.SystemJob) error { return nil },
+		})
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- worker.Close(context.Background()) }()
+		synctest.Wait()
+		select {
+		case err := <-closed:
+			t.Fatalf("Close = %v before the claim ended", err)
+		default:
+			must(t, tx.Rollback())
+		}
 		must(t, <-closed)
-	}
-	ended, err := host.Jobs.Get(ctx, job.ID)
-	if err != nil || ended.Status != hostdb.JobCompleted {
-		t.Errorf("the job is %s, %v; want %s", ended.Status, err, hostdb.JobCompleted)
-	}
+		ended, err := host.Jobs.Get(t.Context(), job.ID)
+		must(t, err)
+		if ended.Status != hostdb.JobCompleted {
+			t.Errorf("the job is %s; want %s", ended.Status, hostdb.JobCompleted)
+		}
+	})
 }
 
 func TestWorker_renewsTheLeaseUntilTheJobIsCancelled(t *testing.T) {

@@ -95,7 +95,7 @@ func TestAudit_namesActorsAndTargets(t *testing.T) {
 	})
 }
 
-// followed runs a command that doesn't end by itself until its output holds a text, and returns the output.
+// followed runs a command that follows something until its output contains a text, and returns the output.
 func (o *operator) followed(text string, args ...string) string {
 	o.t.Helper()
 	ctx, interrupt := context.WithTimeout(o.t.Context(), time.Minute)

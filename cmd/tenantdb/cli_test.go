@@ -14,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// leaves are the commands of the grammar.
+// leaves returns the commands of the grammar.
 func leaves(t *testing.T) []*kong.Node {
 	t.Helper()
 	parser, err := newParser(new(cli), environment{getenv: func(string) string { return "" }}, func(int) {})
@@ -22,7 +22,7 @@ func leaves(t *testing.T) []*kong.Node {
 	return parser.Model.Leaves(true)
 }
 
-// words are a command's name, as "tenant create".
+// words returns a command's name, such as "tenant create".
 func words(node *kong.Node) string {
 	if node.Parent.Type == kong.ApplicationNode {
 		return node.Name
@@ -30,7 +30,7 @@ func words(node *kong.Node) string {
 	return words(node.Parent) + " " + node.Name
 }
 
-// everyCommand is one use of each command, with what it needs: acme is a tenant, bob a user, pro a plan.
+// everyCommand is one use of each command, for the tenant acme, the user bob and the plan pro.
 var everyCommand = map[string][]string{
 	"init": nil, "doctor": nil, "hostdb lockdown": {"--yes"}, "dsn": {"acme"},
 	"tenant create": {"globex", "--owner-oauth-id=ann", "--empty"}, "tenant list": nil,
@@ -57,7 +57,7 @@ var everyCommand = map[string][]string{
 	"completion": {"bash"},
 }
 
-// last is 1 for a command that removes what others need.
+// last is 1 for a command that deletes what others need, and 0 for others.
 func last(node *kong.Node) int {
 	if slices.Contains([]string{"drop", "delete", "remove"}, node.Name) {
 		return 1
@@ -65,8 +65,8 @@ func last(node *kong.Node) int {
 	return 0
 }
 
-// The password is in the host database's URL and in the tenants', of which one is on a server that doesn't
-// answer; it is a user's password hash and the tokens' secret.
+// The password is in the URLs of the host database and of the tenants, one of which is on a server that
+// doesn't answer. It is also a user's password hash and the secret of tokens.
 func TestCLI_printsNoPassword(t *testing.T) {
 	const password = "pa55-Word_of-32-characters-0rmore"
 	server := pgtest.Start(t)
@@ -102,7 +102,7 @@ func TestCLI_printsNoPassword(t *testing.T) {
 			if !known {
 				t.Fatalf("add %q to everyCommand", words(node))
 			}
-			// which looks for the secret itself
+			// this looks for the secret
 			_, _, _ = o.run(append(append(strings.Fields(words(node)), args...), "-o", form)...)
 		}
 		for _, slug := range []string{"far", "bent", "odd"} {

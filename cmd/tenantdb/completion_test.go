@@ -13,8 +13,8 @@ func TestCompletion_offersCommandsFlagsAndValues(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	for _, test := range []struct {
 		typed []string
-		want  string // all that is offered; "" is nothing
-		has   string // or a part of it
+		want  string // all completions; "" is none
+		has   string // or some of them
 	}{
 		{typed: []string{"ten"}, want: "tenant"},
 		{typed: []string{"tenant", "s"}, want: "show suspend"},
@@ -35,7 +35,7 @@ func TestCompletion_offersCommandsFlagsAndValues(t *testing.T) {
 		{typed: []string{"tenant", "maintenance", "acme", "o"}, want: "off on"},
 		{typed: []string{"tenant", "maintenance", "o"}},
 		{typed: []string{"tenant", "maintenance", "acme", "on", ""}},
-		{typed: []string{"tenant", "create", "--migrations", ""}}, // a folder, which the shell completes
+		{typed: []string{"tenant", "create", "--migrations", ""}}, // a directory, which the shell completes
 		{typed: []string{"tenant", "suspend", "--", "--"}},
 		{typed: []string{"completion", ""}, want: "bash fish zsh"},
 		{typed: []string{"comp"}, want: "completion"},
@@ -60,7 +60,7 @@ func TestCompletion_offersCommandsFlagsAndValues(t *testing.T) {
 	}
 }
 
-// Bash itself runs the script, and the script this test as the command.
+// Bash runs the script, and the script runs this test as the command.
 func TestCompletion_worksInBash(t *testing.T) {
 	o := &operator{t: t, env: map[string]string{}, secret: "\x00"}
 	dir := t.TempDir()
@@ -73,7 +73,8 @@ func TestCompletion_worksInBash(t *testing.T) {
 	for typed, want := range map[string]string{"tenant s": "show suspend",
 		"tenant list --status = s": "suspended", "tenant list --status s": "suspended"} {
 		words := append([]string{command}, strings.Fields(typed)...)
-		line := `. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tenantdb; echo "${COMPREPLY[*]}"; complete -p tenantdb`
+		line := `. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tenantdb; ` +
+			`echo "${COMPREPLY[*]}"; complete -p tenantdb`
 		out, err := exec.Command("bash", append([]string{"-c", line, "bash", script},
 			words...)...).CombinedOutput()
 		if err != nil || !strings.HasPrefix(string(out), want+"\n") ||

@@ -33,9 +33,11 @@ func manual(t *testing.T) string {
 	}
 	b.WriteString("# tenantdb, the operator's command\n\n" +
 		"Install it with Go:\n\n    go install github.com/tenantdb/tenantdb/cmd/tenantdb@latest\n\n" +
-		"In a checkout of the repository, `go run ./cmd/tenantdb` is the same. `tenantdb --version` prints which version it is, and\n" +
-		"`tenantdb completion bash` (or `zsh`, or `fish`) a script with which the shell completes commands, flags and their values.\n\n" +
-		"This page is made from the command's own help, which `tenantdb --help` and `tenantdb COMMAND --help` print.\n\n" +
+		"In a checkout of the repository, `go run ./cmd/tenantdb` is the same. `tenantdb --version`\n" +
+		"prints the version. `tenantdb completion bash` (or `zsh`, or `fish`) prints a script with which\n" +
+		"the shell completes commands, flags and their values.\n\n" +
+		"This page is generated from the command's help, which `tenantdb --help` and\n" +
+		"`tenantdb COMMAND --help` print.\n\n" +
 		description + "\n\n## Flags of every command\n\n")
 	describeFlags(&b, root.Flags)
 	for _, node := range all {
@@ -55,7 +57,7 @@ func manual(t *testing.T) string {
 	return b.String()
 }
 
-// usage is a command's line of use, in which flags that exclude each other are alternatives.
+// usage returns a command's usage line, with flags that exclude each other as alternatives.
 func usage(node *kong.Node) string {
 	line := strings.TrimSuffix(node.Summary(), " [flags]")
 	groups := make(map[string][]string)

@@ -12,13 +12,13 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// onPostgres makes an operator whose host database is on the tests' server, at 127.0.0.1.
+// onPostgres makes an operator whose host database is on the tests' PostgreSQL server, at 127.0.0.1.
 func onPostgres(t *testing.T) *operator {
 	t.Helper()
 	return newOperator(t, pgtest.Database(t))
 }
 
-// at adds a tenant of ann's whose database is there.
+// at adds a tenant of ann's with its database at an address.
 func (o *operator) at(slug, address string) {
 	o.t.Helper()
 	host := o.host()
@@ -33,7 +33,7 @@ func (o *operator) at(slug, address string) {
 // execute runs statements in a database.
 func execute(t *testing.T, address, statements string) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context()) // also when the test ends
+	ctx := context.WithoutCancel(t.Context()) // also works when the test ends
 	conn, err := pgx.Connect(ctx, address)
 	must(t, err)
 	defer conn.Close(ctx)
@@ -41,7 +41,7 @@ func execute(t *testing.T, address, statements string) {
 	must(t, err)
 }
 
-// by has an address name its server by another host and port; "" keeps the port.
+// by returns an address with another host and port; "" keeps the port.
 func by(t *testing.T, address, host, port string) string {
 	t.Helper()
 	u, err := url.Parse(address)

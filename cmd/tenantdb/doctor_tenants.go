@@ -94,8 +94,8 @@ func (d *doctor) catalog(ctx context.Context) error {
 func (d *doctor) examine(ctx context.Context, mu *sync.Mutex, tenant *hostdb.TenantCatalog) string {
 	if tenant.Status == hostdb.TenantProvisioning {
 		if age := d.s.env.now().Sub(tenant.CreatedAt); age > stuckAfter {
-			return fmt.Sprintf("it has been provisioning since %s: run tenant create again with the same "+
-				"slug and owner, or drop it", cell(tenant.CreatedAt))
+			return fmt.Sprintf("its provisioning began at %s and hasn't ended: run tenant create again with "+
+				"the same slug and owner, or drop it", cell(tenant.CreatedAt))
 		}
 		return ""
 	}

@@ -38,7 +38,7 @@ func TestExec_readsOneTenantOrAll(t *testing.T) {
 	})
 }
 
-// escapes are statements that try to write although they may only read.
+// escapes are statements that try to write without --write.
 var escapes = map[string][]string{
 	"sqlite": {"DELETE FROM notes", "PRAGMA query_only = 0; DELETE FROM notes", "COMMIT; DELETE FROM notes",
 		"CREATE TABLE x (n INTEGER)",
@@ -61,8 +61,9 @@ func TestExec_withoutWriteCanNotWrite(t *testing.T) {
 		before := o.list("audit", "tail", "-n", "1000")
 		for _, statement := range escapes[o.engine] {
 			o.fails(2, "acme", "exec", "-t", "acme", strings.ReplaceAll(statement, "%DIR%", o.dir))
-			if got := o.list("exec", "-t", "acme", "SELECT count(*) FROM notes")[0]["rows"].([]any)[0].([]any)[0]; got != 1.0 {
-				t.Fatalf("%s: %v rows are left", statement, got)
+			rows := o.list("exec", "-t", "acme", "SELECT count(*) FROM notes")[0]["rows"].([]any)
+			if left := rows[0].([]any)[0]; left != 1.0 {
+				t.Fatalf("%s: %v rows are left", statement, left)
 			}
 		}
 		if _, err := os.Stat(filepath.Join(o.dir, "stolen.db")); err == nil {
@@ -74,12 +75,13 @@ func TestExec_withoutWriteCanNotWrite(t *testing.T) {
 	})
 }
 
-// A session setting that the statement leaves behind must not open the door for the next one.
+// A session setting must not allow the next statement to write.
 func TestExec_keepsNoSettingOfARead(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
 		if o.engine == "postgres" {
-			o.ok("exec", "-t", "acme", "-t", "acme", "--parallel=1", "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
+			o.ok("exec", "-t", "acme", "-t", "acme", "--parallel=1",
+				"SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
 		}
 		o.fails(2, "acme", "exec", "-t", "acme", "DELETE FROM notes")
 	})
@@ -90,8 +92,8 @@ func TestExec_namesFailingTenants(t *testing.T) {
 		o.tenants("acme", "globex", "hooli")
 		o.ok("exec", "-t", "globex", "--write", "DROP TABLE notes")
 		code, out, complaint := o.run("exec", "--all", "SELECT count(*) FROM notes")
-		if code != 2 || strings.Count(out, "-- ") != 2 || !strings.Contains(complaint, "globex") || !strings.Contains(complaint, "1 of 3 tenants") ||
-			strings.Contains(complaint, "hooli") {
+		if code != 2 || strings.Count(out, "-- ") != 2 || !strings.Contains(complaint, "globex") ||
+			!strings.Contains(complaint, "1 of 3 tenants") || strings.Contains(complaint, "hooli") {
 			t.Errorf("exit %d, %q, %q", code, out, complaint)
 		}
 		code, out, _ = o.run("exec", "--all", "-o", "json", "SELECT count(*) FROM notes")
@@ -107,10 +109,13 @@ func TestExec_namesFailingTenants(t *testing.T) {
 func TestExec_asksBeforeItWritesEverywhere(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex")
-		if code, _, complaint := o.typing("yes\n", "exec", "--all", "--write", "DELETE FROM notes"); code != 1 || !strings.Contains(complaint, "not confirmed") {
+		code, _, complaint := o.typing("yes\n", "exec", "--all", "--write", "DELETE FROM notes")
+		if code != 1 || !strings.Contains(complaint, "not confirmed") {
 			t.Errorf("exit %d, %q", code, complaint)
 		}
-		if code, _, complaint := o.typing("all\n", "exec", "--all", "--write", "INSERT INTO notes VALUES (1, 'x')"); code != 0 {
+		code, _, complaint = o.typing("all\n", "exec", "--all", "--write",
+			"INSERT INTO notes VALUES (1, 'x')")
+		if code != 0 {
 			t.Errorf("exit %d, %q", code, complaint)
 		}
 		written := 0
@@ -128,8 +133,10 @@ func TestExec_asksBeforeItWritesEverywhere(t *testing.T) {
 func TestExec_boundsItsStatement(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
-		for input, want := range map[string]string{" \n": "give a statement", strings.Repeat(" ", maxSQL+1): "longer than 1 MiB"} {
-			if code, _, complaint := o.typing(input, "exec", "-t", "acme", "-"); code != 1 || !strings.Contains(complaint, want) {
+		for input, want := range map[string]string{" \n": "give a statement",
+			strings.Repeat(" ", maxSQL+1): "longer than 1 MiB"} {
+			code, _, complaint := o.typing(input, "exec", "-t", "acme", "-")
+			if code != 1 || !strings.Contains(complaint, want) {
 				t.Errorf("%d bytes: exit %d, %q", len(input), code, complaint)
 			}
 		}

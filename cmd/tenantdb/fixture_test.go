@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// asCommand is the variable with which this test is the command itself.
+// asCommand is the environment variable that makes this test binary act as the command.
 const asCommand = "TENANTDB_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Run(m))
 }
 
-// operator is somebody who runs commands on one engine.
+// operator runs commands on one engine.
 type operator struct {
 	t        *testing.T
 	engine   string
@@ -36,11 +37,11 @@ type operator struct {
 	url      string // of the host database
 	dir      string
 	terminal bool
-	secret   string // that no command may print
+	secret   string // no command may print it
 	schema   int    // migrations written so far
 }
 
-// onBothEngines runs a test with a host database on SQLite, and one on PostgreSQL, in which there is the user
+// onBothEngines runs a test with a host database on SQLite and one on PostgreSQL. Each has the user
 // ann.
 func onBothEngines(t *testing.T, test func(t *testing.T, o *operator)) {
 	t.Run("sqlite", func(t *testing.T) {
@@ -59,14 +60,14 @@ func onBothEngines(t *testing.T, test func(t *testing.T, o *operator)) {
 	})
 }
 
-// onSQLite runs a test of what has nothing to do with the engine.
+// onSQLite runs a test that doesn't depend on the engine.
 func onSQLite(t *testing.T, test func(t *testing.T, o *operator)) {
 	t.Parallel()
 	test(t, newOperator(t, "sqlite:"+filepath.Join(t.TempDir(), "host.db")))
 }
 
-// newOperator makes an operator of a new host database, with one migration for the tenants. The databases
-// that they make are dropped when the test ends.
+// newOperator makes an operator with a new host database and one migration for the tenants. The databases
+// that its commands create are dropped when the test ends.
 func newOperator(t *testing.T, url string) *operator {
 	t.Helper()
 	o := &operator{t: t, url: url, dir: t.TempDir(), secret: ":pgtest@", engine: "postgres"}
@@ -83,7 +84,7 @@ func newOperator(t *testing.T, url string) *operator {
 		t.Cleanup(func() {
 			for _, tenant := range o.list("tenant", "list") {
 				if tenant["status"] != "dropped" {
-					// one that a test broke goes with the server
+					// a broken one ends with the server
 					_, _, _ = o.run("tenant", "drop", "--yes", tenant["id"].(string))
 				}
 			}
@@ -92,10 +93,10 @@ func newOperator(t *testing.T, url string) *operator {
 	return o
 }
 
-// migrations is the folder of the tenants' migrations.
+// migrations returns the directory of the tenants' migrations.
 func (o *operator) migrations() string { return filepath.Join(o.dir, "migrations") }
 
-// migration writes a further migration.
+// migration adds a migration.
 func (o *operator) migration(up, down string) {
 	o.t.Helper()
 	o.schema++
@@ -112,7 +113,7 @@ func (o *operator) tenants(slugs ...string) {
 	}
 }
 
-// world is the environment of a command.
+// world returns the environment of a command.
 func (o *operator) world(stdin io.Reader, stdout, stderr io.Writer) environment {
 	env := maps.Clone(o.env)
 	return environment{stdin: stdin, stdout: stdout, stderr: stderr, getenv: func(name string) string {
@@ -127,7 +128,7 @@ func (o *operator) run(args ...string) (code int, stdout, stderr string) {
 	return o.typing("", args...)
 }
 
-// typing runs a command whose standard input is that text. Nothing that it prints holds the secret.
+// typing runs a command with this standard input. It fails the test if the output contains the secret.
 func (o *operator) typing(input string, args ...string) (code int, stdout, stderr string) {
 	o.t.Helper()
 	var out, complaint bytes.Buffer
@@ -138,7 +139,7 @@ func (o *operator) typing(input string, args ...string) (code int, stdout, stder
 	return code, out.String(), complaint.String()
 }
 
-// ok runs a command that succeeds, and returns what it prints.
+// ok runs a command that must succeed, and returns its output.
 func (o *operator) ok(args ...string) string {
 	o.t.Helper()
 	code, out, complaint := o.run(args...)
@@ -148,7 +149,7 @@ func (o *operator) ok(args ...string) string {
 	return out
 }
 
-// fails runs a command that ends with that code, and whose complaint holds the text.
+// fails runs a command that must end with this code, and an error that contains the text.
 func (o *operator) fails(code int, text string, args ...string) {
 	o.t.Helper()
 	got, out, complaint := o.run(args...)
@@ -158,21 +159,21 @@ func (o *operator) fails(code int, text string, args ...string) {
 	}
 }
 
-// list runs a command that succeeds with -o json, and returns its rows.
+// list runs a command with -o json, and returns its rows.
 func (o *operator) list(args ...string) (rows []map[string]any) {
 	o.t.Helper()
 	decode(o.t, o.ok(append(args, "-o", "json")...), &rows)
 	return rows
 }
 
-// one runs a command that succeeds with -o json, and returns its row.
+// one runs a command with -o json, and returns its row.
 func (o *operator) one(args ...string) (row map[string]any) {
 	o.t.Helper()
 	decode(o.t, o.ok(append(args, "-o", "json")...), &row)
 	return row
 }
 
-// host opens the host database for the test's own looks.
+// host opens the host database for the test.
 func (o *operator) host() *hostdb.DB {
 	o.t.Helper()
 	host, err := hostdb.Open(o.t.Context(), o.url)
@@ -188,7 +189,7 @@ func decode(t *testing.T, text string, into any) {
 	}
 }
 
-// table is a table's rows as words, so that tests don't depend on spaces.
+// table splits a table into rows of words, so that tests don't depend on spaces.
 func table(text string) [][]string {
 	var rows [][]string
 	for line := range strings.Lines(text) {
@@ -197,7 +198,7 @@ func table(text string) [][]string {
 	return rows
 }
 
-// shellWords are the words of a command line, as a POSIX shell reads it.
+// shellWords splits a command line into words with a POSIX shell.
 func shellWords(t *testing.T, line string) []string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", `printf '%s\0' `+line).Output()
@@ -205,7 +206,7 @@ func shellWords(t *testing.T, line string) []string {
 	return strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
 }
 
-// watched is a writer that tells of each line as it is written.
+// watched is a writer that reports each write.
 type watched struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -235,7 +236,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// findings are what doctor prints, by check.
+// findings returns what doctor prints, by check.
 func (o *operator) findings(wantCode int, args ...string) map[string]map[string]any {
 	o.t.Helper()
 	code, out, complaint := o.run(append([]string{"doctor", "-o", "json"}, args...)...)
@@ -251,7 +252,17 @@ func (o *operator) findings(wantCode int, args ...string) map[string]map[string]
 	return found
 }
 
-// versions are the tenants' schema versions by slug.
+// wantFinding checks a finding's status, and that its detail contains the texts.
+func wantFinding(t *testing.T, found map[string]any, status string, texts ...string) {
+	t.Helper()
+	detail, _ := found["detail"].(string)
+	missing := func(text string) bool { return !strings.Contains(detail, text) }
+	if found["status"] != status || slices.ContainsFunc(texts, missing) {
+		t.Errorf("found %v; want %s, %q", found, status, texts)
+	}
+}
+
+// versions returns the tenants' schema versions, by slug.
 func (o *operator) versions() map[string]float64 {
 	o.t.Helper()
 	versions := make(map[string]float64)

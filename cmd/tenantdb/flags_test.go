@@ -33,7 +33,7 @@ func TestVersion_namesTheBuild(t *testing.T) {
 	}
 }
 
-// TestFlags_acceptNegativeNumbers goes through every flag that takes a number or a duration.
+// TestFlags_acceptNegativeNumbers tests every flag that takes a number or a duration.
 func TestFlags_acceptNegativeNumbers(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		o.tenants("acme")
@@ -81,7 +81,7 @@ func TestFlags_nameTheKnownStatuses(t *testing.T) {
 	})
 }
 
-// The host database says which words it takes; the flags offer the same.
+// The host database defines the values; the flags accept the same.
 func TestFlags_acceptTheHostDatabasesValues(t *testing.T) {
 	onSQLite(t, func(t *testing.T, o *operator) {
 		host := o.host()
@@ -124,7 +124,7 @@ func TestFlags_nameTheKnownPlans(t *testing.T) {
 			o.fails(1, `plan "nosuch"`, args...)
 			o.fails(1, "pro, team", args...)
 		}
-		if rows := o.list("tenant", "list", "--plan=free"); len(rows) != 1 { // which needs no row of its own
+		if rows := o.list("tenant", "list", "--plan=free"); len(rows) != 1 { // the free plan needs no row
 			t.Errorf("tenants: %v", rows)
 		}
 		if rows := o.list("subscription", "list"); len(rows) != 1 || rows[0]["plan_tier"] != "team" {

@@ -9,7 +9,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestCLI_isNotDelayedByASilentFirstHost that asks the host database's server itself.
+// The commands connect to the host database's server themselves.
 func TestCLI_isNotDelayedByASilentFirstHost(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t, pgtest.Clone(t, "host", func(url string) error {

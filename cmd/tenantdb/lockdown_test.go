@@ -13,7 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// exec runs a statement as the superuser, in the host database.
+// exec runs a statement in the host database as the superuser.
 func (o *operator) exec(statement string) {
 	o.t.Helper()
 	conn, err := pgx.Connect(context.Background(), o.url)
@@ -23,8 +23,8 @@ func (o *operator) exec(statement string) {
 	must(o.t, err)
 }
 
-// role makes a login role and returns its name, and the host database's URL with it. What it owns and may
-// goes with it.
+// role creates a login role and returns its name, and the host database's URL with it. What it owns and may
+// do is dropped with it.
 func (o *operator) role(rights string) (name, as string) {
 	o.t.Helper()
 	name = "role_" + hostdb.NewID()
@@ -72,7 +72,7 @@ func TestLockdown_refusesOtherRoles(t *testing.T) {
 		session, err := pgx.Connect(t.Context(), connected)
 		must(t, err)
 		defer session.Close(context.Background())
-		ownerName, owner := o.role("SUPERUSER") // until the database and all in it is the role's
+		ownerName, owner := o.role("SUPERUSER") // until the role owns the database and everything in it
 		o.exec("ALTER DATABASE " + pgx.Identifier{strings.TrimPrefix(there.Path, "/")}.Sanitize() +
 			" OWNER TO " + ownerName)
 		o.exec("ALTER ROLE " + ownerName + " NOSUPERUSER; GRANT ALL ON ALL TABLES IN SCHEMA public TO " +
@@ -123,7 +123,7 @@ func TestDoctor_reportsTenantsWithoutTheirOwnRole(t *testing.T) {
 			o.migrations(), "--shared-role")
 		found = o.findings(0)["roles"]
 		if detail := found["detail"].(string); found["status"] != "risk" ||
-			!strings.Contains(detail, "of 4 databases, the host's included, 2 share") ||
+			!strings.Contains(detail, "of 4 databases, including the host's, 2 share") ||
 			!strings.Contains(detail, "1 tenants' databases") {
 			t.Errorf("with one that shares the host's role: %v", found)
 		}

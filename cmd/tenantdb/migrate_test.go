@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// progressLine is what one tenant that has ended looks like.
+// progressLine matches the progress of one tenant.
 var progressLine = regexp.MustCompile(`(?m)^\[\d/\d\] (\S+)  (\d+)→(\d+)  (ok|failed)  \d\S*s(  .*)?$`)
 
 func TestMigrate_namesFailuresAndPrintsTheRetryCommand(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.tenants("acme", "globex", "hooli", "initech")
-		// which the migration makes too
+		// the migration creates it too
 		o.ok("exec", "-t", "globex", "--write", "CREATE TABLE bills (id INTEGER)")
 		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills")
 		up := []string{"migrate", "up", "--migrations=" + o.migrations(), "--max-failures=-1", "--parallel=2"}
@@ -25,8 +25,11 @@ func TestMigrate_namesFailuresAndPrintsTheRetryCommand(t *testing.T) {
 			t.Fatalf("exit %d, %d lines in %q", code, len(lines), complaint)
 		}
 		for _, line := range lines {
-			if want := map[bool]string{true: "1→1 failed", false: "1→2 ok"}[line[1] == "globex"]; line[2]+"→"+
-				line[3]+" "+line[4] != want {
+			want := "1→2 ok"
+			if line[1] == "globex" {
+				want = "1→1 failed"
+			}
+			if got := line[2] + "→" + line[3] + " " + line[4]; got != want {
 				t.Errorf("line %q; want %s", line[0], want)
 			}
 		}
@@ -116,7 +119,7 @@ func TestMigrate_checkExitsWith3WhileSomethingIsPending(t *testing.T) {
 func TestMigrate_checkCountsLateAndUnknownMigrations(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {
 		o.schema = 2
-		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills") // the third
+		o.migration("CREATE TABLE bills (id INTEGER)", "DROP TABLE bills") // the third migration
 		o.tenants("acme", "globex")
 		o.schema = 1
 		o.migration("CREATE TABLE late (id INTEGER)", "DROP TABLE late")
@@ -134,7 +137,7 @@ func TestMigrate_checkCountsLateAndUnknownMigrations(t *testing.T) {
 		o.ok("migrate", "status", flag, "--check")
 		acme, err := host.Tenants.BySlug(t.Context(), "acme")
 		must(t, err)
-		acme.SchemaSet = "" // as an older version leaves it
+		acme.SchemaSet = "" // like an older version of the library
 		must(t, host.Tenants.Update(t.Context(), acme))
 		pending("1 tenant")
 		if rows := o.list("migrate", "status", flag, "acme"); rows[0]["unknown"] != true ||
@@ -204,7 +207,7 @@ func TestMigrate_progressOnATerminalIsOneLine(t *testing.T) {
 		o.terminal = true
 		_, _, complaint := o.run("migrate", "up", "--max-failures=-1", "--migrations="+o.migrations())
 		var shown []string
-		// what is left of each line once its erased parts are gone
+		// what remains of each line after erasures
 		for line := range strings.Lines(complaint) {
 			parts := strings.Split(line, "\r\x1b[K")
 			if last := strings.TrimSpace(parts[len(parts)-1]); last != "" {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestCLI_stopsAtAMisspeltName goes through every command that takes several names of
+// TestCLI_stopsAtAMisspeltName tests every command that takes several names of
 // tenants.
 func TestCLI_stopsAtAMisspeltName(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, o *operator) {

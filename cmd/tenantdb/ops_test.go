@@ -101,7 +101,7 @@ func TestJobs_workFinishesAFailedCreation(t *testing.T) {
 	})
 }
 
-// hasten has the jobs that wait for their next attempt run at once.
+// hasten makes jobs that wait for their next attempt due.
 func (o *operator) hasten() {
 	host := o.host()
 	for job, err := range host.Jobs.All(o.t.Context(), hostdb.Where("status", hostdb.JobPending)) {
@@ -119,8 +119,8 @@ func TestWebhooks_listAndReplay(t *testing.T) {
 			"evt_2": hostdb.WebhookProcessed} {
 			_, err := host.WebhookEvents.Record(t.Context(), &hostdb.StripeWebhookEvent{EventID: id,
 				EventType: "invoice.payment_failed", Status: status,
-				PayloadJSON: `{"id":"` + id +
-					`","object":"event","type":"invoice.payment_failed","created":1700000000,"data":{"object":{"id":"in_payload","object":"invoice"}}}`})
+				PayloadJSON: `{"id":"` + id + `","object":"event","type":"invoice.payment_failed",` +
+					`"created":1700000000,"data":{"object":{"id":"in_payload","object":"invoice"}}}`})
 			must(t, err)
 		}
 		rows := o.list("webhooks", "list", "--status=failed")
@@ -167,7 +167,7 @@ func TestAudit_tailFollowsNewRows(t *testing.T) {
 			must(t, json.Unmarshal(lines.Bytes(), &row))
 			return row
 		}
-		next() // what was there
+		next() // the existing rows
 		for _, name := range []string{"bob", "eve", "joe"} {
 			made := o.one("user", "create", name+"@example.com", "--actor=ops")
 			if row := next(); row["target_id"] != made["id"] || row["actor_user_id"] != "ops" {
@@ -187,7 +187,7 @@ func TestAudit_tailMissesNothingAfterALatePoll(t *testing.T) {
 		_, err := tail.last(t.Context(), began, 24*time.Hour, 20)
 		must(t, err)
 		made := o.one("user", "create", "bob@example.com")
-		// it was stopped, or the reader of its output was
+		// it was stopped, or its reader closed the output
 		rows, err := tail.next(t.Context(), began.Add(time.Hour))
 		must(t, err)
 		if len(rows) != 1 || rows[0].TargetID != made["id"] {

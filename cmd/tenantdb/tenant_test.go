@@ -89,7 +89,7 @@ func TestTenant_isFoundBySlugOrIDOnly(t *testing.T) {
 		o.fails(1, "together", "tenant", "create", "globex", "--empty", "--owner-id=1",
 			"--owner-email=ann@example.com")
 		o.fails(1, "--migrations", "tenant", "create", "globex", "--owner-email=ann@example.com")
-		o.fails(1, "not a folder", "tenant", "create", "globex", "--owner-email=ann@example.com",
+		o.fails(1, "not a directory", "tenant", "create", "globex", "--owner-email=ann@example.com",
 			"--migrations=/nowhere")
 		if n := len(o.list("tenant", "list")); n != 1 {
 			t.Errorf("%d tenants; want the one", n)

@@ -50,8 +50,8 @@ var texts = kong.Vars{
 		"applying it.",
 	"reserved_slugs": "Slugs that no tenant may be given, instead of the default list (www, api, login, " +
 		"…). The word none allows all.",
-	"shared_role":  "On PostgreSQL new tenants connect as the server's role, instead of each as its own role.",
-	"subscription": "Its id, its id at Stripe (sub_…), or the tenant (slug or id) if that has only this one.",
+	"shared_role":  "On PostgreSQL new tenants connect as the server's role, not each as its own role.",
+	"subscription": "Its id, its id at Stripe (sub_…), or a tenant (slug or id) that has only this one.",
 	"subscription_status": "The status (incomplete, incomplete_expired, trialing, active, past_due, " +
 		"canceled, unpaid, paused). A new subscription has incomplete.",
 	"subscription_trial":  "Start a plan's trial for a tenant that never had a subscription.",
