@@ -11,14 +11,14 @@ import (
 	entnote "github.com/tenantdb/tenantdb/examples/orm/ent/note"
 )
 
-// Ent are notes by ent. Dialect is dialect.Postgres or dialect.SQLite.
+// Ent implements Notes with ent. Dialect is dialect.Postgres or dialect.SQLite.
 type Ent struct{ Dialect string }
 
-// entKey is where tenantdb keeps the tenant's client.
+// entKey is the key under which tenantdb keeps the tenant's client.
 type entKey struct{}
 
-// client returns the tenant's client. It closes the handle it was built on, which is its own, when it is
-// dropped with the tenant's database.
+// client returns the tenant's client. When tenantdb drops the client with the tenant's database, the client
+// closes the handle that it was built on, which nobody else uses.
 func (e Ent) client(ctx context.Context) (*ent.Client, error) {
 	return tenantdb.Cached(ctx, entKey{}, func(*tenantdb.Scope) (*ent.Client, func(), error) {
 		client := ent.NewClient(ent.Driver(entsql.OpenDB(e.Dialect, tenantdb.DB(ctx))))

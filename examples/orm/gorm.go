@@ -12,22 +12,23 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// Gorm are notes by GORM. Dialect is GORMPostgres or GORMSQLite.
+// Gorm implements Notes with GORM. Dialect is GORMPostgres or GORMSQLite.
 type Gorm struct{ Dialect func(*sql.DB) gorm.Dialector }
 
-// GORMPostgres has GORM use a PostgreSQL handle.
+// GORMPostgres makes GORM's dialect for a PostgreSQL handle.
 func GORMPostgres(db *sql.DB) gorm.Dialector { return postgres.New(postgres.Config{Conn: db}) }
 
-// GORMSQLite has GORM use a SQLite handle. GORM's own SQLite driver is linked in by its import, and not used.
+// GORMSQLite makes GORM's dialect for a SQLite handle. The import links GORM's own SQLite driver, which isn't
+// used.
 func GORMSQLite(db *sql.DB) gorm.Dialector { return &sqlite.Dialector{Conn: db} }
 
-// note is the table's row.
+// note is a row of the table.
 type note struct {
 	ID   int64
 	Body string
 }
 
-// gormKey is where tenantdb keeps the tenant's *gorm.DB, which is dear to make.
+// gormKey is the key under which tenantdb keeps the tenant's *gorm.DB, which is expensive to make.
 type gormKey struct{}
 
 // db returns the tenant's *gorm.DB for the context. It is dropped with the tenant's database.

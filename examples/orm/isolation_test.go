@@ -14,8 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/examples/orm/sqlc"
 )
 
-// within calls a function with the context of a request in acme and with that of one in globex, which run at
-// once.
+// within calls a function with the contexts of two concurrent requests, one in acme and one in globex.
 func within(t *testing.T, p *product, do func(acme, globex context.Context)) {
 	h := func(next func(context.Context)) http.Handler {
 		return p.mw.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -29,9 +28,9 @@ func within(t *testing.T, p *product, do func(acme, globex context.Context)) {
 	}), "acme", http.MethodGet, nil, http.StatusOK)
 }
 
-// TestNoLibraryReachesAnotherTenant: what a library built in acme's request, or in its transaction, is used
-// in globex's by mistake.
-func TestNoLibraryReachesAnotherTenant(t *testing.T) {
+// TestLibraries_reachNoOtherTenant uses by mistake in globex's request what a library built in acme's, or in
+// acme's transaction.
+func TestLibraries_reachNoOtherTenant(t *testing.T) {
 	for engine, d := range map[string]string{"sqlite": dialect.SQLite, "postgres": dialect.Postgres} {
 		t.Run(engine, func(t *testing.T) {
 			within(t, newProduct(t, engine), func(acme, globex context.Context) {
@@ -86,9 +85,9 @@ func TestNoLibraryReachesAnotherTenant(t *testing.T) {
 	}
 }
 
-// TestALibraryMayTuneAndCloseItsHandle, as GORM's documentation and ent's Close do. Other requests don't feel
-// it, nor does the library's next use.
-func TestALibraryMayTuneAndCloseItsHandle(t *testing.T) {
+// TestLibraries_mayTuneAndCloseTheirHandle does what GORM's documentation and ent's Close do. Neither other
+// requests nor the library's next use are affected.
+func TestLibraries_mayTuneAndCloseTheirHandle(t *testing.T) {
 	for engine, library := range libraries {
 		t.Run(engine, func(t *testing.T) {
 			p := newProduct(t, engine)
@@ -120,7 +119,7 @@ func TestALibraryMayTuneAndCloseItsHandle(t *testing.T) {
 	}
 }
 
-// others has every library read in another request of acme's.
+// others makes every library read in another request to acme.
 func others(t *testing.T, p *product, library map[string]Notes) {
 	for _, notes := range library {
 		p.send(t, p.mw.Handler(Handler(notes)), "acme", http.MethodGet, nil, http.StatusOK)

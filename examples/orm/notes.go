@@ -1,4 +1,4 @@
-// Package orm shows how sqlc, sqlx, GORM and ent work on the tenant's own database: each takes the handle
+// Package orm shows how sqlc, sqlx, GORM and ent work on the tenant's own database. Each takes the handle
 // that the request's context leads to, and none needs to know that there are many tenants.
 package orm
 
@@ -31,7 +31,7 @@ func Handler(notes Notes) http.Handler {
 			tenantdb.WriteError(w, r, err)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(list) // whoever doesn't read it has gone
+		_ = json.NewEncoder(w).Encode(list) // an error means that the client has gone
 	})
 	mux.HandleFunc("POST /notes", func(w http.ResponseWriter, r *http.Request) {
 		var bodies []string

@@ -31,16 +31,16 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 //go:embed migrations
 var migrations embed.FS
 
-// libraries are those that work on an engine.
+// libraries returns those that work on an engine.
 var libraries = map[string]map[string]Notes{
 	"sqlite": {"sqlx": Sqlx{"sqlite3"}, "gorm": Gorm{GORMSQLite}, "ent": Ent{dialect.SQLite}},
 	"postgres": {"sqlc": Sqlc{}, "sqlx": Sqlx{"pgx"}, "gorm": Gorm{GORMPostgres},
 		"ent": Ent{dialect.Postgres}},
 }
 
-// TestEveryLibraryReachesTheTenantOfItsRequest has every library write into two tenants and read what all
-// have written, over two connections in all: a library that kept one would stop the others.
-func TestEveryLibraryReachesTheTenantOfItsRequest(t *testing.T) {
+// TestLibraries_reachTheTenantOfTheirRequest makes every library write into two tenants and read what all
+// have written. The budget is two connections, so a library that kept one would stop the others.
+func TestLibraries_reachTheTenantOfTheirRequest(t *testing.T) {
 	for engine, library := range libraries {
 		t.Run(engine, func(t *testing.T) {
 			p := newProduct(t, engine)
@@ -69,8 +69,9 @@ func TestEveryLibraryReachesTheTenantOfItsRequest(t *testing.T) {
 	}
 }
 
-// TestEveryLibraryGivesUpWithItsRequest: a query whose caller has gone ends, and the next one is served.
-func TestEveryLibraryGivesUpWithItsRequest(t *testing.T) {
+// TestLibraries_giveUpWithTheirRequest checks that a query ends when its caller has gone, and that the next
+// one is served.
+func TestLibraries_giveUpWithTheirRequest(t *testing.T) {
 	for engine, library := range libraries {
 		t.Run(engine, func(t *testing.T) {
 			p := newProduct(t, engine)
@@ -136,7 +137,7 @@ func newProduct(t *testing.T, engine string) *product {
 	return p
 }
 
-// send makes a request of ann's and returns the answer, whose status must be as said.
+// send sends a request as ann and returns the answer, whose status must be as given.
 func (p *product) send(t *testing.T, h http.Handler, tenant, method string, bodies []string,
 	status int) []byte {
 	t.Helper()

@@ -9,7 +9,7 @@ import (
 	"github.com/tenantdb/tenantdb/examples/orm/sqlc"
 )
 
-// Sqlc are notes by code of sqlc's shape, on PostgreSQL. tenantdb.PG(ctx) is its DBTX.
+// Sqlc implements Notes with code in sqlc's form, on PostgreSQL. tenantdb.PG(ctx) is its DBTX.
 type Sqlc struct{}
 
 // List implements Notes.

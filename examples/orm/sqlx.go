@@ -8,11 +8,11 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// Sqlx are notes by sqlx, which wraps tenantdb.DB(ctx). Driver is the name by which sqlx knows the
-// placeholders: "pgx" or "sqlite3".
+// Sqlx implements Notes with sqlx, which wraps tenantdb.DB(ctx). Driver is the name by which sqlx knows the
+// form of placeholders: "pgx" or "sqlite3".
 type Sqlx struct{ Driver string }
 
-// db costs an allocation: there is nothing to keep.
+// db wraps the tenant's handle. That costs one allocation, so nothing is kept.
 func (s Sqlx) db(ctx context.Context) *sqlx.DB {
 	return sqlx.NewDb(tenantdb.DB(ctx), s.Driver)
 }

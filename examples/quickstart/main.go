@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, and leaves nothing behind.
+// run serves until ctx ends. It leaves nothing behind.
 func run(ctx context.Context, addr, postgres string) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -70,15 +70,15 @@ func run(ctx context.Context, addr, postgres string) error {
 	return errors.Join(serve(ctx, server, listener), mw.Close(context.Background()))
 }
 
-// newServer returns a server that strangers can neither hold up nor fill: a request's header has 5 seconds
-// and 32 KiB.
+// newServer returns a server whose memory and connections clients can't exhaust: a request's header may take
+// 5 seconds and 32 KiB.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 32 << 10}
 }
 
-// serve serves until ctx ends, and then until the requests under way are answered.
+// serve serves until ctx ends, and then answers the requests under way.
 func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -22,9 +22,9 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Run(m))
 }
 
-// TestThePrintedCommandsDoWhatTheySay builds the program, starts it as a newcomer does, and sends the
-// requests that it prints.
-func TestThePrintedCommandsDoWhatTheySay(t *testing.T) {
+// TestQuickstart_printedCommandsWork builds the program, starts it as the README says, and sends the requests
+// that it prints.
+func TestQuickstart_printedCommandsWork(t *testing.T) {
 	binary := build(t)
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
@@ -32,14 +32,14 @@ func TestThePrintedCommandsDoWhatTheySay(t *testing.T) {
 			if engine == "postgres" {
 				args = append(args, "-postgres", pgtest.Start(t).Database(t))
 			}
-			for range 2 { // a second start finds what the first one made, or makes it anew
+			for range 2 { // the second start finds what the first one made, or makes it anew
 				play(t, exec.Command(binary, args...))
 			}
 		})
 	}
 }
 
-func TestATakenPortIsSaidAndLeavesNothingBehind(t *testing.T) {
+func TestQuickstart_leavesNothingBehind_whenItsPortIsTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestATakenPortIsSaidAndLeavesNothingBehind(t *testing.T) {
 	noLeftovers()
 }
 
-func TestASetUpThatFailsLeavesNothingBehind(t *testing.T) {
+func TestSetUp_leavesNothingBehind_whenItFails(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -79,7 +79,7 @@ func build(t *testing.T) string {
 	return binary
 }
 
-// ownTemp gives the program a temporary directory of its own; the function it returns checks that the program
+// ownTemp gives the program a temporary directory of its own. The returned function checks that the program
 // left nothing there.
 func ownTemp(t *testing.T, cmd *exec.Cmd) func() {
 	t.Helper()
@@ -88,7 +88,7 @@ func ownTemp(t *testing.T, cmd *exec.Cmd) func() {
 	return func() { none(t, dir) }
 }
 
-// none checks that a directory is empty.
+// none checks that a directory has no files.
 func none(t *testing.T, dir string) {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -146,7 +146,7 @@ func play(t *testing.T, cmd *exec.Cmd) {
 	noLeftovers()
 }
 
-// send does what a printed curl command does, once the server listens.
+// send does what a printed curl command does. It waits until the server listens.
 func send(t *testing.T, command string, tokens map[string]string) (int, string) {
 	t.Helper()
 	method, data := http.MethodGet, ""
@@ -180,7 +180,7 @@ func send(t *testing.T, command string, tokens map[string]string) (int, string) 
 	}
 }
 
-// freeAddress is a loopback address that is free now.
+// freeAddress returns a loopback address that is free now.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

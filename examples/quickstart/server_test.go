@@ -16,9 +16,9 @@ import (
 	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
-// TestStrangersTakeBoundedMemory holds 1,000 unfinished requests of a quarter of a MiB each, without a
-// credential.
-func TestStrangersTakeBoundedMemory(t *testing.T) {
+// TestServer_takesBoundedMemory_forUnfinishedRequests keeps 1,000 requests of a quarter of a MiB each
+// unfinished. They carry no credential.
+func TestServer_takesBoundedMemory_forUnfinishedRequests(t *testing.T) {
 	host, err := hostdb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "host.db"))
 	must(t, err)
 	defer host.Close()
@@ -51,7 +51,7 @@ func TestStrangersTakeBoundedMemory(t *testing.T) {
 	}
 }
 
-// heap returns how many bytes the program holds.
+// heap returns the bytes in use after a garbage collection.
 func heap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -59,8 +59,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// flood sends the beginning of 1,000 requests, and leaves the connections open until the test's end. It
-// returns once each was sent, or the server has had enough of it.
+// flood sends the beginning of 1,000 requests, and leaves the connections open until the test ends. It
+// returns when each was sent, or when the server has closed the connection.
 func flood(t *testing.T, address, request string) {
 	var sending sync.WaitGroup
 	places := make(chan struct{}, 50)

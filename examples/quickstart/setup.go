@@ -28,8 +28,8 @@ type demo struct {
 	issuer *tenantdbtest.Issuer
 }
 
-// setUp opens the host database and creates ann, who owns acme, and bob, who owns globex. Where it fails, it
-// takes back what it did.
+// setUp opens the host database and creates ann, who owns acme, and bob, who owns globex. If it fails, it
+// undoes what it did.
 func setUp(ctx context.Context, postgres string) (_ *demo, err error) {
 	d := &demo{issuer: tenantdbtest.NewIssuer()}
 	defer func() {
@@ -67,7 +67,7 @@ func setUp(ctx context.Context, postgres string) (_ *demo, err error) {
 	return d, nil
 }
 
-// addTenant creates a user and a tenant of theirs, unless an earlier run did.
+// addTenant creates a user and their tenant, unless an earlier run did.
 func (d *demo) addTenant(ctx context.Context, tenants *fleet.Fleet, user, slug string) error {
 	owner := hostdb.NewUser(user+"@example.com", user)
 	if err := d.host.Users.Insert(ctx, owner); errors.Is(err, hostdb.ErrConflict) {
@@ -85,7 +85,7 @@ func (d *demo) addTenant(ctx context.Context, tenants *fleet.Fleet, user, slug s
 	return err
 }
 
-// printCommands prints what to paste into another terminal.
+// printCommands prints the commands to paste into another terminal.
 func (d *demo) printCommands(w io.Writer, addr string) {
 	fmt.Fprintf(w, "Serving two tenants on http://%s. In another terminal:\n\n", addr)
 	fmt.Fprintf(w, "ANN=%s\nBOB=%s\n\n", d.issuer.Token("ann", 12*time.Hour, nil),
@@ -101,7 +101,7 @@ func (d *demo) printCommands(w io.Writer, addr string) {
 	fmt.Fprintln(w, "\nThe last one is refused: bob is not a member of acme. Ctrl-C ends.")
 }
 
-// close gives back everything that there is.
+// close closes what is open and removes the files.
 func (d *demo) close() {
 	if d.pool != nil {
 		_ = d.pool.Close(context.Background())

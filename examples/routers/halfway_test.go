@@ -13,9 +13,10 @@ import (
 	tenantgin "github.com/tenantdb/tenantdb/contrib/gin"
 )
 
-// TestARouteOfASubtreeIsNoFullMatch: behind it another router finds the tenant in the path, so that the
-// caller's only tenant must not be taken for the one that is meant.
-func TestARouteOfASubtreeIsNoFullMatch(t *testing.T) {
+// TestFromSoleMembership_needsAFullyMatchedRoute: a route that matches a subtree has another router behind
+// it, which may find a tenant in the path. So the caller's only tenant must not be taken for the one that is
+// meant.
+func TestFromSoleMembership_needsAFullyMatchedRoute(t *testing.T) {
 	p := newProduct(t)
 	mw := p.middleware(t, tenantdb.Sources(tenantdb.FromPathValue("tenant"), tenantdb.FromSoleMembership()))
 	inner := http.NewServeMux()
@@ -25,7 +26,7 @@ func TestARouteOfASubtreeIsNoFullMatch(t *testing.T) {
 		"ServeMux":     serveMuxOf("/api/", mw.Handler(inner)),
 		"ServeMux ...": serveMuxOf("/api/{rest...}", mw.Handler(inner)),
 		"chi":          chiOf("/api/*", mw.Handler(inner)),
-		"chi regexp":   chiOf("/api/{rest:.+}i", mw.Handler(inner)), // which spans segments up to an i
+		"chi regexp":   chiOf("/api/{rest:.+}i", mw.Handler(inner)), // matches several segments, up to an i
 		"gin":          ginOf("/api/*path", mw, inner),
 		"echo":         echoOf("/api/*", echo.WrapMiddleware(mw.Handler), inner),
 		"echo, named":  echoOf("/api/*path", matched(mw.Handler), inner),
@@ -33,7 +34,7 @@ func TestARouteOfASubtreeIsNoFullMatch(t *testing.T) {
 		if rec := get(h, "joe", "/api/t/globex/whoami", ""); rec.Code != http.StatusBadRequest {
 			t.Errorf("%s: joe, of acme, asked for globex and was answered %d %q", name, rec.Code, rec.Body)
 		}
-		// there it is one segment
+		// The path is one segment for the regular expression, so the route counts as matched.
 		if rec := get(h, "joe", "/api/whoami", ""); rec.Code != http.StatusBadRequest &&
 			name != "chi regexp" {
 			t.Errorf("%s: joe named no tenant and was answered %d %q", name, rec.Code, rec.Body)
@@ -81,8 +82,8 @@ func echoOf(route string, use echo.MiddlewareFunc, h http.Handler) http.Handler 
 	return e
 }
 
-// matched is what a product writes for echo, as contrib/gin does for gin: the request says what echo has
-// matched.
+// matched is what a product writes for echo, as contrib/gin does for gin. It sets the request's pattern to
+// the route that echo has matched.
 func matched(middleware func(http.Handler) http.Handler) echo.MiddlewareFunc {
 	wrapped := echo.WrapMiddleware(middleware)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {

@@ -13,7 +13,7 @@ import (
 	tenantgin "github.com/tenantdb/tenantdb/contrib/gin"
 )
 
-// whoami answers with the name that the tenant's own database holds.
+// whoami answers with the name in the tenant's own database.
 func whoami(w http.ResponseWriter, r *http.Request) {
 	var name string
 	if err := tenantdb.DB(r.Context()).QueryRowContext(r.Context(),
@@ -65,7 +65,7 @@ func ChiWith(mw *tenantdb.Middleware) http.Handler {
 	return r
 }
 
-// ChiRoute guards all routes beneath one that names the tenant: Use inside Route runs after chi has matched
+// ChiRoute guards all routes below one that names the tenant. Use inside Route runs after chi has matched
 // that part.
 func ChiRoute(mw *tenantdb.Middleware) http.Handler {
 	r := chi.NewRouter()

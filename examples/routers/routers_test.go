@@ -64,7 +64,7 @@ func newProduct(t *testing.T) *product {
 	return p
 }
 
-// middleware makes one that finds the tenant there.
+// middleware makes a middleware that finds the tenant by a source.
 func (p *product) middleware(t *testing.T, source tenantdb.Source) *tenantdb.Middleware {
 	t.Helper()
 	mw, err := tenantdb.New(tenantdb.Config{Host: p.host, Pool: p.pool, Authenticator: p.auth, Tenant: source,
@@ -74,7 +74,7 @@ func (p *product) middleware(t *testing.T, source tenantdb.Source) *tenantdb.Mid
 	return mw
 }
 
-// get asks as a user; the tenant's name goes into the header too.
+// get sends a user's request. The tenant's name goes into the header, if there is one.
 func get(h http.Handler, user, path, tenant string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, path, nil)
 	if user != "" {
@@ -94,7 +94,7 @@ func get(h http.Handler, user, path, tenant string) *httptest.ResponseRecorder {
 	return rec
 }
 
-func TestEveryRouterFromOutside(t *testing.T) {
+func TestRouters_guardedFromOutside(t *testing.T) {
 	p := newProduct(t)
 	mw := p.middleware(t, tenantdb.FromHeader("X-Tenant"))
 	for name, h := range map[string]http.Handler{
@@ -114,7 +114,7 @@ func TestEveryRouterFromOutside(t *testing.T) {
 	}
 }
 
-func TestEveryRouterFromInside(t *testing.T) {
+func TestRouters_guardedFromInside(t *testing.T) {
 	p := newProduct(t)
 	mw := p.middleware(t, tenantdb.FromPathValue("tenant"))
 	for name, h := range map[string]http.Handler{
