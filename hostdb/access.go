@@ -13,33 +13,33 @@ type UserKey struct{ ID, OAuthID string }
 // TenantKey names a tenant by id or by slug. Exactly one field is set.
 type TenantKey struct{ ID, Slug string }
 
-// Access is what the host database knows about a user in a tenant. It judges nothing: a tenant may be closed,
-// a membership inactive, a subscription over.
+// Access is what the host database knows about a user in a tenant. It contains no decision: the tenant may
+// be closed, the membership inactive, the subscription over.
 type Access struct {
-	User       *GlobalUser    // nil: unknown. PasswordHash is left out
-	Tenant     *TenantCatalog // nil: unknown
-	Membership *Membership    // nil: there is none
-	// Subscriptions are the tenant's, of each status and plan the one that admits longest, 64 at most. The
-	// best comes first: active, trialing, past_due, others; then the highest tier_level; then the one whose
-	// period ends last. One-time payments come after all others. Without a membership there are none. Of
-	// those that admit at a time, the one with the highest tier_level is in force.
+	User       *GlobalUser    // nil if unknown; without PasswordHash
+	Tenant     *TenantCatalog // nil if unknown
+	Membership *Membership    // nil if there is none
+	// Subscriptions are the tenant's, if there is a membership: of each status and plan the one that grants
+	// access longest, at most 64. They are ordered by status (active, trialing, past_due, others), then by
+	// descending tier_level, then by descending period end. One-time payments come last. Of those that grant
+	// access at a time, the one with the highest tier_level is in force.
 	Subscriptions []Subscribed
-	TenantPlan    *PricingPlan // the plan of the tenant's PlanTier; nil: there is none
+	TenantPlan    *PricingPlan // the plan of the tenant's PlanTier; nil if there is none
 }
 
 // Subscribed is a subscription with its plan.
 type Subscribed struct {
 	Subscription
-	Plan *PricingPlan // nil: there is none
+	Plan *PricingPlan // nil if there is none
 }
 
-// preparedAccess holds SQLite's statement for each combination of keys. The PostgreSQL driver keeps its own.
+// preparedAccess holds SQLite's prepared statements. The PostgreSQL driver prepares its own.
 type preparedAccess struct {
 	mu         sync.Mutex
 	statements map[string]*sql.Stmt
 }
 
-// check reports which column the key is about.
+// check validates the key and returns its column and value.
 func (k UserKey) check() (column, value string, err error) {
 	switch {
 	case (k.ID == "") == (k.OAuthID == ""):
@@ -50,7 +50,7 @@ func (k UserKey) check() (column, value string, err error) {
 	return "oauth_id", k.OAuthID, anyText.checkText("oauth_id", k.OAuthID)
 }
 
-// check reports which column the key is about.
+// check validates the key and returns its column and value.
 func (k TenantKey) check() (column, value string, err error) {
 	switch {
 	case (k.ID == "") == (k.Slug == ""):
@@ -61,7 +61,7 @@ func (k TenantKey) check() (column, value string, err error) {
 	return "slug", k.Slug, rule{valid: ValidSlug}.checkText("slug", k.Slug)
 }
 
-// The users' columns without the password's hash.
+// accessUser is the users' relation without the password's hash.
 var accessUser = func() relation[GlobalUser] {
 	r := userRelation
 	r.columns = nil
@@ -73,16 +73,16 @@ var accessUser = func() relation[GlobalUser] {
 	return r
 }()
 
-// bestFirst orders the subscriptions of an alias, with the plans sp.
+// bestFirst returns the order of subscriptions with this alias, joined with their plans as sp.
 func bestFirst(alias string) string {
 	return strings.ReplaceAll(`(s.payment_type = 'one_time'),
 		CASE s.status WHEN 'active' THEN 0 WHEN 'trialing' THEN 1 WHEN 'past_due' THEN 2 ELSE 3 END,
 		sp.tier_level DESC NULLS LAST, s.current_period_end DESC NULLS LAST, s.id`, "s.", alias+".")
 }
 
-// admittingLongest finds a tenant's subscriptions of which none of the same status and plan admits longer.
-// The others never matter, so that however many there are they push none out of [DB.Access] that would admit
-// to more.
+// admittingLongest selects a tenant's subscriptions of which none of the same status and plan grants access
+// longer. The others never matter, so that a large number of them can't displace one that grants more from
+// [DB.Access].
 var admittingLongest = `(SELECT s.*, row_number() OVER (
 		PARTITION BY s.payment_type, s.status, s.plan_tier, s.stripe_sub_id IS NULL
 		ORDER BY (CASE WHEN s.status = 'active' AND s.current_period_end IS NULL THEN 0 ELSE 1 END),
@@ -92,21 +92,21 @@ var admittingLongest = `(SELECT s.*, row_number() OVER (
 	LEFT JOIN core_pricing_plans sp ON sp.id = ranked.plan_tier
 	WHERE ranked.nth = 1 ORDER BY ` + bestFirst("ranked") + " LIMIT 64"
 
-// accessSubscriptions joins the subscriptions of a membership's tenant. SQLite, which knows no LATERAL, finds
+// accessSubscriptions joins the subscriptions of a membership's tenant. SQLite has no LATERAL and selects
 // them by id.
 var accessSubscriptions = map[engine]string{
 	postgres: "LEFT JOIN LATERAL (SELECT ranked.* FROM " + admittingLongest + ") s ON true",
 	sqlite:   "LEFT JOIN core_subscriptions s ON s.id IN (SELECT ranked.id FROM " + admittingLongest + ")",
 }
 
-// accessColumns are what readAccess reads.
+// accessColumns are the columns that readAccess scans.
 var accessColumns = strings.Join(
 	[]string{accessUser.columnsOf("u"), tenantRelation.columnsOf("t"), membershipRelation.columnsOf("m"),
 		planRelation.columnsOf("tp"), subscriptionRelation.columnsOf("s"), planRelation.columnsOf("sp")},
 	", ")
 
-// accessJoins join a user and a tenant with what binds them, and the tenant's plan. Each finds one row at
-// most.
+// accessJoins joins a user, a tenant, their membership and the tenant's plan. Each join finds at most one
+// row.
 func accessJoins(user, tenant string) string {
 	return `
 		LEFT JOIN core_users u ON ` + user + `
@@ -116,8 +116,8 @@ func accessJoins(user, tenant string) string {
 		`
 }
 
-// accessQueries are the four queries of each engine, by the keys' columns. There is always a row, whatever is
-// unknown.
+// accessQueries are the four queries of each engine, by the columns of the two keys. A query always returns
+// a row, whatever is unknown.
 var accessQueries = func() map[engine]map[[2]string]string {
 	queries := map[engine]map[[2]string]string{postgres: {}, sqlite: {}}
 	for e, of := range queries {
@@ -133,9 +133,9 @@ var accessQueries = func() map[engine]map[[2]string]string {
 	return queries
 }()
 
-// Access answers whether a user may reach a tenant, with one indexed query, the same whether they exist or
-// not. See [DB.AccessAll] for many. Errors: ErrInvalid for a key without exactly one field, or outside its
-// grammar; ErrUnavailable.
+// Access returns what is known about a user in a tenant, with one indexed query, which is the same whether
+// they exist or not. See [DB.AccessAll] for many. Errors: ErrInvalid for a key without exactly one field, or
+// with a malformed one; ErrUnavailable.
 func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Access, error) {
 	userColumn, userValue, err := user.check()
 	if err != nil {
@@ -165,7 +165,7 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 	return found, nil
 }
 
-// lookUp runs an access query, on a connection that other queries don't use.
+// lookUp runs an access query on a connection that no other queries use.
 func (db *DB) lookUp(ctx context.Context, text string, args []any, each func(scanner) error) error {
 	if err := db.usable(); err != nil {
 		return err
@@ -182,8 +182,8 @@ func (db *DB) lookUp(ctx context.Context, text string, args []any, each func(sca
 	return s.queryRows(ctx, on, text, args, each)
 }
 
-// readAccess reads one row: an Access with one subscription at most. Each record is memory of its own, so
-// that who keeps one doesn't keep the others.
+// readAccess scans one row: an Access with at most one subscription. Each record is allocated separately, so
+// that retaining one doesn't retain the others.
 func readAccess(row scanner) (*Access, error) {
 	var (
 		user             = new(GlobalUser)
@@ -211,7 +211,7 @@ func readAccess(row scanner) (*Access, error) {
 	return found, nil
 }
 
-// nilIfAbsent is nil for a row that the join didn't find.
+// nilIfAbsent returns nil for a row that an outer join didn't find.
 func nilIfAbsent[M any](m *M, id string) *M {
 	if id == "" {
 		return nil
@@ -219,7 +219,7 @@ func nilIfAbsent[M any](m *M, id string) *M {
 	return m
 }
 
-// prepare returns the statement for a query, prepared at first use.
+// prepare returns the statement for a query. It is prepared at first use.
 func (p *preparedAccess) prepare(ctx context.Context, pool *sql.DB, text string) (preparedQuery, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -240,14 +240,14 @@ func (p *preparedAccess) prepare(ctx context.Context, pool *sql.DB, text string)
 // preparedQuery runs one prepared statement.
 type preparedQuery struct{ stmt *sql.Stmt }
 
-// QueryContext runs the statement; its text is already known.
+// QueryContext runs the statement. It ignores the text.
 func (p preparedQuery) QueryContext(ctx context.Context, _ string, args ...any) (*sql.Rows, error) {
 	return p.stmt.QueryContext(ctx, args...)
 }
 
 // SoleTenants returns the ids of at most two tenants, neither dropped nor being provisioned, in which a user
-// has an active membership: enough to tell whether there is exactly one. Errors: ErrInvalid for a key without
-// exactly one field, or outside its grammar; ErrUnavailable.
+// has an active membership. Two are enough to tell whether there is exactly one. Errors: ErrInvalid for a
+// key without exactly one field, or with a malformed one; ErrUnavailable.
 func (db *DB) SoleTenants(ctx context.Context, user UserKey) ([]string, error) {
 	column, value, err := user.check()
 	if err != nil {

@@ -5,8 +5,7 @@ import (
 	"encoding/json"
 )
 
-// AccessKey is a question to [DB.AccessAll]: about a user in a tenant or, where Tenant is zero, about a user
-// alone.
+// AccessKey is a key of [DB.AccessAll]: a user in a tenant, or a user alone if Tenant is zero.
 type AccessKey struct {
 	User   UserKey
 	Tenant TenantKey
@@ -14,28 +13,28 @@ type AccessKey struct {
 
 // AccessAnswer answers an AccessKey.
 type AccessAnswer struct {
-	// Access has the User alone where the key has no tenant.
+	// Access contains only the User if the key has no tenant.
 	Access
-	// Err is why the question isn't one: ErrInvalid for a key without exactly one field, or outside its
-	// grammar.
+	// Err is ErrInvalid for a key without exactly one field, or with a malformed one.
 	Err error
-	// Sole is told where the key has no tenant: the id of the one tenant, neither dropped nor being
-	// provisioned, in which the user has an active membership; "" where there is none, or several.
+	// Sole is set if the key has no tenant: the id of the only tenant, neither dropped nor being
+	// provisioned, in which the user has an active membership. It is "" if there is none, or several.
 	Sole string
-	// Basis are the ids of the tenants by whose status Sole was found, and may be found otherwise later.
-	// BasisOpen: there are more of them.
+	// Basis are the ids of the tenants whose status decided Sole. BasisOpen says that there are more.
 	Basis     []string
 	BasisOpen bool
 }
 
-// maxBasis is how many tenants a Basis names. The query finds one more.
+// maxBasis is how many tenants a Basis names. The query selects one more.
 const maxBasis = 8
 
-// accessKind says by which columns a key names its parts; no tenant column: there is no tenant.
+// accessKind identifies the query for a key by the columns that it names. A key without a tenant has no
+// tenant column.
 type accessKind struct{ user, tenant string }
 
-// The parts of a batch's query that differ: where the keys come from, each with its number n, and how the
-// user's deciding tenants are joined. SQLite, which knows no LATERAL, finds them by id.
+// accessBatchParts are the parts of a batch's query in which the engines differ: where the keys come from,
+// each with its number n, and how the tenants that decide Sole are joined. SQLite has no LATERAL and selects
+// them by id.
 var accessBatchParts = map[engine]struct{ key, pair, tenants string }{
 	postgres: {
 		key:  "unnest($1::text[]) WITH ORDINALITY AS k(who, n)",
@@ -56,8 +55,8 @@ var accessBatchParts = map[engine]struct{ key, pair, tenants string }{
 const enterable = "t.status NOT IN ('dropped', 'provisioning')"
 const enterableFirst = "(CASE WHEN " + enterable + " THEN 0 ELSE 1 END), t.id"
 
-// accessBatchQuery is the query for a batch of keys of one kind. There is a row for each key at least,
-// whatever is unknown.
+// accessBatchQuery returns the query for a batch of keys of one kind. It returns at least one row for each
+// key, whatever is unknown.
 func accessBatchQuery(e engine, kind accessKind) string {
 	parts := accessBatchParts[e]
 	if kind.tenant == "" {
@@ -73,7 +72,7 @@ func accessBatchQuery(e engine, kind accessKind) string {
 		ORDER BY k.n, ` + bestFirst("s")
 }
 
-// accessBatchQueries are all of them.
+// accessBatchQueries are the queries for every kind.
 var accessBatchQueries = func() map[engine]map[accessKind]string {
 	queries := map[engine]map[accessKind]string{postgres: {}, sqlite: {}}
 	for e, of := range queries {
@@ -86,14 +85,14 @@ var accessBatchQueries = func() map[engine]map[accessKind]string {
 	return queries
 }()
 
-// accessGroup is the keys of one kind in a batch.
+// accessGroup holds a batch's keys of one kind.
 type accessGroup struct {
-	at        []int // where their answers go
+	at        []int // indexes of their answers
 	who, what []string
-	enterable []int // of users alone: how many enterable tenants of theirs were seen
+	enterable []int // of users alone: how many tenants that can be entered were seen
 }
 
-// args are the parameters of the group's query.
+// args returns the parameters of the group's query.
 func (g *accessGroup) args(e engine, kind accessKind) ([]any, error) {
 	switch {
 	case e == postgres && kind.tenant == "":
@@ -113,10 +112,10 @@ func (g *accessGroup) args(e engine, kind accessKind) ([]any, error) {
 	return []any{string(encoded)}, err
 }
 
-// AccessAll is Access for many keys, with one query for all that name their parts by the same columns,
-// whether they exist or not. A key that isn't one fails alone, in its answer; no answer's Err is of another
-// kind. It and Access run on connections of their own (Config.LookupConns), so that no other query holds them
-// up. Errors: ErrUnavailable.
+// AccessAll is [DB.Access] for many keys, with one query for all keys that name the same columns, whether
+// they exist or not. An invalid key has its error in its answer, which has no errors of other kinds.
+// AccessAll and Access run on connections of their own (Config.LookupConns), so that no other query delays
+// them. Errors: ErrUnavailable.
 func (db *DB) AccessAll(ctx context.Context, keys []AccessKey) ([]AccessAnswer, error) {
 	answers := make([]AccessAnswer, len(keys))
 	groups := map[accessKind]*accessGroup{}
@@ -142,7 +141,7 @@ func (db *DB) AccessAll(ctx context.Context, keys []AccessKey) ([]AccessAnswer, 
 	return answers, nil
 }
 
-// check tells by which columns a key names its parts, and their values.
+// check returns the columns that a key names, and their values.
 func (k AccessKey) check() (kind accessKind, who, what string, err error) {
 	if kind.user, who, err = k.User.check(); err == nil && k.Tenant != (TenantKey{}) {
 		kind.tenant, what, err = k.Tenant.check()
@@ -150,7 +149,7 @@ func (k AccessKey) check() (kind accessKind, who, what string, err error) {
 	return kind, who, what, err
 }
 
-// ask answers a group.
+// ask queries a group and fills in its answers.
 func (db *DB) ask(ctx context.Context, kind accessKind, g *accessGroup, answers []AccessAnswer) error {
 	args, err := g.args(db.engine, kind)
 	if err != nil {
@@ -166,7 +165,7 @@ func (db *DB) ask(ctx context.Context, kind accessKind, g *accessGroup, answers 
 			return err
 		}
 		a := &answers[g.at[r.n-1]].Access
-		if a.User == nil && a.Tenant == nil { // its first row; where nothing is known it is the only one
+		if a.User == nil && a.Tenant == nil { // its first row; if both are unknown, its only one
 			*a = *read
 		} else {
 			a.Subscriptions = append(a.Subscriptions, read.Subscriptions...)
@@ -175,7 +174,7 @@ func (db *DB) ask(ctx context.Context, kind accessKind, g *accessGroup, answers 
 	})
 }
 
-// numberedRow is a row that begins with the number of the key that it answers.
+// numberedRow is a row that begins with the number of its key.
 type numberedRow struct {
 	scanner
 	n int
@@ -186,8 +185,8 @@ func (r *numberedRow) Scan(dest ...any) error {
 	return r.scanner.Scan(append([]any{&r.n}, dest...)...)
 }
 
-// readUser reads a row about a user alone, and one of the tenants that decide which is the sole one: those
-// that can be entered first.
+// readUser scans a row about a user alone and one of the tenants that decide Sole. Tenants that can be
+// entered come first.
 func (r *numberedRow) readUser(g *accessGroup, answers []AccessAnswer) error {
 	var user GlobalUser
 	var tenant string
@@ -199,7 +198,7 @@ func (r *numberedRow) readUser(g *accessGroup, answers []AccessAnswer) error {
 	if a.User == nil {
 		a.User = nilIfAbsent(&user, user.ID)
 	}
-	if tenant == "" || *enterable == 2 { // as long as both are there, no third matters
+	if tenant == "" || *enterable == 2 { // after two of them no other one matters
 		return nil
 	}
 	if *counts.field.(*bool) {

@@ -7,33 +7,33 @@ import (
 	"time"
 )
 
-// HostAuditLog is something that happened (sys_audit_logs). Rows are only ever added: Update and Delete fail
-// with ErrImmutable, and triggers refuse UPDATE, DELETE and TRUNCATE of every program, the table's owner
-// included. So the log is immutable against DML. It isn't against DDL: whoever may alter the table can
-// disable the triggers, or rewrite a column, and the log doesn't show it. Verify reports triggers that are
-// missing or disabled.
+// HostAuditLog is an event (sys_audit_logs). Rows are only ever added: Update and Delete fail with
+// ErrImmutable, and triggers refuse UPDATE, DELETE and TRUNCATE by every program, including those of the
+// table's owner. So the log is immutable against DML, but not against DDL: a role that may alter the table
+// can disable the triggers or rewrite a column, and the log doesn't show it. [DB.Verify] reports triggers
+// that are missing or disabled.
 //
-// Personal data is kept apart from the rows (sys_audit_personal), and put back into Details and IPAddress as
-// they are read, until [DB.Erase] removes it: users' email, oauth_id and stripe_cust_id, subscriptions'
+// Personal data is stored apart from the rows (sys_audit_personal), and put back into Details and IPAddress
+// when they are read, until [DB.Erase] removes it: users' email, oauth_id and stripe_cust_id, subscriptions'
 // stripe_cust_id, every IPAddress, and the Details of rows with PersonalOf. Such a part can be deleted, but
-// not be changed or added later. What was erased reads "[erased]".
+// not changed or added later. What was erased reads "[erased]".
 //
-// The library adds a row for each of its mutations of users, tenants, memberships, subscriptions and plans,
-// in the same transaction: EventType "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the
-// row's id, Details the columns that were set, or {"column": [before, after]}. Secrets and long values are
-// named but not shown. A login is "user.login", the removal of a dropped tenant's database "tenant.dropped",
-// both without details.
+// The library adds a row for each of its changes of users, tenants, memberships, subscriptions and plans, in
+// the same transaction. EventType is "tenant.created", "tenant.updated" or "tenant.deleted", TargetID the
+// row's id, and Details the columns that were set, or {"column": [before, after]}. Secrets and long values
+// are masked. "user.login" is written at a login, and "tenant.dropped" when a dropped tenant's database was
+// removed, both without details.
 type HostAuditLog struct {
 	ID          string
-	ActorUserID string // who did it; no foreign key
+	ActorUserID string // who caused it; no foreign key
 	EventType   string // required
-	TargetID    string // what it was done to
+	TargetID    string // the row that it concerns
 	Details     string // JSON, up to 64 KiB
-	IPAddress   string // personal data of the actor; without one, of PersonalOf or the target
+	IPAddress   string // personal data of the actor, or else of PersonalOf or the target
 	CreatedAt   time.Time
 
-	// PersonalOf is the id of a user whose personal data Details holds, for a product's own rows: Erase of
-	// that user removes both. Without it Details stay for good.
+	// PersonalOf is for a product's own rows: the id of a user whose personal data Details contains.
+	// [DB.Erase] of that user removes both. Without it Details stay for good.
 	PersonalOf string
 }
 
@@ -57,25 +57,25 @@ var auditRelation = relation[HostAuditLog]{
 // AuditLogs is the audit log.
 type AuditLogs struct{ Table[HostAuditLog] }
 
-// ListForTarget returns what was done to a row, ordered by id, which is the order of time, a page at a time.
-// Errors: ErrInvalid.
+// ListForTarget returns the events that concern a row, as [Table.List] does. The order of ids is that of
+// time. Errors: ErrInvalid.
 func (t AuditLogs) ListForTarget(ctx context.Context, targetID string,
 	filters ...Filter) ([]*HostAuditLog, error) {
 	return t.List(ctx, append([]Filter{Where("target_id", targetID)}, filters...)...)
 }
 
-// ListForActor returns what a user did, ordered by id, which is the order of time, a page at a time. Errors:
-// ErrInvalid.
+// ListForActor returns the events that a user caused, as [Table.List] does. The order of ids is that of
+// time. Errors: ErrInvalid.
 func (t AuditLogs) ListForActor(ctx context.Context, userID string,
 	filters ...Filter) ([]*HostAuditLog, error) {
 	return t.List(ctx, append([]Filter{Where("actor_user_id", userID)}, filters...)...)
 }
 
-// EventTenantDropped is written when a dropped tenant's database is gone.
+// EventTenantDropped is written when a dropped tenant's database was removed.
 const EventTenantDropped = "tenant.dropped"
 
-// RecordOnce writes that something happened to a target, in the name of the context's actor, unless that is
-// written already. It needs a Tx, which holds a lock on the target: others who do the same wait for it.
+// RecordOnce writes an event that concerns a target, in the name of the context's actor, unless the log has
+// it already. It requires a Tx that has locked the target, so that concurrent calls wait for each other.
 // Errors: ErrInvalid.
 func (t AuditLogs) RecordOnce(ctx context.Context, event, targetID string) error {
 	if t.s.tx == nil {
@@ -91,13 +91,13 @@ func (t AuditLogs) RecordOnce(ctx context.Context, event, targetID string) error
 // actorKey is the context key of WithActor.
 type actorKey struct{}
 
-// WithActor returns a context whose mutations are written to the audit log in this user's name. A name
-// that can't be stored fails the mutation with ErrInvalid on "actor_user_id".
+// WithActor returns a context whose changes are written to the audit log in this user's name. A name that
+// can't be stored makes the change fail with ErrInvalid on "actor_user_id".
 func WithActor(ctx context.Context, userID string) context.Context {
 	return context.WithValue(ctx, actorKey{}, userID)
 }
 
-// audit writes the audit row of a mutation. before is nil for a new row, after for a deleted one.
+// audit writes the audit row of a change. before is nil for a new row, after for a deleted one.
 func audit[M any](ctx context.Context, tx *Tx, r *relation[M], what string, before, after *M) error {
 	if r.subject == "" {
 		return nil
@@ -130,7 +130,7 @@ func record(ctx context.Context, tx *Tx, event, target, details string, parts ..
 	return t.s.storeAudit(ctx, log, args, parts)
 }
 
-// changedColumns describes a mutation, column by column.
+// changedColumns describes a change by columns.
 func (r *relation[M]) changedColumns(before, after *M) map[string]any {
 	changed := map[string]any{}
 	for i := range r.columns {
@@ -151,11 +151,10 @@ func (r *relation[M]) changedColumns(before, after *M) map[string]any {
 	return changed
 }
 
-// maxShown bounds a value in an audit row, in bytes of JSON, so that two of every column are within the row's
-// limit.
+// maxShown limits a value in an audit row, in bytes of JSON, so that two values of every column fit.
 const maxShown = 4 << 10
 
-// shown is a column's value in an audit row.
+// shown returns a column's value as an audit row shows it.
 func (c *column[M]) shown(m *M) any {
 	if c.rule.masked {
 		return mask
@@ -180,7 +179,7 @@ func (r *relation[M]) differ(a, b *M) bool {
 	return false
 }
 
-// sameField compares two fields by value; a nil and an empty list are the same.
+// sameField compares two fields by value. A nil and an empty list are equal.
 func sameField(a, b any) bool {
 	if list, ok := a.(*[]string); ok && len(*list) == 0 {
 		return len(*b.(*[]string)) == 0

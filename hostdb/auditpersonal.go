@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// erased stands in an audit row where its personal part has been, and in a payload where a person was named.
+// erased replaces an audit row's personal parts, and a person's words in payloads.
 const erased = "[erased]"
 
-// The personal parts of an audit row. The first two are JSON objects of columns, the others replace a column
+// The personal parts of an audit row. The first two are JSON objects of columns. The others replace a column
 // of the row.
 const (
 	partBefore  = "before"
@@ -24,11 +24,11 @@ const (
 // personalPart is a part of an audit row that can be erased (sys_audit_personal).
 type personalPart struct {
 	part    string
-	owner   string // whose it is: a user's id, or Stripe's customer
+	owner   string // a user's id, or Stripe's customer
 	content string
 }
 
-// personalParts are the personal columns that a mutation changed, before and after it.
+// personalParts returns the personal columns that a change affected, before and after it.
 func (r *relation[M]) personalParts(before, after *M) (parts []personalPart, err error) {
 	if r.owner == nil {
 		return nil, nil
@@ -59,8 +59,8 @@ func (r *relation[M]) personalParts(before, after *M) (parts []personalPart, err
 	return parts, nil
 }
 
-// storeAudit stores an audit row, whose columns are args, and its personal parts first: none can be added to
-// a row that is there.
+// storeAudit stores an audit row, whose columns are args. It stores the personal parts first, because none
+// can be added to an existing row.
 func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, parts []personalPart) error {
 	if err := anyText.checkText("personal_of", a.PersonalOf); err != nil {
 		return err
@@ -99,7 +99,7 @@ func (s session) storeAudit(ctx context.Context, a *HostAuditLog, args []any, pa
 	})
 }
 
-// addPersonalParts puts the personal parts back into audit rows that were read.
+// addPersonalParts puts the personal parts back into audit rows.
 func (s session) addPersonalParts(ctx context.Context, logs []*HostAuditLog) error {
 	if len(logs) == 0 {
 		return nil
@@ -139,8 +139,8 @@ func (s session) addPersonalParts(ctx context.Context, logs []*HostAuditLog) err
 	return nil
 }
 
-// setPart puts a part into its row; what belongs into its details it puts into columns. A part that doesn't
-// fit is left out: no program of ours wrote it.
+// setPart puts a part into its row, or into columns if it belongs to Details. It ignores a part that doesn't
+// fit, which another program wrote.
 func (a *HostAuditLog) setPart(p personalPart, columns map[string]map[string]json.RawMessage) error {
 	switch p.part {
 	case partIP:

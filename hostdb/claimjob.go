@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// ClaimJob takes one job for a worker and a lease, as Claim does, whatever its turn and its RunAfter: one
-// that is in line, or whose lease is over. One whose lease is over and that has no attempt left fails for
-// good. Errors: ErrNotFound where the job has ended or isn't there; ErrConflict on "lease" while another
-// worker holds it; ErrInvalid.
+// ClaimJob takes one job for a worker and a lease, as [Jobs.Claim] does, without regard to its turn and its
+// RunAfter. The job must be pending, or its lease must have ended. A job whose lease has ended and that has
+// no attempt left fails for good. Errors: ErrNotFound if the job has ended or doesn't exist; ErrConflict on
+// "lease" while another worker holds it; ErrInvalid.
 func (t Jobs) ClaimJob(ctx context.Context, id, worker string, lease time.Duration) (*SystemJob, error) {
 	if err := t.r.checkID(id); err != nil {
 		return nil, err

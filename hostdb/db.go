@@ -14,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
-// Tables are the tables of the host database, as a DB and a Tx carry them.
+// Tables are the tables of the host database. A DB and a Tx both embed them.
 type Tables struct {
 	Users         Users         // core_users
 	Tenants       Tenants       // core_tenants
@@ -30,40 +30,40 @@ type Tables struct {
 	SchemaSets       SchemaSets       // sys_schema_sets
 }
 
-// DB is an open host database. Its methods, and those of its tables, may be called from several goroutines. A
-// read sees every transaction committed before it began. In "sqlite::memory:" a read that is not part of a
-// transaction under way waits for it.
+// DB is an open host database. Its methods, and those of its tables, are safe for concurrent use. A read
+// sees every transaction that was committed before the read began. In "sqlite::memory:" a read outside a
+// transaction waits for the transaction in progress.
 type DB struct {
 	Tables
 	engine      engine
 	origin      *origin
 	pooled      bool // a pooler stands before the PostgreSQL server
 	config      *Config
-	write       *sql.DB        // SQLite: one connection
-	read        *sql.DB        // PostgreSQL: the same as write
-	lookups     *sql.DB        // for access lookups alone
-	hosts       *pghosts.Hosts // PostgreSQL: which of the URL's serves
+	write       *sql.DB        // SQLite: a single connection
+	read        *sql.DB        // PostgreSQL: the same pool as write
+	lookups     *sql.DB        // for access lookups only
+	hosts       *pghosts.Hosts // PostgreSQL: which of the URL's hosts serves
 	feed        *feed
 	sweep       *sweeper
 	access      preparedAccess
-	writeGrants atomic.Uint64 // how often somebody got SQLite's one connection to write on
+	writeGrants atomic.Uint64 // how often SQLite's only write connection was handed out
 
-	feedConns atomic.Int32 // connections of the change feeds
+	feedConns atomic.Int32 // connections opened by the change feed
 
-	// SQLite: the feed saw another file at the path, or none; connections would go on with the old one
+	// SQLite: the file at the path isn't the one that was opened. Connections would go on with the old one.
 	replaced atomic.Bool
 
 	started      chan struct{}         // closed once the database is open
-	startErr     atomic.Pointer[error] // why it isn't yet
-	stopStarting func()                // ends the attempts in the background; nil where there are none
+	startErr     atomic.Pointer[error] // why it isn't open yet
+	stopStarting func()                // ends the attempts in the background; nil if there are none
 
 	closing   sync.Once
 	closed    chan struct{}
 	closeErr  error
-	onClosing []func() error // run in order, before the pools close
+	onClosing []func() error // run in order by Close
 }
 
-// session is where a table's statements run: a DB, or a Tx of it.
+// session is where a table's statements run: in a DB or in one of its transactions.
 type session struct {
 	db *DB
 	tx *Tx
@@ -87,8 +87,8 @@ func tablesOn(s session) Tables {
 	}
 }
 
-// Close ends the change feeds and closes every connection. Calls under way fail with ErrUnavailable. A second
-// Close does nothing.
+// Close ends the change feeds and closes every connection. Calls in progress fail with ErrUnavailable. A
+// second Close returns the first one's error.
 func (db *DB) Close() error {
 	db.closing.Do(func() {
 		close(db.closed)
@@ -105,21 +105,21 @@ func (db *DB) Close() error {
 	return db.closeErr
 }
 
-// Ping asks the database for an answer. Errors: ErrUnavailable.
+// Ping checks that the database answers. Errors: ErrUnavailable.
 func (db *DB) Ping(ctx context.Context) error {
 	return session{db: db}.queryRow(ctx, "SELECT 1", nil, new(int))
 }
 
-// The engines of a host database, as [DB.Engine] names them.
+// The engines of a host database, as [DB.Engine] returns them.
 const (
 	EngineSQLite   = string(sqlite)
 	EnginePostgres = string(postgres)
 )
 
-// Engine returns which engine holds the host database: EngineSQLite or EnginePostgres.
+// Engine returns the engine of the host database: EngineSQLite or EnginePostgres.
 func (db *DB) Engine() string { return string(db.engine) }
 
-// URI returns the URL that the database was opened with, password included. Don't log it.
+// URI returns the URL that the database was opened with, including the password. Don't log it.
 func (db *DB) URI() string {
 	return db.origin.url.Reveal()
 }
@@ -129,27 +129,27 @@ func (db *DB) String() string {
 	return db.origin.masked
 }
 
-// Format implements fmt.Formatter with String, so that no verb shows the password.
+// Format implements fmt.Formatter. Every verb writes the masked URL.
 func (db *DB) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, db.String())
 }
 
-// MarshalJSON implements json.Marshaler with String.
+// MarshalJSON implements json.Marshaler with the masked URL.
 func (db *DB) MarshalJSON() ([]byte, error) {
 	return json.Marshal(db.String())
 }
 
-// LogValue implements slog.LogValuer with String.
+// LogValue implements slog.LogValuer with the masked URL.
 func (db *DB) LogValue() slog.Value {
 	return slog.StringValue(db.String())
 }
 
-// now is the configured clock, as the database stores it.
+// now returns the configured clock's time as the database stores it.
 func (db *DB) now() time.Time {
 	return canonical(db.config.Now())
 }
 
-// usable returns why no statement may run, if none may.
+// usable returns an error if no statement may run.
 func (db *DB) usable() error {
 	switch {
 	case db.isClosed():

@@ -1,11 +1,11 @@
-// Package hostdb is the host database of a product with one database per tenant: who is this user, where is
-// that tenant's data, may the one reach the other, do they pay, what happened, what is still to be done.
+// Package hostdb stores what a product with one database per tenant shares between its tenants: users,
+// tenants, memberships, subscriptions and plans, the audit log, jobs and webhook events.
 //
-// Open connects to embedded SQLite ("sqlite:host.db", "sqlite::memory:") or to PostgreSQL 13 or later
-// ("postgres://…"), and creates or upgrades the schema. Both engines answer alike, errors included.
+// [Open] connects to embedded SQLite ("sqlite:host.db", "sqlite::memory:") or to PostgreSQL 13 or later
+// ("postgres://…"), and creates or upgrades the schema. Both engines give the same answers, errors included.
 //
-// A DB and a Tx carry the tables as fields. A call on a DB is a transaction of its own; a call on a Tx is
-// part of it:
+// A [DB] and a [Tx] embed the tables. A call on a DB is a transaction of its own. A call on a Tx is part of
+// that transaction:
 //
 //	err := db.InTx(ctx, func(tx *hostdb.Tx) error {
 //		if err := tx.Tenants.Insert(ctx, tenant); err != nil {
@@ -14,12 +14,12 @@
 //		return tx.Memberships.Insert(ctx, owner)
 //	})
 //
-// Every mutation of users, tenants, memberships, subscriptions and plans writes its audit row in the same
-// transaction, with the actor that WithActor put into the context.
+// Every change of users, tenants, memberships, subscriptions and plans writes its audit row in the same
+// transaction, in the name of the actor that [WithActor] put into the context.
 //
-// Errors wrap ErrNotFound, ErrConflict, ErrImmutable, ErrInvalid or ErrUnavailable; a *FieldError names the
-// field. No error holds a password or a driver's own error value.
+// Errors wrap [ErrNotFound], [ErrConflict], [ErrImmutable], [ErrInvalid] or [ErrUnavailable]. A
+// [*FieldError] names the field. No error contains a password or a driver's own error value.
 //
-// Times are UTC with microseconds. Texts are valid UTF-8 without NUL and bounded; both engines compare them
-// byte by byte, and fold only ASCII letters where e-mail addresses are compared without case.
+// Times are UTC with microseconds. Texts are valid UTF-8 without NUL and limited in length. Both engines
+// compare texts byte by byte. E-mail addresses are compared without regard to the case of ASCII letters.
 package hostdb

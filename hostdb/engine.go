@@ -16,7 +16,7 @@ import (
 	sqlitecode "modernc.org/sqlite/lib"
 )
 
-// engine is the kind of database behind a DB. The SQL is the same for both; what differs is here and in the
+// engine is the kind of database behind a DB. Both run the same SQL. What differs is here and in the
 // migrations.
 type engine string
 
@@ -33,8 +33,8 @@ func (e engine) time(t time.Time) any {
 	return formatTime(t)
 }
 
-// forUpdate is the clause that locks selected rows. In SQLite a transaction holds the one write lock from its
-// start.
+// forUpdate returns the clause that locks selected rows. A SQLite transaction holds the only write lock from
+// its start.
 func (e engine) forUpdate() string {
 	if e == postgres {
 		return " FOR UPDATE"
@@ -42,9 +42,9 @@ func (e engine) forUpdate() string {
 	return ""
 }
 
-// translate turns a driver's error into one of ours. about names the field that a conflict in SQLite is
-// about. Where ctx has ended, that is the error; what the database answered all the same stays beside it.
-func translate(ctx context.Context, err error, about conflictField) error {
+// translate converts a driver's error into one of this package. If ctx has ended, that is the error, joined
+// with what the database answered nevertheless.
+func translate(ctx context.Context, err error, field conflictField) error {
 	if err == nil {
 		return nil
 	}
@@ -52,7 +52,7 @@ func translate(ctx context.Context, err error, about conflictField) error {
 	if over == nil && errors.Is(err, context.DeadlineExceeded) {
 		over = timeoutError()
 	}
-	answer, definite := translateAnswer(err, about)
+	answer, definite := translateAnswer(err, field)
 	switch {
 	case answer == nil && over == nil:
 		return translateConnection(err)
@@ -60,14 +60,14 @@ func translate(ctx context.Context, err error, about conflictField) error {
 		return answer
 	case !definite:
 		return over
-	// it has been through here
+	// The error has been translated before.
 	case errors.Is(answer, context.Canceled), errors.Is(answer, context.DeadlineExceeded):
 		return answer
 	}
 	return errors.Join(over, answer)
 }
 
-// contextError is the error of a context that has ended.
+// contextError returns the error for a context that has ended, or nil.
 func contextError(ctx context.Context) error {
 	switch {
 	case ctx.Err() == nil:
@@ -82,12 +82,12 @@ func timeoutError() error {
 	return &failure{kind: errors.Join(ErrUnavailable, context.DeadlineExceeded), text: "timed out"}
 }
 
-// translateAnswer translates what is ours already and what a database sent; nil for anything else. It reports
-// whether that is more than the end of a context.
-func translateAnswer(err error, about conflictField) (error, bool) {
+// translateAnswer translates an error that is this package's already or that a database sent; for others it
+// returns nil. The bool reports whether the answer says more than that the context ended.
+func translateAnswer(err error, field conflictField) (error, bool) {
 	var own *failure
-	var field *FieldError
-	if errors.As(err, &own) || errors.As(err, &field) || errors.Is(err, ErrNotFound) {
+	var about *FieldError
+	if errors.As(err, &own) || errors.As(err, &about) || errors.Is(err, ErrNotFound) {
 		return err, true
 	}
 	var pg *pgconn.PgError
@@ -97,13 +97,13 @@ func translateAnswer(err error, about conflictField) (error, bool) {
 	var lite *sqlitedriver.Error
 	if errors.As(err, &lite) {
 		code := lite.Code() & 0xff
-		return translateSQLite(lite, about), code != sqlitecode.SQLITE_INTERRUPT &&
+		return translateSQLite(lite, field), code != sqlitecode.SQLITE_INTERRUPT &&
 			code != sqlitecode.SQLITE_ABORT
 	}
 	return nil, false
 }
 
-// translateConnection judges errors that no database sent.
+// translateConnection translates errors that no database sent.
 func translateConnection(err error) error {
 	var network net.Error
 	var connect *pgconn.ConnectError
@@ -122,7 +122,7 @@ func translateConnection(err error) error {
 	return &failure{kind: ErrUnavailable, text: "the driver failed: " + kindOf(err)}
 }
 
-// kindOf names an unknown error by its innermost type: its text may hold values.
+// kindOf names an unknown error by its innermost type, because its text may contain values.
 func kindOf(err error) string {
 	for {
 		inner := errors.Unwrap(err)
@@ -133,8 +133,7 @@ func kindOf(err error) string {
 	}
 }
 
-// translatePostgres maps SQLSTATEs (PostgreSQL documentation, appendix A, and the HD class of our
-// migrations).
+// translatePostgres maps SQLSTATEs (PostgreSQL documentation, appendix A, and class HD of our migrations).
 func translatePostgres(err *pgconn.PgError) error {
 	switch err.Code {
 	case "HD001":
@@ -157,16 +156,16 @@ func translatePostgres(err *pgconn.PgError) error {
 	if strings.HasPrefix(err.Code, "22") { // data exception
 		return invalid("value", "is out of range or malformed ("+sqlState(err)+")")
 	}
-	return &failure{kind: ErrUnavailable, text: sqlState(err)} // such as a schema that is gone
+	return &failure{kind: ErrUnavailable, text: sqlState(err)} // such as a missing schema
 }
 
-// sqlState names an error without the server's own words, which may repeat values.
+// sqlState describes an error without the server's message, which may repeat values.
 func sqlState(err *pgconn.PgError) string {
 	return "the server answered SQLSTATE " + err.Code
 }
 
 // translateSQLite maps result codes (sqlite.org/rescode.html) and the messages of our triggers.
-func translateSQLite(err *sqlitedriver.Error, about conflictField) error {
+func translateSQLite(err *sqlitedriver.Error, field conflictField) error {
 	detail := err.Error()
 	if i := strings.LastIndex(detail, "constraint failed: "); i >= 0 {
 		detail = detail[i+len("constraint failed: "):]
@@ -174,14 +173,14 @@ func translateSQLite(err *sqlitedriver.Error, about conflictField) error {
 	detail, _, _ = strings.Cut(detail, " (")
 	switch err.Code() {
 	case sqlitecode.SQLITE_CONSTRAINT_UNIQUE, sqlitecode.SQLITE_CONSTRAINT_PRIMARYKEY:
-		return conflict(about(sqliteFields(detail)), "is taken")
+		return conflict(field(sqliteFields(detail)), "is taken")
 	case sqlitecode.SQLITE_CONSTRAINT_FOREIGNKEY:
-		return conflict(about(""), badReference)
+		return conflict(field(""), badReference)
 	case sqlitecode.SQLITE_CONSTRAINT_NOTNULL:
 		return invalid(sqliteFields(detail), "is missing")
 	case sqlitecode.SQLITE_CONSTRAINT_CHECK:
 		return invalid(constraintField(detail), "is not allowed")
-	// cannot store TEXT value in INTEGER column core_tenants.is_active
+	// As in "cannot store TEXT value in INTEGER column core_tenants.is_active".
 	case sqlitecode.SQLITE_CONSTRAINT_DATATYPE:
 		return invalid(sqliteFields(detail[strings.LastIndexByte(detail, ' ')+1:]), "has another type")
 	case sqlitecode.SQLITE_CONSTRAINT_TRIGGER:
@@ -201,7 +200,7 @@ func translateSQLite(err *sqlitedriver.Error, about conflictField) error {
 			sqlitedriver.ErrorCodeString[err.Code()&0xff])}
 }
 
-// translateTrigger reads what our triggers raise: hostdb:conflict:last_owner.
+// translateTrigger parses the message that a trigger of ours raises, such as hostdb:conflict:last_owner.
 func translateTrigger(message string) error {
 	_, rest, _ := strings.Cut(message, "hostdb:")
 	kind, field, _ := strings.Cut(rest, ":")
@@ -217,7 +216,7 @@ func translateTrigger(message string) error {
 	return &failure{text: "a trigger refuses it"}
 }
 
-// sqliteFields reads "core_memberships.user_id, core_memberships.tenant_id" or "index 'core_users__email'".
+// sqliteFields parses "core_memberships.user_id, core_memberships.tenant_id" or "index 'core_users__email'".
 func sqliteFields(detail string) string {
 	if index, found := strings.CutPrefix(detail, "index '"); found {
 		return constraintField(strings.TrimSuffix(index, "'"))
@@ -229,11 +228,11 @@ func sqliteFields(detail string) string {
 	return strings.Join(columns, ",")
 }
 
-// badReference is what the engines say of a foreign key; whoever ran the statement knows which of the two it
-// is ([because]).
+// badReference is the reason of a foreign key's conflict. The engines don't tell which of the two it is.
+// Callers that know replace it by withReason.
 const badReference = "refers to no row, or is still referred to"
 
-// withReason gives a conflict of a foreign key its reason; other errors are left alone.
+// withReason replaces the reason of a foreign key's conflict. It leaves other errors alone.
 func withReason(err error, reason string) error {
 	var field *FieldError
 	if errors.As(err, &field) && field.Reason == badReference {

@@ -11,37 +11,38 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// instance is the process-wide DB of FromEnv. turn guards the rest. It is a channel, so that waiting ends
-// with the caller's context.
+// instance is the process-wide DB of FromEnv. The lock turn guards the rest. It is a channel, so that
+// waiting for it ends with the caller's context.
 var instance = struct {
 	turn chan struct{}
 	db   *DB
-	from *origin // which database db is, or was to be
+	from *origin // the database that was or should have been opened
 }{turn: make(chan struct{}, 1)}
 
-// FromEnv returns the process-wide DB, opened by the first call from these variables:
+// FromEnv returns the process-wide DB. The first call opens it from these variables:
 //
-//   - DB_TYPE: POSTGRESQL, the default, or SQLITE, in any case.
-//   - DB_NAME, default app_host: the database. For SQLite the file DB_NAME.db; a name that ends in ".db", or
-//     that a file has already,
-//     is the file's whole name.
-//   - DB_USER, default postgres, and DB_PASS, which PostgreSQL requires and which may hold any character.
-//   - DB_HOST, default localhost: a host's name, an IP address, or the directory of a socket; or several with
-//     commas between them, of
-//     which one serves. DB_PORT, default 5432, is the port of each.
-//   - DB_SSLMODE: libpq's sslmode (disable, allow, prefer, require, verify-ca, verify-full), default prefer.
+//   - DB_TYPE: POSTGRESQL (the default) or SQLITE, in any case.
+//   - DB_NAME: the database. The default is app_host. For SQLite it is the file DB_NAME.db. A name that ends
+//     in ".db", or that an existing file has, is the whole file name.
+//   - DB_USER and DB_PASS: the role, by default postgres, and its password. PostgreSQL requires a password.
+//     It may contain any character.
+//   - DB_HOST: a host name, an IP address or the directory of a socket; or several of these, separated by
+//     commas, of which one serves. The default is localhost.
+//   - DB_PORT: the port of every host. The default is 5432.
+//   - DB_SSLMODE: libpq's sslmode (disable, allow, prefer, require, verify-ca, verify-full). The default is
+//     prefer.
 //
-// An error is not remembered: the next call tries again. But once a database has been named that could be
-// opened, or not, no call returns another one, and once it has been closed, none opens it again: that is
-// ErrInvalid and ErrUnavailable, until ResetInstance.
+// A failed call may be repeated: the next one tries again. But once a call has named a valid database, no
+// call returns another one, and once that database was closed, no call opens it again. These calls fail with
+// ErrInvalid and ErrUnavailable until [ResetInstance].
 //
-// Errors: as for Open; the *FieldError names the variable.
+// Errors: as for [Open]; the *FieldError names the variable.
 func FromEnv(ctx context.Context) (*DB, error) {
 	return FromEnvConfig(ctx, Config{})
 }
 
-// FromEnvConfig is FromEnv with more choices for the call that opens the DB; later calls return it as it is.
-// Config.URL is for the variables to say: ErrInvalid where it is set.
+// FromEnvConfig is [FromEnv] with more options for the call that opens the DB. Later calls return the open
+// DB and ignore config. Config.URL must be empty; otherwise the error is ErrInvalid.
 func FromEnvConfig(ctx context.Context, config Config) (*DB, error) {
 	if config.URL != "" {
 		return nil, invalid("URL", "FromEnv reads it from the environment; use OpenConfig")
@@ -82,7 +83,7 @@ func FromEnvConfig(ctx context.Context, config Config) (*DB, error) {
 	return db, nil
 }
 
-// ResetInstance closes and forgets the DB of FromEnv, for tests.
+// ResetInstance closes and forgets the DB of FromEnv. It is for tests.
 func ResetInstance() error {
 	instance.turn <- struct{}{}
 	defer func() { <-instance.turn }()
@@ -94,8 +95,8 @@ func ResetInstance() error {
 	return db.Close()
 }
 
-// URLFromEnv returns the URL that FromEnv opens, for OpenConfig. getenv is os.Getenv. Errors: as for FromEnv,
-// without those of Open.
+// URLFromEnv returns the URL that FromEnv opens, for use with OpenConfig. getenv is usually os.Getenv.
+// Errors: those of [FromEnv] about the variables themselves.
 func URLFromEnv(getenv func(string) string) (Secret, error) {
 	or := func(name, value string) string {
 		if given := getenv(name); given != "" {
@@ -127,7 +128,7 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 	}
 	as := dburl.Role{Name: or("DB_USER", "postgres"), Password: getenv("DB_PASS")}
 	given, err := dburl.Write(as, or("DB_HOST", "localhost"), port, or("DB_NAME", "app_host"), parameters...)
-	if err != nil { // all but the host is escaped
+	if err != nil { // everything but the host is escaped
 		return "", invalid("DB_HOST",
 			"must be a host's name, an IP address without brackets, or the directory of a socket, or "+
 				"several, with commas")
@@ -137,8 +138,8 @@ func URLFromEnv(getenv func(string) string) (Secret, error) {
 
 var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
 
-// fileFromEnv returns the SQLite file that DB_NAME stands for. Where there are both candidates one may be an
-// empty file that somebody made by mistake, so that neither is taken.
+// fileFromEnv returns the SQLite file that DB_NAME names. If both candidates exist, one may be an empty file
+// created by mistake, so it chooses neither.
 func fileFromEnv(name string) (string, error) {
 	if name == ":memory:" || strings.HasSuffix(name, ".db") {
 		return name, nil
@@ -159,7 +160,7 @@ func fileFromEnv(name string) (string, error) {
 	return name + ".db", nil
 }
 
-// same reports whether two origins are one database, whoever asks for it.
+// same reports whether two origins are the same database, whatever the role.
 func (o *origin) same(other *origin) bool {
 	if o.address == nil || other.address == nil {
 		return o.engine == other.engine && o.path == other.path
@@ -168,7 +169,7 @@ func (o *origin) same(other *origin) bool {
 		o.address.Database() == other.address.Database()
 }
 
-// envError names the variable instead of the part of the URL.
+// envError replaces the URL's part in an error by the variable's name.
 func envError(err error) error {
 	var field *FieldError
 	if !errors.As(err, &field) {

@@ -5,34 +5,34 @@ import (
 	"strings"
 )
 
-// What went wrong, for errors.Is. A *FieldError around ErrConflict, ErrImmutable or ErrInvalid names the
-// field.
+// The errors of this package, for errors.Is. ErrConflict, ErrImmutable and ErrInvalid come in a *FieldError
+// that names the field.
 var (
-	// ErrNotFound: there is no such row.
+	// ErrNotFound means that there is no such row.
 	ErrNotFound = errors.New("hostdb: not found")
-	// ErrConflict: a value that must be unique is taken, a row is still referred to or refers to nothing, a
-	// job's lease is lost, or a tenant would be without an active owner (field "last_owner"). Where several
-	// unique values of a row are taken, the field is one of them, on both engines the same: the id, else a
-	// user's oauth_id before its email. (PostgreSQL checks them in the order in which their indexes were
-	// made, which a restored dump may have changed.)
+	// ErrConflict means that a value that must be unique is taken, that a row is still referred to or refers
+	// to no row, that a job's lease is lost, or that a tenant would be left without an active owner (field
+	// "last_owner"). If several unique values of a row are taken, the field is the same on both engines: the
+	// id, else a user's oauth_id before its email. (PostgreSQL checks them in the order in which their
+	// indexes were created, which a restored dump may have changed.)
 	ErrConflict = errors.New("hostdb: conflict")
-	// ErrImmutable: audit rows are never changed or deleted.
+	// ErrImmutable means that audit rows are never changed or deleted.
 	ErrImmutable = errors.New("hostdb: immutable")
-	// ErrInvalid: an argument is malformed, too long, out of range or an unknown word.
+	// ErrInvalid means that an argument is malformed, too long, out of range or an unknown word.
 	ErrInvalid = errors.New("hostdb: invalid")
-	// ErrUnavailable: the database can't answer now (unreachable, timed out, overloaded, shutting down,
-	// closed). It says nothing about what was asked.
+	// ErrUnavailable means that the database can't answer now: it is unreachable, overloaded, shutting down
+	// or closed, or it timed out. It says nothing about the data.
 	ErrUnavailable = errors.New("hostdb: unavailable")
 )
 
-// FieldError is an error about one field. It wraps one of the package's error values.
+// FieldError is an error about one field. It wraps one of the package's errors.
 type FieldError struct {
-	// Field is the column ("email"; several of one constraint: "user_id,tenant_id"), the environment
-	// variable, or the part of the URL at fault.
+	// Field is the column ("email"; of a key with several: "user_id,tenant_id"), the environment variable,
+	// or the part of the URL.
 	Field string
 	// Err is ErrConflict, ErrImmutable, ErrInvalid or ErrUnavailable.
 	Err error
-	// Reason says what is wrong, or how to mend it, in words. It never holds the value.
+	// Reason says what is wrong, or what to do. It never contains the value.
 	Reason string
 }
 
@@ -46,27 +46,27 @@ func (e *FieldError) Unwrap() error {
 	return e.Err
 }
 
-// invalid says that a field's value was refused before it reached the database.
+// invalid returns an error about a value refused before it reached the database.
 func invalid(field, reason string) error {
 	return &FieldError{Field: field, Err: ErrInvalid, Reason: reason}
 }
 
-// conflict says that a field's value collides with what is stored.
+// conflict returns an error about a value that collides with what is stored.
 func conflict(field, reason string) error {
 	return &FieldError{Field: field, Err: ErrConflict, Reason: reason}
 }
 
-// unavailable says which part of the URL a database can't be reached by.
+// unavailable returns an error about the part of the URL because of which the database can't be used.
 func unavailable(field, reason string) error {
 	return &FieldError{Field: field, Err: ErrUnavailable, Reason: reason}
 }
 
-// failure is an error of the database that is about no field. The driver's error is kept as text only: its
-// values may hold credentials.
+// failure is an error of the database that concerns no field. It keeps only a text of the driver's error,
+// whose values may contain credentials.
 type failure struct {
 	kind      error // ErrUnavailable, a context's error, or nil
 	text      string
-	transient bool // the same transaction may succeed if it is run again
+	transient bool // the same transaction may succeed if it is retried
 }
 
 // Error implements error.
@@ -77,18 +77,18 @@ func (f *failure) Error() string {
 	return "hostdb: " + strings.TrimPrefix(f.kind.Error(), "hostdb: ") + ": " + f.text
 }
 
-// Unwrap returns the error values that describe the failure.
+// Unwrap returns ErrUnavailable, a context's error, or nil.
 func (f *failure) Unwrap() error {
 	return f.kind
 }
 
-// retryable reports whether err says that running the transaction again may help.
+// retryable reports whether running the transaction again may help.
 func retryable(err error) bool {
 	var f *failure
 	return errors.As(err, &f) && f.transient
 }
 
-// constraintField reads the field out of a constraint's name: core_users__email__key is about email.
+// constraintField returns the field in a constraint's name: core_users__email__key is about email.
 func constraintField(name string) string {
 	_, field, found := strings.Cut(name, "__")
 	if !found {

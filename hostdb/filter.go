@@ -8,7 +8,7 @@ import (
 
 const maxPage = 1000
 
-// Filter narrows List and All. Make one with Where, After or Limit.
+// Filter narrows [Table.List] and [Table.All]. [Where], [After] and [Limit] return one.
 type Filter struct {
 	column string // "" for After and Limit
 	value  any
@@ -16,26 +16,25 @@ type Filter struct {
 	limit  *int
 }
 
-// Where keeps the rows in which the column equals the value: a string, bool, int, int64 or time.Time, or nil
-// for rows where it is absent. A column that isn't there, that holds a Secret, or a value of another type:
-// ErrInvalid.
+// Where selects the rows in which the column equals the value: a string, bool, int, int64 or time.Time, or
+// nil for rows in which it is NULL. List and All fail with ErrInvalid if there is no such column, if it
+// holds a Secret, or if the value has another type.
 func Where(column string, value any) Filter {
 	return Filter{column: column, value: value}
 }
 
-// After keeps the rows whose id is greater, which is how the next page begins.
+// After selects the rows with a greater id. It begins the next page.
 func After(id string) Filter {
 	return Filter{after: &id}
 }
 
-// Limit keeps the first n rows. Several: the last counts. A negative n, and for List one above 1,000, is
-// ErrInvalid: All pages through more.
+// Limit selects the first n rows. If there are several, the last one counts. A negative n, and for List one
+// above 1,000, is ErrInvalid; All has no such bound.
 func Limit(n int) Filter {
 	return Filter{limit: &n}
 }
 
-// limitOf returns the limit that filters set, or -1. All pages by itself, so that a negative limit is left to
-// List to refuse.
+// limitOf returns the limit that filters set, or -1. It leaves a negative limit to List, which refuses it.
 func limitOf(filters []Filter) int {
 	for i := len(filters) - 1; i >= 0; i-- {
 		if filters[i].limit != nil {
@@ -45,7 +44,7 @@ func limitOf(filters []Filter) int {
 	return -1
 }
 
-// condition turns filters into SQL.
+// condition returns the filters as SQL.
 func (t Table[M]) condition(filters []Filter, limit int) (string, []any, error) {
 	var (
 		terms []string
@@ -92,7 +91,7 @@ func (t Table[M]) condition(filters []Filter, limit int) (string, []any, error) 
 	return fmt.Sprintf("%sORDER BY %s LIMIT %d", where, id, limit), args, nil
 }
 
-// argument checks a filter's column and value, and returns the value as a parameter; nil stands for NULL.
+// argument validates a filter's column and value, and returns the value as a parameter. nil stands for NULL.
 func (t Table[M]) argument(f Filter) (any, error) {
 	for i := range t.r.columns {
 		if c := &t.r.columns[i]; c.name == f.column {

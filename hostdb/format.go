@@ -2,15 +2,15 @@ package hostdb
 
 import "fmt"
 
-// Format implements fmt.Formatter. It prints the fields with the password hash masked: fmt skips Secret's own
-// methods where a verb doesn't fit, as in %s of a struct.
+// Format implements fmt.Formatter. It prints the fields with the password hash masked: fmt bypasses Secret's
+// own methods for a verb that doesn't apply, such as %s of a struct.
 func (u GlobalUser) Format(f fmt.State, verb rune) {
 	type plain GlobalUser
 	u.PasswordHash = Secret(u.PasswordHash.String())
 	fmt.Fprintf(f, fmt.FormatString(f, verb), plain(u))
 }
 
-// Format implements fmt.Formatter. It prints the fields with the database URL masked, whatever the verb.
+// Format implements fmt.Formatter. It prints the fields with the database URL masked.
 func (t TenantCatalog) Format(f fmt.State, verb rune) {
 	type plain TenantCatalog
 	t.DBURL = Secret(t.DBURL.String())

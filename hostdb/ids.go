@@ -8,20 +8,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// NewID returns a new id: a UUID of version 7 (RFC 9562, so ids sort by the time they were made) as 32
-// lower-case hexadecimal digits.
+// NewID returns a new id: a UUID of version 7 (RFC 9562) as 32 lower-case hexadecimal digits. Ids sort by
+// the time at which they were created.
 func NewID() string {
 	id := uuid.Must(uuid.NewV7())
 	return hex.EncodeToString(id[:])
 }
 
-// firstID is not greater than any id that NewID made at t or later, and greater than all before (RFC 9562
-// section 5.7).
+// firstID returns the lower bound of the ids that NewID creates from t on (RFC 9562, section 5.7).
 func firstID(t time.Time) string {
 	return fmt.Sprintf("%012x%020d", max(0, t.UnixMilli()), 0)
 }
 
-// Timestamp returns the time now, in UTC, as ISO 8601 with microseconds: "2026-01-31T12:00:00.000000Z".
+// Timestamp returns the current time in UTC as ISO 8601 with microseconds: "2026-01-31T12:00:00.000000Z".
 func Timestamp() string {
 	return formatTime(time.Now())
 }
@@ -39,8 +38,8 @@ func ValidID(s string) bool {
 	return true
 }
 
-// ValidSlug reports whether s can name a tenant: 1 to 63 of a-z, 0-9 and "-", no "-" at either end, and not
-// 32 hexadecimal digits, which would be an id.
+// ValidSlug reports whether s can name a tenant: 1 to 63 of a-z, 0-9 and "-", without "-" at either end, and
+// not 32 hexadecimal digits, which would be an id.
 func ValidSlug(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' || ValidID(s) {
 		return false
@@ -53,14 +52,14 @@ func ValidSlug(s string) bool {
 	return true
 }
 
-// timeLayout is fixed in width, so that SQLite orders the texts as times.
+// timeLayout has a fixed width, so that SQLite sorts the texts as times.
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
 func formatTime(t time.Time) string {
 	return t.UTC().Format(timeLayout)
 }
 
-// canonical returns t as both engines store it.
+// canonical rounds t as both engines store it.
 func canonical(t time.Time) time.Time {
 	return t.UTC().Truncate(time.Microsecond)
 }

@@ -17,7 +17,7 @@ const (
 	JobCancelled = "cancelled"
 )
 
-// DefaultMaxAttempts is how often a job is tried that names no number of its own.
+// DefaultMaxAttempts is how often a job without MaxAttempts is tried.
 const DefaultMaxAttempts = 5
 
 const (
@@ -25,7 +25,7 @@ const (
 	maxErrorLog = 8 << 10
 )
 
-// SystemJob is work to be done in the background (sys_jobs). Make one with Jobs.Enqueue.
+// SystemJob is a background job (sys_jobs). [Jobs.Enqueue] stores one.
 type SystemJob struct {
 	ID          string
 	JobType     string // required
@@ -33,15 +33,15 @@ type SystemJob struct {
 	Payload     string // up to 256 KiB
 	ErrorLog    string // why the last attempt failed, up to 8 KiB
 	CreatedAt   time.Time
-	CompletedAt *time.Time // when it was completed, failed for good or cancelled
-	TenantID    string     // whose job it is; no foreign key
+	CompletedAt *time.Time // when it completed, failed for good or was cancelled
+	TenantID    string     // the tenant that it is for; no foreign key
 	Attempts    int        // how often it has been claimed
-	MaxAttempts int        // default DefaultMaxAttempts, 1,000 at most
-	RunAfter    *time.Time // not before; nil: at once
-	LeaseUntil  *time.Time // while it runs: when others may take it over
-	Worker      string     // while it runs: who runs it
-	ClaimID     string     // while it runs: the Claim by which its worker holds it
-	DedupeKey   string     // at most one pending or running job has this key
+	MaxAttempts int        // default DefaultMaxAttempts, at most 1,000
+	RunAfter    *time.Time // not before this time; nil: at once
+	LeaseUntil  *time.Time // of a running job: when others may take it over
+	Worker      string     // of a running job: who runs it
+	ClaimID     string     // of a running job: identifies the worker's claim
+	DedupeKey   string     // unique among pending and running jobs
 }
 
 var jobRelation = relation[SystemJob]{
@@ -73,15 +73,15 @@ var jobRelation = relation[SystemJob]{
 	},
 }
 
-// Jobs is the queue of jobs. Insert and Update write a row as it is; Enqueue, Claim and the others keep the
-// queue's rules.
+// Jobs is the queue of jobs. Enqueue, Claim and the others keep the queue's rules. Insert and Update store a
+// row as it is.
 type Jobs struct{ Table[SystemJob] }
 
-// Prune deletes the jobs with one of these statuses that ended longer ago than age; without statuses those
-// that were completed or cancelled. It returns how many. Jobs that haven't ended are never deleted, and
-// neither are failed ones that aren't named: they are the dead letters. It goes in steps of 1,000, each a
-// transaction of its own, and may be called as often as one likes. Errors: ErrInvalid for a negative age, and
-// for a status of jobs that haven't ended.
+// Prune deletes the jobs with one of these statuses that ended longer than age ago, and returns how many.
+// Without statuses it deletes those that completed or were cancelled. It never deletes jobs that haven't
+// ended, and failed jobs, which are the dead letters, only if JobFailed is named. It works in transactions
+// of up to 1,000 rows, and may be called as often as needed. Errors: ErrInvalid for a negative age, and for
+// a status of jobs that haven't ended.
 func (t Jobs) Prune(ctx context.Context, age time.Duration, statuses ...string) (int64, error) {
 	if age < 0 {
 		return 0, invalid("age", "is negative")
@@ -100,7 +100,7 @@ func (t Jobs) Prune(ctx context.Context, age time.Duration, statuses ...string) 
 		n, err := t.s.exec(ctx, `DELETE FROM sys_jobs WHERE id IN (SELECT id FROM sys_jobs
 			WHERE status IN ('completed', 'failed', 'cancelled') AND `+named+` AND completed_at < $1
 				ORDER BY completed_at LIMIT 1000)
-			AND `+named, []any{before}, asReported) // one that is retried meanwhile stays
+			AND `+named, []any{before}, asReported) // a job that is retried meanwhile stays
 		if deleted += n; err != nil || n == 0 {
 			return deleted, err
 		}

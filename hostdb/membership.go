@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The roles in their default order. A product may use words of its own (a-z, 0-9, "_", a letter first, up to
+// The default roles. A product may use words of its own (a-z, 0-9 and "_", beginning with a letter, up to
 // 32).
 const (
 	RoleOwner  = "owner" // a tenant keeps at least one active owner
@@ -13,24 +13,25 @@ const (
 	RoleMember = "member"
 )
 
-// Membership lets a user into a tenant (core_memberships). There is one of a user in a tenant.
+// Membership lets a user into a tenant (core_memberships). A user has at most one in a tenant.
 //
-// A tenant never loses its last active owner (RoleOwner and IsActive), unless it is being provisioned or
-// dropped, and then doesn't become active without one: promote first, then demote or open. The refusal is
-// ErrConflict on the field "last_owner". The word is the schema's own, whatever roles a product has.
+// A tenant never loses its last active owner (RoleOwner and IsActive), so promote first, then demote.
+// Tenants that are being provisioned or dropped are exempt, but can't become active without one. The refusal
+// is ErrConflict on the field "last_owner". The rule applies to the word "owner", whatever roles a product
+// has.
 type Membership struct {
 	ID             string
 	UserID         string // required
 	TenantID       string // required
 	ProfileID      string // the user's row in the tenant's own database
-	MetaAttributes string // JSON of the product's own, up to 64 KiB
+	MetaAttributes string // the product's own JSON, up to 64 KiB
 	Role           string // default RoleMember
-	IsActive       bool   // written as given, so that false lets nobody in; NewMembership sets it
+	IsActive       bool   // stored as given: false lets nobody in; [NewMembership] sets it
 	CreatedAt      time.Time
 }
 
-// NewMembership returns an active membership of a user in a tenant, with an id; role "" is RoleMember. Insert
-// stores it.
+// NewMembership returns an active membership of a user in a tenant, with an id. Role "" means RoleMember.
+// Insert stores it.
 func NewMembership(userID, tenantID, role string) *Membership {
 	setDefault(&role, RoleMember)
 	return &Membership{ID: NewID(), UserID: userID, TenantID: tenantID, Role: role, IsActive: true}
@@ -66,15 +67,13 @@ func (t Memberships) Find(ctx context.Context, userID, tenantID string) (*Member
 	return t.one(ctx, "WHERE user_id = $1 AND tenant_id = $2", userID, tenantID)
 }
 
-// ListForUser returns a user's memberships, inactive ones too, ordered by id, a page at a time. Errors:
-// ErrInvalid.
+// ListForUser returns a user's memberships, active or not, as [Table.List] does. Errors: ErrInvalid.
 func (t Memberships) ListForUser(ctx context.Context, userID string,
 	filters ...Filter) ([]*Membership, error) {
 	return t.List(ctx, append([]Filter{Where("user_id", userID)}, filters...)...)
 }
 
-// ListForTenant returns a tenant's memberships, inactive ones too, ordered by id, a page at a time. Errors:
-// ErrInvalid.
+// ListForTenant returns a tenant's memberships, active or not, as [Table.List] does. Errors: ErrInvalid.
 func (t Memberships) ListForTenant(ctx context.Context, tenantID string,
 	filters ...Filter) ([]*Membership, error) {
 	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)

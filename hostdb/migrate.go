@@ -98,7 +98,7 @@ func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 
 // refuseUnusable refuses core_ tables without our version table, which are another program's, and on
 // PostgreSQL a search path without a schema, or with one in which the tables are missing and may not be made.
-func refuseUnusable(ctx context.Context, e engine, on querier) error {
+func refuseUnusable(ctx context.Context, e engine, on dbtx) error {
 	text := `SELECT current_schema() IS NOT NULL, coalesce(has_schema_privilege(current_schema(), 'CREATE'),
 		false),
 		count(*) FILTER (WHERE c.relname = 'host_schema_version'), count(*) FILTER (WHERE c.relname <>

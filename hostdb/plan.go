@@ -5,26 +5,26 @@ import (
 	"time"
 )
 
-// PricingPlan is what a tenant can subscribe to (core_pricing_plans). Its ID is the plan tier that tenants
-// and subscriptions name.
+// PricingPlan is what a tenant can subscribe to (core_pricing_plans). Tenants and subscriptions name its ID
+// as their plan tier.
 type PricingPlan struct {
 	ID                 string // such as "free" or "pro", up to 64 bytes; default NewID
 	Name               string // required
 	Description        string // up to 4 KiB
 	StripePriceMonthly string
 	StripePriceYearly  string
-	AmountMonthly      int64  // the currency's smallest unit, not negative
-	AmountYearly       int64  // the currency's smallest unit, not negative
+	AmountMonthly      int64  // in the currency's smallest unit, not negative
+	AmountYearly       int64  // in the currency's smallest unit, not negative
 	Currency           string // three lower-case letters; default "usd"
-	TrialDays          int    // stored as given, so 0 is no trial; NewPlan sets DefaultTrialDays
+	TrialDays          int    // stored as given: 0 is no trial; [NewPlan] sets DefaultTrialDays
 	Features           []string
-	TierLevel          int  // greater is more
-	IsActive           bool // on sale; written as given, NewPlan sets it
+	TierLevel          int  // a greater level includes the lower ones
+	IsActive           bool // on sale; stored as given; [NewPlan] sets it
 	SortOrder          int
 	CreatedAt          time.Time
 }
 
-// DefaultTrialDays are the days of trial of NewPlan.
+// DefaultTrialDays is the number of trial days of [NewPlan].
 const DefaultTrialDays = 30
 
 // NewPlan returns a plan that is on sale, of tier level 1, with a trial of DefaultTrialDays and prices of 0
@@ -61,9 +61,8 @@ var planRelation = relation[PricingPlan]{
 // Plans is the table of pricing plans.
 type Plans struct{ Table[PricingPlan] }
 
-// ByStripePrice returns the plan with this monthly or yearly Stripe price; else the plan that had it last. A
-// price that left a plan stays that plan's, since subscriptions go on paying it. Errors: ErrNotFound;
-// ErrInvalid.
+// ByStripePrice returns the plan with this monthly or yearly Stripe price, or else the plan that had it
+// last. Subscriptions go on paying a price that has left its plan. Errors: ErrNotFound; ErrInvalid.
 func (t Plans) ByStripePrice(ctx context.Context, price string) (*PricingPlan, error) {
 	if err := (rule{required: true}).checkText("stripe_price", price); err != nil {
 		return nil, err
@@ -74,7 +73,7 @@ func (t Plans) ByStripePrice(ctx context.Context, price string) (*PricingPlan, e
 		(SELECT plan_id FROM host_plan_prices WHERE price = $1))`, price)
 }
 
-// OnSale returns the active plans in the order in which a price list shows them, at most 1,000.
+// OnSale returns the active plans in the order of a price list, at most 1,000.
 func (t Plans) OnSale(ctx context.Context) ([]*PricingPlan, error) {
 	return t.many(ctx, "WHERE is_active ORDER BY sort_order, tier_level, id LIMIT 1000")
 }

@@ -18,7 +18,7 @@ import (
 
 const oldestPostgres = 130000
 
-// openPostgres connects, upgrades the schema and sets the pool up.
+// openPostgres upgrades the schema and opens the pools.
 func (db *DB) openPostgres(ctx context.Context) error {
 	server := db.origin.server
 	if server.ConnectTimeout == 0 {
@@ -30,7 +30,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if db.pooled {
 		server.DefaultQueryExecMode = db.origin.address.Unnamed()
 	} else if db.config.NoNotify {
-		// PgBouncer refuses clients with a parameter that it doesn't know
+		// PgBouncer refuses clients with a parameter that it doesn't know.
 		server.RuntimeParams["hostdb.notify"] = "off"
 	}
 	dialer := pghosts.NewDialer(db.hosts, server)
@@ -45,7 +45,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	return nil
 }
 
-// bounded bounds a pool, which Close will close.
+// bounded limits a pool, and has Close close it.
 func (db *DB) bounded(pool *sql.DB, limit int) *sql.DB {
 	pool.SetMaxOpenConns(limit)
 	pool.SetMaxIdleConns(limit)
@@ -53,7 +53,7 @@ func (db *DB) bounded(pool *sql.DB, limit int) *sql.DB {
 	return pool
 }
 
-// migratePostgres upgrades the schema, and finds out whether a pooler stands before the server.
+// migratePostgres upgrades the schema, and detects a pooler in front of the server.
 func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error {
 	server.DefaultQueryExecMode = db.origin.address.Unnamed()
 	server.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
@@ -73,7 +73,7 @@ func (db *DB) migratePostgres(ctx context.Context, server *pgx.ConnConfig) error
 	return db.migrate(ctx, dialer)
 }
 
-// connectError says which part of the URL a failure to connect is about.
+// connectError names the part of the URL that a failure to connect concerns.
 func connectError(ctx context.Context, err error) error {
 	var own *FieldError
 	var pg *pgconn.PgError
@@ -97,8 +97,8 @@ func connectError(ctx context.Context, err error) error {
 	return translate(ctx, err, asReported)
 }
 
-// refusals are the reasons of a server that sends a client away, by SQLSTATE. The server's message follows
-// those that end in a colon.
+// refusals are the reasons for which a server turns a client away, by SQLSTATE. A reason that ends in a
+// colon is followed by the server's message.
 var refusals = map[string]struct{ field, reason string }{
 	"57P03": {"url.host", "the server starts up, shuts down or recovers; try again"},
 	"28P01": {"url.password", "the server refuses this user and password; check both"},
@@ -110,7 +110,7 @@ var refusals = map[string]struct{ field, reason string }{
 	"42501": {"url.user", "the user may not do that:"},
 }
 
-// refused explains why a server sent a client away.
+// refused explains why a server turned a client away.
 func refused(pg *pgconn.PgError, err error) error {
 	if pg.Code == "08P01" {
 		return pooler(pg, err)
@@ -125,7 +125,7 @@ func refused(pg *pgconn.PgError, err error) error {
 	return unavailable(why.field, why.reason)
 }
 
-// pooler explains what PgBouncer has against a client. Its words are the only sign.
+// pooler explains why PgBouncer turned a client away. Its message is the only indication.
 func pooler(pg *pgconn.PgError, err error) error {
 	if strings.Contains(pg.Message, "statement pooling mode") {
 		return invalid("url.host",

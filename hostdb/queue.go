@@ -12,8 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// sweepInterval is how often Claim looks for jobs whose time or whose lease has come, beyond when it finds
-// nothing else.
+// Claim sweeps due jobs at most this often, and whenever the queue looks empty.
 const sweepInterval = 250 * time.Millisecond
 
 // sweeper remembers when the queue was last swept.
@@ -22,7 +21,7 @@ type sweeper struct {
 	last time.Time
 }
 
-// due reports whether it is time to sweep, and takes the turn.
+// due reports whether it is time to sweep. If so, it counts as swept from now on.
 func (w *sweeper) due(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -33,10 +32,10 @@ func (w *sweeper) due(now time.Time) bool {
 	return true
 }
 
-// Enqueue puts a job in line. Of the job it takes JobType, Payload, TenantID, MaxAttempts, RunAfter and
-// DedupeKey, and the ID if there is one; it fills in the rest. Where a pending or running job has the same
-// DedupeKey, nothing is stored, and the model becomes that job. It reports whether the job is new. On a Tx
-// the job exists once the transaction commits. Errors: ErrInvalid; ErrConflict for an ID that is taken.
+// Enqueue adds a job to the queue. It takes JobType, Payload, TenantID, MaxAttempts, RunAfter and DedupeKey
+// from the model, and the ID if there is one, and fills in the rest. If a pending or running job has the
+// same DedupeKey, nothing is stored, and the model becomes that job. It reports whether the job is new. On a
+// Tx the job exists once the transaction commits. Errors: ErrInvalid; ErrConflict for an ID that is taken.
 func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 	if j == nil {
 		return false, invalid("job", "is nil")
@@ -66,7 +65,7 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 			*j = *there
 			return false, nil
 		}
-		if !errors.Is(err, ErrNotFound) { // it may have ended between the two statements
+		if !errors.Is(err, ErrNotFound) { // the job may have ended between the two statements
 			return false, err
 		}
 	}
@@ -79,7 +78,7 @@ const MaxClaimTypes = 100
 // maxLease is the longest lease of a job.
 const maxLease = 30 * 24 * time.Hour
 
-// checkLease refuses leases out of range.
+// checkLease returns an error for a lease out of range.
 func checkLease(lease time.Duration) error {
 	if lease < time.Millisecond || lease > maxLease {
 		return invalid("lease", "must be between 1 ms and 30 days")
@@ -87,16 +86,20 @@ func checkLease(lease time.Duration) error {
 	return nil
 }
 
-// Claim takes the next job of one of these types (of any, if there are none) for a worker and a lease, which
-// Heartbeat extends. Within a type tenants take turns, however many jobs each has in line; a tenant's jobs of
-// a type run in the order in which they became ready: those with a RunAfter when its time came, those that
-// failed when their pause was over. Among several types, each that has a job ready is as likely to be next as
-// any other, however long its line: so tenants share each type's part evenly, and one with jobs of two types
-// has its turn in both. A job whose lease is over goes back to its place in line, or fails for good if it has
-// no attempt left. A job is given to one worker at a time. A lease is a time by the clock of the process that
-// sets it (Config.Now): the clocks of all that share a queue must agree to well within the lease, or one that
-// is ahead takes over jobs that are being worked on. Errors: ErrNotFound when no job is ready; ErrInvalid,
-// also for more than MaxClaimTypes types.
+// Claim takes the next job of one of these types (of any type if there are none) for a worker and a lease,
+// which [Jobs.Heartbeat] extends. A job has one worker at a time.
+//
+// Within a type tenants take turns, however many jobs each has waiting. A tenant's jobs of a type run in the
+// order in which they became ready: at once, at their RunAfter, or when the pause after a failure was over.
+// Each of several types that have a job ready is equally likely to be next. So tenants share each type's
+// part evenly, and a tenant with jobs of two types has its turn in both.
+//
+// A job whose lease has ended returns to its place in the queue, or fails for good if it has no attempt
+// left. Leases are measured by the clock of the process that sets them (Config.Now). The clocks of all
+// processes that share a queue must agree to well within the lease; otherwise one that is ahead takes over
+// jobs in progress.
+//
+// Errors: ErrNotFound if no job is ready; ErrInvalid, also for more than MaxClaimTypes types.
 func (t Jobs) Claim(ctx context.Context, worker string, types []string,
 	lease time.Duration) (*SystemJob, error) {
 	if err := (rule{required: true}).checkText("worker", worker); err != nil {
@@ -132,7 +135,7 @@ func (t Jobs) Claim(ctx context.Context, worker string, types []string,
 	return t.claimNext(ctx, worker, types, lease)
 }
 
-// next claims the first job in the line of one of these types, or of any that has one.
+// claimNext claims the first waiting job of one of these types, or of any type that has one.
 func (t Jobs) claimNext(ctx context.Context, worker string, types []string,
 	lease time.Duration) (*SystemJob, error) {
 	var err error
@@ -141,7 +144,8 @@ func (t Jobs) claimNext(ctx context.Context, worker string, types []string,
 			return nil, err
 		}
 	}
-	// Turns of different types don't compare. Chance favours no type, and needs nothing that processes share.
+	// Turns of different types can't be compared. A random order favours no type, and needs no state shared
+	// between processes.
 	types = slices.Clone(types)
 	rand.Shuffle(len(types), func(i, j int) { types[i], types[j] = types[j], types[i] })
 	for some := range slices.Chunk(types, MaxClaimTypes) {
@@ -152,8 +156,8 @@ func (t Jobs) claimNext(ctx context.Context, worker string, types []string,
 	return nil, ErrNotFound
 }
 
-// readyTypes returns the types that have a job ready, by one step through the index for each. It asks where
-// writes run: in memory a reader waits for the writer, and not as long.
+// readyTypes returns the types that have a job ready, by one index step for each. It runs where writes run:
+// in memory a reader would wait for the writer, and not as long.
 func (t Jobs) readyTypes(ctx context.Context) (types []string, err error) {
 	const first = "(SELECT job_type FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL%s " +
 		"ORDER BY job_type LIMIT 1)"
@@ -162,11 +166,11 @@ func (t Jobs) readyTypes(ctx context.Context) (types []string, err error) {
 		" FROM kinds WHERE kind IS NOT NULL) SELECT kind FROM kinds WHERE kind IS NOT NULL"
 	err = t.s.returning(ctx, text, nil, appendText(&types))
 	slices.Sort(types)
-	return slices.Compact(types), err // it may have run twice
+	return slices.Compact(types), err // a retried statement appends its rows again
 }
 
-// claimFirst claims the first job in line of the first of these types that has one, in one statement:
-// coalesce evaluates no further.
+// claimFirst claims the first waiting job of the first of these types that has one, in one statement:
+// coalesce evaluates its arguments in order and no further.
 func (t Jobs) claimFirst(ctx context.Context, worker string, types []string,
 	lease time.Duration) (*SystemJob, error) {
 	e := t.s.db.engine
@@ -182,7 +186,7 @@ func (t Jobs) claimFirst(ctx context.Context, worker string, types []string,
 			"AND job_type = $%d"+
 			" ORDER BY turn, id LIMIT 1%s)", len(args), skip)
 	}
-	heads = append(heads, "NULL") // SQLite's coalesce takes two at least
+	heads = append(heads, "NULL") // SQLite's coalesce requires two arguments
 	var job *SystemJob
 	err := t.s.returning(ctx, `UPDATE sys_jobs SET status = 'running', attempts = attempts + 1, worker = $1,
 		lease_until = $2, claim_id = $3
@@ -203,12 +207,12 @@ const leaseEnded = `UPDATE sys_jobs SET worker = NULL, claim_id = NULL, lease_un
 	completed_at = CASE WHEN attempts < max_attempts THEN NULL ELSE $1 END,
 	status = CASE WHEN attempts < max_attempts THEN 'pending' ELSE 'failed' END`
 
-// sweepQueue puts jobs in line whose time has come and whose lease is over, and fails those without an
+// sweepQueue makes jobs ready whose time has come or whose lease has ended, and fails those without an
 // attempt left. It returns how many rows it changed.
 func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	now := t.s.db.engine.time(t.s.db.now())
 	ids := "IN (SELECT id FROM sys_jobs WHERE %s LIMIT 1000)"
-	if t.s.db.engine == postgres { // an array is gone through in order, as SQLite goes through its set
+	if t.s.db.engine == postgres { // an array keeps the order of the subquery, as SQLite's set does
 		ids = "= ANY (ARRAY(SELECT id FROM sys_jobs WHERE %s LIMIT 1000 FOR UPDATE SKIP LOCKED))"
 	}
 	var swept int64
@@ -227,8 +231,8 @@ func (t Jobs) sweepQueue(ctx context.Context) (int64, error) {
 	return swept, nil
 }
 
-// Heartbeat extends the lease of a job that Claim returned, to lease from now. Errors: ErrConflict on "lease"
-// where the job is no longer this worker's, which should then stop; ErrInvalid.
+// Heartbeat extends the lease of a job that Claim returned, to lease from now. Errors: ErrConflict on
+// "lease" if the worker has lost the job, and should stop; ErrInvalid.
 func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) error {
 	if err := checkLease(lease); err != nil {
 		return err
@@ -241,8 +245,7 @@ func (t Jobs) Heartbeat(ctx context.Context, j *SystemJob, lease time.Duration) 
 	return err
 }
 
-// Complete ends a job that Claim returned. Errors: ErrConflict on "lease" where the job is no longer this
-// worker's.
+// Complete ends a job that Claim returned. Errors: ErrConflict on "lease" if the worker has lost the job.
 func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 	now := t.s.db.now()
 	err := t.updateClaimed(ctx, j,
@@ -254,9 +257,9 @@ func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 	return err
 }
 
-// Fail ends an attempt of a job that Claim returned. The job runs again after a pause (Backoff), or becomes a
-// dead letter with the status JobFailed if it has no attempt left. Of the reason, 8 KiB are kept; it must
-// hold no secret. Errors: ErrConflict on "lease" where the job is no longer this worker's.
+// Fail ends an attempt of a job that Claim returned. The job runs again after a pause ([Backoff]), or
+// becomes a dead letter with the status JobFailed if it has no attempt left. The first 8 KiB of reason are
+// stored. It must contain no secret. Errors: ErrConflict on "lease" if the worker has lost the job.
 func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
 	reason = storable(reason, maxErrorLog)
 	now := t.s.db.now()
@@ -283,8 +286,7 @@ func (t Jobs) Fail(ctx context.Context, j *SystemJob, reason string) error {
 	return err
 }
 
-// Backoff is the pause after a job's attempt failed: 10 s after the first, twice as long after each further
-// one, 1 h at most.
+// Backoff returns the pause after a job's attempt failed: 10 s after the first, doubling up to 1 h.
 func Backoff(attempt int) time.Duration {
 	const first, longest = 10 * time.Second, time.Hour
 	if attempt > 10 {
@@ -293,8 +295,8 @@ func Backoff(attempt int) time.Duration {
 	return min(first<<max(attempt-1, 0), longest)
 }
 
-// updateClaimed updates a job if this worker still holds it by this claim. The number of attempts doesn't
-// tell claims apart: Retry resets it.
+// updateClaimed updates a job that the worker still holds by this claim. Attempts don't identify a claim,
+// because Retry resets them.
 func (t Jobs) updateClaimed(ctx context.Context, j *SystemJob, set string, args ...any) error {
 	if j == nil {
 		return invalid("job", "is nil")
@@ -311,16 +313,16 @@ func (t Jobs) updateClaimed(ctx context.Context, j *SystemJob, set string, args 
 	return err
 }
 
-// Cancel ends a pending or running job. Its worker learns of it from the next Heartbeat, Complete or Fail.
-// Errors: ErrNotFound; ErrConflict on "status" where the job has ended.
+// Cancel ends a pending or running job. Its worker is told by the next Heartbeat, Complete or Fail. Errors:
+// ErrNotFound; ErrConflict on "status" if the job has ended.
 func (t Jobs) Cancel(ctx context.Context, id string) error {
 	return t.updateStatus(ctx, id, "status = 'cancelled', completed_at = $2, lease_until = NULL",
 		"status IN ('pending', 'running')", t.s.db.engine.time(t.s.db.now()))
 }
 
-// Retry puts a failed or cancelled job at the end of its tenant's line, with all its attempts. Errors:
-// ErrNotFound; ErrConflict on "status" where the job has not ended or was completed, and on "dedupe_key"
-// where another one has taken its place.
+// Retry puts a failed or cancelled job at the end of its tenant's jobs, with all its attempts. Errors:
+// ErrNotFound; ErrConflict on "status" if the job has not ended or completed, and on "dedupe_key" if another
+// job has taken its place.
 func (t Jobs) Retry(ctx context.Context, id string) error {
 	return t.updateStatus(ctx, id, `status = 'pending', attempts = 0, run_after = NULL, completed_at = NULL,
 		worker
@@ -328,7 +330,7 @@ func (t Jobs) Retry(ctx context.Context, id string) error {
 		claim_id = NULL, lease_until = NULL`, "status IN ('failed', 'cancelled')")
 }
 
-// updateStatus updates a job in one of some statuses.
+// updateStatus updates a job that meets a condition on its status.
 func (t Jobs) updateStatus(ctx context.Context, id, set, condition string, args ...any) error {
 	if err := t.r.checkID(id); err != nil {
 		return err
@@ -344,12 +346,12 @@ func (t Jobs) updateStatus(ctx context.Context, id, set, condition string, args 
 	return conflict("status", "doesn't allow it")
 }
 
-// DeadLetters returns the jobs that failed for good, ordered by id, a page at a time. Errors: ErrInvalid.
+// DeadLetters returns the jobs that failed for good, as [Table.List] does. Errors: ErrInvalid.
 func (t Jobs) DeadLetters(ctx context.Context, filters ...Filter) ([]*SystemJob, error) {
 	return t.List(ctx, append([]Filter{Where("status", JobFailed)}, filters...)...)
 }
 
-// storable makes a text storable: valid UTF-8 without NUL, cut to a number of bytes.
+// storable returns a text as valid UTF-8 without NUL, of at most limit bytes.
 func storable(s string, limit int) string {
 	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 	if len(s) <= limit {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// decodeJSON reads a JSON object or array, numbers as they are written.
+// decodeJSON parses a JSON object or array. It keeps numbers as they are written.
 func decodeJSON(text string) (any, bool) {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
@@ -22,18 +22,18 @@ func decodeJSON(text string) (any, bool) {
 	return value, true
 }
 
-// encodeJSON writes what decode has read.
+// encodeJSON is the inverse of decodeJSON.
 func encodeJSON(value any) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if e.Encode(value) != nil { // what was decoded can be encoded
+	if e.Encode(value) != nil { // decoded values can always be encoded
 		return ""
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// anyString reports whether a text of a JSON value, a member's name included, is one that is looked for.
+// anyString reports whether wanted returns true for a string in a JSON value, including members' names.
 func anyString(value any, wanted func(string) bool) bool {
 	switch v := value.(type) {
 	case string:
@@ -50,7 +50,7 @@ func anyString(value any, wanted func(string) bool) bool {
 	return false
 }
 
-// mapStrings returns a JSON value with every text, and every member's name, replaced.
+// mapStrings replaces every string in a JSON value, including members' names.
 func mapStrings(value any, replace func(string) string) any {
 	switch v := value.(type) {
 	case string:
@@ -69,18 +69,18 @@ func mapStrings(value any, replace func(string) string) any {
 	return value
 }
 
-// What is kept of a Stripe event in which a person was named: what a subscription's state is read from, and
-// what tells the event from others. Everything else goes, known or not: names, addresses, cards,
+// The members that redaction keeps of a Stripe event: those from which a subscription's state is read, and
+// those that identify the event. Everything else is removed, known or not: names, addresses, cards,
 // descriptions, a product's own metadata.
 var (
 	keptTexts = wordSet("id object type api_version account mode status payment_status subscription " +
-		"invoice payment_link client_reference_id tenant_id plan_tier plan_type product_name price plan product " +
-		"nickname currency interval billing_reason behavior")
+		"invoice payment_link client_reference_id tenant_id plan_tier plan_type product_name price plan " +
+		"product nickname currency interval billing_reason behavior")
 	keptObjects = wordSet("data object previous_attributes items lines price plan product recurring " +
 		"metadata parent subscription subscription_details pricing price_details pause_collection period")
 )
 
-// wordSet is the set of the words of a text.
+// wordSet returns the words of a text.
 func wordSet(text string) map[string]bool {
 	set := map[string]bool{}
 	for word := range strings.FieldsSeq(text) {
@@ -89,8 +89,8 @@ func wordSet(text string) map[string]bool {
 	return set
 }
 
-// redactEvent returns a Stripe event without what concerns a person. It has the same id, type and time, and
-// can be replayed; it names no customer any more.
+// redactEvent removes from a Stripe event what concerns a person. The event keeps its id, type and time and
+// can be replayed, but no longer names a customer.
 func (p *person) redactEvent(payload string) string {
 	event, _ := decodeJSON(payload)
 	members, ok := event.(map[string]any)
@@ -101,7 +101,7 @@ func (p *person) redactEvent(payload string) string {
 	return encodeJSON(members)
 }
 
-// redactObject removes from an object all that isn't kept.
+// redactObject removes the members that aren't kept.
 func (p *person) redactObject(members map[string]any) {
 	for name, value := range members {
 		if !p.redactMember(name, value) {
@@ -110,7 +110,7 @@ func (p *person) redactObject(members map[string]any) {
 	}
 }
 
-// redactMember reports whether a member is kept, and removes from it what isn't.
+// redactMember reports whether a member is kept, and redacts its value.
 func (p *person) redactMember(name string, value any) bool {
 	switch v := value.(type) {
 	case string:

@@ -7,35 +7,35 @@ import (
 	"time"
 )
 
-// relation says how a model is stored.
+// relation describes how a model is stored.
 type relation[M any] struct {
 	table      string
-	subject    string      // the word for it in audit events; "": mutations write no audit row
-	foreignKey string      // the column by which other tables refer to it
-	references []reference // the rows it refers to
-	// the columns of other tables that refer to it, and keep it from being deleted
+	subject    string      // names the model in audit events; "": changes write no audit row
+	foreignKey string      // the column by which other tables refer to this one
+	references []reference // this table's foreign keys
+	// foreign keys of other tables that prevent deletion
 	referrers []reference
 	columns   []column[M] // the first is the id
-	// unique columns ("a,b": together) that a conflict names before any but the id
+	// unique keys in the order in which a conflict names them; columns of one are joined by commas
 	unique      []string
 	defaults    func(*M)        // sets the defaults of a new row
-	check       func(*M) error  // refuses a model that can't be written, where it is set
-	refuseWrite func(*M) error  // refuses every Update and Delete, where it is set
-	batch       int             // rows that All holds at a time; 0: maxPage
-	owner       func(*M) string // whom the personal columns are about: a user's id, or Stripe's customer
+	check       func(*M) error  // refuses a model that can't be written; may be nil
+	refuseWrite func(*M) error  // refuses every Update and Delete; may be nil
+	batch       int             // page size of All; 0: maxPage
+	owner       func(*M) string // whose the personal columns are: a user's id or Stripe's customer
 }
 
 // column ties a column to a field of the model.
 type column[M any] struct {
 	name string
-	at   func(*M) any // the address of the field
+	at   func(*M) any // returns the field's address
 	rule rule
 }
 
-// reference is a foreign key: its column, and the table at the other end.
+// reference is a foreign key: its column, and the table at its other end.
 type reference struct{ column, table string }
 
-// columnList lists the columns, for a SELECT.
+// columnList lists the columns for a SELECT.
 func (r *relation[M]) columnList() string {
 	return r.columnsOf("")
 }
@@ -55,12 +55,12 @@ func (r *relation[M]) columnsOf(alias string) string {
 	return b.String()
 }
 
-// selectFrom is the head of a query for whole rows.
+// selectFrom returns the start of a query for whole rows.
 func (r *relation[M]) selectFrom() string {
 	return "SELECT " + r.columnList() + " FROM " + r.table
 }
 
-// insertText is the INSERT statement.
+// insertText returns the INSERT statement.
 func (r *relation[M]) insertText() string {
 	places := make([]string, len(r.columns))
 	for i := range places {
@@ -69,7 +69,7 @@ func (r *relation[M]) insertText() string {
 	return "INSERT INTO " + r.table + " (" + r.columnList() + ") VALUES (" + strings.Join(places, ", ") + ")"
 }
 
-// updateText is the UPDATE statement by id, which writes every column.
+// updateText returns the UPDATE statement by id that writes every column.
 func (r *relation[M]) updateText() string {
 	sets := make([]string, 0, len(r.columns)-1)
 	for i, c := range r.columns[1:] {
@@ -78,8 +78,8 @@ func (r *relation[M]) updateText() string {
 	return "UPDATE " + r.table + " SET " + strings.Join(sets, ", ") + " WHERE " + r.columns[0].name + " = $1"
 }
 
-// values checks a model and returns its columns as parameters. Times in the model become what the database
-// will return.
+// values validates a model and returns its columns as parameters. It rounds times in the model as the
+// database will.
 func (r *relation[M]) values(e engine, m *M) ([]any, error) {
 	if r.check != nil {
 		if err := r.check(m); err != nil {
@@ -103,7 +103,7 @@ func (r *relation[M]) id(m *M) string {
 	return *r.columns[0].at(m).(*string)
 }
 
-// checkID checks an id before it reaches a query.
+// checkID validates an id before it reaches a query.
 func (r *relation[M]) checkID(id string) error {
 	return r.columns[0].rule.checkText(r.columns[0].name, id)
 }
@@ -114,7 +114,7 @@ func (r *relation[M]) read(row scanner) (*M, error) {
 	return m, row.Scan(r.scanTargets(m, make([]any, 0, len(r.columns)))...)
 }
 
-// scanTargets appends the places into which a row's columns are scanned.
+// scanTargets appends the targets into which a row's columns are scanned.
 func (r *relation[M]) scanTargets(m *M, to []any) []any {
 	cells := make([]cell, len(r.columns))
 	for i := range r.columns {
@@ -124,7 +124,7 @@ func (r *relation[M]) scanTargets(m *M, to []any) []any {
 	return to
 }
 
-// encode checks the field behind an address and returns it as a parameter.
+// encode validates a field and returns it as a parameter.
 func (r rule) encode(e engine, name string, field any) (any, error) {
 	switch f := field.(type) {
 	case *string:
@@ -153,7 +153,7 @@ func (r rule) encode(e engine, name string, field any) (any, error) {
 	panic(fmt.Sprintf("hostdb: column %s has the type %T", name, field))
 }
 
-// nullIfEmpty stores the empty text as NULL.
+// nullIfEmpty stores "" as NULL.
 func nullIfEmpty(s string) any {
 	if s == "" {
 		return nil
@@ -161,7 +161,7 @@ func nullIfEmpty(s string) any {
 	return s
 }
 
-// nullIfZero stores 0 as NULL where the rule says so.
+// nullIfZero stores 0 as NULL if the rule says so.
 func (r rule) nullIfZero(n int64) any {
 	if r.zeroIsNull && n == 0 {
 		return nil
@@ -169,7 +169,7 @@ func (r rule) nullIfZero(n int64) any {
 	return n
 }
 
-// list checks a list of texts and returns it as a JSON array; the empty list is NULL.
+// list validates a list of texts and returns it as a JSON array. An empty list is NULL.
 func (r rule) list(name string, items []string) (any, error) {
 	if len(items) == 0 {
 		return nil, nil
@@ -186,7 +186,7 @@ func (r rule) list(name string, items []string) (any, error) {
 	return string(encoded), r.checkText(name, string(encoded))
 }
 
-// cell scans one column into a field. NULL is the field's zero value.
+// cell scans a column into a field. NULL becomes the field's zero value.
 type cell struct{ field any }
 
 // Scan implements sql.Scanner.

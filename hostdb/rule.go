@@ -9,17 +9,17 @@ import (
 	"unicode/utf8"
 )
 
-// rule says which values of a column are allowed. The zero rule allows any text of up to maxText bytes, and
-// any number.
+// rule says which values a column allows. The zero rule allows any text of up to maxText bytes, and any
+// number that isn't negative.
 type rule struct {
-	maxBytes   int               // bytes; 0: maxText
-	required   bool              // "" is refused; otherwise it is NULL
+	maxBytes   int               // 0: maxText
+	required   bool              // "" is an error; otherwise it is NULL
 	allowed    []string          // the only texts allowed
-	valid      func(string) bool // the grammar of a non-empty text
+	valid      func(string) bool // reports whether a non-empty text is well formed
 	least      int64             // the smallest number
 	most       int64             // the largest number; 0: no limit
-	zeroIsNull bool              // the number 0 is NULL
-	masked     bool              // audit rows name the column but don't show its value
+	zeroIsNull bool              // 0 is stored as NULL
+	masked     bool              // audit rows mask the value
 	personal   bool              // audit rows show the value until it is erased
 }
 
@@ -43,7 +43,8 @@ var (
 	centsRule  = rule{most: 1 << 53}
 )
 
-// validWord is the grammar of roles and of Stripe's words: a-z, 0-9 and "_", a letter first, up to 32.
+// validWord is the syntax of roles and of Stripe's statuses: a-z, 0-9 and "_", beginning with a letter, up
+// to 32.
 func validWord(s string) bool {
 	if len(s) > 32 || s[0] < 'a' || s[0] > 'z' {
 		return false
@@ -56,7 +57,7 @@ func validWord(s string) bool {
 	return true
 }
 
-// validCurrency is the grammar of ISO 4217 codes as Stripe writes them: three lower-case letters.
+// validCurrency is the syntax of ISO 4217 codes as Stripe writes them: three lower-case letters.
 func validCurrency(s string) bool {
 	for i := range len(s) {
 		if s[i] < 'a' || s[i] > 'z' {
@@ -70,7 +71,7 @@ func validJSON(s string) bool {
 	return json.Valid([]byte(s))
 }
 
-// checkText checks a text for a column.
+// checkText validates a column's text.
 func (r rule) checkText(field, s string) error {
 	switch {
 	case s == "" && r.required:
@@ -91,7 +92,7 @@ func (r rule) checkText(field, s string) error {
 	return nil
 }
 
-// checkNumber checks a number for a column.
+// checkNumber validates a column's number.
 func (r rule) checkNumber(field string, n int64) error {
 	if n < r.least || (r.most != 0 && n > r.most) {
 		return invalid(field, "is out of range")
@@ -99,7 +100,7 @@ func (r rule) checkNumber(field string, n int64) error {
 	return nil
 }
 
-// checkTime checks a time for a column: the years 1 to 9999, without the zero time, which is a forgotten one.
+// checkTime validates a column's time. The years 1 to 9999 are valid. The zero time isn't: it was forgotten.
 func checkTime(field string, t time.Time) error {
 	if year := t.UTC().Year(); t.IsZero() || year < 1 || year > 9999 {
 		return invalid(field, "is out of range")

@@ -7,17 +7,17 @@ import (
 	"log/slog"
 )
 
-// Secret is a text that must not be printed: a database URL with its password, a password hash. Every verb of
-// fmt, JSON, text encoders and slog show a mask; Reveal returns the text.
+// Secret is a text that must not be printed, such as a database URL with its password or a password hash.
+// fmt, JSON, text encoders and slog show a mask instead. [Secret.Reveal] returns the text.
 //
-// fmt can't call methods on unexported fields, and doesn't for the verbs %p and %w where they don't belong
-// (go vet finds these). Keep a Secret, and a row or a configuration that holds one, in an exported field, or
-// behind two pointers.
+// fmt can't call methods on unexported fields, and doesn't call them for the verbs %p and %w where these
+// don't apply (go vet reports such uses). Keep a Secret, and a row or a configuration that contains one, in
+// an exported field, or behind two pointers.
 type Secret string
 
 const mask = "[secret]"
 
-// Reveal returns the text itself.
+// Reveal returns the text.
 func (s Secret) Reveal() string {
 	return string(s)
 }
@@ -30,7 +30,7 @@ func (s Secret) String() string {
 	return mask
 }
 
-// Format implements fmt.Formatter, so that no verb shows the text.
+// Format implements fmt.Formatter. Every verb writes the mask.
 func (s Secret) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, s.String())
 }

@@ -5,8 +5,8 @@ import (
 	"database/sql"
 )
 
-// querier is what *sql.DB and *sql.Tx have in common.
-type querier interface {
+// dbtx is what *sql.DB and *sql.Tx have in common.
+type dbtx interface {
 	queryer
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
@@ -22,16 +22,16 @@ type scanner interface {
 }
 
 // reader returns where a read runs.
-func (s session) reader() (querier, error) {
+func (s session) reader() (dbtx, error) {
 	return s.pick(s.db.read)
 }
 
-// writer returns where a single write runs.
-func (s session) writer() (querier, error) {
+// writer returns where a write runs.
+func (s session) writer() (dbtx, error) {
 	return s.pick(s.db.write)
 }
 
-func (s session) pick(pool *sql.DB) (querier, error) {
+func (s session) pick(pool *sql.DB) (dbtx, error) {
 	if err := s.db.usable(); err != nil {
 		return nil, err
 	}
@@ -41,26 +41,28 @@ func (s session) pick(pool *sql.DB) (querier, error) {
 	return s.tx.sql, s.tx.failed
 }
 
-// fail translates an error of a statement. In PostgreSQL it has ended the transaction, so it does in SQLite.
-func (s session) fail(ctx context.Context, err error, about conflictField) error {
+// fail translates an error of a statement and makes it the transaction's. PostgreSQL ends a transaction at
+// the first error, so SQLite has to as well.
+func (s session) fail(ctx context.Context, err error, field conflictField) error {
 	if s.tx != nil && s.tx.ctx.Err() != nil {
 		ctx = s.tx.ctx
 	}
-	err = translate(ctx, err, about)
+	err = translate(ctx, err, field)
 	if s.tx != nil && err != nil {
 		s.tx.fail(err)
 	}
 	return err
 }
 
-// conflictField names the field that a statement's conflict is about, where SQLite doesn't say ("", a foreign
-// key), or says one of the several unique ones that are taken.
-type conflictField func(said string) string
+// conflictField resolves a constraint error that SQLite leaves ambiguous. reported is "" for a foreign key,
+// and otherwise one of the unique columns in conflict.
+type conflictField func(reported string) string
 
-// asReported is the culprit of statements that can't violate a foreign key, nor several unique ones.
-func asReported(said string) string { return said }
+// asReported is the conflictField of statements that can violate no foreign key and at most one unique
+// constraint.
+func asReported(reported string) string { return reported }
 
-// query runs a read and hands each row to each.
+// query runs a read and calls each for every row.
 func (s session) query(ctx context.Context, text string, args []any, each func(scanner) error) error {
 	on, err := s.reader()
 	if err != nil {
@@ -71,12 +73,12 @@ func (s session) query(ctx context.Context, text string, args []any, each func(s
 
 // returning runs a write that returns rows.
 func (s session) returning(ctx context.Context, text string, args []any, each func(scanner) error) error {
-	return s.single(ctx, func(s session, on querier) error { return s.queryRows(ctx, on, text, args, each) })
+	return s.single(ctx, func(s session, on dbtx) error { return s.queryRows(ctx, on, text, args, each) })
 }
 
-// single runs one write. Outside a transaction the statement is retried in PostgreSQL, and gets a Tx in
-// SQLite: Begin bounds the wait for the connection.
-func (s session) single(ctx context.Context, run func(s session, on querier) error) error {
+// single runs one write. Outside a transaction PostgreSQL's statement is retried. SQLite's gets a Tx,
+// because Begin limits the wait for the connection.
+func (s session) single(ctx context.Context, run func(s session, on dbtx) error) error {
 	on, err := s.writer()
 	switch {
 	case err != nil:
@@ -89,13 +91,13 @@ func (s session) single(ctx context.Context, run func(s session, on querier) err
 	return retry(ctx, func() error { return run(s, on) })
 }
 
-// queryRows runs a query and hands each row to each.
+// queryRows runs a query and calls each for every row.
 func (s session) queryRows(ctx context.Context, on queryer, text string, args []any,
 	each func(scanner) error) error {
 	return s.fail(ctx, eachRow(ctx, on, text, args, each), asReported)
 }
 
-// eachRow runs a query outside of any session.
+// eachRow is queryRows without a session. Its errors are the driver's.
 func eachRow(ctx context.Context, on queryer, text string, args []any, each func(scanner) error) error {
 	rows, err := on.QueryContext(ctx, text, args...)
 	if err != nil {
@@ -110,7 +112,7 @@ func eachRow(ctx context.Context, on queryer, text string, args []any, each func
 	return rows.Err()
 }
 
-// appendText returns a function for query that appends each row's only column, a text.
+// appendText returns a row function that appends the row's only column, a text.
 func appendText(to *[]string) func(scanner) error {
 	return func(row scanner) error {
 		*to = append(*to, "")
@@ -131,20 +133,20 @@ func (s session) queryRow(ctx context.Context, text string, args []any, dest ...
 	return err
 }
 
-// exec runs one write and returns how many rows it touched.
-func (s session) exec(ctx context.Context, text string, args []any, conflict conflictField) (int64, error) {
+// exec runs one write and returns how many rows it affected.
+func (s session) exec(ctx context.Context, text string, args []any, field conflictField) (int64, error) {
 	var touched int64
-	err := s.single(ctx, func(s session, on querier) error {
+	err := s.single(ctx, func(s session, on dbtx) error {
 		result, err := on.ExecContext(ctx, text, args...)
 		if err == nil {
 			touched, err = result.RowsAffected()
 		}
-		return s.fail(ctx, err, conflict)
+		return s.fail(ctx, err, field)
 	})
 	return touched, err
 }
 
-// write runs fn in the session's transaction, or in one of its own.
+// write runs fn in the session's transaction, or in a new one.
 func (s session) write(ctx context.Context, fn func(*Tx) error) error {
 	if s.tx != nil {
 		if s.tx.failed != nil {

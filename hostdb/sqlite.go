@@ -14,15 +14,15 @@ import (
 	sqlitecode "modernc.org/sqlite/lib"
 )
 
-// The parameters of a connection. busy_timeout is how many milliseconds it waits for another process's lock;
-// recursive triggers make OR REPLACE fire DELETE triggers.
+// Parameters of connections. _busy_timeout is how many milliseconds a connection waits for another process's
+// lock. With recursive_triggers OR REPLACE fires DELETE triggers.
 const (
 	everyConn  = "_busy_timeout=5000&_foreign_keys=1&_dqs=0&_pragma=recursive_triggers(1)"
 	writerConn = everyConn + "&_txlock=immediate&_synchronous=NORMAL"
 	readerConn = everyConn + "&_query_only=1"
 )
 
-// openSQLite makes the file where there is none, upgrades the schema and sets the pools up.
+// openSQLite creates the file if there is none, upgrades the schema and opens the pools.
 func (db *DB) openSQLite(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return translate(ctx, err, asReported)
@@ -48,7 +48,7 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// In memory the database lives as long as one connection, which this is.
+	// A database in memory lives as long as one of its connections. This one stays open.
 	if err := anchor.PingContext(ctx); err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func (db *DB) startSQLite(ctx context.Context) error {
 	return err
 }
 
-// useWAL lets readers and the writer work at the same time. The mode stays with the file. Two processes that
-// change it at once collide without waiting for each other.
+// useWAL lets readers and the writer work at the same time. The mode is stored in the file. Two processes
+// that change it at once collide without waiting for each other, hence the retry.
 func (db *DB) useWAL(ctx context.Context) error {
 	if db.origin.path == "" {
 		return nil
@@ -88,7 +88,7 @@ func (db *DB) useWAL(ctx context.Context) error {
 	})
 }
 
-// pool opens a pool of connections that Close will close.
+// pool opens a pool, which Close closes.
 func (db *DB) pool(dsn string, limit int) (*sql.DB, error) {
 	connector, err := sqlitedriver.NewConnector(dsn)
 	if err != nil {
@@ -97,10 +97,10 @@ func (db *DB) pool(dsn string, limit int) (*sql.DB, error) {
 	return db.bounded(sql.OpenDB(connector), limit), nil
 }
 
-// name is the start of a DSN, in which nothing of the path can become a parameter.
+// name returns the start of a DSN. It escapes the path, so that no part of it becomes a parameter.
 func (o *origin) name() string {
 	if o.path == "" {
-		// SQLite's memdb shares a name that begins with "/" within the process.
+		// SQLite's memdb shares a database whose name begins with "/" within the process.
 		return "file:/hostdb-" + NewID() + "?vfs=memdb&"
 	}
 	var b strings.Builder
@@ -117,8 +117,8 @@ func (o *origin) name() string {
 	return b.String() + "?"
 }
 
-// create makes an empty file that only this user can read, and reports whether there was none. With mustExist
-// there has to be one.
+// create creates an empty file that only this user can read, and reports whether it did. With mustExist it
+// creates none.
 func (o *origin) create(mustExist bool) (bool, error) {
 	if o.path == "" {
 		return false, nil
@@ -140,7 +140,7 @@ func (o *origin) create(mustExist bool) (bool, error) {
 	return false, badFile("it can't be created; check the path and the disk")
 }
 
-// usable refuses what is there and can't be written.
+// usable returns an error if the existing file can't be written.
 func (o *origin) usable() error {
 	info, err := os.Stat(o.path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -156,7 +156,7 @@ func (o *origin) usable() error {
 	return file.Close()
 }
 
-// removeEmpty removes a file that create made and nothing was written to.
+// removeEmpty removes the file that create created, if nothing was written to it.
 func (o *origin) removeEmpty() {
 	if info, err := os.Stat(o.path); err == nil && info.Size() == 0 {
 		_ = os.Remove(o.path)
@@ -167,7 +167,7 @@ func badFile(reason string) error {
 	return unavailable("url.path", "the file can't be used: "+reason)
 }
 
-// fileError says that a failure to open is about the file.
+// fileError converts a failure to open into one about the file.
 func fileError(ctx context.Context, err error) error {
 	var own *FieldError
 	var driver *sqlitedriver.Error

@@ -8,23 +8,23 @@ import (
 )
 
 const (
-	// how long a server that isn't there is left alone before it is tried again
+	// startPause is the pause between two attempts to reach a server.
 	startPause    = 250 * time.Millisecond
-	maxStartPause = 2 * time.Second // the same, in the background, after several attempts
+	maxStartPause = 2 * time.Second // the longest pause of attempts in the background
 )
 
-// Started returns a channel that is closed once the database was opened: at once, unless Config.StartLater
-// has Open return before.
+// Started returns a channel that is closed once the database is open. It is closed already when Open
+// returns, unless [Config.StartLater] is set.
 func (db *DB) Started() <-chan struct{} { return db.started }
 
-// unreachable reports whether an error of opening says that no server could be reached, or that it isn't
+// unreachable reports whether an error of opening means that no server could be reached, or that it isn't
 // ready.
 func unreachable(err error) bool {
 	var about *FieldError
 	return errors.As(err, &about) && about.Field == "url.host" && about.Err == ErrUnavailable
 }
 
-// start opens the database. A PostgreSQL server that isn't there it waits for, as long as it may.
+// start opens the database. It retries an unreachable PostgreSQL server until Config.StartTimeout.
 func (db *DB) start(ctx context.Context) error {
 	open := db.openSQLite
 	if db.engine == postgres {
@@ -48,7 +48,7 @@ func (db *DB) start(ctx context.Context) error {
 	}
 }
 
-// startLater goes on where start gave up, until Close.
+// startLater continues in the background where start gave up, until Close.
 func (db *DB) startLater(err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -74,7 +74,7 @@ func (db *DB) startLater(err error) {
 	}()
 }
 
-// markStarted lets calls in.
+// markStarted lets calls proceed.
 func (db *DB) markStarted(ctx context.Context) {
 	close(db.started)
 	if db.startErr.Load() != nil {
@@ -83,7 +83,7 @@ func (db *DB) markStarted(ctx context.Context) {
 	}
 }
 
-// noteWaiting notes why the database can't be opened yet, and logs it where the reason is a new one.
+// noteWaiting records why the database can't be opened yet, and logs a reason that is new.
 func (db *DB) noteWaiting(ctx context.Context, err error) {
 	if before := db.startErr.Swap(&err); before == nil || (*before).Error() != err.Error() {
 		db.config.Logger.LogAttrs(ctx, slog.LevelWarn, "waiting for the host database",
@@ -91,7 +91,7 @@ func (db *DB) noteWaiting(ctx context.Context, err error) {
 	}
 }
 
-// notStarted is the answer of calls until the database is opened.
+// notStarted returns the error of calls before the database is open.
 func (db *DB) notStarted() error {
 	text := "the database has not been reached yet"
 	if cause := db.startErr.Load(); cause != nil {
@@ -100,8 +100,8 @@ func (db *DB) notStarted() error {
 	return &failure{kind: ErrUnavailable, text: text}
 }
 
-// pruneAndVerify does what can be done once the database is open: a process that never listens to Changes
-// adds changes, too.
+// pruneAndVerify is called once the database is open: a process that never listens to Changes writes changes
+// too.
 func (db *DB) pruneAndVerify(ctx context.Context) error {
 	if err := db.prune(ctx); err != nil {
 		return err

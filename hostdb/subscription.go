@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// The statuses of a subscription that can admit (Stripe's words; stripe.com/docs/api/subscriptions/object).
-// Every other word is stored and denies.
+// The statuses of a subscription that can grant access (Stripe's words;
+// stripe.com/docs/api/subscriptions/object). Every other word is stored and grants none.
 const (
 	SubscriptionActive   = "active"
 	SubscriptionTrialing = "trialing"
 	SubscriptionPastDue  = "past_due"
 )
 
-// The statuses of a subscription that never admit.
+// The statuses of a subscription that never grant access.
 const (
 	SubscriptionIncomplete        = "incomplete"
 	SubscriptionIncompleteExpired = "incomplete_expired"
@@ -28,7 +28,7 @@ const (
 	PaymentOneTime      = "one_time"
 )
 
-// DefaultGrace is how long a subscription that is past due still admits after its period's end.
+// DefaultGrace is how long a subscription that is past due grants access after the end of its period.
 const DefaultGrace = 3 * 24 * time.Hour
 
 // Subscription is what a tenant pays for (core_subscriptions).
@@ -37,39 +37,41 @@ type Subscription struct {
 	TenantID          string // required
 	StripeSubID       string // unique where present
 	StripeCustID      string
-	PlanTier          string // a PricingPlan's ID; default TierFree. It may name a plan that isn't there
+	PlanTier          string // a PricingPlan's ID, which may not exist; default TierFree
 	Status            string // default SubscriptionIncomplete
 	CurrentPeriodEnd  *time.Time
 	CancelAtPeriodEnd bool
 	PaymentType       string // default PaymentSubscription
-	AmountCents       int64  // the currency's smallest unit, not negative
+	AmountCents       int64  // in the currency's smallest unit, not negative
 	ProductName       string
 	TrialEnd          *time.Time
 	CreatedAt         time.Time
 
-	// The latest of Stripe's events that the row shows, or was fetched for. Its place in the order is that of
-	// (LastEventAt, LastEventRank, LastEventID): only a later event changes the row (package stripehook).
+	// LastEventAt, LastEventRank and LastEventID identify the latest of Stripe's events that the row
+	// reflects or was fetched for. Events are ordered by these three. Only a later event changes the row
+	// (package stripehook).
 	LastEventAt   *time.Time
 	LastEventRank int
 	LastEventID   string
 
-	// PlanEvent is the place of the event that PlanTier is from, in the same order (package stripehook).
+	// PlanEvent is the position, in the same order, of the event that PlanTier comes from (package
+	// stripehook).
 	PlanEvent string
-	// InvoiceFailedAt is when Stripe last said that a renewal's payment had failed. A status of active that
-	// is older stands as past_due (package stripehook).
+	// InvoiceFailedAt is when Stripe last reported that a renewal's payment had failed. An older status of
+	// active counts as past_due (package stripehook).
 	InvoiceFailedAt *time.Time
 }
 
 // NewSubscription returns a subscription of a tenant to a plan, with an id. It is SubscriptionIncomplete and
-// admits nobody until its Status says otherwise. Insert stores it.
+// grants no access until its Status changes. Insert stores it.
 func NewSubscription(tenantID, planTier string) *Subscription {
 	return &Subscription{ID: NewID(), TenantID: tenantID, PlanTier: planTier, Status: SubscriptionIncomplete,
 		PaymentType: PaymentSubscription}
 }
 
-// ActiveAt reports whether the subscription admits at this time: payment type "subscription" and status
-// "active"; or "trialing" before TrialEnd; or "past_due" before CurrentPeriodEnd and the grace. Without the
-// date, and with any other status, it does not.
+// ActiveAt reports whether the subscription grants access at this time. Its payment type must be
+// "subscription", and its status "active", "trialing" before TrialEnd, or "past_due" before the end of
+// CurrentPeriodEnd plus grace. Without the date, and with any other status, it grants none.
 func (s *Subscription) ActiveAt(now time.Time, grace time.Duration) bool {
 	if s.PaymentType != PaymentSubscription {
 		return false
@@ -120,7 +122,7 @@ var subscriptionRelation = relation[Subscription]{
 // Subscriptions is the table of subscriptions.
 type Subscriptions struct{ Table[Subscription] }
 
-// ByStripeSubID returns the subscription that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.
+// ByStripeSubID returns the subscription with this id at Stripe. Errors: ErrNotFound; ErrInvalid.
 func (t Subscriptions) ByStripeSubID(ctx context.Context, id string) (*Subscription, error) {
 	if err := (rule{required: true}).checkText("stripe_sub_id", id); err != nil {
 		return nil, err
@@ -128,8 +130,8 @@ func (t Subscriptions) ByStripeSubID(ctx context.Context, id string) (*Subscript
 	return t.one(ctx, "WHERE stripe_sub_id = $1", id)
 }
 
-// LockByStripeSubID returns the subscription that Stripe knows by this id and keeps others from changing it
-// until the transaction ends. It needs a Tx. Errors: ErrNotFound; ErrInvalid.
+// LockByStripeSubID is ByStripeSubID with a lock, as [Table.Lock]. It requires a Tx. Errors: ErrNotFound;
+// ErrInvalid.
 func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subscription, error) {
 	if err := (rule{required: true}).checkText("stripe_sub_id", id); err != nil {
 		return nil, err
@@ -137,9 +139,9 @@ func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subsc
 	return t.lock(ctx, "stripe_sub_id", id)
 }
 
-// LockOrInsert stores a subscription unless one with its StripeSubID is there, and returns the row that is
-// there then, locked as by LockByStripeSubID. It needs a Tx. Errors: ErrInvalid; ErrConflict where the tenant
-// isn't there.
+// LockOrInsert stores a subscription unless there is one with its StripeSubID, and returns the stored row,
+// locked as by LockByStripeSubID. It requires a Tx. Errors: ErrInvalid; ErrConflict if there is no such
+// tenant.
 func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subscription, error) {
 	if t.s.tx == nil {
 		return nil, invalid("tx", "a row is locked within a transaction")
@@ -149,9 +151,9 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 		return nil, err
 	}
 	stored, err := t.s.exec(ctx, t.r.insertText()+" ON CONFLICT (stripe_sub_id) DO NOTHING", args,
-		func(said string) string {
-			if said != "" {
-				return said
+		func(reported string) string {
+			if reported != "" {
+				return reported
 			}
 			return t.danglingColumn(ctx, s)
 		})
@@ -164,22 +166,21 @@ func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subs
 	return t.LockByStripeSubID(ctx, s.StripeSubID)
 }
 
-// ListForTenant returns a tenant's subscriptions, ordered by id, a page at a time. Errors: ErrInvalid.
+// ListForTenant returns a tenant's subscriptions, as [Table.List] does. Errors: ErrInvalid.
 func (t Subscriptions) ListForTenant(ctx context.Context, tenantID string,
 	filters ...Filter) ([]*Subscription, error) {
 	return t.List(ctx, append([]Filter{Where("tenant_id", tenantID)}, filters...)...)
 }
 
-// ListForCustomer returns a Stripe customer's subscriptions, ordered by id, a page at a time. Errors:
-// ErrInvalid.
+// ListForCustomer returns a Stripe customer's subscriptions, as [Table.List] does. Errors: ErrInvalid.
 func (t Subscriptions) ListForCustomer(ctx context.Context, customer string,
 	filters ...Filter) ([]*Subscription, error) {
 	return t.List(ctx, append([]Filter{Where("stripe_cust_id", customer)}, filters...)...)
 }
 
-// CountOverdue returns how many subscriptions are active by their status although their period ended longer
-// ago than age. The events that would have renewed or ended them may not have arrived. Errors: ErrInvalid
-// where age is negative.
+// CountOverdue returns how many subscriptions have the status active although their period ended longer than
+// age ago. The events that would have renewed or ended them may not have arrived. Errors: ErrInvalid if age
+// is negative.
 func (t Subscriptions) CountOverdue(ctx context.Context, age time.Duration) (int64, error) {
 	if age < 0 {
 		return 0, invalid("age", "is negative")

@@ -5,29 +5,28 @@ import (
 	"time"
 )
 
-// SubscriptionStatus is what a page tells about a subscription: a banner, a date, a number of days.
+// SubscriptionStatus is what a page shows about a subscription: a banner, a date, a number of days.
 type SubscriptionStatus struct {
-	// Admits says whether the tenant's members are let in by this subscription now (Subscription.ActiveAt).
+	// Admits says whether the subscription grants access now ([Subscription.ActiveAt]).
 	Admits bool
-	// Status is Stripe's word, as it came; "" where there is no subscription.
+	// Status is Stripe's word, unchanged. It is "" if there is no subscription.
 	Status string
-	// Trialing: it admits as a trial, until EndsAt.
+	// Trialing says that it grants access as a trial, until EndsAt.
 	Trialing bool
-	// InGrace: it admits although a payment is overdue, until EndsAt.
+	// InGrace says that it grants access although a payment is overdue, until EndsAt.
 	InGrace bool
-	// CancelsAtPeriodEnd: it admits, has been cancelled and ends at EndsAt.
+	// CancelsAtPeriodEnd says that it grants access, but was cancelled and ends at EndsAt.
 	CancelsAtPeriodEnd bool
-	// EndsAt is when it ceases to admit if nothing happens; nil where it doesn't admit, or renews.
+	// EndsAt is when it ceases to grant access if nothing happens. It is nil if it grants none, or renews.
 	EndsAt *time.Time
-	// RenewsAt is when the next payment is due; nil where it ends instead.
+	// RenewsAt is when the next payment is due. It is nil if the subscription ends instead.
 	RenewsAt *time.Time
-	// DaysLeft is how many days there are until EndsAt or RenewsAt, a begun day counted whole; 0 where there
-	// is neither.
+	// DaysLeft is the number of days until EndsAt or RenewsAt, rounded up. It is 0 if both are nil.
 	DaysLeft int
 }
 
-// StatusAt returns what a page tells about the subscription at this time; grace as in ActiveAt. The status of
-// nil is the zero one.
+// StatusAt returns what a page shows about the subscription at this time. grace is as in
+// [Subscription.ActiveAt]. For a nil subscription it returns the zero status.
 func (s *Subscription) StatusAt(now time.Time, grace time.Duration) SubscriptionStatus {
 	if s == nil {
 		return SubscriptionStatus{}
@@ -54,7 +53,7 @@ func (s *Subscription) StatusAt(now time.Time, grace time.Duration) Subscription
 	return st
 }
 
-// daysUntil counts days of 24 hours, a begun one whole.
+// daysUntil counts days of 24 hours, rounded up.
 func daysUntil(then, now time.Time) int {
 	const day = 24 * time.Hour
 	return int((max(0, then.Sub(now)) + day - 1) / day)

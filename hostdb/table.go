@@ -10,15 +10,16 @@ import (
 	"time"
 )
 
-// Table is what all tables of the host database have in common. Its errors: ErrInvalid and ErrConflict in a
-// *FieldError, ErrNotFound, ErrUnavailable, and context.Canceled when the caller's context was cancelled.
+// Table has the methods that all tables of the host database share. Their errors are ErrInvalid and
+// ErrConflict in a *FieldError, ErrNotFound, ErrUnavailable, and context.Canceled if the caller's context
+// was cancelled.
 type Table[M any] struct {
 	s session
 	r *relation[M]
 }
 
-// Insert stores a new row. It fills in what is empty and has a default, into the model too: ID (NewID),
-// CreatedAt (now), and the defaults that the model's fields name. Times in the model become UTC with
+// Insert stores a new row. Empty fields with a default are filled in, in the model too: ID ([NewID]),
+// CreatedAt (now), and the defaults documented with the model's fields. Times in the model become UTC with
 // microseconds, as they will be read. Errors: ErrInvalid; ErrConflict.
 func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if m == nil {
@@ -31,7 +32,7 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	if log, ok := any(m).(*HostAuditLog); ok {
 		return t.s.storeAudit(ctx, log, args, nil)
 	}
-	// one statement is a transaction, and says what a conflict is about
+	// PostgreSQL names the field of a conflict itself, so that no transaction is needed.
 	if t.r.subject == "" && t.s.db.engine == postgres {
 		_, err := t.s.exec(ctx, t.r.insertText(), args, asReported)
 		return withReason(err, "refers to no row")
@@ -44,11 +45,11 @@ func (t Table[M]) Insert(ctx context.Context, m *M) error {
 	})
 }
 
-// newRow sets the defaults of a new row in its model, and returns the row's columns as parameters.
+// newRow fills in the defaults of a new row's model, and returns its columns as parameters.
 func (t Table[M]) newRow(m *M) ([]any, error) {
 	setDefault(t.r.columns[0].at(m).(*string), NewID())
 	for _, c := range t.r.columns {
-		if at, ok := c.at(m).(*time.Time); ok && at.IsZero() { // CreatedAt: all other times may be absent
+		if at, ok := c.at(m).(*time.Time); ok && at.IsZero() { // only CreatedAt isn't nullable
 			*at = t.s.db.now()
 		}
 	}
@@ -56,26 +57,25 @@ func (t Table[M]) newRow(m *M) ([]any, error) {
 	return t.r.values(t.s.db.engine, m)
 }
 
-// in is the same table inside a transaction.
+// in returns the same table within a transaction.
 func (t Table[M]) in(tx *Tx) Table[M] {
 	return Table[M]{session{db: t.s.db, tx: tx}, t.r}
 }
 
-// put runs the INSERT, of a fresh row, or the UPDATE of a model. SQLite's transaction can still be asked when
-// the statement failed.
+// store runs an INSERT (fresh) or an UPDATE of a model. After a conflict SQLite's transaction can still be
+// queried for the field.
 func (t Table[M]) store(ctx context.Context, statement string, args []any, m *M, fresh bool) error {
-	_, err := t.s.exec(ctx, statement, args, func(said string) string {
-		if said == "" {
+	_, err := t.s.exec(ctx, statement, args, func(reported string) string {
+		if reported == "" {
 			return t.danglingColumn(ctx, m)
 		}
-		return t.conflictColumn(ctx, args, fresh, said)
+		return t.conflictColumn(ctx, args, fresh, reported)
 	})
 	return withReason(err, "refers to no row")
 }
 
-// conflictColumn names the unique columns that PostgreSQL names for a row, where several are taken and SQLite
-// said any of them: the id first.
-func (t Table[M]) conflictColumn(ctx context.Context, args []any, fresh bool, said string) string {
+// conflictColumn reports what PostgreSQL would: the id first, then unique keys in order.
+func (t Table[M]) conflictColumn(ctx context.Context, args []any, fresh bool, reported string) string {
 	var found string
 	id := t.r.columns[0].name
 	if fresh && t.s.queryRow(ctx, "SELECT id FROM "+t.r.table+" WHERE id = $1", args[:1], &found) == nil {
@@ -92,10 +92,10 @@ func (t Table[M]) conflictColumn(ctx context.Context, args []any, fresh bool, sa
 			return key
 		}
 	}
-	return said
+	return reported
 }
 
-// danglingColumn finds the foreign key of a model that refers to nothing.
+// danglingColumn returns the foreign key of a model that refers to no row.
 func (t Table[M]) danglingColumn(ctx context.Context, m *M) string {
 	for _, p := range t.r.references {
 		for i := range t.r.columns {
@@ -120,8 +120,8 @@ func (t Table[M]) Get(ctx context.Context, id string) (*M, error) {
 	return t.one(ctx, "WHERE "+t.r.columns[0].name+" = $1", id)
 }
 
-// Lock returns the row with this id and keeps others from changing it until the transaction ends. It needs a
-// Tx. Errors: ErrNotFound; ErrInvalid.
+// Lock returns the row with this id and prevents others from changing it until the transaction ends. It
+// requires a Tx. Errors: ErrNotFound; ErrInvalid.
 func (t Table[M]) Lock(ctx context.Context, id string) (*M, error) {
 	if err := t.r.checkID(id); err != nil {
 		return nil, err
@@ -129,7 +129,7 @@ func (t Table[M]) Lock(ctx context.Context, id string) (*M, error) {
 	return t.lock(ctx, t.r.columns[0].name, id)
 }
 
-// lock locks the row in which a unique column has this value.
+// lock is Lock by any unique column.
 func (t Table[M]) lock(ctx context.Context, column, value string) (*M, error) {
 	if t.s.tx == nil {
 		return nil, invalid("tx", "a row is locked within a transaction")
@@ -137,7 +137,7 @@ func (t Table[M]) lock(ctx context.Context, column, value string) (*M, error) {
 	return t.one(ctx, "WHERE "+column+" = $1"+t.s.db.engine.forUpdate(), value)
 }
 
-// one returns the row that a condition finds.
+// one returns the first row that a condition selects.
 func (t Table[M]) one(ctx context.Context, condition string, args ...any) (*M, error) {
 	found, err := t.many(ctx, condition, args...)
 	if err != nil {
@@ -149,7 +149,7 @@ func (t Table[M]) one(ctx context.Context, condition string, args ...any) (*M, e
 	return found[0], nil
 }
 
-// many returns the rows that a condition finds.
+// many returns the rows that a condition selects.
 func (t Table[M]) many(ctx context.Context, condition string, args ...any) ([]*M, error) {
 	var found []*M
 	err := t.s.query(ctx, t.r.selectFrom()+" "+condition, args, func(row scanner) error {
@@ -166,10 +166,10 @@ func (t Table[M]) many(ctx context.Context, condition string, args ...any) ([]*M
 	return found, nil
 }
 
-// Update writes every column of the row with the model's ID: what others changed since the model was read is
-// lost, so that Change is the better way for most. Where nothing differs from what is stored, nothing is
-// written. A row that lacks a column, as Access's user does, is refused. Errors: ErrNotFound; ErrInvalid;
-// ErrConflict; ErrImmutable.
+// Update writes every column of the row with the model's ID. Changes that others made since the model was
+// read are lost, so [Table.Change] is usually the better choice. If nothing differs from what is stored,
+// nothing is written. A row that lacks a column, such as the user of [DB.Access], is refused. Errors:
+// ErrNotFound; ErrInvalid; ErrConflict; ErrImmutable.
 func (t Table[M]) Update(ctx context.Context, m *M) error {
 	if m == nil {
 		return invalid(t.r.table, "is nil")
@@ -190,7 +190,7 @@ func (t Table[M]) Update(ctx context.Context, m *M) error {
 	})
 }
 
-// replace writes a row, whose columns are args, over a locked one.
+// updateLocked overwrites a locked row. args are the columns of m.
 func (t Table[M]) updateLocked(ctx context.Context, before, m *M, args []any) error {
 	if !t.r.differ(before, m) {
 		return nil
@@ -201,9 +201,9 @@ func (t Table[M]) updateLocked(ctx context.Context, before, m *M, args []any) er
 	return audit(ctx, t.s.tx, t.r, "updated", before, m)
 }
 
-// Change locks the row with this id, has change change it, and writes it as Update does, in one transaction.
-// It returns the row as it is then. What change returns ends it. change may run more than once. Errors: as
-// for Update.
+// Change locks the row with this id, calls change on it, and writes it as Update does, in one transaction.
+// It returns the row as written. An error of change is returned and rolls everything back. change may be
+// called more than once. Errors: as for [Table.Update].
 func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) (*M, error) {
 	if err := t.r.checkID(id); err != nil {
 		return nil, err
@@ -237,7 +237,7 @@ func (t Table[M]) Change(ctx context.Context, id string, change func(*M) error) 
 	return &m, nil
 }
 
-// Delete removes the row with this id. Errors: ErrNotFound; ErrConflict where other rows refer to it, some of
+// Delete removes the row with this id. Errors: ErrNotFound; ErrConflict if other rows refer to it, some of
 // which it names; ErrImmutable.
 func (t Table[M]) Delete(ctx context.Context, id string) error {
 	if err := t.r.checkID(id); err != nil {
@@ -264,11 +264,11 @@ func (t Table[M]) Delete(ctx context.Context, id string) error {
 	})
 }
 
-// shownReferences is how many rows of a table an error names.
+// shownReferences is how many rows of a table a conflict names.
 const shownReferences = 3
 
-// referred returns a conflict that names the tables, and some of their rows, that refer to the row with this
-// id; nil if none does.
+// referred returns a conflict that names the tables that refer to the row with this id, with some of their
+// rows. It returns nil if there are none.
 func (t Table[M]) referred(ctx context.Context, id string) error {
 	var found []string
 	for _, holder := range t.r.referrers {
@@ -292,8 +292,8 @@ func (t Table[M]) referred(ctx context.Context, id string) error {
 	return conflict(t.r.foreignKey, "is still referred to by "+strings.Join(found, " and "))
 }
 
-// List returns the rows that pass every filter, ordered by id: at most Limit, at most 1,000. The next page
-// begins After the last id of this one. Errors: ErrInvalid.
+// List returns the rows that pass every filter, ordered by id: at most Limit, and at most 1,000. For the
+// next page pass After with the last id of this one. Errors: ErrInvalid.
 func (t Table[M]) List(ctx context.Context, filters ...Filter) ([]*M, error) {
 	condition, args, err := t.condition(filters, maxPage)
 	if err != nil {
@@ -302,9 +302,10 @@ func (t Table[M]) List(ctx context.Context, filters ...Filter) ([]*M, error) {
 	return t.many(ctx, condition, args...)
 }
 
-// All iterates over the rows that pass every filter, ordered by id, page by page: memory and locks don't grow
-// with the table. Each page is read when it is needed, so rows written meanwhile may or may not be seen.
-// After an error, which comes with a nil row, it ends. Limit bounds the whole. Errors: as for List.
+// All iterates over the rows that pass every filter, ordered by id. It reads them in pages as they are
+// needed, so memory and locks don't grow with the table, and rows written meanwhile may or may not be seen.
+// It ends after an error, which comes with a nil row. Limit limits the whole iteration. Errors: as for
+// [Table.List].
 func (t Table[M]) All(ctx context.Context, filters ...Filter) iter.Seq2[*M, error] {
 	return func(yield func(*M, error) bool) {
 		left := limitOf(filters)

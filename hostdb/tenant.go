@@ -11,37 +11,37 @@ const (
 	TenantActive       = "active"
 	TenantSuspended    = "suspended"   // closed to its members
 	TenantMaintenance  = "maintenance" // closed for a moment
-	TenantDropped      = "dropped"     // gone; the row remains
+	TenantDropped      = "dropped"     // its database was removed; the row remains
 )
 
-// TierFree is the plan tier of a tenant that has no other.
+// TierFree is the plan tier of a tenant without another one.
 const TierFree = "free"
 
-// TenantCatalog is a customer and the address of their database (core_tenants).
+// TenantCatalog is a customer and the address of its database (core_tenants).
 type TenantCatalog struct {
 	ID        string
 	Name      string // required
-	DBURL     Secret // where the tenant's database is, password included
-	IsActive  bool   // written as given, so that false closes the tenant; NewTenant sets it
-	PlanTier  string // a PricingPlan's ID; default TierFree. It may name a plan that isn't there
+	DBURL     Secret // the address of the tenant's database, including the password
+	IsActive  bool   // stored as given: false closes the tenant; [NewTenant] sets it
+	PlanTier  string // a PricingPlan's ID, which may not exist; default TierFree
 	CreatedAt time.Time
-	Slug      string // the tenant's name in URLs (ValidSlug); unique where present
+	Slug      string // the tenant's name in URLs ([ValidSlug]); unique if present
 	Status    string // default TenantActive
 	// SchemaVersion is the version of the tenant's own schema: the highest one below which no migration is
-	// missing. 0: unknown.
+	// missing. 0 means unknown.
 	SchemaVersion int64
-	// SchemaSet is the id of the set of migrations that the database has ([SchemaSets]). "": unknown.
+	// SchemaSet is the id of the set of migrations that the database has ([SchemaSets]). "" means unknown.
 	SchemaSet string
 }
 
-// NewTenant returns a tenant that is open, with an id, a name and a slug ("" for none), on the tier TierFree.
-// Insert stores it; a product with package fleet has fleet.Provision do so.
+// NewTenant returns an open tenant with an id, a name and a slug ("" for none), on the tier TierFree. Insert
+// stores it. Products that use package fleet call fleet.Provision instead.
 func NewTenant(name, slug string) *TenantCatalog {
 	return &TenantCatalog{ID: NewID(), Name: name, IsActive: true, PlanTier: TierFree, Slug: slug,
 		Status: TenantActive}
 }
 
-// Open reports whether members may use the tenant: IsActive, and Status is TenantActive.
+// Open reports whether members may use the tenant: IsActive is set, and Status is TenantActive.
 func (t *TenantCatalog) Open() bool {
 	return t.IsActive && t.Status == TenantActive
 }
@@ -71,7 +71,7 @@ var tenantRelation = relation[TenantCatalog]{
 	},
 }
 
-// setDefault sets an empty text.
+// setDefault sets a text that is empty.
 func setDefault(s *string, value string) {
 	if *s == "" {
 		*s = value
@@ -89,7 +89,7 @@ func (t Tenants) BySlug(ctx context.Context, slug string) (*TenantCatalog, error
 	return t.one(ctx, "WHERE slug = $1", slug)
 }
 
-// ListForUser returns the tenants in which a user has an active membership, without dropped ones: at most
+// ListForUser returns the tenants in which a user has an active membership, except dropped ones: at most
 // 1,000, ordered by id. Errors: ErrInvalid.
 func (t Tenants) ListForUser(ctx context.Context, userID string) ([]*TenantCatalog, error) {
 	if err := idRule.checkText("user_id", userID); err != nil {

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// StartTrial gives a tenant the trial of a plan, its TrialDays from now on, unless the tenant has, or had, a
-// subscription of any kind: a trial is had once. It returns the trial, or the oldest of the subscriptions,
-// and whether the trial begins now; so it may be called again, at provisioning and at every login. The trial
-// admits until its end, whatever becomes of a subscription that follows. Errors: ErrNotFound for an unknown
-// tenant or plan; ErrInvalid on "trial_days" for a plan without trial.
+// StartTrial gives a tenant a trial of a plan, for the plan's TrialDays from now, unless the tenant has or
+// had a subscription of any kind. It returns the trial, or the oldest of those subscriptions, and whether
+// the trial starts now. So it may be called repeatedly, at provisioning and at every login. The trial grants
+// access until its end, whatever subscription follows. Errors: ErrNotFound for an unknown tenant or plan;
+// ErrInvalid on "trial_days" for a plan without a trial.
 func (t Subscriptions) StartTrial(ctx context.Context, tenantID,
 	planID string) (trial *Subscription, started bool, err error) {
 	err = t.s.write(ctx, func(tx *Tx) error {
@@ -19,7 +19,7 @@ func (t Subscriptions) StartTrial(ctx context.Context, tenantID,
 	return trial, started, err
 }
 
-// startTrial decides under the lock of the tenant's row, so that of two at once one begins the trial.
+// startTrial locks the tenant's row, so that of two concurrent calls one starts the trial.
 func startTrial(ctx context.Context, tx *Tx, tenantID, planID string) (*Subscription, bool, error) {
 	if _, err := tx.Tenants.Lock(ctx, tenantID); err != nil {
 		return nil, false, err

@@ -10,27 +10,26 @@ import (
 	"time"
 )
 
-// Tx is a transaction, for one goroutine at a time. Once the database refused a statement, every further call
-// and Commit fail with that error; a nested InTx confines the failure to itself.
+// Tx is a transaction. It is not safe for concurrent use. After the database has refused a statement, every
+// further call and Commit fail with that error. A nested [Tx.InTx] limits the failure to itself.
 type Tx struct {
 	Tables
 	db      *DB
-	ctx     context.Context // Begin's, whose end rolls the transaction back
+	ctx     context.Context // of Begin; its end rolls the transaction back
 	sql     *sql.Tx
 	failed  error
-	depth   int                // nested InTx calls under way
-	owned   bool               // InTx ends it
-	changed bool               // it has written what Changes delivers
-	end     context.CancelFunc // frees its context
+	depth   int                // nested InTx calls in progress
+	owned   bool               // InTx ends the transaction
+	changed bool               // the transaction has written what Changes delivers
+	end     context.CancelFunc // releases the transaction's context
 }
 
-// longestWait is how long a write waits for the one connection that SQLite writes on while nobody else gets
-// it either.
+// longestWait is how long a write waits for SQLite's only write connection if nobody else gets it meanwhile.
 const longestWait = 5 * time.Second
 
-// Begin starts a transaction. End it with Commit or Rollback; the end of ctx rolls it back. PostgreSQL: at
-// the server's default isolation level. SQLite: with the write lock from the start; where another transaction
-// of this DB holds it for 5 s: ErrUnavailable. Errors: ErrUnavailable.
+// Begin starts a transaction. The caller ends it with Commit or Rollback; the end of ctx rolls it back.
+// PostgreSQL uses the server's default isolation level. SQLite takes the write lock at once; if another
+// transaction of this DB holds it for 5 s, the error is ErrUnavailable. Errors: ErrUnavailable.
 func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 	if err := db.usable(); err != nil {
 		return nil, err
@@ -45,8 +44,8 @@ func (db *DB) Begin(ctx context.Context) (*Tx, error) {
 	return tx, nil
 }
 
-// begin begins the driver's transaction, whose context end frees. SQLite has one connection to write on: a
-// transaction's function that writes past the transaction would wait for itself.
+// begin begins the driver's transaction. end releases its context. SQLite has one write connection, so a
+// transaction's function that writes past its Tx would wait for itself for ever.
 func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc, err error) {
 	bounded, end := context.WithCancel(ctx)
 	if db.engine == postgres {
@@ -68,10 +67,10 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 			"transactions short"}
 }
 
-// cancelWhenStalled calls end when nobody has had a turn to write for longestWait; a long line that moves on
-// is waited for. The function that it returns ends that, and reports whether end was called.
+// cancelWhenStalled calls end once nobody has got the write connection for longestWait. A long queue that
+// moves is waited for. The returned function stops that and reports whether end was called.
 func (db *DB) cancelWhenStalled(end func()) (settled func() (late bool)) {
-	var mu sync.Mutex // guards what follows
+	var mu sync.Mutex // guards the variables below
 	var timer *time.Timer
 	over, late, seen := false, false, db.writeGrants.Load()
 	mu.Lock()
@@ -99,8 +98,8 @@ func (db *DB) cancelWhenStalled(end func()) (settled func() (late bool)) {
 	}
 }
 
-// Commit makes the transaction's writes permanent. Errors: what failed it before; ErrUnavailable, after which
-// it is unknown whether the transaction took place.
+// Commit makes the transaction's writes permanent. Errors: what failed the transaction before;
+// ErrUnavailable, after which it is unknown whether it was committed.
 func (tx *Tx) Commit() error {
 	if tx.owned {
 		return &failure{text: "InTx commits this transaction; return from its function"}
@@ -136,17 +135,17 @@ func (tx *Tx) Rollback() error {
 	return nil
 }
 
-// fail remembers the first error that the database answered with.
+// fail records the first error of a statement.
 func (tx *Tx) fail(err error) {
 	if tx.failed == nil {
 		tx.failed = err
 	}
 }
 
-// InTx runs fn in a transaction: commits when fn returns nil, rolls back when it returns an error, which is
-// returned as it is, and rolls back when it panics, which goes on as a panic. A transaction that collides
-// with another one (serialization failure, deadlock, SQLite busy) is run again, fn included, up to 10 times
-// with growing pauses: fn must bear that. After that: ErrUnavailable.
+// InTx runs fn in a transaction. It commits if fn returns nil. If fn returns an error, it rolls back and
+// returns that error; if fn panics, it rolls back and panics. A transaction that collides with another one
+// (serialization failure, deadlock, SQLite busy) is retried up to 10 times with increasing pauses, so fn may
+// run more than once. After that the error is ErrUnavailable.
 func (db *DB) InTx(ctx context.Context, fn func(*Tx) error) error {
 	return retry(ctx, func() error { return db.runOnce(ctx, fn) })
 }
@@ -159,15 +158,15 @@ func (db *DB) runOnce(ctx context.Context, fn func(*Tx) error) error {
 	}
 	tx.owned = true
 	defer tx.end()
-	defer func() { _ = tx.sql.Rollback() }() // does nothing after the commit
+	defer func() { _ = tx.sql.Rollback() }() // does nothing after Commit
 	if err := fn(tx); err != nil {
 		return err
 	}
 	return tx.commit()
 }
 
-// InTx runs fn in a savepoint of the transaction: what fn did is undone when it returns an error or panics,
-// and the transaction can go on.
+// InTx runs fn in a savepoint of the transaction. If fn returns an error or panics, only what fn did is
+// undone, and the transaction can go on.
 func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	if tx.failed != nil {
 		return tx.failed
@@ -202,8 +201,8 @@ func (tx *Tx) InTx(ctx context.Context, fn func(*Tx) error) (err error) {
 	return err
 }
 
-// rollbackTo returns to a savepoint and ends it. Where that fails, so has the transaction. Its context is the
-// transaction's: the end of the nested one's may be why it is undone.
+// rollbackTo undoes what followed a savepoint and releases it. If that fails, the transaction has failed. It
+// uses the transaction's context, because the nested one may have ended.
 func (tx *Tx) rollbackTo(savepoint string) {
 	ctx, cancel := context.WithTimeout(tx.ctx, longestUndo)
 	defer cancel()
@@ -226,8 +225,8 @@ const (
 	longestUndo  = 5 * time.Second
 )
 
-// retry runs fn again while it collides with other transactions, with jittered, doubling pauses. What fn
-// itself makes of a collision is in its error also when ctx ends first.
+// retry calls fn again while it collides with other transactions, after jittered, doubling pauses. If ctx
+// ends meanwhile, fn's own error for the collision is kept beside it.
 func retry(ctx context.Context, fn func() error) error {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {

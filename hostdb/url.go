@@ -12,20 +12,20 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// origin is where a database is.
+// origin is the address of a database.
 type origin struct {
 	engine engine
 	url    Secret
 	masked string
 	path   string      // SQLite: the file; "" in memory
-	file   os.FileInfo // SQLite: which file that was when it was opened
-	dsn    string      // SQLite: the driver's name of it, up to the parameters
-	// PostgreSQL:
+	file   os.FileInfo // SQLite: identifies the file that was opened
+	dsn    string      // SQLite: the driver's data source name without parameters
+	// Of PostgreSQL only:
 	address *dburl.URL
 	server  *pgx.ConnConfig
 }
 
-// parseURL reads a URL. Errors: ErrInvalid on "url".
+// parseURL parses a URL. Errors: ErrInvalid on "url".
 func parseURL(given string) (*origin, error) {
 	if strings.ContainsRune(given, 0) {
 		return nil, invalid("url", "holds a NUL")
@@ -63,8 +63,8 @@ func parsePostgres(given string) (*origin, error) {
 	return from, nil
 }
 
-// refuseStandby is for a standby among the URL's hosts, or behind a name that moves: it would answer with
-// facts of any age.
+// refuseStandby is the default ValidateConnect. A standby among the URL's hosts, or behind a name that
+// moves, would answer with facts of any age.
 func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
 	err := pgconn.ValidateConnectTargetSessionAttrsPrimary(ctx, conn)
 	var pg *pgconn.PgError
@@ -74,8 +74,8 @@ func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
 	return unavailable("url.host", "the server is a standby; name the primary, too")
 }
 
-// MaskURL returns a database's URL with the password and unknown parameters masked; of one that can't be
-// read, or whose password may have ended up elsewhere in it, nothing but the mask.
+// MaskURL returns a database's URL with the password and unknown parameters masked. If the URL can't be
+// parsed, or its password may be in another part of it, it returns only the mask.
 func MaskURL(given Secret) string {
 	if _, err := parseURL(given.Reveal()); err != nil {
 		return given.String()

@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// GlobalUser is a person who can sign in (core_users). Which tenants they may reach, memberships say.
+// GlobalUser is a person who can sign in (core_users). Memberships say which tenants they may reach.
 type GlobalUser struct {
 	ID           string
 	Email        string     // required; unique without regard to the case of ASCII letters
 	OAuthID      string     // the subject at the identity provider; unique where present
-	PasswordHash Secret     // Access, and so a Scope, leaves it out: such a row can't be written back
+	PasswordHash Secret     // left out by [DB.Access], and so by a Scope; such a row can't be written back
 	StripeCustID string     // the Stripe customer
 	IsSysAdmin   bool       // for the product's own use; it grants nothing in this library
 	CreatedAt    time.Time  // default now
-	LastLogin    *time.Time // a change of it alone is not delivered by Changes
+	LastLogin    *time.Time // a change of it alone isn't delivered by [DB.Changes]
 
-	partial bool // read by Access, without PasswordHash
+	partial bool // read by Access without PasswordHash
 }
 
-// NewUser returns a user with an id and an e-mail address; oauthID is the subject at the identity provider,
-// "" for none. Insert stores it.
+// NewUser returns a user with an id and an e-mail address. oauthID is the subject at the identity provider,
+// or "". Insert stores the user.
 func NewUser(email, oauthID string) *GlobalUser {
 	return &GlobalUser{ID: NewID(), Email: email, OAuthID: oauthID}
 }
@@ -54,8 +54,8 @@ var userRelation = relation[GlobalUser]{
 // Users is the table of users.
 type Users struct{ Table[GlobalUser] }
 
-// ByEmail returns the user with this address, compared without regard to the case of ASCII letters. Errors:
-// ErrNotFound; ErrInvalid.
+// ByEmail returns the user with this address. The case of ASCII letters is ignored. Errors: ErrNotFound;
+// ErrInvalid.
 func (t Users) ByEmail(ctx context.Context, email string) (*GlobalUser, error) {
 	if err := (rule{required: true, maxBytes: maxEmail}).checkText("email", email); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (t Users) ByStripeCustID(ctx context.Context, customer string) ([]*GlobalUs
 	return t.List(ctx, Where("stripe_cust_id", customer))
 }
 
-// RecordLogin sets LastLogin to now, and writes the audit row "user.login". Errors: ErrNotFound; ErrInvalid.
+// RecordLogin sets LastLogin to now and writes the audit row "user.login". Errors: ErrNotFound; ErrInvalid.
 func (t Users) RecordLogin(ctx context.Context, id string) error {
 	if err := t.r.checkID(id); err != nil {
 		return err
@@ -94,7 +94,7 @@ func (t Users) RecordLogin(ctx context.Context, id string) error {
 	})
 }
 
-// foldASCII lowers the ASCII letters, as both engines' lower does to a text here.
+// foldASCII lowers the ASCII letters, as lower() does here on both engines.
 func foldASCII(s string) string {
 	folded := []byte(s)
 	for i, c := range folded {
