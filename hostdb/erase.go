@@ -10,56 +10,55 @@ import (
 	"strings"
 )
 
-// EventUserErased is written when a user was erased. The row has the id, and no details.
+// EventUserErased is written when a user was erased. The row has the user's id and no details.
 const EventUserErased = "user.erased"
 
 // ErasedReport says what an erasure removed.
 type ErasedReport struct {
 	User          bool  // the user's row was there
 	Memberships   int64 // deleted
-	Subscriptions int64 // which no longer name the user's Stripe customer
-	WebhookEvents int64 // whose payload was redacted
-	Jobs          int64 // whose payload was emptied or redacted
-	AuditParts    int64 // personal parts of audit rows, deleted
-	// AuditRowsInClear is how many audit rows by or about the user hold personal data in clear. They can't be
-	// changed. A process of the library's version before schema version 8 wrote them after the upgrade, or
-	// the product did, without PersonalOf.
+	Subscriptions int64 // those that no longer name the user's Stripe customer
+	WebhookEvents int64 // those whose payload was redacted
+	Jobs          int64 // those whose payload was emptied or redacted
+	AuditParts    int64 // personal parts of audit rows that were deleted
+	// AuditRowsInClear is how many audit rows by or about the user contain personal data themselves, and
+	// can't be changed. They were written after the upgrade to schema version 8 by a process of an older
+	// version of the library, or by the product without PersonalOf.
 	AuditRowsInClear int64
 }
 
 // eraseBatch is how many rows a step of an erasure writes.
 const eraseBatch = 100
 
-// Erase removes a user, and what the host database says about the person behind the id:
+// Erase removes a user and the personal data about them:
 //
 //   - the user's row and memberships;
-//   - the personal parts of audit rows by or about the user (see [HostAuditLog]); the rows stay, with the
+//   - the personal parts of audit rows by or about the user (see [HostAuditLog]). The rows stay, with the
 //     user's id;
 //   - the Stripe customer in subscriptions, which stay with their tenants;
 //   - of webhook events that name the user's id, e-mail address, subject or customer, everything but the
-//     event's id, type and time and what
-//     a subscription's state is read from: [WebhookEvents] stay replayable, and name no customer;
-//   - the payload of completed jobs that name the user; of other jobs the words by which they do, replaced by
-//     "[erased]", also in the error
-//     and in the DedupeKey, which is dropped. A worker finds the id of a user who is gone. Of a person a job
-//     may say more, such as a name:
-//     cancel such jobs, or let them end, and Prune or Delete them.
+//     event's id, type and time and what a subscription's state is read from. [WebhookEvents] can still be
+//     replayed, but name no customer;
+//   - the payload of completed jobs that name the user. In other jobs the words that name the user are
+//     replaced by "[erased]", in the error too. A DedupeKey that names the user is dropped. A worker finds
+//     the id of a user that doesn't exist. A job may contain more about a person, such as a name: cancel
+//     such jobs or let them end, then Prune or Delete them.
 //
-// Earlier addresses, subjects and customers count too, as far as the audit log knows them. They are looked
-// for without regard to the case of ASCII letters and as words of their own: "ann@example.com" isn't in
-// "joann@example.com", and a word of less than 6 bytes is looked for as a whole JSON text only. A customer
-// that another user has too stays. The id stays wherever it stands: it says nothing any more. Tenants stay,
-// with their names. Not reached are tenants' own databases, backups, what a file or server has freed but not
-// overwritten, and Stripe itself: delete the customer there too, or its next event names it again.
+// Earlier addresses, subjects and customers count too, as far as the audit log has them. They are searched
+// without regard to the case of ASCII letters and as whole words: "ann@example.com" isn't in
+// "joann@example.com". A word shorter than 6 bytes only matches a whole JSON text. A customer that another
+// user has too stays. So does the user's id, which identifies nobody any more, and so do tenants with their
+// names. Tenants' own databases, backups, space that a file or server has freed but not overwritten, and
+// Stripe itself are not reached: delete the customer at Stripe too, or its next event names it again.
 //
-// A user who is the last active owner of a tenant is refused before anything is changed: ErrConflict on
-// "last_owner", which names the tenants by slug. Everything else goes in short transactions, memberships
-// first and the user's row last. It reads all jobs and events and may take minutes. An erasure that was
-// interrupted is finished by the next one, and one more changes nothing; so does one of a user whose row was
-// deleted before. The end is written to the audit log (EventUserErased).
+// If the user is the last active owner of a tenant, nothing is changed: the error is ErrConflict on
+// "last_owner", and names the tenants by slug. Everything else happens in short transactions, memberships
+// first and the user's row last. It reads all jobs and events and may take minutes. After an interruption
+// the next call finishes the erasure, and another call changes nothing. A user whose row was deleted before
+// can be erased too. The end is written to the audit log (EventUserErased).
 //
-// Errors: ErrNotFound for a user who is not there, nor in the audit log; ErrConflict; ErrInvalid. The report
-// says what was done also with an error.
+// Errors: ErrNotFound for a user that neither exists nor is in the audit log; ErrConflict; ErrInvalid. The
+// report is valid even with an error.
 func (db *DB) Erase(ctx context.Context, userID string) (ErasedReport, error) {
 	var report ErasedReport
 	p, err := db.person(ctx, userID)
@@ -82,7 +81,7 @@ func (db *DB) Erase(ctx context.Context, userID string) (ErasedReport, error) {
 // namedTenants is how many tenants an error names.
 const namedTenants = 10
 
-// refuseLastOwner names the tenants that would be without an active owner.
+// refuseLastOwner returns an error that names the tenants that would be left without an active owner.
 func (db *DB) refuseLastOwner(ctx context.Context, userID string) error {
 	tenants, err := db.Tenants.many(ctx, `WHERE status NOT IN ('provisioning', 'dropped')
 		AND active_owners = 1 AND id IN
@@ -154,8 +153,8 @@ func (db *DB) eraseJobs(ctx context.Context, p *person, report *ErasedReport) (e
 	return err
 }
 
-// changeEach changes the rows that are wanted, and returns how many differ since. A row that was deleted
-// meanwhile is passed over.
+// changeEach changes the wanted rows and returns how many of them changed. It skips rows that were deleted
+// meanwhile.
 func changeEach[M any](ctx context.Context, t Table[M], rows iter.Seq2[*M, error], wanted func(*M) bool,
 	change func(*M)) (changed int64, err error) {
 	for found, err := range rows {
@@ -182,7 +181,7 @@ func changeEach[M any](ctx context.Context, t Table[M], rows iter.Seq2[*M, error
 	return changed, nil
 }
 
-// redactJob removes from a job what concerns the person.
+// redactJob removes what concerns the person from a job.
 func (p *person) redactJob(j *SystemJob) {
 	j.ErrorLog = storable(p.replaceWords(j.ErrorLog), maxErrorLog)
 	if p.containsWord(j.DedupeKey) {
@@ -196,8 +195,8 @@ func (p *person) redactJob(j *SystemJob) {
 	}
 }
 
-// eraseAuditParts deletes the personal parts of audit rows. The user's own are last: they know by which words
-// the user was named.
+// eraseAuditParts deletes the personal parts of audit rows. The user's own come last, because they record
+// the words that name the user.
 func (db *DB) eraseAuditParts(ctx context.Context, p *person, report *ErasedReport) error {
 	for _, owner := range append(p.customers[:len(p.customers):len(p.customers)], p.id) {
 		for {
@@ -216,7 +215,7 @@ func (db *DB) eraseAuditParts(ctx context.Context, p *person, report *ErasedRepo
 	return nil
 }
 
-// eraseUser deletes the user's row, and writes down that the user was erased.
+// eraseUser deletes the user's row and records the erasure.
 func (db *DB) eraseUser(ctx context.Context, p *person, report *ErasedReport) error {
 	return db.InTx(ctx, func(tx *Tx) error {
 		s := session{db: db, tx: tx}
@@ -238,7 +237,7 @@ func (db *DB) eraseUser(ctx context.Context, p *person, report *ErasedReport) er
 	})
 }
 
-// countInClear counts the audit rows that hold personal data themselves.
+// countInClear counts the audit rows that contain personal data themselves.
 func (db *DB) countInClear(ctx context.Context, p *person, report *ErasedReport) error {
 	for _, column := range []string{"target_id", "actor_user_id"} {
 		for after := ""; ; {

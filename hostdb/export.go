@@ -6,22 +6,23 @@ import (
 	"reflect"
 )
 
-// ExportedRow is a row that says something about a user, as [DB.Export] returns it.
+// ExportedRow is a row about a user, as [DB.Export] returns it.
 type ExportedRow struct {
 	Table string `json:"table"` // core_users
-	// by column: string, bool, int, int64, time.Time, *time.Time or []string; no secrets
+	// Row has the values by column: string, bool, int, int64, time.Time, *time.Time or []string. Secrets are
+	// left out.
 	Row map[string]any `json:"row"`
 }
 
-// Export iterates over all that the host database stores about a user: the user without the password's hash,
-// the memberships, the subscriptions of the user's Stripe customer, the audit rows by or about the user, and
-// the jobs and webhook events that name the user's id, e-mail address, subject or Stripe customer, now or
-// earlier. It reads page by page and may take minutes: every job and event is looked at. It also finds what
-// is left of a user who was deleted. What a tenant's own database says isn't among it, nor is a tenant that
-// bears a person's name.
+// Export iterates over everything that the host database stores about a user: the user without the
+// password's hash, the memberships, the subscriptions of the user's Stripe customer, the audit rows by or
+// about the user, and the jobs and webhook events that name the user's id, e-mail address, subject or Stripe
+// customer, now or earlier. It reads every job and event, page by page, and may take minutes. It also finds
+// what is left of a user who was deleted. It doesn't include the contents of tenants' own databases, nor a
+// tenant named after a person.
 //
-// After an error, which comes with the zero row, it ends. Errors: ErrNotFound for a user who is not there,
-// nor in the audit log; ErrInvalid.
+// It ends after an error, which comes with the zero row. Errors: ErrNotFound for a user that neither exists
+// nor is in the audit log; ErrInvalid.
 func (db *DB) Export(ctx context.Context, userID string) iter.Seq2[ExportedRow, error] {
 	return func(yield func(ExportedRow, error) bool) {
 		p, err := db.person(ctx, userID)
@@ -41,7 +42,7 @@ func (db *DB) Export(ctx context.Context, userID string) iter.Seq2[ExportedRow, 
 	}
 }
 
-// exportRows yields the rows that are wanted; nil: all. It reports whether to go on.
+// exportRows yields the wanted rows, or all if wanted is nil. It reports whether to go on.
 func exportRows[M any](yield func(ExportedRow, error) bool, t Table[M], rows iter.Seq2[*M, error],
 	wanted func(*M) bool) bool {
 	for m, err := range rows {
@@ -65,18 +66,18 @@ func exportRows[M any](yield func(ExportedRow, error) bool, t Table[M], rows ite
 	return true
 }
 
-// secret reports whether a column is left out of an export.
+// secret reports whether an export leaves a column out.
 func (c *column[M]) secret(m *M) bool {
 	_, secret := c.at(m).(*Secret)
 	return secret
 }
 
-// onlyActor reports whether an audit row is by the person, and not about them.
+// onlyActor reports whether an audit row isn't about the person. Rows about them have been exported before.
 func (p *person) onlyActor(a *HostAuditLog) bool {
 	return a.TargetID != p.id
 }
 
-// unrelatedRow reports whether an audit row is neither by the person nor about them.
+// unrelatedRow reports whether an audit row is neither by nor about the person.
 func (p *person) unrelatedRow(a *HostAuditLog) bool {
 	return a.TargetID != p.id && a.ActorUserID != p.id
 }
@@ -94,7 +95,7 @@ func (db *DB) subscriptionsOf(ctx context.Context, p *person) iter.Seq2[*Subscri
 	}
 }
 
-// auditWithPartsOf iterates over the audit rows of which a part is a person's.
+// auditWithPartsOf iterates over the audit rows that contain a part about a person.
 func (db *DB) auditWithPartsOf(ctx context.Context, p *person) iter.Seq2[*HostAuditLog, error] {
 	return func(yield func(*HostAuditLog, error) bool) {
 		for _, owner := range append([]string{p.id}, p.customers...) {

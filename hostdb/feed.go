@@ -6,30 +6,29 @@ import (
 	"time"
 )
 
-// feed is the one poller behind all Changes loops of a DB.
+// feed is the poller that all Changes loops of a DB share.
 type feed struct {
 	db      *DB
 	pollers sync.WaitGroup
 
-	mu          sync.Mutex // guards what follows; never held across I/O
+	mu          sync.Mutex // guards the fields below; never held across I/O
 	ended       bool
 	subscribers map[*subscriber]bool
 	stop        context.CancelFunc // ends the running poller
-	stopped     chan struct{}      // closed when it has ended
+	stopped     chan struct{}      // closed when the poller has ended
 	woken       bool
-	cancelWait  context.CancelFunc // ends its wait
+	cancelWait  context.CancelFunc // ends the poller's wait
 }
 
-// cursor is a poller's place in an engine's log of changes.
+// cursor is a poller's position in an engine's log of changes.
 type cursor interface {
-	// poll returns what was committed since the last poll; reset: all that is known is that something may
-	// have been.
+	// poll returns what was committed since the last poll. reset means that any row may have changed.
 	poll(ctx context.Context) (changes []Change, reset bool, err error)
-	// verify looks for what is wrong with what the log rests on. It is called after a poll that went well.
+	// verify returns the faults of what the log rests on. It may be called before the first poll.
 	verify(ctx context.Context) ([]Fault, error)
-	// wait returns when ctx ends, or earlier when there may be something to poll.
+	// wait returns when ctx ends, or earlier if there may be something to poll.
 	wait(ctx context.Context)
-	// close frees what the cursor holds.
+	// close releases the cursor's resources.
 	close()
 }
 
@@ -37,7 +36,7 @@ func newFeed(db *DB) *feed {
 	return &feed{db: db, subscribers: map[*subscriber]bool{}}
 }
 
-// subscribe adds a subscriber and starts the poller for the first one.
+// subscribe adds a subscriber. The first one starts the poller.
 func (f *feed) subscribe() (*subscriber, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,7 +58,7 @@ func (f *feed) subscribe() (*subscriber, error) {
 	return sub, nil
 }
 
-// unsubscribe removes a subscriber; the last one ends the poller and waits for it.
+// unsubscribe removes a subscriber. The last one ends the poller and waits for it.
 func (f *feed) unsubscribe(sub *subscriber) {
 	f.mu.Lock()
 	delete(f.subscribers, sub)
@@ -84,7 +83,7 @@ func (f *feed) shutdown() {
 	f.pollers.Wait()
 }
 
-// wake ends the poller's wait, or its next one if it is polling.
+// wake ends the poller's wait, or its next wait if it is polling.
 func (f *feed) wake() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -110,11 +109,11 @@ func (f *feed) run(ctx context.Context) {
 	}
 	at := f.db.newCursor()
 	defer at.close()
-	watch := &verifier{db: f.db}
+	v := &verifier{db: f.db}
 	var pruned time.Time
 	for {
 		started := f.db.config.Now()
-		found, err := f.poll(ctx, at, watch, started)
+		found, err := f.poll(ctx, at, v, started)
 		if ctx.Err() != nil {
 			return
 		}
@@ -132,40 +131,40 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// prune prunes the log, for as long as a poll may take: polls wait for it.
+// prune prunes the log. Polls wait for it, so it may take no longer than one.
 func (f *feed) prune(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	return f.db.prune(ctx)
 }
 
-// pollTimeout bounds one poll, so that a server that hangs is reported.
+// pollTimeout limits a poll, so that a server that hangs is reported.
 const pollTimeout = 5 * time.Second
 
-// poll verifies when it is time to, and polls. While something is wrong there are both what it found, which
-// promises nothing, and an error.
-func (f *feed) poll(ctx context.Context, at cursor, watch *verifier, started time.Time) (*Delivery, error) {
+// poll verifies if that is due, and polls. While there are faults it returns both what it found, without
+// PolledAt, and an error.
+func (f *feed) poll(ctx context.Context, at cursor, v *verifier, started time.Time) (*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	if err := watch.verifyIfDue(ctx, at, started); err != nil {
+	if err := v.verifyIfDue(ctx, at, started); err != nil {
 		return nil, translate(ctx, err, asReported)
 	}
 	changes, reset, err := at.poll(ctx)
 	if err != nil {
 		return nil, translate(ctx, err, asReported)
 	}
-	found := &Delivery{PolledAt: started, Changes: changes, Reset: watch.needsReset(reset) ||
+	found := &Delivery{PolledAt: started, Changes: changes, Reset: v.needsReset(reset) ||
 		len(changes) > maxChanges}
 	if found.Reset {
 		found.Changes = nil
 	}
-	if watch.err != nil {
+	if v.err != nil {
 		found.PolledAt = time.Time{}
 	}
-	return found, watch.err
+	return found, v.err
 }
 
-// pause waits for the interval, for Wake or for a hint of the database's.
+// pause waits for the poll interval, for Wake, or for a notification.
 func (f *feed) pause(ctx context.Context, at cursor) {
 	ctx, cancel := context.WithTimeout(ctx, f.db.config.PollInterval)
 	defer cancel()
@@ -181,7 +180,7 @@ func (f *feed) pause(ctx context.Context, at cursor) {
 	f.mu.Unlock()
 }
 
-// deliver hands a poll's outcome to every subscriber.
+// deliver passes a poll's result to every subscriber.
 func (f *feed) deliver(found *Delivery, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -200,7 +199,7 @@ type subscriber struct {
 	err     error
 }
 
-// put adds a poll's outcome to what is pending. Subscribers share found.
+// put adds a poll's result to what is pending. Subscribers share found.
 func (s *subscriber) put(found *Delivery, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,7 +230,7 @@ func (s *subscriber) add(found Delivery) {
 	s.pending = &found
 }
 
-// take returns what is pending: a delivery, an error that came after it, or both.
+// take returns what is pending: a delivery, a later error, or both.
 func (s *subscriber) take() (*Delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

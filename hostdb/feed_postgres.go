@@ -20,15 +20,15 @@ func (db *DB) newCursor() cursor {
 	return &sqliteCursor{db: db, version: -1}
 }
 
-// postgresCursor polls on a connection of its own, on which NOTIFY arrives too.
+// postgresCursor polls on a connection of its own, which also receives NOTIFY.
 type postgresCursor struct {
 	db       *DB
 	dialer   *pghosts.Dialer
 	conn     *pgx.Conn
 	notified bool
-	text     string // the query; servers differ in what they tell about themselves
-	snapshot string // what has been delivered: every transaction visible in it
-	identity string // the cluster, its timeline, the database, the table, and when the server started
+	text     string // the query, which depends on what the server tells about itself
+	snapshot string // every transaction visible in it has been delivered
+	identity string // the cluster, its timeline, the database, the table, and the server's start
 	polled   time.Time
 }
 
@@ -40,15 +40,15 @@ func newPostgresCursor(db *DB) *postgresCursor {
 	return c
 }
 
-// pollPostgres is the query for what is new; the first %s is the server's identity.
+// pollPostgres is the query for new changes. %s is the server's identity.
 //
-// The cursor is a snapshot, since transactions commit in another order than they take ids. Whatever is
-// visible now and was not visible then is new. The floor says which transactions' rows have been pruned. A
-// restored backup may have used more transaction ids by now than the server had before, but it has been
-// started; and a crash may lose what synchronous_commit = off had reported.
+// The cursor is a snapshot, because transactions commit in another order than they take ids: new is what is
+// visible now and wasn't then. The floor says which transactions' rows have been pruned. After a restored
+// backup the server may have used more transaction ids than before, but it has been restarted. A crash may
+// lose what synchronous_commit = off had reported.
 //
-// In a dump that another cluster restores, ids are the old cluster's. Where one of them is still to come,
-// alien is true: no row that a transaction of this cluster wrote and that can be seen has such an id.
+// In a dump restored into another cluster, ids are those of the old cluster. foreign is true if one of them
+// is still to come: no visible row that a transaction of this cluster wrote has such an id.
 const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
 	p AS MATERIALIZED (SELECT coalesce(nullif($1, ''), s.snapshot::text)::pg_snapshot AS snapshot FROM s)
 	SELECT s.snapshot::text, %s,
@@ -56,24 +56,24 @@ const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS sn
 			OR pg_snapshot_xmax(p.snapshot) > pg_snapshot_xmax(s.snapshot) AS lost,
 		coalesce((SELECT floor FROM host_feed_floor) > pg_snapshot_xmax(s.snapshot), false)
 			OR coalesce((SELECT xid FROM host_changes ORDER BY xid DESC
-			LIMIT 1) >= pg_snapshot_xmax(s.snapshot), false) AS alien,
+			LIMIT 1) >= pg_snapshot_xmax(s.snapshot), false) AS foreign,
 		coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
 	FROM s CROSS JOIN p LEFT JOIN host_changes c
 		ON c.xid >= pg_snapshot_xmin(p.snapshot) AND NOT pg_visible_in_snapshot(c.xid, p.snapshot)
 	LIMIT 10001`
 
-// everyIdentity is what every server tells: which database and table it is, and when the server started.
+// everyIdentity is what every server tells: its database, the table, and when the server started.
 const everyIdentity = `(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' ||
 	'host_changes'::regclass::oid::text ||
 			'/' || extract(epoch FROM pg_postmaster_start_time())::text`
 
 // optionalIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some
-// roles are refused them. A server that takes over from another has another start, too, so that nothing rests
-// on these alone.
+// roles may not read them. Nothing depends on them alone, because a server that takes over from another one
+// also has another start.
 var optionalIdentities = []string{"(SELECT system_identifier FROM pg_control_system())::text",
 	"left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"}
 
-// pollText returns the query for what the server at a connection tells.
+// pollText returns the query for what the server of a connection tells.
 func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
 	identity := everyIdentity
 	for _, further := range optionalIdentities {
@@ -88,7 +88,7 @@ func pollText(ctx context.Context, conn *pgx.Conn) (string, error) {
 	return fmt.Sprintf(pollPostgres, identity), nil
 }
 
-// connect opens the connection, if there is none to the server that serves.
+// connect opens the connection unless there is one to the server that serves.
 func (c *postgresCursor) connect(ctx context.Context) error {
 	if c.conn != nil && !c.conn.IsClosed() && !pghosts.StandingOf(c.conn).Outdated() {
 		return nil
@@ -102,15 +102,15 @@ func (c *postgresCursor) connect(ctx context.Context) error {
 	c.db.feedConns.Add(1)
 	return c.withAnswerTimeout(ctx, func(ctx context.Context) (err error) {
 		if c.text, err = pollText(ctx, c.conn); err != nil || c.db.config.NoNotify || c.db.pooled {
-			return err // behind a pooler another client's transaction would hear what this one listens to
+			return err // behind a pooler another client's transaction would receive the notifications
 		}
 		_, err = c.conn.Exec(ctx, "LISTEN hostdb_changes")
 		return err
 	})
 }
 
-// ask runs queries. A server that has other hosts beside it is given less time, so that one of those can be
-// reached while what is known is still of use.
+// withAnswerTimeout runs queries. If the server has other hosts beside it, they get less time, so that
+// another host can be reached while what is cached may still be used.
 func (c *postgresCursor) withAnswerTimeout(ctx context.Context, queries func(context.Context) error) error {
 	standing := pghosts.StandingOf(c.conn)
 	if !standing.Several() {
@@ -125,11 +125,11 @@ func (c *postgresCursor) withAnswerTimeout(ctx context.Context, queries func(con
 	return err
 }
 
-// answerTimeout bounds the queries of one step of a poll where there are several hosts.
+// answerTimeout limits the queries of one step of a poll if there are several hosts.
 const answerTimeout = pollTimeout / 5
 
-// poll implements cursor. A connection on which it failed is not used again: another may lead to another
-// server.
+// poll implements cursor. It closes a connection on which it failed, because the next one may lead to
+// another server.
 func (c *postgresCursor) poll(ctx context.Context) (changes []Change, reset bool, err error) {
 	c.polled = time.Now()
 	if err = c.connect(ctx); err == nil {
@@ -145,7 +145,7 @@ func (c *postgresCursor) poll(ctx context.Context) (changes []Change, reset bool
 	return changes, reset, nil
 }
 
-// look asks for what has not been delivered.
+// readChanges returns what hasn't been delivered.
 func (c *postgresCursor) readChanges(ctx context.Context) ([]Change, bool, error) {
 	c.notified = false
 	rows, err := c.conn.Query(ctx, c.text, c.snapshot)
@@ -154,17 +154,17 @@ func (c *postgresCursor) readChanges(ctx context.Context) ([]Change, bool, error
 	}
 	defer rows.Close()
 	var (
-		changes            []Change
-		snapshot, identity string
-		lost, alien, reset bool
+		changes              []Change
+		snapshot, identity   string
+		lost, foreign, reset bool
 	)
 	for rows.Next() {
 		var change Change
-		if err := rows.Scan(&snapshot, &identity, &lost, &alien, &change.Kind, &change.UserID,
+		if err := rows.Scan(&snapshot, &identity, &lost, &foreign, &change.Kind, &change.UserID,
 			&change.TenantID, &change.PlanID); err != nil {
 			return nil, false, err
 		}
-		reset = reset || lost || alien || change.Kind == "reset"
+		reset = reset || lost || foreign || change.Kind == "reset"
 		if change.Kind != "" {
 			changes = append(changes, change)
 		}
@@ -172,7 +172,7 @@ func (c *postgresCursor) readChanges(ctx context.Context) ([]Change, bool, error
 	if err := rows.Err(); err != nil {
 		return nil, false, err
 	}
-	if alien {
+	if foreign {
 		for _, statement := range removeForeignXIDs {
 			if _, err := c.conn.Exec(ctx, statement); err != nil {
 				return nil, false, err
@@ -212,13 +212,13 @@ func (c *postgresCursor) queryFaults(ctx context.Context) (faults []Fault, err e
 	return faults, rows.Err()
 }
 
-// pollGap keeps a storm of notifications from becoming a storm of polls.
+// pollGap keeps many notifications from causing as many polls.
 const pollGap = 10 * time.Millisecond
 
 // wait implements cursor.
 func (c *postgresCursor) wait(ctx context.Context) {
 	if !c.notified && c.conn != nil && !c.conn.IsClosed() {
-		// The end of ctx leaves the connection open; a lost connection ends the wait.
+		// The end of ctx leaves the connection open. A lost connection ends the wait.
 		_ = c.conn.PgConn().WaitForNotification(ctx)
 	} else if !c.notified {
 		<-ctx.Done()
@@ -234,7 +234,7 @@ func (c *postgresCursor) close() {
 	c.dialer.Stop()
 }
 
-// disconnect closes the connection. One to a server that hangs isn't waited for.
+// disconnect closes the connection. It doesn't wait for a server that hangs.
 func (c *postgresCursor) disconnect() {
 	if c.conn != nil {
 		patience := time.Second

@@ -13,16 +13,17 @@ type sqliteCursor struct {
 	db          *DB
 	pool        *sql.DB
 	conn        *sql.Conn
-	version     int64 // data_version: it changes when another connection has committed
+	version     int64 // data_version: changes when another connection commits
 	last        int64
-	fingerprint string // of the last change; "" where it has been pruned
+	fingerprint string // of the last change; "" if it has been pruned
 	started     bool
 }
 
-// newestSQLite is the id of the newest change that there has been.
+// newestSQLite is the id of the newest change there has ever been.
 const newestSQLite = "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'host_changes')"
 
-// trace is what tells a change from another one with its id, which a restored copy of the file may hold.
+// fingerprintOf distinguishes a change from another one with the same id, which a restored copy of the file
+// may contain.
 const fingerprintOf = "coalesce((SELECT changed_at || kind || coalesce(user_id, '') || coalesce(tenant_id, " +
 	"'') || " + "coalesce(plan_id, '') FROM host_changes WHERE id = "
 
@@ -33,7 +34,7 @@ const pollSQLite = `SELECT coalesce(f.floor, 9223372036854775807), ` + newestSQL
 	FROM (SELECT 1) LEFT JOIN host_feed_floor f LEFT JOIN host_changes c ON c.id > $1 ORDER BY c.id
 	LIMIT 10001`
 
-// connect opens the connection, if there is none, to the file that the database was opened with.
+// connect opens the connection unless there is one. It fails if the file was replaced.
 func (c *sqliteCursor) connect(ctx context.Context) error {
 	if err := c.db.checkFile(); err != nil {
 		return err
@@ -62,12 +63,13 @@ func (c *sqliteCursor) poll(ctx context.Context) ([]Change, bool, error) {
 	}
 	changes, reset, err := c.readChanges(ctx)
 	if err != nil {
-		c.close() // the driver may have given the connection up
+		c.close() // the driver may have closed the connection
 	}
 	return changes, reset, err
 }
 
-// readChanges returns what is new. An unchanged data_version spares the query; in memory there is none.
+// readChanges returns what is new. If data_version is unchanged, it needs no query. In memory there is no
+// data_version.
 func (c *sqliteCursor) readChanges(ctx context.Context) ([]Change, bool, error) {
 	var version int64
 	if err := c.conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
@@ -93,7 +95,7 @@ func (c *sqliteCursor) readChanges(ctx context.Context) ([]Change, bool, error) 
 	if err != nil {
 		return nil, false, err
 	}
-	another := before != c.fingerprint && (before != "" || floor < c.last) // else it has been pruned
+	another := before != c.fingerprint && (before != "" || floor < c.last) // otherwise it was pruned
 	reset := !c.started || floor > c.last || newest < c.last || another
 	c.started, c.version, c.last, c.fingerprint = true, version, newest, trace
 	return changes, reset, nil
@@ -111,7 +113,7 @@ func (c *sqliteCursor) verify(ctx context.Context) (faults []Fault, err error) {
 	return faults, err
 }
 
-// wait implements cursor. Own commits end ctx.
+// wait implements cursor. This process's commits end ctx.
 func (c *sqliteCursor) wait(ctx context.Context) {
 	<-ctx.Done()
 }
@@ -125,12 +127,12 @@ func (c *sqliteCursor) close() {
 	}
 }
 
-// errReplaced is every statement's answer once the file is another.
+// errReplaced is the error of every statement after the file was replaced.
 var errReplaced = &failure{kind: ErrUnavailable,
 	text: "the database's file has been replaced or removed; open it again"}
 
-// checkFile fails when the file at the path is not the one that was opened, and so do statements until it
-// is.
+// checkFile returns an error if the file at the path is not the one that was opened. Statements fail until
+// it is.
 func (db *DB) checkFile() error {
 	if db.origin.path == "" {
 		return nil

@@ -18,15 +18,15 @@ var migrations embed.FS
 
 const versionTable = "host_schema_version"
 
-// generation is by how much the numbers of migrations jump where one changes or removes what an older library
-// uses, which is for a major version of the library: 10001 is the first that version 1 can't work with.
-// Within a generation migrations only add (tables, columns with a default, triggers, indexes), so that a
-// process of the library's last version goes on, and starts, on the next one's schema.
+// generation separates the migrations of two major versions of the library. Within a generation migrations
+// only add (tables, columns with a default, triggers, indexes), so that a process of an older minor version
+// continues, and starts, on the newer schema. A migration that changes or removes what an older library uses
+// begins the next generation: 10001 is the first that version 1 can't work with.
 const generation = 10_000
 
-// migrate brings the schema up to date in ONE transaction that holds a lock: an advisory one in PostgreSQL,
-// the write lock in SQLite. Processes that open at once take turns, and one that dies leaves nothing half
-// done.
+// migrate brings the schema up to date in ONE transaction that holds a lock: an advisory lock in PostgreSQL,
+// the write lock in SQLite. Processes that open at the same time take turns, and one that dies leaves
+// nothing half done.
 func (db *DB) migrate(ctx context.Context, connector driver.Connector) error {
 	e := db.engine
 	single := &singleConnector{inner: connector, begin: e.beginExclusive()}
@@ -40,20 +40,20 @@ func (db *DB) migrate(ctx context.Context, connector driver.Connector) error {
 	return err
 }
 
-// beginExclusive begins the transaction in which nobody else migrates.
+// beginExclusive returns the statements that begin the transaction in which nobody else migrates.
 func (e engine) beginExclusive() []string {
 	if e == postgres {
-		// At a higher level the snapshot is taken before the lock is waited for, and doesn't show what the
-		// one before us made.
+		// At a higher isolation level the snapshot would be taken before the lock is acquired, and wouldn't
+		// show what the previous holder has created.
 		return []string{"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-			"SELECT pg_advisory_xact_lock(7307206461662301)"} // any number that nobody else uses
+			"SELECT pg_advisory_xact_lock(7307206461662301)"} // an arbitrary number
 	}
 	return []string{"BEGIN IMMEDIATE"}
 }
 
-// upgrade refuses what isn't ours and what is of a newer generation, and runs the pending migrations, or
-// refuses those too.
-func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
+// upgrade runs the pending migrations, or refuses to if noUpgrade is set. It refuses a schema that isn't
+// this library's or belongs to a newer generation.
+func upgrade(ctx context.Context, e engine, pool *sql.DB, noUpgrade bool) error {
 	files, err := fs.Sub(migrations, "migrations/"+string(e))
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func upgrade(ctx context.Context, e engine, pool *sql.DB, refuse bool) error {
 	if current >= newest {
 		return nil
 	}
-	if refuse {
+	if noUpgrade {
 		return invalid("url", fmt.Sprintf("the schema has version %d, and this library's is %d; `tenantdb "+
 			"init`, or any Open without NoUpgrade, "+
 			"creates or upgrades it", current, newest))
@@ -96,8 +96,9 @@ func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 	return version, err
 }
 
-// refuseUnusable refuses core_ tables without our version table, which are another program's, and on
-// PostgreSQL a search path without a schema, or with one in which the tables are missing and may not be made.
+// refuseUnusable refuses core_ tables without our version table, which belong to another program. In
+// PostgreSQL it also refuses a search path without an existing schema, or with one in which the tables are
+// missing and the role may not create them.
 func refuseUnusable(ctx context.Context, e engine, on dbtx) error {
 	text := `SELECT current_schema() IS NOT NULL, coalesce(has_schema_privilege(current_schema(), 'CREATE'),
 		false),
@@ -135,8 +136,7 @@ func refuseUnusable(ctx context.Context, e engine, on dbtx) error {
 	return nil
 }
 
-// singleConnector makes one connection, with a transaction begun on it, in which further transactions are
-// savepoints.
+// singleConnector opens one connection and begins a transaction on it. Further transactions are savepoints.
 type singleConnector struct {
 	inner driver.Connector
 	begin []string
@@ -167,7 +167,7 @@ func (s *singleConnector) Driver() driver.Driver {
 	return s.inner.Driver()
 }
 
-// fullConn is what both drivers' connections can do.
+// fullConn has the methods that both drivers' connections share.
 type fullConn interface {
 	driver.Conn
 	driver.ConnPrepareContext
@@ -175,7 +175,7 @@ type fullConn interface {
 	driver.QueryerContext
 }
 
-// nestedConn is a connection whose transactions are savepoints of the one that is open on it.
+// nestedConn is a connection whose transactions are savepoints of the open one.
 type nestedConn struct{ fullConn }
 
 // BeginTx implements driver.ConnBeginTx.
@@ -184,7 +184,7 @@ func (c *nestedConn) BeginTx(ctx context.Context, _ driver.TxOptions) (driver.Tx
 	return savepoint{c}, err
 }
 
-// savepoint is a driver.Tx.
+// savepoint implements driver.Tx.
 type savepoint struct{ conn *nestedConn }
 
 // Commit implements driver.Tx.

@@ -10,18 +10,18 @@ import (
 // The statuses of a migration run.
 const (
 	RunRunning = "running"
-	RunPaused  = "paused"  // no further tenant is begun until it is taken up again
+	RunPaused  = "paused"  // no further tenant is started until the run is continued
 	RunStopped = "stopped" // ended with tenants left, as by too many failures; it may be taken up again
 	RunDone    = "done"    // no tenant is left; some may have failed
 )
 
-// MigrationRun brings tenants' databases to a version of their own schema (sys_migration_runs).
+// MigrationRun migrates tenants' databases to a version of their own schema (sys_migration_runs).
 type MigrationRun struct {
 	ID            string
 	Status        string // default RunRunning
 	TargetVersion int64
-	IsDown        bool // it takes migrations back
-	AtTarget      int  // how many tenants had nothing to do, and are not in the ledger
+	IsDown        bool // it rolls migrations back
+	AtTarget      int  // how many tenants had nothing to do and aren't in the ledger
 	CreatedAt     time.Time
 	CompletedAt   *time.Time // when it last ended
 }
@@ -44,13 +44,13 @@ var runRelation = relation[MigrationRun]{
 // MigrationRuns is the table of migration runs.
 type MigrationRuns struct{ Table[MigrationRun] }
 
-// Last returns the run that was begun last. Errors: ErrNotFound.
+// Last returns the newest run. Errors: ErrNotFound.
 func (t MigrationRuns) Last(ctx context.Context) (*MigrationRun, error) {
 	return t.one(ctx, "ORDER BY id DESC LIMIT 1")
 }
 
-// Begin stores a new run and enters the tenants that it has to work on into the ledger, in one transaction.
-// It fills in AtTarget. Errors: ErrInvalid.
+// Begin stores a new run and adds the tenants that it has to migrate to the ledger, in one transaction. It
+// sets AtTarget. Errors: ErrInvalid.
 func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan MigrationPlan) error {
 	if run == nil {
 		return invalid("run", "is nil")
@@ -82,8 +82,8 @@ func (t MigrationRuns) Begin(ctx context.Context, run *MigrationRun, plan Migrat
 	})
 }
 
-// Continue has a paused or stopped run, or one that is done, run again; with its failed tenants where retry
-// says so. Errors: ErrNotFound; ErrInvalid.
+// Continue restarts a run that was paused or stopped or is done. With retry its failed tenants are tried
+// again. Errors: ErrNotFound; ErrInvalid.
 func (t MigrationRuns) Continue(ctx context.Context, id string, retry bool) (run *MigrationRun, err error) {
 	err = t.s.write(ctx, func(tx *Tx) error {
 		if run, err = tx.MigrationRuns.Lock(ctx, id); err != nil {
@@ -102,8 +102,8 @@ func (t MigrationRuns) Continue(ctx context.Context, id string, retry bool) (run
 	return run, err
 }
 
-// End sets the status of a run that is running, and returns its row as it is then: one that was paused stays
-// so. Errors: ErrNotFound; ErrInvalid.
+// End sets the status of a run that is running, and returns its row. A run that was paused meanwhile stays
+// paused. Errors: ErrNotFound; ErrInvalid.
 func (t MigrationRuns) End(ctx context.Context, id, status string) (run *MigrationRun, err error) {
 	err = t.s.write(ctx, func(tx *Tx) error {
 		if run, err = tx.MigrationRuns.Lock(ctx, id); err != nil || run.Status != RunRunning {
@@ -116,21 +116,21 @@ func (t MigrationRuns) End(ctx context.Context, id, status string) (run *Migrati
 	return run, err
 }
 
-// MigrationPlan says which tenants a run works on, and in which order: first the canaries (stage 0), then the
-// others in stages of Batch tenants. Tenants that are being provisioned or were dropped are left out.
+// MigrationPlan says which tenants a run migrates, and in which order: first the canaries (stage 0), then
+// the others in stages of Batch tenants. Tenants that are being provisioned or were dropped are left out.
 type MigrationPlan struct {
 	Only        []string // tenants' ids; empty: all
-	Canary      []string // ids of those that go first
-	CanaryCount int      // that many more go first
-	Batch       int      // tenants in a stage; 0: all in one
-	Verify      bool     // also tenants that are at the target by the catalog
-	Complete    []string // ids of the SchemaSets that lack nothing up to the target
+	Canary      []string // ids of tenants that go first
+	CanaryCount int      // how many more go first
+	Batch       int      // tenants per stage; 0: all in one
+	Verify      bool     // also tenants that are at the target according to the catalog
+	Complete    []string // ids of the SchemaSets that contain every migration up to the target
 }
 
 // maxNamed is how many tenants a plan may name.
 const maxNamed = 5000
 
-// condition is the condition for those that the plan is about, and its arguments.
+// condition returns the condition for the plan's tenants, and its arguments.
 func (p MigrationPlan) condition(alias string) (string, []any) {
 	condition := alias + "status IN ('active', 'suspended', 'maintenance')"
 	if len(p.Only) == 0 {
@@ -141,8 +141,8 @@ func (p MigrationPlan) condition(alias string) (string, []any) {
 }
 
 // query selects tenant_id and stage of the tenants that have something to do. The catalog's version and set
-// are raised after an up, so together they prove that there is nothing; they are lowered before a down, so
-// for a down they prove nothing.
+// are raised after an up, so together they prove that a tenant is at the target. They are lowered before a
+// down, so they prove nothing for a down.
 func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 	if p.CanaryCount < 0 || p.Batch < 0 {
 		return "", nil, invalid("plan", "CanaryCount and Batch can't be negative")
@@ -182,7 +182,7 @@ func (p MigrationPlan) query(run *MigrationRun) (string, []any, error) {
 		stage, canary, condition), args, nil
 }
 
-// placesFor appends values to a statement's arguments and lists their places.
+// placesFor appends values to a statement's arguments and returns their placeholders.
 func placesFor(values []string, args []any) (string, []any) {
 	places := ""
 	for i, value := range values {

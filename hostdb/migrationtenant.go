@@ -16,22 +16,22 @@ const (
 	MigrationSkipped = "skipped" // dropped before its turn came
 )
 
-// maxMigrationError is how much of a failed migration's error the ledger keeps.
+// maxMigrationError is how much of a failed migration's error is stored.
 const maxMigrationError = 2 << 10
 
 // MigrationTenant is a row of the ledger: what a run did, or has to do, in a tenant (sys_migration_tenants).
 type MigrationTenant struct {
 	ID            string
 	RunID         string // required
-	TenantID      string // required; one run at a time has a row with MigrationRunning
-	Stage         int    // 0: a canary; a stage begins when the one before has ended
+	TenantID      string // required; only one run at a time has a row with MigrationRunning
+	Stage         int    // 0: canaries; a stage begins when the previous one has ended
 	Status        string // default MigrationPending
 	VersionBefore int64
 	VersionAfter  int64
 	DurationMS    int64
 	Error         string     // up to 2 KiB
-	Worker        string     // while it runs: who works on it
-	LeaseUntil    *time.Time // while it runs: when others may take it over
+	Worker        string     // of a running migration: who runs it
+	LeaseUntil    *time.Time // of a running migration: when others may take it over
 	CompletedAt   *time.Time
 }
 
@@ -56,18 +56,18 @@ var ledgerRelation = relation[MigrationTenant]{
 	defaults: func(m *MigrationTenant) { setDefault(&m.Status, MigrationPending) },
 }
 
-// MigrationTenants is the ledger of migrations. Insert and Update write a row as it is; the others keep its
-// rules.
+// MigrationTenants is the ledger of migrations. Claim, Heartbeat and Finish keep its rules. Insert and
+// Update store a row as it is.
 type MigrationTenants struct{ Table[MigrationTenant] }
 
-// PlannedTenant is a tenant with the stage of a run in which its turn comes.
+// PlannedTenant is a tenant with its stage in a run.
 type PlannedTenant struct {
 	TenantCatalog
 	Stage int
 }
 
-// Planned iterates over the tenants that a new run would work on, in its order, page by page. Errors: as for
-// All.
+// Planned iterates over the tenants that a new run would migrate, in its order, page by page. Errors: as for
+// [Table.All].
 func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun,
 	plan MigrationPlan) iter.Seq2[*PlannedTenant, error] {
 	return func(yield func(*PlannedTenant, error) bool) {
@@ -89,7 +89,7 @@ func (t MigrationTenants) Planned(ctx context.Context, run *MigrationRun,
 	}
 }
 
-// plannedPage reads the page of a plan that begins after a tenant.
+// plannedPage reads the page of a plan that follows a tenant.
 func (t MigrationTenants) plannedPage(ctx context.Context, selected string, args []any,
 	after *PlannedTenant) ([]*PlannedTenant, error) {
 	var page []*PlannedTenant
@@ -106,7 +106,7 @@ func (t MigrationTenants) plannedPage(ctx context.Context, selected string, args
 	return page, err
 }
 
-// Stage returns the first stage of a run that hasn't ended. Errors: ErrNotFound where all have.
+// Stage returns the first stage of a run that hasn't ended. Errors: ErrNotFound if all have.
 func (t MigrationTenants) Stage(ctx context.Context, runID string) (int, error) {
 	var stage int
 	err := t.s.queryRow(ctx,
@@ -115,8 +115,8 @@ func (t MigrationTenants) Stage(ctx context.Context, runID string) (int, error) 
 	return stage, err
 }
 
-// Ready returns tenants of a stage of a run that may be claimed, ordered by id and after one: those that
-// wait, and those whose lease is over.
+// Ready returns tenants of a run's stage that may be claimed, ordered by id, beginning after an id: those
+// that are pending, and those whose lease has ended.
 func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, after string,
 	limit int) ([]*TenantCatalog, error) {
 	var found []*TenantCatalog
@@ -134,9 +134,9 @@ func (t MigrationTenants) Ready(ctx context.Context, runID string, stage int, af
 	return found, err
 }
 
-// Claim gives a tenant that waits in a running run to a worker for a lease, which Heartbeat extends. One run
-// at a time works on a tenant. Errors: ErrConflict on "tenant_id" while another run does; ErrConflict on
-// "status" where it doesn't wait, or the run isn't running.
+// Claim gives a pending tenant of a running run to a worker for a lease, which Heartbeat extends. Only one
+// run at a time migrates a tenant. Errors: ErrConflict on "tenant_id" while another run does; ErrConflict on
+// "status" if the tenant isn't pending, or the run isn't running.
 func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker string,
 	lease time.Duration) error {
 	claimed, err := t.tryClaim(ctx, runID, tenantID, worker, lease)
@@ -157,7 +157,7 @@ func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker str
 	return conflict("status", "the tenant doesn't wait, or the run isn't running")
 }
 
-// tryClaim does so, unless another one's lease, which may be over, is in the way.
+// tryClaim is Claim without regard to leases that have ended.
 func (t MigrationTenants) tryClaim(ctx context.Context, runID, tenantID, worker string,
 	lease time.Duration) (bool, error) {
 	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
@@ -168,8 +168,7 @@ func (t MigrationTenants) tryClaim(ctx context.Context, runID, tenantID, worker 
 	return touched == 1, err
 }
 
-// releaseExpired puts the row whose lease on a tenant is over back among those that wait, and reports whether
-// there was one.
+// releaseExpired makes a tenant pending again if its lease has ended, and reports whether it did.
 func (t MigrationTenants) releaseExpired(ctx context.Context, tenantID string) (bool, error) {
 	touched, err := t.s.exec(ctx, `UPDATE sys_migration_tenants
 		SET status = 'pending', worker = NULL, lease_until = NULL
@@ -178,8 +177,8 @@ func (t MigrationTenants) releaseExpired(ctx context.Context, tenantID string) (
 	return touched > 0, err
 }
 
-// Heartbeat extends the leases of all tenants that a worker has claimed, to lease from now, and returns those
-// tenants' ids. One that is missing was taken over.
+// Heartbeat extends the leases of all tenants that a worker has claimed, to lease from now, and returns
+// those tenants' ids. A missing one was taken over.
 func (t MigrationTenants) Heartbeat(ctx context.Context, worker string,
 	lease time.Duration) ([]string, error) {
 	var held []string
@@ -190,9 +189,9 @@ func (t MigrationTenants) Heartbeat(ctx context.Context, worker string,
 	return held, err
 }
 
-// Finish writes down how a worker left a tenant that it had claimed: Status, the versions, DurationMS and
-// Error. Of the error, which must hold no secret, 2 KiB are kept. With MigrationPending the tenant waits
-// again. Errors: ErrConflict on "lease" where it is no longer this worker's.
+// Finish records the result for a tenant that a worker had claimed: Status, the versions, DurationMS and
+// Error. The first 2 KiB of the error are stored. It must contain no secret. With MigrationPending the
+// tenant waits again. Errors: ErrConflict on "lease" if the worker has lost the tenant.
 func (t MigrationTenants) Finish(ctx context.Context, m *MigrationTenant) error {
 	now := t.s.db.now()
 	m.Error, m.CompletedAt, m.LeaseUntil = storable(m.Error, maxMigrationError), &now, nil

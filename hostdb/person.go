@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// person is whom an erasure or an export is about, and every word by which payloads may name them.
+// person is the user whom an erasure or an export concerns, with every word by which payloads may name them.
 type person struct {
 	id        string
-	customers []string // at Stripe, now and earlier, without those that other users have
+	customers []string // at Stripe, now and earlier, except those that other users have
 	words     []string // e-mail addresses, subjects and customers, now and earlier; folded
 }
 
-// shortWord is the length below which a word counts only where it is all of a text: "7" as a subject is in
+// shortWord is the length below which a word only matches a whole text. A subject such as "7" occurs in
 // every payload.
 const shortWord = 6
 
-// person finds out by which words a user is known: from the row, and from what the audit log still says of
-// earlier ones. A Stripe customer that other users have too is theirs. Errors: ErrNotFound for a user who is
-// not there, nor in the audit log; ErrInvalid.
+// person finds the words that name a user, in the user's row and in what the audit log still contains of
+// earlier ones. It leaves out a Stripe customer that other users have too. Errors: ErrNotFound for a user
+// that neither exists nor is in the audit log; ErrInvalid.
 func (db *DB) person(ctx context.Context, userID string) (*person, error) {
 	p := &person{id: userID}
 	user, err := db.Users.Get(ctx, userID)
@@ -60,7 +60,7 @@ func (db *DB) person(ctx context.Context, userID string) (*person, error) {
 	return p, err
 }
 
-// addCustomer adds a Stripe customer, unless another user has it.
+// addCustomer adds a Stripe customer unless another user has it.
 func (db *DB) addCustomer(ctx context.Context, p *person, customer string) error {
 	if customer == "" || slices.Contains(p.customers, customer) {
 		return nil
@@ -77,7 +77,7 @@ func (db *DB) addCustomer(ctx context.Context, p *person, customer string) error
 	return err
 }
 
-// add adds words, each once.
+// add adds words that are new.
 func (p *person) add(words ...string) {
 	for _, word := range words {
 		if folded := foldASCII(word); folded != "" && !slices.Contains(p.words, folded) {
@@ -86,19 +86,19 @@ func (p *person) add(words ...string) {
 	}
 }
 
-// named reports whether a text holds one of the person's words, and not as a part of a longer one, which is
-// somebody else's.
+// containsWord reports whether a text contains one of the person's words, other than as part of a longer
+// word, which is somebody else's.
 func (p *person) containsWord(text string) bool {
 	return p.replaceWords(text) != text
 }
 
-// mentions reports whether a text holds the person's id, or one of their words.
+// mentions reports whether a text contains the person's id or one of their words.
 func (p *person) mentions(text string) bool {
 	return strings.Contains(text, p.id) || p.containsWord(text)
 }
 
-// mentionsIn reports whether a payload, JSON or not, holds the person's id or words, however its JSON is
-// escaped.
+// mentionsIn reports whether a payload, JSON or not, contains the person's id or one of their words, however
+// its JSON is escaped.
 func (p *person) mentionsIn(payload string) bool {
 	if p.mentions(payload) {
 		return true
@@ -107,7 +107,7 @@ func (p *person) mentionsIn(payload string) bool {
 	return ok && anyString(value, p.mentions)
 }
 
-// redact replaces the person's words in a payload, and leaves the rest as it is.
+// redact replaces the person's words in a payload and leaves the rest as it is.
 func (p *person) redact(payload string) string {
 	value, ok := decodeJSON(payload)
 	if !ok {
@@ -127,7 +127,7 @@ func (p *person) replaceWords(text string) string {
 	return text
 }
 
-// replaceWord replaces a folded word in a text, wherever it isn't within a longer one.
+// replaceWord replaces a folded word in a text wherever it isn't part of a longer one.
 func replaceWord(text, word string) string {
 	folded := foldASCII(text)
 	if folded == word {
@@ -154,7 +154,7 @@ func replaceWord(text, word string) string {
 	}
 }
 
-// insideWord reports whether what is between two places of a text is part of a longer address or word.
+// insideWord reports whether text[from:to] is part of a longer address or word.
 func insideWord(text string, from, to int) bool {
 	if from > 0 && (wordByte(text[from-1]) || strings.IndexByte("._+%-", text[from-1]) >= 0) {
 		return true
@@ -167,17 +167,17 @@ func insideWord(text string, from, to int) bool {
 		wordByte(text[to+1])
 }
 
-// wordByte reports whether a byte of a folded text is a letter's or a digit's.
+// wordByte reports whether a byte of a folded text belongs to a letter or digit.
 func wordByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c >= 0x80
 }
 
-// mentionedInJob reports whether a job says something about the person.
+// mentionedInJob reports whether a job mentions the person.
 func (p *person) mentionedInJob(j *SystemJob) bool {
 	return p.mentionsIn(j.Payload) || p.mentions(j.ErrorLog) || p.mentions(j.DedupeKey)
 }
 
-// mentionedInEvent reports whether a webhook event says something about the person.
+// mentionedInEvent reports whether a webhook event mentions the person.
 func (p *person) mentionedInEvent(e *StripeWebhookEvent) bool {
 	return p.mentionsIn(e.PayloadJSON)
 }

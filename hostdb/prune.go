@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// prune forgets changes that are older than the retention, and says so in the floor.
+// prune deletes changes that are older than the retention, and records the floor up to which it did.
 func (db *DB) prune(ctx context.Context) error {
 	if db.engine == postgres {
 		return db.InTx(ctx, func(tx *Tx) error { return prunePostgres(ctx, session{db: db, tx: tx}) })
@@ -14,18 +14,17 @@ func (db *DB) prune(ctx context.Context) error {
 	return db.pruneSQLite(ctx)
 }
 
-// removeForeignXIDs removes what a dump brought along from another cluster and what would only become true,
-// or would be told at every poll until then, once this cluster comes to that transaction. A row that a
-// transaction of this cluster wrote is never among it: where it can be seen, its id is below the snapshot's
-// end.
+// removeForeignXIDs removes what a dump brought from another cluster and what refers to transactions that
+// this cluster has not had yet. It removes no row of this cluster's transactions: a visible one has an id
+// below the snapshot's end.
 var removeForeignXIDs = []string{
 	"DELETE FROM host_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
 	"DELETE FROM host_feed_marks WHERE pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())",
 	"UPDATE host_feed_floor SET floor = '0' WHERE floor > pg_snapshot_xmax(pg_current_snapshot())",
 }
 
-// prunePostgres deletes what a snapshot of at least the retention ago could see all of. The age of a row
-// itself says nothing: its transaction may have committed long after it was written.
+// prunePostgres deletes what a snapshot at least as old as the retention could see. A row's own age says
+// nothing, because its transaction may have committed long after the row was written.
 func prunePostgres(ctx context.Context, s session) error {
 	var mine bool
 	if err := s.queryRow(ctx, "SELECT pg_try_advisory_xact_lock(7307206461662302)", nil, &mine); err != nil ||
@@ -49,12 +48,12 @@ func prunePostgres(ctx context.Context, s session) error {
 	return nil
 }
 
-// pruneSQLite deletes by the rows' age: transactions begin and commit in one order. It writes only if there
-// is something.
+// pruneSQLite deletes by the rows' age: transactions begin and commit in the same order. It writes only if
+// there is something to delete.
 func (db *DB) pruneSQLite(ctx context.Context) error {
 	limit := formatTime(db.config.Now().Add(-db.config.Retention).Add(-time.Millisecond))
 	var newest int64
-	// a floor above every id, as a copy without sqlite_sequence has it, would make every poll a Reset
+	// A floor above every id, as in a copy without sqlite_sequence, would make every poll a Reset.
 	var high bool
 	err := session{db: db}.queryRow(ctx,
 		"SELECT (SELECT coalesce(max(id), 0) FROM host_changes WHERE changed_at < $1), "+

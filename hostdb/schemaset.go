@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// SchemaSets are the sets of migrations that tenants' databases have (sys_schema_sets), of which
-// [TenantCatalog.SchemaSet] names one. A fleet has few: tenants with the same migrations share a row.
+// SchemaSets are the sets of migrations that tenants' databases have (sys_schema_sets).
+// [TenantCatalog.SchemaSet] names one. Tenants with the same migrations share a set, so there are few.
 type SchemaSets struct{ s session }
 
-// maxSchemaSet is the most versions in a set.
+// maxSchemaSet is the maximum number of versions in a set.
 const maxSchemaSet = 50_000
 
 // newestSchemaSets is how many sets Newest returns.
 const newestSchemaSets = 1000
 
-// Record stores a set of versions, where it isn't stored yet, and returns its id. The order of the versions
-// doesn't matter, and the same set has the same id in every host database. Errors: ErrInvalid.
+// Record stores a set of versions unless it is stored already, and returns its id. The order of the versions
+// doesn't matter. The same set has the same id in every host database. Errors: ErrInvalid.
 func (t SchemaSets) Record(ctx context.Context, versions []int64) (string, error) {
 	if len(versions) > maxSchemaSet {
 		return "", invalid("versions", "are too many")
@@ -41,7 +41,7 @@ func (t SchemaSets) Record(ctx context.Context, versions []int64) (string, error
 	return id, err
 }
 
-// Newest returns the versions of the 1,000 newest sets by the sets' ids.
+// Newest returns the versions of the 1,000 newest sets, by the sets' ids.
 func (t SchemaSets) Newest(ctx context.Context) (map[string][]int64, error) {
 	sets := make(map[string][]int64)
 	text := "SELECT id, versions FROM sys_schema_sets ORDER BY created_at DESC, id LIMIT " +

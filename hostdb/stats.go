@@ -2,18 +2,18 @@ package hostdb
 
 import "database/sql"
 
-// Stats is a snapshot of the connections that a DB has open. Its counters run from Open.
+// Stats is a snapshot of a DB's open connections. Its counters start at Open.
 type Stats struct {
 	// Write and Read are the pools for changes and for queries. PostgreSQL has one pool for both: it is
 	// Write, and Read is zero.
 	Write, Read sql.DBStats
 	// Lookups is the pool of [DB.Access] and [DB.AccessAll].
 	Lookups sql.DBStats
-	// FeedConns is how many connections of their own the change feeds have. SQLite: none.
+	// FeedConns is how many connections the change feed has open. In SQLite it is 0.
 	FeedConns int
 }
 
-// Stats returns a snapshot. It is zero until the database has started.
+// Stats returns a snapshot of the connections. It is zero until the database has started.
 func (db *DB) Stats() Stats {
 	if !db.isStarted() {
 		return Stats{}
@@ -25,8 +25,8 @@ func (db *DB) Stats() Stats {
 	return s
 }
 
-// Conns is how many connections are open in all. A connection that the server ended counts until it is next
-// used.
+// Conns returns the total number of open connections. A connection that the server has ended counts until
+// its next use.
 func (s Stats) Conns() int {
 	return s.Write.OpenConnections + s.Read.OpenConnections + s.Lookups.OpenConnections + s.FeedConns
 }

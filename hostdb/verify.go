@@ -8,23 +8,22 @@ import (
 	"time"
 )
 
-// Fault is a part of the schema that the library's promises rest on and that is missing, switched off or
-// doesn't hold.
+// Fault is a part of the schema that the library depends on and that is missing, disabled or not enforced.
 type Fault struct {
 	Object  string // "trigger core_memberships_changed"
 	Problem string // "is disabled"
-	Fix     string // the statement that mends it, or what to do
+	Fix     string // the statement that repairs it, or what to do
 }
 
-// String says all of it in one sentence.
+// String returns the fault as one sentence.
 func (f Fault) String() string {
 	return f.Object + " " + f.Problem + "; to mend it: " + f.Fix
 }
 
-// Verify checks what the library's promises rest on: that the triggers which feed Changes, keep audit rows
-// and count owners are there and fire in every session, that keys and constraints are there and hold, and
-// that the record of pruned changes makes sense. It returns what is wrong, nothing where all is well. A bulk
-// load that left triggers disabled is the usual cause.
+// Verify checks what the library depends on. The triggers that feed [DB.Changes], protect audit rows and
+// count owners must exist and fire in every session. Keys and constraints must exist and be enforced. The
+// record of pruned changes must be plausible. It returns the faults, none if all is well. The usual cause is
+// a bulk load that left triggers disabled.
 //
 // Open verifies too, and so does the loop behind Changes, every Config.VerifyInterval. Errors:
 // ErrUnavailable.
@@ -44,7 +43,7 @@ func (db *DB) Verify(ctx context.Context) ([]Fault, error) {
 	return faults, nil
 }
 
-// verifyQuery is the query for what is wrong.
+// verifyQuery returns the query for faults.
 func (e engine) verifyQuery() string {
 	if e == postgres {
 		return verifyPostgres
@@ -52,7 +51,7 @@ func (e engine) verifyQuery() string {
 	return verifySQLite
 }
 
-// readFault appends the fault of a row.
+// readFault scans a fault and appends it.
 func readFault(row scanner, to *[]Fault) error {
 	var f Fault
 	err := row.Scan(&f.Object, &f.Problem, &f.Fix)
@@ -60,7 +59,7 @@ func readFault(row scanner, to *[]Fault) error {
 	return err
 }
 
-// distrust is the error that stands for faults, nil for none.
+// faultError returns the error that reports faults, nil for none.
 func faultError(faults []Fault) error {
 	switch len(faults) {
 	case 0:
@@ -76,12 +75,12 @@ func faultError(faults []Fault) error {
 // verifier verifies for the loop behind Changes.
 type verifier struct {
 	db       *DB
-	verified time.Time // zero: look at once
-	err      error     // what the last look found
-	flipped  bool      // it was another answer than the one before, and no poll has told so yet
+	verified time.Time // zero: verify at once
+	err      error     // reports the faults that were found last
+	flipped  bool      // faults appeared or were repaired, and no poll has reported it yet
 }
 
-// verifyIfDue verifies when it is time to; while something is wrong, at every poll.
+// verifyIfDue verifies if the interval is over, and at every poll while there are faults.
 func (w *verifier) verifyIfDue(ctx context.Context, at cursor, now time.Time) error {
 	if w.err == nil && !w.verified.IsZero() && now.Sub(w.verified) < w.db.config.VerifyInterval {
 		return nil
@@ -93,14 +92,14 @@ func (w *verifier) verifyIfDue(ctx context.Context, at cursor, now time.Time) er
 	before := w.err
 	w.verified, w.err = now, faultError(faults)
 	if (before == nil) != (w.err == nil) {
-		w.flipped = true // changes may have been missed before, or since
+		w.flipped = true // changes may have been missed
 		w.db.report(ctx, faults)
 	}
 	return nil
 }
 
-// needsReset reports whether a poll is to be a Reset. After one, the next look is due: the tables may be
-// others.
+// needsReset reports whether a poll must be a Reset. After one, verifying is due at once, because the tables
+// may be others.
 func (w *verifier) needsReset(reset bool) bool {
 	if reset {
 		w.verified = time.Time{}
@@ -120,7 +119,7 @@ func (db *DB) report(ctx context.Context, faults []Fault) {
 	}
 }
 
-// literals writes rows of texts as SQL literals, for a VALUES list. The words are the package's own.
+// literals returns rows of texts as SQL literals for a VALUES list. The texts are constants of this package.
 func literals(rows ...[]string) string {
 	lines := make([]string, len(rows))
 	for i, row := range rows {

@@ -2,8 +2,8 @@ package hostdb
 
 import "strings"
 
-// Triggers by table. Those of the first map fire in every session, those of the second in sessions that
-// aren't a replication's.
+// The triggers by table. alwaysTriggers fire in every session, originTriggers in sessions other than a
+// replication's.
 var (
 	alwaysTriggers = map[string]string{
 		"core_users": "core_users_changed core_users_updated core_users_truncated",
@@ -21,8 +21,7 @@ var (
 	originTriggers = map[string]string{"sys_jobs": "sys_jobs_turn sys_jobs_turn_again"}
 )
 
-// uniqueKeys are primary keys, unique constraints and unique indexes: of each there is an index with its
-// name.
+// uniqueKeys are primary keys, unique constraints and unique indexes. Each has an index of its name.
 var uniqueKeys = strings.Fields("core_users__id core_users__oauth_id core_users__email core_tenants__id " +
 	"core_tenants__slug " + "core_memberships__id core_memberships__user_id__tenant_id " +
 	"core_pricing_plans__id core_subscriptions__id " +
@@ -33,7 +32,7 @@ var uniqueKeys = strings.Fields("core_users__id core_users__oauth_id core_users_
 	"sys_migration_tenants__run_id__tenant_id sys_migration_tenants__tenant_id host_changes_pkey " +
 	"host_feed_floor_pkey " + "host_plan_prices__price")
 
-// otherConstraints are the foreign keys, and the checks of what another program might write.
+// otherConstraints are the foreign keys, and the checks that another program might violate.
 var otherConstraints = strings.Fields("core_memberships__user_id__fkey core_memberships__tenant_id__fkey " +
 	"core_subscriptions__tenant_id__fkey sys_migration_tenants__run_id__fkey " +
 	"sys_migration_tenants__tenant_id__fkey " +
@@ -41,8 +40,8 @@ var otherConstraints = strings.Fields("core_memberships__user_id__fkey core_memb
 	"core_tenants__active_owners__check core_memberships__id__check core_memberships__role__check " +
 	"core_subscriptions__payment_type__check host_feed_floor_one_check")
 
-// verifyPostgres finds what is wrong. Constraints whose triggers are disabled hold for the rows of before
-// only.
+// verifyPostgres is the query for faults. A constraint whose internal triggers are disabled is enforced only
+// for older rows.
 var verifyPostgres = `WITH triggers (relation, name, mode) AS (VALUES ` + literals(triggerRows()...) + `),
 	keys (name) AS (VALUES ` + literals(singles(uniqueKeys)...) + `), constraints (name) AS (VALUES ` +
 	literals(singles(otherConstraints)...) + `),
@@ -91,7 +90,7 @@ var verifyPostgres = `WITH triggers (relation, name, mode) AS (VALUES ` + litera
 	FROM host_feed_floor WHERE floor > pg_snapshot_xmax(pg_current_snapshot())
 	ORDER BY 1, 2, 3`
 
-// triggerRows are the triggers with their tables and how they are enabled (pg_trigger.tgenabled).
+// triggerRows returns the triggers with their tables and how they are enabled (pg_trigger.tgenabled).
 func triggerRows() (rows [][]string) {
 	for mode, tables := range map[string]map[string]string{"A": alwaysTriggers, "O": originTriggers} {
 		for table, names := range tables {
@@ -103,7 +102,7 @@ func triggerRows() (rows [][]string) {
 	return rows
 }
 
-// singles makes a row of each word.
+// singles returns a row for each word.
 func singles(words []string) (rows [][]string) {
 	for _, word := range words {
 		rows = append(rows, []string{word})

@@ -2,7 +2,7 @@ package hostdb
 
 import "strings"
 
-// sqliteObjects are the triggers and the unique indexes. The other constraints are part of their tables.
+// sqliteObjects are the triggers and the unique indexes. Other constraints are part of their tables.
 var sqliteObjects = map[string][]string{
 	"trigger": strings.Fields("sys_audit_logs_update sys_audit_logs_delete sys_audit_logs_replace " +
 		"sys_audit_personal_late " + "sys_audit_personal_update core_memberships_keep_id " +
@@ -23,7 +23,7 @@ var sqliteObjects = map[string][]string{
 	"index": strings.Fields("core_users__email sys_jobs__dedupe_key sys_migration_tenants__tenant_id"),
 }
 
-// verifySQLite finds what is wrong.
+// verifySQLite is the query for faults.
 var verifySQLite = `WITH wanted (type, name) AS (VALUES ` + literals(objectRows()...) + `)
 	SELECT w.type || ' ' || w.name, 'is missing', 'run its CREATE statement of hostdb/migrations/sqlite again'
 	FROM wanted w WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema s WHERE s.type = w.type AND s.name = w.name)

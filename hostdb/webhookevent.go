@@ -10,10 +10,10 @@ const (
 	WebhookProcessed = "processed"
 	WebhookFailed    = "failed"
 	WebhookSkipped   = "skipped_out_of_order" // a newer one had been applied
-	WebhookParked    = "parked"               // it is about a subscription or a tenant not yet seen
+	WebhookParked    = "parked"               // concerns a subscription or a tenant that isn't known yet
 )
 
-// StripeWebhookEvent is a webhook that has arrived (core_stripe_webhook_events). It is kept, with its
+// StripeWebhookEvent is a webhook that was received (core_stripe_webhook_events). It is kept, with its
 // payload, until Prune or Delete removes it.
 type StripeWebhookEvent struct {
 	ID          string
@@ -22,9 +22,9 @@ type StripeWebhookEvent struct {
 	Status      string // default WebhookProcessed
 	PayloadJSON string // the body, up to 1 MiB
 	CreatedAt   time.Time
-	StripeSubID string // the Stripe subscription that it is about
-	TenantID    string // the tenant that it names, there or not; no foreign key
-	Reason      string // why it failed or is parked, in words that repeat nothing of the payload
+	StripeSubID string // the Stripe subscription that it concerns
+	TenantID    string // the tenant that it names, which may not exist; no foreign key
+	Reason      string // why it failed or is parked; repeats nothing of the payload
 }
 
 var webhookRelation = relation[StripeWebhookEvent]{
@@ -49,8 +49,8 @@ var webhookRelation = relation[StripeWebhookEvent]{
 // WebhookEvents is the table of webhook events.
 type WebhookEvents struct{ Table[StripeWebhookEvent] }
 
-// Record stores an event unless one with its EventID is there, and reports whether it did. Two transactions
-// that record the same event at once wait for each other, and one of them gets false. Errors: ErrInvalid.
+// Record stores an event unless there is one with its EventID, and reports whether it did. Of two concurrent
+// transactions that record the same event, one waits for the other and gets false. Errors: ErrInvalid.
 func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool, error) {
 	if e == nil {
 		return false, invalid("event", "is nil")
@@ -63,10 +63,10 @@ func (t WebhookEvents) Record(ctx context.Context, e *StripeWebhookEvent) (bool,
 	return stored == 1, err
 }
 
-// Claim takes an event into processing: it stores it, or overwrites the one with its EventID if that has
-// failed or is parked, and reports whether it did either; e then has the stored row's ID and CreatedAt.
-// False: the event has been dealt with. Two transactions that claim the same event at once wait for each
-// other. Errors: ErrInvalid.
+// Claim stores an event for processing, or overwrites the one with its EventID if that has failed or is
+// parked. It reports whether it did either, and sets ID and CreatedAt from the stored row. False means that
+// the event has been processed. Concurrent transactions that claim the same event wait for each other.
+// Errors: ErrInvalid.
 func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, error) {
 	if e == nil {
 		return false, invalid("event", "is nil")
@@ -89,9 +89,9 @@ func (t WebhookEvents) Claim(ctx context.Context, e *StripeWebhookEvent) (bool, 
 	return claimed, err
 }
 
-// ListReady returns parked events whose subscription or tenant is there by now, ordered by id, at most 50,
-// the first behind the id after ("": from the beginning): those about this Stripe subscription or this
-// tenant, or all if both are "". Errors: ErrInvalid.
+// ListReady returns parked events whose subscription or tenant now exists, ordered by id, at most 50, with
+// ids greater than after. It returns those about this Stripe subscription or this tenant, or all if both are
+// "". Errors: ErrInvalid.
 func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID,
 	after string) ([]*StripeWebhookEvent, error) {
 	const there = ` AND id > $1 AND (EXISTS (SELECT 1 FROM core_subscriptions s
@@ -114,14 +114,14 @@ func (t WebhookEvents) ListReady(ctx context.Context, stripeSubID, tenantID,
 		nullIfEmpty(stripeSubID), nullIfEmpty(tenantID))
 }
 
-// WebhookRetention is how long events are kept at least: Stripe can be asked for that long to deliver one
-// again (docs.stripe.com/cli/events/resend), and an event that is forgotten would be taken for a new one.
+// WebhookRetention is how long events are kept at least. Stripe can be asked to redeliver an event for that
+// long (docs.stripe.com/cli/events/resend), and one that was deleted would be taken for a new one.
 const WebhookRetention = 30 * 24 * time.Hour
 
-// Prune deletes the events, payloads and all, that arrived longer ago than age and have been dealt with:
-// processed, or skipped out of order. It returns how many. Failed and parked ones stay until they are
-// applied, or deleted by hand. It goes in steps of 1,000, each a transaction of its own, and may be called as
-// often as one likes. Errors: ErrInvalid where age is less than WebhookRetention.
+// Prune deletes the events that arrived longer than age ago and have been processed or skipped, payloads
+// included. It returns how many. Failed and parked events stay until they are applied, or deleted by hand.
+// It works in transactions of up to 1,000 rows, and may be called as often as needed. Errors: ErrInvalid for
+// an age below WebhookRetention.
 func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, error) {
 	if age < WebhookRetention {
 		return 0, invalid("age", "is less than WebhookRetention")
@@ -138,9 +138,9 @@ func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, err
 	}
 }
 
-// ExpireParked marks as failed, with a reason, the parked events that arrived longer ago than age: what they
-// wait for didn't come. It returns how many, in steps of 1,000, each a transaction of its own. Replaying them
-// is still possible. Errors: ErrInvalid where age isn't positive.
+// ExpireParked marks parked events that arrived longer than age ago as failed, with a reason: what they
+// waited for didn't come. It returns how many. It works in transactions of up to 1,000 rows. The events can
+// still be replayed. Errors: ErrInvalid if age isn't positive.
 func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reason string) (int64, error) {
 	if age <= 0 {
 		return 0, invalid("age", "is not positive")
@@ -161,8 +161,8 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 	}
 }
 
-// ListForSubscription returns the events about a Stripe subscription that have been applied, skipped or
-// parked, ordered by id, at most 1,000. Errors: ErrInvalid.
+// ListForSubscription returns the events about a Stripe subscription that were applied, skipped or parked,
+// ordered by id, at most 1,000. Errors: ErrInvalid.
 func (t WebhookEvents) ListForSubscription(ctx context.Context,
 	stripeSubID string) ([]*StripeWebhookEvent, error) {
 	if err := (rule{required: true}).checkText("stripe_sub_id", stripeSubID); err != nil {
@@ -171,7 +171,7 @@ func (t WebhookEvents) ListForSubscription(ctx context.Context,
 	return t.many(ctx, "WHERE stripe_sub_id = $1 AND status <> 'failed' ORDER BY id LIMIT 1000", stripeSubID)
 }
 
-// ByEventID returns the event that Stripe knows by this id. Errors: ErrNotFound; ErrInvalid.
+// ByEventID returns the event with this id at Stripe. Errors: ErrNotFound; ErrInvalid.
 func (t WebhookEvents) ByEventID(ctx context.Context, id string) (*StripeWebhookEvent, error) {
 	if err := (rule{required: true}).checkText("event_id", id); err != nil {
 		return nil, err
@@ -179,15 +179,14 @@ func (t WebhookEvents) ByEventID(ctx context.Context, id string) (*StripeWebhook
 	return t.one(ctx, "WHERE event_id = $1", id)
 }
 
-// ListByStatus returns the events with a status, ordered by id, which is the order of arrival, a page at a
-// time. Errors: ErrInvalid.
+// ListByStatus returns the events with a status, as [Table.List] does. The order of ids is that of arrival.
+// Errors: ErrInvalid.
 func (t WebhookEvents) ListByStatus(ctx context.Context, status string,
 	filters ...Filter) ([]*StripeWebhookEvent, error) {
 	return t.List(ctx, append([]Filter{Where("status", status)}, filters...)...)
 }
 
-// Newest returns the event that arrived last, whatever became of it. Errors: ErrNotFound where none has
-// arrived.
+// Newest returns the event that arrived last, whatever its status. Errors: ErrNotFound.
 func (t WebhookEvents) Newest(ctx context.Context) (*StripeWebhookEvent, error) {
 	return t.one(ctx, "ORDER BY id DESC LIMIT 1")
 }

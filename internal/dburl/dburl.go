@@ -1,10 +1,10 @@
-// Package dburl reads the addresses of databases: the host database's, the server's for new databases, and
-// tenants' db_urls. Nothing else in the module takes an address apart.
+// Package dburl parses the addresses of databases: the host database's, that of the server for new
+// databases, and tenants' db_urls. No other package of the module does.
 //
-// An address is "sqlite:" and the path of a file, or a PostgreSQL URL as libpq and pgx read it
-// (www.postgresql.org/docs/current/libpq-connect.html, section 34.1.1.2): with several hosts, IPv6 addresses,
-// and directories of sockets, percent-encoded or in the parameter host. libpq's keyword/value strings (host=…
-// dbname=…) are refused everywhere.
+// An address is "sqlite:" with the path of a file, or a PostgreSQL URL as libpq and pgx parse it
+// (www.postgresql.org/docs/current/libpq-connect.html, section 34.1.1.2): with several hosts, IPv6
+// addresses, and directories of sockets, percent-encoded or in the parameter host. libpq's keyword/value
+// strings (host=… dbname=…) are refused.
 package dburl
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
-// What Parse says of an address. No error repeats a part of one.
+// The errors of [Parse] and [Write]. No error repeats a part of an address.
 var (
 	errForm = errors.New("is no address of a database; write sqlite:path/to/file.db or " +
 		"postgres://user:password@host:5432/database")
@@ -33,8 +33,7 @@ var (
 		"has a port or a parameter that is malformed or unknown, or names a file that " + "can't be read")
 )
 
-// File returns the path in the address of a SQLite database, as it is written there. ok is false for other
-// addresses.
+// File returns the path in the address of a SQLite database, as written. ok is false for other addresses.
 func File(text string) (path string, ok bool) {
 	return strings.CutPrefix(text, "sqlite:")
 }
@@ -45,43 +44,43 @@ type URL struct {
 	config *pgx.ConnConfig
 }
 
-// parts are the parts of a URL as they are written.
+// parts are the parts of a URL as written.
 type parts struct {
 	scheme         string // "postgres://" or "postgresql://"
 	user, password string
-	hasUser        bool   // there is an @, if only after nothing
-	hosts          string // and their ports
+	hasUser        bool   // there is an @, even without a name before it
+	hosts          string // with their ports
 	path           string // "/" and the database, or ""
 	query          []parameter
 }
 
 // parameter is a parameter of a URL.
 type parameter struct {
-	name string // decoded; "database" where dbname is written, as pgx has it
-	text string // name=value as it is written
+	name string // decoded; "database" if dbname is written, as in pgx
+	text string // name=value as written
 }
 
-// Role is who connects.
+// Role is the role that connects.
 type Role struct{ Name, Password string }
 
-// Format implements fmt.Formatter: whatever the verb, it writes the name alone.
+// Format implements fmt.Formatter. Every verb writes only the name.
 func (r Role) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.Name) }
 
-// Parse reads a PostgreSQL URL. What it leaves out (port, user, database, …) is taken from the environment,
-// as libpq does.
+// Parse parses a PostgreSQL URL. Missing parts (port, user, database, …) are taken from the environment, as
+// in libpq.
 func Parse(text string) (*URL, error) {
 	p, err := split(text)
 	if err != nil {
 		return nil, err
 	}
 	config, err := pgx.ParseConfig(text)
-	if err != nil { // pgx's error repeats the URL, and masks what it takes for the password
+	if err != nil { // pgx's error repeats the URL and masks what it takes for the password
 		return nil, errParameter
 	}
 	return &URL{p, config}, nil
 }
 
-// split takes a URL apart where libpq and pgx do: what precedes the first @ names the user, unless there is a
+// split splits a URL where libpq and pgx do: the part before the first @ names the user, unless there is a
 // slash before it.
 func split(text string) (p parts, err error) {
 	found := false
@@ -126,19 +125,18 @@ func split(text string) (p parts, err error) {
 	return p, nil
 }
 
-// notInHosts are characters that no list of hosts and ports holds, but a password that ended up there may.
+// notInHosts are characters that no list of hosts and ports contains, but a misplaced password may.
 const notInHosts = "@#&=;!$'()*+\"<>\\^`{|}"
 
 // value is a parameter's value.
 func (q parameter) value() string {
 	_, value, _ := strings.Cut(q.text, "=")
-	decoded, _ := url.PathUnescape(value) // pgx has read it
+	decoded, _ := url.PathUnescape(value) // pgx has decoded it without error
 	return decoded
 }
 
-// Config returns pgx's configuration for the address. Its sockets are pghosts.Dial's. Where the address
-// itself has target_session_attrs it has a
-// ValidateConnect, also for any, which pgx leaves out.
+// Config returns pgx's configuration for the address. Its DialFunc is [pghosts.Dial]. If the address has
+// target_session_attrs, ValidateConnect is set, even for "any", for which pgx sets none.
 func (u *URL) Config() *pgx.ConnConfig {
 	config := u.config.Copy()
 	config.DialFunc = pghosts.Dial
@@ -150,10 +148,11 @@ func (u *URL) Config() *pgx.ConnConfig {
 
 func acceptAny(context.Context, *pgconn.PgConn) error { return nil }
 
-// Hosts names the servers, each by its host and port, in their order: any of them may be the one that serves.
+// Hosts returns the host and port of each server, in the URL's order. Any of them may be the one that
+// serves.
 func (u *URL) Hosts() []string {
 	hosts := []string{hostPort(u.config.Host, u.config.Port)}
-	for _, next := range u.config.Fallbacks { // a host is there twice where TLS is optional
+	for _, next := range u.config.Fallbacks { // a host is listed twice if TLS is optional
 		if host := hostPort(next.Host, next.Port); host != hosts[len(hosts)-1] {
 			hosts = append(hosts, host)
 		}
@@ -165,25 +164,25 @@ func hostPort(host string, port uint16) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// Server names the server for those who count its connections: by its hosts and their ports, sorted, with
-// commas between them. Their order says only which is tried first.
+// Server identifies the server for counting its connections: its hosts and ports, sorted and joined by
+// commas. The order of the hosts only says which is tried first.
 func (u *URL) Server() string {
 	hosts := u.Hosts()
 	slices.Sort(hosts)
 	return strings.Join(hosts, ",")
 }
 
-// Database is the name of the database, "" where it is to be the user's.
+// Database returns the name of the database. "" means the user's name.
 func (u *URL) Database() string { return u.config.Database }
 
-// User is the name of the role.
+// User returns the name of the role.
 func (u *URL) User() string { return u.config.User }
 
-// Password is the role's password, "" where there is none.
+// Password returns the role's password, or "".
 func (u *URL) Password() string { return u.config.Password }
 
-// Unnamed returns the mode of queries that leaves no prepared statement behind on a connection, whose next
-// transaction may be another client's. A mode that the URL asks for is kept.
+// Unnamed returns the query mode that leaves no prepared statement on a connection, whose next transaction
+// may be another client's. A mode in the URL takes precedence.
 func (u *URL) Unnamed() pgx.QueryExecMode {
 	if u.has("default_query_exec_mode") {
 		return u.config.DefaultQueryExecMode
@@ -196,7 +195,7 @@ func (u *URL) has(name string) bool {
 	return slices.ContainsFunc(u.query, func(q parameter) bool { return q.name == name })
 }
 
-// With returns the address of another database of the server, for a role; nil keeps the role.
+// With returns the address of another database of the server. as is the role, or nil to keep it.
 func (u *URL) With(database string, as *Role) string {
 	replaced := []string{"database"}
 	who := ""
@@ -223,14 +222,14 @@ func (u *URL) With(database string, as *Role) string {
 	return text
 }
 
-// escape writes a text as part of a URL. Only what RFC 3986 calls unreserved stays as it is.
+// escape escapes all characters except those that RFC 3986 calls unreserved.
 func escape(text string) string {
 	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20")
 }
 
-// Write writes the address of a database. hosts are names, IP addresses without brackets, or directories of
-// sockets, with commas between them; all have the port. parameters are names and values, in turn. Errors:
-// ErrMalformed for a host that can't be one.
+// Write returns the address of a database. hosts are names, IP addresses without brackets, or directories of
+// sockets, separated by commas. All have the same port. parameters alternate between names and values. An
+// invalid host is an error.
 func Write(as Role, hosts, port, database string, parameters ...string) (string, error) {
 	if strings.HasPrefix(hosts, "/") || strings.Contains(hosts, ",/") {
 		parameters = append([]string{"host", hosts, "port", port}, parameters...)

@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// shownParameters are the parameters whose values are shown. What others hold is anybody's guess.
+// shownParameters are the parameters whose values Mask shows. The others may contain anything.
 var shownParameters = []string{"application_name", "connect_timeout", "default_query_exec_mode", "host",
 	"pool_max_conns", "port", "sslmode", "sslrootcert", "target_session_attrs", "user"}
 
 const hidden = "xxxxx"
 
 // Mask returns an address without its password and without the values of parameters that may be one. An
-// unescaped password can end up in any part of an address: where one part looks like that, or the address
-// can't be read, ok is false and nothing of it may be shown.
+// unescaped password can end up in any part of an address. ok is false if one part looks like that, or if
+// the address can't be parsed. Then nothing of it may be shown.
 func Mask(text string) (masked string, ok bool) {
-	if _, ok := File(text); ok { // of another engine's address, taken for a file's name, nothing is shown
+	if _, ok := File(text); ok { // shows nothing of another engine's address that was taken for a file's name
 		return text, !strings.Contains(text, "@") && !strings.Contains(text, "://")
 	}
 	u, err := Parse(text)
@@ -58,7 +58,7 @@ func (u *URL) mask() (masked string, ok bool) {
 	return masked, true
 }
 
-// Format implements fmt.Formatter: whatever the verb, it writes the masked address.
+// Format implements fmt.Formatter. Every verb writes the masked address.
 func (u *URL) Format(f fmt.State, _ rune) {
 	masked, ok := u.mask()
 	if !ok {
@@ -67,8 +67,8 @@ func (u *URL) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, masked)
 }
 
-// Secrets returns the passwords in an address, also where pgx refuses it. ok is false where the address can't
-// be taken apart.
+// Secrets returns the passwords in an address, even if pgx refuses it. ok is false if the address can't be
+// split.
 func Secrets(text string) (secrets []string, ok bool) {
 	if _, ok := File(text); ok {
 		return nil, true
@@ -92,7 +92,7 @@ func Secrets(text string) (secrets []string, ok bool) {
 	return secrets, true
 }
 
-// Redact takes an address's passwords out of a text, as they are and as they may be written in a URL.
+// Redact replaces an address's passwords in a text, both decoded and as they may be written in a URL.
 func Redact(text, address string) string {
 	if address != "" {
 		text = strings.ReplaceAll(text, address, "***")

@@ -11,34 +11,35 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrUnfit is matched by the failure of an attempt at a host that answers and doesn't serve:
-// target_session_attrs asks for another kind of server, or a standby has taken over from it.
+// ErrUnfit matches the error of a host that answers but doesn't serve: target_session_attrs asks for another
+// kind of server, or a standby has taken over from it.
 var ErrUnfit = errors.New("the host doesn't serve")
 
 // unfit is an error that matches ErrUnfit.
 type unfit struct{ error }
 
-// Is implements what errors.Is looks for.
+// Is implements the method that errors.Is calls.
 func (unfit) Is(target error) bool { return target == ErrUnfit }
 
 // Unwrap returns the reason.
 func (u unfit) Unwrap() error { return u.error }
 
-// Connect opens a connection to the host that serves. open connects by a config that names one host; it is
-// called from several goroutines at once, but for one host only when its last call for that has returned.
-// close ends a connection that came too late. The config's ConnectTimeout bounds the attempt at each host,
-// and ctx all of them.
+// Connect opens a connection to the host that serves. open connects with a config that names one host. It is
+// called from several goroutines at once, but for the same host only after its last call for it has
+// returned. close ends a connection that came too late. The config's ConnectTimeout limits the attempt at
+// each host, and ctx limits all of them.
 //
-// Of several hosts only a primary serves, unless the config has a ValidateConnect, which decides alone.
+// Of several hosts only a primary serves, unless the config has a ValidateConnect, which then decides alone.
 //
-// While a host doesn't answer, those that have failed are tried again: one may be promoted meanwhile.
+// While a host doesn't answer, those that have failed are tried again, because one may be promoted
+// meanwhile.
 //
-// When Connect fails every call has returned. When it succeeds attempts that were outrun may still be ending:
-// see [Standing.Alone].
+// When Connect fails, every call has returned. When it succeeds, attempts at other hosts may still be
+// ending: see [Standing.Alone].
 func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig,
 	open func(context.Context, *pgx.ConnConfig) (C, error), close func(C)) (C, Standing, error) {
 	hosts := split(cfg)
-	if len(hosts) > 1 && cfg.ValidateConnect == nil { // any that answers would do, and a standby might win
+	if len(hosts) > 1 && cfg.ValidateConnect == nil { // otherwise a standby might answer first
 		for _, host := range hosts {
 			host.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 		}
@@ -64,22 +65,22 @@ func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig,
 	return conn, standing, nil
 }
 
-// race is a Connect under way.
+// race is a Connect in progress.
 type race[C any] struct {
 	hosts        []*pgx.ConnConfig
 	set          *set
 	open         func(context.Context, *pgx.ConnConfig) (C, error)
 	close        func(C)
-	queue        []int   // the hosts that are not being tried, the next one first
-	tried        int     // how many have been
-	running      int     // how many are being
-	notPreferred []bool  // those that target_session_attrs takes only where there is no better one
-	errs         []error // why each failed
+	queue        []int   // hosts that aren't being tried, the next one first
+	tried        int     // how many hosts have been tried
+	running      int     // attempts in progress
+	notPreferred []bool  // hosts that target_session_attrs accepts only if there is no better one
+	errs         []error // each host's last error
 	outcomes     chan outcome[C]
 	attempts     sync.WaitGroup
 }
 
-// outcome is what came of an attempt.
+// outcome is the result of an attempt.
 type outcome[C any] struct {
 	host int
 	conn C
@@ -87,7 +88,7 @@ type outcome[C any] struct {
 	err  error
 }
 
-// wait waits for all attempts.
+// wait closes ended when all attempts have ended.
 func (r *race[C]) wait(ended chan<- struct{}) {
 	r.attempts.Wait()
 	close(ended)
@@ -124,7 +125,7 @@ func (r *race[C]) run(ctx context.Context, h *Hosts) (none C, _ Standing, _ erro
 	}
 }
 
-// tryNext tries the next host, if there is one that is not being tried.
+// tryNext starts an attempt at the next host in the queue, if there is one.
 func (r *race[C]) tryNext(ctx context.Context, h *Hosts) {
 	if len(r.queue) == 0 {
 		return
@@ -145,7 +146,7 @@ func (r *race[C]) tryNext(ctx context.Context, h *Hosts) {
 	})
 }
 
-// noteFailure notes a failure.
+// noteFailure records a host's error.
 func (r *race[C]) noteFailure(ctx context.Context, host int, err error) {
 	r.errs[host] = err
 	r.queue = append(r.queue, host)
@@ -155,7 +156,7 @@ func (r *race[C]) noteFailure(ctx context.Context, host int, err error) {
 	}
 }
 
-// markServing makes the host of the first good outcome the one that serves.
+// markServing makes the host of the first successful outcome the one that serves.
 func (r *race[C]) markServing(o outcome[C]) (none C, _ Standing, _ error) {
 	if o.err != nil {
 		return none, Standing{}, o.err
@@ -168,7 +169,7 @@ func (r *race[C]) markServing(o outcome[C]) (none C, _ Standing, _ error) {
 	return o.conn, standing, nil
 }
 
-// tryNotPreferred tries a host that target_session_attrs takes for want of a better one.
+// tryNotPreferred tries a host that target_session_attrs accepts only if there is no better one.
 func (r *race[C]) tryNotPreferred(ctx context.Context, h *Hosts) bool {
 	i := slices.IndexFunc(r.queue, func(host int) bool { return r.notPreferred[host] })
 	if i < 0 {
@@ -180,10 +181,10 @@ func (r *race[C]) tryNotPreferred(ctx context.Context, h *Hosts) bool {
 	return true
 }
 
-// errNotPreferred stands for pgx's NotPreferredError, after which pgx would settle for the host at once.
+// errNotPreferred replaces pgx's NotPreferredError, after which pgx would accept the host at once.
 var errNotPreferred = errors.New("another server is preferred")
 
-// attempt connects to a host; accept: even to one that isn't preferred.
+// attempt connects to a host. accept says whether one that isn't preferred will do.
 func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C] {
 	cfg := r.hosts[host].Copy()
 	wanted := cfg.ValidateConnect
@@ -208,8 +209,8 @@ func (r *race[C]) attempt(ctx context.Context, host int, accept bool) outcome[C]
 	return o
 }
 
-// validateError returns the error of a config's ValidateConnect, as ErrUnfit where the host answered and that
-// didn't like the answer.
+// validateError returns an error of a config's ValidateConnect. It is ErrUnfit if the host answered and
+// ValidateConnect rejected the answer.
 func validateError(ctx context.Context, conn *pgconn.PgConn, err error) error {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) || ctx.Err() != nil || conn.IsClosed() {
@@ -218,7 +219,7 @@ func validateError(ctx context.Context, conn *pgconn.PgConn, err error) error {
 	return unfit{err}
 }
 
-// isFinal reports whether a server refused what no other one will take, as pgx has it: a wrong password, an
+// isFinal reports whether a server refused what no other host will accept, as in pgx: a wrong password, an
 // unknown database, or no right to connect to it.
 func isFinal(err error) bool {
 	var refused *pgconn.PgError

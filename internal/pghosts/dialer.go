@@ -11,34 +11,34 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// Dialer is a driver.Connector whose connections take as long to open as they do, however short-lived the
-// callers are: a caller's end ends its own wait, and the next caller gets what was being opened. What nobody
+// Dialer is a driver.Connector that opens connections independently of its callers' contexts. The end of a
+// caller's context ends only its wait, and the next caller gets the connection. A connection that nobody
 // asks for is closed.
 type Dialer struct {
 	hosts   *Hosts
 	cfg     *pgx.ConnConfig
 	several bool
-	ctx     context.Context // ends with Stop
+	ctx     context.Context // ends at Stop
 	cancel  context.CancelFunc
 	opened  chan opening
 	running sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	ended   bool
-	dials   int // how many are under way or have not been handed out; as many as there are callers, at least
-	callers int // how many wait
+	dials   int // in progress or not handed out yet; at least as many as callers
+	callers int // how many are waiting
 }
 
-// spareTime is how long a connection waits for its next caller when the one that it was opened for has gone.
+// spareTime is how long a connection without a caller waits for the next one.
 const spareTime = 5 * time.Second
 
-// opening is what came of a dial.
+// opening is the result of a dial.
 type opening struct {
 	conn *stdlib.Conn
 	err  error
 }
 
-// NewDialer returns a Dialer. The config must not change afterwards.
+// NewDialer returns a Dialer. The config must not be changed afterwards.
 func NewDialer(hosts *Hosts, cfg *pgx.ConnConfig) *Dialer {
 	cfg = bounded(cfg)
 	d := &Dialer{hosts: hosts, cfg: cfg, several: Several(cfg), opened: make(chan opening)}
@@ -46,7 +46,7 @@ func NewDialer(hosts *Hosts, cfg *pgx.ConnConfig) *Dialer {
 	return d
 }
 
-// connectTimeout bounds the making of a connection where the config doesn't.
+// connectTimeout limits opening a connection if the config doesn't.
 const connectTimeout = 5 * time.Second
 
 // bounded returns a config with a ConnectTimeout.
@@ -58,7 +58,7 @@ func bounded(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 	return cfg
 }
 
-// Open opens a connection that no Dialer opens, to the host that serves.
+// Open opens a connection to the host that serves, without a Dialer.
 func (h *Hosts) Open(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, at, err := Connect(ctx, h, bounded(cfg), pgx.ConnectConfig, closeLate)
 	if err != nil {
@@ -68,7 +68,7 @@ func (h *Hosts) Open(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error
 	return conn, nil
 }
 
-// closeLate closes a connection that another one has outrun.
+// closeLate closes a connection that came too late.
 func closeLate(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -99,7 +99,8 @@ func (d *Dialer) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 }
 
-// Stop ends what is being opened and waits for its end. Connections that were handed out are their callers'.
+// Stop ends the dials in progress and waits for them. Connections that were handed out belong to their
+// callers.
 func (d *Dialer) Stop() {
 	d.mu.Lock()
 	d.ended = true
@@ -108,7 +109,7 @@ func (d *Dialer) Stop() {
 	d.running.Wait()
 }
 
-// enter counts a caller, and dials where nothing is left over from one who has gone.
+// enter counts a caller in, and dials unless a spare connection is on its way. It returns false after Stop.
 func (d *Dialer) enter() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -123,7 +124,7 @@ func (d *Dialer) enter() bool {
 	return true
 }
 
-// leave counts a caller out, and the dial that it got.
+// leave counts a caller out, and its dial if it was served.
 func (d *Dialer) leave(served bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -144,7 +145,7 @@ func (d *Dialer) dropSpare() bool {
 	return true
 }
 
-// dial opens a connection and hands it out. A failure that nobody waits for is forgotten at once.
+// dial opens a connection and hands it out. It drops a failure that nobody waits for.
 func (d *Dialer) dial() {
 	var o opening
 	o.conn, o.err = d.open(d.ctx)
@@ -191,14 +192,14 @@ func (d *Dialer) open(ctx context.Context) (*stdlib.Conn, error) {
 	return conn, nil
 }
 
-// StandingOf returns the standing of a connection that a Dialer or Open opened.
+// StandingOf returns the standing of a connection that a Dialer or [Hosts.Open] opened.
 func StandingOf(conn *pgx.Conn) Standing {
 	at, _ := conn.PgConn().CustomData()[standing].(Standing)
 	return at
 }
 
-// shouldPing has a server asked whether it answers on a connection that was idle for long. Where there are
-// other hosts it asks itself, since a server that hangs must leave the caller the time to try those.
+// shouldPing reports whether to ping a connection that was idle for long. If there are other hosts, it pings
+// by itself with a shorter timeout, so that a server that hangs leaves the caller time to try those.
 func (d *Dialer) shouldPing(ctx context.Context, params stdlib.ShouldPingParams) bool {
 	if StandingOf(params.Conn).Outdated() || params.IdleDuration <= time.Second {
 		return false
@@ -208,14 +209,14 @@ func (d *Dialer) shouldPing(ctx context.Context, params stdlib.ShouldPingParams)
 	}
 	bounded, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	// the end of the context closes the connection
+	// The end of the context closes the connection.
 	if params.Conn.Ping(bounded) != nil && ctx.Err() == nil && bounded.Err() != nil {
 		StandingOf(params.Conn).Silent()
 	}
 	return false
 }
 
-// refuseOutdated has a connection to a server that no longer serves replaced.
+// refuseOutdated makes database/sql replace a connection to a server that no longer serves.
 func refuseOutdated(_ context.Context, conn *pgx.Conn) error {
 	if conn.IsClosed() || StandingOf(conn).Outdated() {
 		return driver.ErrBadConn

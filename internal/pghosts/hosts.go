@@ -1,9 +1,9 @@
-// Package pghosts connects to PostgreSQL where a URL names several hosts of which one serves.
+// Package pghosts connects to PostgreSQL by URLs that name several hosts of which one serves.
 //
-// The host that served last is tried first. Another one joins in when it fails, or after [Delay] without an
-// answer. pgx makes each connection, TLS, authentication and target_session_attrs included. A primary on an
-// older timeline than one seen before is refused: a standby has been promoted since, and what that primary
-// knows is out of date.
+// The host that served last is tried first. The next one is tried beside it when it fails, or after 250 ms
+// without an answer. pgx makes each connection, including TLS, authentication and target_session_attrs. A
+// primary on an older timeline than one seen before is refused: a standby has been promoted since, and that
+// primary's data is out of date.
 package pghosts
 
 import (
@@ -24,19 +24,17 @@ import (
 )
 
 const (
-	// nextHostDelay is how long a host may take to accept a connection before the next one is tried beside it
-	// (RFC 8305, section 8).
+	// nextHostDelay is how long a host may take to accept a connection before the next one is tried beside
+	// it (RFC 8305, section 8).
 	nextHostDelay = 250 * time.Millisecond
-	// Patience is how long a server that has other hosts beside it may take to answer a ping or a poll's
-	// query.
+	// Patience is how long a server with other hosts beside it may take to answer a ping or a poll's query.
 	Patience = 2 * nextHostDelay
-	// maxSets bounds how many lists of hosts are remembered, maxClusters how many clusters of each. Past that
-	// all are forgotten.
+	// maxSets limits how many lists of hosts are remembered, maxClusters how many clusters of each. At the
+	// limit all are forgotten.
 	maxSets, maxClusters = 1024, 16
 )
 
-// Hosts remembers which host of each list served last, and on which timeline. The zero value is not usable:
-// see [New].
+// Hosts remembers which host of each list served last, and on which timeline. Use [New] to create one.
 type Hosts struct {
 	running sync.WaitGroup
 
@@ -44,18 +42,19 @@ type Hosts struct {
 	sets map[string]*set
 }
 
-// New returns a Hosts that remembers nothing yet.
+// New returns an empty Hosts.
 func New() *Hosts {
 	return &Hosts{sets: map[string]*set{}}
 }
 
-// Wait returns when every attempt has ended. Those that another one has outrun have been cancelled.
+// Wait returns when every attempt has ended, including those that were cancelled because another host was
+// faster.
 func (h *Hosts) Wait() { h.running.Wait() }
 
 // Several reports whether a config names more than one host.
 func Several(cfg *pgx.ConnConfig) bool { return len(split(cfg)) > 1 }
 
-// split returns a config for each host. pgx lists a host twice where TLS is optional.
+// split returns a config for each host. pgx lists a host twice if TLS is optional.
 func split(cfg *pgx.ConnConfig) []*pgx.ConnConfig {
 	var hosts []*pgx.ConnConfig
 	all := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}},
@@ -73,12 +72,11 @@ func split(cfg *pgx.ConnConfig) []*pgx.ConnConfig {
 	return hosts
 }
 
-// kind tells apart the functions by which pgx obeys target_session_attrs.
+// kind identifies the function by which pgx checks target_session_attrs.
 func kind(cfg *pgx.ConnConfig) uintptr { return reflect.ValueOf(cfg.ValidateConnect).Pointer() }
 
-// of returns what is remembered of a list of hosts, whatever its order, by those who look for the same kind
-// of server. It sorts the list; the order that it had is the one in which hosts of which nothing is known are
-// tried.
+// of returns what is remembered of a list of hosts, in any order, for the same kind of server. It sorts the
+// list. Hosts of which nothing is known are tried in the list's original order.
 func (h *Hosts) of(hosts []*pgx.ConnConfig) *set {
 	given := slices.Clone(hosts)
 	slices.SortFunc(hosts, func(a, b *pgx.ConnConfig) int { return strings.Compare(address(a), address(b)) })
@@ -111,23 +109,23 @@ func address(host *pgx.ConnConfig) string {
 // set is what is remembered of a list of hosts.
 type set struct {
 	several bool
-	epoch   atomic.Uint64 // changes when another server serves, or when the one that did falls silent
+	epoch   atomic.Uint64 // changes when another server serves, or when the current one stops answering
 
-	mu        sync.Mutex // guards what follows; never held across I/O
-	order     []int      // the hosts: the last one that served first, the last one that failed last
+	mu        sync.Mutex // guards the fields below; never held across I/O
+	order     []int      // the host that served last comes first, the one that failed last comes last
 	current   served
-	timelines map[string]uint64 // the highest that was seen, by system identifier
+	timelines map[string]uint64 // the highest seen of each system identifier
 }
 
-// served says which host served, and as which server.
+// served identifies a server: its host and, if known, its cluster and timeline.
 type served struct {
 	host     int
-	cluster  string // the system identifier; "" where it or the timeline can't be read
+	cluster  string // the system identifier; "" if it or the timeline can't be read
 	timeline uint64
 }
 
-// same reports whether both may be the same server in the same life. Of two roles one may be refused the
-// identity.
+// same reports whether both may be the same server, not promoted since. A role may not be allowed to read
+// the identity.
 func (s served) same(as served) bool {
 	return s.host == as.host && (s.cluster == "" || as.cluster == "" || s == as)
 }
@@ -139,7 +137,7 @@ func (s *set) hosts() []int {
 	return slices.Clone(s.order)
 }
 
-// failed has a host tried after the others.
+// failed puts a host behind the others.
 func (s *set) failed(host int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +149,7 @@ func (s *set) failedLocked(host int) {
 	s.order = append(slices.Delete(s.order, i, i+1), host)
 }
 
-// admit refuses a server that is on an older timeline than one seen before.
+// admit refuses a server on an older timeline than one seen before.
 func (s *set) admit(as served) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,11 +173,11 @@ func (s *set) admitLocked(as served) error {
 	return nil
 }
 
-// serves notes that a host serves. Connections to another server than this one are outdated from now on.
+// serves records that a host serves. Connections to any other server are outdated from now on.
 func (s *set) serves(as served) (Standing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.admitLocked(as); err != nil { // one that has taken over may have been seen meanwhile
+	if err := s.admitLocked(as); err != nil { // another server may have taken over meanwhile
 		return Standing{}, err
 	}
 	if s.epoch.Load() == 0 || !s.current.same(as) {
@@ -193,15 +191,15 @@ func (s *set) serves(as served) (Standing, error) {
 	return Standing{set: s, epoch: s.epoch.Load()}, nil
 }
 
-// Standing tells whether a connection is still one to the server that serves. The zero value's always is.
+// Standing tells whether a connection's server still serves. That of the zero value always does.
 type Standing struct {
 	set   *set
 	epoch uint64
-	alone <-chan struct{} // closed once the attempts that this one outran have ended; nil: none did
+	alone <-chan struct{} // closed once the slower attempts at other hosts have ended; nil if there were none
 }
 
-// Alone returns once the attempts at other hosts that the connection outran have ended, each with its socket,
-// or with ctx.
+// Alone waits until the slower attempts at other hosts have ended and closed their sockets, or until ctx
+// ends.
 func (s Standing) Alone(ctx context.Context) error {
 	if s.alone == nil {
 		return nil
@@ -214,14 +212,14 @@ func (s Standing) Alone(ctx context.Context) error {
 	}
 }
 
-// Outdated reports whether another server serves now, or this one has fallen silent.
+// Outdated reports whether another server serves now, or this one has stopped answering.
 func (s Standing) Outdated() bool { return s.set != nil && s.set.epoch.Load() != s.epoch }
 
 // Several reports whether there are other hosts.
 func (s Standing) Several() bool { return s.set != nil && s.set.several }
 
-// Silent says that the server doesn't answer on a connection: where there are other hosts all connections to
-// it are outdated, and it is tried after the others.
+// Silent records that the server doesn't answer. If there are other hosts, all connections to it are
+// outdated, and it is tried after the others.
 func (s Standing) Silent() {
 	if !s.Several() {
 		return
@@ -233,21 +231,20 @@ func (s Standing) Silent() {
 	}
 }
 
-// identity is the query for a server's cluster and timeline. The timeline of a standby isn't judged.
+// identity is the query for a server's cluster and timeline. A standby's timeline isn't compared.
 const identity = `SELECT system_identifier, CASE WHEN pg_catalog.pg_is_in_recovery() THEN ''
 	ELSE pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END
 	FROM pg_catalog.pg_control_system()`
 
 // IdentityRefused reports whether a server refused to tell its cluster or timeline: the role has no right to
-// it, the server doesn't support or know the function, or not in its state.
+// it, or the server doesn't support or know the function, or not in its state.
 func IdentityRefused(err error) bool {
 	var refused *pgconn.PgError
 	return errors.As(err, &refused) &&
 		slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code)
 }
 
-// identify asks a server for its cluster and timeline. Some providers' servers and some roles are refused
-// them, and the host is all that is known then.
+// identify queries a server's cluster and timeline. If the server refuses them, only the host is known.
 func identify(ctx context.Context, conn *pgconn.PgConn, host int) (served, error) {
 	as := served{host: host}
 	results, err := conn.Exec(ctx, identity).ReadAll()

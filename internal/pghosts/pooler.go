@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Pooled reports whether a pooler such as PgBouncer stands between a connection and the server: it makes up
-// the process that it names when a client connects. It takes a round trip.
+// Pooled reports whether a pooler such as PgBouncer stands between a connection and the server: a pooler
+// invents the process id that it tells a client when it connects. It takes a round trip.
 func Pooled(ctx context.Context, conn *pgconn.PgConn) (bool, error) {
 	results, err := conn.Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
 	if err != nil {

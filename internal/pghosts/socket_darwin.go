@@ -5,10 +5,10 @@ import (
 	"syscall"
 )
 
-// tcpConnDropTime is TCP_RXT_CONNDROPTIME (netinet/tcp.h), in seconds. Package syscall doesn't have it.
+// tcpConnDropTime is TCP_RXT_CONNDROPTIME (netinet/tcp.h), in seconds. Package syscall lacks it.
 const tcpConnDropTime = 0x80
 
-// limitUnacknowledged sets a socket's option. Where the system refuses it the probes remain.
+// limitUnacknowledged sets the socket option. If the system refuses it, the probes remain.
 func limitUnacknowledged(network, _ string, socket syscall.RawConn) error {
 	if !strings.HasPrefix(network, "tcp") {
 		return nil

@@ -5,10 +5,10 @@ import (
 	"syscall"
 )
 
-// tcpUserTimeout is TCP_USER_TIMEOUT (tcp(7)), in milliseconds. Package syscall doesn't have it.
+// tcpUserTimeout is TCP_USER_TIMEOUT (tcp(7)), in milliseconds. Package syscall lacks it.
 const tcpUserTimeout = 18
 
-// limitUnacknowledged sets a socket's option. Where the system refuses it the probes remain.
+// limitUnacknowledged sets the socket option. If the system refuses it, the probes remain.
 func limitUnacknowledged(network, _ string, socket syscall.RawConn) error {
 	if !strings.HasPrefix(network, "tcp") {
 		return nil
