@@ -75,7 +75,7 @@ func hexID(n int) string {
 	return fmt.Sprintf("%032x", n)
 }
 
-func TestTheAccessQueryScansNoTable(t *testing.T) {
+func TestDB_Access_scansNoTable(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			tenants := 100_000
@@ -165,9 +165,9 @@ func explain(t testing.TB, db *hostdb.DB, text string, args ...any) string {
 	return plan.String()
 }
 
-// TestAccessReturnsWhatAdmitsLongestOfEachStatusAndPlan: rows that admit no longer than another of their
+// TestDB_Access_returnsWhatAdmitsLongestOfEachStatusAndPlan: rows that admit no longer than another of their
 // status and plan are left out, so that many of them push nothing out. The highest tier comes first.
-func TestAccessReturnsWhatAdmitsLongestOfEachStatusAndPlan(t *testing.T) {
+func TestDB_Access_returnsWhatAdmitsLongestOfEachStatusAndPlan(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		u, tn := newUser(t, db), newTenant(t, db)
 		newMember(t, db, u, tn, hostdb.RoleOwner)
@@ -217,7 +217,7 @@ func TestAccessReturnsWhatAdmitsLongestOfEachStatusAndPlan(t *testing.T) {
 	})
 }
 
-func TestSoleTenantsLeavesOutWhatCannotBeEntered(t *testing.T) {
+func TestDB_SoleTenants_leavesOutWhatCannotBeEntered(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, u := t.Context(), newUser(t, db)
 		sole := func() int {
@@ -257,7 +257,7 @@ func TestSoleTenantsLeavesOutWhatCannotBeEntered(t *testing.T) {
 	})
 }
 
-func TestSubscriptionRule(t *testing.T) {
+func TestSubscription_ActiveAt(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	before, at, after := now.Add(-1), now, now.Add(1)
 	grace := now.Add(-hostdb.DefaultGrace)
@@ -296,7 +296,7 @@ func TestSubscriptionRule(t *testing.T) {
 	}
 }
 
-func TestATenantIsOpenOnlyIfActiveInBothRespects(t *testing.T) {
+func TestTenantCatalog_Open_needsIsActiveAndStatus(t *testing.T) {
 	for _, status := range []string{"provisioning", "active", "suspended", "maintenance", "dropped", ""} {
 		for _, active := range []bool{true, false} {
 			tenant := hostdb.TenantCatalog{Status: status, IsActive: active}

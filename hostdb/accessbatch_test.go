@@ -14,9 +14,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestAccessAllAnswersEachKeyAsAccessDoes asks about every pair of users and tenants by every kind of key, in
+// TestDB_AccessAll_answersEachKeyAsAccess asks about every pair of users and tenants by every kind of key, in
 // one batch.
-func TestAccessAllAnswersEachKeyAsAccessDoes(t *testing.T) {
+func TestDB_AccessAll_answersEachKeyAsAccess(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
 		must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro", Features: []string{"x"}}))
@@ -78,8 +78,8 @@ func asJSON(v any) string {
 	return string(text)
 }
 
-// TestAccessAllTellsAUsersSoleTenant, and by which tenants' status it was found.
-func TestAccessAllTellsAUsersSoleTenant(t *testing.T) {
+// TestDB_AccessAll_returnsAUsersSoleTenant, and by which tenants' status it was found.
+func TestDB_AccessAll_returnsAUsersSoleTenant(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, owner := t.Context(), newUser(t, db)
 		for name, want := range map[string]struct {
@@ -141,8 +141,8 @@ func TestAccessAllTellsAUsersSoleTenant(t *testing.T) {
 	})
 }
 
-// TestSlowQueriesDontHoldUpAccess takes every connection that a product's queries may have.
-func TestSlowQueriesDontHoldUpAccess(t *testing.T) {
+// TestDB_Access_isNotDelayedBySlowQueries takes every connection that a product's queries may have.
+func TestDB_Access_isNotDelayedBySlowQueries(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t)), MaxConns: 2})

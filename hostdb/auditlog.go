@@ -79,7 +79,7 @@ const EventTenantDropped = "tenant.dropped"
 // Errors: ErrInvalid.
 func (t AuditLogs) RecordOnce(ctx context.Context, event, targetID string) error {
 	if t.s.tx == nil {
-		return invalid("tx", "what happens once is recorded within a transaction")
+		return invalid("tx", "RecordOnce requires a transaction")
 	}
 	written, err := t.ListForTarget(ctx, targetID, Where("event_type", event), Limit(1))
 	if err != nil || len(written) > 0 {

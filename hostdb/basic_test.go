@@ -7,7 +7,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestInsertGetUpdateDelete(t *testing.T) {
+func TestTable_insertGetUpdateDelete(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
 		u, tn := newUser(t, db), newTenant(t, db)

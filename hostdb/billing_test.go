@@ -14,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestAnEventIsClaimedOnceAndAgainAfterItFailed(t *testing.T) {
+func TestWebhookEvents_Claim_onceAndAgainAfterAFailure(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		claims := func() int64 {
 			var (
@@ -66,7 +66,7 @@ func TestAnEventIsClaimedOnceAndAgainAfterItFailed(t *testing.T) {
 	})
 }
 
-func TestParkedEventsAreReadyOnceWhatTheyAreAboutIsThere(t *testing.T) {
+func TestWebhookEvents_ListReady_returnsEventsWhoseSubjectExists(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, later := t.Context(), hostdb.NewID()
 		for id, e := range map[string]hostdb.StripeWebhookEvent{
@@ -130,7 +130,7 @@ func TestParkedEventsAreReadyOnceWhatTheyAreAboutIsThere(t *testing.T) {
 	})
 }
 
-func TestOneOfTwoInsertsASubscriptionAndBothGetItsRow(t *testing.T) {
+func TestSubscriptions_LockOrInsert_returnsOneRowToBoth(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		tenant := newTenant(t, db)
 		var (
@@ -176,7 +176,7 @@ func TestOneOfTwoInsertsASubscriptionAndBothGetItsRow(t *testing.T) {
 	})
 }
 
-func TestATenantHasOneTrial(t *testing.T) {
+func TestSubscriptions_StartTrial_onceForATenant(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, tenant := t.Context(), newTenant(t, db)
 		must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro", TrialDays: 14}))
@@ -227,7 +227,7 @@ func TestATenantHasOneTrial(t *testing.T) {
 	})
 }
 
-func TestWhatAPageTellsAboutASubscription(t *testing.T) {
+func TestSubscription_StatusAt(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	in := func(d time.Duration) *time.Time { at := now.Add(d); return &at }
 	const day = 24 * time.Hour
@@ -285,7 +285,7 @@ func TestWhatAPageTellsAboutASubscription(t *testing.T) {
 	}
 }
 
-func TestEventsThatHaveBeenDealtWithArePrunedOnceTheyAreOldEnough(t *testing.T) {
+func TestWebhookEvents_Prune_deletesOldProcessedEvents(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, n := t.Context(), 0
 		must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {

@@ -7,7 +7,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb/hostdbtest"
 )
 
-func TestEveryEngineConforms(t *testing.T) {
+func TestConformance_ofEveryEngine(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

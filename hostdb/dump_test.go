@@ -78,7 +78,7 @@ func wantSteady(t *testing.T, db *hostdb.DB, events chan event) {
 	}
 }
 
-func TestADumpThatAnotherClusterRestoresIsFollowed(t *testing.T) {
+func TestChanges_followADumpRestoredIntoAnotherCluster(t *testing.T) {
 	var kept *hostdb.GlobalUser
 	content := dump(t, func(db *hostdb.DB) { kept = newUser(t, db) })
 	server := pgtest.Start(t)
@@ -102,8 +102,8 @@ func TestADumpThatAnotherClusterRestoresIsFollowed(t *testing.T) {
 	}
 }
 
-// TestADumpThatIsRestoredUnderAProcessIsFollowed: the database that it listens to is dropped and made anew.
-func TestADumpThatIsRestoredUnderAProcessIsFollowed(t *testing.T) {
+// TestChanges_followADumpRestoredUnderAProcess: the database that it listens to is dropped and made anew.
+func TestChanges_followADumpRestoredUnderAProcess(t *testing.T) {
 	content := dump(t, func(db *hostdb.DB) { newUser(t, db) })
 	server := pgtest.Start(t)
 	given := server.Database(t)
@@ -122,9 +122,9 @@ func TestADumpThatIsRestoredUnderAProcessIsFollowed(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestTheFeedNeedsNoFunctionThatProvidersRefuse: Aurora and some others refuse the functions that tell the
+// TestChanges_needNoFunctionThatProvidersRefuse: Aurora and some others refuse the functions that tell the
 // cluster and its timeline.
-func TestTheFeedNeedsNoFunctionThatProvidersRefuse(t *testing.T) {
+func TestChanges_needNoFunctionThatProvidersRefuse(t *testing.T) {
 	server := pgtest.Start(t)
 	given := server.Database(t)
 	pool := rawURL(t, given)
@@ -148,8 +148,8 @@ func TestTheFeedNeedsNoFunctionThatProvidersRefuse(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestBehindAPoolerNobodyListens: what one client of the pooler listens to, another would hear.
-func TestBehindAPoolerNobodyListens(t *testing.T) {
+// TestChanges_dontListenBehindAPooler: what one client of the pooler listens to, another would hear.
+func TestChanges_dontListenBehindAPooler(t *testing.T) {
 	given := pgtest.Database(t)
 	pooled := fewConnections(t).Through(t, given)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(pooled), PollInterval: time.Millisecond})
@@ -170,8 +170,8 @@ func TestBehindAPoolerNobodyListens(t *testing.T) {
 	}
 }
 
-// TestACopyOfAFileIsFollowed: the processes have ended, and the file is yesterday's.
-func TestACopyOfAFileIsFollowed(t *testing.T) {
+// TestChanges_followACopyOfAFile: the processes have ended, and the file is yesterday's.
+func TestChanges_followACopyOfAFile(t *testing.T) {
 	given := fileURL(t)
 	path := strings.TrimPrefix(given, "sqlite:")
 	db := open(t, hostdb.Config{URL: hostdb.Secret(given)})
@@ -189,10 +189,10 @@ func TestACopyOfAFileIsFollowed(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestABackupThatIsRestoredIntoAnOpenFileEndsInAReset uses SQLite's own backup, as the sqlite3 program's
+// TestChanges_resetAfterARestoreIntoAnOpenFile uses SQLite's own backup, as the sqlite3 program's
 // .restore does. The backup's log runs past the change that the feed has seen last before the feed looks
 // again.
-func TestABackupThatIsRestoredIntoAnOpenFileEndsInAReset(t *testing.T) {
+func TestChanges_resetAfterARestoreIntoAnOpenFile(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(fileURL(t)), PollInterval: time.Hour})
 	newUser(t, db)
 	path := strings.TrimPrefix(db.URI(), "sqlite:")

@@ -213,7 +213,7 @@ func translateTrigger(message string) error {
 	case kind == "conflict":
 		return conflict(field, "is taken")
 	}
-	return &failure{text: "a trigger refuses it"}
+	return &failure{text: "a trigger refused the statement"}
 }
 
 // sqliteFields parses "core_memberships.user_id, core_memberships.tenant_id" or "index 'core_users__email'".

@@ -28,7 +28,7 @@ func setEnv(t *testing.T, given map[string]string) {
 	t.Cleanup(func() { must(t, hostdb.ResetInstance()) })
 }
 
-func TestFromEnvOpensOneInstanceHoweverManyAsk(t *testing.T) {
+func TestFromEnv_opensOneInstance(t *testing.T) {
 	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(t.TempDir(), "host.db")})
 	instances := make([]*hostdb.DB, 50)
 	var wg sync.WaitGroup
@@ -63,7 +63,7 @@ func TestFromEnvOpensOneInstanceHoweverManyAsk(t *testing.T) {
 	}
 }
 
-func TestFromEnvForgetsAnError(t *testing.T) {
+func TestFromEnv_retriesAfterAnError(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(dir, "host.db")})
 	_, err := hostdb.FromEnv(t.Context())
@@ -73,7 +73,7 @@ func TestFromEnvForgetsAnError(t *testing.T) {
 	must(t, err)
 }
 
-func TestFromEnvNeverTurnsToAnotherDatabaseAfterAnError(t *testing.T) {
+func TestFromEnv_refusesAnotherDatabaseAfterAnError(t *testing.T) {
 	setEnv(t, map[string]string{"DB_TYPE": "SQLITE",
 		"DB_NAME": filepath.Join(t.TempDir(), "none", "host.db")})
 	_, err := hostdb.FromEnv(t.Context())
@@ -90,7 +90,7 @@ func TestFromEnvNeverTurnsToAnotherDatabaseAfterAnError(t *testing.T) {
 	must(t, err)
 }
 
-func TestFromEnvConfigOpensWithTheConfig(t *testing.T) {
+func TestFromEnvConfig_usesTheConfig(t *testing.T) {
 	setEnv(t, map[string]string{"DB_TYPE": "sqlite", "DB_NAME": filepath.Join(t.TempDir(), "host.db")})
 	_, err := hostdb.FromEnvConfig(t.Context(), hostdb.Config{URL: "sqlite:elsewhere.db"})
 	wantField(t, err, hostdb.ErrInvalid, "URL")
@@ -106,7 +106,7 @@ func TestFromEnvConfigOpensWithTheConfig(t *testing.T) {
 	}
 }
 
-func TestTheNameOfTheSQLiteFileIsTheSeeds(t *testing.T) {
+func TestFromEnv_findsTheSQLiteFile(t *testing.T) {
 	for what, c := range map[string]struct {
 		there      []string // files that are there already
 		name, want string   // "" is a refusal
@@ -148,7 +148,7 @@ func TestTheNameOfTheSQLiteFileIsTheSeeds(t *testing.T) {
 	}
 }
 
-func TestFromEnvNamesTheVariable(t *testing.T) {
+func TestFromEnv_namesTheVariable(t *testing.T) {
 	server, err := url.Parse(pgtest.Database(t))
 	must(t, err)
 	password, _ := server.User.Password()
@@ -185,7 +185,7 @@ func TestFromEnvNamesTheVariable(t *testing.T) {
 	}
 }
 
-func TestAPasswordMayHoldAnyCharacter(t *testing.T) {
+func TestFromEnv_acceptsAnyCharacterInAPassword(t *testing.T) {
 	s := pgtest.Start(t)
 	database, err := url.Parse(s.Database(t))
 	must(t, err)
@@ -212,7 +212,7 @@ func TestAPasswordMayHoldAnyCharacter(t *testing.T) {
 	}
 }
 
-func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
+func TestFromEnv_defaults(t *testing.T) {
 	for want, given := range map[string]map[string]string{
 		"postgres://postgres:p@localhost:5432/app_host": {"DB_PASS": "p"},
 		"postgres://a:p@[::1]:1/b%3Fc": {"DB_PASS": "p",
@@ -238,7 +238,7 @@ func TestFromEnvHasTheSeedsDefaults(t *testing.T) {
 	}
 }
 
-func TestAHostMayBeTheDirectoryOfASocket(t *testing.T) {
+func TestFromEnv_acceptsASocketsDirectory(t *testing.T) {
 	dir, err := os.MkdirTemp("", "socket") // t.TempDir's path may be too long for a socket
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -252,7 +252,7 @@ func TestAHostMayBeTheDirectoryOfASocket(t *testing.T) {
 	must(t, db.Ping(t.Context()))
 }
 
-func TestFromEnvEndsWithTheCallersContext(t *testing.T) {
+func TestFromEnv_endsWithTheContext(t *testing.T) {
 	setEnv(t, map[string]string{"DB_TYPE": "SQLITE", "DB_NAME": filepath.Join(t.TempDir(), "host.db")})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -158,7 +158,7 @@ func onSeveral(t *testing.T, test func(t *testing.T, db *hostdb.DB)) {
 	}
 }
 
-func TestEraseLeavesNoByteAndTheLogStays(t *testing.T) {
+func TestDB_Erase_leavesNoByteAndKeepsTheLog(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		w := leaveTraces(t, db)
 		for _, word := range w.words {
@@ -258,7 +258,7 @@ func theOthersStay(t *testing.T, db *hostdb.DB, w traces) {
 	}
 }
 
-func TestExportHasAllThatIsStored(t *testing.T) {
+func TestDB_Export_returnsEverythingStored(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		w := leaveTraces(t, db)
 		rows := export(t, db, w.user.ID)
@@ -298,7 +298,7 @@ func TestExportHasAllThatIsStored(t *testing.T) {
 	})
 }
 
-func TestEraseRefusesALastOwnerAndTouchesNothing(t *testing.T) {
+func TestDB_Erase_refusesALastOwner(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		w := leaveTraces(t, db)
 		var slugs []string
@@ -326,8 +326,8 @@ func TestEraseRefusesALastOwnerAndTouchesNothing(t *testing.T) {
 	})
 }
 
-// TestAnInterruptedEraseIsFinishedByTheNext ends the context before every write in turn.
-func TestAnInterruptedEraseIsFinishedByTheNext(t *testing.T) {
+// TestDB_Erase_finishesAnInterruptedOne ends the context before every write in turn.
+func TestDB_Erase_finishesAnInterruptedOne(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		w := leaveTraces(t, db)
 		finished := false
@@ -362,7 +362,7 @@ func (c *fewSteps) Err() error {
 	return nil
 }
 
-func TestErasesSpareWhatIsOthersToo(t *testing.T) {
+func TestDB_Erase_sparesWhatOthersHaveToo(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
 		short := &hostdb.GlobalUser{Email: "k@x.io", OAuthID: "7", StripeCustID: "cus_shared"}
@@ -388,8 +388,8 @@ func TestErasesSpareWhatIsOthersToo(t *testing.T) {
 	})
 }
 
-// TestAUserWhoWasDeletedCanBeErased: deleting alone leaves the audit log's personal parts.
-func TestAUserWhoWasDeletedCanBeErased(t *testing.T) {
+// TestDB_Erase_ofADeletedUser: deleting alone leaves the audit log's personal parts.
+func TestDB_Erase_ofADeletedUser(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		user := newUser(t, db)
 		must(t, db.Users.Delete(t.Context(), user.ID))
@@ -404,7 +404,7 @@ func TestAUserWhoWasDeletedCanBeErased(t *testing.T) {
 	})
 }
 
-func TestJobsArePrunedByAgeAndStatus(t *testing.T) {
+func TestJobs_Prune_byAgeAndStatus(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, now := t.Context(), time.Now()
 		for status, ended := range map[string][]time.Duration{hostdb.JobCompleted: {time.Hour, 3 * time.Hour},
@@ -448,7 +448,7 @@ func TestJobsArePrunedByAgeAndStatus(t *testing.T) {
 	})
 }
 
-func TestPruneOfJobsGoesThroughAllOfThem(t *testing.T) {
+func TestJobs_Prune_deletesAllPages(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		text := `INSERT INTO sys_jobs (id, job_type, status, completed_at)
 			SELECT lpad(to_hex(i), 32, '0'), 'x', 'completed', '2020-01-01T00:00:00.000000Z'

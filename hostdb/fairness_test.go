@@ -38,7 +38,7 @@ func line(t *testing.T, db *hostdb.DB, tenant string, n int, at *time.Time) (ids
 	return ids
 }
 
-func TestJobsThatBecomeDueAtOnceTakeTurnsWithOthers(t *testing.T) {
+func TestJobs_Claim_givesTurnsToJobsDueAtOnce(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		late, steady := hostdb.NewID(), hostdb.NewID()
 		at := c.Now().Add(time.Hour)
@@ -50,7 +50,7 @@ func TestJobsThatBecomeDueAtOnceTakeTurnsWithOthers(t *testing.T) {
 	})
 }
 
-func TestDelayedJobsHoldUpNoneOfTheirTenants(t *testing.T) {
+func TestJobs_Claim_isNotDelayedByATenantsFutureJobs(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		late, steady := hostdb.NewID(), hostdb.NewID()
 		at := c.Now().Add(time.Hour)
@@ -61,7 +61,7 @@ func TestDelayedJobsHoldUpNoneOfTheirTenants(t *testing.T) {
 	})
 }
 
-func TestDeadLettersThatAreRetriedTakeTurnsWithOthers(t *testing.T) {
+func TestJobs_Retry_givesTurns(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
 		dead, steady := hostdb.NewID(), hostdb.NewID()
 		ids := line(t, db, dead, 20, nil)
@@ -79,7 +79,7 @@ func TestDeadLettersThatAreRetriedTakeTurnsWithOthers(t *testing.T) {
 
 // Jobs that fail and become due again stand in line like new ones; one whose worker died goes on where it
 // was.
-func TestAJobWhoseWorkerDiedKeepsItsPlace(t *testing.T) {
+func TestJobs_Claim_keepsTheTurnOfADeadWorkersJob(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		tenant := hostdb.NewID()
 		first := enqueue(t, db, hostdb.SystemJob{JobType: "x", TenantID: tenant})
@@ -113,7 +113,7 @@ func claimTypes(t *testing.T, db *hostdb.DB, types []string, tenant string, n in
 	return got
 }
 
-func TestATypeThatNobodyServesHoldsUpNoOther(t *testing.T) {
+func TestJobs_Claim_isNotDelayedByAnUnservedType(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
 		a, b, served := hostdb.NewID(), hostdb.NewID(), []string{"x"}
 		typed(t, db, "nobody-serves-this", a, 1)
@@ -127,7 +127,7 @@ func TestATypeThatNobodyServesHoldsUpNoOther(t *testing.T) {
 }
 
 // A type whose line has gone on for long yields nothing to one whose line begins.
-func TestTypesAreClaimedAlike(t *testing.T) {
+func TestJobs_Claim_favoursNoType(t *testing.T) {
 	for name, types := range map[string][]string{"named": {"y", "x", "empty"}, "any": nil} {
 		t.Run(name, func(t *testing.T) {
 			onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
@@ -144,7 +144,7 @@ func TestTypesAreClaimedAlike(t *testing.T) {
 	}
 }
 
-func TestAJobThatChangesItsTypeTakesAnotherTurn(t *testing.T) {
+func TestJobs_Update_givesANewTurnToAChangedType(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
 		a, b := hostdb.NewID(), hostdb.NewID()
 		typed(t, db, "x", a, 20)
@@ -160,7 +160,7 @@ func TestAJobThatChangesItsTypeTakesAnotherTurn(t *testing.T) {
 	})
 }
 
-func TestAnUpgradeSetsTheTurnsOfJobsInLine(t *testing.T) {
+func TestOpen_upgradeSetsTheTurnsOfPendingJobs(t *testing.T) {
 	for name, place := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			pool, dialect, files := rawURL(t, place), goose.DialectPostgres, "migrations/postgres"
@@ -214,7 +214,7 @@ func TestAnUpgradeSetsTheTurnsOfJobsInLine(t *testing.T) {
 }
 
 // Neither a claim nor a new job looks at the jobs of other types.
-func TestJobsOfOtherTypesAreNotLookedAt(t *testing.T) {
+func TestJobs_Claim_readsNoOtherTypes(t *testing.T) {
 	const ready = " FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = 'x'"
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {

@@ -109,7 +109,7 @@ func wantChanges(t testing.TB, events chan event, want ...hostdb.Change) {
 	})
 }
 
-func TestEveryKindOfChangeIsDelivered(t *testing.T) {
+func TestChanges_deliverEveryKind(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -148,7 +148,7 @@ func TestEveryKindOfChangeIsDelivered(t *testing.T) {
 	}
 }
 
-func TestAnotherProgramsChangesAreDelivered(t *testing.T) {
+func TestChanges_deliverThoseOfOtherPrograms(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, often(url))
@@ -178,7 +178,7 @@ func TestAnotherProgramsChangesAreDelivered(t *testing.T) {
 }
 
 // An own commit in SQLite, and a NOTIFY in PostgreSQL, come long before the next poll is due.
-func TestAHintWakesTheFeed(t *testing.T) {
+func TestChanges_wakeOnANotification(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -197,7 +197,7 @@ func TestAHintWakesTheFeed(t *testing.T) {
 	}
 }
 
-func TestWakePollsAtOnceAndEmptyPollsAreDelivered(t *testing.T) {
+func TestDB_Wake_pollsAtOnce(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -220,7 +220,7 @@ func TestWakePollsAtOnceAndEmptyPollsAreDelivered(t *testing.T) {
 }
 
 // Eight writers commit in an order that has nothing to do with the order in which they took ids.
-func TestWhatIsDeliveredIsWhatIsCommitted(t *testing.T) {
+func TestChanges_deliverWhatIsCommitted(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, often(url))
@@ -321,7 +321,7 @@ func writeAtRandom(pool *sql.DB, random *rand.Rand, immediate bool) (ids []strin
 	return ids, keep, err
 }
 
-func TestAFailedPollIsReportedAndNothingIsLost(t *testing.T) {
+func TestChanges_reportAFailedPollAndLoseNothing(t *testing.T) {
 	server := pgtest.Start(t)
 	db := open(t, often(server.Database(t)))
 	events := listen(t, db)
@@ -346,7 +346,7 @@ func TestAFailedPollIsReportedAndNothingIsLost(t *testing.T) {
 	}
 }
 
-func TestAReplacedFileIsReported(t *testing.T) {
+func TestChanges_reportAReplacedFile(t *testing.T) {
 	url := fileURL(t)
 	db := open(t, often(url))
 	events := listen(t, db)
@@ -375,7 +375,7 @@ func TestAReplacedFileIsReported(t *testing.T) {
 	must(t, db.Plans.Insert(t.Context(), plan))
 }
 
-func TestManyChangesAtOnceAreAReset(t *testing.T) {
+func TestChanges_resetAfterTooMany(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, often(url))
@@ -398,7 +398,7 @@ func TestManyChangesAtOnceAreAReset(t *testing.T) {
 	}
 }
 
-func TestSubscribersShareOnePollerThatEndsWithTheLast(t *testing.T) {
+func TestChanges_shareOnePoller(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, often(place(t)))
@@ -426,7 +426,7 @@ func TestSubscribersShareOnePollerThatEndsWithTheLast(t *testing.T) {
 	}
 }
 
-func TestCloseEndsTheFeed(t *testing.T) {
+func TestChanges_endWithClose(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		started, ended := make(chan struct{}), make(chan struct{})
 		go func() {
@@ -445,7 +445,7 @@ func TestCloseEndsTheFeed(t *testing.T) {
 	})
 }
 
-func TestASlowSubscriberGetsEverythingAtOnce(t *testing.T) {
+func TestChanges_deliverEverythingToASlowSubscriber(t *testing.T) {
 	db := open(t, seldom("sqlite::memory:"))
 	want := map[string]bool{}
 	for d, err := range db.Changes(t.Context()) {
@@ -464,7 +464,7 @@ func TestASlowSubscriberGetsEverythingAtOnce(t *testing.T) {
 	}
 }
 
-func TestALateSubscriberBeginsWithAResetToo(t *testing.T) {
+func TestChanges_beginWithAResetForALateSubscriber(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -488,7 +488,7 @@ func TestALateSubscriberBeginsWithAResetToo(t *testing.T) {
 }
 
 // Pruning waits for a lock that isn't given up. The feed reports it and goes on.
-func TestTheFeedGoesOnWhilePruningHangs(t *testing.T) {
+func TestChanges_continueWhilePruningHangs(t *testing.T) {
 	t.Parallel()
 	db := open(t, often(postgresURL(t)))
 	tx, err := raw(t, db).Begin()

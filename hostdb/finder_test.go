@@ -12,7 +12,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestUsersAreFound(t *testing.T) {
+func TestUsers_finders(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
 		ada := &hostdb.GlobalUser{Email: "Ada@Example.com", OAuthID: "auth0|ada", StripeCustID: "cus_1"}
@@ -47,7 +47,7 @@ func TestUsersAreFound(t *testing.T) {
 	})
 }
 
-func TestTenantsAndMembershipsAreFound(t *testing.T) {
+func TestTenants_finders(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, u := t.Context(), newUser(t, db)
 		open, dropped, left := newTenant(t, db), newTenant(t, db), newTenant(t, db)
@@ -83,7 +83,7 @@ func TestTenantsAndMembershipsAreFound(t *testing.T) {
 	})
 }
 
-func TestBillingFindsWhatItNeeds(t *testing.T) {
+func TestPlans_andSubscriptions_finders(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, tn := t.Context(), newTenant(t, db)
 		sub := &hostdb.Subscription{TenantID: tn.ID, StripeSubID: "sub_1", StripeCustID: "cus_1"}
@@ -125,7 +125,7 @@ func TestBillingFindsWhatItNeeds(t *testing.T) {
 }
 
 // Each transaction reads the amount under the lock and adds one: none is lost.
-func TestALockedRowIsChangedByOneTransactionAtATime(t *testing.T) {
+func TestTable_Lock_excludesOtherTransactions(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		sub := &hostdb.Subscription{TenantID: newTenant(t, db).ID, StripeSubID: "sub_1"}
 		must(t, db.Subscriptions.Insert(t.Context(), sub))
@@ -154,7 +154,7 @@ func TestALockedRowIsChangedByOneTransactionAtATime(t *testing.T) {
 }
 
 // Stripe delivers an event twice at once: one transaction applies it.
-func TestTwoTransactionsThatRecordOneEvent(t *testing.T) {
+func TestWebhookEvents_Record_onceOfTwoTransactions(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		var (
 			wg      sync.WaitGroup
@@ -194,7 +194,7 @@ func TestTwoTransactionsThatRecordOneEvent(t *testing.T) {
 	})
 }
 
-func TestAnActorThatCannotBeStoredFailsTheMutation(t *testing.T) {
+func TestWithActor_failsTheChangeForAnInvalidActor(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := hostdb.WithActor(t.Context(), "a\x00")
 		wantField(t, db.Users.Insert(ctx, &hostdb.GlobalUser{Email: "a"}), hostdb.ErrInvalid, "actor_user_id")
@@ -208,7 +208,7 @@ func TestAnActorThatCannotBeStoredFailsTheMutation(t *testing.T) {
 	})
 }
 
-func TestACancelledBeginEndsItsTransaction(t *testing.T) {
+func TestDB_Begin_cancelledLeavesNoTransaction(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, cancel := context.WithCancel(t.Context())
 		tx, err := db.Begin(ctx)
@@ -222,7 +222,7 @@ func TestACancelledBeginEndsItsTransaction(t *testing.T) {
 	})
 }
 
-func TestAPlanWithManyFeaturesCanBeChanged(t *testing.T) {
+func TestPlans_Update_withManyFeatures(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, plan := t.Context(), &hostdb.PricingPlan{ID: "big", Name: "Big"}
 		for i := range 1500 { // nearly as many bytes as the column takes

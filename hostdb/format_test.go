@@ -8,7 +8,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestNoVerbShowsASecretOfAModel(t *testing.T) {
+func TestSecret_noVerbShowsAModels(t *testing.T) {
 	user := &hostdb.GlobalUser{ID: "u", PasswordHash: "c4nary"}
 	tenant := &hostdb.TenantCatalog{ID: "t", DBURL: "c4nary"}
 	type nested struct {

@@ -177,7 +177,7 @@ func FuzzStoredTime(f *testing.F) {
 }
 
 // The grammar holds in the database too, for those who write past the library.
-func TestChecksHoldPastTheLibrary(t *testing.T) {
+func TestSchema_checksApplyToOtherPrograms(t *testing.T) {
 	for name, place := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place)})
@@ -243,7 +243,7 @@ func TestChecksHoldPastTheLibrary(t *testing.T) {
 }
 
 // A NUL hides what follows it from SQLite's GLOB and length.
-func TestOtherProgramsStoreNoNUL(t *testing.T) {
+func TestSchema_refusesNULOfOtherPrograms(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
@@ -274,7 +274,7 @@ func insertSlug(pool *sql.DB, slug string) error {
 	return err
 }
 
-func TestIDsAreNewValidAndInOrder(t *testing.T) {
+func TestNewID_isNewValidAndOrdered(t *testing.T) {
 	last := ""
 	for range 10_000 {
 		id := hostdb.NewID()

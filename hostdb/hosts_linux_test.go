@@ -58,7 +58,7 @@ func soon(t *testing.T, what string, call func() error) {
 	}
 }
 
-func TestAFirstHostThatSaysNothingHoldsUpNobody(t *testing.T) {
+func TestOpen_passesASilentFirstHost(t *testing.T) {
 	given := postgresURL(t)
 	u, err := url.Parse(given)
 	must(t, err)
@@ -71,10 +71,10 @@ func TestAFirstHostThatSaysNothingHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestAFailoverFromAHostThatHangs follows the host database through its servers' worst days: the primary
+// TestDB_failsOverFromAHostThatHangs follows the host database through its servers' worst days: the primary
 // hangs, the standby is promoted, the old primary goes on as if nothing had happened, and in the end the new
 // one dies.
-func TestAFailoverFromAHostThatHangs(t *testing.T) {
+func TestDB_failsOverFromAHostThatHangs(t *testing.T) {
 	primary, standby, both, database := failoverPair(t)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(both)})
 	user, tenant := newUser(t, db), newTenant(t, db)
@@ -135,9 +135,9 @@ func TestAFailoverFromAHostThatHangs(t *testing.T) {
 	})
 }
 
-// TestAnotherClusterEndsInAReset: a new cluster that took over the data, as after pg_upgrade, is taken
+// TestChanges_resetForAnotherCluster: a new cluster that took over the data, as after pg_upgrade, is taken
 // whatever its timeline is.
-func TestAnotherClusterEndsInAReset(t *testing.T) {
+func TestChanges_resetForAnotherCluster(t *testing.T) {
 	blue := pgtest.Start(t)
 	first := blue.Database(t)
 	must(t, open(t, hostdb.Config{URL: hostdb.Secret(first)}).Close())
@@ -159,9 +159,9 @@ func TestAnotherClusterEndsInAReset(t *testing.T) {
 	wantReset(t, db, events, stopped)
 }
 
-// TestADialOutlivesTheRequestThatAskedForIt: each request has less time than a connection takes, and the
+// TestDB_dialOutlivesItsRequest: each request has less time than a connection takes, and the
 // connection is there in the end.
-func TestADialOutlivesTheRequestThatAskedForIt(t *testing.T) {
+func TestDB_dialOutlivesItsRequest(t *testing.T) {
 	given := postgresURL(t)
 	u, err := url.Parse(given)
 	must(t, err)

@@ -8,7 +8,7 @@ import (
 )
 
 // The owner of the table tries; in PostgreSQL it is also a superuser.
-func TestAuditRowsStayWhateverTheStatement(t *testing.T) {
+func TestAuditLogs_refuseEveryStatement(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})

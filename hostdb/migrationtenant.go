@@ -154,7 +154,7 @@ func (t MigrationTenants) Claim(ctx context.Context, runID, tenantID, worker str
 	if err != nil {
 		return err
 	}
-	return conflict("status", "the tenant doesn't wait, or the run isn't running")
+	return conflict("status", "the tenant isn't pending, or the run isn't running")
 }
 
 // tryClaim is Claim without regard to leases that have ended.

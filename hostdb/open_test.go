@@ -38,7 +38,7 @@ func openChildren(t *testing.T, url string) {
 	}
 }
 
-func TestProcessesThatOpenAtOnceEndInOneSchema(t *testing.T) {
+func TestOpen_byProcessesAtOnceMakesOneSchema(t *testing.T) {
 	for name, url := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -61,7 +61,7 @@ func TestProcessesThatOpenAtOnceEndInOneSchema(t *testing.T) {
 }
 
 // A process that migrates keeps others waiting: shown by being that process.
-func TestOpenWaitsForWhoIsMigrating(t *testing.T) {
+func TestOpen_waitsForAnotherMigration(t *testing.T) {
 	url := pgtest.Database(t)
 	pool := rawURL(t, url)
 	migrating, err := pool.Begin()
@@ -90,13 +90,13 @@ func TestOpenWaitsForWhoIsMigrating(t *testing.T) {
 	must(t, <-opened)
 }
 
-func TestGoroutinesThatOpenAtOnceEndInOneSchema(t *testing.T) {
+func TestOpen_byGoroutinesAtOnceMakesOneSchema(t *testing.T) {
 	for name, url := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) { openAtOnce(t, url) })
 	}
 }
 
-func TestOpensAtOnceEndInOneSchemaAtEveryIsolationLevel(t *testing.T) {
+func TestOpen_atOnceAtEveryIsolationLevel(t *testing.T) {
 	for _, level := range []string{"read committed", "repeatable read", "serializable"} {
 		t.Run(level, func(t *testing.T) {
 			t.Parallel()
@@ -122,7 +122,7 @@ func openAtOnce(t *testing.T, url string) {
 	}
 }
 
-func TestOpenRefusesTablesThatAreNotOurs(t *testing.T) {
+func TestOpen_refusesForeignTables(t *testing.T) {
 	for name, url := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			pool := rawURL(t, url)
@@ -139,7 +139,7 @@ func TestOpenRefusesTablesThatAreNotOurs(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesTheSchemaOfANewerMajorVersion(t *testing.T) {
+func TestOpen_refusesANewerMajorVersionsSchema(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
@@ -178,7 +178,7 @@ func wantField(t *testing.T, err, kind error, field string) {
 	}
 }
 
-func TestNoUpgradeRefusesWhatOpenWouldCreateOrUpgrade(t *testing.T) {
+func TestOpen_NoUpgradeRefusesAnOlderSchema(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty.db")
 	must(t, os.WriteFile(empty, nil, 0o600))
 	for name, url := range map[string]string{"postgres": pgtest.Database(t), "file": "sqlite:" + empty} {
@@ -211,7 +211,7 @@ func TestNoUpgradeRefusesWhatOpenWouldCreateOrUpgrade(t *testing.T) {
 	}
 }
 
-func TestOpenNamesWhatIsWrongAndLeavesNothingBehind(t *testing.T) {
+func TestOpen_namesWhatIsWrongAndLeavesNothingBehind(t *testing.T) {
 	server, err := url.Parse(pgtest.Database(t))
 	must(t, err)
 	with := func(change func(u *url.URL)) string {
@@ -262,7 +262,7 @@ func TestOpenNamesWhatIsWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestOpenOfAFileThatIsNoDatabaseLeavesItAlone(t *testing.T) {
+func TestOpen_leavesAFileThatIsNoDatabaseAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notes.txt")
 	text := strings.Repeat("not a database\n", 100)
 	must(t, os.WriteFile(path, []byte(text), 0o600))
@@ -272,7 +272,7 @@ func TestOpenOfAFileThatIsNoDatabaseLeavesItAlone(t *testing.T) {
 	}
 }
 
-func TestOpenEndsWithTheCallersContext(t *testing.T) {
+func TestOpen_endsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := t.TempDir()
@@ -287,7 +287,7 @@ func TestOpenEndsWithTheCallersContext(t *testing.T) {
 	}
 }
 
-func TestNothingInAPathBecomesAParameter(t *testing.T) {
+func TestOpen_takesNoParameterFromAPath(t *testing.T) {
 	for _, name := range []string{"a?_pragma=foreign_keys(0)", "a#b", "a%41", "a b", "ä&mode=ro", "a;b",
 		`a\b`, "a'b\"", "%", "a?mode=memory"} {
 		path := filepath.Join(t.TempDir(), name)
@@ -306,7 +306,7 @@ func TestNothingInAPathBecomesAParameter(t *testing.T) {
 	}
 }
 
-func TestMemoryDatabasesAreSeparate(t *testing.T) {
+func TestOpen_separatesDatabasesInMemory(t *testing.T) {
 	a, b := open(t, hostdb.Config{URL: "sqlite::memory:"}), open(t, hostdb.Config{URL: "sqlite::memory:"})
 	tenant := newTenant(t, a)
 	if _, err := b.Tenants.Get(t.Context(), tenant.ID); !errors.Is(err, hostdb.ErrNotFound) {
@@ -314,7 +314,7 @@ func TestMemoryDatabasesAreSeparate(t *testing.T) {
 	}
 }
 
-func TestConfigOutOfRangeIsRefused(t *testing.T) {
+func TestOpenConfig_refusesValuesOutOfRange(t *testing.T) {
 	for field, config := range map[string]hostdb.Config{"MaxConns": {MaxConns: -1},
 		"ConnectTimeout": {ConnectTimeout: -1}, "PollInterval": {PollInterval: -1},
 		"Retention": {Retention: -time.Hour}} {
@@ -324,7 +324,7 @@ func TestConfigOutOfRangeIsRefused(t *testing.T) {
 	}
 }
 
-func TestAfterCloseEverythingIsUnavailable(t *testing.T) {
+func TestDB_Close_makesEverythingUnavailable(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
 		must(t, db.Ping(ctx))
@@ -351,7 +351,7 @@ func TestAfterCloseEverythingIsUnavailable(t *testing.T) {
 	})
 }
 
-func TestADeadServerIsUnavailableAndALiveOneServesAgain(t *testing.T) {
+func TestDB_isUnavailableWhileItsServerIsDown(t *testing.T) {
 	server := pgtest.Start(t)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(server.Database(t))})
 	ctx := t.Context()
@@ -367,7 +367,7 @@ func TestADeadServerIsUnavailableAndALiveOneServesAgain(t *testing.T) {
 	must(t, db.Ping(ctx))
 }
 
-func TestAStandbyIsUnavailable(t *testing.T) {
+func TestOpen_refusesAStandby(t *testing.T) {
 	server := pgtest.Start(t)
 	given := server.Database(t)
 	must(t, open(t, hostdb.Config{URL: hostdb.Secret(given)}).Close())
@@ -381,7 +381,7 @@ func TestAStandbyIsUnavailable(t *testing.T) {
 	wantField(t, openErr(t, given), hostdb.ErrUnavailable, "url.host")
 }
 
-func TestADeadlineIsUnavailableAndACancelIsACancel(t *testing.T) {
+func TestDB_tellsADeadlineFromACancel(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t))})
 	blocker, err := raw(t, db).Begin()
 	must(t, err)
@@ -402,7 +402,7 @@ func TestADeadlineIsUnavailableAndACancelIsACancel(t *testing.T) {
 	}
 }
 
-func TestRowsWrittenWithTheSeedsColumnsOnly(t *testing.T) {
+func TestTable_readsRowsWithTheSeedsColumnsOnly(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})

@@ -12,7 +12,7 @@ import (
 )
 
 // Two owners leave at the same time: one of them must stay, whatever the transactions can see of each other.
-func TestOwnersWhoLeaveAtOnceDoNotAllLeave(t *testing.T) {
+func TestMemberships_ownersWhoLeaveAtOnceDoNotAllLeave(t *testing.T) {
 	for _, level := range []string{"read committed", "repeatable read", "serializable"} {
 		t.Run("postgres "+level, func(t *testing.T) {
 			t.Parallel()
@@ -70,7 +70,7 @@ func leaveAtOnce(t *testing.T, db *hostdb.DB) {
 }
 
 // The same by hand, each transaction having removed its owner before the other commits.
-func TestInterleavedRemovalsOfTheLastOwners(t *testing.T) {
+func TestMemberships_interleavedRemovalsOfTheLastOwners(t *testing.T) {
 	for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead,
 		sql.LevelSerializable} {
 		t.Run(level.String(), func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestInterleavedRemovalsOfTheLastOwners(t *testing.T) {
 	}
 }
 
-func TestTheLastOwnerStaysWhateverTheStatement(t *testing.T) {
+func TestSchema_lastOwnerStaysWhateverTheStatement(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
@@ -139,7 +139,7 @@ func TestTheLastOwnerStaysWhateverTheStatement(t *testing.T) {
 	}
 }
 
-func TestTemporaryTablesDoNotDisarmTheRules(t *testing.T) {
+func TestSchema_temporaryTablesDoNotDisarmTheRules(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t))})
 	user, tenant := newUser(t, db), newTenant(t, db)
 	owner := newMember(t, db, user, tenant, hostdb.RoleOwner)

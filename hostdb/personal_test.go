@@ -12,8 +12,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestAnUpgradePartsTheAuditRowsThatAreThere: what earlier versions wrote reads as before, and can be erased.
-func TestAnUpgradePartsTheAuditRowsThatAreThere(t *testing.T) {
+// TestOpen_upgradeMovesPersonalPartsOfAuditRows: what earlier versions wrote reads as before, and can be erased.
+func TestOpen_upgradeMovesPersonalPartsOfAuditRows(t *testing.T) {
 	for name, place := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			pool, dialect, files := rawURL(t, place), goose.DialectPostgres, "migrations/postgres"
@@ -82,8 +82,8 @@ func TestAnUpgradePartsTheAuditRowsThatAreThere(t *testing.T) {
 	}
 }
 
-// TestEraseCountsTheRowsThatAnOlderProcessWrote: it doesn't know of parts, and its rows stay as they are.
-func TestEraseCountsTheRowsThatAnOlderProcessWrote(t *testing.T) {
+// TestDB_Erase_countsRowsOfAnOlderProcess: it doesn't know of parts, and its rows stay as they are.
+func TestDB_Erase_countsRowsOfAnOlderProcess(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		user := newUser(t, db)
 		_, err := raw(t, db).Exec(

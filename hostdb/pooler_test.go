@@ -18,14 +18,14 @@ func fewConnections(t *testing.T) *pgtest.PgBouncer {
 	return pgtest.StartPgBouncer(t, pgtest.Shared(t), "default_pool_size=2")
 }
 
-func TestAPoolerOfTransactionsConforms(t *testing.T) {
+func TestConformance_throughAPooler(t *testing.T) {
 	pooler := fewConnections(t)
 	hostdbtest.Run(t, func(t *testing.T) *hostdb.DB {
 		return open(t, hostdb.Config{URL: hostdb.Secret(pooler.Through(t, postgresURL(t)))})
 	})
 }
 
-func TestThroughAPoolerTheSchemaIsMadeOnceAndChangesAreDelivered(t *testing.T) {
+func TestOpen_throughAPoolerMakesOneSchema(t *testing.T) {
 	pooler := fewConnections(t)
 	for name, off := range map[string]bool{"NOTIFY is on and useless": false, "NOTIFY is off": true} {
 		t.Run(name, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestThroughAPoolerTheSchemaIsMadeOnceAndChangesAreDelivered(t *testing.T) {
 	}
 }
 
-func TestThroughAPoolerManyAtOnceGetTheirOwnAnswers(t *testing.T) {
+func TestDB_throughAPoolerGivesEachCallItsAnswer(t *testing.T) {
 	url := fewConnections(t).Through(t, postgresURL(t))
 	var clients []*hostdb.DB
 	for range 3 {

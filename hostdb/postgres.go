@@ -92,7 +92,7 @@ func connectError(ctx context.Context, err error) error {
 	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn), ctx.Err() != nil,
 		errors.Is(err, context.DeadlineExceeded):
 		return unavailable("url.host",
-			"no PostgreSQL answers there; check host, port, sslmode, and that the server runs")
+			"no PostgreSQL server answers; check host, port, sslmode, and that the server is running")
 	}
 	return translate(ctx, err, asReported)
 }
@@ -100,11 +100,11 @@ func connectError(ctx context.Context, err error) error {
 // refusals are the reasons for which a server turns a client away, by SQLSTATE. A reason that ends in a
 // colon is followed by the server's message.
 var refusals = map[string]struct{ field, reason string }{
-	"57P03": {"url.host", "the server starts up, shuts down or recovers; try again"},
+	"57P03": {"url.host", "the server is starting up, shutting down or recovering; try again"},
 	"28P01": {"url.password", "the server refuses this user and password; check both"},
 	"28000": {"url.password", "the server refuses this user and password; check both"},
 	"3D000": {"url.database", "there is no such database; create it"},
-	"53300": {"url.host", "the server has no connection left; raise its max_connections"},
+	"53300": {"url.host", "the server has no free connection; raise its max_connections"},
 	"0A000": {"url.host", "the server is a standby or read-only:"}, // a transaction that writes can't begin
 	"25006": {"url.host", "the server is a standby or read-only:"},
 	"42501": {"url.user", "the user may not do that:"},

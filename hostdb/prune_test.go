@@ -6,7 +6,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestAPrunedCursorIsReset(t *testing.T) {
+func TestChanges_resetForAPrunedCursor(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, seldom(url))
@@ -33,7 +33,7 @@ func TestAPrunedCursorIsReset(t *testing.T) {
 	}
 }
 
-func TestPruningKeepsWhatIsYoungerThanTheRetention(t *testing.T) {
+func TestPrune_keepsWhatIsYoungerThanTheRetention(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			config := hostdb.Config{URL: hostdb.Secret(url)}
@@ -69,7 +69,7 @@ func TestPruningKeepsWhatIsYoungerThanTheRetention(t *testing.T) {
 }
 
 // A transaction that began before the mark and commits after it must not lose its rows to pruning by age.
-func TestPruningSparesALongTransactionsRows(t *testing.T) {
+func TestPrune_sparesALongTransactionsRows(t *testing.T) {
 	config := seldom(postgresURL(t))
 	db := open(t, config)
 	events, pool := listen(t, db), raw(t, db)

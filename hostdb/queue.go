@@ -69,7 +69,7 @@ func (t Jobs) Enqueue(ctx context.Context, j *SystemJob) (bool, error) {
 			return false, err
 		}
 	}
-	return false, conflict("dedupe_key", "is taken by jobs that come and go")
+	return false, conflict("dedupe_key", "is taken by other jobs again and again")
 }
 
 // MaxClaimTypes is how many job types a Claim may name.
@@ -343,7 +343,7 @@ func (t Jobs) updateStatus(ctx context.Context, id, set, condition string, args 
 	if _, err := t.Get(ctx, id); err != nil {
 		return err
 	}
-	return conflict("status", "doesn't allow it")
+	return conflict("status", "doesn't allow this")
 }
 
 // DeadLetters returns the jobs that failed for good, as [Table.List] does. Errors: ErrInvalid.

@@ -64,7 +64,7 @@ func bulkJobs(t testing.TB, db *hostdb.DB, n, tenants int) {
 	must(t, err)
 }
 
-func TestEveryJobRunsExactlyOnceAmongEightWorkers(t *testing.T) {
+func TestJobs_Claim_onceAmongEightWorkers(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			total := 10_000
@@ -116,7 +116,7 @@ func TestEveryJobRunsExactlyOnceAmongEightWorkers(t *testing.T) {
 	}
 }
 
-func TestAKilledWorkersJobIsClaimedAgainAfterItsLease(t *testing.T) {
+func TestJobs_Claim_takesADeadWorkersJobAfterItsLease(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		enqueue(t, db, hostdb.SystemJob{JobType: "x", MaxAttempts: 2})
 		lost := claim(t, db, "killed")
@@ -138,7 +138,7 @@ func TestAKilledWorkersJobIsClaimedAgainAfterItsLease(t *testing.T) {
 	})
 }
 
-func TestAHeartbeatKeepsTheJob(t *testing.T) {
+func TestJobs_Heartbeat_keepsTheJob(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		enqueue(t, db, hostdb.SystemJob{JobType: "x"})
 		j := claim(t, db, "w")
@@ -155,7 +155,7 @@ func TestAHeartbeatKeepsTheJob(t *testing.T) {
 	})
 }
 
-func TestFailedAttemptsBackOffAndEndAsDeadLetters(t *testing.T) {
+func TestJobs_Fail_backsOffAndEndsAsADeadLetter(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		enqueue(t, db, hostdb.SystemJob{JobType: "x", MaxAttempts: 3})
 		for attempt := 1; attempt <= 3; attempt++ {
@@ -183,7 +183,7 @@ func TestFailedAttemptsBackOffAndEndAsDeadLetters(t *testing.T) {
 	})
 }
 
-func TestBackoffGrowsToAnHour(t *testing.T) {
+func TestBackoff_growsToAnHour(t *testing.T) {
 	last := time.Duration(0)
 	for attempt := range 2000 {
 		pause := hostdb.Backoff(attempt)
@@ -197,7 +197,7 @@ func TestBackoffGrowsToAnHour(t *testing.T) {
 	}
 }
 
-func TestTenantsTakeTurns(t *testing.T) {
+func TestJobs_Claim_givesTenantsTurns(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
 		busy, quiet := hostdb.NewID(), hostdb.NewID()
 		for range 50 {
@@ -225,7 +225,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 	})
 }
 
-func TestATenantsJobsRunInOrder(t *testing.T) {
+func TestJobs_Claim_inOrderWithinATenant(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
 		var want []string
 		for range 20 {
@@ -240,7 +240,7 @@ func TestATenantsJobsRunInOrder(t *testing.T) {
 	})
 }
 
-func TestAJobWaitsForItsTime(t *testing.T) {
+func TestJobs_Claim_waitsForRunAfter(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		at := c.Now().Add(time.Hour)
 		later := enqueue(t, db, hostdb.SystemJob{JobType: "x", RunAfter: &at})
@@ -263,7 +263,7 @@ func TestAJobWaitsForItsTime(t *testing.T) {
 	})
 }
 
-func TestAnEnqueuedJobExistsOnceItsTransactionCommits(t *testing.T) {
+func TestJobs_Enqueue_withItsTransaction(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, _ *clock) {
 		tx, err := db.Begin(t.Context())
 		must(t, err)
@@ -282,7 +282,7 @@ func TestAnEnqueuedJobExistsOnceItsTransactionCommits(t *testing.T) {
 	})
 }
 
-func TestOneJobForADedupeKeyAtATime(t *testing.T) {
+func TestJobs_Enqueue_oneJobPerDedupeKey(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ids := make([]string, 8)
 		var wg sync.WaitGroup
@@ -318,7 +318,7 @@ func TestOneJobForADedupeKeyAtATime(t *testing.T) {
 	})
 }
 
-func TestACancelledJobIsTakenFromItsWorker(t *testing.T) {
+func TestJobs_Cancel_takesTheJobFromItsWorker(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		waiting, running := enqueue(t, db, hostdb.SystemJob{JobType: "x"}), &hostdb.SystemJob{}
 		must(t, db.Jobs.Cancel(t.Context(), waiting.ID))
@@ -337,7 +337,7 @@ func TestACancelledJobIsTakenFromItsWorker(t *testing.T) {
 	})
 }
 
-func TestQueueRefusesBadInput(t *testing.T) {
+func TestJobs_refuseInvalidInput(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
 		for field, j := range map[string]*hostdb.SystemJob{"job": nil, "job_type": {},
@@ -366,7 +366,7 @@ func TestQueueRefusesBadInput(t *testing.T) {
 	})
 }
 
-func TestASweepThatFailsIsNoEmptyQueue(t *testing.T) {
+func TestJobs_Claim_returnsASweepsError(t *testing.T) {
 	c := newClock() // stands still, so that only a Claim that found nothing sweeps
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t)), Now: c.Now})
 	wantNoJob(t, db)
@@ -385,7 +385,7 @@ func TestASweepThatFailsIsNoEmptyQueue(t *testing.T) {
 	}
 }
 
-func TestAClaimEndsWithItsJobsCancelAlsoForTheSameWorker(t *testing.T) {
+func TestJobs_Cancel_endsTheClaimForTheSameWorkerToo(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, id := t.Context(), enqueue(t, db, hostdb.SystemJob{JobType: "x"}).ID
 		old := claim(t, db, "w")

@@ -222,7 +222,7 @@ func (c *cell) Scan(src any) error {
 
 func checkScanned(ok bool, src any) error {
 	if !ok {
-		return &failure{text: fmt.Sprintf("a column holds a value of the type %T that its field can't", src)}
+		return &failure{text: fmt.Sprintf("a column contains a value of type %T, which its field can't hold", src)}
 	}
 	return nil
 }
@@ -251,7 +251,7 @@ func scanList(src any, to *[]string) error {
 		return checkScanned(false, src)
 	}
 	if json.Unmarshal([]byte(text), to) != nil {
-		return &failure{text: "a column holds no JSON array of texts"}
+		return &failure{text: "a column doesn't contain a JSON array of texts"}
 	}
 	return nil
 }
@@ -264,7 +264,7 @@ func scanTime(src any, to *time.Time) error {
 	case string:
 		t, err := time.Parse(timeLayout, v)
 		if err != nil {
-			return &failure{text: "a column holds a text that is no time"}
+			return &failure{text: "a column contains a text that isn't a time"}
 		}
 		*to = t
 		return nil

@@ -8,7 +8,7 @@ import (
 )
 
 // Another program's REPLACE removes rows without firing their DELETE triggers.
-func TestReplacingAMembershipKeepsTheLastOwner(t *testing.T) {
+func TestSchema_replacingAMembershipKeepsTheLastOwner(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(fileURL(t))})
 	pool := raw(t, db)
 	kept, other := newTenant(t, db), newTenant(t, db)
@@ -45,7 +45,7 @@ func TestReplacingAMembershipKeepsTheLastOwner(t *testing.T) {
 	}
 }
 
-func TestReplacingAnOwnerByAnotherIsCounted(t *testing.T) {
+func TestSchema_replacingAnOwnerIsCounted(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(fileURL(t))})
 	tenant, boss, heir := newTenant(t, db), newUser(t, db), newUser(t, db)
 	first, second := newMember(t, db, boss, tenant, hostdb.RoleOwner),
@@ -65,7 +65,7 @@ func TestReplacingAnOwnerByAnotherIsCounted(t *testing.T) {
 	wantField(t, db.Memberships.Delete(t.Context(), first.ID), hostdb.ErrConflict, "last_owner")
 }
 
-func TestReplacedRowsReachTheFeed(t *testing.T) {
+func TestChanges_deliverReplacedRows(t *testing.T) {
 	for name, replace := range map[string]func(t *testing.T, db *hostdb.DB) (statement string,
 		old hostdb.Change){
 		"a user by oauth_id": func(t *testing.T, db *hostdb.DB) (string, hostdb.Change) {
@@ -168,7 +168,7 @@ func TestReplacedRowsReachTheFeed(t *testing.T) {
 }
 
 // What other programs make of a key that is taken still works.
-func TestOtherProgramsMayInsertOrUpdate(t *testing.T) {
+func TestSchema_letsOtherProgramsInsertOrUpdate(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
@@ -195,7 +195,7 @@ func TestOtherProgramsMayInsertOrUpdate(t *testing.T) {
 	}
 }
 
-func TestNobodyElseCountsOwners(t *testing.T) {
+func TestSchema_countsOwnersItself(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})

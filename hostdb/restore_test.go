@@ -53,7 +53,7 @@ func dataDirectory(t *testing.T, pool *sql.DB) (dir string) {
 }
 
 // The backup's ids run past those that the feed has seen before the feed looks again.
-func TestARestoredBackupEndsInAReset(t *testing.T) {
+func TestChanges_resetAfterARestoredBackup(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.Database(t)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Hour, NoNotify: true})
@@ -73,7 +73,7 @@ func TestARestoredBackupEndsInAReset(t *testing.T) {
 }
 
 // A promoted standby goes on where the primary was, on another timeline.
-func TestAFailoverEndsInAReset(t *testing.T) {
+func TestChanges_resetAfterAFailover(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.Database(t)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Hour, NoNotify: true})
@@ -91,9 +91,9 @@ func TestAFailoverEndsInAReset(t *testing.T) {
 	wantReset(t, db, events, stopped)
 }
 
-// TestAStandbyAmongTheHostsIsNeverAsked: its facts may be of any age, so nothing is better than what it says,
+// TestDB_neverReadsFromAStandby: its facts may be of any age, so nothing is better than what it says,
 // and the feed finds back to the primary.
-func TestAStandbyAmongTheHostsIsNeverAsked(t *testing.T) {
+func TestDB_neverReadsFromAStandby(t *testing.T) {
 	primary, standby := pgtest.Start(t), pgtest.Start(t)
 	given := primary.Database(t)
 	must(t, open(t, hostdb.Config{URL: hostdb.Secret(given)}).Close())

@@ -26,7 +26,7 @@ func upgradeByNewer(t *testing.T, url string) {
 
 var severalProcesses = map[string]func(t testing.TB) string{"postgres": postgresURL, "file": fileURL}
 
-func TestASchemaThatANewerVersionAddedToConforms(t *testing.T) {
+func TestConformance_ofANewerSchema(t *testing.T) {
 	for name, place := range severalProcesses {
 		t.Run(name, func(t *testing.T) {
 			hostdbtest.Run(t, func(t *testing.T) *hostdb.DB {
@@ -39,8 +39,8 @@ func TestASchemaThatANewerVersionAddedToConforms(t *testing.T) {
 	}
 }
 
-// TestAnOldProcessGoesOnAndStartsAgainAfterAnUpgrade is a rolling deployment, and its rollback.
-func TestAnOldProcessGoesOnAndStartsAgainAfterAnUpgrade(t *testing.T) {
+// TestDB_olderProcessContinuesAfterAnUpgrade is a rolling deployment, and its rollback.
+func TestDB_olderProcessContinuesAfterAnUpgrade(t *testing.T) {
 	for name, place := range severalProcesses {
 		t.Run(name, func(t *testing.T) {
 			config := often(place(t))

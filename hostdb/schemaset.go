@@ -23,7 +23,7 @@ const newestSchemaSets = 1000
 // doesn't matter. The same set has the same id in every host database. Errors: ErrInvalid.
 func (t SchemaSets) Record(ctx context.Context, versions []int64) (string, error) {
 	if len(versions) > maxSchemaSet {
-		return "", invalid("versions", "are too many")
+		return "", invalid("versions", "are more than 50,000")
 	}
 	sorted := slices.Clone(versions)
 	slices.Sort(sorted)
@@ -55,7 +55,7 @@ func (t SchemaSets) Newest(ctx context.Context) (map[string][]int64, error) {
 		for word := range strings.FieldsSeq(versions) {
 			version, err := strconv.ParseInt(word, 10, 64)
 			if err != nil {
-				return &failure{text: "a schema set holds a text that is no version"}
+				return &failure{text: "a schema set contains a text that isn't a version"}
 			}
 			set = append(set, version)
 		}

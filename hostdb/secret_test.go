@@ -43,7 +43,7 @@ func wantHidden(t *testing.T, what, text string) {
 	}
 }
 
-func TestSecretsAreMaskedInEveryForm(t *testing.T) {
+func TestSecret_isMaskedInEveryForm(t *testing.T) {
 	s := hostdb.Secret(password)
 	tenant := hostdb.TenantCatalog{Name: "x", DBURL: s}
 	for what, v := range map[string]any{"secret": s, "pointer": &s, "tenant": tenant,
@@ -65,7 +65,7 @@ func TestSecretsAreMaskedInEveryForm(t *testing.T) {
 	}
 }
 
-func TestASecretIsReadFromJSONAndFromTheDatabase(t *testing.T) {
+func TestSecret_isReadFromJSONAndTheDatabase(t *testing.T) {
 	var given struct{ DBURL hostdb.Secret }
 	must(t, json.Unmarshal([]byte(`{"DBURL":"hunter2"}`), &given))
 	if given.DBURL.Reveal() != password {
@@ -87,7 +87,7 @@ func TestASecretIsReadFromJSONAndFromTheDatabase(t *testing.T) {
 	}
 }
 
-func TestAURLIsMaskedAsAWholeWhereThePasswordMayBeAnywhere(t *testing.T) {
+func TestMaskURL_hidesAURLWithAMisplacedPassword(t *testing.T) {
 	for _, given := range []hostdb.Secret{
 		"postgres://u:a@hunter2@h/x", "postgres://u:12/hunter2@h/x", "postgres://u:1/x?hunter2",
 		"postgres://h:1/x?sslmode=disable&hunter2",
@@ -114,7 +114,7 @@ func TestAURLIsMaskedAsAWholeWhereThePasswordMayBeAnywhere(t *testing.T) {
 	}
 }
 
-func TestADBShowsNoPassword(t *testing.T) {
+func TestDB_showsNoPassword(t *testing.T) {
 	u := strings.Replace(postgresURL(t), ":pgtest@", ":pgtest@", 1)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(u)})
 	text := shown(t, db) + fmt.Sprintf("%+v %#v", struct{ DB *hostdb.DB }{db}, struct{ DB *hostdb.DB }{db})

@@ -144,11 +144,11 @@ func (o *origin) create(mustExist bool) (bool, error) {
 func (o *origin) usable() error {
 	info, err := os.Stat(o.path)
 	if err == nil && !info.Mode().IsRegular() {
-		return badFile("it is no regular file; name one")
+		return badFile("it isn't a regular file")
 	}
 	file, err := os.OpenFile(o.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return badFile("there is none; `tenantdb init`, or any Open without NoUpgrade, makes it")
+		return badFile("it doesn't exist; `tenantdb init`, or any Open without NoUpgrade, creates it")
 	}
 	if err != nil {
 		return badFile("it can't be written; change its permissions")
@@ -172,7 +172,7 @@ func fileError(ctx context.Context, err error) error {
 	var own *FieldError
 	var driver *sqlitedriver.Error
 	if errors.As(err, &driver) && driver.Code()&0xff == sqlitecode.SQLITE_NOTADB {
-		return badFile("it is no SQLite database; name another, or remove it")
+		return badFile("it isn't a SQLite database; name another file, or remove it")
 	}
 	err = translate(ctx, err, asReported)
 	if errors.As(err, &own) || errors.Is(err, context.Canceled) {

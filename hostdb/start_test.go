@@ -27,7 +27,7 @@ func withQuery(t *testing.T, given, name, value string) string {
 	return u.String()
 }
 
-func TestASchemaOfAnyNameIsUsed(t *testing.T) {
+func TestOpen_usesASchemaOfAnyName(t *testing.T) {
 	given := pgtest.Database(t)
 	pool := rawURL(t, given)
 	for _, statement := range []string{`CREATE SCHEMA "My App"`, "CREATE TABLE public.core_users (id text)"} {
@@ -71,7 +71,7 @@ func role(t *testing.T, given string, statements ...string) string {
 	return u.String()
 }
 
-func TestOpenNamesARightThatIsMissing(t *testing.T) {
+func TestOpen_namesAMissingPrivilege(t *testing.T) {
 	given := pgtest.Database(t)
 	wantField(t, openErr(t, withQuery(t, given, "search_path", "nowhere")), hostdb.ErrUnavailable,
 		"url.search_path")
@@ -82,7 +82,7 @@ func TestOpenNamesARightThatIsMissing(t *testing.T) {
 	newUser(t, open(t, hostdb.Config{URL: hostdb.Secret(enough)})) // who needs not make anything
 }
 
-func TestOpenWaitsForAServerThatStarts(t *testing.T) {
+func TestOpen_waitsForAServerThatStarts(t *testing.T) {
 	server := pgtest.Start(t)
 	given := server.Database(t)
 	server.Stop()
@@ -103,7 +103,7 @@ func TestOpenWaitsForAServerThatStarts(t *testing.T) {
 	must(t, <-opened)
 }
 
-func TestOpenSaysWhatAPoolerRefuses(t *testing.T) {
+func TestOpen_explainsWhatAPoolerRefuses(t *testing.T) {
 	given := pgtest.Database(t)
 	statements := pgtest.StartPgBouncer(t, pgtest.Shared(t), "pool_mode=statement")
 	err := openErr(t, statements.Through(t, given))
@@ -118,9 +118,9 @@ func TestOpenSaysWhatAPoolerRefuses(t *testing.T) {
 	}
 }
 
-// TestTroubleOfTheDatabaseIsUnavailable: whatever is wrong with it, callers are told to come again, not that
+// TestDB_schemaTroubleIsUnavailable: whatever is wrong with it, callers are told to come again, not that
 // they made a mistake.
-func TestTroubleOfTheDatabaseIsUnavailable(t *testing.T) {
+func TestDB_schemaTroubleIsUnavailable(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		_, err := db.BareWriter().Exec("DROP TABLE core_stripe_webhook_events")
 		must(t, err)
@@ -185,7 +185,7 @@ func wantWaiting(t *testing.T, db *hostdb.DB) {
 	}
 }
 
-func TestADBWaitsForItsServerInTheBackground(t *testing.T) {
+func TestDB_Started_waitsInTheBackground(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
 	given := server.Database(t)
@@ -193,7 +193,7 @@ func TestADBWaitsForItsServerInTheBackground(t *testing.T) {
 	db, log := later(t, often(given))
 	wantWaiting(t, db)
 	if text := log.String(); strings.Count(text, "waiting for the host database") != 1 ||
-		!strings.Contains(text, "no PostgreSQL answers there") || !strings.Contains(text, db.String()) &&
+		!strings.Contains(text, "no PostgreSQL server answers") || !strings.Contains(text, db.String()) &&
 		!strings.Contains(text, "xxxxx") || strings.Contains(text, ":pgtest@") {
 		t.Errorf("the log: %s", text)
 	}
@@ -219,7 +219,7 @@ func TestADBWaitsForItsServerInTheBackground(t *testing.T) {
 	}
 }
 
-func TestWhatKeepsADBFromOpeningLaterIsLoggedAndTriedAgain(t *testing.T) {
+func TestOpenConfig_StartLaterLogsAndRetries(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
 	given := server.URL("later")
@@ -254,7 +254,7 @@ func laterErr(t *testing.T, given string) error {
 	return err
 }
 
-func TestADBThatWaitsCanBeClosed(t *testing.T) {
+func TestDB_Close_whileItWaitsForItsServer(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	db, _ := later(t, hostdb.Config{URL: "postgres://u:p@127.0.0.1:1/x"})
 	must(t, db.Close())

@@ -8,7 +8,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestAllStreamsAMillionRowsInConstantMemory(t *testing.T) {
+func TestTable_All_streamsAMillionRowsInConstantMemory(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			total := 1_000_000
@@ -54,7 +54,7 @@ func TestAllStreamsAMillionRowsInConstantMemory(t *testing.T) {
 	}
 }
 
-func TestAllCanBeLeftAndLetsItsLoopWrite(t *testing.T) {
+func TestTable_All_canBeLeftAndLetsItsLoopWrite(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		for range 5 {
 			newTenant(t, db)

@@ -144,7 +144,7 @@ func (t Subscriptions) LockByStripeSubID(ctx context.Context, id string) (*Subsc
 // tenant.
 func (t Subscriptions) LockOrInsert(ctx context.Context, s *Subscription) (*Subscription, error) {
 	if t.s.tx == nil {
-		return nil, invalid("tx", "a row is locked within a transaction")
+		return nil, invalid("tx", "locking a row requires a transaction")
 	}
 	args, err := t.newRow(s)
 	if err != nil {

@@ -132,7 +132,7 @@ func (t Table[M]) Lock(ctx context.Context, id string) (*M, error) {
 // lock is Lock by any unique column.
 func (t Table[M]) lock(ctx context.Context, column, value string) (*M, error) {
 	if t.s.tx == nil {
-		return nil, invalid("tx", "a row is locked within a transaction")
+		return nil, invalid("tx", "locking a row requires a transaction")
 	}
 	return t.one(ctx, "WHERE "+column+" = $1"+t.s.db.engine.forUpdate(), value)
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // What the database answered is not lost because the caller left meanwhile.
-func TestAnAnswerStaysBesideTheEndOfTheContext(t *testing.T) {
+func TestTranslate_keepsAnAnswerBesideTheContextsEnd(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	late, stop := context.WithTimeout(t.Context(), 0)

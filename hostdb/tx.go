@@ -63,7 +63,7 @@ func (db *DB) begin(ctx context.Context) (begun *sql.Tx, end context.CancelFunc,
 		_ = begun.Rollback()
 	}
 	return nil, end, &failure{kind: ErrUnavailable,
-		text: "another transaction holds SQLite's write lock; within InTx write through its Tx, and keep " +
+		text: "another transaction holds SQLite's write lock; inside InTx write through its Tx, and keep " +
 			"transactions short"}
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestRetriesPauseLongerAndLongerAndEnd(t *testing.T) {
+func TestRetry_pausesLongerAndEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, calls := time.Now(), 0
 		err := hostdb.Retry(t.Context(), func() error { calls++; return hostdb.Collision() })
@@ -27,7 +27,7 @@ func TestRetriesPauseLongerAndLongerAndEnd(t *testing.T) {
 	})
 }
 
-func TestRetriesEndWithSuccessOtherErrorsAndTheContext(t *testing.T) {
+func TestRetry_endsWithSuccessOtherErrorsAndTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other, calls := errors.New("other"), 0
 		for _, end := range []error{nil, other} {
@@ -63,7 +63,7 @@ func TestRetriesEndWithSuccessOtherErrorsAndTheContext(t *testing.T) {
 
 // Write skew is refused by serializable transactions; InTx runs the loser again until each has seen the
 // other.
-func TestSerializationFailuresAreRetried(t *testing.T) {
+func TestDB_InTx_retriesSerializationFailures(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t) + "&default_transaction_isolation=" +
 		url.PathEscape("serializable"))})
 	tenant := newTenant(t, db)
@@ -97,7 +97,7 @@ func TestSerializationFailuresAreRetried(t *testing.T) {
 	}
 }
 
-func TestDeadlocksAreRetried(t *testing.T) {
+func TestDB_InTx_retriesDeadlocks(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t) + "&deadlock_timeout=10ms")})
 	a, b := newTenant(t, db), newTenant(t, db)
 	var wg, met sync.WaitGroup
@@ -125,7 +125,7 @@ func TestDeadlocksAreRetried(t *testing.T) {
 	wg.Wait()
 }
 
-func TestConcurrentWritersAllGetThrough(t *testing.T) {
+func TestDB_InTx_letsConcurrentWritersThrough(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		var wg sync.WaitGroup
 		for range 8 {
@@ -147,7 +147,7 @@ func TestConcurrentWritersAllGetThrough(t *testing.T) {
 	})
 }
 
-func TestTwoHandlesOnOneFileWriteInTurn(t *testing.T) {
+func TestDB_InTx_twoHandlesOnOneFileWriteInTurn(t *testing.T) {
 	place := fileURL(t)
 	var wg sync.WaitGroup
 	for _, db := range []*hostdb.DB{open(t, hostdb.Config{URL: hostdb.Secret(place)}),
@@ -166,7 +166,7 @@ func TestTwoHandlesOnOneFileWriteInTurn(t *testing.T) {
 	wg.Wait()
 }
 
-func TestCancellingATransactionRollsItBack(t *testing.T) {
+func TestTx_isRolledBackByACancel(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := db.InTx(ctx, func(tx *hostdb.Tx) error {
@@ -183,7 +183,7 @@ func TestCancellingATransactionRollsItBack(t *testing.T) {
 	})
 }
 
-func TestAnEndedTransactionSaysSo(t *testing.T) {
+func TestTx_reportsThatItHasEnded(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		tx, err := db.Begin(t.Context())
 		must(t, err)
@@ -197,7 +197,7 @@ func TestAnEndedTransactionSaysSo(t *testing.T) {
 	})
 }
 
-func TestDeepSavepointsUndoTheirOwn(t *testing.T) {
+func TestTx_InTx_undoesOnlyItsOwn(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, undo := t.Context(), errors.New("undo")
 		add := func(tx *hostdb.Tx,
@@ -236,7 +236,7 @@ func TestDeepSavepointsUndoTheirOwn(t *testing.T) {
 	})
 }
 
-func TestTheEndOfANestedContextUndoesTheNestedPartOnly(t *testing.T) {
+func TestTx_InTx_undoesOnlyItsOwnAtItsContextsEnd(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, mine := t.Context(), errors.New("mine")
 		add := func(tx *hostdb.Tx,
@@ -284,7 +284,7 @@ func TestTheEndOfANestedContextUndoesTheNestedPartOnly(t *testing.T) {
 	})
 }
 
-func TestAnUndoneSavepointIsReleased(t *testing.T) {
+func TestTx_InTx_releasesAnUndoneSavepoint(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		tx, err := db.Begin(t.Context())
 		must(t, err)

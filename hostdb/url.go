@@ -71,7 +71,7 @@ func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
 	if err == nil || errors.As(err, &pg) || ctx.Err() != nil || conn.IsClosed() {
 		return err
 	}
-	return unavailable("url.host", "the server is a standby; name the primary, too")
+	return unavailable("url.host", "the server is a standby; name the primary as well")
 }
 
 // MaskURL returns a database's URL with the password and unknown parameters masked. If the URL can't be

@@ -17,7 +17,7 @@ type Fault struct {
 
 // String returns the fault as one sentence.
 func (f Fault) String() string {
-	return f.Object + " " + f.Problem + "; to mend it: " + f.Fix
+	return f.Object + " " + f.Problem + "; to fix it: " + f.Fix
 }
 
 // Verify checks what the library depends on. The triggers that feed [DB.Changes], protect audit rows and
@@ -113,7 +113,7 @@ func (w *verifier) needsReset(reset bool) bool {
 func (db *DB) report(ctx context.Context, faults []Fault) {
 	for _, f := range faults {
 		db.config.Logger.LogAttrs(ctx, slog.LevelError,
-			"the host database's schema isn't as it has to be; access facts are kept for a "+
+			"the host database's schema has a fault; access facts are cached for a "+
 				"shorter time", slog.String("object", f.Object), slog.String("problem", f.Problem),
 			slog.String("fix", f.Fix))
 	}

@@ -85,7 +85,7 @@ var verifyPostgres = `WITH triggers (relation, name, mode) AS (VALUES ` + litera
 		'INSERT INTO host_feed_floor (floor) VALUES (pg_snapshot_xmin(pg_current_snapshot()))'
 	WHERE NOT EXISTS (SELECT FROM host_feed_floor)
 	UNION ALL
-	SELECT 'table host_feed_floor', 'names a transaction that hasn''t been',
+	SELECT 'table host_feed_floor', 'names a transaction that hasn''t happened',
 	'open the host database again, or let a process listen to Changes'
 	FROM host_feed_floor WHERE floor > pg_snapshot_xmax(pg_current_snapshot())
 	ORDER BY 1, 2, 3`

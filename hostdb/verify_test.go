@@ -51,7 +51,7 @@ var damages = map[string][]damage{
 	},
 }
 
-func TestVerifyNamesWhatIsWrongAndItsFix(t *testing.T) {
+func TestDB_Verify_namesTheFaultAndItsFix(t *testing.T) {
 	for place, list := range damages {
 		for _, d := range list {
 			t.Run(place+"/"+d.do, func(t *testing.T) {
@@ -102,9 +102,9 @@ func isStatement(fix string) bool {
 		strings.HasPrefix(fix, "REINDEX")
 }
 
-// TestVerifyKnowsEveryTriggerAndKeyOfTheSchema fails when a migration adds one that Verify doesn't look for,
+// TestDB_Verify_knowsEveryTriggerAndKey fails when a migration adds one that Verify doesn't look for,
 // or takes one away: name it in verify_postgres.go or verify_sqlite.go.
-func TestVerifyKnowsEveryTriggerAndKeyOfTheSchema(t *testing.T) {
+func TestDB_Verify_knowsEveryTriggerAndKey(t *testing.T) {
 	for place, text := range map[string]string{
 		"postgres": `SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal
 			AND tgrelid::regclass::text ~ '^(core|sys|host)_'
@@ -139,7 +139,7 @@ func TestVerifyKnowsEveryTriggerAndKeyOfTheSchema(t *testing.T) {
 	}
 }
 
-func TestAFeedWithADisabledTriggerPromisesNothing(t *testing.T) {
+func TestChanges_promiseNothingWithADisabledTrigger(t *testing.T) {
 	for place, statements := range map[string][2]string{
 		"postgres": {"ALTER TABLE core_memberships DISABLE TRIGGER ALL", "DISABLE"},
 		"file":     {"DROP TRIGGER core_memberships_deleted", "core_memberships_deleted"},
@@ -170,7 +170,7 @@ func TestAFeedWithADisabledTriggerPromisesNothing(t *testing.T) {
 				if e.err != nil {
 					if !errors.Is(e.err, hostdb.ErrUnavailable) ||
 						!strings.Contains(e.err.Error(), "core_memberships") ||
-						!strings.Contains(e.err.Error(), "to mend it") {
+						!strings.Contains(e.err.Error(), "to fix it") {
 						t.Fatalf("error = %v; want ErrUnavailable with the trigger and the fix", e.err)
 					}
 					continue
@@ -196,7 +196,7 @@ func TestAFeedWithADisabledTriggerPromisesNothing(t *testing.T) {
 	}
 }
 
-func TestTheFirstPromiseAfterAFaultIsAReset(t *testing.T) {
+func TestChanges_resetAfterAFault(t *testing.T) {
 	config := often(postgresURL(t))
 	config.VerifyInterval = time.Millisecond
 	db := open(t, config)
@@ -218,7 +218,7 @@ func TestTheFirstPromiseAfterAFaultIsAReset(t *testing.T) {
 	}
 }
 
-func TestVerifyFindsNothingWrongBehindAPooler(t *testing.T) {
+func TestDB_Verify_findsNothingBehindAPooler(t *testing.T) {
 	url := fewConnections(t).Through(t, pgtest.Database(t))
 	db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
 	if faults, err := db.Verify(t.Context()); err != nil || len(faults) > 0 {

@@ -12,7 +12,7 @@ import (
 )
 
 // In SQLite there is one connection to write on, and the transaction has it.
-func TestAWritePastTheTransactionDoesNotWaitForever(t *testing.T) {
+func TestDB_InTx_writePastTheTransactionEnds(t *testing.T) {
 	for name, write := range map[string]func(*hostdb.DB) error{
 		"insert": func(db *hostdb.DB) error {
 			return db.Users.Insert(context.Background(), &hostdb.GlobalUser{Email: "b"})
@@ -63,7 +63,7 @@ func writeAgain(db *hostdb.DB) error {
 	return db.Users.Insert(context.Background(), &hostdb.GlobalUser{Email: "c"})
 }
 
-func TestAWriteThatWaitsEndsWithItsContext(t *testing.T) {
+func TestDB_writeThatWaitsEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := memory()
 		defer db.Close()

@@ -20,8 +20,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// TestTheServerIsAllHostsWhateverTheirOrder, so that those who count its connections count them together.
-func TestTheServerIsAllHostsWhateverTheirOrder(t *testing.T) {
+// TestURL_Server_ignoresTheOrderOfHosts, so that those who count its connections count them together.
+func TestURL_Server_ignoresTheOrderOfHosts(t *testing.T) {
 	for _, text := range []string{"postgres://b:1,a:2/d", "postgres://u:p@a:2,b:1/e?sslmode=prefer"} {
 		if u, err := dburl.Parse(text); err != nil || u.Server() != "a:2,b:1" {
 			t.Errorf("%s: %v, %v", text, u.Server(), err)
@@ -29,7 +29,7 @@ func TestTheServerIsAllHostsWhateverTheirOrder(t *testing.T) {
 	}
 }
 
-func TestTheFormsOfAnAddress(t *testing.T) {
+func TestParse_forms(t *testing.T) {
 	for text, want := range map[string]string{
 		"postgres://u:p@h:5433/d": "[h:5433] d u p " +
 			"postgres://u:xxxxx@h:5433/d",
@@ -154,7 +154,7 @@ func meaning(c *pgconn.Config) string {
 }
 
 // The oracle is pgconn, which connects.
-func TestAnAddressIsReadAsPgxReadsItWhateverIsReplaced(t *testing.T) {
+func TestURL_With_isReadAsPgxReadsIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := addresses(t)
 		want, err := pgconn.ParseConfig(a.text)
@@ -250,7 +250,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestPasswordsAreTakenOutOfATextWhereverTheAddressHasThem(t *testing.T) {
+func TestRedact_removesEveryPassword(t *testing.T) {
 	for address, text := range map[string]string{
 		"postgres://u:p%2Fw@h/d":                     "p/w and p%2Fw",
 		"postgres://u@h/d?password=s3%2Bt":           "s3+t and s3%2Bt",
@@ -273,7 +273,7 @@ func TestPasswordsAreTakenOutOfATextWhereverTheAddressHasThem(t *testing.T) {
 // a server twice.
 //
 // Another dialer would wait for a host that hangs.
-func TestNobodyElseReadsAddresses(t *testing.T) {
+func TestPackage_isTheOnlyOneThatParsesAddresses(t *testing.T) {
 	root := filepath.Join("..", "..")
 	readers := []string{"pgx.ParseConfig", "pgconn.ParseConfig", "pgx.Connect", "pgconn.Connect", "url.Parse"}
 	dialers := []string{"pgx.ConnectConfig", "pgconn.ConnectConfig", "stdlib.GetConnector", "stdlib.OpenDB"}

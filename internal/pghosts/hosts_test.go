@@ -120,9 +120,9 @@ func host(t *testing.T, given string) string {
 	return u.Host
 }
 
-// TestConnectPassesAHostThatSaysNothing: the caller has less time than ConnectTimeout, and the host that
+// TestConnect_passesASilentHost: the caller has less time than ConnectTimeout, and the host that
 // answered goes first afterwards.
-func TestConnectPassesAHostThatSaysNothing(t *testing.T) {
+func TestConnect_passesASilentHost(t *testing.T) {
 	server := pgtest.Shared(t)
 	dumb, accepted := silent(t)
 	h := pghosts.New()
@@ -136,7 +136,7 @@ func TestConnectPassesAHostThatSaysNothing(t *testing.T) {
 	h.Wait()
 }
 
-func TestConnectObeysTargetSessionAttrs(t *testing.T) {
+func TestConnect_obeysTargetSessionAttrs(t *testing.T) {
 	primary := pgtest.Start(t)
 	standby := primary.Standby(t)
 	dumb, _ := silent(t)
@@ -176,9 +176,9 @@ func TestConnectObeysTargetSessionAttrs(t *testing.T) {
 	}
 }
 
-// TestConnectFindsAStandbyThatIsPromotedMeanwhile: the primary hangs, the standby is refused until it has
+// TestConnect_findsAStandbyPromotedMeanwhile: the primary hangs, the standby is refused until it has
 // been promoted, and one Connect lives through it.
-func TestConnectFindsAStandbyThatIsPromotedMeanwhile(t *testing.T) {
+func TestConnect_findsAStandbyPromotedMeanwhile(t *testing.T) {
 	primary := pgtest.Start(t)
 	standby := primary.Standby(t)
 	dumb, accepted := silent(t)
@@ -208,9 +208,9 @@ func TestConnectFindsAStandbyThatIsPromotedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAnOlderTimelineIsRefused: a primary that a standby has taken over from is not gone back to, and
+// TestConnect_refusesAnOlderTimeline: a primary that a standby has taken over from is not gone back to, and
 // connections to it are outdated.
-func TestAnOlderTimelineIsRefused(t *testing.T) {
+func TestConnect_refusesAnOlderTimeline(t *testing.T) {
 	old := pgtest.Start(t)
 	standby := old.Standby(t)
 	h := pghosts.New()
@@ -239,8 +239,8 @@ func TestAnOlderTimelineIsRefused(t *testing.T) {
 	wantPort(t, h, cfg, standby)
 }
 
-// TestAnotherClusterIsTaken: its timelines have nothing to do with those of the one before.
-func TestAnotherClusterIsTaken(t *testing.T) {
+// TestConnect_acceptsAnotherCluster: its timelines have nothing to do with those of the one before.
+func TestConnect_acceptsAnotherCluster(t *testing.T) {
 	blue := pgtest.Start(t)
 	blueStandby := blue.Standby(t)
 	green := pgtest.Shared(t)
@@ -252,8 +252,8 @@ func TestAnotherClusterIsTaken(t *testing.T) {
 	wantPort(t, h, cfg, green)
 }
 
-// TestAServerThatKeepsItsIdentityToItselfIsTaken: target_session_attrs alone decides.
-func TestAServerThatKeepsItsIdentityToItselfIsTaken(t *testing.T) {
+// TestConnect_acceptsAServerThatHidesItsIdentity: target_session_attrs alone decides.
+func TestConnect_acceptsAServerThatHidesItsIdentity(t *testing.T) {
 	server := pgtest.Start(t)
 	_, admin, err := connect(t, pghosts.New(), config(t, "", server.URL("postgres")))
 	must(t, err)
@@ -276,8 +276,8 @@ func TestAServerThatKeepsItsIdentityToItselfIsTaken(t *testing.T) {
 	}
 }
 
-// TestWhoLooksForAStandbyOutdatesNobodyElse on the same list of hosts.
-func TestWhoLooksForAStandbyOutdatesNobodyElse(t *testing.T) {
+// TestConnect_toAStandbyOutdatesNobodyElse on the same list of hosts.
+func TestConnect_toAStandbyOutdatesNobodyElse(t *testing.T) {
 	primary := pgtest.Start(t)
 	standby := primary.Standby(t)
 	h := pghosts.New()
@@ -292,8 +292,8 @@ func TestWhoLooksForAStandbyOutdatesNobodyElse(t *testing.T) {
 	}
 }
 
-// TestAloneWaitsForTheAttemptsThatWereOutrun.
-func TestAloneWaitsForTheAttemptsThatWereOutrun(t *testing.T) {
+// TestStanding_Alone_waitsForSlowerAttempts.
+func TestStanding_Alone_waitsForSlowerAttempts(t *testing.T) {
 	dumb, _ := silent(t)
 	h, release := pghosts.New(), make(chan struct{})
 	conn, standing, err := pghosts.Connect(t.Context(), h,
@@ -316,8 +316,8 @@ func TestAloneWaitsForTheAttemptsThatWereOutrun(t *testing.T) {
 	must(t, standing.Alone(t.Context()))
 }
 
-// TestARefusedPasswordEndsTheSearch as it does in pgx.
-func TestARefusedPasswordEndsTheSearch(t *testing.T) {
+// TestConnect_endsAtARefusedPassword as it does in pgx.
+func TestConnect_endsAtARefusedPassword(t *testing.T) {
 	wrong := strings.Replace(pgtest.Shared(t).URL("postgres"), ":pgtest@", ":wrong@", 1)
 	dumb, _ := silent(t)
 	_, _, err := connect(t, pghosts.New(), config(t, "", wrong, dumb))
@@ -327,9 +327,9 @@ func TestARefusedPasswordEndsTheSearch(t *testing.T) {
 	}
 }
 
-// TestADialOutlivesItsCaller: the first caller gives up before the server answers, and the second one gets
+// TestDialer_dialOutlivesItsCaller: the first caller gives up before the server answers, and the second one gets
 // that connection.
-func TestADialOutlivesItsCaller(t *testing.T) {
+func TestDialer_dialOutlivesItsCaller(t *testing.T) {
 	release := make(chan struct{})
 	hasty, cancel := context.WithCancel(t.Context())
 	var accepted atomic.Int64
@@ -352,8 +352,8 @@ func TestADialOutlivesItsCaller(t *testing.T) {
 	}
 }
 
-// TestStopEndsWhatIsBeingOpened and what nobody asked for.
-func TestStopEndsWhatIsBeingOpened(t *testing.T) {
+// TestDialer_Stop_endsDials and what nobody asked for.
+func TestDialer_Stop_endsDials(t *testing.T) {
 	dumb, _ := silent(t)
 	other, _ := silent(t)
 	h := pghosts.New()

@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-func TestAPoolerIsTold(t *testing.T) {
+func TestPooled_detectsAPooler(t *testing.T) {
 	s := pgtest.Shared(t)
 	direct := pgtest.Database(t)
 	for name, test := range map[string]struct {

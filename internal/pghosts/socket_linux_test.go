@@ -57,9 +57,9 @@ func run(t *testing.T, program string, args ...string) {
 	}
 }
 
-// TestAMachineWithoutPowerCostsAStatementTwentySecondsAtMost: the network drops every packet from and to the
+// TestDial_failsWithinTwentySecondsWithoutPower: the network drops every packet from and to the
 // server, while statements run, and before one is sent. Nobody's context ends.
-func TestAMachineWithoutPowerCostsAStatementTwentySecondsAtMost(t *testing.T) {
+func TestDial_failsWithinTwentySecondsWithoutPower(t *testing.T) {
 	t.Parallel()
 	if !inNamespace(t) {
 		return
