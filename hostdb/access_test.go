@@ -10,9 +10,9 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// crowd fills a database with n tenants, users and memberships (a multiple of n each), n subscriptions and
-// 1,000 plans, by SQL, and has the planner look at them. Ids are numbers in hexadecimal; oauth_id is "o" and
-// the id, slug "s-" and the id.
+// crowd stores n tenants, users and memberships (a multiple of n each), n subscriptions and 1,000 plans by
+// SQL, and updates the planner's statistics. Ids are numbers in hexadecimal. A user's oauth_id is "o" and
+// the id, a tenant's slug "s-" and the id.
 func crowd(t testing.TB, db *hostdb.DB, n, users, memberships int) {
 	t.Helper()
 	series, hex := "generate_series(0, %d) AS g(i)", "lpad(to_hex(%s), 32, '0')"
@@ -47,7 +47,7 @@ func crowd(t testing.TB, db *hostdb.DB, n, users, memberships int) {
 	}
 }
 
-// dropTriggers makes a bulk load fast. The database is good for reading afterwards.
+// dropTriggers makes a bulk load fast. Afterwards the database is only good for reading.
 func dropTriggers(t testing.TB, pool *sql.DB, db *hostdb.DB) {
 	t.Helper()
 	list := "SELECT 'ALTER TABLE ' || relname || ' DISABLE TRIGGER ALL' FROM pg_class " +
@@ -79,7 +79,7 @@ func TestDB_Access_scansNoTable(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			tenants := 100_000
-			// the detector slows the embedded engine twentyfold
+			// The race detector makes SQLite twenty times slower.
 			if testing.Short() || underRace && name == "file" {
 				tenants = 3_000
 			}
@@ -118,11 +118,11 @@ func TestDB_Access_scansNoTable(t *testing.T) {
 	}
 }
 
-// scansNothing wants a plan that looks everything up, but the keys that it was given.
+// scansNothing fails if a plan scans anything but the given keys.
 func scansNothing(t *testing.T, keys [2]string, plan string) {
 	t.Helper()
 	plan = strings.NewReplacer("SCAN CONSTANT ROW", "", "SCAN one", "", "SCAN json_each", "", "SCAN k", "",
-		// what the windows over one tenant's subscriptions gave
+		// The windows over one tenant's subscriptions.
 		"SCAN ranked", "", "SCAN (subquery", "").Replace(plan)
 	for _, scan := range []string{"Seq Scan", "SCAN ", "AUTOMATIC", "Hash Join"} {
 		if strings.Contains(plan, scan) {
@@ -131,7 +131,8 @@ func scansNothing(t *testing.T, keys [2]string, plan string) {
 	}
 }
 
-// explain returns the plan of a query; PostgreSQL's for the generic form that a prepared statement may get.
+// explain returns the plan of a query. For PostgreSQL it is the generic plan, which a prepared statement may
+// get.
 func explain(t testing.TB, db *hostdb.DB, text string, args ...any) string {
 	t.Helper()
 	var plan strings.Builder
@@ -165,8 +166,8 @@ func explain(t testing.TB, db *hostdb.DB, text string, args ...any) string {
 	return plan.String()
 }
 
-// TestDB_Access_returnsWhatAdmitsLongestOfEachStatusAndPlan: rows that admit no longer than another of their
-// status and plan are left out, so that many of them push nothing out. The highest tier comes first.
+// Rows that grant access no longer than another row of their status and plan are left out, so that many of
+// them displace nothing. The highest tier comes first.
 func TestDB_Access_returnsWhatAdmitsLongestOfEachStatusAndPlan(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		u, tn := newUser(t, db), newTenant(t, db)

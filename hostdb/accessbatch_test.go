@@ -14,8 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestDB_AccessAll_answersEachKeyAsAccess asks about every pair of users and tenants by every kind of key, in
-// one batch.
+// One batch has every pair of users and tenants, by every kind of key.
 func TestDB_AccessAll_answersEachKeyAsAccess(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx := t.Context()
@@ -78,7 +77,7 @@ func asJSON(v any) string {
 	return string(text)
 }
 
-// TestDB_AccessAll_returnsAUsersSoleTenant, and by which tenants' status it was found.
+// The answer also names the tenants whose status decided it.
 func TestDB_AccessAll_returnsAUsersSoleTenant(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, owner := t.Context(), newUser(t, db)
@@ -141,13 +140,13 @@ func TestDB_AccessAll_returnsAUsersSoleTenant(t *testing.T) {
 	})
 }
 
-// TestDB_Access_isNotDelayedBySlowQueries takes every connection that a product's queries may have.
+// The test holds every connection that a product's queries may have.
 func TestDB_Access_isNotDelayedBySlowQueries(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t)), MaxConns: 2})
 			u := newUser(t, db)
-			tx, err := db.Begin(t.Context()) // on PostgreSQL it takes one of them
+			tx, err := db.Begin(t.Context()) // on PostgreSQL it takes one of the connections
 			must(t, err)
 			defer func() { _ = tx.Rollback() }()
 			must(t, tx.Users.Insert(t.Context(), &hostdb.GlobalUser{Email: "long@transaction"}))

@@ -25,9 +25,10 @@ func onEngines(b *testing.B, run func(b *testing.B, db *hostdb.DB)) {
 	}
 }
 
-// BenchmarkAccess compares the access query at 100k tenants, 300k users and 500k memberships with the same
-// SQL run bare through the same driver, and with a select by primary key; and its joins alone, with one
-// column. They take turns in short blocks, and medians are compared: a busy machine slows all of them alike.
+// BenchmarkAccess compares the access query, on 100,000 tenants, 300,000 users and 500,000 memberships, with
+// the same SQL run by the driver alone, with a select by primary key, and with its joins alone with one
+// column. They alternate in short blocks, and medians are compared, so that a busy machine slows all of them
+// equally.
 func BenchmarkAccess(b *testing.B) {
 	onEngines(b, func(b *testing.B, db *hostdb.DB) {
 		const tenants, block = 100_000, 50
@@ -137,7 +138,7 @@ func BenchmarkClaimAndComplete(b *testing.B) {
 	})
 }
 
-// BenchmarkFeedPoll is one poll that finds nothing, from Wake to delivery.
+// BenchmarkFeedPoll measures a poll that finds nothing, from Wake to delivery.
 func BenchmarkFeedPoll(b *testing.B) {
 	onEngines(b, func(b *testing.B, db *hostdb.DB) {
 		poll := hostdb.Poller(db)

@@ -19,8 +19,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// dump is a database of a server of its own, whose transaction ids are far beyond a fresh server's, as
-// pg_dump writes it.
+// dump returns what pg_dump writes of a database on a server of its own, whose transaction ids are far
+// beyond a new server's.
 func dump(t *testing.T, fill func(db *hostdb.DB)) (content []byte) {
 	t.Helper()
 	t.Setenv(pgtest.VersionEnv, "") // only the system's servers come with pg_dump
@@ -31,7 +31,7 @@ func dump(t *testing.T, fill func(db *hostdb.DB)) (content []byte) {
 	must(t, err)
 	db := open(t, hostdb.Config{URL: hostdb.Secret(given), Retention: time.Millisecond})
 	fill(db)
-	for range 3 { // raises the floor
+	for range 3 { // each prune raises the floor
 		must(t, db.Prune(t.Context()))
 		newUser(t, db)
 	}
@@ -45,7 +45,7 @@ func dump(t *testing.T, fill func(db *hostdb.DB)) (content []byte) {
 	return out.Bytes()
 }
 
-// restore reads a dump into an empty database.
+// restore restores a dump into an empty database.
 func restore(t *testing.T, server *pgtest.Server, content []byte, into string) {
 	t.Helper()
 	cmd := exec.Command(server.Program("pg_restore"), "--exit-on-error", "--dbname="+into)
@@ -55,7 +55,7 @@ func restore(t *testing.T, server *pgtest.Server, content []byte, into string) {
 	}
 }
 
-// wantSteady sees to it that polls are no Resets, that a change is delivered once, and that nothing else is.
+// wantSteady checks that polls are no Resets and that a change is delivered once, and nothing else.
 func wantSteady(t *testing.T, db *hostdb.DB, events chan event) {
 	t.Helper()
 	for range 3 {
@@ -102,7 +102,7 @@ func TestChanges_followADumpRestoredIntoAnotherCluster(t *testing.T) {
 	}
 }
 
-// TestChanges_followADumpRestoredUnderAProcess: the database that it listens to is dropped and made anew.
+// The database that the feed listens to is dropped and created again.
 func TestChanges_followADumpRestoredUnderAProcess(t *testing.T) {
 	content := dump(t, func(db *hostdb.DB) { newUser(t, db) })
 	server := pgtest.Start(t)
@@ -122,8 +122,7 @@ func TestChanges_followADumpRestoredUnderAProcess(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestChanges_needNoFunctionThatProvidersRefuse: Aurora and some others refuse the functions that tell the
-// cluster and its timeline.
+// Some providers, such as Aurora, refuse the functions that tell the cluster and its timeline.
 func TestChanges_needNoFunctionThatProvidersRefuse(t *testing.T) {
 	server := pgtest.Start(t)
 	given := server.Database(t)
@@ -148,7 +147,7 @@ func TestChanges_needNoFunctionThatProvidersRefuse(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestChanges_dontListenBehindAPooler: what one client of the pooler listens to, another would hear.
+// Other clients of the pooler would receive what one client listens to.
 func TestChanges_dontListenBehindAPooler(t *testing.T) {
 	given := pgtest.Database(t)
 	pooled := fewConnections(t).Through(t, given)
@@ -170,7 +169,7 @@ func TestChanges_dontListenBehindAPooler(t *testing.T) {
 	}
 }
 
-// TestChanges_followACopyOfAFile: the processes have ended, and the file is yesterday's.
+// The processes have ended, and the file is an older copy.
 func TestChanges_followACopyOfAFile(t *testing.T) {
 	given := fileURL(t)
 	path := strings.TrimPrefix(given, "sqlite:")
@@ -189,9 +188,8 @@ func TestChanges_followACopyOfAFile(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// TestChanges_resetAfterARestoreIntoAnOpenFile uses SQLite's own backup, as the sqlite3 program's
-// .restore does. The backup's log runs past the change that the feed has seen last before the feed looks
-// again.
+// The restore uses SQLite's backup API, as the sqlite3 program's .restore does. The restored log has more
+// changes than the feed has seen.
 func TestChanges_resetAfterARestoreIntoAnOpenFile(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(fileURL(t)), PollInterval: time.Hour})
 	newUser(t, db)
@@ -222,7 +220,7 @@ func TestChanges_resetAfterARestoreIntoAnOpenFile(t *testing.T) {
 	wantSteady(t, db, events)
 }
 
-// restoreFile writes a database over another one that is open, page by page, in one transaction.
+// restoreFile overwrites an open database, page by page, in one transaction.
 func restoreFile(t *testing.T, from *sql.DB, to string) {
 	t.Helper()
 	conn, err := from.Conn(t.Context())

@@ -18,7 +18,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// setEnv sets the seed's variables, and unsets those that are not given.
+// setEnv sets the given variables and unsets the others.
 func setEnv(t *testing.T, given map[string]string) {
 	t.Helper()
 	for _, name := range []string{"DB_TYPE", "DB_USER", "DB_PASS", "DB_HOST", "DB_PORT", "DB_NAME",
@@ -108,8 +108,8 @@ func TestFromEnvConfig_usesTheConfig(t *testing.T) {
 
 func TestFromEnv_findsTheSQLiteFile(t *testing.T) {
 	for what, c := range map[string]struct {
-		there      []string // files that are there already
-		name, want string   // "" is a refusal
+		there      []string // files that exist already
+		name, want string   // "": FromEnv refuses
 	}{
 		"the default":                      {nil, "", "app_host.db"},
 		"a name":                           {nil, "myapp", "myapp.db"},
@@ -242,7 +242,7 @@ func TestFromEnv_acceptsASocketsDirectory(t *testing.T) {
 	dir, err := os.MkdirTemp("", "socket") // t.TempDir's path may be too long for a socket
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	must(t, os.Chmod(dir, 0o777)) // the server may be another user
+	must(t, os.Chmod(dir, 0o777)) // the server may run as another user
 	server, err := url.Parse(pgtest.Start(t, "unix_socket_directories="+dir).Database(t))
 	must(t, err)
 	setEnv(t, map[string]string{"DB_HOST": dir, "DB_PORT": server.Port(), "DB_PASS": "pgtest",

@@ -14,16 +14,16 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// traces are what is known about somebody who is to be erased, and somebody else with much the same names.
+// traces is the personal data of a user to be erased, and of another user with very similar names.
 type traces struct {
 	user, other *hostdb.GlobalUser
 	tenant      *hostdb.TenantCatalog
 	sub         *hostdb.Subscription
-	words       []string // by which the user was ever known
+	words       []string // every word that ever named the user
 	jobs        map[string]*hostdb.SystemJob
 }
 
-// leaveTraces fills every table that may name a user.
+// leaveTraces writes to every table that may name a user.
 func leaveTraces(t *testing.T, db *hostdb.DB) traces {
 	t.Helper()
 	ctx := t.Context()
@@ -91,7 +91,7 @@ func leaveTraces(t *testing.T, db *hostdb.DB) traces {
 	return w
 }
 
-// texts are all that the tables of a host database hold, a row to a line.
+// texts returns the contents of all tables, a line for each row.
 func texts(t *testing.T, db *hostdb.DB) (rows []string) {
 	t.Helper()
 	pool := raw(t, db)
@@ -127,8 +127,8 @@ func texts(t *testing.T, db *hostdb.DB) (rows []string) {
 	return rows
 }
 
-// lines are the lines that hold a word, in whatever case, where it isn't part of a longer one of somebody
-// else.
+// lines returns the lines that contain a word, in any case, other than as a part of somebody else's longer
+// word.
 func lines(rows []string, word string) (found []string) {
 	others := strings.NewReplacer("joann@example.com", "", "auth|ann-77", "", "cus_ann12", "")
 	for _, row := range rows {
@@ -139,7 +139,7 @@ func lines(rows []string, word string) (found []string) {
 	return found
 }
 
-// export collects an export as JSON lines.
+// export returns an export as JSON lines.
 func export(t *testing.T, db *hostdb.DB, userID string) (rows []string) {
 	t.Helper()
 	for row, err := range db.Export(t.Context(), userID) {
@@ -151,7 +151,7 @@ func export(t *testing.T, db *hostdb.DB, userID string) (rows []string) {
 	return rows
 }
 
-// onSeveral runs a test where other programs can look at the database.
+// onSeveral runs a test on the engines that other programs can read.
 func onSeveral(t *testing.T, test func(t *testing.T, db *hostdb.DB)) {
 	for name, place := range severalProcesses {
 		t.Run(name, func(t *testing.T) { test(t, open(t, hostdb.Config{URL: hostdb.Secret(place(t))})) })
@@ -262,10 +262,10 @@ func TestDB_Export_returnsEverythingStored(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		w := leaveTraces(t, db)
 		rows := export(t, db, w.user.ID)
-		for _, word := range append(w.words, w.user.ID) { // every row that names the user is in it
+		for _, word := range append(w.words, w.user.ID) { // every row that names the user is in the export
 			for _, line := range lines(texts(t, db), word) {
 				table, _, _ := strings.Cut(line, " ")
-				if strings.HasPrefix(table, "host_") { // what changed, by id
+				if strings.HasPrefix(table, "host_") { // changes, by id
 					continue
 				}
 				table = strings.ReplaceAll(table, "sys_audit_personal", "sys_audit_logs")
@@ -326,7 +326,7 @@ func TestDB_Erase_refusesALastOwner(t *testing.T) {
 	})
 }
 
-// TestDB_Erase_finishesAnInterruptedOne ends the context before every write in turn.
+// The context ends before every write in turn.
 func TestDB_Erase_finishesAnInterruptedOne(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		w := leaveTraces(t, db)
@@ -348,7 +348,7 @@ func TestDB_Erase_finishesAnInterruptedOne(t *testing.T) {
 	})
 }
 
-// fewSteps is a context that ends once it has been asked often enough.
+// fewSteps is a context that ends after a number of calls of Err.
 type fewSteps struct {
 	context.Context
 	left atomic.Int64
@@ -388,7 +388,7 @@ func TestDB_Erase_sparesWhatOthersHaveToo(t *testing.T) {
 	})
 }
 
-// TestDB_Erase_ofADeletedUser: deleting alone leaves the audit log's personal parts.
+// Deleting alone leaves the audit log's personal parts.
 func TestDB_Erase_ofADeletedUser(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		user := newUser(t, db)

@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// memory opens a database for an example.
+// memory opens a database in memory.
 func memory() *hostdb.DB {
 	db, err := hostdb.Open(context.Background(), "sqlite::memory:")
 	if err != nil {
@@ -59,7 +59,7 @@ func ExampleTx_InTx() {
 		if err := tx.Plans.Insert(ctx, hostdb.NewPlan("pro", "Pro")); err != nil {
 			return err
 		}
-		err := tx.InTx(ctx, func(tx *hostdb.Tx) error { // undone alone
+		err := tx.InTx(ctx, func(tx *hostdb.Tx) error { // is undone alone
 			return tx.Plans.Insert(ctx, hostdb.NewPlan("pro", "Pro again"))
 		})
 		fmt.Println(err)
@@ -163,8 +163,8 @@ func ExampleSubscription_ActiveAt() {
 	// Output: true false
 }
 
-// A tenant's trial, begun at sign-up or at any login: the second call finds the first one's. A page tells how
-// it stands.
+// A trial may be started at sign-up and at every login. The second call returns the first one's trial.
+// StatusAt tells a page how it stands.
 func ExampleSubscriptions_StartTrial() {
 	ctx := context.Background()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -5,13 +5,12 @@ import (
 	"database/sql"
 )
 
-// AccessQueries are the texts of the access query, for EXPLAIN and for the bare comparison.
+// AccessQueries returns the access queries, for EXPLAIN and for comparison with the driver alone.
 func (db *DB) AccessQueries() map[[2]string]string {
 	return accessQueries[db.engine]
 }
 
-// AccessBatchQueries are the texts of the batch's queries, by the keys' columns; no tenant column: of users
-// alone.
+// AccessBatchQueries returns the batch queries by the keys' columns. The tenant's is "" for users alone.
 func (db *DB) AccessBatchQueries() map[[2]string]string {
 	texts := map[[2]string]string{}
 	for kind, text := range accessBatchQueries[db.engine] {
@@ -20,17 +19,17 @@ func (db *DB) AccessBatchQueries() map[[2]string]string {
 	return texts
 }
 
-// Bare is the pool that reads run on.
+// Bare returns the pool for reads.
 func (db *DB) Bare() *sql.DB {
 	return db.read
 }
 
-// BareWriter is the pool that writes run on.
+// BareWriter returns the pool for writes.
 func (db *DB) BareWriter() *sql.DB {
 	return db.write
 }
 
-// Bare is the driver's transaction.
+// Bare returns the driver's transaction.
 func (tx *Tx) Bare() *sql.Tx {
 	return tx.sql
 }
@@ -40,7 +39,7 @@ func (db *DB) Prune(ctx context.Context) error {
 	return db.prune(ctx)
 }
 
-// ParseURL parses a URL and returns its masked form and, for SQLite, the file and the driver's name of it.
+// ParseURL parses a URL and returns its masked form and, for SQLite, the file and the driver's name.
 func ParseURL(given string) (masked, path, dsn string, err error) {
 	from, err := parseURL(given)
 	if err != nil {
@@ -52,20 +51,20 @@ func ParseURL(given string) (masked, path, dsn string, err error) {
 	return from.masked, from.path, dsn, nil
 }
 
-// Collision is an error after which a transaction runs again.
+// Collision returns an error after which a transaction is retried.
 func Collision() error {
 	return &failure{kind: ErrUnavailable, text: "collided", transient: true}
 }
 
-// Retry runs fn as a transaction is run.
+// Retry calls fn as InTx does.
 func Retry(ctx context.Context, fn func() error) error {
 	return retry(ctx, fn)
 }
 
-// Attempts is how often a transaction is run.
+// Attempts is how often a transaction is tried.
 const Attempts = attempts
 
-// APoller is the poller of a feed without its loop.
+// APoller is a feed's poller without its loop.
 type APoller struct{ at cursor }
 
 // Poller returns a poller.
@@ -84,7 +83,7 @@ func (p APoller) Close() {
 	p.at.close()
 }
 
-// Verified are the objects that Verify looks for.
+// Verified returns the objects that Verify looks for.
 func Verified(onPostgres bool) (objects []string) {
 	if !onPostgres {
 		for _, row := range objectRows() {

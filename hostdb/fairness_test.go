@@ -28,7 +28,7 @@ func wantShare(t *testing.T, db *hostdb.DB, tenant string, n, want int) {
 	}
 }
 
-// line puts n jobs of a tenant in line.
+// line enqueues n jobs of a tenant.
 func line(t *testing.T, db *hostdb.DB, tenant string, n int, at *time.Time) (ids []string) {
 	t.Helper()
 	for range n {
@@ -44,7 +44,7 @@ func TestJobs_Claim_givesTurnsToJobsDueAtOnce(t *testing.T) {
 		at := c.Now().Add(time.Hour)
 		line(t, db, late, 40, &at)
 		line(t, db, steady, 60, nil)
-		wantShare(t, db, steady, 40, 40) // the line has gone on
+		wantShare(t, db, steady, 40, 40) // the turns have gone on
 		c.add(time.Hour)
 		wantShare(t, db, late, 20, 10)
 	})
@@ -77,8 +77,8 @@ func TestJobs_Retry_givesTurns(t *testing.T) {
 	})
 }
 
-// Jobs that fail and become due again stand in line like new ones; one whose worker died goes on where it
-// was.
+// A failed job that becomes due again waits behind the others, like a new one. The job of a worker that died
+// keeps its place.
 func TestJobs_Claim_keepsTheTurnOfADeadWorkersJob(t *testing.T) {
 	onClock(t, func(t *testing.T, db *hostdb.DB, c *clock) {
 		tenant := hostdb.NewID()
@@ -92,7 +92,7 @@ func TestJobs_Claim_keepsTheTurnOfADeadWorkersJob(t *testing.T) {
 	})
 }
 
-// typed puts n jobs of a type and a tenant in line.
+// typed enqueues n jobs of a type and a tenant.
 func typed(t *testing.T, db *hostdb.DB, jobType, tenant string, n int) {
 	t.Helper()
 	for range n {
@@ -126,7 +126,7 @@ func TestJobs_Claim_isNotDelayedByAnUnservedType(t *testing.T) {
 	})
 }
 
-// A type whose line has gone on for long yields nothing to one whose line begins.
+// A type with many past turns has no disadvantage beside a new one.
 func TestJobs_Claim_favoursNoType(t *testing.T) {
 	for name, types := range map[string][]string{"named": {"y", "x", "empty"}, "any": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestJobs_Claim_favoursNoType(t *testing.T) {
 				typed(t, db, "x", a, 150)
 				claimTypes(t, db, types, a, 50)
 				typed(t, db, "y", b, 100)
-				// outside once in 10^9 runs
+				// Fails once in 10^9 runs.
 				if got := claimTypes(t, db, types, b, 100); got < 20 || got > 80 {
 					t.Errorf("%d of 100 jobs were of the later type", got)
 				}
@@ -190,7 +190,7 @@ func TestOpen_upgradeSetsTheTurnsOfPendingJobs(t *testing.T) {
 			for i := range 40 {
 				insert(101+i, "x", a, "pending")
 			}
-			// as after 50 claims
+			// The state after 50 claims.
 			_, err = pool.Exec("UPDATE sys_jobs SET turn = turn + 50 WHERE job_type = 'x'")
 			must(t, err)
 			for i := range 40 {
@@ -213,7 +213,7 @@ func TestOpen_upgradeSetsTheTurnsOfPendingJobs(t *testing.T) {
 	}
 }
 
-// Neither a claim nor a new job looks at the jobs of other types.
+// Neither a claim nor a new job reads jobs of other types.
 func TestJobs_Claim_readsNoOtherTypes(t *testing.T) {
 	const ready = " FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL AND job_type = 'x'"
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
@@ -241,7 +241,7 @@ func TestJobs_Claim_readsNoOtherTypes(t *testing.T) {
 	}
 }
 
-// explained returns the text of a plan.
+// explained returns a query's plan.
 func explained(t *testing.T, pool *sql.DB, text string) string {
 	t.Helper()
 	rows, err := pool.Query(text)

@@ -18,12 +18,13 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// often is a feed that polls by itself only, so that nothing depends on a hint.
+// often configures a feed that polls frequently and ignores notifications, so that the test doesn't depend
+// on them.
 func often(url string) hostdb.Config {
 	return hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Millisecond, NoNotify: true}
 }
 
-// seldom is a feed that polls on a hint only.
+// seldom configures a feed that polls only when it is notified.
 func seldom(url string) hostdb.Config {
 	return hostdb.Config{URL: hostdb.Secret(url), PollInterval: time.Hour}
 }
@@ -34,7 +35,7 @@ type event struct {
 	err      error
 }
 
-// listen collects the feed for the length of a test, from its first delivery on.
+// listen reads the feed until the test ends. It returns after the first delivery.
 func listen(t testing.TB, db *hostdb.DB) chan event {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -58,7 +59,7 @@ func listen(t testing.TB, db *hostdb.DB) chan event {
 	return events
 }
 
-// next waits for an event.
+// next returns the next event.
 func next(t testing.TB, events chan event) event {
 	t.Helper()
 	select {
@@ -70,7 +71,7 @@ func next(t testing.TB, events chan event) event {
 	}
 }
 
-// until collects deliveries until done says so of all changes so far.
+// until reads deliveries until done returns true for all changes so far.
 func until(t testing.TB, events chan event, done func(all []hostdb.Change, d hostdb.Delivery) bool) {
 	t.Helper()
 	var all []hostdb.Change
@@ -119,7 +120,7 @@ func TestChanges_deliverEveryKind(t *testing.T) {
 			user, tenant := hostdb.Change{Kind: hostdb.ChangeUser, UserID: u.ID},
 				hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: tn.ID}
 			wantChanges(t, events, user, tenant)
-			m := newMember(t, db, u, tn, hostdb.RoleOwner) // counting the owner is no change of the tenant
+			m := newMember(t, db, u, tn, hostdb.RoleOwner) // counting the owner doesn't change the tenant
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeMembership, UserID: u.ID,
 				TenantID: tn.ID})
 			s := &hostdb.Subscription{TenantID: tn.ID}
@@ -127,9 +128,9 @@ func TestChanges_deliverEveryKind(t *testing.T) {
 			must(t, db.Plans.Insert(ctx, &hostdb.PricingPlan{ID: "pro", Name: "Pro"}))
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeSubscription, TenantID: tn.ID},
 				hostdb.Change{Kind: hostdb.ChangePlan, PlanID: "pro"})
-			must(t, db.Users.RecordLogin(ctx, u.ID)) // is none
+			must(t, db.Users.RecordLogin(ctx, u.ID)) // isn't delivered
 			u.PasswordHash = "new"
-			must(t, db.Users.Update(ctx, u)) // is none
+			must(t, db.Users.Update(ctx, u)) // isn't delivered
 			other := newTenant(t, db)
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeTenant, TenantID: other.ID})
 			s.TenantID = other.ID
@@ -177,7 +178,7 @@ func TestChanges_deliverThoseOfOtherPrograms(t *testing.T) {
 	}
 }
 
-// An own commit in SQLite, and a NOTIFY in PostgreSQL, come long before the next poll is due.
+// A commit of this process in SQLite, and a NOTIFY in PostgreSQL, arrive long before the next poll is due.
 func TestChanges_wakeOnANotification(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
@@ -185,7 +186,7 @@ func TestChanges_wakeOnANotification(t *testing.T) {
 			url := place(t)
 			db := open(t, seldom(url))
 			writer := db
-			if name == "postgres" { // another process
+			if name == "postgres" { // in another process
 				writer = open(t, hostdb.Config{URL: hostdb.Secret(url)})
 			}
 			events := listen(t, db)
@@ -219,7 +220,7 @@ func TestDB_Wake_pollsAtOnce(t *testing.T) {
 	}
 }
 
-// Eight writers commit in an order that has nothing to do with the order in which they took ids.
+// Eight writers commit in an order unrelated to that of their ids.
 func TestChanges_deliverWhatIsCommitted(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -290,7 +291,7 @@ func TestChanges_deliverWhatIsCommitted(t *testing.T) {
 	}
 }
 
-// writeAtRandom writes a few users in one transaction, some inside savepoints, and commits or not.
+// writeAtRandom writes a few users in one transaction, some inside savepoints, and commits or rolls back.
 func writeAtRandom(pool *sql.DB, random *rand.Rand, immediate bool) (ids []string, keep bool, err error) {
 	conn, err := pool.Conn(context.Background())
 	if err != nil {
@@ -360,7 +361,7 @@ func TestChanges_reportAReplacedFile(t *testing.T) {
 			break
 		}
 	}
-	// What would go to the old file, or come from it, is refused.
+	// Statements on the old file are refused.
 	plan := &hostdb.PricingPlan{ID: "pro", Name: "Pro"}
 	_, access := db.Access(t.Context(), hostdb.UserKey{OAuthID: "x"}, hostdb.TenantKey{Slug: "acme"})
 	_, begin := db.Begin(t.Context())
@@ -370,7 +371,7 @@ func TestChanges_reportAReplacedFile(t *testing.T) {
 			t.Errorf("%s: error = %v, want ErrUnavailable", what, err)
 		}
 	}
-	must(t, os.Rename(path+".old", path)) // it was only out of the way for a while
+	must(t, os.Rename(path+".old", path)) // the original file comes back
 	until(t, events, func(_ []hostdb.Change, d hostdb.Delivery) bool { return true })
 	must(t, db.Plans.Insert(t.Context(), plan))
 }
@@ -454,7 +455,7 @@ func TestChanges_deliverEverythingToASlowSubscriber(t *testing.T) {
 			delete(want, c.TenantID)
 		}
 		if d.Reset {
-			for range 20 { // each commit is polled while this loop is busy
+			for range 20 { // each commit is polled while this loop runs
 				want[newTenant(t, db).ID] = true
 			}
 		}
@@ -471,7 +472,7 @@ func TestChanges_beginWithAResetForALateSubscriber(t *testing.T) {
 			db := open(t, often(place(t)))
 			early := listen(t, db)
 			newTenant(t, db)
-			late := listen(t, db) // ends the test if the first delivery is no Reset
+			late := listen(t, db) // fails unless the first delivery is a Reset
 			tn := newTenant(t, db)
 			for _, events := range []chan event{early, late} {
 				until(t, events, func(all []hostdb.Change, _ hostdb.Delivery) bool {
@@ -487,7 +488,7 @@ func TestChanges_beginWithAResetForALateSubscriber(t *testing.T) {
 	}
 }
 
-// Pruning waits for a lock that isn't given up. The feed reports it and goes on.
+// Pruning waits for a lock that is never released. The feed reports it and continues.
 func TestChanges_continueWhilePruningHangs(t *testing.T) {
 	t.Parallel()
 	db := open(t, often(postgresURL(t)))

@@ -124,7 +124,7 @@ func TestPlans_andSubscriptions_finders(t *testing.T) {
 	})
 }
 
-// Each transaction reads the amount under the lock and adds one: none is lost.
+// Each transaction reads the amount under the lock and adds one. None is lost.
 func TestTable_Lock_excludesOtherTransactions(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		sub := &hostdb.Subscription{TenantID: newTenant(t, db).ID, StripeSubID: "sub_1"}
@@ -153,7 +153,7 @@ func TestTable_Lock_excludesOtherTransactions(t *testing.T) {
 	})
 }
 
-// Stripe delivers an event twice at once: one transaction applies it.
+// Stripe delivers an event twice at the same time. One transaction applies it.
 func TestWebhookEvents_Record_onceOfTwoTransactions(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		var (
@@ -225,7 +225,7 @@ func TestDB_Begin_cancelledLeavesNoTransaction(t *testing.T) {
 func TestPlans_Update_withManyFeatures(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		ctx, plan := t.Context(), &hostdb.PricingPlan{ID: "big", Name: "Big"}
-		for i := range 1500 { // nearly as many bytes as the column takes
+		for i := range 1500 { // almost as many bytes as the column allows
 			plan.Features = append(plan.Features, fmt.Sprintf("feature-%032d", i))
 		}
 		must(t, db.Plans.Insert(ctx, plan))

@@ -50,7 +50,7 @@ func FuzzURL(f *testing.F) {
 			}
 			return
 		}
-		if path == "" { // what becomes of PostgreSQL's is internal/dburl's
+		if path == "" { // package dburl tests PostgreSQL's
 			return
 		}
 		name, query, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
@@ -61,7 +61,7 @@ func FuzzURL(f *testing.F) {
 	})
 }
 
-// FuzzText: what the library lets through comes back as it was; all else is refused with the field.
+// A text that the library accepts is read back unchanged. It refuses all others and names the field.
 func FuzzText(f *testing.F) {
 	for _, seed := range []string{"", "a", "ä", "\x00", "\xff", "\u2028", strings.Repeat("x", 513),
 		"'; DROP TABLE core_users; --", "\ufeff", "$1", "%s"} {
@@ -87,8 +87,7 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-// FuzzFilter: a page's name, and what a list is narrowed by, come from a client. The answer is a page, or
-// ErrInvalid with the field.
+// Clients choose the page and the filters of a list. The result is a page, or ErrInvalid with the field.
 func FuzzFilter(f *testing.F) {
 	for _, seed := range []string{"", "name", "id", "db_url", "1=1; --", "name = ''", "\x00", "\xff",
 		"active_owners"} {
@@ -114,8 +113,7 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
-// FuzzKeys: a token names the user, a request the tenant. What is asked is known or unknown, or ErrInvalid
-// with the field.
+// A token names the user, a request the tenant. The result is an answer, or ErrInvalid with the field.
 func FuzzKeys(f *testing.F) {
 	for _, seed := range []string{"", "auth|1", "acme", "Acme", "a' OR '1'='1", "\x00", "\xff",
 		strings.Repeat("a", 32), strings.Repeat("x", 513)} {
@@ -147,7 +145,7 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// FuzzStoredTime: what another program may store as a time, the library can read.
+// The library can read any time that another program may store.
 func FuzzStoredTime(f *testing.F) {
 	for _, seed := range []string{"", "now", "2026-01-01", "2026-12-31T23:59:59.999999Z",
 		"2026-02-30T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z", "2026-01-01T24:00:00.000000Z",
@@ -176,7 +174,7 @@ func FuzzStoredTime(f *testing.F) {
 	})
 }
 
-// The grammar holds in the database too, for those who write past the library.
+// The database itself enforces the grammars, for programs that don't use the library.
 func TestSchema_checksApplyToOtherPrograms(t *testing.T) {
 	for name, place := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -242,7 +240,7 @@ func TestSchema_checksApplyToOtherPrograms(t *testing.T) {
 	}
 }
 
-// A NUL hides what follows it from SQLite's GLOB and length.
+// SQLite's GLOB and length ignore what follows a NUL.
 func TestSchema_refusesNULOfOtherPrograms(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {

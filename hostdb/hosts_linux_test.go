@@ -11,7 +11,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// bothHosts returns the URL of a database that names the hosts of two others, too.
+// bothHosts returns a database's URL with the hosts of two URLs.
 func bothHosts(t *testing.T, first, second string) string {
 	t.Helper()
 	u, err := url.Parse(first)
@@ -22,8 +22,8 @@ func bothHosts(t *testing.T, first, second string) string {
 	return u.String()
 }
 
-// failoverPair starts a primary and a standby with a host database. It returns its URL, which names both, and
-// that of each.
+// failoverPair starts a primary and a standby with a host database. It returns them, a URL that names both,
+// and the URL of each.
 func failoverPair(t *testing.T) (primary, standby *pgtest.Server, both string,
 	database func(*pgtest.Server) string) {
 	t.Helper()
@@ -35,7 +35,7 @@ func failoverPair(t *testing.T) (primary, standby *pgtest.Server, both string,
 	return primary, standby, bothHosts(t, database(primary), database(standby)), database
 }
 
-// lookUp asks for a user as a request would, within a second.
+// lookUp looks up a user as a request would, within a second.
 func lookUp(t *testing.T, db *hostdb.DB, user, tenant string) (*hostdb.Access, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -43,7 +43,7 @@ func lookUp(t *testing.T, db *hostdb.DB, user, tenant string) (*hostdb.Access, e
 	return db.Access(ctx, hostdb.UserKey{ID: user}, hostdb.TenantKey{ID: tenant})
 }
 
-// soon calls until there is no error.
+// soon repeats a call until it succeeds.
 func soon(t *testing.T, what string, call func() error) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -71,8 +71,7 @@ func TestOpen_passesASilentFirstHost(t *testing.T) {
 	})
 }
 
-// TestDB_failsOverFromAHostThatHangs follows the host database through its servers' worst days: the primary
-// hangs, the standby is promoted, the old primary goes on as if nothing had happened, and in the end the new
+// The primary hangs, the standby is promoted, the old primary goes on without knowing, and finally the new
 // one dies.
 func TestDB_failsOverFromAHostThatHangs(t *testing.T) {
 	primary, standby, both, database := failoverPair(t)
@@ -85,7 +84,7 @@ func TestDB_failsOverFromAHostThatHangs(t *testing.T) {
 		return err == nil && access.Membership != nil
 	}
 	events := listen(t, db)
-	// Idle connections of all kinds, which know the first primary.
+	// All kinds of idle connections to the first primary.
 	for range 4 {
 		if !member() {
 			t.Fatal("the member is unknown")
@@ -135,8 +134,7 @@ func TestDB_failsOverFromAHostThatHangs(t *testing.T) {
 	})
 }
 
-// TestChanges_resetForAnotherCluster: a new cluster that took over the data, as after pg_upgrade, is taken
-// whatever its timeline is.
+// A new cluster that took over the data, as after pg_upgrade, is accepted whatever its timeline is.
 func TestChanges_resetForAnotherCluster(t *testing.T) {
 	blue := pgtest.Start(t)
 	first := blue.Database(t)
@@ -144,7 +142,7 @@ func TestChanges_resetForAnotherCluster(t *testing.T) {
 	u, err := url.Parse(first)
 	must(t, err)
 	promoted := blue.Standby(t)
-	promoted.Promote(t) // its timeline is the second
+	promoted.Promote(t) // its timeline is 2
 	green := pgtest.Start(t)
 	admin := rawURL(t, green.URL("postgres"))
 	_, err = admin.Exec("CREATE DATABASE " + u.Path[1:])
@@ -159,8 +157,7 @@ func TestChanges_resetForAnotherCluster(t *testing.T) {
 	wantReset(t, db, events, stopped)
 }
 
-// TestDB_dialOutlivesItsRequest: each request has less time than a connection takes, and the
-// connection is there in the end.
+// Each request has less time than connecting takes. The connection is opened nevertheless.
 func TestDB_dialOutlivesItsRequest(t *testing.T) {
 	given := postgresURL(t)
 	u, err := url.Parse(given)

@@ -7,7 +7,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// The owner of the table tries; in PostgreSQL it is also a superuser.
+// The statements run as the tables' owner, which in PostgreSQL is also a superuser.
 func TestAuditLogs_refuseEveryStatement(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -29,7 +29,7 @@ func TestAuditLogs_refuseEveryStatement(t *testing.T) {
 				var version int
 				must(t, raw(t, db).QueryRow("SELECT current_setting('server_version_num')::int").Scan(
 					&version))
-				if version >= 150000 { // before that, MERGE is no statement
+				if version >= 150000 { // older versions have no MERGE
 					statements = append(statements,
 						"MERGE INTO sys_audit_logs l USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE")
 				}
@@ -55,7 +55,7 @@ func TestAuditLogs_refuseEveryStatement(t *testing.T) {
 					_ = tx.Rollback()
 				}
 			}
-			// A part can be deleted, and not be replaced by another one.
+			// A part can be deleted, but not replaced.
 			_, err := raw(t, db).Exec("DELETE FROM sys_audit_personal")
 			must(t, err)
 			if _, err := raw(t, db).Exec(

@@ -22,14 +22,14 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Run(m))
 }
 
-// places are where every test of both engines runs.
+// places are where tests of both engines run.
 var places = map[string]func(t testing.TB) string{
 	"postgres": postgresURL,
 	"file":     fileURL,
 	"memory":   func(testing.TB) string { return "sqlite::memory:" },
 }
 
-// postgresURL is a database of the test's own that has the schema.
+// postgresURL returns the URL of a new database with the schema.
 func postgresURL(t testing.TB) string {
 	t.Helper()
 	return pgtest.Clone(t, "hostdb", func(url string) error {
@@ -57,7 +57,7 @@ func onBoth(t *testing.T, test func(t *testing.T, db *hostdb.DB)) {
 	}
 }
 
-// open opens a database for the length of a test.
+// open opens a database and closes it when the test ends.
 func open(t testing.TB, config hostdb.Config) *hostdb.DB {
 	t.Helper()
 	db, err := hostdb.OpenConfig(context.Background(), config)
@@ -72,7 +72,7 @@ func open(t testing.TB, config hostdb.Config) *hostdb.DB {
 	return db
 }
 
-// raw opens the file or server of a database past the library, as another program would.
+// raw opens a database without the library, as another program would.
 func raw(t testing.TB, db *hostdb.DB) *sql.DB {
 	t.Helper()
 	return rawURL(t, db.URI())
@@ -80,7 +80,7 @@ func raw(t testing.TB, db *hostdb.DB) *sql.DB {
 
 func openRaw(url string) (*sql.DB, error) {
 	if path, found := strings.CutPrefix(url, "sqlite:"); found {
-		// as long as a busy machine needs
+		// A busy machine may need as long.
 		return sql.Open("sqlite", "file:"+path+"?_busy_timeout=60000&_foreign_keys=1")
 	}
 	config, err := pgx.ParseConfig(url)
@@ -98,7 +98,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// newUser, newTenant and newMember store a row with what is required.
+// newUser, newTenant and newMember store a row with its required fields.
 func newUser(t testing.TB, db *hostdb.DB) *hostdb.GlobalUser {
 	t.Helper()
 	id := hostdb.NewID()
@@ -123,7 +123,7 @@ func newMember(t testing.TB, db *hostdb.DB, user *hostdb.GlobalUser, tenant *hos
 	return m
 }
 
-// child is what the test binary does when a test runs it as another process.
+// child runs in the processes that openChildren starts.
 func child(url string) int {
 	db, err := hostdb.Open(context.Background(), url)
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// slowNetwork carries connections to a server. While it holds, new ones are accepted and hear nothing.
+// slowNetwork forwards connections to a server. While it holds, it accepts new ones and sends them nothing.
 type slowNetwork struct {
 	listener net.Listener
-	held     chan struct{} // gets a token for each connection that is held
+	held     chan struct{} // receives a token for each connection that is held
 
 	mu     sync.Mutex
 	opened int
-	gate   chan struct{} // open while it holds
+	gate   chan struct{} // closed unless it holds
 }
 
 func newSlowNetwork(t *testing.T, target string) *slowNetwork {
@@ -64,17 +64,17 @@ func (n *slowNetwork) serve(in net.Conn, target string) {
 
 func (n *slowNetwork) address() string { return n.listener.Addr().String() }
 
-// hold holds connections that come from now on.
+// hold holds connections that arrive from now on.
 func (n *slowNetwork) hold() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.gate = make(chan struct{})
 }
 
-// awaitHeld returns when a connection is held.
+// awaitHeld waits until a connection is held.
 func (n *slowNetwork) awaitHeld() { <-n.held }
 
-// release lets them through, and returns how many connections there have been.
+// release forwards the held connections, and returns how many connections there have been.
 func (n *slowNetwork) release() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -88,7 +88,7 @@ func (n *slowNetwork) count() int {
 	return n.opened
 }
 
-// waitForReplay returns when a standby has replayed what its primary has written.
+// waitForReplay waits until a standby has replayed what its primary has written.
 func waitForReplay(t *testing.T, primary, standby *sql.DB) {
 	t.Helper()
 	var written string

@@ -20,7 +20,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// openChildren opens a database from several processes at once.
+// openChildren opens a database in several processes at the same time.
 func openChildren(t *testing.T, url string) {
 	t.Helper()
 	var running []*exec.Cmd
@@ -42,16 +42,16 @@ func TestOpen_byProcessesAtOnceMakesOneSchema(t *testing.T) {
 	for name, url := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			openChildren(t, url) // fresh
-			openChildren(t, url) // existing
+			openChildren(t, url) // a new database
+			openChildren(t, url) // an existing database
 			db := open(t, hostdb.Config{URL: hostdb.Secret(url)})
 			var versions, distinct int
 			must(t, raw(t, db).QueryRow(
 				"SELECT count(*), count(DISTINCT version_id) FROM host_schema_version").Scan(&versions,
 				&distinct))
-			files, err := os.ReadDir("migrations/sqlite") // PostgreSQL has the same ones
+			files, err := os.ReadDir("migrations/sqlite") // PostgreSQL has the same versions
 			must(t, err)
-			// and the one that stands for the empty schema
+			// One more stands for the empty schema.
 			if want := len(files) + 1; versions != distinct || versions != want {
 				t.Errorf("%d versions are recorded, %d distinct; want %d of both", versions, distinct, want)
 			}
@@ -60,7 +60,7 @@ func TestOpen_byProcessesAtOnceMakesOneSchema(t *testing.T) {
 	}
 }
 
-// A process that migrates keeps others waiting: shown by being that process.
+// The test holds the lock of a process that migrates.
 func TestOpen_waitsForAnotherMigration(t *testing.T) {
 	url := pgtest.Database(t)
 	pool := rawURL(t, url)
@@ -155,7 +155,7 @@ func TestOpen_refusesANewerMajorVersionsSchema(t *testing.T) {
 	}
 }
 
-// openErr opens a database that can't be opened, and checks that nothing of it stays behind.
+// openErr opens a database that can't be opened, and checks that no goroutine is left.
 func openErr(t *testing.T, url string) error {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
@@ -219,7 +219,7 @@ func TestOpen_namesWhatIsWrongAndLeavesNothingBehind(t *testing.T) {
 		change(&u)
 		return u.String()
 	}
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // it accepts connections and never answers
 	must(t, err)
 	defer silent.Close()
 	dir := t.TempDir()
@@ -444,7 +444,7 @@ func TestTable_readsRowsWithTheSeedsColumnsOnly(t *testing.T) {
 	}
 }
 
-// rawURL opens a database past the library.
+// rawURL opens a database without the library.
 func rawURL(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	pool, err := openRaw(url)

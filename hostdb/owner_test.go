@@ -11,7 +11,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Two owners leave at the same time: one of them must stay, whatever the transactions can see of each other.
+// Two owners leave at the same time. One of them must stay, whatever the transactions can see of each other.
 func TestMemberships_ownersWhoLeaveAtOnceDoNotAllLeave(t *testing.T) {
 	for _, level := range []string{"read committed", "repeatable read", "serializable"} {
 		t.Run("postgres "+level, func(t *testing.T) {
@@ -69,7 +69,7 @@ func leaveAtOnce(t *testing.T, db *hostdb.DB) {
 	}
 }
 
-// The same by hand, each transaction having removed its owner before the other commits.
+// Each transaction has removed its owner before the other one commits.
 func TestMemberships_interleavedRemovalsOfTheLastOwners(t *testing.T) {
 	for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead,
 		sql.LevelSerializable} {
@@ -85,7 +85,7 @@ func TestMemberships_interleavedRemovalsOfTheLastOwners(t *testing.T) {
 			second, err := pool.BeginTx(t.Context(), &sql.TxOptions{Isolation: level})
 			must(t, err)
 			defer second.Rollback()
-			for _, tx := range []*sql.Tx{first, second} { // both have their snapshots
+			for _, tx := range []*sql.Tx{first, second} { // both take their snapshots
 				_, err := tx.Exec("SELECT count(*) FROM core_memberships")
 				must(t, err)
 			}

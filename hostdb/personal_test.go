@@ -12,7 +12,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestOpen_upgradeMovesPersonalPartsOfAuditRows: what earlier versions wrote reads as before, and can be erased.
+// What earlier versions wrote reads as before, and can be erased.
 func TestOpen_upgradeMovesPersonalPartsOfAuditRows(t *testing.T) {
 	for name, place := range map[string]string{"postgres": pgtest.Database(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestOpen_upgradeMovesPersonalPartsOfAuditRows(t *testing.T) {
 	}
 }
 
-// TestDB_Erase_countsRowsOfAnOlderProcess: it doesn't know of parts, and its rows stay as they are.
+// An older process doesn't store parts, and its rows can't be changed.
 func TestDB_Erase_countsRowsOfAnOlderProcess(t *testing.T) {
 	onSeveral(t, func(t *testing.T, db *hostdb.DB) {
 		user := newUser(t, db)
@@ -99,7 +99,7 @@ func TestDB_Erase_countsRowsOfAnOlderProcess(t *testing.T) {
 	})
 }
 
-// null is the empty text as NULL.
+// null returns nil for "".
 func null(s string) any {
 	if s == "" {
 		return nil
@@ -107,7 +107,7 @@ func null(s string) any {
 	return s
 }
 
-// sorted is a JSON object with its members in order, and any other text as it is.
+// sorted returns a JSON object with its members sorted, and any other text unchanged.
 func sorted(text string) string {
 	var object map[string]any
 	if json.Unmarshal([]byte(text), &object) != nil {

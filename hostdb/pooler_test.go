@@ -11,8 +11,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// fewConnections is a PgBouncer whose clients share two of the server's connections for each database: hardly
-// two transactions of a client run on the same one.
+// fewConnections starts a PgBouncer whose clients share two server connections for each database, so that
+// few consecutive transactions of a client run on the same one.
 func fewConnections(t *testing.T) *pgtest.PgBouncer {
 	t.Helper()
 	return pgtest.StartPgBouncer(t, pgtest.Shared(t), "default_pool_size=2")

@@ -14,9 +14,9 @@ func TestChanges_resetForAPrunedCursor(t *testing.T) {
 			id := hostdb.NewID()
 			_, err := pool.Exec("INSERT INTO core_users (id, email) VALUES ('" + id + "', 'a')")
 			must(t, err)
-			if name == "postgres" { // what the pruning of another process does while this one can't poll
-				wantChanges(t, events, hostdb.Change{Kind: "user", UserID: id}) // NOTIFY
-				// a transaction that the cursor's snapshot doesn't cover
+			if name == "postgres" { // another process prunes while this one can't poll
+				wantChanges(t, events, hostdb.Change{Kind: "user", UserID: id}) // by NOTIFY
+				// The cursor's snapshot doesn't include this transaction.
 				_, err = pool.Exec("SELECT pg_current_xact_id()")
 				must(t, err)
 				_, err = pool.Exec("UPDATE host_feed_floor SET floor = pg_current_xact_id()")
@@ -52,7 +52,7 @@ func TestPrune_keepsWhatIsYoungerThanTheRetention(t *testing.T) {
 				t.Fatalf("%d changes are left, want 3", rows())
 			}
 			if name == "postgres" {
-				open(t, config) // leaves a mark behind all three
+				open(t, config) // leaves a mark after all three
 				_, err := pool.Exec("UPDATE host_feed_marks SET taken_at = taken_at - interval '2 hours'")
 				must(t, err)
 			} else {
@@ -68,7 +68,7 @@ func TestPrune_keepsWhatIsYoungerThanTheRetention(t *testing.T) {
 	}
 }
 
-// A transaction that began before the mark and commits after it must not lose its rows to pruning by age.
+// A transaction that began before the mark and commits after it must not lose its rows to pruning.
 func TestPrune_sparesALongTransactionsRows(t *testing.T) {
 	config := seldom(postgresURL(t))
 	db := open(t, config)

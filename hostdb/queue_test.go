@@ -68,7 +68,7 @@ func TestJobs_Claim_onceAmongEightWorkers(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			total := 10_000
-			// the detector slows the embedded engine twentyfold
+			// The race detector makes SQLite twenty times slower.
 			if testing.Short() || underRace && name == "file" {
 				total = 1000
 			}
@@ -129,7 +129,7 @@ func TestJobs_Claim_takesADeadWorkersJobAfterItsLease(t *testing.T) {
 		}
 		wantField(t, db.Jobs.Complete(t.Context(), lost), hostdb.ErrConflict, "lease")
 		wantField(t, db.Jobs.Heartbeat(t.Context(), lost, time.Minute), hostdb.ErrConflict, "lease")
-		c.add(2 * time.Minute) // the last attempt is lost too
+		c.add(2 * time.Minute) // the last attempt is lost as well
 		wantNoJob(t, db)
 		dead, err := db.Jobs.Get(t.Context(), lost.ID)
 		if err != nil || dead.Status != hostdb.JobFailed || dead.CompletedAt == nil {
@@ -209,7 +209,7 @@ func TestJobs_Claim_givesTenantsTurns(t *testing.T) {
 		for range 3 {
 			enqueue(t, db, hostdb.SystemJob{JobType: "x", TenantID: quiet})
 		}
-		enqueue(t, db, hostdb.SystemJob{JobType: "x"}) // nobody's jobs are a tenant of their own
+		enqueue(t, db, hostdb.SystemJob{JobType: "x"}) // jobs without a tenant take turns as one
 		var order []string
 		for range 8 {
 			order = append(order, claim(t, db, "w").TenantID)
@@ -400,6 +400,6 @@ func TestJobs_Cancel_endsTheClaimForTheSameWorkerToo(t *testing.T) {
 		wantField(t, db.Jobs.Complete(ctx, old), hostdb.ErrConflict, "lease")
 		stored, err := db.Jobs.Get(ctx, id)
 		must(t, err)
-		must(t, db.Jobs.Complete(ctx, stored)) // the claim is part of the row
+		must(t, db.Jobs.Complete(ctx, stored)) // the claim is stored in the row
 	})
 }

@@ -222,7 +222,7 @@ func (c *cell) Scan(src any) error {
 
 func checkScanned(ok bool, src any) error {
 	if !ok {
-		return &failure{text: fmt.Sprintf("a column contains a value of type %T, which its field can't hold", src)}
+		return &failure{text: fmt.Sprintf("a column contains a %T, which its field can't hold", src)}
 	}
 	return nil
 }

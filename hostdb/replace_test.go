@@ -31,7 +31,7 @@ func TestSchema_replacingAMembershipKeepsTheLastOwner(t *testing.T) {
 			"' WHERE id = '" + elsewhere.ID + "'",
 		"REPLACE INTO core_memberships (rowid, id, user_id, tenant_id) VALUES (1, '" + hostdb.NewID() +
 			"', '" + member.ID + "', '" + other.ID + "')",
-		// it is mended instead
+		// The owner is restored instead.
 		"REPLACE INTO core_tenants (id, name, active_owners) VALUES ('" + kept.ID + "', 'n', 7)",
 	} {
 		_, _ = pool.Exec(statement)
@@ -151,7 +151,7 @@ func TestChanges_deliverReplacedRows(t *testing.T) {
 			events := listen(t, db)
 			_, err := raw(t, db).Exec(statement)
 			must(t, err)
-			// what was committed before is delivered by then
+			// Everything committed before has been delivered.
 			last := &hostdb.PricingPlan{ID: "last", Name: "Last"}
 			must(t, db.Plans.Insert(t.Context(), last))
 			until(t, events, func(all []hostdb.Change, _ hostdb.Delivery) bool {
@@ -167,7 +167,7 @@ func TestChanges_deliverReplacedRows(t *testing.T) {
 	}
 }
 
-// What other programs make of a key that is taken still works.
+// Statements of other programs that handle a taken key still work.
 func TestSchema_letsOtherProgramsInsertOrUpdate(t *testing.T) {
 	for name, url := range map[string]string{"postgres": postgresURL(t), "file": fileURL(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestSchema_countsOwnersItself(t *testing.T) {
 					_ = tx.Rollback()
 				}
 			}
-			_, err := pool.Exec("UPDATE core_tenants SET name = 'x', active_owners = 1") // as it is
+			_, err := pool.Exec("UPDATE core_tenants SET name = 'x', active_owners = 1") // unchanged
 			must(t, err)
 			_, _ = pool.Exec("INSERT INTO core_tenants (name, slug, active_owners) VALUES ('x', 'x', 5)")
 			var wrong int

@@ -13,7 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// shell runs a command on the files of a server.
+// shell runs a command on a server's files.
 func shell(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
@@ -21,8 +21,7 @@ func shell(t *testing.T, name string, args ...string) {
 	}
 }
 
-// wantReset polls until the feed answers, which must be with a Reset before anything else that was polled
-// since a time.
+// wantReset polls until the feed answers. That must be a Reset, before anything polled since a time.
 func wantReset(t *testing.T, db *hostdb.DB, events chan event, since time.Time) {
 	t.Helper()
 	for {
@@ -37,7 +36,7 @@ func wantReset(t *testing.T, db *hostdb.DB, events chan event, since time.Time) 
 	}
 }
 
-// addUsers makes transactions, each with a change.
+// addUsers runs transactions that each make a change.
 func addUsers(t *testing.T, pool *sql.DB, n int) {
 	t.Helper()
 	for range n {
@@ -52,7 +51,7 @@ func dataDirectory(t *testing.T, pool *sql.DB) (dir string) {
 	return dir
 }
 
-// The backup's ids run past those that the feed has seen before the feed looks again.
+// The backup's ids exceed those that the feed has seen.
 func TestChanges_resetAfterARestoredBackup(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.Database(t)
@@ -72,7 +71,7 @@ func TestChanges_resetAfterARestoredBackup(t *testing.T) {
 	wantReset(t, db, events, stopped)
 }
 
-// A promoted standby goes on where the primary was, on another timeline.
+// A promoted standby continues on another timeline.
 func TestChanges_resetAfterAFailover(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.Database(t)
@@ -81,7 +80,7 @@ func TestChanges_resetAfterAFailover(t *testing.T) {
 	dir := dataDirectory(t, raw(t, db))
 	stopped := time.Now()
 	server.Stop()
-	// with the owner that the server wants
+	// The server requires this owner.
 	shell(t, "cp", "-a", dir+"/postgresql.auto.conf", dir+"/standby.signal")
 	must(t, server.Start())
 	pool := rawURL(t, url)
@@ -91,8 +90,7 @@ func TestChanges_resetAfterAFailover(t *testing.T) {
 	wantReset(t, db, events, stopped)
 }
 
-// TestDB_neverReadsFromAStandby: its facts may be of any age, so nothing is better than what it says,
-// and the feed finds back to the primary.
+// A standby's facts may be of any age, so that an error is better. The feed returns to the primary.
 func TestDB_neverReadsFromAStandby(t *testing.T) {
 	primary, standby := pgtest.Start(t), pgtest.Start(t)
 	given := primary.Database(t)

@@ -7,7 +7,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb/hostdbtest"
 )
 
-// upgradeByNewer does what a newer version of the library may do to the schema: it adds.
+// upgradeByNewer changes the schema as a newer version of the library may: it adds.
 func upgradeByNewer(t *testing.T, url string) {
 	t.Helper()
 	pool := rawURL(t, url)
@@ -39,7 +39,7 @@ func TestConformance_ofANewerSchema(t *testing.T) {
 	}
 }
 
-// TestDB_olderProcessContinuesAfterAnUpgrade is a rolling deployment, and its rollback.
+// This is a rolling deployment and its rollback.
 func TestDB_olderProcessContinuesAfterAnUpgrade(t *testing.T) {
 	for name, place := range severalProcesses {
 		t.Run(name, func(t *testing.T) {
@@ -49,14 +49,14 @@ func TestDB_olderProcessContinuesAfterAnUpgrade(t *testing.T) {
 			user := newUser(t, old)
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeUser, UserID: user.ID})
 			upgradeByNewer(t, config.URL.Reveal())
-			// the new process
+			// The new process.
 			_, err := raw(t, old).Exec("UPDATE core_users SET nickname = 'kim' WHERE id = '" + user.ID + "'")
 			must(t, err)
 			user.StripeCustID = "cus_1"
 			must(t, old.Users.Update(t.Context(), user))
 			wantChanges(t, events, hostdb.Change{Kind: hostdb.ChangeUser, UserID: user.ID})
 			config.NoUpgrade = true
-			// the product, and its operator's program
+			// The product and its operator's program.
 			for _, again := range []hostdb.Config{{URL: config.URL}, config} {
 				db := open(t, again)
 				if version, err := db.SchemaVersion(t.Context()); err != nil || version != 99 {

@@ -15,7 +15,7 @@ import (
 
 const password = "hunter2"
 
-// shown is a value in every form in which something prints values.
+// shown returns a value in every form in which it may be printed.
 func shown(t *testing.T, v any) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -102,7 +102,7 @@ func TestMaskURL_hidesAURLWithAMisplacedPassword(t *testing.T) {
 	}
 	for given, want := range map[hostdb.Secret]string{
 		"postgres://u:hunter2@h:5432/x?sslmode=disable": "postgres://u:xxxxx@h:5432/x?sslmode=disable",
-		"postgres://u:12?hunter2#3@h/x":                 "postgres://u:xxxxx@h/x", // as libpq and pgx have it
+		"postgres://u:12?hunter2#3@h/x":                 "postgres://u:xxxxx@h/x", // as in libpq and pgx
 		"postgres://u@h/x?search_path=hunter2":          "postgres://u@h/x?search_path=xxxxx",
 		"sqlite:data/host.db":                           "sqlite:data/host.db",
 		"sqlite::memory:":                               "sqlite::memory:",

@@ -16,7 +16,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// withQuery adds a parameter to a URL. A space is %20: the driver leaves a + as it is.
+// withQuery adds a parameter to a URL. A space becomes %20, because the driver doesn't decode a +.
 func withQuery(t *testing.T, given, name, value string) string {
 	t.Helper()
 	u, err := url.Parse(given)
@@ -46,13 +46,13 @@ func TestOpen_usesASchemaOfAnyName(t *testing.T) {
 	if users != 1 {
 		t.Errorf("%d users in the schema, want 1", users)
 	}
-	// once it is there
+	// The schema exists.
 	other := open(t, hostdb.Config{URL: hostdb.Secret(withQuery(t, given, "search_path", `"My App"`))})
 	must(t, other.Ping(t.Context()))
 }
 
-// role makes a role that may connect and has the rights of the statements, and returns a database's URL for
-// it.
+// role creates a role that may connect and has the rights of the statements. It returns a database's URL for
+// the role.
 func role(t *testing.T, given string, statements ...string) string {
 	t.Helper()
 	u, err := url.Parse(given)
@@ -79,7 +79,7 @@ func TestOpen_namesAMissingPrivilege(t *testing.T) {
 	wantField(t, openErr(t, noRight), hostdb.ErrUnavailable, "url.user")
 	must(t, open(t, hostdb.Config{URL: hostdb.Secret(given)}).Close())
 	enough := role(t, given, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app")
-	newUser(t, open(t, hostdb.Config{URL: hostdb.Secret(enough)})) // who needs not make anything
+	newUser(t, open(t, hostdb.Config{URL: hostdb.Secret(enough)})) // which has nothing to create
 }
 
 func TestOpen_waitsForAServerThatStarts(t *testing.T) {
@@ -118,8 +118,7 @@ func TestOpen_explainsWhatAPoolerRefuses(t *testing.T) {
 	}
 }
 
-// TestDB_schemaTroubleIsUnavailable: whatever is wrong with it, callers are told to come again, not that
-// they made a mistake.
+// Callers are told to try again, not that they made a mistake.
 func TestDB_schemaTroubleIsUnavailable(t *testing.T) {
 	onBoth(t, func(t *testing.T, db *hostdb.DB) {
 		_, err := db.BareWriter().Exec("DROP TABLE core_stripe_webhook_events")
@@ -153,7 +152,7 @@ func (b *book) String() string {
 	return b.text.String()
 }
 
-// later opens a database whose server isn't there.
+// later opens a database whose server isn't running.
 func later(t *testing.T, config hostdb.Config) (*hostdb.DB, *book) {
 	t.Helper()
 	log := new(book)
@@ -164,7 +163,7 @@ func later(t *testing.T, config hostdb.Config) (*hostdb.DB, *book) {
 	return db, log
 }
 
-// wantWaiting: whatever is called fails with the reason, and doesn't wait.
+// wantWaiting checks that every call fails at once and gives the reason.
 func wantWaiting(t *testing.T, db *hostdb.DB) {
 	t.Helper()
 	_, accessErr := db.Access(t.Context(), hostdb.UserKey{OAuthID: "a"}, hostdb.TenantKey{Slug: "acme"})
@@ -212,7 +211,7 @@ func TestDB_Started_waitsInTheBackground(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("not open 20 s after the server's return")
 	}
-	newUser(t, db) // the schema was made
+	newUser(t, db) // the schema exists
 	next(t, events)
 	if !strings.Contains(log.String(), "the host database is open") {
 		t.Errorf("the log: %s", log)
@@ -223,7 +222,7 @@ func TestOpenConfig_StartLaterLogsAndRetries(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
 	given := server.URL("later")
-	// a server that's there says what is wrong at once
+	// A server that is running refuses at once.
 	wantField(t, laterErr(t, given), hostdb.ErrUnavailable, "url.database")
 	server.Stop()
 	db, log := later(t, hostdb.Config{URL: hostdb.Secret(given)})
@@ -270,7 +269,7 @@ func TestDB_Close_whileItWaitsForItsServer(t *testing.T) {
 		t.Errorf("another DB, or %v", err)
 	}
 	must(t, hostdb.ResetInstance())
-	// SQLite has no server to wait for, and what Open makes of a folder that isn't mounted yet would be a new
+	// SQLite has no server to wait for. In a directory that isn't mounted yet Open would create a new
 	// database.
 	wantField(t, laterErr(t, "sqlite:"+filepath.Join(t.TempDir(), "no", "host.db")), hostdb.ErrUnavailable,
 		"url.path")

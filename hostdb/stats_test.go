@@ -7,7 +7,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// The figures are the server's own: every connection of each pool and of the feed is counted.
+// The server's own count includes every connection of each pool and of the feed.
 func TestDB_Stats_countsWhatTheServerCounts(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -19,7 +19,7 @@ func TestDB_Stats_countsWhatTheServerCounts(t *testing.T) {
 			s.FeedConns)
 	}
 	listen(t, db)
-	for range 3 { // a transaction each, open together
+	for range 3 { // open at the same time
 		tx, err := db.Begin(ctx)
 		must(t, err)
 		defer tx.Rollback()

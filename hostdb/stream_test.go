@@ -12,7 +12,7 @@ func TestTable_All_streamsAMillionRowsInConstantMemory(t *testing.T) {
 	for name, place := range map[string]func(testing.TB) string{"postgres": postgresURL, "file": fileURL} {
 		t.Run(name, func(t *testing.T) {
 			total := 1_000_000
-			if testing.Short() || underRace { // the detector slows this twentyfold
+			if testing.Short() || underRace { // the race detector makes this twenty times slower
 				total = 20_000
 			}
 			db := open(t, hostdb.Config{URL: hostdb.Secret(place(t))})

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// What the database answered is not lost because the caller left meanwhile.
+// A caller that left meanwhile doesn't hide what the database answered.
 func TestTranslate_keepsAnAnswerBesideTheContextsEnd(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()

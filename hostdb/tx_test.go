@@ -61,8 +61,7 @@ func TestRetry_endsWithSuccessOtherErrorsAndTheContext(t *testing.T) {
 	})
 }
 
-// Write skew is refused by serializable transactions; InTx runs the loser again until each has seen the
-// other.
+// Serializable transactions refuse write skew. InTx retries the loser until each has seen the other.
 func TestDB_InTx_retriesSerializationFailures(t *testing.T) {
 	db := open(t, hostdb.Config{URL: hostdb.Secret(postgresURL(t) + "&default_transaction_isolation=" +
 		url.PathEscape("serializable"))})
@@ -109,7 +108,7 @@ func TestDB_InTx_retriesDeadlocks(t *testing.T) {
 				if _, err := tx.Tenants.Lock(context.Background(), order[0]); err != nil {
 					return err
 				}
-				if first { // both hold one lock before they ask for the other
+				if first { // both hold one lock before they request the other
 					first = false
 					met.Done()
 					met.Wait()
@@ -137,7 +136,8 @@ func TestDB_InTx_letsConcurrentWritersThrough(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					if _, err := db.Users.Get(context.Background(), id); err != nil { // reads see own commits
+					// Reads see this process's commits.
+					if _, err := db.Users.Get(context.Background(), id); err != nil {
 						t.Error(err)
 					}
 				}

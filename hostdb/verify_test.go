@@ -14,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// damage is something that goes wrong with a schema: how it is done, what Verify calls it.
+// damage is a fault in a schema: how it is made, and how Verify describes it.
 type damage struct{ do, object, problem string }
 
 var damages = map[string][]damage{
@@ -86,7 +86,7 @@ func TestDB_Verify_namesTheFaultAndItsFix(t *testing.T) {
 	}
 }
 
-// mend runs the fixes that are statements.
+// mend executes the fixes that are statements.
 func mend(t *testing.T, pool *sql.DB, faults []hostdb.Fault) {
 	t.Helper()
 	for _, f := range faults {
@@ -102,8 +102,8 @@ func isStatement(fix string) bool {
 		strings.HasPrefix(fix, "REINDEX")
 }
 
-// TestDB_Verify_knowsEveryTriggerAndKey fails when a migration adds one that Verify doesn't look for,
-// or takes one away: name it in verify_postgres.go or verify_sqlite.go.
+// It fails when a migration adds or removes a trigger or key without Verify. Name it in verify_postgres.go
+// or verify_sqlite.go.
 func TestDB_Verify_knowsEveryTriggerAndKey(t *testing.T) {
 	for place, text := range map[string]string{
 		"postgres": `SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal
@@ -164,7 +164,7 @@ func TestChanges_promiseNothingWithADisabledTrigger(t *testing.T) {
 				reset = reset || e.delivery.Reset && e.delivery.PolledAt.IsZero()
 				told = told || e.err != nil
 			}
-			user := newUser(t, db) // its trigger is there
+			user := newUser(t, db) // its trigger is enabled
 			for seen := false; !seen; {
 				e := next(t, events)
 				if e.err != nil {

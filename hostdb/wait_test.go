@@ -11,7 +11,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// In SQLite there is one connection to write on, and the transaction has it.
+// SQLite has one connection to write on, and the transaction has it.
 func TestDB_InTx_writePastTheTransactionEnds(t *testing.T) {
 	for name, write := range map[string]func(*hostdb.DB) error{
 		"insert": func(db *hostdb.DB) error {
@@ -33,7 +33,7 @@ func TestDB_InTx_writePastTheTransactionEnds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				db := memory()
 				defer db.Close()
-				// sweeps, so that the next one doesn't
+				// It sweeps, so that the next Claim doesn't.
 				_, err := db.Jobs.Claim(context.Background(), "w", nil, time.Minute)
 				if !errors.Is(err, hostdb.ErrNotFound) {
 					t.Fatal(err)
@@ -58,7 +58,7 @@ func TestDB_InTx_writePastTheTransactionEnds(t *testing.T) {
 	}
 }
 
-// writeAgain shows that the connection is free again.
+// writeAgain checks that the connection is free.
 func writeAgain(db *hostdb.DB) error {
 	return db.Users.Insert(context.Background(), &hostdb.GlobalUser{Email: "c"})
 }

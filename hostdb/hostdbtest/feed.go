@@ -9,7 +9,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// quietColumns checks that the feed tells of a row that is written, and not of what doesn't bear on access.
+// quietColumns checks that the feed delivers a row that is written, but not columns that don't affect
+// access.
 func quietColumns(t *testing.T, db *hostdb.DB) {
 	ctx, f := t.Context(), newFixture(t, db)
 	s := &hostdb.Subscription{TenantID: f.tenant.ID}

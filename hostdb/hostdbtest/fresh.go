@@ -7,8 +7,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// constructors checks that rows as the constructors make them let their users in, and that the row is what
-// was made.
+// constructors checks that rows as the constructors return them let their users in, and are stored
+// unchanged.
 func constructors(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
 	user, tenant, plan := hostdb.NewUser("ada@example.com", "auth|ada"), hostdb.NewTenant("Acme", "acme"),
@@ -38,8 +38,8 @@ func constructors(t *testing.T, db *hostdb.DB) {
 	}
 }
 
-// partialRows checks that a user as Access read it, or a copy, doesn't overwrite the password's hash that
-// Access leaves out.
+// partialRows checks that the user of an Access, or a copy, doesn't overwrite the password's hash, which it
+// lacks.
 func partialRows(t *testing.T, db *hostdb.DB) {
 	ctx, f := t.Context(), newFixture(t, db)
 	f.user.PasswordHash = "hash"
@@ -74,7 +74,7 @@ func partialRows(t *testing.T, db *hostdb.DB) {
 	must(t, err)
 	same(t, "password's hash", stored.PasswordHash.Reveal(), "hash")
 	same(t, "customer", stored.StripeCustID, "cus_1")
-	must(t, db.Tenants.Update(ctx, found.Tenant)) // which is whole
+	must(t, db.Tenants.Update(ctx, found.Tenant)) // the tenant is complete
 	must(t, db.Memberships.Update(ctx, found.Membership))
 }
 

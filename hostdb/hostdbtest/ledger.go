@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// upTo is the set of the versions 1 to n.
+// upTo returns the versions 1 to n.
 func upTo(n int64) (set []int64) {
 	for v := range n {
 		set = append(set, v+1)
@@ -18,8 +18,8 @@ func upTo(n int64) (set []int64) {
 	return set
 }
 
-// fleet stores tenants, one for each version, which has all those below it; 0 is unknown. It returns their
-// ids in order.
+// fleet stores tenants, one for each version with all versions below it; 0 is unknown. It returns their ids
+// in order.
 func fleet(t *testing.T, db *hostdb.DB, versions ...int64) []string {
 	t.Helper()
 	var ids []string
@@ -90,7 +90,7 @@ func schemaSets(t *testing.T, db *hostdb.DB) {
 	refused(t, err, hostdb.ErrInvalid, "versions")
 }
 
-// plansBySet gives tenants versions and sets that don't agree, as an older library leaves them.
+// plansBySet gives tenants versions and sets that disagree, as an older library leaves them.
 func plansBySet(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
 	gap, err := db.SchemaSets.Record(ctx, []int64{1, 3})
@@ -204,7 +204,7 @@ func claims(t *testing.T, db *hostdb.DB) {
 	}
 	must(t, m.Claim(ctx, all[0], ids[1], "a", time.Millisecond))
 	deadline := time.Now().Add(10 * time.Second)
-	for { // the lease ends, and the other run takes over
+	for { // until the lease has ended and the other run takes over
 		if err = m.Claim(ctx, all[1], ids[1], "b", time.Hour); err == nil || time.Now().After(deadline) {
 			break
 		}
@@ -276,7 +276,7 @@ func runs(t *testing.T, db *hostdb.DB) {
 	}
 	_, err = m.Stage(ctx, run.ID)
 	refused(t, err, hostdb.ErrNotFound, "")
-	must(t, db.MigrationRuns.Delete(ctx, run.ID)) // and its rows of the ledger
+	must(t, db.MigrationRuns.Delete(ctx, run.ID)) // with its rows of the ledger
 	counts, err := m.Count(ctx, run.ID)
 	must(t, err)
 	same(t, "rows left", len(counts), 0)

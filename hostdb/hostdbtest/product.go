@@ -62,7 +62,7 @@ func jobs(t *testing.T, db *hostdb.DB) {
 	_, err = db.Jobs.ClaimJob(ctx, named.ID, "thief", time.Minute)
 	refused(t, err, hostdb.ErrConflict, "lease")
 	must(t, db.Jobs.Heartbeat(ctx, job, time.Millisecond))
-	for err = hostdb.ErrConflict; errors.Is(err, hostdb.ErrConflict); { // until the lease is over
+	for err = hostdb.ErrConflict; errors.Is(err, hostdb.ErrConflict); { // until the lease has ended
 		_, err = db.Jobs.ClaimJob(ctx, named.ID, "heir", time.Minute)
 	}
 	must(t, err)
@@ -91,7 +91,7 @@ func strictClaims(t *testing.T, db *hostdb.DB) {
 	job, err := db.Jobs.ClaimJob(ctx, once.ID, "w", time.Hour)
 	must(t, err)
 	must(t, db.Jobs.Heartbeat(ctx, job, time.Millisecond))
-	for err = hostdb.ErrConflict; errors.Is(err, hostdb.ErrConflict); { // until the lease is over
+	for err = hostdb.ErrConflict; errors.Is(err, hostdb.ErrConflict); { // until the lease has ended
 		_, err = db.Jobs.ClaimJob(ctx, once.ID, "heir", time.Minute)
 	}
 	refused(t, err, hostdb.ErrNotFound, "")
@@ -127,7 +127,7 @@ func newestEvent(t *testing.T, db *hostdb.DB) {
 	ctx := t.Context()
 	_, err := db.WebhookEvents.Newest(ctx)
 	refused(t, err, hostdb.ErrNotFound, "")
-	for _, e := range []struct{ id, status string }{ // ids sort by the time of arrival
+	for _, e := range []struct{ id, status string }{ // ids are in the order of arrival
 		{"2", hostdb.WebhookProcessed}, {"3", hostdb.WebhookFailed}, {"1", hostdb.WebhookParked},
 	} {
 		_, err := db.WebhookEvents.Record(ctx,
@@ -140,7 +140,8 @@ func newestEvent(t *testing.T, db *hostdb.DB) {
 	same(t, "newest", newest.EventID, "evt_3")
 }
 
-// overdue counts what is active by its status and whose period ended longer ago than that, and nothing else.
+// overdue checks that only subscriptions are counted that are active by their status although their period
+// ended before.
 func overdue(t *testing.T, db *hostdb.DB) {
 	ctx, f := t.Context(), newFixture(t, db)
 	count := func(age time.Duration) int64 {
@@ -202,7 +203,8 @@ func access(t *testing.T, db *hostdb.DB) {
 			for _, s := range a.Subscriptions {
 				order += s.ProductName
 			}
-			same(t, "order", order, "134567") // 3 admits longer than 2, which is of the same status and plan
+			// 3 grants access longer than 2, which has the same status and plan.
+			same(t, "order", order, "134567")
 			same(t, "plan", a.Subscriptions[0].Plan.Name, "Pro")
 		}
 	}

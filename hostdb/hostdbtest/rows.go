@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// table is what the suite needs of a table.
+// table has the methods that the suite needs of a table.
 type table[M any] interface {
 	Insert(context.Context, *M) error
 	Get(context.Context, string) (*M, error)
@@ -168,14 +168,13 @@ func uniqueness(t *testing.T, db *hostdb.DB) {
 	g.tenant.Slug = f.tenant.Slug
 	refused(t, db.Tenants.Update(ctx, g.tenant), hostdb.ErrConflict, "slug")
 	severalTaken(t, db, f)
-	for range 2 { // what is absent is not unique
+	for range 2 { // NULL is not unique
 		must(t, db.Tenants.Insert(ctx, &hostdb.TenantCatalog{Name: "n"}))
 		must(t, db.Subscriptions.Insert(ctx, &hostdb.Subscription{TenantID: f.tenant.ID}))
 	}
 }
 
-// severalTaken checks which field is named where several are taken: the id, then the columns in a fixed
-// order.
+// severalTaken checks which field is named if several are taken: the id, then the columns in a fixed order.
 func severalTaken(t *testing.T, db *hostdb.DB, f fixture) {
 	ctx, g := t.Context(), newFixture(t, db)
 	twice := &hostdb.GlobalUser{Email: strings.ToUpper(f.user.Email), OAuthID: f.user.OAuthID}
@@ -184,7 +183,7 @@ func severalTaken(t *testing.T, db *hostdb.DB, f fixture) {
 		hostdb.ErrConflict, "oauth_id")
 	refused(t, db.Users.Insert(ctx, &hostdb.GlobalUser{ID: g.user.ID, Email: f.user.Email}),
 		hostdb.ErrConflict, "id")
-	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // what the transaction has written counts
+	refused(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // rows of the same transaction count
 		third := &hostdb.GlobalUser{Email: "third", OAuthID: "third"}
 		must(t, tx.Users.Insert(ctx, third))
 		return tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: third.Email, OAuthID: third.OAuthID})
@@ -243,7 +242,7 @@ func references(t *testing.T, db *hostdb.DB) {
 	says(t, db.Tenants.Delete(ctx, f.tenant.ID), "core_memberships ("+f.owner.ID+")")
 	says(t, db.Tenants.Delete(ctx, f.tenant.ID), "core_subscriptions ("+bills[0].ID+", "+bills[1].ID+", "+
 		bills[2].ID+", …)")
-	// the refusal leaves the transaction usable, on both engines
+	// The refusal leaves the transaction usable, on both engines.
 	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error {
 		refused(t, tx.Tenants.Delete(ctx, f.tenant.ID), hostdb.ErrConflict, "tenant_id")
 		_, err := tx.Tenants.Get(ctx, f.tenant.ID)

@@ -37,7 +37,7 @@ func lastOwner(t *testing.T, db *hostdb.DB) {
 	}
 }
 
-// reopens lets a closed tenant's last owner go, and opens it again: not before it has an owner.
+// reopens removes a closed tenant's last owner, and checks that it can't be opened again without one.
 func reopens(t *testing.T, db *hostdb.DB, closed string) {
 	ctx, f := t.Context(), newFixture(t, db)
 	f.tenant.Status = closed
@@ -46,13 +46,13 @@ func reopens(t *testing.T, db *hostdb.DB, closed string) {
 	must(t, db.Memberships.Update(ctx, f.owner))
 	opened := *f.tenant
 	opened.Status = hostdb.TenantActive
-	// closed for whatever reason meanwhile
+	// The tenant is closed, for any reason.
 	for _, status := range []string{closed, hostdb.TenantSuspended, hostdb.TenantMaintenance} {
 		f.tenant.Status = status
 		must(t, db.Tenants.Update(ctx, f.tenant))
 		refused(t, db.Tenants.Update(ctx, &opened), hostdb.ErrConflict, "last_owner")
 	}
-	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // the owner first, then the tenant
+	must(t, db.InTx(ctx, func(tx *hostdb.Tx) error { // first the owner, then the tenant
 		f.owner.IsActive, f.tenant.Status = true, hostdb.TenantActive
 		return errors.Join(tx.Memberships.Update(ctx, f.owner), tx.Tenants.Update(ctx, f.tenant))
 	}))
@@ -165,7 +165,7 @@ func lists(t *testing.T, db *hostdb.DB) {
 		_, err := db.Jobs.List(ctx, filter)
 		refused(t, err, hostdb.ErrInvalid, field)
 	}
-	_, err = db.Jobs.List(ctx, hostdb.Limit(1001)) // All would page
+	_, err = db.Jobs.List(ctx, hostdb.Limit(1001)) // All reads further pages
 	refused(t, err, hostdb.ErrInvalid, "limit")
 	_, err = db.Tenants.List(ctx, hostdb.Where("db_url", "postgres://"))
 	refused(t, err, hostdb.ErrInvalid, "db_url")
@@ -176,7 +176,7 @@ func texts(t *testing.T, db *hostdb.DB) {
 	emails := []string{"Ärger@example.com", "ärger@example.com", "İstanbul@example.com",
 		"istanbul@example.com", "ΣΑΣ@example.com", "σας@example.com", "straße@example.com",
 		"STRASSE@example.com", "日本@example.com", "مثال@example.com", "e\u0301@example.com", "é@example.com"}
-	for _, email := range emails { // each differs from all others by more than the case of ASCII letters
+	for _, email := range emails { // they differ in more than the case of ASCII letters
 		must(t, db.Users.Insert(ctx, &hostdb.GlobalUser{Email: email}))
 	}
 	for _, email := range emails {
@@ -251,7 +251,7 @@ func transactions(t *testing.T, db *hostdb.DB) {
 	})
 	must(t, err)
 	same(t, "after savepoints", count(), 2)
-	// a refused statement ends the transaction, swallowed or not
+	// A refused statement ends the transaction, even if its error is ignored.
 	err = db.InTx(ctx, func(tx *hostdb.Tx) error {
 		_ = insert(ctx, tx, "C")
 		refused(t, insert(ctx, tx, "d"), hostdb.ErrConflict, "email")
@@ -269,7 +269,7 @@ func transactions(t *testing.T, db *hostdb.DB) {
 	refused(t, db.InTx(gone, func(*hostdb.Tx) error { return nil }), context.Canceled, "")
 }
 
-// insert stores a user with an address.
+// insert stores a user with an e-mail address.
 func insert(ctx context.Context, tx *hostdb.Tx, email string) error {
 	return tx.Users.Insert(ctx, &hostdb.GlobalUser{Email: email})
 }

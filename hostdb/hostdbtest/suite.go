@@ -1,4 +1,4 @@
-// Package hostdbtest is the conformance suite of the host database: what every engine must answer, failures
+// Package hostdbtest is the conformance suite of the host database. Every engine must pass it, errors
 // included.
 package hostdbtest
 
@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// Run runs the suite. open returns an empty database with the schema, closed when its test ends.
+// Run runs the suite. open returns an empty database with the schema, which is closed when its test ends.
 func Run(t *testing.T, open func(t *testing.T) *hostdb.DB) {
 	for _, section := range []struct {
 		name string
@@ -58,7 +58,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// refused checks that an error is of a kind and about a field; field "" accepts an error without one.
+// refused checks an error's kind and field. field "" accepts an error without one.
 func refused(t *testing.T, err, kind error, field string) {
 	t.Helper()
 	var about *hostdb.FieldError
@@ -67,7 +67,7 @@ func refused(t *testing.T, err, kind error, field string) {
 	}
 }
 
-// says checks that an error is about a field, and what it says.
+// says checks an error's reason.
 func says(t *testing.T, err error, text string) {
 	t.Helper()
 	var about *hostdb.FieldError

@@ -20,7 +20,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/dburl"
 )
 
-// TestURL_Server_ignoresTheOrderOfHosts, so that those who count its connections count them together.
+// Those who count a server's connections must count them together.
 func TestURL_Server_ignoresTheOrderOfHosts(t *testing.T) {
 	for _, text := range []string{"postgres://b:1,a:2/d", "postgres://u:p@a:2,b:1/e?sslmode=prefer"} {
 		if u, err := dburl.Parse(text); err != nil || u.Server() != "a:2,b:1" {
@@ -49,7 +49,7 @@ func TestParse_forms(t *testing.T) {
 			"postgres://h?user=u&password=xxxxx&dbname=xxxxx",
 		"postgres://u:p%2Fw%20%C3%BC@h/d%3F": "[h:5432] d? u p/w ü " +
 			"postgres://u:xxxxx@h/d%3F",
-		"postgres://u:a?b#c@h/d": "[h:5432] d u a?b#c postgres://u:xxxxx@h/d", // as libpq has it
+		"postgres://u:a?b#c@h/d": "[h:5432] d u a?b#c postgres://u:xxxxx@h/d", // as in libpq
 		"postgres://u:p@h":       "[h:5432]  u p postgres://u:xxxxx@h",
 		"postgres://u:p@H.example/d?search_path=x&sslmode=require": "[H.example:5432] d u p " +
 			"postgres://u:xxxxx@H.example/d?search_path=xxxxx&sslmode=require",
@@ -76,13 +76,13 @@ func TestParse_forms(t *testing.T) {
 	}
 }
 
-// address is an address that was written on purpose, and what it means.
+// address is a generated address with its meaning.
 type address struct {
 	text, user, password, database string
 	hosts                          []string
 }
 
-// encode writes each byte but letters and digits as a percent-encoded one.
+// encode percent-encodes every byte but letters and digits.
 func encode(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -95,7 +95,7 @@ func encode(s string) string {
 	return b.String()
 }
 
-// addresses are addresses of every form.
+// addresses generates addresses of every form.
 func addresses(t *rapid.T) address {
 	word := func(name string) string { return rapid.StringMatching(`[^\x00]{1,12}`).Draw(t, name) }
 	a := address{user: word("user"), password: "pw" +
@@ -138,7 +138,7 @@ func addresses(t *rapid.T) address {
 	return a
 }
 
-// meaning is what pgx makes of an address, but for whom it names and which database. Certificates are
+// meaning returns what pgx makes of an address, except for the role and the database. Certificates are
 // compared by their host.
 func meaning(c *pgconn.Config) string {
 	text := fmt.Sprint(c.RuntimeParams, c.ConnectTimeout, c.ValidateConnect == nil, c.SSLNegotiation,
@@ -153,7 +153,7 @@ func meaning(c *pgconn.Config) string {
 	return text
 }
 
-// The oracle is pgconn, which connects.
+// pgconn, which connects, is the oracle.
 func TestURL_With_isReadAsPgxReadsIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := addresses(t)
@@ -196,7 +196,7 @@ func TestURL_With_isReadAsPgxReadsIt(t *testing.T) {
 	})
 }
 
-// An unescaped password may be cut anywhere by what is in it. Nothing of it is shown.
+// The parts of an address may cut an unescaped password anywhere. No part of it is shown.
 func FuzzUnescapedPasswords(f *testing.F) {
 	for _, seed := range []string{"", "a@", "1/", "1?", "#", "1?a=", "p@h/", "p@h?a=", "1,", "]", "[", "%",
 		"%40", "p@1:", "a&b=", "/x?password=", "?user=x&password="} {
@@ -269,8 +269,8 @@ func TestRedact_removesEveryPassword(t *testing.T) {
 	}
 }
 
-// A second reader would judge some address otherwise: the pool take what the fleet refuses, or a budget count
-// a server twice.
+// A second parser would read some address differently: the pool would accept what the fleet refuses, or a
+// budget would count a server twice.
 //
 // Another dialer would wait for a host that hangs.
 func TestPackage_isTheOnlyOneThatParsesAddresses(t *testing.T) {
@@ -278,7 +278,7 @@ func TestPackage_isTheOnlyOneThatParsesAddresses(t *testing.T) {
 	readers := []string{"pgx.ParseConfig", "pgconn.ParseConfig", "pgx.Connect", "pgconn.Connect", "url.Parse"}
 	dialers := []string{"pgx.ConnectConfig", "pgconn.ConnectConfig", "stdlib.GetConnector", "stdlib.OpenDB"}
 	dials := []string{"pool_postgres.go", filepath.Join("internal", "pghosts", "dialer.go")}
-	// they read addresses of pages and of keys
+	// They parse addresses of pages and of keys.
 	others := []string{"problem.go", filepath.Join("jwtauth", "fetch.go")}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(root, path)
@@ -288,7 +288,7 @@ func TestPackage_isTheOnlyOneThatParsesAddresses(t *testing.T) {
 		case entry.IsDir():
 			if slices.Contains([]string{"bench", "chaos", "contrib", "examples", ".git",
 				filepath.Join("internal", "dburl"), filepath.Join("internal", "pgtest")}, name) {
-				return fs.SkipDir // what connects to the tests' own servers
+				return fs.SkipDir // it connects to the tests' own servers
 			}
 			return nil
 		case !strings.HasSuffix(name, ".go"), strings.HasSuffix(name, "_test.go"),

@@ -30,7 +30,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// config reads a URL that names the hosts of several.
+// config parses a URL that names the hosts of several URLs.
 func config(t *testing.T, parameters string, urls ...string) *pgx.ConnConfig {
 	t.Helper()
 	joined, err := url.Parse(urls[0])
@@ -63,7 +63,7 @@ func connect(t *testing.T, h *pghosts.Hosts, cfg *pgx.ConnConfig) (port string, 
 	return port, conn, nil
 }
 
-// wantPort expects one server to be the one that is connected to.
+// wantPort checks which server is connected to.
 func wantPort(t *testing.T, h *pghosts.Hosts, cfg *pgx.ConnConfig, server *pgtest.Server) {
 	t.Helper()
 	port, _, err := connect(t, h, cfg)
@@ -72,14 +72,14 @@ func wantPort(t *testing.T, h *pghosts.Hosts, cfg *pgx.ConnConfig, server *pgtes
 	}
 }
 
-// silent is a host that accepts connections and says nothing. accepted counts them.
+// silent is a host that accepts connections and sends nothing. accepted counts them.
 func silent(t *testing.T) (url string, accepted *atomic.Int64) {
 	t.Helper()
 	accepted = new(atomic.Int64)
 	return held(t, "", nil, func() { accepted.Add(1) }), accepted
 }
 
-// held is a host that says nothing until release is closed, and passes on to another one afterwards.
+// held is a host that sends nothing until release is closed. Then it forwards to a server.
 func held(t *testing.T, target string, release chan struct{}, accepted func()) (url string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,8 +120,7 @@ func host(t *testing.T, given string) string {
 	return u.Host
 }
 
-// TestConnect_passesASilentHost: the caller has less time than ConnectTimeout, and the host that
-// answered goes first afterwards.
+// The caller has less time than ConnectTimeout. The host that answered is tried first afterwards.
 func TestConnect_passesASilentHost(t *testing.T) {
 	server := pgtest.Shared(t)
 	dumb, accepted := silent(t)
@@ -176,8 +175,7 @@ func TestConnect_obeysTargetSessionAttrs(t *testing.T) {
 	}
 }
 
-// TestConnect_findsAStandbyPromotedMeanwhile: the primary hangs, the standby is refused until it has
-// been promoted, and one Connect lives through it.
+// The primary hangs, and the standby is refused until it has been promoted, all within one Connect.
 func TestConnect_findsAStandbyPromotedMeanwhile(t *testing.T) {
 	primary := pgtest.Start(t)
 	standby := primary.Standby(t)
@@ -208,8 +206,7 @@ func TestConnect_findsAStandbyPromotedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestConnect_refusesAnOlderTimeline: a primary that a standby has taken over from is not gone back to, and
-// connections to it are outdated.
+// A primary that a standby has taken over from isn't used again, and connections to it are outdated.
 func TestConnect_refusesAnOlderTimeline(t *testing.T) {
 	old := pgtest.Start(t)
 	standby := old.Standby(t)
@@ -223,7 +220,7 @@ func TestConnect_refusesAnOlderTimeline(t *testing.T) {
 		t.Error("the connection to the only primary is outdated")
 	}
 	standby.Promote(t)
-	wantPort(t, h, cfg, old) // nobody has told of the new one yet
+	wantPort(t, h, cfg, old) // nobody has seen the new one yet
 	standing.Silent()
 	wantPort(t, h, cfg, standby)
 	if !standing.Outdated() {
@@ -233,13 +230,13 @@ func TestConnect_refusesAnOlderTimeline(t *testing.T) {
 	if _, _, err := connect(t, h, cfg); err == nil || !strings.Contains(err.Error(), "timeline 2") {
 		t.Errorf("connecting with the old primary alone: %v, want it refused for its timeline", err)
 	}
-	// Another list of hosts is another matter: a copy of the cluster may live its own life elsewhere.
+	// Another list of hosts is independent: a copy of the cluster may have its own timelines.
 	wantPort(t, h, config(t, "", old.URL("postgres")), old)
 	must(t, standby.Start())
 	wantPort(t, h, cfg, standby)
 }
 
-// TestConnect_acceptsAnotherCluster: its timelines have nothing to do with those of the one before.
+// Its timelines are unrelated to those of the cluster before.
 func TestConnect_acceptsAnotherCluster(t *testing.T) {
 	blue := pgtest.Start(t)
 	blueStandby := blue.Standby(t)
@@ -252,7 +249,7 @@ func TestConnect_acceptsAnotherCluster(t *testing.T) {
 	wantPort(t, h, cfg, green)
 }
 
-// TestConnect_acceptsAServerThatHidesItsIdentity: target_session_attrs alone decides.
+// target_session_attrs decides alone.
 func TestConnect_acceptsAServerThatHidesItsIdentity(t *testing.T) {
 	server := pgtest.Start(t)
 	_, admin, err := connect(t, pghosts.New(), config(t, "", server.URL("postgres")))
@@ -264,8 +261,7 @@ func TestConnect_acceptsAServerThatHidesItsIdentity(t *testing.T) {
 	h, other := pghosts.New(), pgtest.Shared(t).URL("postgres")
 	cfg := config(t, "&target_session_attrs=primary", as(server.URL("postgres")), as(other))
 	wantPort(t, h, cfg, server)
-	// A role that may read it meets the same server, and neither one's connections are outdated by the
-	// other's.
+	// A role that may read it meets the same server, and neither role's connections outdate the other's.
 	_, standing, err := pghosts.Connect(t.Context(), h,
 		config(t, "&target_session_attrs=primary", server.URL("postgres"), other), pgx.ConnectConfig,
 		func(*pgx.Conn) {})
@@ -276,7 +272,7 @@ func TestConnect_acceptsAServerThatHidesItsIdentity(t *testing.T) {
 	}
 }
 
-// TestConnect_toAStandbyOutdatesNobodyElse on the same list of hosts.
+// The list of hosts is the same.
 func TestConnect_toAStandbyOutdatesNobodyElse(t *testing.T) {
 	primary := pgtest.Start(t)
 	standby := primary.Standby(t)
@@ -292,7 +288,6 @@ func TestConnect_toAStandbyOutdatesNobodyElse(t *testing.T) {
 	}
 }
 
-// TestStanding_Alone_waitsForSlowerAttempts.
 func TestStanding_Alone_waitsForSlowerAttempts(t *testing.T) {
 	dumb, _ := silent(t)
 	h, release := pghosts.New(), make(chan struct{})
@@ -316,7 +311,7 @@ func TestStanding_Alone_waitsForSlowerAttempts(t *testing.T) {
 	must(t, standing.Alone(t.Context()))
 }
 
-// TestConnect_endsAtARefusedPassword as it does in pgx.
+// pgx does the same.
 func TestConnect_endsAtARefusedPassword(t *testing.T) {
 	wrong := strings.Replace(pgtest.Shared(t).URL("postgres"), ":pgtest@", ":wrong@", 1)
 	dumb, _ := silent(t)
@@ -327,8 +322,7 @@ func TestConnect_endsAtARefusedPassword(t *testing.T) {
 	}
 }
 
-// TestDialer_dialOutlivesItsCaller: the first caller gives up before the server answers, and the second one gets
-// that connection.
+// The first caller gives up before the server answers. The second one gets the connection.
 func TestDialer_dialOutlivesItsCaller(t *testing.T) {
 	release := make(chan struct{})
 	hasty, cancel := context.WithCancel(t.Context())
@@ -352,7 +346,7 @@ func TestDialer_dialOutlivesItsCaller(t *testing.T) {
 	}
 }
 
-// TestDialer_Stop_endsDials and what nobody asked for.
+// Spare connections are closed too.
 func TestDialer_Stop_endsDials(t *testing.T) {
 	dumb, _ := silent(t)
 	other, _ := silent(t)

@@ -18,11 +18,11 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// namespaceEnv has the test binary run in a network namespace of its own.
+// namespaceEnv is set where the test binary runs in a network namespace of its own.
 const namespaceEnv = "TENANTDB_TEST_NAMESPACE"
 
-// inNamespace runs a test in a network namespace of its own, which has nothing but the loopback interface and
-// ends with it. It returns true there, and false to who called it outside, once that run has passed.
+// inNamespace runs a test in a network namespace of its own, which contains only the loopback interface and
+// ends with the test. It returns true there, and false in the calling process once that run has passed.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(namespaceEnv) != "" {
@@ -57,8 +57,8 @@ func run(t *testing.T, program string, args ...string) {
 	}
 }
 
-// TestDial_failsWithinTwentySecondsWithoutPower: the network drops every packet from and to the
-// server, while statements run, and before one is sent. Nobody's context ends.
+// The network drops every packet from and to the server, while statements run and before one is sent. No
+// context ends.
 func TestDial_failsWithinTwentySecondsWithoutPower(t *testing.T) {
 	t.Parallel()
 	if !inNamespace(t) {
