@@ -55,8 +55,8 @@ const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS sn
 		coalesce((SELECT floor FROM host_feed_floor) > pg_snapshot_xmin(p.snapshot), true)
 			OR pg_snapshot_xmax(p.snapshot) > pg_snapshot_xmax(s.snapshot) AS lost,
 		coalesce((SELECT floor FROM host_feed_floor) > pg_snapshot_xmax(s.snapshot), false)
-			OR coalesce((SELECT xid FROM host_changes ORDER BY xid DESC
-			LIMIT 1) >= pg_snapshot_xmax(s.snapshot), false) AS foreign,
+			OR coalesce((SELECT xid FROM host_changes ORDER BY xid DESC LIMIT 1)
+				>= pg_snapshot_xmax(s.snapshot), false) AS foreign,
 		coalesce(c.kind, ''), coalesce(c.user_id, ''), coalesce(c.tenant_id, ''), coalesce(c.plan_id, '')
 	FROM s CROSS JOIN p LEFT JOIN host_changes c
 		ON c.xid >= pg_snapshot_xmin(p.snapshot) AND NOT pg_visible_in_snapshot(c.xid, p.snapshot)
@@ -64,8 +64,7 @@ const pollPostgres = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS sn
 
 // everyIdentity is what every server tells: its database, the table, and when the server started.
 const everyIdentity = `(SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' ||
-	'host_changes'::regclass::oid::text ||
-			'/' || extract(epoch FROM pg_postmaster_start_time())::text`
+	'host_changes'::regclass::oid::text || '/' || extract(epoch FROM pg_postmaster_start_time())::text`
 
 // optionalIdentities are the cluster and its timeline. Some providers' servers, such as Aurora, and some
 // roles may not read them. Nothing depends on them alone, because a server that takes over from another one
@@ -128,48 +127,57 @@ func (c *postgresCursor) withAnswerTimeout(ctx context.Context, queries func(con
 // answerTimeout limits the queries of one step of a poll if there are several hosts.
 const answerTimeout = pollTimeout / 5
 
-// poll implements cursor. It closes a connection on which it failed, because the next one may lead to
-// another server.
+// poll implements cursor.
 func (c *postgresCursor) poll(ctx context.Context) (changes []Change, reset bool, err error) {
 	c.polled = time.Now()
-	if err = c.connect(ctx); err == nil {
-		err = c.withAnswerTimeout(ctx, func(ctx context.Context) (err error) {
-			changes, reset, err = c.readChanges(ctx)
-			return err
-		})
+	err = c.query(ctx, func(ctx context.Context) (err error) {
+		changes, reset, err = c.readChanges(ctx)
+		return err
+	})
+	return changes, reset, err
+}
+
+// verify implements cursor.
+func (c *postgresCursor) verify(ctx context.Context) (faults []Fault, err error) {
+	err = c.query(ctx, func(ctx context.Context) (err error) {
+		rows, _ := c.conn.Query(ctx, verifyPostgres) // the rows hold its error
+		faults, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Fault])
+		return err
+	})
+	return faults, err
+}
+
+// query runs queries on the connection. It closes a connection on which they failed, because the next one may
+// lead to another server.
+func (c *postgresCursor) query(ctx context.Context, queries func(context.Context) error) error {
+	err := c.connect(ctx)
+	if err == nil {
+		err = c.withAnswerTimeout(ctx, queries)
 	}
 	if err != nil {
 		c.disconnect()
-		return nil, false, err
 	}
-	return changes, reset, nil
+	return err
 }
 
 // readChanges returns what hasn't been delivered.
-func (c *postgresCursor) readChanges(ctx context.Context) ([]Change, bool, error) {
-	c.notified = false
-	rows, err := c.conn.Query(ctx, c.text, c.snapshot)
-	if err != nil {
-		return nil, false, err
-	}
-	defer rows.Close()
+func (c *postgresCursor) readChanges(ctx context.Context) (changes []Change, reset bool, err error) {
 	var (
-		changes              []Change
-		snapshot, identity   string
-		lost, foreign, reset bool
+		change             Change
+		snapshot, identity string
+		lost, foreign      bool
 	)
-	for rows.Next() {
-		var change Change
-		if err := rows.Scan(&snapshot, &identity, &lost, &foreign, &change.Kind, &change.UserID,
-			&change.TenantID, &change.PlanID); err != nil {
-			return nil, false, err
-		}
+	c.notified = false
+	rows, _ := c.conn.Query(ctx, c.text, c.snapshot) // the rows hold its error
+	_, err = pgx.ForEachRow(rows, []any{&snapshot, &identity, &lost, &foreign, &change.Kind, &change.UserID,
+		&change.TenantID, &change.PlanID}, func() error {
 		reset = reset || lost || foreign || change.Kind == "reset"
 		if change.Kind != "" {
 			changes = append(changes, change)
 		}
-	}
-	if err := rows.Err(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return nil, false, err
 	}
 	if foreign {
@@ -182,34 +190,6 @@ func (c *postgresCursor) readChanges(ctx context.Context) ([]Change, bool, error
 	reset = reset || identity != c.identity
 	c.snapshot, c.identity = snapshot, identity
 	return changes, reset, nil
-}
-
-// verify implements cursor.
-func (c *postgresCursor) verify(ctx context.Context) (faults []Fault, err error) {
-	if err = c.connect(ctx); err == nil {
-		err = c.withAnswerTimeout(ctx, func(ctx context.Context) (err error) {
-			faults, err = c.queryFaults(ctx)
-			return err
-		})
-	}
-	if err != nil {
-		c.disconnect()
-	}
-	return faults, err
-}
-
-func (c *postgresCursor) queryFaults(ctx context.Context) (faults []Fault, err error) {
-	rows, err := c.conn.Query(ctx, verifyPostgres)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := readFault(rows, &faults); err != nil {
-			return nil, err
-		}
-	}
-	return faults, rows.Err()
 }
 
 // pollGap keeps many notifications from causing as many polls.

@@ -51,7 +51,7 @@ func Connect[C any](ctx context.Context, h *Hosts, cfg *pgx.ConnConfig,
 		return r.markServing(r.attempt(ctx, 0, true))
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	conn, standing, err := r.run(ctx, h)
+	conn, standing, err := r.run(ctx)
 	cancel()
 	if err != nil {
 		r.attempts.Wait()
@@ -94,17 +94,18 @@ func (r *race[C]) wait(ended chan<- struct{}) {
 	close(ended)
 }
 
-func (r *race[C]) run(ctx context.Context, h *Hosts) (none C, _ Standing, _ error) {
+// run tries the hosts until one serves or all have failed.
+func (r *race[C]) run(ctx context.Context) (none C, _ Standing, _ error) {
 	tick := time.NewTicker(nextHostDelay)
 	defer tick.Stop()
 	r.queue = r.set.hosts()
-	r.tryNext(ctx, h)
+	r.tryNext(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return none, Standing{}, errors.Join(append(r.errs, ctx.Err())...)
 		case <-tick.C:
-			r.tryNext(ctx, h)
+			r.tryNext(ctx)
 		case o := <-r.outcomes:
 			r.running--
 			conn, standing, err := r.markServing(o)
@@ -116,9 +117,9 @@ func (r *race[C]) run(ctx context.Context, h *Hosts) (none C, _ Standing, _ erro
 			case isFinal(err):
 				return none, Standing{}, err
 			case r.tried < len(r.hosts):
-				r.tryNext(ctx, h)
+				r.tryNext(ctx)
 				tick.Reset(nextHostDelay)
-			case r.running == 0 && !r.tryNotPreferred(ctx, h):
+			case r.running == 0 && !r.tryNotPreferred(ctx):
 				return none, Standing{}, errors.Join(r.errs...)
 			}
 		}
@@ -126,7 +127,7 @@ func (r *race[C]) run(ctx context.Context, h *Hosts) (none C, _ Standing, _ erro
 }
 
 // tryNext starts an attempt at the next host in the queue, if there is one.
-func (r *race[C]) tryNext(ctx context.Context, h *Hosts) {
+func (r *race[C]) tryNext(ctx context.Context) {
 	if len(r.queue) == 0 {
 		return
 	}
@@ -170,14 +171,14 @@ func (r *race[C]) markServing(o outcome[C]) (none C, _ Standing, _ error) {
 }
 
 // tryNotPreferred tries a host that target_session_attrs accepts only if there is no better one.
-func (r *race[C]) tryNotPreferred(ctx context.Context, h *Hosts) bool {
+func (r *race[C]) tryNotPreferred(ctx context.Context) bool {
 	i := slices.IndexFunc(r.queue, func(host int) bool { return r.notPreferred[host] })
 	if i < 0 {
 		return false
 	}
 	host := r.queue[i]
 	r.queue = slices.Insert(slices.Delete(r.queue, i, i+1), 0, host)
-	r.tryNext(ctx, h)
+	r.tryNext(ctx)
 	return true
 }
 
