@@ -1,5 +1,5 @@
 -- +goose Up
--- Times are of the years 1 to 9999, which every driver can read.
+-- Times are in the years 1 to 9999, which every driver can read.
 CREATE TABLE core_users (
     id             text COLLATE "C" NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     email          text COLLATE "C" NOT NULL,
@@ -18,7 +18,7 @@ CREATE TABLE core_users (
     CONSTRAINT core_users__last_login__check
         CHECK (last_login >= '0001-01-01 00:00:00Z' AND last_login < '10000-01-01 00:00:00Z')
 );
--- Folding in collation "C" touches ASCII letters only.
+-- In collation "C" lower() only changes ASCII letters.
 CREATE UNIQUE INDEX core_users__email ON core_users (lower(email));
 CREATE INDEX core_users_stripe_cust_id ON core_users (stripe_cust_id);
 
@@ -203,7 +203,7 @@ CREATE TABLE core_stripe_webhook_events (
 );
 CREATE INDEX core_stripe_webhook_events_status ON core_stripe_webhook_events (status, id) WHERE status <> 'processed';
 
--- What changed, for the caches of every process.
+-- The log of changes, from which every process invalidates its caches.
 CREATE TABLE host_changes (
     id        bigint GENERATED ALWAYS AS IDENTITY,
     xid       xid8 NOT NULL DEFAULT pg_current_xact_id(),
@@ -213,7 +213,7 @@ CREATE TABLE host_changes (
     plan_id   text COLLATE "C",
     PRIMARY KEY (xid, id)
 );
--- Snapshots by age, to tell which changes may be pruned, and the transaction below which they have been.
+-- Snapshots by age say which changes may be pruned. The floor is the transaction below which they have been.
 CREATE TABLE host_feed_marks (
     taken_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     snapshot pg_snapshot NOT NULL DEFAULT pg_current_snapshot()

@@ -1,6 +1,6 @@
 -- +goose Up
--- Trigger functions that write run with this schema as their search path and their owner's rights, so that another program's
--- role and another session's path and temporary tables change nothing.
+-- Trigger functions that write have this schema as their search path and run with their owner's rights, so that they don't
+-- depend on another program's role, nor on a session's search path and temporary tables.
 
 -- Audit rows are never changed.
 -- +goose StatementBegin
@@ -16,7 +16,7 @@ CREATE TRIGGER sys_audit_logs_all BEFORE TRUNCATE ON sys_audit_logs
 ALTER TABLE sys_audit_logs ENABLE ALWAYS TRIGGER sys_audit_logs_rows;
 ALTER TABLE sys_audit_logs ENABLE ALWAYS TRIGGER sys_audit_logs_all;
 
--- A tenant keeps an active owner. The counter lives in the tenant's row, so that concurrent removals meet there.
+-- A tenant keeps an active owner. The counter is in the tenant's row, so that concurrent removals conflict there.
 -- +goose StatementBegin
 CREATE FUNCTION host_count_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -52,7 +52,7 @@ CREATE TRIGGER core_memberships_owners_all AFTER TRUNCATE ON core_memberships
 ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_owners;
 ALTER TABLE core_memberships ENABLE ALWAYS TRIGGER core_memberships_owners_all;
 
--- What is dropped or being provisioned needs no owner; nothing that is closed becomes active without one.
+-- A tenant that is dropped or being provisioned needs no owner, but can't become active without one.
 -- +goose StatementBegin
 CREATE FUNCTION host_keep_owner() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -65,7 +65,7 @@ CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners, status ON
     EXECUTE FUNCTION host_keep_owner();
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_keep_owner;
 
--- Nobody but the triggers counts, unless it is to mend the count: the row is locked by now, and who comes later counts from there.
+-- Only the triggers may change the count, except to correct it: the row is locked by now, and later changes count from there.
 -- +goose StatementBegin
 CREATE FUNCTION host_check_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -85,8 +85,8 @@ CREATE TRIGGER core_tenants_count BEFORE UPDATE OF active_owners ON core_tenants
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count_insert;
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count;
 
--- A job takes its tenant's next turn as it becomes ready, whoever inserts it or changes it: a tenant with thousands in line delays
--- another's one job by one. Only a job whose worker is gone keeps the turn that it had.
+-- A job gets its tenant's next turn when it becomes ready, whatever inserts or changes it: a tenant with thousands of waiting jobs
+-- delays another tenant's only job by one. Only a job whose worker has died keeps its turn.
 -- +goose StatementBegin
 CREATE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -145,7 +145,7 @@ BEGIN
             INSERT INTO host_changes (kind, plan_id) VALUES ('plan', NEW.id);
         END IF;
     END IF;
-    -- A hint only; duplicates within a transaction collapse.
+    -- It only wakes pollers. Duplicates within a transaction are sent once.
     IF current_setting('hostdb.notify', true) IS DISTINCT FROM 'off' THEN
         PERFORM pg_notify('hostdb_changes', '');
     END IF;
@@ -153,7 +153,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- What does not bear on access (last_login, the password's hash, the counter of owners, a subscription's last event) is no change.
+-- Columns that don't affect access (last_login, the password's hash, the counter of owners, a subscription's last event) are not logged.
 CREATE TRIGGER core_users_changed AFTER INSERT OR DELETE ON core_users FOR EACH ROW EXECUTE FUNCTION host_log_change();
 CREATE TRIGGER core_users_updated AFTER UPDATE ON core_users FOR EACH ROW
     WHEN ((OLD.id, OLD.email, OLD.oauth_id, OLD.stripe_cust_id, OLD.is_sys_admin, OLD.created_at)
@@ -200,7 +200,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- A path that doesn't name pg_temp has it in front.
+-- pg_temp comes first in a search path that doesn't name it.
 -- +goose StatementBegin
 DO $$
 DECLARE

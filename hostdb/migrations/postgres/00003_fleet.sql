@@ -1,5 +1,5 @@
 -- +goose Up
--- A run brings tenants' databases to a version of their own schema.
+-- A run migrates tenants' databases to a version of their own schema.
 CREATE TABLE sys_migration_runs (
     id             text COLLATE "C" NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''),
     status         text COLLATE "C" NOT NULL DEFAULT 'running',
@@ -45,7 +45,7 @@ CREATE TABLE sys_migration_tenants (
     CONSTRAINT sys_migration_tenants__completed_at__check
         CHECK (completed_at >= '0001-01-01 00:00:00Z' AND completed_at < '10000-01-01 00:00:00Z')
 );
--- However many runs there are, one of them works on a tenant.
+-- Only one run at a time migrates a tenant.
 CREATE UNIQUE INDEX sys_migration_tenants__tenant_id ON sys_migration_tenants (tenant_id) WHERE status = 'running';
 CREATE INDEX sys_migration_tenants_tenant_id ON sys_migration_tenants (tenant_id);
 CREATE INDEX sys_migration_tenants_unfinished ON sys_migration_tenants (run_id, stage, tenant_id) WHERE status IN ('pending', 'running');

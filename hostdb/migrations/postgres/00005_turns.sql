@@ -1,12 +1,12 @@
 -- +goose Up
--- Turns are counted within a job's type: what waits for workers that serve another type says nothing about this one's line.
+-- Turns are counted per job type, because the jobs that wait for workers of another type don't delay this one's.
 DROP INDEX sys_jobs_ready;
 DROP INDEX sys_jobs_queue;
 CREATE INDEX sys_jobs_ready ON sys_jobs (job_type, turn, id) WHERE status = 'pending' AND run_after IS NULL;
 CREATE INDEX sys_jobs_queue ON sys_jobs (job_type, (coalesce(tenant_id, '')), turn) WHERE status = 'pending' AND run_after IS NULL;
 
--- A job takes its tenant's next turn in its type's line as it becomes ready, whoever inserts it or changes it: a tenant with thousands
--- in line delays another's one job by one. Only a job whose worker is gone keeps the turn that it had.
+-- A job gets its tenant's next turn of its type when it becomes ready, whatever inserts or changes it: a tenant with thousands of
+-- waiting jobs delays another tenant's only job by one. Only a job whose worker has died keeps its turn.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -24,7 +24,7 @@ CREATE TRIGGER sys_jobs_turn_again BEFORE UPDATE OF status, run_after, job_type 
     WHEN (NEW.status = 'pending' AND NEW.run_after IS NULL AND OLD.status <> 'running'
         AND (OLD.status <> 'pending' OR OLD.run_after IS NOT NULL OR OLD.job_type <> NEW.job_type)) EXECUTE FUNCTION host_take_turn();
 
--- Replacing the function forgot its path. One that doesn't name pg_temp has it in front.
+-- Replacing the function has reset its search path. pg_temp comes first in one that doesn't name it.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -32,7 +32,7 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Who stands in line begins anew in each type, a tenant's jobs in the order that they had. What runs comes first: it may come back.
+-- Waiting jobs get new turns within each type, a tenant's jobs in their old order. Running jobs come first, because they may return.
 UPDATE sys_jobs SET turn = renewed.turn FROM (
     SELECT id, row_number() OVER (PARTITION BY job_type, coalesce(tenant_id, '') ORDER BY status = 'pending', turn, id) AS turn
     FROM sys_jobs WHERE status = 'running' OR status = 'pending' AND run_after IS NULL) AS renewed

@@ -1,5 +1,5 @@
 -- +goose Up
--- The plan that each price last belonged to. A price that leaves a plan still means that plan: subscriptions keep it.
+-- The plan that each price last belonged to. A price that has left its plan still means that plan, because subscriptions keep it.
 CREATE TABLE host_plan_prices (
     price   text COLLATE "C" NOT NULL,
     plan_id text COLLATE "C" NOT NULL,
@@ -30,10 +30,10 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- For the events about one subscription.
+-- Used to find the events about one subscription.
 CREATE INDEX core_stripe_webhook_events_sub ON core_stripe_webhook_events (stripe_sub_id, id);
 
--- Which event a subscription has its plan from, and when a renewal's payment last failed.
+-- The event that a subscription has its plan from, and when a renewal's payment last failed.
 ALTER TABLE core_subscriptions
     ADD COLUMN plan_event        text COLLATE "C",
     ADD COLUMN invoice_failed_at timestamptz,

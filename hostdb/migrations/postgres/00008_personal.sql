@@ -1,6 +1,6 @@
 -- +goose Up
--- The personal parts of audit rows stand beside them, so that they can be erased while the rows stay as they are. Rows that name no part
--- of theirs as personal are untouched.
+-- The personal parts of audit rows are stored apart, so that they can be erased while the rows stay unchanged. Rows without personal
+-- parts are not affected.
 CREATE TABLE sys_audit_personal (
     audit_id text COLLATE "C" NOT NULL,
     part     text COLLATE "C" NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE sys_audit_personal (
 );
 CREATE INDEX sys_audit_personal_owner ON sys_audit_personal (owner, audit_id);
 
--- What earlier versions wrote is parted once. NULL for what is no JSON object: another program wrote it.
+-- Moves the personal parts of existing rows. The function returns NULL for a text that isn't a JSON object, which another program wrote.
 -- +goose StatementBegin
 CREATE FUNCTION host_json_object(given text) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
@@ -46,7 +46,7 @@ WHERE sys_audit_logs.id = marks.id;
 ALTER TABLE sys_audit_logs ENABLE ALWAYS TRIGGER sys_audit_logs_rows;
 DROP FUNCTION host_json_object(text);
 
--- A personal part is written before its audit row, and never changed: it can be deleted, and not be replaced by another.
+-- A personal part is written before its audit row and never changed. It can be deleted, but not replaced.
 -- +goose StatementBegin
 CREATE FUNCTION host_refuse_late_personal() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -72,5 +72,5 @@ ALTER TABLE sys_audit_personal ENABLE ALWAYS TRIGGER sys_audit_personal_late;
 ALTER TABLE sys_audit_personal ENABLE ALWAYS TRIGGER sys_audit_personal_rows;
 ALTER TABLE sys_audit_personal ENABLE ALWAYS TRIGGER sys_audit_personal_all;
 
--- For pruning.
+-- Used by pruning.
 CREATE INDEX sys_jobs_ended ON sys_jobs (completed_at) WHERE status IN ('completed', 'failed', 'cancelled');

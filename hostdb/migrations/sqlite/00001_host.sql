@@ -1,7 +1,7 @@
 -- +goose Up
--- Times are texts of one form, so that they order as times: 2026-01-31T12:00:00.000000Z. Tables are strict: a column holds its
--- type. GLOB and length end at a NUL, which PostgreSQL refuses. Those that bear on access, and the audit log, have no rowid: it
--- would be a second key by which OR REPLACE could hit a row.
+-- Times are texts of fixed width, so that they sort as times: 2026-01-31T12:00:00.000000Z. Tables are strict, so that a column
+-- contains only its type. GLOB and length stop at a NUL, which PostgreSQL refuses. Tables that affect access, and the audit log,
+-- have no rowid: it would be a second key by which OR REPLACE could replace a row.
 CREATE TABLE core_users (
     id             text NOT NULL DEFAULT (lower(hex(randomblob(16)))),
     email          text NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE core_users (
             AND substr(last_login, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(last_login, 1, 19), '+0 days') IS substr(last_login, 1, 19))
 ) STRICT, WITHOUT ROWID;
--- lower folds ASCII letters only.
+-- lower() only changes ASCII letters.
 CREATE UNIQUE INDEX core_users__email ON core_users (lower(email));
 CREATE INDEX core_users_stripe_cust_id ON core_users (stripe_cust_id);
 
@@ -245,7 +245,7 @@ CREATE TABLE core_stripe_webhook_events (
 ) STRICT;
 CREATE INDEX core_stripe_webhook_events_status ON core_stripe_webhook_events (status, id) WHERE status <> 'processed';
 
--- What changed, for the caches of every process.
+-- The log of changes, from which every process invalidates its caches.
 CREATE TABLE host_changes (
     id         integer PRIMARY KEY AUTOINCREMENT,
     kind       text NOT NULL,
@@ -254,7 +254,7 @@ CREATE TABLE host_changes (
     plan_id    text,
     changed_at text NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
 ) STRICT;
--- The highest id that has been pruned.
+-- The highest id that was pruned.
 CREATE TABLE host_feed_floor (
     one   integer PRIMARY KEY DEFAULT 1 CHECK (one = 1),
     floor integer NOT NULL DEFAULT 0

@@ -16,8 +16,8 @@ CREATE TRIGGER sys_audit_logs_replace BEFORE INSERT ON sys_audit_logs WHEN EXIST
 END;
 -- +goose StatementEnd
 
--- A tenant keeps an active owner. There is one writer at a time, so counting is safe here, and right after OR REPLACE too:
--- what that replaces is in the new row's tenant, since an id that is taken is refused.
+-- A tenant keeps an active owner. There is one writer at a time, so counting rows is safe here. It is right after OR REPLACE too:
+-- the replaced row belongs to the new row's tenant, because a taken id is refused.
 -- +goose StatementBegin
 CREATE TRIGGER core_memberships_keep_id BEFORE INSERT ON core_memberships
     WHEN EXISTS (SELECT 1 FROM core_memberships WHERE id = NEW.id AND tenant_id <> NEW.tenant_id) BEGIN
@@ -52,7 +52,7 @@ CREATE TRIGGER core_memberships_owners_delete AFTER DELETE ON core_memberships W
         WHERE tenant_id = OLD.tenant_id AND is_active AND role = 'owner') WHERE id = OLD.tenant_id;
 END;
 -- +goose StatementEnd
--- What is dropped or being provisioned needs no owner; nothing that is closed becomes active without one.
+-- A tenant that is dropped or being provisioned needs no owner, but can't become active without one.
 -- +goose StatementBegin
 CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners, status ON core_tenants
     WHEN NEW.active_owners = 0 AND (OLD.active_owners > 0 AND NEW.status NOT IN ('provisioning', 'dropped')
@@ -67,7 +67,7 @@ CREATE TRIGGER core_tenants_count BEFORE UPDATE OF active_owners ON core_tenants
     SELECT RAISE(ABORT, 'hostdb:immutable:active_owners');
 END;
 -- +goose StatementEnd
--- A new row counts too: it may have replaced one with members.
+-- A new row is counted as well, because it may have replaced one with members.
 -- +goose StatementBegin
 CREATE TRIGGER core_tenants_count_insert AFTER INSERT ON core_tenants BEGIN
     UPDATE core_tenants SET active_owners = (SELECT count(*) FROM core_memberships
@@ -78,8 +78,8 @@ CREATE TRIGGER core_tenants_count_insert AFTER INSERT ON core_tenants BEGIN
 END;
 -- +goose StatementEnd
 
--- A job takes its tenant's next turn as it becomes ready, whoever inserts it or changes it: a tenant with thousands in line delays
--- another's one job by one. Only a job whose worker is gone keeps the turn that it had.
+-- A job gets its tenant's next turn when it becomes ready, whatever inserts or changes it: a tenant with thousands of waiting jobs
+-- delays another tenant's only job by one. Only a job whose worker has died keeps its turn.
 -- +goose StatementBegin
 CREATE TRIGGER sys_jobs_turn AFTER INSERT ON sys_jobs WHEN NEW.status = 'pending' AND NEW.run_after IS NULL BEGIN
     UPDATE sys_jobs SET turn = 1 + max(
@@ -103,7 +103,7 @@ CREATE TRIGGER sys_jobs_turn_again AFTER UPDATE OF status, run_after ON sys_jobs
 END;
 -- +goose StatementEnd
 
--- What does not bear on access (last_login, the password's hash, the counter of owners, a subscription's last event) is no change.
+-- Columns that don't affect access (last_login, the password's hash, the counter of owners, a subscription's last event) are not logged.
 -- +goose StatementBegin
 CREATE TRIGGER core_users_inserted AFTER INSERT ON core_users BEGIN
     INSERT INTO host_changes (kind, user_id) VALUES ('user', NEW.id);
@@ -210,7 +210,7 @@ CREATE TRIGGER core_pricing_plans_deleted AFTER DELETE ON core_pricing_plans BEG
 END;
 -- +goose StatementEnd
 
--- OR REPLACE deletes the rows that are in its way, and fires no DELETE trigger: whoever might be replaced is logged beforehand.
+-- OR REPLACE deletes conflicting rows without firing DELETE triggers, so rows that may be replaced are logged beforehand.
 -- Rows that share the new one's tenant and user, or id, are logged with it.
 -- +goose StatementBegin
 CREATE TRIGGER core_users_replacing BEFORE INSERT ON core_users BEGIN

@@ -1,5 +1,5 @@
 -- +goose Up
--- A run brings tenants' databases to a version of their own schema.
+-- A run migrates tenants' databases to a version of their own schema.
 CREATE TABLE sys_migration_runs (
     id             text NOT NULL DEFAULT (lower(hex(randomblob(16)))),
     status         text NOT NULL DEFAULT 'running',
@@ -54,7 +54,7 @@ CREATE TABLE sys_migration_tenants (
             AND substr(completed_at, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]Z'
             AND strftime('%Y-%m-%dT%H:%M:%S', substr(completed_at, 1, 19), '+0 days') IS substr(completed_at, 1, 19))
 ) STRICT;
--- However many runs there are, one of them works on a tenant.
+-- Only one run at a time migrates a tenant.
 CREATE UNIQUE INDEX sys_migration_tenants__tenant_id ON sys_migration_tenants (tenant_id) WHERE status = 'running';
 CREATE INDEX sys_migration_tenants_tenant_id ON sys_migration_tenants (tenant_id);
 CREATE INDEX sys_migration_tenants_unfinished ON sys_migration_tenants (run_id, stage, tenant_id) WHERE status IN ('pending', 'running');

@@ -1,5 +1,5 @@
 -- +goose Up
--- The plan that each price last belonged to. A price that leaves a plan still means that plan: subscriptions keep it.
+-- The plan that each price last belonged to. A price that has left its plan still means that plan, because subscriptions keep it.
 CREATE TABLE host_plan_prices (
     price   text NOT NULL,
     plan_id text NOT NULL,
@@ -9,7 +9,7 @@ INSERT INTO host_plan_prices (price, plan_id)
     SELECT stripe_price_monthly, min(id) FROM core_pricing_plans WHERE stripe_price_monthly IS NOT NULL GROUP BY 1;
 INSERT OR IGNORE INTO host_plan_prices (price, plan_id)
     SELECT stripe_price_yearly, min(id) FROM core_pricing_plans WHERE stripe_price_yearly IS NOT NULL GROUP BY 1;
--- The upserts name their conflict, so that an OR clause of the statement that fires the trigger can't change what they do.
+-- The upserts name their conflict target, so that an OR clause of the statement that fires the trigger doesn't apply to them.
 -- +goose StatementBegin
 CREATE TRIGGER core_pricing_plans_priced_new AFTER INSERT ON core_pricing_plans BEGIN
     INSERT INTO host_plan_prices (price, plan_id) SELECT NEW.stripe_price_monthly, NEW.id
@@ -31,10 +31,10 @@ CREATE TRIGGER core_pricing_plans_priced_anew AFTER UPDATE ON core_pricing_plans
 END;
 -- +goose StatementEnd
 
--- For the events about one subscription.
+-- Used to find the events about one subscription.
 CREATE INDEX core_stripe_webhook_events_sub ON core_stripe_webhook_events (stripe_sub_id, id);
 
--- Which event a subscription has its plan from, and when a renewal's payment last failed.
+-- The event that a subscription has its plan from, and when a renewal's payment last failed.
 ALTER TABLE core_subscriptions ADD COLUMN plan_event text;
 ALTER TABLE core_subscriptions ADD COLUMN invoice_failed_at text
     CONSTRAINT core_subscriptions__invoice_failed_at__check

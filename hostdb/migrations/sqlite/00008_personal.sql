@@ -1,6 +1,6 @@
 -- +goose Up
--- The personal parts of audit rows stand beside them, so that they can be erased while the rows stay as they are. Rows that name no part
--- of theirs as personal are untouched.
+-- The personal parts of audit rows are stored apart, so that they can be erased while the rows stay unchanged. Rows without personal
+-- parts are not affected.
 CREATE TABLE sys_audit_personal (
     audit_id text NOT NULL,
     part     text NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE sys_audit_personal (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sys_audit_personal_owner ON sys_audit_personal (owner, audit_id);
 
--- What earlier versions wrote is parted once. What is no JSON object was written by another program.
+-- Moves the personal parts of existing rows. A text that isn't a JSON object was written by another program.
 INSERT INTO sys_audit_personal (audit_id, part, owner, content)
     SELECT id, part, CASE WHEN event_type LIKE 'user.%' THEN target_id ELSE nullif(min(value), '') END, json_group_object(key, value)
     FROM (
@@ -41,7 +41,7 @@ CREATE TRIGGER sys_audit_logs_update BEFORE UPDATE ON sys_audit_logs BEGIN
 END;
 -- +goose StatementEnd
 
--- A personal part is written before its audit row, and never changed: it can be deleted, and not be replaced by another.
+-- A personal part is written before its audit row and never changed. It can be deleted, but not replaced.
 -- +goose StatementBegin
 CREATE TRIGGER sys_audit_personal_late BEFORE INSERT ON sys_audit_personal
     WHEN EXISTS (SELECT 1 FROM sys_audit_logs WHERE id = NEW.audit_id) BEGIN
@@ -54,5 +54,5 @@ CREATE TRIGGER sys_audit_personal_update BEFORE UPDATE ON sys_audit_personal BEG
 END;
 -- +goose StatementEnd
 
--- For pruning.
+-- Used by pruning.
 CREATE INDEX sys_jobs_ended ON sys_jobs (completed_at) WHERE status IN ('completed', 'failed', 'cancelled');
