@@ -116,22 +116,30 @@ func accessJoins(user, tenant string) string {
 		`
 }
 
-// accessQueries are the four queries of each engine, by the columns of the two keys. A query always returns
-// a row, whatever is unknown.
-var accessQueries = func() map[engine]map[[2]string]string {
-	queries := map[engine]map[[2]string]string{postgres: {}, sqlite: {}}
+// accessQuery returns the query for a user and a tenant. It always returns a row, whatever is unknown.
+func accessQuery(e engine, kind accessKind) string {
+	return "SELECT " + accessColumns + " FROM (SELECT 1) AS one" +
+		accessJoins("u."+kind.user+" = $1", "t."+kind.tenant+" = $2") + accessSubscriptions[e] + `
+		LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
+		ORDER BY ` + bestFirst("s")
+}
+
+// accessQueries are the queries for every kind of key.
+var accessQueries = queriesFor(accessQuery, "id", "slug")
+
+// queriesFor builds each engine's queries for all kinds of keys with these tenant columns.
+func queriesFor(build func(engine, accessKind) string, tenants ...string) map[engine]map[accessKind]string {
+	queries := map[engine]map[accessKind]string{postgres: {}, sqlite: {}}
 	for e, of := range queries {
 		for _, user := range []string{"id", "oauth_id"} {
-			for _, tenant := range []string{"id", "slug"} {
-				of[[2]string{user, tenant}] = "SELECT " + accessColumns + " FROM (SELECT 1) AS one" +
-					accessJoins("u."+user+" = $1", "t."+tenant+" = $2") + accessSubscriptions[e] + `
-					LEFT JOIN core_pricing_plans sp ON sp.id = s.plan_tier
-					ORDER BY ` + bestFirst("s")
+			for _, tenant := range tenants {
+				kind := accessKind{user, tenant}
+				of[kind] = build(e, kind)
 			}
 		}
 	}
 	return queries
-}()
+}
 
 // Access returns what is known about a user in a tenant, with one indexed query, which is the same whether
 // they exist or not. See [DB.AccessAll] for many. Errors: ErrInvalid for a key without exactly one field, or
@@ -146,7 +154,7 @@ func (db *DB) Access(ctx context.Context, user UserKey, tenant TenantKey) (*Acce
 		return nil, err
 	}
 	var found *Access
-	err = db.lookUp(ctx, accessQueries[db.engine][[2]string{userColumn, tenantColumn}],
+	err = db.lookUp(ctx, accessQueries[db.engine][accessKind{userColumn, tenantColumn}],
 		[]any{userValue, tenantValue}, func(row scanner) error {
 			read, err := readAccess(row)
 			if err != nil {

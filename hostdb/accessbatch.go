@@ -72,18 +72,8 @@ func accessBatchQuery(e engine, kind accessKind) string {
 		ORDER BY k.n, ` + bestFirst("s")
 }
 
-// accessBatchQueries are the queries for every kind.
-var accessBatchQueries = func() map[engine]map[accessKind]string {
-	queries := map[engine]map[accessKind]string{postgres: {}, sqlite: {}}
-	for e, of := range queries {
-		for _, user := range []string{"id", "oauth_id"} {
-			for _, tenant := range []string{"", "id", "slug"} {
-				of[accessKind{user, tenant}] = accessBatchQuery(e, accessKind{user, tenant})
-			}
-		}
-	}
-	return queries
-}()
+// accessBatchQueries are the queries for every kind of key.
+var accessBatchQueries = queriesFor(accessBatchQuery, "", "id", "slug")
 
 // accessGroup holds a batch's keys of one kind.
 type accessGroup struct {

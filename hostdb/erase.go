@@ -199,17 +199,11 @@ func (p *person) redactJob(j *SystemJob) {
 // the words that name the user.
 func (db *DB) eraseAuditParts(ctx context.Context, p *person, report *ErasedReport) error {
 	for _, owner := range append(p.customers[:len(p.customers):len(p.customers)], p.id) {
-		for {
-			n, err := session{db: db}.exec(ctx, `DELETE FROM sys_audit_personal
-				WHERE (audit_id, part) IN (SELECT audit_id, part
-				FROM sys_audit_personal WHERE owner = $1 ORDER BY audit_id LIMIT 1000)`, []any{owner},
-				asReported)
-			if err != nil {
-				return err
-			}
-			if report.AuditParts += n; n == 0 {
-				break
-			}
+		n, err := session{db: db}.execBatches(ctx, `DELETE FROM sys_audit_personal WHERE (audit_id, part) IN (
+			SELECT audit_id, part FROM sys_audit_personal WHERE owner = $1 ORDER BY audit_id LIMIT 1000)`,
+			owner)
+		if report.AuditParts += n; err != nil {
+			return err
 		}
 	}
 	return nil

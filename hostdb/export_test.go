@@ -5,15 +5,20 @@ import (
 	"database/sql"
 )
 
-// AccessQueries returns the access queries, for EXPLAIN and for comparison with the driver alone.
+// AccessQueries returns the access queries by the keys' columns, for EXPLAIN and for comparison with the
+// driver alone.
 func (db *DB) AccessQueries() map[[2]string]string {
-	return accessQueries[db.engine]
+	return byColumns(accessQueries[db.engine])
 }
 
 // AccessBatchQueries returns the batch queries by the keys' columns. The tenant's is "" for users alone.
 func (db *DB) AccessBatchQueries() map[[2]string]string {
+	return byColumns(accessBatchQueries[db.engine])
+}
+
+func byColumns(queries map[accessKind]string) map[[2]string]string {
 	texts := map[[2]string]string{}
-	for kind, text := range accessBatchQueries[db.engine] {
+	for kind, text := range queries {
 		texts[[2]string{kind.user, kind.tenant}] = text
 	}
 	return texts

@@ -96,13 +96,8 @@ func (t Jobs) Prune(ctx context.Context, age time.Duration, statuses ...string) 
 	}
 	named := fmt.Sprintf("status IN ('%s')", strings.Join(statuses, "', '"))
 	before := t.s.db.engine.time(t.s.db.now().Add(-age))
-	for deleted := int64(0); ; {
-		n, err := t.s.exec(ctx, `DELETE FROM sys_jobs WHERE id IN (SELECT id FROM sys_jobs
+	return t.s.execBatches(ctx, `DELETE FROM sys_jobs WHERE id IN (SELECT id FROM sys_jobs
 			WHERE status IN ('completed', 'failed', 'cancelled') AND `+named+` AND completed_at < $1
-				ORDER BY completed_at LIMIT 1000)
-			AND `+named, []any{before}, asReported) // a job that is retried meanwhile stays
-		if deleted += n; err != nil || n == 0 {
-			return deleted, err
-		}
-	}
+			ORDER BY completed_at LIMIT 1000)
+		AND `+named, before) // a job that is retried meanwhile stays
 }

@@ -146,6 +146,17 @@ func (s session) exec(ctx context.Context, text string, args []any, field confli
 	return touched, err
 }
 
+// execBatches repeats a write of a limited number of rows until it affects none, and returns how many there
+// were.
+func (s session) execBatches(ctx context.Context, text string, args ...any) (total int64, err error) {
+	for {
+		n, err := s.exec(ctx, text, args, asReported)
+		if total += n; err != nil || n == 0 {
+			return total, err
+		}
+	}
+}
+
 // write runs fn in the session's transaction, or in a new one.
 func (s session) write(ctx context.Context, fn func(*Tx) error) error {
 	if s.tx != nil {

@@ -127,15 +127,9 @@ func (t WebhookEvents) Prune(ctx context.Context, age time.Duration) (int64, err
 		return 0, invalid("age", "is less than WebhookRetention")
 	}
 	before := firstID(t.s.db.now().Add(-age))
-	for deleted := int64(0); ; {
-		n, err := t.s.exec(ctx, `DELETE FROM core_stripe_webhook_events WHERE id IN (SELECT id
-			FROM core_stripe_webhook_events
-			WHERE id < $1 AND status IN ('processed', 'skipped_out_of_order') ORDER BY id LIMIT 1000)`,
-			[]any{before}, asReported)
-		if deleted += n; err != nil || n == 0 {
-			return deleted, err
-		}
-	}
+	return t.s.execBatches(ctx, `DELETE FROM core_stripe_webhook_events WHERE id IN (
+		SELECT id FROM core_stripe_webhook_events
+		WHERE id < $1 AND status IN ('processed', 'skipped_out_of_order') ORDER BY id LIMIT 1000)`, before)
 }
 
 // ExpireParked marks parked events that arrived longer than age ago as failed, with a reason: what they
@@ -149,16 +143,9 @@ func (t WebhookEvents) ExpireParked(ctx context.Context, age time.Duration, reas
 		return 0, err
 	}
 	before := firstID(t.s.db.now().Add(-age))
-	for expired := int64(0); ; {
-		n, err := t.s.exec(ctx, `UPDATE core_stripe_webhook_events SET status = 'failed', reason = $2
-			WHERE id IN (
-			SELECT id FROM core_stripe_webhook_events WHERE id < $1 AND status = 'parked' ORDER BY id
-			LIMIT 1000)`,
-			[]any{before, reason}, asReported)
-		if expired += n; err != nil || n == 0 {
-			return expired, err
-		}
-	}
+	return t.s.execBatches(ctx, `UPDATE core_stripe_webhook_events SET status = 'failed', reason = $2
+		WHERE id IN (SELECT id FROM core_stripe_webhook_events
+			WHERE id < $1 AND status = 'parked' ORDER BY id LIMIT 1000)`, before, reason)
 }
 
 // ListForSubscription returns the events about a Stripe subscription that were applied, skipped or parked,
