@@ -15,7 +15,8 @@ import (
 
 // Issuer signs tokens with a random secret of its own, for development and tests.
 type Issuer struct {
-	secret *[]byte // a pointer, since fmt may print what an Issuer in an unexported field leads to, without asking Format
+	// a pointer, since fmt may print what an Issuer in an unexported field leads to, without asking Format
+	secret *[]byte
 }
 
 // The issuer and the audience in the tokens of an Issuer.
@@ -37,14 +38,16 @@ func (i *Issuer) Format(f fmt.State, _ rune) {
 
 // Config is the configuration of an authenticator that accepts this issuer's tokens and no others.
 func (i *Issuer) Config() jwtauth.Config {
-	return jwtauth.Config{Issuer: IssuerName, Audience: Audience, Algorithms: []string{"HS256"}, Secret: *i.secret}
+	return jwtauth.Config{Issuer: IssuerName, Audience: Audience, Algorithms: []string{"HS256"},
+		Secret: *i.secret}
 }
 
 // Token signs a token of the subject that ends after ttl, with further claims or other ones in place of
 // these.
 func (i *Issuer) Token(subject string, ttl time.Duration, claims map[string]any) string {
 	now := time.Now()
-	all := jwt.MapClaims{"iss": IssuerName, "aud": Audience, "sub": subject, "iat": now.Unix(), "exp": now.Add(ttl).Unix()}
+	all := jwt.MapClaims{"iss": IssuerName, "aud": Audience, "sub": subject, "iat": now.Unix(),
+		"exp": now.Add(ttl).Unix()}
 	maps.Copy(all, claims)
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, all).SignedString(*i.secret)
 	if err != nil {

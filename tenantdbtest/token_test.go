@@ -13,7 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/tenantdbtest"
 )
 
-func TestTokensAreAcceptedByTheirOwnIssuerOnly(t *testing.T) {
+func TestIssuer_tokensAreAcceptedByItsOwnAuthenticatorOnly(t *testing.T) {
 	mine, other := tenantdbtest.NewIssuer(), tenantdbtest.NewIssuer()
 	auth, err := jwtauth.New(mine.Config())
 	if err != nil {
@@ -41,7 +41,7 @@ func TestTokensAreAcceptedByTheirOwnIssuerOnly(t *testing.T) {
 	}
 }
 
-func TestAnIssuersSecretIsNotPrinted(t *testing.T) {
+func TestIssuer_isPrintedWithoutItsSecret(t *testing.T) {
 	issuer := tenantdbtest.NewIssuer()
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
 		if text := fmt.Sprintf(verb, issuer); text != "tenantdbtest.Issuer" {

@@ -35,7 +35,8 @@ func engine(log *[]string) *gin.Engine {
 	e := gin.New()
 	e.Use(func(c *gin.Context) {
 		c.Next()
-		*log = append(*log, fmt.Sprintf("after: %v, status %d", c.Request.Context().Value(key{}), c.Writer.Status()))
+		*log = append(*log, fmt.Sprintf("after: %v, status %d", c.Request.Context().Value(key{}),
+			c.Writer.Status()))
 	})
 	e.Use(gin.CustomRecoveryWithWriter(nil, func(c *gin.Context, _ any) { c.AbortWithStatus(500) }))
 	e.GET("/t/:tenant", tenantgin.Use(admit(log)), func(c *gin.Context) {
@@ -48,7 +49,7 @@ func engine(log *[]string) *gin.Engine {
 	return e
 }
 
-func TestUseRunsTheHandlersInsideTheMiddlewareOrNotAtAll(t *testing.T) {
+func TestUse_runsTheHandlersInsideTheMiddlewareOrNotAtAll(t *testing.T) {
 	for tenant, want := range map[string]string{
 		"acme": "[handler: acme released after: <nil>, status 202] 202",
 		"no":   "[after: <nil>, status 403] 403",
@@ -63,7 +64,7 @@ func TestUseRunsTheHandlersInsideTheMiddlewareOrNotAtAll(t *testing.T) {
 	}
 }
 
-func TestTheMiddlewareSeesGinsRouteAsThePatternAndTheParametersAsPathValues(t *testing.T) {
+func TestUse_passesGinsRouteAsThePatternAndParametersAsPathValues(t *testing.T) {
 	var saw string
 	look := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -74,7 +75,8 @@ func TestTheMiddlewareSeesGinsRouteAsThePatternAndTheParametersAsPathValues(t *t
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
 	e.Use(tenantgin.Use(look)) // runs for what no route matches, too
-	for _, route := range []string{"/t/:tenant/notes", "/t/:tenant/files/*path", "/all/*path", "/user_:name"} {
+	for _, route := range []string{"/t/:tenant/notes", "/t/:tenant/files/*path", "/all/*path",
+		"/user_:name"} {
 		e.GET(route, func(c *gin.Context) { c.Status(http.StatusOK) })
 	}
 	for path, want := range map[string][2]string{

@@ -1,15 +1,15 @@
 // Package coherent is a cache of facts that is told when they change. It knows neither SQL nor HTTP.
 //
-// A fact is loaded by key and depends on three things: a user, tenants and the plans that they pay for. Their
-// ids are known only once it is loaded, so there is no index from an id to its keys. Instead every change
-// takes the next number of one sequence and writes it into a stripe chosen by the changed id; a load
-// remembers the number that was current BEFORE it asked. An entry is valid while its stripes hold nothing
-// newer. So a slow load that read the old rows can't be served after the change, and two ids that share a
-// stripe only cost a load too many.
+// A fact is loaded by key. It depends on a user, tenants and the plans that they pay for. Their ids are known
+// only once it is loaded, so there is no index from an id to its keys. Instead each change takes the next
+// number of one sequence and writes it into a stripe, which the changed id chooses. A load remembers the
+// number that was current BEFORE it started. An entry is valid while its stripes hold nothing newer. So a
+// slow load that read the old rows can't be served after the change. Two ids that share a stripe only cost
+// one load too many.
 //
-// How old may a valid entry be? Whoever feeds the changes reports the time at which the last complete look
-// for changes began (Polled). An entry that is still valid reflects every change committed before that time,
-// or before its own load began, whichever is later; the difference from now is its staleness.
+// The feed of changes reports when its last completed poll began ([Cache.Polled]). A valid entry reflects
+// every change committed before that time, or before its own load began, whichever is later. Its staleness is
+// how long ago that was.
 package coherent
 
 import (
@@ -27,39 +27,40 @@ import (
 // ErrClosed is returned by Get after Close.
 var ErrClosed = errors.New("coherent: the cache is closed")
 
-// Config describes a Cache. Every field is needed.
+// Config describes a [Cache]. Every field is required.
 type Config[K comparable, V any] struct {
-	// Load asks for the facts behind all keys of a batch at once, and fills in what it finds about each.
+	// Load loads the facts of all keys of a batch at once, and fills in the result of each.
 	Load func(context.Context, []Load[K, V])
-	// Hash hashes a key; maphash.Comparable does, more slowly than what knows the key's fields.
+	// Hash hashes a key. maphash.Comparable can do that, more slowly than a function that knows the key's
+	// fields.
 	Hash func(maphash.Seed, K) uint64
-	// Own returns a copy of a key that shares no memory with the request it came from; called once for each
+	// Own returns a copy of a key that shares no memory with the request it came from. It is called once per
 	// load.
 	Own func(K) K
-	// Caller returns the part of a key that says who asks. Loads that wait for their turn wait in a line for
-	// each caller.
+	// Caller returns the part of a key that tells who asks. Loads that wait for their turn wait in one line
+	// per caller.
 	Caller func(K) K
 	// Alike reports whether two keys can be loaded in one batch.
 	Alike func(a, b K) bool
-	// Capacity and Denials bound the entries kept, grants and denials apart: a flood of one can't push out
-	// the other.
+	// Capacity bounds the grants that are cached, Denials the denials. A flood of one kind can't evict the
+	// other.
 	Capacity, Denials int
 	// MaxStaleness bounds the staleness of what Get returns while loads succeed.
 	MaxStaleness time.Duration
 	// MaxStaleIfDown bounds it while they fail.
 	MaxStaleIfDown time.Duration
-	// MaxAge and DenialAge bound an entry's age; a grant's is shortened by up to a tenth, so that entries
-	// loaded together don't end together.
+	// MaxAge and DenialAge bound an entry's age. A grant's is shortened by up to a tenth, so that entries
+	// loaded together don't expire together.
 	MaxAge, DenialAge time.Duration
-	// LoadTimeout bounds how long a caller waits for a load, the wait for its turn included, and how long a
-	// batch takes, which MaxStaleness bounds too.
+	// LoadTimeout bounds how long a caller waits for a load, including the wait for its turn. It and
+	// MaxStaleness bound how long a batch takes.
 	LoadTimeout time.Duration
-	// MaxLoads is how many batches are asked for at once, and MaxBatch of how many keys each. A batch is made
-	// of what waits when its turn comes: none waits for others to join.
+	// MaxLoads is how many batches may run at once, and MaxBatch how many keys each may have. A batch is made
+	// of the loads that wait when its turn comes. No load waits for others to join.
 	MaxLoads, MaxBatch int
 }
 
-// Load is one key of a batch, with places for what is found.
+// Load is one key of a batch, with places for the result.
 type Load[K comparable, V any] struct {
 	Key    K
 	Value  *V    // the facts
@@ -67,18 +68,18 @@ type Load[K comparable, V any] struct {
 	Err    error // they can't be had now; a "no" is an answer with Denied set
 }
 
-// Loaded is what facts depend on. An empty id depends on nothing by that name.
+// Loaded tells what facts depend on. An empty id stands for no dependency.
 type Loaded struct {
 	Denied       bool
 	User, Tenant string
 	Tenants      []string // further ones
 	Plans        []string
-	// AnyUser, AnyTenant: the answer depends on users, or on tenants, that may yet come to exist or change
-	// their names, as the answer about an unknown one does.
+	// AnyUser and AnyTenant are set if the answer depends on users or tenants that may yet come to exist or
+	// change their names, as the answer about an unknown one does.
 	AnyUser, AnyTenant bool
 }
 
-// Cache holds facts. Make one with New.
+// Cache caches facts. Make one with [New].
 type Cache[K comparable, V any] struct {
 	cfg      Config[K, V]
 	epochs   epochs
@@ -97,8 +98,8 @@ type Cache[K comparable, V any] struct {
 	running sync.WaitGroup
 }
 
-// Entry is one answer. Who keeps it may ask for it again without a look into the cache (see Again). The facts
-// lie in it, so that a processor that has to fetch it from memory waits once.
+// Entry is one answer. A caller who keeps it can reuse it without a lookup (see [Cache.Again]). It contains
+// the facts, so that a processor waits for memory only once.
 type Entry[K comparable, V any] struct { // what isn't atomic never changes
 	of     *Cache[K, V]
 	key    K
@@ -110,20 +111,20 @@ type Entry[K comparable, V any] struct { // what isn't atomic never changes
 	value  V
 }
 
-// Key returns what was asked.
+// Key returns the key of the facts.
 func (e *Entry[K, V]) Key() K { return e.key }
 
 // Value returns the facts.
 func (e *Entry[K, V]) Value() *V { return &e.value }
 
-// AsOf returns when the load of the facts began: they reflect all that was committed before.
+// AsOf returns when the load of the facts began. They reflect every change committed before.
 func (e *Entry[K, V]) AsOf() time.Time { return start.Add(e.from.mono) }
 
 func (e *Entry[K, V]) denied() bool {
 	return e.stamp.flags&denies != 0
 }
 
-// flight is one load, from the first who asks for it to its answer.
+// flight is one load, from its first caller to its answer.
 type flight[K comparable, V any] struct {
 	hash    uint64
 	key     K
@@ -140,7 +141,7 @@ func New[K comparable, V any](cfg Config[K, V]) *Cache[K, V] {
 	return newStriped(cfg, idStripes)
 }
 
-// newStriped makes a cache that tells ids apart by that many stripes.
+// newStriped makes a cache with a number of stripes for ids.
 func newStriped[K comparable, V any](cfg Config[K, V], stripes int) *Cache[K, V] {
 	lifetime, end := context.WithCancel(context.Background())
 	return &Cache[K, V]{
@@ -155,10 +156,10 @@ func newStriped[K comparable, V any](cfg Config[K, V], stripes int) *Cache[K, V]
 	}
 }
 
-// Get returns the facts behind key: those cached while they are valid and fresh enough, else newly loaded
-// ones, else, where they can't be loaded, valid ones of at most MaxStaleIfDown. A cancelled ctx ends this
-// caller's wait, never a load that has begun. at is when the caller read the clock, which must be just now:
-// nothing that waits may lie between.
+// Get returns the facts of a key. They are cached ones while these are valid and fresh enough, otherwise
+// newly loaded ones. If they can't be loaded, they are valid ones up to MaxStaleIfDown. A cancelled ctx ends
+// this caller's wait, never a load that has begun. at is when the caller read the clock. Nothing that waits
+// may come between that and the call.
 func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V], error) {
 	hash := c.cfg.Hash(c.seed, key)
 	for attempt := 0; ; attempt++ {
@@ -192,7 +193,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V
 	}
 }
 
-// wait returns when a flight has ended, with its error, or when this caller waits no longer.
+// wait returns a flight's error when the flight has ended, or an error when this caller waits no longer.
 func (c *Cache[K, V]) wait(ctx context.Context, f *flight[K, V]) error {
 	timeout := time.NewTimer(c.cfg.LoadTimeout)
 	defer timeout.Stop()
@@ -208,7 +209,7 @@ func (c *Cache[K, V]) wait(ctx context.Context, f *flight[K, V]) error {
 	}
 }
 
-// leave ends a caller's wait. A load that nobody waits for any more is not begun.
+// leave ends a caller's wait. A load is not started if nobody waits for it any more.
 func (c *Cache[K, V]) leave(f *flight[K, V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -217,8 +218,8 @@ func (c *Cache[K, V]) leave(f *flight[K, V]) {
 	}
 }
 
-// Again reports whether Get would return this entry once more, without waiting and without loading it anew in
-// the background; of another cache's entry, that it wouldn't. at is what it is for Get.
+// Again reports whether Get would return this entry again, without waiting and without a refresh in the
+// background. It returns false for another cache's entry. at is the same as for [Cache.Get].
 func (c *Cache[K, V]) Again(e *Entry[K, V], at time.Time) bool {
 	if e.of != c || e.gone.Load() || c.judge(e, instantOf(at)) != fresh {
 		return false
@@ -227,7 +228,7 @@ func (c *Cache[K, V]) Again(e *Entry[K, V], at time.Time) bool {
 	return true
 }
 
-// verdict is what an entry is good for.
+// verdict tells whether an entry may be served.
 type verdict int
 
 const (
@@ -236,7 +237,7 @@ const (
 	fresh
 )
 
-// judge tells whether an entry may be served without asking.
+// judge tells whether an entry may be served without a load.
 func (c *Cache[K, V]) judge(e *Entry[K, V], now instant) verdict {
 	polled := c.polled.Load() // before the stripes: changes of a later poll may be missing from them
 	if !c.epochs.valid(&e.stamp) {
@@ -252,7 +253,7 @@ func (c *Cache[K, V]) judge(e *Entry[K, V], now instant) verdict {
 	return fresh
 }
 
-// bearable tells whether an entry may be served although it can't be loaded anew.
+// bearable reports whether an entry may be served although its load failed.
 func (c *Cache[K, V]) bearable(e *Entry[K, V]) bool {
 	polled := c.polled.Load()
 	if !c.epochs.valid(&e.stamp) {
@@ -262,7 +263,7 @@ func (c *Cache[K, V]) bearable(e *Entry[K, V]) bool {
 	return staleness(now.since(e.from), now, polled) <= c.cfg.MaxStaleIfDown
 }
 
-// staleness bounds how long ago a change was committed that a valid entry of that age may miss.
+// staleness returns how long ago a change that a valid entry of that age misses may have been committed.
 func staleness(age time.Duration, now instant, polled *instant) time.Duration {
 	if polled == nil {
 		return age
@@ -270,8 +271,8 @@ func staleness(age time.Duration, now instant, polled *instant) time.Duration {
 	return min(age, now.since(*polled))
 }
 
-// join returns the flight of a key, which it makes where there is none; nil once the cache is closed. The
-// caller waits for it and says when it does no longer, unless it is early.
+// join returns the flight of a key, or a new one. It returns nil if the cache is closed. The caller must wait
+// for the flight or call leave, unless it is an early refresh.
 func (c *Cache[K, V]) join(hash uint64, key K, early bool) *flight[K, V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,7 +294,7 @@ func (c *Cache[K, V]) join(hash uint64, key K, early bool) *flight[K, V] {
 	return f
 }
 
-// dispatch begins batches while there are turns. The caller holds c.mu.
+// dispatch starts batches while there are turns. The caller holds c.mu.
 func (c *Cache[K, V]) dispatch() {
 	for !c.closed && c.flying < c.cfg.MaxLoads {
 		batch := c.queue.take(c.cfg.MaxBatch, c.cfg.Alike)
@@ -306,10 +307,10 @@ func (c *Cache[K, V]) dispatch() {
 	}
 }
 
-// errLoaderGone is a flight's error until its load returns: a loader that panics or exits leaves it.
+// errLoaderGone is a flight's error until its load returns. It stays if the loader panics or exits.
 var errLoaderGone = errors.New("coherent: the load did not return")
 
-// fly runs one batch and files its answers.
+// fly runs one batch.
 func (c *Cache[K, V]) fly(batch []*flight[K, V]) {
 	defer c.running.Done()
 	defer func() {
@@ -322,7 +323,7 @@ func (c *Cache[K, V]) fly(batch []*flight[K, V]) {
 	c.load(ctx, batch)
 }
 
-// land ends a batch's flights and gives its turn to the next one.
+// land ends a batch's flights and gives its turn to the next batch.
 func (c *Cache[K, V]) land(batch []*flight[K, V]) {
 	c.mu.Lock()
 	c.flying--
@@ -337,7 +338,7 @@ func (c *Cache[K, V]) land(batch []*flight[K, V]) {
 	}
 }
 
-// load asks for the facts of a batch, stamps them and files them.
+// load loads the facts of a batch, stamps them and caches them.
 func (c *Cache[K, V]) load(ctx context.Context, batch []*flight[K, V]) {
 	c.stats.loads.Add(uint64(len(batch)))
 	began, from := c.epochs.now(), instantOf(time.Now()) // both before the question is asked
@@ -360,7 +361,7 @@ func (c *Cache[K, V]) load(ctx context.Context, batch []*flight[K, V]) {
 	}
 }
 
-// stamp says of a new entry how long it is good.
+// stamp sets how long a new entry is valid.
 func (c *Cache[K, V]) stamp(e *Entry[K, V], began uint64, l *Loaded) {
 	maxAge := c.cfg.DenialAge
 	if !l.Denied {
@@ -370,7 +371,7 @@ func (c *Cache[K, V]) stamp(e *Entry[K, V], began uint64, l *Loaded) {
 	c.epochs.stamp(&e.stamp, began, l)
 }
 
-// Close refuses further loads, cancels those under way and returns when they have ended.
+// Close refuses further loads, cancels those under way, and returns when they have ended.
 func (c *Cache[K, V]) Close() {
 	c.mu.Lock()
 	c.closed = true

@@ -25,7 +25,7 @@ type epochs struct {
 	reset     atomic.Uint64 // everything may have changed
 }
 
-// stamp says when an entry was loaded and which stripes end its validity.
+// stamp tells when an entry was loaded and which stripes end its validity.
 type stamp struct {
 	checked      atomic.Uint64 // the number up to which no change has ended it
 	began        uint64
@@ -35,7 +35,7 @@ type stamp struct {
 	flags        flags
 }
 
-// flags says which parts of a stamp count, and what the answer is.
+// flags tells which parts of a stamp count, and whether the answer is a denial.
 type flags uint8
 
 const (
@@ -46,10 +46,10 @@ const (
 	denies
 )
 
-// seed hashes ids to stripes; one for the process is enough, since stripes are never stored.
+// seed hashes ids to stripes. One per process is enough, since stripes are never stored.
 var seed = maphash.MakeSeed()
 
-// stripe returns an id's place among n.
+// stripe returns the stripe of an id among n.
 func stripe(id string, n int) uint16 {
 	return uint16(maphash.String(seed, id) % uint64(n))
 }
@@ -59,7 +59,7 @@ func (p *epochs) now() uint64 {
 	return p.sequence.Load()
 }
 
-// stamp fills in the stamp of facts whose load began at that number.
+// stamp fills in the stamp of facts whose load began at the number began.
 func (p *epochs) stamp(s *stamp, began uint64, l *Loaded) {
 	s.began = began
 	s.checked.Store(began)
@@ -89,8 +89,8 @@ func (p *epochs) stamp(s *stamp, began uint64, l *Loaded) {
 	}
 }
 
-// valid reports whether nothing that a stamp depends on has changed since its load began. While nothing at
-// all has changed since it was last asked, it looks at no stripe.
+// valid reports whether nothing that a stamp depends on has changed since its load began. It reads no stripe
+// if nothing at all has changed since the last call.
 func (p *epochs) valid(s *stamp) bool {
 	latest := p.sequence.Load() // before the stripes, which may then hold more
 	if s.checked.Load() == latest {
@@ -117,8 +117,8 @@ func (p *epochs) valid(s *stamp) bool {
 	return true
 }
 
-// raise gives a stripe the next number, and only then lets the number be seen: who has seen it finds it in
-// the stripe.
+// raise gives a stripe the next number before it publishes the number, so that a reader of the number finds
+// it in the stripe.
 func (p *epochs) raise(stripe *atomic.Uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,30 +132,30 @@ func (p *epochs) raiseID(stripes []atomic.Uint64, id string) {
 	p.raise(&stripes[stripe(id, len(stripes))])
 }
 
-// UserChanged tells the cache that a user came, went or changed.
+// UserChanged tells the cache that a user was added, removed or changed.
 func (c *Cache[K, V]) UserChanged(id string) {
 	c.epochs.raiseID(c.epochs.users, id)
 	c.epochs.raise(&c.epochs.anyUser)
 }
 
-// TenantChanged tells the cache that a tenant came, went or changed.
+// TenantChanged tells the cache that a tenant was added, removed or changed.
 func (c *Cache[K, V]) TenantChanged(id string) {
 	c.epochs.raiseID(c.epochs.tenants, id)
 	c.epochs.raise(&c.epochs.anyTenant)
 }
 
-// MembershipChanged tells the cache that what binds a user and a tenant changed.
+// MembershipChanged tells the cache that a user's membership of a tenant changed.
 func (c *Cache[K, V]) MembershipChanged(user, tenant string) {
 	c.epochs.raiseID(c.epochs.users, user)
 	c.epochs.raiseID(c.epochs.tenants, tenant)
 }
 
-// SubscriptionChanged tells the cache that what a tenant pays for changed.
+// SubscriptionChanged tells the cache that a tenant's subscription changed.
 func (c *Cache[K, V]) SubscriptionChanged(tenant string) {
 	c.epochs.raiseID(c.epochs.tenants, tenant)
 }
 
-// PlanChanged tells the cache that a plan came, went or changed.
+// PlanChanged tells the cache that a plan was added, removed or changed.
 func (c *Cache[K, V]) PlanChanged(id string) {
 	c.epochs.raiseID(c.epochs.plans[:], id)
 }
@@ -166,8 +166,8 @@ func (c *Cache[K, V]) Reset() {
 }
 
 // Polled tells the cache that every change committed before began has been reported to it. Call it after
-// reporting the changes that a look at the database found, with the time at which that look began. Times that
-// go backwards are ignored.
+// reporting the changes that a poll of the database found, with the time at which that poll began. A time
+// before the last one is ignored.
 func (c *Cache[K, V]) Polled(began time.Time) {
 	next := instantOf(began)
 	for {

@@ -53,8 +53,10 @@ func sampledTime(times ...time.Duration) *rapid.Generator[time.Duration] {
 var genStep = rapid.Custom(func(t *rapid.T) step {
 	return step{
 		What: rapid.SampledFrom([]string{
-			"get", "get", "get", "get", "mutate", "mutate", "race", "race", "lag", "overtaken", "overtaken late",
-			"cancelled get", "hint", "down", "up", "cut", "mend", "reset", "panic", "exit", "hang", "invalidate",
+			"get", "get", "get", "get", "mutate", "mutate", "race", "race", "lag", "overtaken",
+			"overtaken late",
+			"cancelled get", "hint", "down", "up", "cut", "mend", "reset", "panic", "exit", "hang",
+			"invalidate",
 		}).Draw(t, "what"),
 		Kind:  rapid.IntRange(0, 6).Draw(t, "kind"),
 		User:  rapid.IntRange(0, 1).Draw(t, "user"),

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// backoff counts failures in a row and says when the next attempt may be made.
+// backoff counts consecutive failures and tells when the next attempt may start.
 type backoff struct {
 	failures int
 	until    time.Duration // on the pool's clock
@@ -13,7 +13,7 @@ type backoff struct {
 	full     bool // of a tenant: it is worth waiting for its end
 }
 
-// fail counts a failure: the pause doubles from least to most, and is jittered downwards by up to a half.
+// fail counts a failure. The pause doubles from least to most and is jittered downwards by up to a half.
 func (b *backoff) fail(now, least, most time.Duration, cause error) {
 	pause := most
 	if shift := b.failures; shift < 32 && least<<shift>>shift == least {
@@ -29,15 +29,15 @@ func (b *backoff) pausing(now time.Duration) bool {
 	return b.failures > 0 && now < b.until
 }
 
-// BreakerState says what a server's breaker lets through.
+// BreakerState is the state of a server's breaker.
 type BreakerState uint8
 
 const (
-	// BreakerClosed: dials go through.
+	// BreakerClosed lets dials through.
 	BreakerClosed BreakerState = iota
-	// BreakerOpen: no dial goes through.
+	// BreakerOpen lets no dial through.
 	BreakerOpen
-	// BreakerHalfOpen: the next dial, and only one, goes through to probe the server.
+	// BreakerHalfOpen lets one dial through, to probe the server.
 	BreakerHalfOpen
 )
 
@@ -65,24 +65,24 @@ func (b *breaker) state(now time.Duration) BreakerState {
 	return BreakerHalfOpen
 }
 
-// allows tells whether a dial may start.
+// allows reports whether a dial may start.
 func (b *breaker) allows(now time.Duration) bool {
 	state := b.state(now)
 	return state == BreakerClosed || state == BreakerHalfOpen && !b.probing
 }
 
-// start notes that a dial starts, and tells whether it is the probe.
+// start records that a dial starts, and reports whether it is the probe.
 func (b *breaker) start(now time.Duration) (probe bool) {
 	b.probing = b.state(now) == BreakerHalfOpen
 	return b.probing
 }
 
-// answered notes that the server answered, were it to refuse: it is there.
+// answered records that the server answered, even if it refused.
 func (b *breaker) answered() {
 	b.inRow, b.trips, b.probing = 0, backoff{}, false
 }
 
-// failed notes a failure of the server. Dials that began before the breaker opened and fail after it change
+// failed records a failure of the server. Dials that began before the breaker opened and fail after it change
 // nothing.
 func (b *breaker) failed(probe bool, now, least, most time.Duration, cause error) {
 	b.inRow++

@@ -6,14 +6,13 @@ import (
 	"strings"
 )
 
-// Close ends the pool: new leases are refused at once, those there are may finish their work and acquire for
-// it, and each tenant's connections close with its last lease. It returns nil when no lease, no connection
-// and no goroutine of the pool is left.
+// Close closes the pool. New leases are refused at once. Existing leases may still acquire, and each tenant's
+// connections close with its last lease. Close returns nil when no lease, no connection and no goroutine of
+// the pool is left.
 //
-// When its context ends first, Close takes the rest by force: those who wait get ErrClosed, dials are called
-// off, all connections are closed in their holders' hands, by goroutines that Config.Close's own bound ends.
-// It does not wait for these and returns a *HoldersError that names who still held what. Close may be called
-// again, to wait for them.
+// If its context ends first, Close ends the rest by force. Waiters get [ErrClosed], dials are cancelled, and
+// connections are closed although they are in use. Close does not wait for that, and returns a
+// [*HoldersError] that names the holders. Call Close again to wait.
 func (p *Pool[T, C]) Close(ctx context.Context) error {
 	for _, gone := range p.retireAll() {
 		if !await(ctx, gone) {
@@ -30,7 +29,7 @@ func (p *Pool[T, C]) Close(ctx context.Context) error {
 	return nil
 }
 
-// await waits until a channel is closed, and tells whether it was before the context ended.
+// await waits until a channel is closed or the context has ended. It reports whether the channel is closed.
 func await(ctx context.Context, gone <-chan struct{}) bool {
 	select {
 	case <-gone:
@@ -45,8 +44,8 @@ func await(ctx context.Context, gone <-chan struct{}) bool {
 	}
 }
 
-// retireAll closes the pool to new leases, retires all tenants, and returns the channels that close as each
-// is gone.
+// retireAll refuses new leases, retires all tenants, and returns channels that close when the tenants are
+// gone.
 func (p *Pool[T, C]) retireAll() []<-chan struct{} {
 	var gone []<-chan struct{}
 	for i := range p.shards {
@@ -64,7 +63,7 @@ func (p *Pool[T, C]) retireAll() []<-chan struct{} {
 	return gone
 }
 
-// end ends the sweeper and what the servers start by themselves.
+// end stops the sweeper and the servers' timers.
 func (p *Pool[T, C]) end() {
 	p.ended.Do(func() { close(p.stop) })
 	for _, s := range p.all() {
@@ -77,7 +76,7 @@ func (p *Pool[T, C]) end() {
 	}
 }
 
-// force takes a tenant's connections from their holders and ends all waits for one. Its server has ended.
+// force closes a tenant's connections, in use or not, and fails its waiters. No dial starts any more.
 func (t *tenant[T, C]) force() {
 	for _, s := range t.pool.all() {
 		s.mu.Lock()
@@ -102,7 +101,7 @@ func (t *tenant[T, C]) force() {
 	db.queue.leave()
 }
 
-// holders says who holds tenants.
+// holders returns the tenants with leases or connections.
 func (p *Pool[T, C]) holders(tenants []*tenant[T, C]) []Holder {
 	var list []Holder
 	for _, t := range tenants {

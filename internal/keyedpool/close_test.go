@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestCloseRefusesNewLeasesAndLetsOldOnesFinish(t *testing.T) {
+func TestPool_Close_refusesNewLeasesAndLetsOldOnesFinish(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.use("idle")
 		lease, conn := r.hold("a")
@@ -38,7 +38,7 @@ func TestCloseRefusesNewLeasesAndLetsOldOnesFinish(t *testing.T) {
 	})
 }
 
-func TestCloseOutOfTimeForcesAndNamesTheHolders(t *testing.T) {
+func TestPool_Close_outOfTimeForcesAndNamesTheHolders(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.TenantCap = 1 }, func(r *rig) {
 		lease := r.lease("a")
 		conn, err := lease.Acquire(r.t.Context(), &Owner{})
@@ -72,7 +72,7 @@ func TestCloseOutOfTimeForcesAndNamesTheHolders(t *testing.T) {
 	})
 }
 
-func TestCloseByForceCallsOffDials(t *testing.T) {
+func TestPool_Close_byForceCallsOffDials(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(context.DeadlineExceeded))
 		lease := r.lease("a")
@@ -92,7 +92,7 @@ func TestCloseByForceCallsOffDials(t *testing.T) {
 	})
 }
 
-func TestCloseTwiceAndOfAnEmptyPool(t *testing.T) {
+func TestPool_Close_twiceAndOfAnEmptyPool(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		for range 2 {
 			if err := r.pool.Close(r.t.Context()); err != nil {
@@ -102,7 +102,7 @@ func TestCloseTwiceAndOfAnEmptyPool(t *testing.T) {
 	})
 }
 
-func TestCloseDuringABreakersPauseLeavesNothingBehind(t *testing.T) {
+func TestPool_Close_duringABreakersPauseLeavesNothingBehind(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.BreakerThreshold = 1 }, func(r *rig) {
 		r.failing(always(errServerDown))
 		lease := r.lease("a")
@@ -112,7 +112,7 @@ func TestCloseDuringABreakersPauseLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func TestHoldersErrorNamesTenAndCountsAll(t *testing.T) {
+func TestHoldersError_namesTenAndCountsAll(t *testing.T) {
 	err := &HoldersError{Cause: context.DeadlineExceeded}
 	for i := range 12 {
 		err.Holders = append(err.Holders, Holder{Tenant: fmt.Sprintf("tenant%02d", i), Leases: 1})
@@ -128,7 +128,7 @@ func TestHoldersErrorNamesTenAndCountsAll(t *testing.T) {
 	}
 }
 
-func TestStatsTellWhatIsGoingOn(t *testing.T) {
+func TestPool_Stats_tellWhatIsGoingOn(t *testing.T) {
 	inBubble(t, budget(3), func(r *rig) {
 		if _, ok := r.pool.Tenant("a"); ok || r.pool.Servers() != nil {
 			t.Error("counters of nothing")
@@ -148,12 +148,14 @@ func TestStatsTellWhatIsGoingOn(t *testing.T) {
 		if got := r.server(); got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
-		if all := r.pool.Servers(); len(all) != 2 || all[0].Server != "other" || all[0].Dialing != 1 || all[0].Needy != 0 || all[0].Waiting != 1 {
+		if all := r.pool.Servers(); len(all) != 2 || all[0].Server != "other" || all[0].Dialing != 1 ||
+			all[0].Needy != 0 || all[0].Waiting != 1 {
 			t.Errorf("%+v", all)
 		}
 		tenant, ok := r.pool.Tenant("a")
 		wantTenant := TenantStats{
-			Tenant: "a", Server: "s", Generation: 1, Leases: 1, Leased: 2, Waiting: 1, Acquires: 2, Opens: 2, Waits: Histogram{0, 0, 0, 2},
+			Tenant: "a", Server: "s", Generation: 1, Leases: 1, Leased: 2, Waiting: 1, Acquires: 2, Opens: 2,
+			Waits: Histogram{0, 0, 0, 2},
 		}
 		if !ok || tenant != wantTenant {
 			t.Errorf("got  %+v\nwant %+v", tenant, wantTenant)
@@ -174,13 +176,15 @@ func TestStatsTellWhatIsGoingOn(t *testing.T) {
 	})
 }
 
-func TestHistogramsBucketsArePowersOfTwoMilliseconds(t *testing.T) {
+func TestHistogram_bucketsArePowersOfTwoMilliseconds(t *testing.T) {
 	for _, c := range []struct {
 		wait   time.Duration
 		bucket int
 	}{
-		{-time.Second, 0}, {0, 0}, {999 * time.Microsecond, 0}, {time.Millisecond, 1}, {2 * time.Millisecond, 2},
-		{3 * time.Millisecond, 2}, {4 * time.Millisecond, 3}, {time.Second, 10}, {5 * time.Second, 13}, {time.Hour, 13},
+		{-time.Second, 0}, {0, 0}, {999 * time.Microsecond, 0}, {time.Millisecond, 1},
+		{2 * time.Millisecond, 2},
+		{3 * time.Millisecond, 2}, {4 * time.Millisecond, 3}, {time.Second, 10}, {5 * time.Second, 13},
+		{time.Hour, 13},
 	} {
 		var h Histogram
 		h.add(c.wait)
@@ -190,8 +194,9 @@ func TestHistogramsBucketsArePowersOfTwoMilliseconds(t *testing.T) {
 	}
 }
 
-func TestBreakerStatesHaveNames(t *testing.T) {
-	for state, want := range map[BreakerState]string{BreakerClosed: "closed", BreakerOpen: "open", BreakerHalfOpen: "half-open"} {
+func TestBreakerState_String(t *testing.T) {
+	for state, want := range map[BreakerState]string{BreakerClosed: "closed", BreakerOpen: "open",
+		BreakerHalfOpen: "half-open"} {
 		if state.String() != want {
 			t.Errorf("%d is %q, want %q", state, state, want)
 		}

@@ -7,77 +7,75 @@ import (
 	"time"
 )
 
-// Config describes a Pool. Dial, Close and Server are required; the zero value of everything else means the
-// default that its comment names. The functions run without any lock of the pool held, and may be called by
-// several goroutines at once.
+// Config describes a [Pool]. Dial, Close and Server are required. The zero value of every other field is its
+// default. The functions may be called concurrently. They run without any lock of the pool.
 type Config[T comparable, C any] struct {
 	// Dial opens a connection for a tenant. Its context ends after DialTimeout, or earlier when nobody can
-	// use the connection any more (a changed target, a shutdown); a caller who gives up does not end it. A
-	// Dial that fails must have closed what it opened. A panic counts as a failure of the tenant.
+	// use the connection any more (a changed target, a shutdown). A caller who gives up does not end it. A
+	// Dial that fails must close what it opened. A panic counts as the tenant's failure.
 	Dial func(ctx context.Context, tenant string, target T) (C, error)
-	// Close ends a connection and returns when the server has seen the end, or when its context has ended
-	// (DrainTimeout). The place in the budget is free when it returns, not before. An error, as of an end
-	// that nobody confirmed, is counted in ServerStats.Unconfirmed. It is called once for each connection,
-	// off every caller's path.
+	// Close closes a connection. It returns when the server has seen the end, or when its context has ended
+	// (DrainTimeout). Only then is the place in the budget free. An error is counted in
+	// [ServerStats].Unconfirmed. Close is called once for each connection, on a goroutine of its own.
 	Close func(ctx context.Context, conn C) error
 	// BeforeForcedClose, if set, is called before Close for a connection that a forced shutdown takes from
 	// its holder, who may still be using it.
 	BeforeForcedClose func(conn C)
-	// Server names the server (host:port) behind a target and refuses, with an error, a tenant or a target
-	// that is not valid. It is asked before anything changes, and only when the target is new.
+	// Server returns the name (host:port) of a target's server, or an error if the tenant or the target is
+	// not valid. It is called for new targets only, before anything changes.
 	Server func(tenant string, target T) (string, error)
-	// OnDormant, if set, is called when a leased tenant has lost its last connection and nobody waits for one.
+	// OnDormant, if set, is called when a leased tenant has lost its last connection and nobody waits for
+	// one.
 	OnDormant func(tenant string)
-	// Classify tells whose fault a failed Dial is. Nil: the server's.
+	// Classify tells whose fault a failed Dial is. Default: the server's.
 	Classify func(error) Fault
 
-	// Budget is how many connections a server may have at most, those being opened and closed included.
-	// Default 20.
+	// Budget bounds the connections to a server, including those being opened and closed. Default: 20.
 	Budget int
 	// Budgets overrides Budget for the servers it names.
 	Budgets map[string]int
-	// TenantCap is how many connections one tenant may have open at most, in one generation. A connection
-	// that is being closed no longer counts; it keeps its place in the budget. Default: a quarter of the
-	// budget, at least 2. It is never more than the budget.
+	// TenantCap bounds the open connections of one tenant in one generation. A connection that is being
+	// closed does not count here, but keeps its place in the budget. Default: a quarter of the budget, at
+	// least 2. It is never more than the budget.
 	TenantCap int
-	// Reserve is how many places of the budget only a tenant without any connection may take. Default: an
-	// eighth of the budget. Negative: none.
+	// Reserve is how many places of the budget only tenants without a connection may take. Default: an eighth
+	// of the budget. Negative means none.
 	Reserve int
-	// DialSlots is how many dials may be under way at once on a server. Default 8.
+	// DialSlots bounds the concurrent dials to a server. Default: 8.
 	DialSlots int
-	// Turn is how many acquires of its own line a tenant's only connection serves in a row while tenants
-	// without any connection wait for its place, and no other is idle. 1 passes the place on at every
-	// release: fairest, and a dial for each. Default 8.
+	// Turn is how many consecutive acquires a tenant's only connection serves before yielding to tenants that
+	// have none. 1 is the fairest, and costs a dial for each. Default: 8.
 	Turn int
 
-	// AcquireTimeout bounds the wait of an Acquire, whatever its context allows. Default 5 s.
+	// AcquireTimeout bounds the wait of an Acquire, whatever its context allows. Default: 5 seconds.
 	AcquireTimeout time.Duration
-	// StealAfter is how long an Acquire waits before an idle connection of another tenant is closed to give
-	// the waiting tenant a second one. A tenant with none does not wait for it. Default 50 ms.
+	// StealAfter is how long an Acquire waits before another tenant's idle connection is closed to give the
+	// waiting tenant a second one. A tenant's first connection needs no such wait. Default: 50 ms.
 	StealAfter time.Duration
-	// NestedAfter is how long an Acquire may stay in a deadlock with its own owner before it fails with
-	// ErrNested; it leaves parallel work of one owner the time to finish. Default 1 s.
+	// NestedAfter is how long an Acquire may be deadlocked with its own owner before it fails with
+	// [ErrNested]. It gives parallel work of one owner time to finish. Default: 1 second.
 	NestedAfter time.Duration
-	// DialTimeout bounds a Dial. Default 5 s.
+	// DialTimeout bounds a Dial. Default: 5 seconds.
 	DialTimeout time.Duration
-	// DrainTimeout bounds a Close. Default 2 s.
+	// DrainTimeout bounds a Close. Default: 2 seconds.
 	DrainTimeout time.Duration
-	// IdleTimeout is how long a connection may lie idle. Jittered downwards by up to a fifth. Default 5 min.
+	// IdleTimeout is how long a connection may be idle. It is jittered downwards by up to a fifth. Default: 5
+	// minutes.
 	IdleTimeout time.Duration
-	// MaxLifetime is the age at which a connection is closed instead of used again. Jittered downwards by up
-	// to a fifth. Default 1 h.
+	// MaxLifetime is the age at which a connection is closed instead of reused. It is jittered downwards by
+	// up to a fifth. Default: 1 hour.
 	MaxLifetime time.Duration
 
-	// BackoffMin is the pause of a tenant's dials after its first failure, and of a server's after its
-	// breaker opened or it had no place. It doubles, with jitter, up to BackoffMax for a tenant and
-	// ServerRetry for a server. Default 100 ms.
+	// BackoffMin is the first pause of a tenant's dials after a failure, and of a server's after its breaker
+	// opened or it had no place. It doubles, with jitter, up to BackoffMax for a tenant and ServerRetry for a
+	// server. Default: 100 ms.
 	BackoffMin time.Duration
-	// BackoffMax bounds the pause of a tenant's dials: a database that was mended is back within it. Default
-	// 4 s.
+	// BackoffMax bounds the pause of a tenant's dials. A database that was repaired is back within it.
+	// Default: 4 seconds.
 	BackoffMax time.Duration
-	// ServerRetry bounds the pause of a server's dials, however long it has been away or full. Default 1 s.
+	// ServerRetry bounds the pause of a server's dials, however long it was down or full. Default: 1 second.
 	ServerRetry time.Duration
-	// BreakerThreshold is how many failures of a server in a row open its breaker. Default 5.
+	// BreakerThreshold is how many consecutive failures of a server open its breaker. Default: 5.
 	BreakerThreshold int
 }
 
@@ -85,21 +83,21 @@ type Config[T comparable, C any] struct {
 type Fault uint8
 
 const (
-	// ServerFault: the server does not answer, or not properly. Enough of them in a row open its breaker.
+	// ServerFault means that the server does not answer, or not properly. Enough in a row open its breaker.
 	ServerFault Fault = iota
-	// TenantFault: this tenant's database or credentials. Only the tenant backs off.
+	// TenantFault means that the tenant's database or credentials are at fault. Only the tenant backs off.
 	TenantFault
-	// Backpressure: the server has no place for the moment. Nobody is at fault; its dials pause.
+	// Backpressure means that the server has no place now. Nobody is at fault. Its dials pause.
 	Backpressure
-	// TenantFull: the server has no place for this tenant, whatever it has for others. Its dials pause, and
-	// those in its line wait.
+	// TenantFull means that the server has no place for this tenant, but may have places for others. The
+	// tenant's dials pause, and its waiters go on waiting.
 	TenantFull
-	// TenantAway: none of the servers that the tenant may use serves now. Its dials pause for ServerRetry at
-	// most.
+	// TenantAway means that none of the tenant's servers is available now. The tenant's dials pause for at
+	// most ServerRetry.
 	TenantAway
 )
 
-// withDefaults returns the configuration with every zero value replaced, or what is wrong with it.
+// withDefaults returns the configuration with its defaults, or an error if it is not valid.
 func (c Config[T, C]) withDefaults() (Config[T, C], error) {
 	if c.Dial == nil || c.Close == nil || c.Server == nil {
 		return c, errors.New("keyedpool: Config needs Dial, Close and Server")
@@ -130,7 +128,7 @@ func (c Config[T, C]) withDefaults() (Config[T, C], error) {
 	return c, c.fillDurations()
 }
 
-// fillDurations replaces the durations that are zero.
+// fillDurations sets the default durations.
 func (c *Config[T, C]) fillDurations() error {
 	for _, d := range []struct {
 		value    *time.Duration
@@ -174,7 +172,7 @@ func (c *Config[T, C]) tenantCap(budget int) int {
 	return min(max(2, budget/4), budget)
 }
 
-// reserve returns how many places of a budget are kept for tenants without any connection.
+// reserve returns how many places of a budget are reserved for tenants without a connection.
 func (c *Config[T, C]) reserve(budget int) int {
 	switch {
 	case c.Reserve < 0:

@@ -17,7 +17,7 @@ func minimal() Config[string, int] {
 	}
 }
 
-func TestConfigRefusesWhatMakesNoSense(t *testing.T) {
+func TestConfig_refusesWhatMakesNoSense(t *testing.T) {
 	for want, spoil := range map[string]func(*Config[string, int]){
 		"needs Dial":        func(c *Config[string, int]) { c.Dial = nil },
 		"needs Dial, Close": func(c *Config[string, int]) { c.Close = nil },
@@ -47,7 +47,7 @@ func TestConfigRefusesWhatMakesNoSense(t *testing.T) {
 	}
 }
 
-func TestConfigDefaultsAreThoseDocumented(t *testing.T) {
+func TestConfig_defaultsAreThoseDocumented(t *testing.T) {
 	cfg, err := minimal().withDefaults()
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestConfigDefaultsAreThoseDocumented(t *testing.T) {
 	}
 }
 
-func TestSharesOfABudget(t *testing.T) {
+func TestConfig_sharesOfABudget(t *testing.T) {
 	for _, c := range []struct {
 		budget, tenantCap, reserve int // configured
 		cap, kept                  int // wanted
@@ -96,7 +96,7 @@ func TestSharesOfABudget(t *testing.T) {
 	}
 }
 
-func TestJitterLeavesTimeForTheSweep(t *testing.T) {
+func TestConfig_jitterLeavesTimeForTheSweep(t *testing.T) {
 	for _, limit := range []time.Duration{60 * time.Millisecond, time.Second, 5 * time.Minute, time.Hour} {
 		cfg := minimal()
 		cfg.IdleTimeout, cfg.MaxLifetime = limit, limit
@@ -108,7 +108,7 @@ func TestJitterLeavesTimeForTheSweep(t *testing.T) {
 	}
 }
 
-func TestBackoffGrowsWithoutOverflow(t *testing.T) {
+func TestBackoff_growsWithoutOverflow(t *testing.T) {
 	var b backoff
 	for i := range 200 {
 		now := b.until

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// Verdict is what the holder of a connection says of it when giving it back.
+// Verdict is the holder's report on a connection that it releases.
 type Verdict uint8
 
 const (
-	// Healthy: the connection may serve the next one.
+	// Healthy means that the connection may be used again.
 	Healthy Verdict = iota
-	// Destroy: the connection must not be used again.
+	// Destroy means that the connection must not be used again.
 	Destroy
-	// Outdated: neither this connection nor any other that its tenant has by now must be used again.
+	// Outdated means that none of the tenant's present connections may be used again.
 	Outdated
 )
 
-// Conn is a connection in the hands of its holder. It is a small value; copies are the same holder.
+// Conn is an acquired connection. It is a small value. Copies stand for the same holder.
 type Conn[T comparable, C any] struct {
 	conn *conn[T, C]
 	use  uint32
@@ -33,7 +33,7 @@ const (
 	closing
 )
 
-// conn is an open connection. Its server's mutex guards all but the first two fields, which don't change.
+// conn is an open connection. The first two fields don't change. The server's mutex guards the others.
 type conn[T comparable, C any] struct {
 	db    *database[T, C]
 	value C
@@ -57,13 +57,13 @@ func (h Conn[T, C]) Value() C {
 	return h.conn.value
 }
 
-// Waited returns how long its holder waited for it; 0 where it was idle. It must not be used after Release.
+// Waited returns how long its holder waited for it, or 0 if it was idle. It must not be used after Release.
 func (h Conn[T, C]) Waited() time.Duration {
 	return h.conn.waited
 }
 
-// Release gives the connection back. Release after the first does nothing: the connection may be somebody
-// else's by then.
+// Release returns the connection to the pool. Further calls do nothing: the connection may have another
+// holder by then.
 func (h Conn[T, C]) Release(v Verdict) {
 	c := h.conn
 	if c == nil {
@@ -78,7 +78,7 @@ func (h Conn[T, C]) Release(v Verdict) {
 	s.mu.Unlock()
 }
 
-// take hands an idle connection, the top one of its database, to a holder.
+// take gives the idle connection on top of its database's stack to a holder.
 func (s *server[T, C]) take(c *conn[T, C], owner *Owner) Conn[T, C] {
 	db := c.db
 	db.idle = c.next
@@ -86,7 +86,7 @@ func (s *server[T, C]) take(c *conn[T, C], owner *Owner) Conn[T, C] {
 	return s.hand(c, owner)
 }
 
-// hand makes somebody the holder of a connection.
+// hand gives a connection to a holder.
 func (s *server[T, C]) hand(c *conn[T, C], owner *Owner) Conn[T, C] {
 	c.state, c.next, c.owner = leased, nil, owner
 	c.use++
@@ -94,7 +94,7 @@ func (s *server[T, C]) hand(c *conn[T, C], owner *Owner) Conn[T, C] {
 	return Conn[T, C]{c, c.use}
 }
 
-// giveBack decides what becomes of a connection that its holder has done with.
+// giveBack closes a released connection, passes it on, or makes it idle.
 func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 	db := c.db
 	c.owner = nil
@@ -115,8 +115,8 @@ func (s *server[T, C]) giveBack(c *conn[T, C], v Verdict, now time.Duration) {
 	}
 }
 
-// refresh ends the service of the connections that a database has: those that are idle close, the others when
-// they come back. A dial that is under way goes on: what it opens has served nobody.
+// refresh closes a database's idle connections, and the others when they are released. A dial under way goes
+// on.
 func (s *server[T, C]) refresh(db *database[T, C]) {
 	db.edition++
 	for db.idle != nil {
@@ -124,27 +124,29 @@ func (s *server[T, C]) refresh(db *database[T, C]) {
 	}
 }
 
-// serveLine gives a connection to the first in its tenant's line, or up, where tenants without any are
-// waiting and the tenant has another, or has had its turn, could get the next, and nobody has one idle.
+// serveLine gives a connection to its tenant's first waiter. If tenants without a connection wait, it closes
+// the connection instead: when the tenant has another one, or when it has had its Turn, can dial again, and
+// no other connection is idle.
 func (s *server[T, C]) serveLine(c *conn[T, C], now time.Duration) {
 	c.turns++
 	if !s.pressed() {
 		c.turns = 0
-	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn && !c.db.backoff.pausing(now) && s.victims.first() == nil {
+	} else if c.db.live > 1 || int(c.turns) >= s.pool.cfg.Turn && !c.db.backoff.pausing(now) &&
+		s.victims.first() == nil {
 		s.shut(c)
 		return
 	}
 	s.grant(c, c.db.waiting.first(), now)
 }
 
-// grant makes a waiter the holder of a connection.
+// grant gives a connection to a waiter.
 func (s *server[T, C]) grant(c *conn[T, C], w *waiter[T, C], now time.Duration) {
 	c.waited = now - w.since
 	s.waited(w.db, c.waited)
 	s.wake(w, grant[T, C]{conn: s.hand(c, w.owner)})
 }
 
-// park lays a connection down idle.
+// park makes a connection idle.
 func (s *server[T, C]) park(c *conn[T, C], now time.Duration) {
 	c.state = idle
 	c.idleUntil = now + c.idleFor
@@ -152,7 +154,7 @@ func (s *server[T, C]) park(c *conn[T, C], now time.Duration) {
 	s.victims.add(c.db)
 }
 
-// shut begins the close of a connection that nobody holds.
+// shut starts the close of a connection that nobody holds.
 func (s *server[T, C]) shut(c *conn[T, C]) {
 	db := c.db
 	if c.state == idle {
@@ -167,7 +169,7 @@ func (s *server[T, C]) shut(c *conn[T, C]) {
 	s.pool.work.Go(func() { s.finish(c) })
 }
 
-// unpark takes a connection out of the idle ones.
+// unpark removes a connection from the idle ones.
 func (db *database[T, C]) unpark(c *conn[T, C]) {
 	at := &db.idle
 	for *at != c {
@@ -176,8 +178,7 @@ func (db *database[T, C]) unpark(c *conn[T, C]) {
 	*at, c.next = c.next, nil
 }
 
-// finish closes a connection and then, when the close is confirmed or DrainTimeout over, gives its place
-// back.
+// finish closes a connection and returns its place when the close is confirmed or DrainTimeout is over.
 func (s *server[T, C]) finish(c *conn[T, C]) {
 	t := c.db.tenant
 	if c.forced && s.pool.cfg.BeforeForcedClose != nil {
@@ -207,7 +208,7 @@ func (s *server[T, C]) finish(c *conn[T, C]) {
 	}
 }
 
-// close calls Config.Close. A panic there counts as an end that nobody confirmed.
+// close calls Config.Close. A panic counts as an unconfirmed close.
 func (p *Pool[T, C]) close(value C) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout)
 	defer cancel()

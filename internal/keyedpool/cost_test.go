@@ -42,7 +42,7 @@ func warm(t testing.TB, pool *Pool[string, int], tenants int) []*Lease[string, i
 	return leases
 }
 
-func TestWarmPathAllocatesNothing(t *testing.T) {
+func TestPool_warmPathAllocatesNothing(t *testing.T) {
 	pool := atOnce(t, 100)
 	leases := warm(t, pool, 50)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -70,7 +70,7 @@ func TestWarmPathAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestKnownTenantsAreCheap(t *testing.T) {
+func TestPool_knownTenantsAreCheap(t *testing.T) {
 	for name, used := range map[string]bool{"never used": false, "used once": true} {
 		t.Run(name, func(t *testing.T) { knownTenantsAreCheap(t, used) })
 	}

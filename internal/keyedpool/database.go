@@ -5,15 +5,16 @@ import (
 	"encoding/binary"
 )
 
-// database is a tenant in one generation: one target on one server. The server's mutex guards all but the
-// first four fields, which don't change.
+// database is a tenant in one generation: one target on one server. The first four fields don't change. The
+// server's mutex guards the others.
 type database[T comparable, C any] struct {
 	tenant     *tenant[T, C]
 	server     *server[T, C]
 	target     T
 	generation uint32
 
-	stale    bool        // a newer generation, or nothing, has taken its place: its connections serve nobody else
+	// a newer generation, or nothing, has taken its place: its connections serve nobody else
+	stale    bool
 	dialing  bool        // its one dial is under way
 	live     int32       // open connections, idle or leased, that are not being closed
 	idle     *conn[T, C] // the one used last on top
@@ -30,7 +31,7 @@ type database[T comparable, C any] struct {
 	lastUse uint64
 }
 
-// counters are counted over all generations.
+// counters count over all generations.
 type counters struct {
 	acquires, opens, stolen, refusals uint64
 	waits                             *Histogram // nil until somebody has waited
@@ -45,7 +46,8 @@ func (f counters) clone() counters {
 	return f
 }
 
-// pack returns the counters in few bytes: a number after the other, as long as any is not 0.
+// pack returns the counters as varints, without zeros at the end. Packed, a dormant tenant that was used once
+// takes 193 bytes instead of 321.
 func (f counters) pack() string {
 	all := []uint64{f.acquires, f.opens, f.stolen, f.refusals}
 	if f.waits != nil {
@@ -61,7 +63,7 @@ func (f counters) pack() string {
 	return string(packed)
 }
 
-// unpack returns what was packed.
+// unpack reverses pack.
 func unpack(packed string) (f counters) {
 	rest := []byte(packed)
 	next := func() uint64 {

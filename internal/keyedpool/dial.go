@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// dial starts a dial for a database: its place in the budget is taken from here on.
+// dial starts a dial for a database. It takes a place in the budget.
 func (s *server[T, C]) dial(db *database[T, C]) {
 	db.queue.leave()
 	db.dialing = true
@@ -25,7 +25,8 @@ func (s *server[T, C]) dial(db *database[T, C]) {
 	})
 }
 
-// open dials and hands the connection to the first in line, or lays it down idle where nobody waits any more.
+// open dials and gives the connection to the first waiter. If nobody waits any more, the connection becomes
+// idle.
 func (s *server[T, C]) open(ctx context.Context, db *database[T, C], probe bool) {
 	value, fault, err := s.pool.dial(ctx, db)
 	s.mu.Lock()
@@ -44,7 +45,7 @@ func (s *server[T, C]) open(ctx context.Context, db *database[T, C], probe bool)
 	}
 }
 
-// dial calls Config.Dial and says whose fault a failure is. A panic is the tenant's.
+// dial calls Config.Dial and classifies a failure. A panic is the tenant's fault.
 func (p *Pool[T, C]) dial(ctx context.Context, db *database[T, C]) (value C, fault Fault, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -58,7 +59,7 @@ func (p *Pool[T, C]) dial(ctx context.Context, db *database[T, C]) (value C, fau
 	return value, fault, err
 }
 
-// dialed takes in a new connection.
+// dialed adds a new connection.
 func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	now := s.pool.now()
 	s.breaker.answered()
@@ -82,8 +83,8 @@ func (s *server[T, C]) dialed(db *database[T, C], value C) {
 	s.requeue(db)
 }
 
-// dialFailed gives the place back and decides who pauses. Those in the tenant's line fail, unless a
-// connection of the tenant will come to them, or the server was only full.
+// dialFailed returns the place and decides whose dials pause. The tenant's waiters fail, unless they can get
+// another connection of the tenant or the server was only full.
 func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, err error) {
 	now, cfg := s.pool.now(), &s.pool.cfg
 	s.used--
@@ -103,7 +104,8 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 			most = cfg.ServerRetry
 		}
 		db.backoff.fail(now, cfg.BackoffMin, most, err)
-		if db.backoff.full = fault == TenantFull; db.backoff.full { // those who wait for room are to see it before their time is over
+		// those who wait for room are to see it before their time is over
+		if db.backoff.full = fault == TenantFull; db.backoff.full {
 			db.backoff.until = min(db.backoff.until, now+cfg.AcquireTimeout/4)
 		}
 	case Backpressure:
@@ -126,7 +128,7 @@ func (s *server[T, C]) dialFailed(db *database[T, C], probe bool, fault Fault, e
 	s.setAlarm(now)
 }
 
-// failFirst fails those who have nothing and can't be dialed for, since the breaker opened.
+// failFirst fails the waiters of tenants without a connection, after the breaker opened.
 func (s *server[T, C]) failFirst() {
 	for s.waitFirst.n > 0 {
 		s.requeue(s.waitFirst.first())
@@ -134,7 +136,7 @@ func (s *server[T, C]) failFirst() {
 	s.requeuePaused()
 }
 
-// requeuePaused looks again at the databases whose dials pause.
+// requeuePaused requeues the databases whose dials pause.
 func (s *server[T, C]) requeuePaused() {
 	for e := s.paused.front; e != nil; {
 		db := e.value
@@ -143,7 +145,7 @@ func (s *server[T, C]) requeuePaused() {
 	}
 }
 
-// outage returns why no dial for a database may be waited for, or nil.
+// outage returns why waiting for a dial is hopeless, or nil.
 func (s *server[T, C]) outage(db *database[T, C], now time.Duration) *Error {
 	switch {
 	case s.ended:
@@ -156,7 +158,8 @@ func (s *server[T, C]) outage(db *database[T, C], now time.Duration) *Error {
 	return nil
 }
 
-// setAlarm makes the server look again when a pause of dials ends, its own or that of a tenant with a line.
+// setAlarm sets the timer for the end of the next pause of dials: the server's, or that of a tenant with
+// waiters.
 func (s *server[T, C]) setAlarm(now time.Duration) {
 	var next time.Duration
 	sooner := func(b *backoff) {
@@ -179,7 +182,7 @@ func (s *server[T, C]) setAlarm(now time.Duration) {
 	}
 }
 
-// resume goes on after a pause.
+// resume continues after a pause.
 func (s *server[T, C]) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,7 +192,7 @@ func (s *server[T, C]) resume() {
 	s.dispatch()
 }
 
-// shorten returns a duration jittered downwards, by a tenth to a fifth.
+// shorten returns a duration that is shorter by a tenth to a fifth, at random.
 func shorten(d time.Duration) time.Duration {
 	return d - d/10 - rand.N(d/10+1)
 }

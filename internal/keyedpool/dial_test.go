@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestTenantFaultFailsThoseInLineAndThenAtOnce(t *testing.T) {
+func TestDial_tenantFaultFailsThoseInLineAndThenAtOnce(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errTenantBroken))
 		lease := r.lease("a")
@@ -24,14 +24,16 @@ func TestTenantFaultFailsThoseInLineAndThenAtOnce(t *testing.T) {
 		began := time.Now()
 		_, err := lease.Acquire(r.t.Context(), nil)
 		e := r.reason(err, ErrTenantUnavailable)
-		if time.Since(began) != 0 || r.dials() != "a" || e.RetryAfter <= 0 || e.RetryAfter > 100*time.Millisecond {
-			t.Errorf("in backoff: took %v, dialed %q, RetryAfter %v", time.Since(began), r.dials(), e.RetryAfter)
+		if time.Since(began) != 0 || r.dials() != "a" || e.RetryAfter <= 0 ||
+			e.RetryAfter > 100*time.Millisecond {
+			t.Errorf("in backoff: took %v, dialed %q, RetryAfter %v", time.Since(began), r.dials(),
+				e.RetryAfter)
 		}
 		lease.Release()
 	})
 }
 
-func TestBackoffGrowsAndEndsWithOneProbe(t *testing.T) {
+func TestBackoff_growsAndEndsWithOneProbe(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errTenantBroken))
 		lease := r.lease("a")
@@ -62,7 +64,7 @@ func TestBackoffGrowsAndEndsWithOneProbe(t *testing.T) {
 	})
 }
 
-func TestBackoffOutlivesRetirementButNotANewTarget(t *testing.T) {
+func TestBackoff_outlivesRetirementButNotANewTarget(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errTenantBroken))
 		lease := r.lease("a")
@@ -84,7 +86,7 @@ func TestBackoffOutlivesRetirementButNotANewTarget(t *testing.T) {
 	})
 }
 
-func TestOneTenantsFaultIsItsOwn(t *testing.T) {
+func TestDial_oneTenantsFaultIsItsOwn(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(func(tenant, _ string) error {
 			if tenant == "bad" {
@@ -106,7 +108,7 @@ func TestOneTenantsFaultIsItsOwn(t *testing.T) {
 	})
 }
 
-func TestBreakerOpensProbesAndCloses(t *testing.T) {
+func TestBreaker_opensProbesAndCloses(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.BreakerThreshold = 3 }, func(r *rig) {
 		r.failing(always(errServerDown))
 		for _, tenant := range strings.Fields("a b c") {
@@ -146,7 +148,7 @@ func TestBreakerOpensProbesAndCloses(t *testing.T) {
 	})
 }
 
-func TestProbeThatFailsFailsThoseBehindIt(t *testing.T) {
+func TestDial_probeThatFailsFailsThoseBehindIt(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.BreakerThreshold = 1 }, func(r *rig) {
 		r.failing(always(errServerDown))
 		a, b := r.lease("a"), r.lease("b")
@@ -166,7 +168,7 @@ func TestProbeThatFailsFailsThoseBehindIt(t *testing.T) {
 	})
 }
 
-func TestOpenConnectionsServeWhileTheBreakerIsOpen(t *testing.T) {
+func TestBreaker_openConnectionsServeMeanwhile(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.BreakerThreshold = 1 }, func(r *rig) {
 		lease, conn := r.hold("a")
 		r.failing(always(errServerDown))
@@ -184,7 +186,7 @@ func TestOpenConnectionsServeWhileTheBreakerIsOpen(t *testing.T) {
 	})
 }
 
-func TestLateFailuresDoNotLengthenTheBreakersPause(t *testing.T) {
+func TestBreaker_lateFailuresDoNotLengthenItsPause(t *testing.T) {
 	b := breaker{threshold: 1}
 	b.failed(false, 0, time.Second, time.Minute, errServerDown)
 	until := b.trips.until
@@ -201,9 +203,9 @@ func TestLateFailuresDoNotLengthenTheBreakersPause(t *testing.T) {
 	}
 }
 
-// TestATenantThatIsAwayIsTriedSoon: its pauses grow to ServerRetry and no further, and its server's other
+// TestDial_aTenantThatIsAwayIsTriedSoon: its pauses grow to ServerRetry and no further, and its server's other
 // tenants don't notice.
-func TestATenantThatIsAwayIsTriedSoon(t *testing.T) {
+func TestDial_aTenantThatIsAwayIsTriedSoon(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(func(tenant, _ string) error {
 			if tenant == "a" {
@@ -228,13 +230,14 @@ func TestATenantThatIsAwayIsTriedSoon(t *testing.T) {
 	})
 }
 
-func TestBackpressureMakesDialsWaitAndNobodyFail(t *testing.T) {
+func TestDial_backpressureMakesDialsWaitAndNobodyFail(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errServerFull))
 		lease := r.lease("a")
 		p := r.start(lease, nil)
 		time.Sleep(time.Second)
-		if st := r.server(); p.over() || st.Breaker != BreakerClosed || st.DialFailures < 3 || st.DialFailures > 8 {
+		if st := r.server(); p.over() || st.Breaker != BreakerClosed || st.DialFailures < 3 ||
+			st.DialFailures > 8 {
 			t.Errorf("over %v, %+v", p.over(), st)
 		}
 		r.failing(nil)
@@ -246,7 +249,7 @@ func TestBackpressureMakesDialsWaitAndNobodyFail(t *testing.T) {
 	})
 }
 
-func TestATenantWithoutRoomWaitsAloneAndNobodyFails(t *testing.T) {
+func TestDial_aTenantWithoutRoomWaitsAloneAndNobodyFails(t *testing.T) {
 	inBubble(t, budget(10), func(r *rig) {
 		r.failing(func(tenant, _ string) error {
 			if tenant == "a" {
@@ -266,7 +269,8 @@ func TestATenantWithoutRoomWaitsAloneAndNobodyFails(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		st := r.server()
-		if p.over() || st.Breaker != BreakerClosed || st.Steals != 0 || st.DialFailures < 3 || st.DialFailures > 8 {
+		if p.over() || st.Breaker != BreakerClosed || st.Steals != 0 || st.DialFailures < 3 ||
+			st.DialFailures > 8 {
 			t.Errorf("over %v, %+v", p.over(), st)
 		}
 		r.failing(nil)
@@ -278,8 +282,8 @@ func TestATenantWithoutRoomWaitsAloneAndNobodyFails(t *testing.T) {
 	})
 }
 
-// TestATenantsOwnCloseEndsItsPause: there is room where its connection was.
-func TestATenantsOwnCloseEndsItsPause(t *testing.T) {
+// TestDial_aTenantsOwnCloseEndsItsPause: there is room where its connection was.
+func TestDial_aTenantsOwnCloseEndsItsPause(t *testing.T) {
 	inBubble(t, budget(10), func(r *rig) {
 		lease, held := r.hold("a")
 		r.failing(func(string, string) error {
@@ -306,7 +310,7 @@ func TestATenantsOwnCloseEndsItsPause(t *testing.T) {
 	})
 }
 
-func TestRoomThatComesIsSeenByThoseWhoWait(t *testing.T) {
+func TestDial_roomThatComesIsSeenByThoseWhoWait(t *testing.T) {
 	inBubble(t, budget(10), func(r *rig) {
 		r.failing(always(errTenantFull))
 		lease := r.lease("a")
@@ -325,8 +329,8 @@ func TestRoomThatComesIsSeenByThoseWhoWait(t *testing.T) {
 	})
 }
 
-// TestNoRoomThatLastsIsBusy, be it the server's or the tenant's own.
-func TestNoRoomThatLastsIsBusy(t *testing.T) {
+// TestDial_noRoomThatLastsIsBusy, be it the server's or the tenant's own.
+func TestDial_noRoomThatLastsIsBusy(t *testing.T) {
 	for _, cause := range []error{errServerFull, errTenantFull} {
 		inBubble(t, nil, func(r *rig) {
 			r.failing(always(cause))
@@ -342,7 +346,7 @@ func TestNoRoomThatLastsIsBusy(t *testing.T) {
 
 // A server that others fill too: our own idle connections make the places that a budget promised and the
 // server hasn't got.
-func TestFullServersPlacesComeFromIdleConnections(t *testing.T) {
+func TestDial_fullServersPlacesComeFromIdleConnections(t *testing.T) {
 	inBubble(t, budget(10), func(r *rig) {
 		r.failing(func(string, string) error {
 			r.mu.Lock()
@@ -370,7 +374,7 @@ func TestFullServersPlacesComeFromIdleConnections(t *testing.T) {
 	})
 }
 
-func TestHangingServerDelaysNobodyElse(t *testing.T) {
+func TestDial_hangingServerDelaysNobodyElse(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(func(_, target string) error {
 			if strings.HasPrefix(target, "hung/") {
@@ -401,7 +405,7 @@ func TestHangingServerDelaysNobodyElse(t *testing.T) {
 	})
 }
 
-func TestDialSlotsBoundTheDialsUnderWay(t *testing.T) {
+func TestDial_slotsBoundTheDialsUnderWay(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.DialSlots = 2 }, func(r *rig) {
 		var all []*pending
 		for _, tenant := range strings.Fields("a b c d e") {
@@ -422,7 +426,7 @@ func TestDialSlotsBoundTheDialsUnderWay(t *testing.T) {
 	})
 }
 
-func TestPanicInDialFailsTheTenantOnly(t *testing.T) {
+func TestDial_panicInDialFailsTheTenantOnly(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(func(tenant, _ string) error {
 			if tenant == "bad" {
@@ -443,7 +447,7 @@ func TestPanicInDialFailsTheTenantOnly(t *testing.T) {
 	})
 }
 
-func TestPanicInCloseGivesThePlaceBack(t *testing.T) {
+func TestDial_panicInCloseGivesThePlaceBack(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) {
 		c.Budget = 1
 		end := c.Close

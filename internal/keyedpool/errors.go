@@ -7,47 +7,48 @@ import (
 	"time"
 )
 
-// The reasons for which the pool refuses. Compare with errors.Is; errors.As with *Error gives the
-// circumstances.
+// The reasons for which the pool refuses. Use errors.Is to compare, and errors.As with [*Error] for the
+// details.
 var (
-	// ErrBusy: the budget, or the tenant's share of it, was used up for longer than the wait.
+	// ErrBusy means that the budget, or the tenant's share of it, was used up for longer than the wait.
 	ErrBusy = errors.New("every connection is taken")
-	// ErrTenantUnavailable: this tenant can't be connected to: its last dial failed by its own fault and its
-	// backoff has not lapsed, its target is not valid, or it is being drained.
+	// ErrTenantUnavailable means that the tenant is being drained, that its target is not valid, or that its
+	// last dial failed by its own fault and its backoff has not ended.
 	ErrTenantUnavailable = errors.New("the tenant is unavailable")
-	// ErrServerUnavailable: the tenant's server does not answer.
+	// ErrServerUnavailable means that the tenant's server does not answer.
 	ErrServerUnavailable = errors.New("the server is unavailable")
-	// ErrNested: the owner waits for a connection that can't come before it gives back the one it holds.
+	// ErrNested means that the owner waits for a connection that can't come before it releases the one it
+	// holds.
 	ErrNested = errors.New("nested acquire: the owner holds the connection that it waits for")
-	// ErrClosed: the pool is closed.
+	// ErrClosed means that the pool is closed.
 	ErrClosed = errors.New("the pool is closed")
-	// ErrReleased: the lease was released before this use of it. A defect of the caller.
+	// ErrReleased means that the lease was released before this use, which is a bug of the caller.
 	ErrReleased = errors.New("the lease was released")
 )
 
-// errDraining is the cause where ErrTenantUnavailable comes from a Drain under way.
+// errDraining is the cause if ErrTenantUnavailable comes from a Drain under way.
 var errDraining = errors.New("it is being drained")
 
-// errNoName is the cause where a lease names no tenant.
+// errNoName is the cause if a lease names no tenant.
 var errNoName = errors.New("the tenant has no name")
 
-// errMoved wakes a waiter whose tenant has a new target: it stands in line there, in its old place. No caller
-// sees it.
+// errMoved wakes a waiter whose tenant has a new target. The waiter moves there with its place in line. No
+// caller sees it.
 var errMoved = errors.New("the tenant has a new target")
 
-// Error is a refusal with its circumstances. It never holds a target: targets may be secret.
+// Error is a refusal with its details. It never holds a target: targets may be secret.
 type Error struct {
-	// Reason is one of the Err values, or the context's error where the caller gave up.
+	// Reason is one of the Err values, or the context's error if the caller gave up.
 	Reason error
 	// Tenant is the tenant's id.
 	Tenant string
-	// Server is the server's key; empty where the tenant has none yet.
+	// Server is the server's key. It is empty if the tenant has none yet.
 	Server string
-	// Waited is how long the Acquire stood in line.
+	// Waited is how long the Acquire waited.
 	Waited time.Duration
-	// RetryAfter is how long it takes until another attempt can do better; 0 where nobody knows.
+	// RetryAfter is when another attempt may succeed, or 0 if that is unknown.
 	RetryAfter time.Duration
-	// Cause is what Dial, Server or the context said; it may be nil.
+	// Cause is the error of Dial, Server or the context. It may be nil.
 	Cause error
 }
 
@@ -76,17 +77,17 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Reason, e.Cause}
 }
 
-// Holder is a tenant that something still held when a Drain or a Close ran out of time.
+// Holder is a tenant that was still in use when a Drain or a Close ran out of time.
 type Holder struct {
 	// Tenant is the tenant's id.
 	Tenant string
-	// Leases is how many leases on it were not released.
+	// Leases is how many of its leases were not released.
 	Leases int
 	// Conns is how many of its connections were still in use, being opened or being closed.
 	Conns int
 }
 
-// HoldersError says who still held leases or connections when the context of a Drain or a Close ended.
+// HoldersError names the tenants that were still in use when the context of a Drain or a Close ended.
 type HoldersError struct {
 	// Holders are sorted by tenant.
 	Holders []Holder

@@ -79,7 +79,11 @@ func pooled(t *testing.T, list []int, clients int, query time.Duration) float64 
 	ctx := t.Context()
 	pool, err := New(Config[int, int]{
 		Budget: traceBudget,
-		Dial:   func(context.Context, string, int) (int, error) { time.Sleep(4 * time.Millisecond); return 0, nil },
+		Dial: func(context.Context, string, int) (int,
+			error) {
+			time.Sleep(4 * time.Millisecond)
+			return 0, nil
+		},
 		Close:  func(context.Context, int) error { time.Sleep(time.Millisecond); return nil },
 		Server: func(string, int) (string, error) { return "server", nil },
 	})
@@ -115,7 +119,7 @@ func pooled(t *testing.T, list []int, clients int, query time.Duration) float64 
 	return 1 - float64(opens)/float64(len(list))
 }
 
-func TestVictimsComeNearTheStaticOptimum(t *testing.T) {
+func TestVictims_comeNearTheStaticOptimum(t *testing.T) {
 	for _, c := range []struct {
 		shift   int
 		optimum float64 // wanted, as a share of the static optimum
@@ -135,12 +139,13 @@ func TestVictimsComeNearTheStaticOptimum(t *testing.T) {
 	}
 }
 
-func TestHitRatioHoldsUnderManyClients(t *testing.T) {
+func TestVictims_hitRatioHoldsUnderManyClients(t *testing.T) {
 	for _, query := range []time.Duration{50 * time.Microsecond, 2 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			list := trace(1, 0)
 			ours, optimum := pooled(t, list, 32, query), staticOptimum(list)
-			t.Logf("32 clients, queries of %v: pool %.4f, static optimum %.4f (ratio %.3f)", query, ours, optimum, ours/optimum)
+			t.Logf("32 clients, queries of %v: pool %.4f, static optimum %.4f (ratio %.3f)", query, ours,
+				optimum, ours/optimum)
 			if ours < 0.92*optimum {
 				t.Error("want 0.92 of the optimum")
 			}

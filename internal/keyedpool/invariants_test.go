@@ -15,7 +15,7 @@ const scenarios = "20000"
 // does not.
 const broken = "an invariant is broken:"
 
-func TestInvariantsHoldInEveryScenario(t *testing.T) {
+func TestPool_keepsItsInvariantsInEveryScenario(t *testing.T) {
 	checks := flag.Lookup("rapid.checks")
 	if checks.Value.String() == checks.DefValue {
 		if err := flag.Set("rapid.checks", scenarios); err != nil {
@@ -31,12 +31,15 @@ func TestInvariantsHoldInEveryScenario(t *testing.T) {
 	})
 	t.Log(seen)
 	for _, what := range []string{
-		"scenarios", "grants", "opens", "steals", "failures", "unconfirmed", "shared waits", "forced closes", "peaceful closes",
-		ErrBusy.Error(), ErrNested.Error(), ErrTenantUnavailable.Error(), ErrServerUnavailable.Error(), ErrClosed.Error(),
+		"scenarios", "grants", "opens", "steals", "failures", "unconfirmed", "shared waits", "forced closes",
+		"peaceful closes",
+		ErrBusy.Error(), ErrNested.Error(), ErrTenantUnavailable.Error(), ErrServerUnavailable.Error(),
+		ErrClosed.Error(),
 		context.Canceled.Error(),
 	} {
 		if seen[what] < seen["scenarios"]/500 {
-			t.Errorf("%q was seen %d times in %d scenarios: they don't put it to the test", what, seen[what], seen["scenarios"])
+			t.Errorf("%q was seen %d times in %d scenarios: they don't put it to the test", what, seen[what],
+				seen["scenarios"])
 		}
 	}
 }

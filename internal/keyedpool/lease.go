@@ -7,21 +7,20 @@ import (
 	"time"
 )
 
-// Lease is a hold on a tenant. It is made by Pool.Lease, must not be copied once it is in use, and is safe
-// for concurrent use. The zero Lease is one that was released.
+// Lease keeps a tenant known to the pool. [Pool.Lease] returns one. It is safe for concurrent use, but must
+// not be copied once it is in use. The zero Lease is a released one.
 type Lease[T comparable, C any] struct {
 	tenant   *tenant[T, C]
 	released atomic.Bool
 }
 
-// Owner identifies on whose behalf connections are acquired, as one HTTP request, by its address. With it the
-// pool tells a wait that can't end (the owner holds what it waits for) from one that can.
+// Owner identifies by its address for whom connections are acquired, such as one HTTP request. With it the
+// pool detects a deadlock of an owner that holds what it waits for.
 type Owner struct {
 	_ byte // variables of size zero may share an address
 }
 
-// Release ends the lease. Connections acquired from it may be given back later. Release after the first does
-// nothing.
+// Release ends the lease. Its connections may be released later. Further calls do nothing.
 func (l *Lease[T, C]) Release() {
 	t := l.tenant
 	if t == nil || l.released.Swap(true) {
@@ -50,11 +49,12 @@ func (l *Lease[T, C]) Dormant() bool {
 	return l.tenant.current.Load() == nil
 }
 
-// Acquire returns a connection to the tenant's database, of its newest generation. The caller must Release
-// it. owner may be nil, which only loses the detection of nested acquires.
+// Acquire returns a connection to the tenant's database in its newest generation. The caller must release it.
+// owner may be nil. Nested acquires are then not detected.
 //
-// It fails with an *Error whose Reason is ErrBusy (AcquireTimeout, or the context's deadline while in line),
-// ErrNested, ErrTenantUnavailable, ErrServerUnavailable, ErrClosed, ErrReleased, or context.Canceled.
+// It fails with an [*Error] whose Reason is [ErrBusy] (after AcquireTimeout, or the context's deadline while
+// waiting), [ErrNested], [ErrTenantUnavailable], [ErrServerUnavailable], [ErrClosed], [ErrReleased], or
+// context.Canceled.
 func (l *Lease[T, C]) Acquire(ctx context.Context, owner *Owner) (Conn[T, C], error) {
 	if l.tenant == nil || l.released.Load() || ctx.Err() != nil {
 		return Conn[T, C]{}, l.refused(ctx)
@@ -72,7 +72,7 @@ func (l *Lease[T, C]) Acquire(ctx context.Context, owner *Owner) (Conn[T, C], er
 	return l.acquireSlowly(ctx, owner)
 }
 
-// refused returns the error of an Acquire that can't begin.
+// refused returns the error of an Acquire that can't start.
 func (l *Lease[T, C]) refused(ctx context.Context) error {
 	if l.tenant == nil {
 		return &Error{Reason: ErrReleased}
@@ -83,8 +83,8 @@ func (l *Lease[T, C]) refused(ctx context.Context) error {
 	return &Error{Reason: ctx.Err(), Tenant: l.tenant.id, Cause: context.Cause(ctx)}
 }
 
-// acquireSlowly acquires where no connection was idle. It starts over when the tenant gets a new target
-// meanwhile, or went to rest, keeping its place in line.
+// acquireSlowly acquires if no connection was idle. It starts over, with its place in line, if the tenant
+// gets a new target or went dormant meanwhile.
 func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, C], error) {
 	t := l.tenant
 	began := t.pool.now()
@@ -111,7 +111,7 @@ func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, 
 	}
 }
 
-// wait stands in line until the waiter gets something or its context ends.
+// wait waits until the waiter gets a grant or its context ends.
 func (w *waiter[T, C]) wait(ctx context.Context) grant[T, C] {
 	s := w.db.server
 	timer := time.NewTimer(s.nextCheck(s.pool.now() - w.since))

@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestReleasedLeaseAcquiresNothing(t *testing.T) {
+func TestLease_releasedLeaseAcquiresNothing(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		lease := r.lease("a")
 		lease.Release()
@@ -29,7 +29,7 @@ func TestReleasedLeaseAcquiresNothing(t *testing.T) {
 	})
 }
 
-func TestConnectionReleasedTwiceIsReleasedOnce(t *testing.T) {
+func TestLease_connectionReleasedTwiceIsReleasedOnce(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		lease, conn := r.hold("a")
 		conn.Release(Healthy)
@@ -45,7 +45,7 @@ func TestConnectionReleasedTwiceIsReleasedOnce(t *testing.T) {
 	})
 }
 
-func TestConnectionOutlivesItsLease(t *testing.T) {
+func TestLease_connectionOutlivesItsLease(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		lease, conn := r.hold("a")
 		lease.Release()
@@ -61,7 +61,7 @@ func TestConnectionOutlivesItsLease(t *testing.T) {
 	})
 }
 
-func TestDestroyedConnectionIsNotUsedAgain(t *testing.T) {
+func TestLease_destroyedConnectionIsNotUsedAgain(t *testing.T) {
 	inBubble(t, budget(1), func(r *rig) {
 		lease, conn := r.hold("a")
 		conn.Release(Destroy)
@@ -74,11 +74,19 @@ func TestDestroyedConnectionIsNotUsedAgain(t *testing.T) {
 	})
 }
 
-func TestAnOutdatedConnectionTakesAllAlongThatAreAsOld(t *testing.T) {
+func TestLease_anOutdatedConnectionTakesAllAlongThatAreAsOld(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		for name, refresh := range map[string]func(conn Conn[string, int]){
-			"a connection's holder says so": func(conn Conn[string, int]) { conn.Release(Outdated); conn.Release(Outdated) },
-			"the pool is told":              func(conn Conn[string, int]) { r.pool.Refresh("a"); conn.Release(Healthy) },
+			"a connection's holder says so": func(conn Conn[string,
+				int]) {
+				conn.Release(Outdated)
+				conn.Release(Outdated)
+			},
+			"the pool is told": func(conn Conn[string,
+				int]) {
+				r.pool.Refresh("a")
+				conn.Release(Healthy)
+			},
 		} {
 			lease, first := r.hold("a")
 			second, third := r.acquire(lease), r.acquire(lease)
@@ -101,7 +109,7 @@ func TestAnOutdatedConnectionTakesAllAlongThatAreAsOld(t *testing.T) {
 	})
 }
 
-func TestPlaceIsHeldUntilTheCloseIsConfirmed(t *testing.T) {
+func TestLease_placeIsHeldUntilTheCloseIsConfirmed(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) {
 		c.Budget = 1
 		c.Close = func(ctx context.Context, conn int) error {
@@ -127,7 +135,7 @@ func TestPlaceIsHeldUntilTheCloseIsConfirmed(t *testing.T) {
 	})
 }
 
-func TestAConnectionThatIsBeingClosedCountsInTheBudgetAndNotInTheCap(t *testing.T) {
+func TestLease_aConnectionThatIsBeingClosedCountsInTheBudgetAndNotInTheCap(t *testing.T) {
 	for budget, want := range map[int]time.Duration{1: 5 * time.Millisecond, 2: 4 * time.Millisecond} {
 		inBubble(t, func(c *Config[string, int]) { c.Budget, c.TenantCap = budget, 1 }, func(r *rig) {
 			lease, conn := r.hold("a")
@@ -135,7 +143,8 @@ func TestAConnectionThatIsBeingClosedCountsInTheBudgetAndNotInTheCap(t *testing.
 			began := time.Now()
 			conn = r.acquire(lease)
 			if took := time.Since(began); took != want {
-				t.Errorf("budget %d: the next connection took %v, want %v: a close takes 1 ms, a dial 4", budget, took, want)
+				t.Errorf("budget %d: the next connection took %v, want %v: a close takes 1 ms, a dial 4",
+					budget, took, want)
 			}
 			conn.Release(Healthy)
 			lease.Release()
@@ -143,14 +152,15 @@ func TestAConnectionThatIsBeingClosedCountsInTheBudgetAndNotInTheCap(t *testing.
 	}
 }
 
-func TestNewTargetStartsAGeneration(t *testing.T) {
+func TestLease_newTargetStartsAGeneration(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		old := r.leaseTo("a", "s/old")
 		first, second := r.acquire(old), r.acquire(old)
 		first.Release(Healthy)
 		renewed := r.leaseTo("a", "s/new")
 		time.Sleep(2 * time.Millisecond)
-		if st, _ := r.pool.Tenant("a"); st.Generation != 2 || st.Idle != 0 || st.Leased != 1 || st.Leases != 2 {
+		if st, _ := r.pool.Tenant("a"); st.Generation != 2 || st.Idle != 0 || st.Leased != 1 ||
+			st.Leases != 2 {
 			t.Errorf("%+v, want generation 2 and the old one's connection in use only", st)
 		}
 		third := r.acquire(old) // the old lease is on the tenant, not on its old target
@@ -168,7 +178,7 @@ func TestNewTargetStartsAGeneration(t *testing.T) {
 	})
 }
 
-func TestThoseWhoWaitMoveWithTheTenantInOrder(t *testing.T) {
+func TestLease_thoseWhoWaitMoveWithTheTenantInOrder(t *testing.T) {
 	inBubble(t, budget(1), func(r *rig) {
 		lease, conn := r.hold("a")
 		var waiting []*pending
@@ -198,7 +208,7 @@ func TestThoseWhoWaitMoveWithTheTenantInOrder(t *testing.T) {
 	})
 }
 
-func TestInvalidTenantChangesNothing(t *testing.T) {
+func TestLease_invalidTenantChangesNothing(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		for _, bad := range [][2]string{{"", "s/a"}, {"a", "no server"}} {
 			lease, err := r.pool.Lease(bad[0], bad[1])
@@ -216,7 +226,7 @@ func TestInvalidTenantChangesNothing(t *testing.T) {
 	})
 }
 
-func TestRetireClosesWithTheLastLease(t *testing.T) {
+func TestPool_Retire_closesWithTheLastLease(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		one, two := r.lease("a"), r.lease("a")
 		r.acquire(one).Release(Healthy)
@@ -235,7 +245,7 @@ func TestRetireClosesWithTheLastLease(t *testing.T) {
 	})
 }
 
-func TestDrainWaitsForLeasesAndClosesAndRefusesNewOnes(t *testing.T) {
+func TestPool_Drain_waitsForLeasesAndClosesAndRefusesNewOnes(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		if err := r.pool.Drain(r.t.Context(), "unknown"); err != nil {
 			t.Error(err)
@@ -259,7 +269,7 @@ func TestDrainWaitsForLeasesAndClosesAndRefusesNewOnes(t *testing.T) {
 	})
 }
 
-func TestDrainOutOfTimeNamesTheHolder(t *testing.T) {
+func TestPool_Drain_outOfTimeNamesTheHolder(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		lease := r.lease("a")
 		conn, err := lease.Acquire(r.t.Context(), &Owner{})
@@ -286,7 +296,7 @@ func TestDrainOutOfTimeNamesTheHolder(t *testing.T) {
 	})
 }
 
-func TestTenantsAreForgotten(t *testing.T) {
+func TestPool_forgetsUnusedTenants(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		lease := r.lease("leased")
 		lease.Release()
@@ -317,7 +327,7 @@ func TestTenantsAreForgotten(t *testing.T) {
 	})
 }
 
-func TestIdleConnectionsAndOldOnesAreClosed(t *testing.T) {
+func TestLease_idleConnectionsAndOldOnesAreClosed(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) {
 		c.Budget, c.IdleTimeout, c.MaxLifetime = 200, time.Minute, 10*time.Minute
 	}, func(r *rig) {
@@ -348,7 +358,7 @@ func TestIdleConnectionsAndOldOnesAreClosed(t *testing.T) {
 	})
 }
 
-func TestErrorsNameTenantServerAndCauseAndNoTarget(t *testing.T) {
+func TestError_namesTenantServerAndCauseAndNoTarget(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errTenantBroken))
 		lease := r.leaseTo("acme", "s/password=hunter2")
@@ -365,50 +375,53 @@ func TestErrorsNameTenantServerAndCauseAndNoTarget(t *testing.T) {
 	})
 }
 
-func TestATenantThatRestsGoesOnWhereItStood(t *testing.T) {
-	inBubble(t, func(c *Config[string, int]) { c.Budget, c.Reserve, c.IdleTimeout = 2, -1, time.Minute }, func(r *rig) {
-		regular := r.lease("regular")
-		for range 5 {
+func TestLease_aDormantTenantGoesOnWhereItStood(t *testing.T) {
+	inBubble(t, func(c *Config[string, int]) { c.Budget, c.Reserve, c.IdleTimeout = 2, -1, time.Minute },
+		func(r *rig) {
+			regular := r.lease("regular")
+			for range 5 {
+				conn := r.acquire(regular)
+				conn.Release(Healthy)
+			}
+			before, _ := r.pool.Tenant("regular")
+			time.Sleep(2 * time.Minute)
+			if regular.tenant.current.Load() != nil {
+				t.Error("it doesn't rest without a connection")
+			}
+			before.Idle = 0
+			if st, _ := r.pool.Tenant("regular"); st != before {
+				t.Errorf("at rest: %+v, want %+v", st, before)
+			}
 			conn := r.acquire(regular)
 			conn.Release(Healthy)
-		}
-		before, _ := r.pool.Tenant("regular")
-		time.Sleep(2 * time.Minute)
-		if regular.tenant.current.Load() != nil {
-			t.Error("it doesn't rest without a connection")
-		}
-		before.Idle = 0
-		if st, _ := r.pool.Tenant("regular"); st != before {
-			t.Errorf("at rest: %+v, want %+v", st, before)
-		}
-		conn := r.acquire(regular)
-		conn.Release(Healthy)
-		if st, _ := r.pool.Tenant("regular"); st.Acquires != 6 || st.Opens != 2 || st.Waits[3] != 2 {
-			t.Errorf("after it: %+v", st)
-		}
-		r.use("once")
-		r.use("once")
-		r.use("new")
-		time.Sleep(2 * time.Millisecond)
-		if st, _ := r.pool.Tenant("regular"); st.Idle != 1 {
-			t.Errorf("the regular lost its connection to a stranger: %+v", st)
-		}
-		time.Sleep(2 * time.Minute)
-		moved := r.leaseTo("regular", "elsewhere/regular")
-		if st, _ := r.pool.Tenant("regular"); st.Server != "elsewhere" || st.Generation != 2 || st.Acquires != 6 {
-			t.Errorf("moved at rest: %+v", st)
-		}
-		conn = r.acquire(regular)
-		conn.Release(Healthy)
-		moved.Release()
-		regular.Release()
-	})
+			if st, _ := r.pool.Tenant("regular"); st.Acquires != 6 || st.Opens != 2 || st.Waits[3] != 2 {
+				t.Errorf("after it: %+v", st)
+			}
+			r.use("once")
+			r.use("once")
+			r.use("new")
+			time.Sleep(2 * time.Millisecond)
+			if st, _ := r.pool.Tenant("regular"); st.Idle != 1 {
+				t.Errorf("the regular lost its connection to a stranger: %+v", st)
+			}
+			time.Sleep(2 * time.Minute)
+			moved := r.leaseTo("regular", "elsewhere/regular")
+			if st, _ := r.pool.Tenant("regular"); st.Server != "elsewhere" || st.Generation != 2 ||
+				st.Acquires != 6 {
+				t.Errorf("moved at rest: %+v", st)
+			}
+			conn = r.acquire(regular)
+			conn.Release(Healthy)
+			moved.Release()
+			regular.Release()
+		})
 }
 
-func TestFiguresArePackedWithoutLoss(t *testing.T) {
+func TestCounters_arePackedWithoutLoss(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		number := rapid.OneOf(rapid.Just(uint64(0)), rapid.Uint64())
-		f := counters{acquires: number.Draw(rt, "acquires"), opens: number.Draw(rt, "opens"), stolen: number.Draw(rt, "stolen"),
+		f := counters{acquires: number.Draw(rt, "acquires"), opens: number.Draw(rt, "opens"),
+			stolen:   number.Draw(rt, "stolen"),
 			refusals: number.Draw(rt, "refusals"), waits: new(Histogram)}
 		for i := range f.waits {
 			f.waits[i] = number.Draw(rt, "waits")

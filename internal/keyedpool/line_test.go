@@ -15,7 +15,7 @@ func budget(n int) func(*Config[string, int]) {
 	return func(c *Config[string, int]) { c.Budget, c.Reserve = n, -1 }
 }
 
-func TestAcquireTakesTheIdleConnectionUsedLast(t *testing.T) {
+func TestAcquire_takesTheIdleConnectionUsedLast(t *testing.T) {
 	inBubble(t, budget(4), func(r *rig) {
 		lease := r.lease("a")
 		defer lease.Release()
@@ -28,7 +28,7 @@ func TestAcquireTakesTheIdleConnectionUsedLast(t *testing.T) {
 	})
 }
 
-func TestLineIsServedInOrder(t *testing.T) {
+func TestAcquire_lineIsServedInOrder(t *testing.T) {
 	inBubble(t, budget(1), func(r *rig) {
 		lease, conn := r.hold("a")
 		defer lease.Release()
@@ -54,7 +54,7 @@ func TestLineIsServedInOrder(t *testing.T) {
 	})
 }
 
-func TestWaitEndsWithAcquireTimeout(t *testing.T) {
+func TestAcquire_waitEndsWithAcquireTimeout(t *testing.T) {
 	inBubble(t, budget(1), func(r *rig) {
 		lease, conn := r.hold("a")
 		began := time.Now()
@@ -68,7 +68,7 @@ func TestWaitEndsWithAcquireTimeout(t *testing.T) {
 	})
 }
 
-func TestWaitEndsWithTheContext(t *testing.T) {
+func TestAcquire_waitEndsWithTheContext(t *testing.T) {
 	inBubble(t, budget(1), func(r *rig) {
 		lease, conn := r.hold("a")
 		ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Millisecond)
@@ -92,7 +92,7 @@ func TestWaitEndsWithTheContext(t *testing.T) {
 	})
 }
 
-func TestCanceledCallerLeavesTheDialToTheNext(t *testing.T) {
+func TestAcquire_canceledCallerLeavesTheDialToTheNext(t *testing.T) {
 	inBubble(t, budget(1), func(r *rig) {
 		lease := r.lease("a")
 		defer lease.Release()
@@ -108,7 +108,7 @@ func TestCanceledCallerLeavesTheDialToTheNext(t *testing.T) {
 	})
 }
 
-func TestCanceledCallerLeavesTheConnectionIdleWhereNobodyWaits(t *testing.T) {
+func TestAcquire_canceledCallerLeavesTheConnectionIdleWhereNobodyWaits(t *testing.T) {
 	inBubble(t, budget(1), func(r *rig) {
 		lease := r.lease("a")
 		defer lease.Release()
@@ -125,7 +125,7 @@ func TestCanceledCallerLeavesTheConnectionIdleWhereNobodyWaits(t *testing.T) {
 	})
 }
 
-func TestTenantsWithNothingComeFirst(t *testing.T) {
+func TestAcquire_tenantsWithNothingComeFirst(t *testing.T) {
 	inBubble(t, budget(2), func(r *rig) {
 		leaseA, conn := r.hold("a")
 		leaseB, other := r.hold("b")
@@ -146,7 +146,7 @@ func TestTenantsWithNothingComeFirst(t *testing.T) {
 	})
 }
 
-func TestNobodyIsStolenFromForASecondConnectionBeforeStealAfter(t *testing.T) {
+func TestAcquire_nobodyIsStolenFromForASecondConnectionBeforeStealAfter(t *testing.T) {
 	inBubble(t, budget(2), func(r *rig) {
 		r.use("b")
 		lease, conn := r.hold("a")
@@ -166,7 +166,7 @@ func TestNobodyIsStolenFromForASecondConnectionBeforeStealAfter(t *testing.T) {
 	})
 }
 
-func TestCapShrinksToOneUnderPressure(t *testing.T) {
+func TestAcquire_capShrinksToOneUnderPressure(t *testing.T) {
 	inBubble(t, budget(3), func(r *rig) {
 		hot := r.lease("hot")
 		first, second := r.acquire(hot), r.acquire(hot)
@@ -174,7 +174,8 @@ func TestCapShrinksToOneUnderPressure(t *testing.T) {
 		waiting := r.start(hot, nil)
 		waitFirst := r.lease("waitFirst")
 		p := r.start(waitFirst, nil)
-		first.Release(Healthy) // hot has another, and its own line: the place goes to who has nothing all the same
+		// hot has another, and its own line: the place goes to who has nothing all the same
+		first.Release(Healthy)
 		<-p.done
 		if waiting.over() {
 			t.Error("the tenant with several was served before the one with none")
@@ -189,7 +190,7 @@ func TestCapShrinksToOneUnderPressure(t *testing.T) {
 	})
 }
 
-func TestReserveIsForTenantsWithNothing(t *testing.T) {
+func TestAcquire_reserveIsForTenantsWithNothing(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.Budget, c.TenantCap, c.Reserve = 3, 3, 1 }, func(r *rig) {
 		lease := r.lease("a")
 		first, second := r.acquire(lease), r.acquire(lease)
@@ -206,7 +207,7 @@ func TestReserveIsForTenantsWithNothing(t *testing.T) {
 	})
 }
 
-func TestTurnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
+func TestAcquire_turnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
 	for _, turn := range []int{1, 2, 5} {
 		inBubble(t, func(c *Config[string, int]) { c.Budget, c.Reserve, c.Turn = 1, -1, turn }, func(r *rig) {
 			noisy, conn := r.hold("noisy")
@@ -226,7 +227,8 @@ func TestTurnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
 			conn.Release(Healthy)
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if got := strings.Index(strings.Join(served, " "), "quiet") / len("noisy "); got != turn-1 || len(served) != 13 {
+			if got := strings.Index(strings.Join(served, " "), "quiet") / len("noisy "); got != turn-1 ||
+				len(served) != 13 {
 				t.Errorf("turn %d: %d of noisy's line went before: %v", turn, got, served)
 			}
 			noisy.Release()
@@ -235,9 +237,9 @@ func TestTurnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
 	}
 }
 
-// TestALineInBackoffKeepsItsOnlyConnection: passed on, it would leave the line to fail, since no other can be
+// TestAcquire_aLineInBackoffKeepsItsOnlyConnection: passed on, it would leave the line to fail, since no other can be
 // dialed for.
-func TestALineInBackoffKeepsItsOnlyConnection(t *testing.T) {
+func TestAcquire_aLineInBackoffKeepsItsOnlyConnection(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) {
 		c.Budget, c.TenantCap, c.Turn, c.Reserve, c.BackoffMin = 2, 2, 1, -1, 2*time.Second
 	}, func(r *rig) {
@@ -268,7 +270,7 @@ func TestALineInBackoffKeepsItsOnlyConnection(t *testing.T) {
 	})
 }
 
-func TestNestedAcquireAtTheCapIsNamed(t *testing.T) {
+func TestAcquire_nestedAcquireAtTheCapIsNamed(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.TenantCap = 1 }, func(r *rig) {
 		var owner Owner
 		lease := r.lease("a")
@@ -287,7 +289,7 @@ func TestNestedAcquireAtTheCapIsNamed(t *testing.T) {
 	})
 }
 
-func TestNestedAcquiresOfSeveralOwnersDeadlockTogether(t *testing.T) {
+func TestAcquire_nestedAcquiresOfSeveralOwnersDeadlockTogether(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.TenantCap = 2 }, func(r *rig) {
 		owners := []*Owner{{}, {}}
 		lease := r.lease("a")
@@ -315,7 +317,7 @@ func TestNestedAcquiresOfSeveralOwnersDeadlockTogether(t *testing.T) {
 	})
 }
 
-func TestParallelWorkOfOneOwnerIsNoDeadlock(t *testing.T) {
+func TestAcquire_parallelWorkOfOneOwnerIsNoDeadlock(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.TenantCap = 1 }, func(r *rig) {
 		var owner Owner
 		lease := r.lease("a")
@@ -339,7 +341,7 @@ func TestParallelWorkOfOneOwnerIsNoDeadlock(t *testing.T) {
 	})
 }
 
-func TestBusyOwnerWhoHoldsAConnectionIsToldSo(t *testing.T) {
+func TestAcquire_busyOwnerWhoHoldsAConnectionIsToldSo(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) { c.Budget, c.TenantCap = 2, 2 }, func(r *rig) {
 		var a, b Owner
 		leaseA, leaseB := r.lease("a"), r.lease("b")

@@ -1,7 +1,7 @@
 package keyedpool
 
-// list is a doubly linked list whose nodes are part of their values, so that a value leaves it in constant
-// time.
+// list is a doubly linked list whose nodes are part of their values. A value leaves it in constant time and
+// without allocation.
 type list[V any] struct {
 	front, back *node[V]
 	n           int

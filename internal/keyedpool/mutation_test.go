@@ -21,7 +21,8 @@ var mutations = []mutant.Mutation{
 	mutation("a connection is dropped when its waiter leaves",
 		"server.abandon", "s.giveBack(g.conn.conn, Healthy, s.pool.now())", "_ = g"),
 	mutation("a lease with a new target changes nothing",
-		"tenant.serves", "!t.retired && t.draining == 0 && t.target == target", "!t.retired && t.draining == 0"),
+		"tenant.serves", "!t.retired && t.draining == 0 && t.target == target",
+		"!t.retired && t.draining == 0"),
 	mutation("a connection of an old generation goes back to the idle ones",
 		"server.giveBack", "v != Healthy || db.stale", "v != Healthy"),
 	mutation("the next generation takes over the connections",
@@ -40,11 +41,13 @@ var mutations = []mutant.Mutation{
 	mutation("the dial slots are not kept",
 		"server.mayDial", "s.dialing < s.pool.cfg.DialSlots && !s.ended", "!s.ended"),
 	mutation("the last in line is served first",
-		"server.serveLine", "s.grant(c, c.db.waiting.first(), now)", "s.grant(c, c.db.waiting.back.value, now)"),
+		"server.serveLine", "s.grant(c, c.db.waiting.first(), now)",
+		"s.grant(c, c.db.waiting.back.value, now)"),
 	{Name: "a second connection comes before another tenant's first", Edits: []mutant.Edit{
 		{Func: "server.serveMore", Old: "s.waitFirst.n > 0 || s.waitMore.n+s.waitSteal.n == 0",
 			New: "s.waitMore.n+s.waitSteal.n == 0"},
-		{Func: "server.dispatch", Old: "s.serveFirst() || s.serveMore()", New: "s.serveMore() || s.serveFirst()"},
+		{Func: "server.dispatch", Old: "s.serveFirst() || s.serveMore()",
+			New: "s.serveMore() || s.serveFirst()"},
 	}},
 	mutation("nobody is stolen from", "server.steal", "victim == nil", "victim == nil || true"),
 	mutation("the breaker lets every dial through",
@@ -59,7 +62,8 @@ var mutations = []mutant.Mutation{
 	mutation("a tenant goes dormant while it has connections",
 		"tenant.sleep", "if t.places.Load() > 0 { return false }", ""),
 	mutation("a tenant goes dormant while somebody waits",
-		"tenant.sleep", "db.waiting.n > 0 || db.backoff.pausing(s.pool.now())", "db.backoff.pausing(s.pool.now())"),
+		"tenant.sleep", "db.waiting.n > 0 || db.backoff.pausing(s.pool.now())",
+		"db.backoff.pausing(s.pool.now())"),
 	mutation("a backoff ends when the tenant goes dormant",
 		"tenant.sleep", "db.waiting.n > 0 || db.backoff.pausing(s.pool.now())", "db.waiting.n > 0"),
 	mutation("a lease counts for nothing", "Pool.reapTenant", "t.refs == 0", "true"),
@@ -77,7 +81,7 @@ func TestMutation_everyOneIsCaught(t *testing.T) {
 	for _, m := range mutations {
 		t.Run(strings.ReplaceAll(m.Name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			out, err := m.Test(t, "-timeout=5m", "-run=^TestInvariants", ".",
+			out, err := m.Test(t, "-timeout=5m", "-run=^TestPool_keepsItsInvariants", ".",
 				"-rapid.checks=20000", "-rapid.shrinktime=0s", "-rapid.nofailfile")
 			if err == nil {
 				t.Fatalf("no invariant noticed it:\n%s", out)

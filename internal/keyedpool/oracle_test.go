@@ -47,10 +47,12 @@ func (r *run) checkRefusal(c *client) {
 	case ErrNested:
 		ok = waited >= r.plan.nested && r.deadlocked(c)
 	case ErrTenantUnavailable:
-		ok = r.faulty && errors.Is(c.err, errTenantBroken) || e.Cause != nil && r.tenantMode[c.tenant] == panics
+		ok = r.faulty && errors.Is(c.err, errTenantBroken) || e.Cause != nil &&
+			r.tenantMode[c.tenant] == panics
 		ok = ok || r.faulty && !r.refusedAt[c.tenant].IsZero()
 	case ErrServerUnavailable:
-		ok = r.faulty && errors.Is(c.err, errServerDown) || (waited == r.plan.acquireTimeout || late) && r.awaitsDial(c)
+		ok = r.faulty && errors.Is(c.err, errServerDown) || (waited == r.plan.acquireTimeout || late) &&
+			r.awaitsDial(c)
 	case ErrClosed:
 		ok = r.forcedNow()
 	}
@@ -65,7 +67,8 @@ func (r *run) awaitsDial(c *client) bool {
 	server := r.targets[c.tenant].server
 	lasts := r.dialedAt[server].Equal(time.Now())
 	for s := range r.sockets {
-		if s.tenant == c.tenant && s.episode == r.episode[c.tenant] && s.state == connected && s.born.Before(time.Now()) {
+		if s.tenant == c.tenant && s.episode == r.episode[c.tenant] && s.state == connected &&
+			s.born.Before(time.Now()) {
 			return false
 		}
 		lasts = lasts || s.state == connecting && s.target.server == server
@@ -73,8 +76,8 @@ func (r *run) awaitsDial(c *client) bool {
 	return lasts
 }
 
-// deadlocked tells whether a client waits for ever: its tenant is at its cap, and every holder waits, the client's
-// owner too.
+// deadlocked tells whether a client waits for ever: its tenant is at its cap, and every holder waits, the
+// client's owner too.
 func (r *run) deadlocked(c *client) bool {
 	held, mine := 0, false
 	for s := range r.sockets {
@@ -84,7 +87,8 @@ func (r *run) deadlocked(c *client) bool {
 		held++
 		mine = mine || s.holder.owner == c.owner
 		if !slices.ContainsFunc(r.clients, func(o *client) bool {
-			return o.owner == s.holder.owner && (o.ended.IsZero() || o.ended.Equal(time.Now())) && o.tenant == c.tenant
+			return o.owner == s.holder.owner && (o.ended.IsZero() || o.ended.Equal(time.Now())) &&
+				o.tenant == c.tenant
 		}) {
 			return false
 		}
@@ -120,7 +124,8 @@ func (r *run) check() {
 	defer r.mu.Unlock()
 	for s := range r.sockets {
 		if s.state == connected && s.holder == nil && time.Since(s.freed) > r.plan.idleTimeout {
-			r.violated("12: a connection of %s is idle for %v, limit %v", s.tenant, time.Since(s.freed), r.plan.idleTimeout)
+			r.violated("12: a connection of %s is idle for %v, limit %v", s.tenant, time.Since(s.freed),
+				r.plan.idleTimeout)
 		}
 	}
 	for s := range r.sockets {
@@ -151,9 +156,11 @@ func (r *run) checkStats() {
 				waiting += r.waiting(tenant)
 			}
 		}
-		if st.Dialing != n[connecting] || st.Leased != held || st.Idle != n[connected]-held || st.Closing != n[disconnecting] ||
+		if st.Dialing != n[connecting] || st.Leased != held || st.Idle != n[connected]-held ||
+			st.Closing != n[disconnecting] ||
 			st.Waiting != waiting || st.Budget != r.plan.budget {
-			r.violated("14: %+v, but %v of %d sockets by state, %d held, %d waiting", st, n, all, held, waiting)
+			r.violated("14: %+v, but %v of %d sockets by state, %d held, %d waiting", st, n, all, held,
+				waiting)
 		}
 	}
 	seen := make(map[string]bool)
@@ -186,9 +193,11 @@ func (r *run) checkTenant(st TenantStats) {
 			idle++
 		}
 	}
-	if st.Leases != r.hold[st.Tenant] || st.Idle != idle || st.Leased != held || st.Closing != ending || st.Dialing > beginning ||
+	if st.Leases != r.hold[st.Tenant] || st.Idle != idle || st.Leased != held || st.Closing != ending ||
+		st.Dialing > beginning ||
 		st.Waiting != r.waiting(st.Tenant) || st.Server != r.targets[st.Tenant].server {
-		r.violated("14: %+v, but %d leases, %d idle, %d held, %d ending", st, r.hold[st.Tenant], idle, held, ending)
+		r.violated("14: %+v, but %d leases, %d idle, %d held, %d ending", st, r.hold[st.Tenant], idle, held,
+			ending)
 	}
 	if st.Leases+idle+held+ending+beginning+elsewhere == 0 && !r.faulty {
 		r.violated("14: %s is not forgotten", st.Tenant)
@@ -227,11 +236,13 @@ func (r *run) checkQuiescence(server string) {
 	dials := r.plan.slots - n[connecting] // that can start: no more need be closed for
 	switch {
 	case waitFirst > 0 && (free > 0 || ending < min(waitFirst, dials) && spare > 0):
-		r.violated("6: %d tenants wait with nothing on %s: %d places free, %d connections idle, %d ending", waitFirst, server, free, spare, ending)
+		r.violated("6: %d tenants wait with nothing on %s: %d places free, %d connections idle, %d ending",
+			waitFirst, server, free, spare, ending)
 	case waitFirst == 0 && waitMore > 0 && free > r.reserve():
 		r.violated("6: %d tenants wait for one more on %s: %d places free", waitMore, server, free)
 	case waitFirst == 0 && waitSteal > 0 && (free > 0 || ending < min(waitSteal, dials) && spare > 0):
-		r.violated("6: %d tenants wait long for one more on %s: %d places free, %d connections idle, %d ending", waitSteal, server, free, spare, ending)
+		r.violated("6: %d tenants wait long for one more on %s: %d places free, %d connections idle, %d "+
+			"ending", waitSteal, server, free, spare, ending)
 	}
 }
 
@@ -255,8 +266,10 @@ func (r *run) longestWait(tenant string) time.Duration {
 func (r *run) checkOrder() {
 	for i, early := range r.clients {
 		for _, late := range r.clients[i+1:] {
-			if early.tenant == late.tenant && late.err == nil && !late.ended.IsZero() && early.ended.After(late.ended) {
-				r.violated("8: client %d of %s is served before client %d, which came first", late.seq, late.tenant, early.seq)
+			if early.tenant == late.tenant && late.err == nil && !late.ended.IsZero() &&
+				early.ended.After(late.ended) {
+				r.violated("8: client %d of %s is served before client %d, which came first", late.seq,
+					late.tenant, early.seq)
 			}
 		}
 	}

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// shardCount is how many mutexes the tenants are spread over. A power of two.
+// shardCount is how many mutexes the tenants are spread over.
 const shardCount = 32
 
-// Pool holds the connections to the databases of all tenants. It is safe for concurrent use. Make it with New
-// and end it with Close.
+// Pool holds the connections to the databases of all tenants. It is safe for concurrent use. Make it with
+// [New] and end it with [Pool.Close].
 type Pool[T comparable, C any] struct {
 	cfg    Config[T, C]
 	start  time.Time // the pool's clock counts from here
@@ -36,7 +36,7 @@ type shard[T comparable, C any] struct {
 	_       [40]byte // a cache line each, so that neighbours don't slow each other down
 }
 
-// New returns a Pool, or an error where the configuration is not valid. It opens nothing.
+// New returns a Pool, or an error if the configuration is not valid. It opens no connection.
 func New[T comparable, C any](cfg Config[T, C]) (*Pool[T, C], error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -56,7 +56,7 @@ func New[T comparable, C any](cfg Config[T, C]) (*Pool[T, C], error) {
 	return p, nil
 }
 
-// now reads the pool's clock: one monotonic reading, cheaper than time.Now.
+// now reads the pool's clock. It reads only the monotonic clock, which is cheaper than time.Now.
 func (p *Pool[T, C]) now() time.Duration {
 	return time.Since(p.start)
 }
@@ -66,15 +66,15 @@ func (p *Pool[T, C]) shard(hash uint64) *shard[T, C] {
 	return &p.shards[hash%shardCount]
 }
 
-// Lease takes a lease on a tenant. It keeps what the pool knows of the tenant until its Release; it opens
-// nothing. While the tenant has a connection or another lease, and the same target, it costs one short lock
-// and allocates nothing.
+// Lease returns a lease on a tenant, which keeps the tenant known to the pool until its Release. It opens no
+// connection. If the tenant is known and its target has not changed, it takes one short lock and does not
+// allocate.
 //
-// A target other than before starts a new generation: the connections of the old one finish their use and
-// serve nobody else, those who wait go on waiting in the new one, and its backoff starts afresh.
+// A changed target starts a new generation. Connections of the old generation finish their use and serve
+// nobody else. Waiters go on waiting in the new generation, which begins without a backoff.
 //
-// It fails with ErrClosed, or with ErrTenantUnavailable while the tenant is drained or where Config.Server
-// refuses.
+// Lease fails with [ErrClosed], or with [ErrTenantUnavailable] while the tenant is being drained or if
+// Config.Server refuses it.
 func (p *Pool[T, C]) Lease(id string, target T) (Lease[T, C], error) {
 	hash := maphash.String(p.seed, id)
 	sh := p.shard(hash)
@@ -88,7 +88,7 @@ func (p *Pool[T, C]) Lease(id string, target T) (Lease[T, C], error) {
 	return p.leaseNew(id, hash, target)
 }
 
-// leaseNew takes a lease on a tenant that is not known, or has a new target.
+// leaseNew returns a lease on a tenant that is not known or has a new target.
 func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T) (Lease[T, C], error) {
 	if id == "" {
 		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Cause: errNoName}
@@ -109,7 +109,8 @@ func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T) (Lease[T, C], er
 		t = &tenant[T, C]{id: id, hash: hash, pool: p, server: p.server(key), target: target, generation: 1}
 		sh.tenants[id] = t
 	case t.draining > 0:
-		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Tenant: id, Server: key, Cause: errDraining}
+		return Lease[T, C]{}, &Error{Reason: ErrTenantUnavailable, Tenant: id, Server: key,
+			Cause: errDraining}
 	case !t.serves(target):
 		t.renew(p.server(key), target)
 	}
@@ -117,7 +118,7 @@ func (p *Pool[T, C]) leaseNew(id string, hash uint64, target T) (Lease[T, C], er
 	return Lease[T, C]{tenant: t}, nil
 }
 
-// server returns the server with a key. Servers are few, and are not forgotten.
+// server returns the server with a key. Servers are few and are never forgotten.
 func (p *Pool[T, C]) server(key string) *server[T, C] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,8 +163,7 @@ func (p *Pool[T, C]) tenants() []*tenant[T, C] {
 	return list
 }
 
-// Refresh has a tenant's connections opened anew: those that there are finish their use and serve nobody
-// else.
+// Refresh replaces a tenant's connections: the present ones finish their use and serve nobody else.
 func (p *Pool[T, C]) Refresh(id string) {
 	t := p.known(id)
 	if t == nil {
@@ -179,9 +179,8 @@ func (p *Pool[T, C]) Refresh(id string) {
 	}
 }
 
-// Retire ends what the pool holds of a tenant: its idle connections close with its last lease, the others
-// with their release after that. It returns at once, and refuses nothing: leases there are may still acquire,
-// and a new one starts a new generation.
+// Retire closes a tenant's idle connections with its last lease, and the others when they are released after
+// that. It returns at once. Existing leases may still acquire, and a new lease starts a new generation.
 func (p *Pool[T, C]) Retire(id string) {
 	sh := p.shard(maphash.String(p.seed, id))
 	sh.mu.Lock()
@@ -195,9 +194,9 @@ func (p *Pool[T, C]) Retire(id string) {
 	}
 }
 
-// Drain retires a tenant and waits until all its leases are released and all its connections confirmed
-// closed. Until it returns, new leases on the tenant fail with ErrTenantUnavailable. Where its context ends
-// first it returns a *HoldersError; the tenant stays retired, and may be leased again.
+// Drain retires a tenant and waits until its leases are released and its connections closed. Until it
+// returns, new leases on the tenant fail with [ErrTenantUnavailable]. If its context ends first, it returns a
+// [*HoldersError]. The tenant then stays retired and may be leased again.
 func (p *Pool[T, C]) Drain(ctx context.Context, id string) error {
 	sh := p.shard(maphash.String(p.seed, id))
 	sh.mu.Lock()

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestAFullServersPlacesAreUsedSoonAfterTheyAreThere: others filled it for a minute.
-func TestAFullServersPlacesAreUsedSoonAfterTheyAreThere(t *testing.T) {
+// TestDial_aFullServersPlacesAreUsedSoonAfterTheyAreThere: others filled it for a minute.
+func TestDial_aFullServersPlacesAreUsedSoonAfterTheyAreThere(t *testing.T) {
 	patient := func(c *Config[string, int]) { c.Budget, c.AcquireTimeout = 40, time.Hour }
 	inBubble(t, patient, func(r *rig) {
 		var leases []*Lease[string, int]
@@ -49,8 +49,8 @@ func TestAFullServersPlacesAreUsedSoonAfterTheyAreThere(t *testing.T) {
 	})
 }
 
-// TestAServerThatStaysFullServesFromItsPlaces: what is tried beyond them holds up nobody for long.
-func TestAServerThatStaysFullServesFromItsPlaces(t *testing.T) {
+// TestDial_aServerThatStaysFullServesFromItsPlaces: what is tried beyond them holds up nobody for long.
+func TestDial_aServerThatStaysFullServesFromItsPlaces(t *testing.T) {
 	inBubble(t, budget(20), func(r *rig) {
 		r.failing(func(string, string) error {
 			r.mu.Lock()
@@ -65,13 +65,14 @@ func TestAServerThatStaysFullServesFromItsPlaces(t *testing.T) {
 			r.use("t" + strconv.Itoa(i))
 		}
 		took := time.Since(began)
-		if st := r.server(); st.Refusals > 0 || took > 10*time.Second || float64(st.DialFailures) > 2+1.5*took.Seconds() {
+		if st := r.server(); st.Refusals > 0 || took > 10*time.Second ||
+			float64(st.DialFailures) > 2+1.5*took.Seconds() {
 			t.Errorf("a thousand dials took %v: %+v", took, st)
 		}
 	})
 }
 
-func TestAServersPauseIsShortHoweverLongItWasAway(t *testing.T) {
+func TestDial_aServersPauseIsShortHoweverLongItWasAway(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(always(errServerDown))
 		lease := r.lease("a")
@@ -100,8 +101,8 @@ func TestAServersPauseIsShortHoweverLongItWasAway(t *testing.T) {
 	})
 }
 
-// TestWhoWaitsForADialAloneIsNotToldBusy: no connection of the server is in use.
-func TestWhoWaitsForADialAloneIsNotToldBusy(t *testing.T) {
+// TestDial_whoWaitsForADialAloneIsNotToldBusy: no connection of the server is in use.
+func TestDial_whoWaitsForADialAloneIsNotToldBusy(t *testing.T) {
 	slow := func(c *Config[string, int]) { c.DialTimeout = time.Minute }
 	inBubble(t, slow, func(r *rig) {
 		r.failing(always(context.DeadlineExceeded)) // it takes a connection and says nothing
@@ -125,7 +126,7 @@ func TestWhoWaitsForADialAloneIsNotToldBusy(t *testing.T) {
 	})
 }
 
-func TestWhoWaitsForAConnectionInUseIsToldBusy(t *testing.T) {
+func TestDial_whoWaitsForAConnectionInUseIsToldBusy(t *testing.T) {
 	slow := func(c *Config[string, int]) { c.DialTimeout, c.Budget = time.Minute, 2 }
 	inBubble(t, slow, func(r *rig) {
 		lease, held := r.hold("a")
@@ -133,7 +134,8 @@ func TestWhoWaitsForAConnectionInUseIsToldBusy(t *testing.T) {
 		others := []*Lease[string, int]{r.lease("b"), r.lease("c")}
 		dialing, behind := r.start(others[0], nil), r.start(others[1], nil)
 		own := r.start(lease, nil)
-		for p, want := range map[*pending]error{dialing: ErrServerUnavailable, behind: ErrBusy, own: ErrBusy} {
+		for p, want := range map[*pending]error{dialing: ErrServerUnavailable, behind: ErrBusy,
+			own: ErrBusy} {
 			<-p.done
 			r.reason(p.err, want)
 		}

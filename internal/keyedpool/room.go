@@ -2,16 +2,16 @@ package keyedpool
 
 import "time"
 
-// room is what is known of the places that a server has for this pool. Others may fill it too, so that it can
-// have fewer than the budget.
+// room is what is known of a server's places for this pool. There may be fewer than the budget, since other
+// clients take some.
 type room struct {
 	ceiling int     // the budget, or how many places there were when the server refused one more
 	above   backoff // until then no dial goes above the ceiling
 	full    backoff // until then no dial starts at all: one below the ceiling was refused
 }
 
-// limit is how many places may be taken now: one above the ceiling at a time is tried, to see whether there
-// is room again.
+// limit returns how many places may be taken now. One place above the ceiling is tried at a time, to see
+// whether there is room again.
 func (s *server[T, C]) limit() int {
 	if s.ceiling < s.budget && !s.above.pausing(s.pool.now()) {
 		return s.ceiling + 1
@@ -19,7 +19,7 @@ func (s *server[T, C]) limit() int {
 	return s.ceiling
 }
 
-// noRoom notes that the server had no place for a dial, which has given its place back.
+// noRoom records that the server had no place for a dial. The dial has already returned its place.
 func (s *server[T, C]) noRoom(now time.Duration, cause error) {
 	most := s.pool.cfg.ServerRetry
 	s.above.fail(now, most, most, cause)
@@ -33,8 +33,8 @@ func (s *server[T, C]) noRoom(now time.Duration, cause error) {
 	}
 }
 
-// roomSeen notes that the server had a place for a dial, which still has it. The ceiling doubles with each
-// that was above it.
+// roomSeen records that the server had a place for a dial. The dial still has its place. Each success above
+// the ceiling doubles the ceiling.
 func (s *server[T, C]) roomSeen() {
 	s.full = backoff{}
 	if s.used > s.ceiling {

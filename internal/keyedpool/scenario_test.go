@@ -45,12 +45,16 @@ func drawPlan(t *rapid.T) plan {
 		return time.Duration(few(low, high, name))*time.Millisecond + 137*time.Microsecond
 	}
 	return plan{
-		tenants: few(1, 6, "tenants"), servers: few(1, 2, "servers"), budget: few(1, 5, "budget"), tenantCap: few(0, 3, "cap"),
-		reserve: few(-1, 1, "reserve"), slots: few(1, 3, "slots"), turn: few(1, 3, "turn"), threshold: few(1, 3, "threshold"),
-		dialTime: ms(1, 8, "dial"), closeTime: ms(0, 4, "close"),
-		idleTimeout: ms(60, 300, "idle"), lifetime: ms(60, 300, "lifetime"), backoffMin: 10 * time.Millisecond,
+		tenants: few(1, 6, "tenants"), servers: few(1, 2, "servers"), budget: few(1, 5, "budget"),
+		tenantCap: few(0, 3, "cap"),
+		reserve:   few(-1, 1, "reserve"), slots: few(1, 3, "slots"), turn: few(1, 3, "turn"),
+		threshold: few(1, 3, "threshold"),
+		dialTime:  ms(1, 8, "dial"), closeTime: ms(0, 4, "close"),
+		idleTimeout: ms(60, 300, "idle"), lifetime: ms(60, 300, "lifetime"),
+		backoffMin:     10 * time.Millisecond,
 		acquireTimeout: ms(100, 300, "acquire"), steal: ms(5, 15, "steal"), nested: ms(20, 50, "nested"),
-		dialTimeout: 53*time.Millisecond + 311*time.Microsecond, drainTimeout: 21*time.Millisecond + 77*time.Microsecond,
+		dialTimeout: 53*time.Millisecond + 311*time.Microsecond, drainTimeout: 21*time.Millisecond +
+			77*time.Microsecond,
 		faults: few(0, 1, "faults") == 1, gentle: few(0, 1, "gentle") == 1,
 		steps: rapid.SliceOfN(rapid.Uint32Range(0, 1<<24-1), 20, 45).Draw(t, "steps"),
 	}
@@ -80,8 +84,10 @@ func play(t *testing.T, p plan, seen map[string]int) error {
 			Dial: w.dial, Close: w.close, Server: w.server, Classify: classify,
 			Budget: p.budget, TenantCap: p.tenantCap, Reserve: p.reserve, DialSlots: p.slots, Turn: p.turn,
 			AcquireTimeout: p.acquireTimeout, StealAfter: p.steal, NestedAfter: p.nested,
-			DialTimeout: p.dialTimeout, DrainTimeout: p.drainTimeout, IdleTimeout: p.idleTimeout, MaxLifetime: p.lifetime,
-			BackoffMin: p.backoffMin, BackoffMax: 8 * p.backoffMin, ServerRetry: 8 * p.backoffMin, BreakerThreshold: p.threshold,
+			DialTimeout: p.dialTimeout, DrainTimeout: p.drainTimeout, IdleTimeout: p.idleTimeout,
+			MaxLifetime: p.lifetime,
+			BackoffMin:  p.backoffMin, BackoffMax: 8 * p.backoffMin, ServerRetry: 8 * p.backoffMin,
+			BreakerThreshold: p.threshold,
 		})
 		if err != nil {
 			w.violated("New: %v", err)
@@ -127,7 +133,8 @@ func (r *run) tally(seen map[string]int) {
 // step does one thing, lets everything reap that needs no time, and checks what must hold then.
 func (r *run) step(word uint32) {
 	word = spread(word)
-	kind, tenant, a, b := word%32, fmt.Sprintf("tenant%d", int(word>>5)%r.plan.tenants), int(word>>10)%64, int(word>>16)%256
+	kind, tenant, a, b := word%32, fmt.Sprintf("tenant%d", int(word>>5)%r.plan.tenants), int(word>>10)%64,
+		int(word>>16)%256
 	switch {
 	case kind < 9:
 		r.start(tenant, a, nil)

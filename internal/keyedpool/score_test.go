@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestStrangersDisplaceStrangersNotRegulars(t *testing.T) {
+func TestVictims_strangersDisplaceStrangersNotRegulars(t *testing.T) {
 	inBubble(t, budget(3), func(r *rig) {
 		for range 10 {
 			r.use("hot")
@@ -30,27 +30,28 @@ func TestStrangersDisplaceStrangersNotRegulars(t *testing.T) {
 	})
 }
 
-func TestForgottenTenantsWorthIsRemembered(t *testing.T) {
-	inBubble(t, func(c *Config[string, int]) { c.Budget, c.Reserve, c.IdleTimeout = 2, -1, time.Minute }, func(r *rig) {
-		for range 5 {
+func TestScore_isRememberedOfAForgottenTenant(t *testing.T) {
+	inBubble(t, func(c *Config[string, int]) { c.Budget, c.Reserve, c.IdleTimeout = 2, -1, time.Minute },
+		func(r *rig) {
+			for range 5 {
+				r.use("regular")
+			}
+			time.Sleep(2 * time.Minute)
+			if len(r.pool.Tenants()) != 0 {
+				t.Error("not forgotten")
+			}
 			r.use("regular")
-		}
-		time.Sleep(2 * time.Minute)
-		if len(r.pool.Tenants()) != 0 {
-			t.Error("not forgotten")
-		}
-		r.use("regular")
-		r.use("once")
-		r.use("once")
-		r.use("new")
-		time.Sleep(2 * time.Millisecond)
-		if st, ok := r.pool.Tenant("regular"); !ok || st.Idle != 1 {
-			t.Errorf("the regular lost its connection to a stranger: %+v", st)
-		}
-	})
+			r.use("once")
+			r.use("once")
+			r.use("new")
+			time.Sleep(2 * time.Millisecond)
+			if st, ok := r.pool.Tenant("regular"); !ok || st.Idle != 1 {
+				t.Errorf("the regular lost its connection to a stranger: %+v", st)
+			}
+		})
 }
 
-func TestSecondConnectionsGoFirst(t *testing.T) {
+func TestVictims_secondConnectionsGoFirst(t *testing.T) {
 	inBubble(t, budget(3), func(r *rig) {
 		r.use("cold")
 		lease := r.lease("hot")
@@ -69,7 +70,7 @@ func TestSecondConnectionsGoFirst(t *testing.T) {
 }
 
 // The heap against a sorted list of the same databases.
-func TestVictimsAreInOrder(t *testing.T) {
+func TestVictims_areInOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var v victims[string, int]
 		all := make([]*database[string, int], rapid.IntRange(1, 12).Draw(rt, "databases"))
@@ -100,7 +101,8 @@ func TestVictimsAreInOrder(t *testing.T) {
 				}
 			}
 			slices.SortFunc(idle, func(a, b *database[string, int]) int {
-				return cmp.Or(cmp.Compare(min(b.live, 2), min(a.live, 2)), cmp.Compare(a.score, b.score), cmp.Compare(a.lastUse, b.lastUse))
+				return cmp.Or(cmp.Compare(min(b.live, 2), min(a.live, 2)), cmp.Compare(a.score, b.score),
+					cmp.Compare(a.lastUse, b.lastUse))
 			})
 			if victim := v.first(); len(idle) == 0 && victim != nil || len(idle) > 0 && victim != idle[0] {
 				rt.Fatalf("step %d: the victim is not the least valuable of %d", step, len(idle))

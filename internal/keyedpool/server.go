@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// server is a database server: its budget, its connections, and those who wait for one.
+// server is a database server with its budget, its connections, and the databases that wait for one.
 type server[T comparable, C any] struct {
 	pool    *Pool[T, C]
 	key     string
@@ -14,15 +14,15 @@ type server[T comparable, C any] struct {
 	reserve int
 
 	// mu guards the fields below, and every database, connection and waiter of this server. Nothing slow
-	// happens under it: no I/O, no function of the Config, no wait.
+	// happens under it: no I/O, no function of the Config, no waiting.
 	mu      sync.Mutex
 	conns   []*conn[T, C] // open, those being closed included
 	used    int           // places taken: len(conns) + dialing
 	dialing int
 	closing int
 	waiting int // Acquires in line
-	// Those who wait stand in one of these, or in none while a dial for them is under way or they have all
-	// that they may.
+	// A database with waiters is in one of these queues. It is in none while it is being dialed for or is at
+	// its cap.
 	waitFirst list[*database[T, C]] // have no connection
 	waitMore  list[*database[T, C]] // have some and are below the cap
 	waitSteal list[*database[T, C]] // the same, after StealAfter
@@ -56,8 +56,8 @@ func newServer[T comparable, C any](p *Pool[T, C], key string) *server[T, C] {
 	}
 }
 
-// newDatabase returns a database for a tenant's present generation. Where the tenant rested, it goes on with what
-// it was worth.
+// newDatabase returns a database for a tenant's present generation. A dormant or forgotten tenant keeps its
+// score.
 func (s *server[T, C]) newDatabase(t *tenant[T, C]) *database[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,15 +72,15 @@ func (s *server[T, C]) newDatabase(t *tenant[T, C]) *database[T, C] {
 	return db
 }
 
-// bury remembers what a tenant that is being forgotten was worth.
+// bury remembers the score of a tenant that is being forgotten.
 func (s *server[T, C]) bury(t *tenant[T, C]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.decay.bury(t.hash, t.score)
 }
 
-// supersede ends a database's service: idle connections close, those who wait look for the tenant's next
-// generation, a dial under way is called off.
+// supersede ends a database's service. Idle connections close, waiters move to the tenant's next generation,
+// and a dial under way is cancelled.
 func (s *server[T, C]) supersede(db *database[T, C]) {
 	db.stale = true
 	for db.idle != nil {
@@ -96,14 +96,14 @@ func (s *server[T, C]) supersede(db *database[T, C]) {
 	s.dispatch()
 }
 
-// wake takes a waiter out of its line with what it gets.
+// wake takes a waiter out of its line and gives it a grant.
 func (s *server[T, C]) wake(w *waiter[T, C], g grant[T, C]) {
 	s.unqueue(w)
 	w.ready <- g
 }
 
-// requeue puts a database into the queue where it belongs now; it runs after any change to its connections or
-// its line. Those in line for a tenant that has nothing and can't be dialed fail.
+// requeue moves a database to the queue where it belongs. It runs after any change to the database's
+// connections or waiters. Waiters fail if their tenant has no connection and can't be dialed.
 func (s *server[T, C]) requeue(db *database[T, C]) {
 	now := s.pool.now()
 	if db.waiting.n > 0 && db.live == 0 && !db.dialing {
@@ -139,15 +139,14 @@ func (s *server[T, C]) queueFor(db *database[T, C], now time.Duration) *list[*da
 	return &s.waitMore
 }
 
-// dispatch starts all that can be started for those who wait. It runs after every change that may let somebody go
-// on.
+// dispatch starts all dials and closes that waiters need. It runs after every change that may allow one.
 func (s *server[T, C]) dispatch() {
 	for s.serveFirst() || s.serveMore() {
 	}
 }
 
-// serveFirst does the next thing for the tenants without a connection, and tells whether there was one: a
-// dial where there is a place, else the close of a victim, unless enough are being closed already.
+// serveFirst takes one step for the tenants without a connection: a dial if there is a place, otherwise the
+// close of a victim. It reports whether there was anything to do.
 func (s *server[T, C]) serveFirst() bool {
 	db := s.waitFirst.first()
 	if db == nil || !s.mayDial() {
@@ -160,8 +159,8 @@ func (s *server[T, C]) serveFirst() bool {
 	return s.mayClose(s.waitFirst.n) && s.steal()
 }
 
-// serveMore does the next thing for the tenants that want one more, and tells whether there was one. While
-// anybody has nothing, there is not.
+// serveMore takes one step for the tenants that want one more connection, unless tenants without any wait. It
+// reports whether there was anything to do.
 func (s *server[T, C]) serveMore() bool {
 	if s.waitFirst.n > 0 || s.waitMore.n+s.waitSteal.n == 0 || !s.mayDial() {
 		return false
@@ -180,7 +179,7 @@ func (s *server[T, C]) serveMore() bool {
 	return true
 }
 
-// steal closes the least valuable idle connection, if there is one.
+// steal closes the idle connection with the lowest rank, if there is one.
 func (s *server[T, C]) steal() bool {
 	victim := s.victims.first()
 	if victim == nil {
@@ -196,19 +195,18 @@ func (s *server[T, C]) steal() bool {
 	return true
 }
 
-// mayClose tells whether one more connection may be closed for so many who wait: no more than can be dialed
-// for at once, since what is closed before that is missing meanwhile.
+// mayClose limits closes to the dials that can start now. wanted is how many tenants wait.
 func (s *server[T, C]) mayClose(wanted int) bool {
 	return s.closing < min(wanted, s.pool.cfg.DialSlots-s.dialing)
 }
 
-// pressed tells whether a connection that comes free now is wanted by a tenant without any: more of them
-// could be dialed for than places are free or about to be.
+// pressed reports whether a tenant without a connection needs the place of one that is released now: more of
+// them could be dialed for than places are free or about to be.
 func (s *server[T, C]) pressed() bool {
 	return s.mayDial() && s.mayClose(s.waitFirst.n-(s.limit()-s.used))
 }
 
-// mayDial tells whether a dial may start, its place in the budget aside.
+// mayDial reports whether a dial may start if there is a place in the budget.
 func (s *server[T, C]) mayDial() bool {
 	now := s.pool.now()
 	return s.dialing < s.pool.cfg.DialSlots && !s.ended && !s.full.pausing(now) && s.breaker.allows(now)

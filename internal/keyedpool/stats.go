@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Histogram counts waits by length. Bucket 0 counts those below a millisecond, bucket i those from 2^(i-1) to
-// 2^i ms, the last one all that are longer. Only an Acquire that found no idle connection has a wait, the
-// time of a dial included.
+// Histogram counts waits by length. Bucket 0 counts waits below a millisecond, bucket i those from 2^(i-1) to
+// 2^i ms, and the last one all that are longer. An Acquire that finds an idle connection does not wait. A
+// wait includes the time of a dial.
 type Histogram [14]uint64
 
 // add counts a wait.
@@ -17,30 +17,32 @@ func (h *Histogram) add(wait time.Duration) {
 	h[min(bits.Len64(uint64(max(wait, 0)/time.Millisecond)), len(h)-1)]++
 }
 
-// ServerStats are a server's counters at one instant.
+// ServerStats is a snapshot of a server.
 type ServerStats struct {
 	// Server is the server's key.
 	Server string
-	// Budget is how many places there are; Dialing, Idle, Leased and Closing are how they are taken.
+	// Budget is the number of places. Dialing, Idle, Leased and Closing are how many of them are taken by
+	// connections in each state.
 	Budget, Dialing, Idle, Leased, Closing int
-	// Waiting is how many Acquires stand in line, Needy how many tenants do without having any connection.
+	// Waiting is how many Acquires wait. Needy is how many tenants with waiters have no connection and are
+	// not being dialed for.
 	Waiting, Needy int
-	// Acquires counts those that got a connection; Opens the dials begun, DialFailures those that failed.
+	// Acquires counts the Acquires that got a connection, Opens the dials, DialFailures those that failed.
 	Acquires, Opens, DialFailures uint64
-	// Steals counts idle connections closed for the sake of another tenant, or of another one's place.
+	// Steals counts idle connections that were closed for a waiter.
 	Steals uint64
-	// Refusals counts the Acquires that failed while or instead of waiting, whatever the reason.
+	// Refusals counts the Acquires that failed, whatever the reason.
 	Refusals uint64
-	// Unconfirmed counts the closes that ended with an error: the server may not have seen them.
+	// Unconfirmed counts the closes that failed: the server may not have seen them.
 	Unconfirmed uint64
 	// Waits counts the waits, those refused included.
 	Waits Histogram
-	// Breaker is the state of the breaker, BreakerCause why it is not closed.
+	// Breaker is the state of the breaker. BreakerCause is why it is not closed, or nil.
 	Breaker      BreakerState
 	BreakerCause error
 }
 
-// TenantStats are a tenant's counters. They are counted from when the pool came to know the tenant until it
+// TenantStats is a snapshot of a tenant. It counts from when the pool came to know the tenant until it
 // forgets it.
 type TenantStats struct {
 	// Tenant is the tenant's id, Server the key of its server.
@@ -49,22 +51,23 @@ type TenantStats struct {
 	Generation uint64
 	// Leases is how many leases there are on it.
 	Leases int
-	// Dialing, Idle, Leased and Closing are its connections on its present server, old generations' included.
+	// Dialing, Idle, Leased and Closing are its connections on its present server, including old
+	// generations'.
 	Dialing, Idle, Leased, Closing int
-	// Waiting is how many Acquires stand in its line.
+	// Waiting is how many Acquires wait for it.
 	Waiting int
 	// Acquires counts those that got a connection, Opens the dials begun for it.
 	Acquires, Opens uint64
-	// Stolen counts its idle connections closed for the sake of others, Refusals its Acquires that failed.
+	// Stolen counts its idle connections that were closed for waiters, Refusals its Acquires that failed.
 	Stolen, Refusals uint64
 	// Waits counts the waits, those refused included.
 	Waits Histogram
-	// Backoff is how long it will not be dialed, BackoffCause why.
+	// Backoff is how long it will not be dialed. BackoffCause is the reason.
 	Backoff      time.Duration
 	BackoffCause error
 }
 
-// waited counts a wait that ends.
+// waited counts a finished wait.
 func (s *server[T, C]) waited(db *database[T, C], wait time.Duration) {
 	if db.counters.waits == nil {
 		db.counters.waits = new(Histogram)
@@ -73,7 +76,7 @@ func (s *server[T, C]) waited(db *database[T, C], wait time.Duration) {
 	s.counters.waits.add(wait)
 }
 
-// Servers returns the counters of all servers, sorted by key. Each is exact for its own instant.
+// Servers returns snapshots of all servers, sorted by key. Each is exact for its own instant.
 func (p *Pool[T, C]) Servers() []ServerStats {
 	var list []ServerStats
 	for _, s := range p.all() {
@@ -89,8 +92,10 @@ func (s *server[T, C]) stats() ServerStats {
 	defer s.mu.Unlock()
 	st := ServerStats{
 		Server: s.key, Budget: s.budget, Dialing: s.dialing, Closing: s.closing, Needy: s.waitFirst.n,
-		Acquires: s.counters.acquires, Opens: s.counters.opens, DialFailures: s.failures, Steals: s.counters.stolen,
-		Refusals: s.counters.refusals, Unconfirmed: s.unconfirmed, Waiting: s.waiting, Waits: *s.counters.waits,
+		Acquires: s.counters.acquires, Opens: s.counters.opens, DialFailures: s.failures,
+		Steals:   s.counters.stolen,
+		Refusals: s.counters.refusals, Unconfirmed: s.unconfirmed, Waiting: s.waiting,
+		Waits:   *s.counters.waits,
 		Breaker: s.breaker.state(s.pool.now()), BreakerCause: s.breaker.trips.cause,
 	}
 	var closings int
@@ -112,8 +117,7 @@ func (state connState) count(idleConns, leasedConns, closingConns *int) {
 	}
 }
 
-// Tenants returns the counters of all tenants that the pool knows, sorted by id. It looks at one after the
-// other.
+// Tenants returns snapshots of all known tenants, sorted by id, taken one after the other.
 func (p *Pool[T, C]) Tenants() []TenantStats {
 	var list []TenantStats
 	for _, t := range p.tenants() {
@@ -123,7 +127,7 @@ func (p *Pool[T, C]) Tenants() []TenantStats {
 	return list
 }
 
-// Tenant returns the counters of one tenant; false where the pool does not know it.
+// Tenant returns a snapshot of one tenant. It returns false if the pool does not know the tenant.
 func (p *Pool[T, C]) Tenant(id string) (TenantStats, bool) {
 	t := p.known(id)
 	if t == nil {

@@ -13,7 +13,7 @@ import (
 
 // The invariants that need no clock, on the real scheduler: here goroutines meet as they do in production,
 // within one instant, which a bubble's clock never splits.
-func TestEverythingAtOnce(t *testing.T) {
+func TestPool_everythingAtOnce(t *testing.T) {
 	const size, workers, rounds, tenants = 5, 16, 400, 12
 	type link struct {
 		tenant  string
@@ -80,7 +80,8 @@ func TestEverythingAtOnce(t *testing.T) {
 		}
 		l := conn.Value()
 		if l.tenant != tenant || l.version < version || l.held.Swap(true) {
-			return fmt.Errorf("%s %d got a connection of %s %d, or somebody else's", tenant, version, l.tenant, l.version)
+			return fmt.Errorf("%s %d got a connection of %s %d, or somebody else's", tenant, version,
+				l.tenant, l.version)
 		}
 		runtime.Gosched()
 		l.held.Store(false)

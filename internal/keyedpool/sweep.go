@@ -2,11 +2,11 @@ package keyedpool
 
 import "time"
 
-// sweepChunk is how many connections a sweep looks at before it lets others have the mutex.
+// sweepChunk is how many connections a sweep checks before it releases the mutex.
 const sweepChunk = 64
 
-// sweep is the pool's one background goroutine: it closes what has been idle or has lived too long and
-// forgets tenants whose backoff has lapsed.
+// sweep is the pool's background goroutine. It closes connections that were idle or open for too long, and
+// forgets tenants whose backoff has ended.
 func (p *Pool[T, C]) sweep() {
 	ticker := time.NewTicker(p.cfg.sweepInterval())
 	defer ticker.Stop()
@@ -32,8 +32,8 @@ func (s *server[T, C]) sweep() {
 	}
 }
 
-// sweepBelow looks at one chunk of connections, from the index downwards, and returns where the next one
-// begins; -1 is the end of the list.
+// sweepBelow checks one chunk of connections, from the index downwards, and returns where the next chunk
+// begins. The index -1 stands for the end of the list.
 func (s *server[T, C]) sweepBelow(end int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,8 +50,8 @@ func (s *server[T, C]) sweepBelow(end int) int {
 	return begin
 }
 
-// lapsed returns the tenants that are known for their backoff only, and takes those out whose backoff is
-// over, and those that have moved to another server, whose mutex guards their backoff now.
+// lapsed removes and returns the tenants of s.lapsing whose backoff is over, or which have moved to another
+// server, whose mutex now guards their backoff.
 func (s *server[T, C]) lapsed() []*tenant[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,15 +3,16 @@ package keyedpool
 import "sync/atomic"
 
 // tenant is what the pool knows of a tenant across its generations. It exists while it is leased, has
-// connections, or backs off. While it has no connection, and nobody waits for one, it rests: its database is
-// dropped, and what a new one is made of stands here, since thousands of tenants may be known and few of them
-// busy.
+// connections, or backs off. A tenant is dormant while it has no connection and nobody waits for one. Its
+// database is then dropped, and only what a new one needs is kept here: thousands of tenants may be known and
+// few of them busy.
 type tenant[T comparable, C any] struct {
 	id      string
 	hash    uint64
 	pool    *Pool[T, C]
 	current atomic.Pointer[database[T, C]] // nil while it rests; stored under the shard's mutex
-	places  atomic.Int32                   // places it takes in budgets, over all generations; changed under the servers' mutexes
+	// places it takes in budgets, over all generations; changed under the servers' mutexes
+	places atomic.Int32
 
 	// The shard's mutex guards the rest.
 	refs       int32
@@ -19,21 +20,22 @@ type tenant[T comparable, C any] struct {
 	generation uint32
 	server     *server[T, C] // of the present generation, as is target
 	target     T
-	gone       chan struct{} // closed once there is neither lease nor connection; nil unless somebody waits for it
-	retired    bool          // the last lease's release closes everything
+	// closed once there is neither lease nor connection; nil unless somebody waits for it
+	gone    chan struct{}
+	retired bool // the last lease's release closes everything
 
 	// What the dropped database knew; zero while there is one.
 	score    score
 	counters string // packed
 }
 
-// serves tells whether a lease with this target needs no new generation.
+// serves reports whether the present generation can serve a lease with this target.
 func (t *tenant[T, C]) serves(target T) bool {
 	return !t.retired && t.draining == 0 && t.target == target
 }
 
-// renew starts a new generation. An old one on the same server passes on its worth; one with the same target
-// also its backoff, which a retirement must not shorten.
+// renew starts a new generation. On the same server it keeps the score. With the same target it also keeps
+// the backoff, which a retirement must not shorten.
 func (t *tenant[T, C]) renew(s *server[T, C], target T) {
 	moved, same := t.server != s, t.target == target
 	t.generation++
@@ -60,7 +62,8 @@ func (t *tenant[T, C]) renew(s *server[T, C], target T) {
 	old.server.supersede(old)
 }
 
-// activate returns the tenant's database, a new one where it rests; nil where the pool has forgotten the tenant.
+// activate returns the tenant's database, or a new one if the tenant is dormant. It returns nil if the pool
+// has forgotten the tenant.
 func (t *tenant[T, C]) activate() *database[T, C] {
 	sh := t.pool.shard(t.hash)
 	sh.mu.Lock()
@@ -74,7 +77,7 @@ func (t *tenant[T, C]) activate() *database[T, C] {
 	return db
 }
 
-// retire marks the tenant and returns the channel that closes when nothing of it is left.
+// retire marks the tenant and returns a channel that closes when it has neither leases nor connections.
 func (t *tenant[T, C]) retire() <-chan struct{} {
 	t.retired = true
 	if t.gone == nil {
@@ -83,16 +86,16 @@ func (t *tenant[T, C]) retire() <-chan struct{} {
 	return t.gone
 }
 
-// reap does what is due when a tenant may have lost its last lease or connection: a retired one closes what
-// is idle, one without connections rests, and one that nothing refers to is forgotten. Whoever takes away the
-// last of either calls it, without a lock.
+// reap is called without a lock after a tenant has lost what may be its last lease or connection. A retired
+// tenant closes its idle connections, one without connections goes dormant, and one without leases and
+// connections is forgotten.
 func (p *Pool[T, C]) reap(t *tenant[T, C]) {
 	if p.reapTenant(t) && p.cfg.OnDormant != nil {
 		p.cfg.OnDormant(t.id)
 	}
 }
 
-// reapTenant does so, and tells whether the tenant is leased and has come to rest.
+// reapTenant does so, and reports whether the tenant is leased and went dormant.
 func (p *Pool[T, C]) reapTenant(t *tenant[T, C]) bool {
 	sh := p.shard(t.hash)
 	sh.mu.Lock()
@@ -116,7 +119,7 @@ func (p *Pool[T, C]) reapTenant(t *tenant[T, C]) bool {
 	return false
 }
 
-// end tells those who wait that nothing of the tenant is left.
+// end wakes those who wait for the tenant's end.
 func (t *tenant[T, C]) end() {
 	if t.gone != nil {
 		close(t.gone)
@@ -124,9 +127,9 @@ func (t *tenant[T, C]) end() {
 	}
 }
 
-// sleep closes what is idle if the tenant is retired and unused, and tells whether the tenant has no place in
-// any budget any more. If so, and nothing else is worth keeping, its database is dropped: it serves nobody
-// from then on. Otherwise the sweeper asks again.
+// sleep closes the idle connections if the tenant is retired and unused. It reports whether the tenant has no
+// place in any budget. Then it drops the database, which serves nobody from then on. If there are waiters or
+// a backoff, the sweeper tries later.
 func (t *tenant[T, C]) sleep(db *database[T, C], retired bool) bool {
 	s := db.server
 	s.mu.Lock()

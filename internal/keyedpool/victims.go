@@ -1,21 +1,20 @@
 package keyedpool
 
-// victims is a heap of the databases with open connections, the one that loses an idle connection first on
-// top. To keep the warm path out of it, it is put in order only when somebody looks for a victim: until then
-// a database stands where it stood, though it may have been used since, or have nothing idle now. That is
-// sound since use only raises a rank: what a rank in the heap says is never too much. A look costs O(log n)
-// for each database used since the last one.
+// victims is a heap of the databases with open connections. The first to lose an idle connection is on top.
+// The heap is put in order only when a victim is needed, which keeps Acquire and Release out of it. Stale
+// ranks are lower bounds, so lazy ordering is safe. A search costs O(log n) for each database used since the
+// last one.
 type victims[T comparable, C any] struct {
 	heap []victim[T, C]
 }
 
-// victim is a database with its rank at the time when it took its place.
+// victim is a database with its rank when it took its place in the heap.
 type victim[T comparable, C any] struct {
 	db   *database[T, C]
 	rank rank
 }
 
-// rank decides who loses a connection first.
+// rank is the order in which databases lose connections.
 type rank struct {
 	spare   bool // it would keep another
 	score   score
@@ -27,8 +26,8 @@ func (db *database[T, C]) rank() rank {
 	return rank{db.live > 1, db.score, db.lastUse}
 }
 
-// below tells whether a loses a connection before b: one that would keep another first, then the one worth
-// less, then the one used longer ago.
+// below reports whether a loses a connection before b: first those that would keep another, then the lower
+// score, then the earlier use.
 func (a rank) below(b rank) bool {
 	if a.spare != b.spare {
 		return a.spare
@@ -57,7 +56,7 @@ func (v *victims[T, C]) first() *database[T, C] {
 	return nil
 }
 
-// add puts a database in, if it is not there. One outside has place -1.
+// add adds a database if it is not in the heap. Outside the heap its place is -1.
 func (v *victims[T, C]) add(db *database[T, C]) {
 	if db.place < 0 {
 		db.place = int32(len(v.heap))
@@ -66,7 +65,7 @@ func (v *victims[T, C]) add(db *database[T, C]) {
 	}
 }
 
-// sink takes note of a database's rank that may have fallen, as with one more connection.
+// sink updates a database whose rank may have fallen, as after one more connection.
 func (v *victims[T, C]) sink(db *database[T, C]) {
 	if db.place >= 0 {
 		v.heap[db.place].rank = db.rank()
@@ -76,7 +75,7 @@ func (v *victims[T, C]) sink(db *database[T, C]) {
 	}
 }
 
-// remove takes a database out, if it is there.
+// remove removes a database if it is in the heap.
 func (v *victims[T, C]) remove(db *database[T, C]) {
 	i, last := db.place, int32(len(v.heap)-1)
 	if i < 0 {
@@ -103,7 +102,7 @@ func (v *victims[T, C]) up(i int32) {
 	}
 }
 
-// down moves the database at i away from the top as far as it goes, and tells whether it moved.
+// down moves the database at i away from the top as far as it goes, and reports whether it moved.
 func (v *victims[T, C]) down(i int32) bool {
 	start, n := i, int32(len(v.heap))
 	for {

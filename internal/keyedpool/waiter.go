@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// waiter is an Acquire that stands in line. Its links are guarded by the mutex of db's server.
+// waiter is an Acquire that waits. Its links are guarded by the mutex of db's server.
 type waiter[T comparable, C any] struct {
 	db    *database[T, C]
 	owner *Owner
@@ -21,8 +21,8 @@ type grant[T comparable, C any] struct {
 	err  error
 }
 
-// join puts a waiter in its tenant's line, behind all that began before it. Only one whose tenant has moved
-// does not end up last.
+// join puts a waiter in its tenant's line, behind all that began before it. It is the last one unless its
+// tenant has moved.
 func (w *waiter[T, C]) join() {
 	line := &w.db.waiting
 	after := line.back
@@ -32,8 +32,8 @@ func (w *waiter[T, C]) join() {
 	line.insert(&w.place, after)
 }
 
-// enqueue puts a waiter in line and starts what it needs. It tells whether the database still serves; if not,
-// the waiter stands nowhere.
+// enqueue puts a waiter in line and starts what it needs. It returns false, without the waiter in line, if
+// the database has been superseded.
 func (s *server[T, C]) enqueue(w *waiter[T, C]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,14 +52,14 @@ func (s *server[T, C]) enqueue(w *waiter[T, C]) bool {
 	return true
 }
 
-// unqueue takes a waiter out of its line.
+// unqueue removes a waiter from its line.
 func (s *server[T, C]) unqueue(w *waiter[T, C]) {
 	w.place.leave()
 	s.waiting--
 }
 
-// abandon ends the wait of an Acquire whose context has ended. A connection that came at the same moment goes
-// on to the next in line.
+// abandon ends the wait of an Acquire whose context has ended. A connection that was granted at the same
+// moment goes to the next waiter.
 func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +79,7 @@ func (s *server[T, C]) abandon(w *waiter[T, C], ctx context.Context) grant[T, C]
 	return grant[T, C]{err: s.refused(w, s.refusal(w.db, reason, context.Cause(ctx), 0))}
 }
 
-// nextCheck returns how long a waiter may wait before it looks again.
+// nextCheck returns how long a waiter waits until its next recheck.
 func (s *server[T, C]) nextCheck(waited time.Duration) time.Duration {
 	cfg := &s.pool.cfg
 	next := min(cfg.AcquireTimeout, (waited/cfg.NestedAfter+1)*cfg.NestedAfter)
@@ -89,8 +89,8 @@ func (s *server[T, C]) nextCheck(waited time.Duration) time.Duration {
 	return max(next-waited, 0)
 }
 
-// recheck looks after somebody who has waited for a while, and returns when to look again: the wait may be
-// over, or hopeless, or long enough to steal for.
+// recheck ends a wait that is too long or deadlocked, and steals for one that is long enough. It returns the
+// time until the next recheck.
 func (s *server[T, C]) recheck(w *waiter[T, C]) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,8 +119,8 @@ func (s *server[T, C]) recheck(w *waiter[T, C]) time.Duration {
 	return s.nextCheck(waited)
 }
 
-// lateness is the reason why somebody in a tenant's line has waited too long: every connection is taken,
-// unless all that the wait was for were dials that the server doesn't answer.
+// lateness returns the reason for a wait that was too long: [ErrBusy], or [ErrServerUnavailable] if the
+// waiter could only wait for dials that the server does not answer.
 func (s *server[T, C]) lateness(db *database[T, C]) error {
 	slots := s.dialing >= s.pool.cfg.DialSlots && s.used < s.ceiling
 	if db.live == 0 && !db.backoff.full && (db.dialing || slots || s.dialing > 0 && s.dialing == s.used) {
@@ -129,7 +129,7 @@ func (s *server[T, C]) lateness(db *database[T, C]) error {
 	return ErrBusy
 }
 
-// holds tells whether a waiter's owner holds a connection of the tenant.
+// holds reports whether a waiter's owner holds a connection of the tenant.
 func (s *server[T, C]) holds(w *waiter[T, C]) bool {
 	for _, c := range s.conns {
 		if c.db == w.db && c.state == leased && c.owner == w.owner && w.owner != nil {
@@ -139,7 +139,7 @@ func (s *server[T, C]) holds(w *waiter[T, C]) bool {
 	return false
 }
 
-// awaitedBy tells whether somebody in a tenant's line has this owner.
+// awaitedBy reports whether a waiter of the tenant has this owner.
 func (db *database[T, C]) awaitedBy(owner *Owner) bool {
 	for e := db.waiting.front; e != nil; e = e.next {
 		if e.value.owner == owner {
@@ -149,8 +149,7 @@ func (db *database[T, C]) awaitedBy(owner *Owner) bool {
 	return false
 }
 
-// deadlocked tells whether a tenant has all the connections that it may have, and every holder of one is waiting
-// for another.
+// deadlocked reports whether a tenant is at its cap and every holder of a connection waits for another.
 func (s *server[T, C]) deadlocked(db *database[T, C]) bool {
 	if db.live < s.cap {
 		return false
@@ -163,7 +162,7 @@ func (s *server[T, C]) deadlocked(db *database[T, C]) bool {
 	return true
 }
 
-// failAll fails everybody in a tenant's line.
+// failAll fails all waiters of a tenant.
 func (s *server[T, C]) failAll(db *database[T, C], err *Error) {
 	for db.waiting.n > 0 {
 		own := *err

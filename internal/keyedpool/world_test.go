@@ -130,9 +130,12 @@ type health struct {
 // newWorld returns a world without sockets.
 func newWorld(p plan) *world {
 	return &world{
-		plan: p, sockets: make(map[*socket]struct{}), targets: make(map[string]target), changed: make(map[string]time.Time),
-		episode: make(map[string]int), drains: make(map[string]int), serverMode: make(map[string]mode), tenantMode: make(map[string]mode),
-		slow: make(map[string]bool), health: make(map[string]*health), refusedAt: make(map[string]time.Time),
+		plan: p, sockets: make(map[*socket]struct{}), targets: make(map[string]target),
+		changed: make(map[string]time.Time),
+		episode: make(map[string]int), drains: make(map[string]int), serverMode: make(map[string]mode),
+		tenantMode: make(map[string]mode),
+		slow:       make(map[string]bool), health: make(map[string]*health),
+		refusedAt: make(map[string]time.Time),
 		fullAt:    make(map[string]time.Time),
 		dialedAt:  make(map[string]time.Time),
 		needSince: make(map[string]time.Time),
@@ -235,7 +238,8 @@ func (w *world) connect(tenant string, to target) (*socket, bool) {
 	now := time.Now()
 	s := &socket{tenant: tenant, target: to, episode: w.episode[tenant], dialed: now}
 	for other := range w.sockets {
-		if other.state == connecting && other.tenant == tenant && other.target == to && other.episode == s.episode {
+		if other.state == connecting && other.tenant == tenant && other.target == to &&
+			other.episode == s.episode {
 			w.violated("10: %s is dialed twice at once", tenant)
 		}
 	}
@@ -275,7 +279,8 @@ func (w *world) passedOver(tenant string, to target) map[string]time.Time {
 	since, needs := w.needSince[tenant]
 	over := make(map[string]time.Time)
 	for other, earlier := range w.needSince {
-		if other != tenant && w.targets[other].server == to.server && earlier.Before(time.Now()) && (!needs || earlier.Before(since)) {
+		if other != tenant && w.targets[other].server == to.server && earlier.Before(time.Now()) &&
+			(!needs || earlier.Before(since)) {
 			over[other] = earlier
 		}
 	}

@@ -39,8 +39,8 @@ type Edit struct {
 	New string
 }
 
-// Test runs `go test` with the mutation in place and returns what it prints and its error, which is nil if the
-// tests did not notice the mutant. It fails t if the mutant cannot be made or does not compile.
+// Test runs `go test` with the mutation in place and returns what it prints and its error, which is nil if
+// the tests did not notice the mutant. It fails t if the mutant cannot be made or does not compile.
 func (m Mutation) Test(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	file, text, err := m.apply(".")
@@ -119,7 +119,8 @@ func (m Mutation) edit(source []byte) (changed []byte, found bool, err error) {
 			return nil, false, fmt.Errorf("%s has %d times, not once: %s", e.Func, len(places), e.Old)
 		}
 		p := places[0]
-		spans = append(spans, span{fset.Position(p.start).Offset, fset.Position(p.end).Offset, p.names.rename(e.New)})
+		spans = append(spans, span{fset.Position(p.start).Offset, fset.Position(p.end).Offset,
+			p.names.rename(e.New)})
 	}
 	slices.SortFunc(spans, func(a, b span) int { return b.start - a.start })
 	changed = source
@@ -165,7 +166,8 @@ func parse(text string) (any, error) {
 	if expr, err := parser.ParseExpr(text); err == nil {
 		return expr, nil
 	}
-	file, err := parser.ParseFile(token.NewFileSet(), "", "package p; func f() {\n"+text+"\n}", parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), "", "package p; func f() {\n"+text+"\n}",
+		parser.SkipObjectResolution)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", text, err)
 	}

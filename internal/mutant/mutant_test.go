@@ -39,7 +39,8 @@ func TestMutation_editsByFormNotByName(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || !found || !strings.Contains(string(got), c.want) || !strings.HasSuffix(string(got), "shut() { s.closing++ }\n") {
+		if err != nil || !found || !strings.Contains(string(got), c.want) ||
+			!strings.HasSuffix(string(got), "shut() { s.closing++ }\n") {
 			t.Errorf("%s: %v, %v\n%s", c.old, found, err, got)
 		}
 	}
@@ -57,7 +58,8 @@ func TestMutation_refusesWhatIsNotExact(t *testing.T) {
 			t.Errorf("%v made\n%s", edits, got)
 		}
 	}
-	if _, found, err := (Mutation{Edits: []Edit{{"conn.shut", "x", "y"}}}).edit([]byte(source)); found || err != nil {
+	if _, found, err := (Mutation{Edits: []Edit{{"conn.shut", "x", "y"}}}).edit([]byte(source)); found ||
+		err != nil {
 		t.Errorf("conn.shut: %v, %v", found, err)
 	}
 }

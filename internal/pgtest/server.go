@@ -36,7 +36,8 @@ func start(settings ...string) (s *Server, err error) {
 	if err := s.write("password", password); err != nil {
 		return nil, err
 	}
-	initdb := s.command(s.Program("initdb"), "--pgdata="+s.data(), "--username=postgres", "--auth=scram-sha-256",
+	initdb := s.command(s.Program("initdb"), "--pgdata="+s.data(), "--username=postgres",
+		"--auth=scram-sha-256",
 		"--pwfile="+filepath.Join(s.dir, "password"), "--encoding=UTF8", "--locale=C", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
@@ -54,8 +55,10 @@ func start(settings ...string) (s *Server, err error) {
 
 // Start starts a stopped server at its old address and waits until it answers.
 func (s *Server) Start() error {
-	args := []string{"-D", s.data(), "-p", s.base.Port(), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "shared_buffers=64MB"}
+	args := []string{"-D", s.data(), "-p", s.base.Port(), "-c", "listen_addresses=127.0.0.1", "-c",
+		"unix_socket_directories=",
+		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c",
+		"shared_buffers=64MB"}
 	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}

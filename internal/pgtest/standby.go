@@ -60,7 +60,8 @@ func (s *Server) copyFrom(primary *Server) error {
 	}
 	begin, end := "SELECT pg_backup_start('standby', true)", "SELECT labelfile FROM pg_backup_stop(false)"
 	if version < 150000 {
-		begin, end = "SELECT pg_start_backup('standby', true, false)", "SELECT labelfile FROM pg_stop_backup(false, false)"
+		begin, end = "SELECT pg_start_backup('standby', true, false)",
+			"SELECT labelfile FROM pg_stop_backup(false, false)"
 	}
 	if _, err := conn.Exec(ctx, begin); err != nil {
 		return err
@@ -79,7 +80,8 @@ func (s *Server) copyFrom(primary *Server) error {
 	return errors.Join(
 		s.write("data/backup_label", label),
 		s.write("data/standby.signal", ""),
-		s.write("data/postgresql.auto.conf", fmt.Sprintf("primary_conninfo = '%s'\n", primary.URL("postgres"))),
+		s.write("data/postgresql.auto.conf",
+			fmt.Sprintf("primary_conninfo = '%s'\n", primary.URL("postgres"))),
 	)
 }
 

@@ -61,7 +61,8 @@ func cacheDir() (string, error) {
 func cached(major int) (string, error) {
 	release, known := releases[major]
 	if !known || runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return "", fmt.Errorf("there is no PostgreSQL %d to download for %s on %s", major, runtime.GOOS, runtime.GOARCH)
+		return "", fmt.Errorf("there is no PostgreSQL %d to download for %s on %s", major, runtime.GOOS,
+			runtime.GOARCH)
 	}
 	dir, err := cacheDir()
 	return filepath.Join(dir, release), err
@@ -88,7 +89,8 @@ func binaries() (string, error) {
 			return dir, nil
 		}
 	}
-	return "", errors.New("no initdb and postgres on PATH or in /usr/lib/postgresql/*/bin; install PostgreSQL 13 or later " +
+	return "", errors.New("no initdb and postgres on PATH or in /usr/lib/postgresql/*/bin; install " +
+		"PostgreSQL 13 or later " +
 		"(TENANTDB_TEST_POSTGRES_URL replaces the shared server only)")
 }
 

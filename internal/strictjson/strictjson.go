@@ -1,6 +1,6 @@
 // Package strictjson decodes JSON that others sign or act on. It accepts a part of what encoding/json accepts
-// and decodes that part alike. What two programs could read differently is an error (I-JSON, RFC 7493, sections
-// 2.1 and 2.3).
+// and decodes that part alike. What two programs could read differently is an error (I-JSON, RFC 7493,
+// sections 2.1 and 2.3).
 package strictjson
 
 import (
@@ -19,12 +19,12 @@ var (
 	ErrSize      = errors.New("too many values")
 )
 
-// MaxDepth bounds how deep objects and arrays may nest. The claims, keys and events that we read nest about ten
-// deep.
+// MaxDepth bounds how deep objects and arrays may nest. The claims, keys and events that we read nest about
+// ten deep.
 const MaxDepth = 32
 
-// What a decoded value takes at most beside the text: its place in a slice or map that grew, and its box. A map
-// has room for eight members from the start.
+// What a decoded value takes at most beside the text: its place in a slice or map that grew, and its box. A
+// map has room for eight members from the start.
 const (
 	bytesPerValue  = 96
 	bytesPerObject = 320
@@ -39,11 +39,11 @@ type Options struct {
 	LoneSurrogates bool
 }
 
-// Decode decodes a JSON object into maps, slices, strings, json.Numbers, bools and nils. It also estimates their
-// size in bytes, without the text.
+// Decode decodes a JSON object into maps, slices, strings, json.Numbers, bools and nils. It also estimates
+// their size in bytes, without the text.
 //
-// Invalid UTF-8, a name that stands twice in an object, and nesting below MaxDepth are errors. Names keep their
-// case. Strings share the memory of text.
+// Invalid UTF-8, a name that stands twice in an object, and nesting below MaxDepth are errors. Names keep
+// their case. Strings share the memory of text.
 func Decode(text string, o Options) (members map[string]any, size int, err error) {
 	if !utf8.ValidString(text) {
 		return nil, 0, ErrSyntax

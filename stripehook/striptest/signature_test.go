@@ -71,13 +71,16 @@ func mac(stamp, body, secret string) string {
 }
 
 // What Stripe's library signs is taken, and what it refuses is refused.
-func TestWhatStripesLibrarySignsIsTaken(t *testing.T) {
+func TestHook_takesWhatStripesLibrarySigns(t *testing.T) {
 	hook := newHook(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		text := fmt.Sprintf(`{"id":"evt_1","type":"a.b","note":%q}`, rapid.StringMatching(`[ -~é]{0,200}`).Draw(rt, "note"))
-		signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: []byte(text), Secret: secret, Timestamp: time.Now()})
+		text := fmt.Sprintf(`{"id":"evt_1","type":"a.b","note":%q}`,
+			rapid.StringMatching(`[ -~é]{0,200}`).Draw(rt, "note"))
+		signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: []byte(text),
+			Secret: secret, Timestamp: time.Now()})
 		if !theirs(text, signed.Header) || !ours(hook, text, signed.Header) {
-			rt.Fatalf("%s signed as %s: theirs %v, ours %v", text, signed.Header, theirs(text, signed.Header), ours(hook, text, signed.Header))
+			rt.Fatalf("%s signed as %s: theirs %v, ours %v", text, signed.Header, theirs(text, signed.Header),
+				ours(hook, text, signed.Header))
 		}
 		i := rapid.IntRange(0, len(text)-1).Draw(rt, "place")
 		forged := text[:i] + string(text[i]^1) + text[i+1:]
@@ -96,7 +99,8 @@ type header struct {
 
 func drawHeader(rt *rapid.T) header {
 	now := time.Now().Unix()
-	stamps := rapid.SliceOfN(rapid.SampledFrom([]string{"now", "old", "past", "future", "zero", "plus", "word", "minus", "empty"}), 0, 2).Draw(rt, "times")
+	stamps := rapid.SliceOfN(rapid.SampledFrom([]string{"now", "old", "past", "future", "zero", "plus",
+		"word", "minus", "empty"}), 0, 2).Draw(rt, "times")
 	if rapid.Bool().Draw(rt, "usual") {
 		stamps = []string{"now"}
 	}
@@ -104,18 +108,23 @@ func drawHeader(rt *rapid.T) header {
 	signed := fmt.Sprint(now)
 	var parts []string
 	for _, stamp := range stamps {
-		written := map[string]string{"now": fmt.Sprint(now), "old": fmt.Sprint(now - 1000), "past": fmt.Sprint(now - 7200), "future": fmt.Sprint(now + 7200),
-			"zero": fmt.Sprintf("0%d", now), "plus": fmt.Sprintf("+%d", now), "word": "now", "minus": "-5", "empty": ""}[stamp]
+		written := map[string]string{"now": fmt.Sprint(now), "old": fmt.Sprint(now - 1000),
+			"past": fmt.Sprint(now - 7200), "future": fmt.Sprint(now + 7200),
+			"zero": fmt.Sprintf("0%d", now), "plus": fmt.Sprintf("+%d", now), "word": "now", "minus": "-5",
+			"empty": ""}[stamp]
 		h.stricter = h.stricter || stamp == "future" || stamp == "zero" || stamp == "plus"
 		if stamp == "old" || stamp == "past" || stamp == "future" {
 			signed = written
 		}
 		parts = append(parts, "t="+written)
 	}
-	for _, kind := range rapid.SliceOfN(rapid.SampledFrom([]string{"good", "good", "forged", "other", "upper", "short", "hex", "v0", "v2", "none", "two", "space"}), 0, 4).Draw(rt, "entries") {
+	for _, kind := range rapid.SliceOfN(rapid.SampledFrom([]string{"good", "good", "forged", "other", "upper",
+		"short", "hex", "v0", "v2", "none", "two", "space"}), 0, 4).Draw(rt, "entries") {
 		good := mac(signed, body, secret)
-		parts = append(parts, map[string]string{"good": "v1=" + good, "forged": "v1=" + strings.Repeat("0", 64), "other": "v1=" + mac(signed, body, "whsec_other"),
-			"upper": "v1=" + strings.ToUpper(good), "short": "v1=" + good[:62], "hex": "v1=" + good[:63] + "g", "v0": "v0=" + good, "v2": "v2=" + good,
+		parts = append(parts, map[string]string{"good": "v1=" + good, "forged": "v1=" +
+			strings.Repeat("0", 64), "other": "v1=" + mac(signed, body, "whsec_other"),
+			"upper": "v1=" + strings.ToUpper(good), "short": "v1=" + good[:62], "hex": "v1=" + good[:63] +
+				"g", "v0": "v0=" + good, "v2": "v2=" + good,
 			"none": "v1", "two": "v1=" + good + "=", "space": " v1=" + good}[kind])
 	}
 	parts = rapid.Permutation(parts).Draw(rt, "order")
@@ -125,7 +134,7 @@ func drawHeader(rt *rapid.T) header {
 
 // Whatever the header, we take nothing that Stripe's library refuses, and refuse what it takes only where
 // that is on purpose.
-func TestHeadersAreJudgedAsStripesLibraryDoes(t *testing.T) {
+func TestHook_judgesHeadersAsStripesLibraryDoes(t *testing.T) {
 	hook := newHook(t)
 	seen := map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
@@ -143,7 +152,7 @@ func TestHeadersAreJudgedAsStripesLibraryDoes(t *testing.T) {
 }
 
 // What Stripe's library takes, and we don't.
-func TestWeAreStricterThanStripesLibrary(t *testing.T) {
+func TestHook_isStricterThanStripesLibrary(t *testing.T) {
 	hook := newHook(t)
 	now := time.Now().Unix()
 	stamp := fmt.Sprint(now)
@@ -164,7 +173,8 @@ func TestWeAreStricterThanStripesLibrary(t *testing.T) {
 			t.Errorf("%s is taken", name)
 		}
 	}
-	if webhook.ValidatePayloadWithTolerance([]byte(body), "t="+stamp+",v1="+mac(stamp, body, ""), "", tolerance) != nil {
+	if webhook.ValidatePayloadWithTolerance([]byte(body), "t="+stamp+",v1="+mac(stamp, body, ""), "",
+		tolerance) != nil {
 		t.Error("Stripe's library refuses the empty secret too: this test compares nothing")
 	}
 	if ours(hook, body, "t="+stamp+",v1="+mac(stamp, body, "")) {
