@@ -129,8 +129,8 @@ func explainRights(ctx context.Context, conn *pgx.Conn, roles bool, err error) e
 	if missing := r.missing(roles); missing != nil {
 		return fmt.Errorf("%w: %w", missing, err)
 	}
-	return fmt.Errorf("Config.Server's role %s isn't a superuser, and has no right to what others own or use: "+
-		"%w", pgx.Identifier{r.name}.Sanitize(), err)
+	return fmt.Errorf("Config.Server's role %s isn't a superuser, and has no right to what others own or use"+
+		": %w", pgx.Identifier{r.name}.Sanitize(), err)
 }
 
 // scramVerifier returns what a server stores for a password (RFC 5803). The password itself is in no

@@ -61,7 +61,7 @@ func (r *run) work(ctx context.Context) error {
 	})
 	defer end()
 	r.workCtx = workCtx
-	// other errors follow from a lost lease
+	// After a lost lease, other errors follow from it.
 	r.stop = func(err error) { stop(cmp.Or(context.Cause(workCtx), err)) }
 	context.AfterFunc(workCtx, func() { r.stop(nil) })
 	return r.stages(startCtx)
