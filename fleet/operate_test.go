@@ -94,7 +94,7 @@ func TestDrop_isAuditedOnceTogetherWithItsJob(t *testing.T) {
 	})
 }
 
-// stepsTo is a slog.Handler that sends the steps of a tenant's work to a channel.
+// stepsTo is a slog.Handler that calls a function with each step of a tenant's work.
 type stepsTo func(step string)
 
 func (stepsTo) Enabled(context.Context, slog.Level) bool { return true }
