@@ -15,106 +15,117 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// UserKey names a user of the host database: by ID or by OAuthID, exactly one of them.
+// UserKey names a user of the host database, either by ID or by OAuthID.
 type UserKey = hostdb.UserKey
 
-// Config describes a Middleware. Host, Authenticator and Tenant are needed; the zero value of everything else
-// is safe.
+// Config describes a [Middleware]. Host, Authenticator and Tenant are required. The zero value of every other
+// field is safe.
 type Config struct {
 	// Host is the host database. The Middleware never closes it.
 	Host *hostdb.DB
-	// Authenticator tells who sends a request; see package jwtauth.
+	// Authenticator finds out who sends a request; see package jwtauth.
 	Authenticator Authenticator
-	// UserKey maps a verified identity to a user. Default with one issuer: UserBySubject. With several
-	// issuers New fails without it, since their subjects may collide. An error refuses the request as
-	// ErrInvalidCredential. Never map by an e-mail address that the issuer hasn't verified. Each call gets an
-	// Identity of its own, whose claims are copied for it.
+	// UserKey maps a verified identity to a user. An error refuses the request with [ErrInvalidCredential].
+	// Never map by an e-mail address that the issuer hasn't verified. Each call gets a copy of the Identity.
+	// The default is [UserBySubject] if there is a single issuer. With several, [New] fails without UserKey,
+	// since their subjects may collide.
 	UserKey func(Identity) (UserKey, error)
-	// FirstLogin, where set, is called when a verified caller has no user yet, to create one: once at a time
-	// for each user, however many requests arrive together. It may be called again, also by other processes,
-	// so a user who exists already (hostdb.ErrConflict) is not an error. A conflict that leaves the caller
-	// without a user, as where the e-mail address is that of a row without an oauth_id, and hostdb.ErrInvalid
-	// refuse the request as ErrForbidden, since the next attempt would meet them too: the example shows how
-	// an invited user's row is linked. One of this package's errors, such as ErrForbidden, refuses the
-	// request as that; any other, and a panic, which is logged, as ErrHostUnavailable. Its context is the
-	// library's own and ends after Cache.LoadTimeout; requests wait no longer.
+	// FirstLogin, if set, creates the user of a verified caller who has none yet. It runs once at a time for
+	// each user, however many requests arrive together. It may run again, also in other processes, so a user
+	// who exists already ([hostdb.ErrConflict]) is no error.
+	//
+	// If the caller still has no user after a conflict, the request is refused with [ErrForbidden]. An
+	// example is a conflict with a row that has the same e-mail address and no oauth_id; the example shows
+	// how to link such an invited user. [hostdb.ErrInvalid] is refused with ErrForbidden too, since the next
+	// attempt would fail alike. One of this package's errors is used as it is. Any other error, or a panic,
+	// which is logged, becomes [ErrHostUnavailable].
+	//
+	// The context isn't the request's. It ends after [CacheConfig.LoadTimeout], and requests wait no longer.
 	FirstLogin func(context.Context, *Identity) error
-	// Tenant is where a request names its tenant.
+	// Tenant finds the tenant that a request names.
 	Tenant Source
-	// Pool holds the tenants' databases. Nil: one is made with the defaults and closed by Close. A Pool that
-	// is given may serve several Middlewares and is closed by whoever made it. They must have the same Host,
-	// or one that was opened by the same URL: New fails otherwise.
+	// Pool holds the tenants' databases. If it is nil, [New] makes one with the defaults, and
+	// [Middleware.Close] closes it. A Pool that is given may serve several Middlewares and is closed by
+	// whoever made it. New fails unless they all have the same Host, or hosts opened by the same URL.
 	Pool *Pool
-	// Cache bounds what is remembered of the host database, and for how long.
+	// Cache bounds how much of the host database is cached, and for how long.
 	Cache CacheConfig
-	// Subscription says what paying means. The zero value wants an active subscription of every tenant.
+	// Subscription decides which tenants have paid. The zero value requires an active subscription of every
+	// tenant.
 	Subscription SubscriptionPolicy
-	// Roles are the roles of memberships, highest first. Default: owner, admin, member.
+	// Roles are the roles of memberships, highest first. The default is owner, admin, member.
 	Roles []string
-	// Features are the keys of features that Middleware.RequireFeature takes, so that a misspelt one is
-	// noticed at start. Default: any.
+	// Features are the keys that [Middleware.RequireFeature] accepts, so that a misspelt key is found at the
+	// program's start. The default is any.
 	Features []string
-	// Skip are the public routes, as http.ServeMux patterns without a host ("GET /healthz", "/static/"). They
-	// are matched only where the request's path is clean and plainly escaped; anything else authenticates.
+	// Skip lists the public routes as [http.ServeMux] patterns without a host, such as "GET /healthz" or
+	// "/static/". They match only a request whose path is clean and plainly escaped. Any other request is
+	// authenticated.
 	Skip []string
-	// MinSchemaVersion is the lowest core_tenants.schema_version that this program works with; a tenant below
-	// it is answered ErrTenantUnavailable. Default 0: any, also a tenant that was never migrated.
+	// MinSchemaVersion is the lowest core_tenants.schema_version that this program works with. Requests for a
+	// tenant below it are refused with [ErrTenantUnavailable]. The default is 0: any version, also that of a
+	// tenant that was never migrated.
 	MinSchemaVersion int64
 	// Redirects sends browsers to the login and billing pages.
 	Redirects Redirects
-	// ErrorHandler writes the response to a refused request. Default: WriteProblem, which it may call for
-	// what it doesn't answer itself. The error is an *Error; its text and its Reason may be shown to nobody.
-	// It has been logged. WriteError and [Middleware.WriteError], called by it, write the default response.
+	// ErrorHandler writes the response to a refused request. The error is an [*Error], which has been logged.
+	// Its text and its Reason must not be shown to the client. The default is [WriteProblem]. ErrorHandler
+	// may call it, [WriteError] or [Middleware.WriteError] for the default response.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
-	// Logger receives a line for each refused request (level Info, "request refused") and for each that
-	// failed on the server's side (level Error, "request failed"; Debug where the client had gone). The line
-	// says what an operator needs to know why a member can't get in: code, status, reason (a [Reason]),
-	// cause, method, route (the pattern that matched, not the path, which may hold personal data), host,
-	// tenant_id, tenant_slug, and user_id or else issuer and subject. It is logged with the request's
-	// context, so that a handler of your own can add a request's id. A reason and caller get at most five
-	// lines in ten seconds; left_out in the next one counts the others. Default: slog.Default as it is when
-	// New is called. slog.New(slog.DiscardHandler) silences it.
+	// Logger gets a line for each refused request (level Info, "request refused") and for each that failed on
+	// the server's side (level Error, "request failed"). The level of a failure is Debug if the client had
+	// gone.
+	//
+	// The attributes tell an operator why a member can't get in: code, status, reason (a [Reason]), cause,
+	// method, route, host, tenant_id, tenant_slug, and either user_id or issuer and subject. The route is the
+	// pattern that matched, not the path, which may hold personal data. The line is logged with the request's
+	// context, so that a handler of your own can add a request's id. Each reason and caller gets at most five
+	// lines in ten seconds. The next line counts those left out in left_out.
+	//
+	// The default is the [slog.Default] at the time of [New]. Use slog.New(slog.DiscardHandler) to log
+	// nothing.
 	Logger *slog.Logger
-	// Now is the clock that subscriptions are judged by. Default: time.Now.
+	// Now is the clock for the dates of subscriptions. The default is [time.Now].
 	Now func() time.Time
 }
 
-// CacheConfig bounds the cache of access facts. A change committed to the host database, by whatever program,
-// is felt within MaxStaleness while the host database answers.
+// CacheConfig bounds the cache of access facts. While the host database answers, a change that any program
+// commits takes effect within MaxStaleness.
 //
-// During a failover the bound counts from the moment at which a host of hostdb.Config.URL takes writes and
-// can be reached. Until then nobody can commit a change, and known facts serve for MaxStaleIfDown. Name every
-// host in the URL: a primary that hangs, is cut off or has died is left for the one that was promoted, and
-// once that was seen the old primary isn't gone back to. A process that can reach only an old primary which
-// still takes writes can't know of the new one, nor of what is committed there: fence old primaries, as
-// failover managers such as Patroni do.
+// During a failover the bound counts from when a host of [hostdb.Config.URL] takes writes and can be reached.
+// Until then nobody can commit a change, and known facts serve for MaxStaleIfDown. Name every host in the
+// URL: then a primary that hangs, is cut off or has died is left for the one that was promoted. Once the new
+// primary was seen, the old one isn't used again.
+//
+// A process that reaches only an old primary, which still takes writes, can't know of the new one, nor of
+// what is committed there. So fence old primaries, as failover managers such as Patroni do.
 type CacheConfig struct {
-	// Size is how many (user, tenant) pairs are kept. Default 100,000.
+	// Size is how many pairs of a user and a tenant are cached. The default is 100,000.
 	Size int
-	// Denials is how many refused pairs are kept, apart from the others. Default 4,096.
+	// Denials is how many refused pairs are cached besides. The default is 4,096.
 	Denials int
 	// MaxStaleness bounds how long after its commit a change may go unnoticed while the host database
-	// answers. Default 3 s, at least 100 ms.
+	// answers. The default is 3 s, the minimum 100 ms.
 	MaxStaleness time.Duration
-	// MaxAge bounds how long an entry lives without being loaded anew. Default 5 min.
+	// MaxAge bounds how long an entry serves before it is loaded again. The default is 5 min.
 	MaxAge time.Duration
-	// DenialAge is MaxAge for refusals. Default 2 s.
+	// DenialAge is MaxAge for refusals. The default is 2 s.
 	DenialAge time.Duration
-	// MaxStaleIfDown bounds how long cached facts serve while the host database doesn't answer. Default 2
-	// min; at least MaxStaleness.
+	// MaxStaleIfDown bounds how long cached facts serve while the host database doesn't answer. The default
+	// is 2 min, the minimum MaxStaleness.
 	MaxStaleIfDown time.Duration
-	// MaxLoads bounds how many queries look callers up at once. Default 4, as many as
-	// hostdb.Config.LookupConns gives connections to. What has to wait meanwhile then goes together, up to 64
-	// lookups in one query; callers take turns, so that one who asks for many tenants holds up nobody else,
-	// and has 8 lookups under way at most. A lookup whose callers have gone is not begun.
+	// MaxLoads bounds how many lookup queries run at once. The default is 4, the default of
+	// [hostdb.Config.LookupConns]. Lookups that wait meanwhile share a query, up to 64 in one. Callers take
+	// turns, and each has at most 8 lookups under way, so one who asks for many tenants delays nobody else. A
+	// lookup is dropped if its callers have gone before it begins.
 	MaxLoads int
-	// LoadTimeout bounds how long a request waits for a lookup, the wait for its turn included, and how long
-	// a query takes. Default 1 s. A query may take no longer than MaxStaleness, since its answer would be too
-	// old.
+	// LoadTimeout bounds how long a request waits for a lookup, including the wait for its turn, and how long
+	// a query takes. MaxStaleness bounds a query too, since its answer would be too old afterwards. The
+	// default is 1 s.
 	LoadTimeout time.Duration
 }
 
-// withDefaults fills in what is zero.
+// withDefaults returns the configuration with its zero fields set to the defaults.
 func (c CacheConfig) withDefaults() CacheConfig {
 	c.Size = cmp.Or(c.Size, 100_000)
 	c.Denials = cmp.Or(c.Denials, 4096)
@@ -127,7 +138,7 @@ func (c CacheConfig) withDefaults() CacheConfig {
 	return c
 }
 
-// validate checks a filled-in CacheConfig.
+// validate checks the configuration after withDefaults.
 func (c CacheConfig) validate() error {
 	switch {
 	case c.Size < 0 || c.Denials < 0 || c.MaxLoads < 0:
@@ -142,7 +153,7 @@ func (c CacheConfig) validate() error {
 	return nil
 }
 
-// validate names what is missing and how to mend it.
+// validate checks the configuration. Its errors begin with the name of the field, and say how to correct it.
 func (c *Config) validate() error {
 	switch {
 	case c.Host == nil:
@@ -170,7 +181,7 @@ func (c *Config) validate() error {
 	return c.Cache.withDefaults().validate()
 }
 
-// setDefaults fills in what is zero.
+// setDefaults sets the fields that are zero.
 func (c *Config) setDefaults() {
 	c.Cache = c.Cache.withDefaults()
 	c.Subscription.Grace = cmp.Or(c.Subscription.Grace, hostdb.DefaultGrace)
@@ -184,33 +195,33 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// userKey returns the configured mapping, or the default where it is safe.
+// userKey returns the program's mapping, or the default if a single issuer makes that safe.
 func (c *Config) userKey() (func(*Identity) (UserKey, error), error) {
-	if own := c.UserKey; own != nil {
-		return func(id *Identity) (UserKey, error) { return own(id.own()) }, nil
+	if mapUser := c.UserKey; mapUser != nil {
+		return func(id *Identity) (UserKey, error) { return mapUser(id.own()) }, nil
 	}
-	if several, ok := c.Authenticator.(interface{ Issuers() []string }); ok {
-		issuers := several.Issuers()
+	if auth, ok := c.Authenticator.(interface{ Issuers() []string }); ok {
+		issuers := auth.Issuers()
 		if n := len(issuers); n != 1 {
-			return nil, fmt.Errorf("UserKey: needed with %d issuers, since the same subject may be another person there; see UserByPrefixedSubject", n)
+			return nil, fmt.Errorf("UserKey: needed with %d issuers, since the same subject may be another "+
+				"person there; see UserByPrefixedSubject", n)
 		}
 		if strings.Contains(issuers[0], "{") {
-			return nil, errors.New("UserKey: needed with an issuer that has a placeholder, since it stands for several")
+			return nil, errors.New("UserKey: needed with an issuer that has a placeholder, as with several")
 		}
 		return bySubjectOf(issuers[0]), nil
 	}
-	// An authenticator that doesn't say which issuers it accepts is taken to have one: the first that is
-	// seen, and no other after it.
+	// The Authenticator doesn't say which issuers it accepts. So only the first one that appears is accepted.
 	var first atomic.Pointer[string]
 	return func(id *Identity) (UserKey, error) {
-		if p := first.Load(); p == nil {
+		if first.Load() == nil {
 			first.CompareAndSwap(nil, &id.Issuer)
 		}
 		return bySubjectOf(*first.Load())(id)
 	}, nil
 }
 
-// bySubjectOf is UserBySubject for one issuer's identities, and refuses others.
+// bySubjectOf is [UserBySubject] for the identities of one issuer. It refuses others.
 func bySubjectOf(issuer string) func(*Identity) (UserKey, error) {
 	return func(id *Identity) (UserKey, error) {
 		if id.Issuer != issuer {
@@ -220,12 +231,12 @@ func bySubjectOf(issuer string) func(*Identity) (UserKey, error) {
 	}
 }
 
-// UserBySubject takes the identity's subject for the user's oauth_id. It is right with a single issuer.
+// UserBySubject uses the identity's subject as the user's oauth_id. It is for a single issuer.
 func UserBySubject(id Identity) (UserKey, error) {
 	return userKeyOf(UserKey{OAuthID: id.Subject})
 }
 
-// UserByID takes the identity's subject for the user's id, as where the program issues its own tokens.
+// UserByID uses the identity's subject as the user's id. It is for programs that issue their own tokens.
 func UserByID(id Identity) (UserKey, error) {
 	if !hostdb.ValidID(id.Subject) {
 		return UserKey{}, errors.New("the subject is not a user's id")
@@ -233,15 +244,17 @@ func UserByID(id Identity) (UserKey, error) {
 	return UserKey{ID: id.Subject}, nil
 }
 
-// UserByPrefixedSubject takes prefix + subject for the user's oauth_id, with a prefix for each issuer, such
-// as "google_" for https://accounts.google.com. Identities of other issuers are refused. No prefix may begin
-// with another one.
+// UserByPrefixedSubject uses a prefix and the subject as the user's oauth_id. prefixes has one for each
+// issuer, such as "google_" for https://accounts.google.com. Identities of other issuers are refused.
+// UserByPrefixedSubject panics if one prefix begins with another, since two people could then have the same
+// oauth_id.
 func UserByPrefixedSubject(prefixes map[string]string) func(Identity) (UserKey, error) {
 	own := make(map[string]string, len(prefixes))
 	for issuer, prefix := range prefixes {
 		for other, longer := range prefixes {
-			if issuer != other && len(prefix) <= len(longer) && longer[:len(prefix)] == prefix {
-				panic(fmt.Sprintf("tenantdb: UserByPrefixedSubject: the prefix %q begins %q, so two people could share a name", prefix, longer))
+			if issuer != other && strings.HasPrefix(longer, prefix) {
+				panic(fmt.Sprintf("tenantdb: UserByPrefixedSubject: the prefix %q begins %q, "+
+					"so two people could share a name", prefix, longer))
 			}
 		}
 		own[issuer] = prefix
@@ -258,7 +271,7 @@ func UserByPrefixedSubject(prefixes map[string]string) func(Identity) (UserKey, 
 	}
 }
 
-// checkUserKey refuses what a mapping of the program's own got wrong.
+// checkUserKey checks what the program's mapping returned.
 func checkUserKey(key UserKey) error {
 	if (key.ID == "") == (key.OAuthID == "") || key.ID != "" && !hostdb.ValidID(key.ID) {
 		return errors.New("Config.UserKey: give either an id of 32 hex digits or an oauth_id")
@@ -266,10 +279,10 @@ func checkUserKey(key UserKey) error {
 	return nil
 }
 
-// maxOAuthID bounds the name that an identity gives, in bytes; the host database's bound is the same.
+// maxOAuthID is how many bytes an oauth_id may have, as in the host database.
 const maxOAuthID = 255
 
-// userKeyOf checks a key by oauth_id.
+// userKeyOf checks an oauth_id that comes from a subject.
 func userKeyOf(key UserKey) (UserKey, error) {
 	if key.OAuthID == "" || len(key.OAuthID) > maxOAuthID {
 		return UserKey{}, errors.New("the subject is empty or too long")
@@ -277,19 +290,19 @@ func userKeyOf(key UserKey) (UserKey, error) {
 	return key, nil
 }
 
-// skipper matches the public routes. It matches a request only where every router reads its path alike;
-// whatever is odd authenticates.
+// skipper matches the requests of public routes. It matches none whose path two routers could read
+// differently.
 type skipper struct {
-	mux *http.ServeMux // nil: nothing is public
+	mux *http.ServeMux // nil: no route is public
 }
 
-// public marks a match: the mux's own handlers (redirects, not found, method not allowed) are of other types.
+// public is the handler of public routes. The mux's own handlers, such as for redirects, have other types.
 type public struct{}
 
-// ServeHTTP implements http.Handler; it is never served.
+// ServeHTTP implements [http.Handler]. It is never called.
 func (public) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// newSkipper checks the patterns, which follow http.ServeMux.
+// newSkipper checks the patterns, as [http.ServeMux] does.
 func newSkipper(patterns []string) (s skipper, err error) {
 	if len(patterns) == 0 {
 		return skipper{}, nil
@@ -301,8 +314,9 @@ func newSkipper(patterns []string) (s skipper, err error) {
 	}()
 	s.mux = http.NewServeMux()
 	for _, pattern := range patterns {
-		if path := pattern[strings.IndexAny(pattern, " \t")+1:]; !strings.HasPrefix(strings.TrimLeft(path, " \t"), "/") {
-			return skipper{}, fmt.Errorf("Skip: %q: give a path, without a host, which clients choose", pattern)
+		path := strings.TrimLeft(pattern[strings.IndexAny(pattern, " \t")+1:], " \t")
+		if !strings.HasPrefix(path, "/") {
+			return skipper{}, fmt.Errorf("Skip: %q: give a path without a host", pattern)
 		}
 		s.mux.Handle(pattern, public{})
 	}

@@ -7,82 +7,84 @@ import (
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
-// The reasons for which a request is refused. Compare with errors.Is; StatusCode gives the HTTP status of
-// each.
+// The reasons to refuse a request. Compare with [errors.Is]. [StatusCode] returns the HTTP status, which is
+// in parentheses here.
 var (
-	// ErrNoCredential: the request carries no credential (401).
+	// ErrNoCredential: the request has no credential (401).
 	ErrNoCredential error = refusal.NoCredential
-	// ErrInvalidCredential: the credential is malformed, forged, expired, revoked, or meant for others (401).
+	// ErrInvalidCredential: the credential is malformed, forged, expired, revoked, or for another audience
+	// (401).
 	ErrInvalidCredential error = refusal.InvalidCredential
-	// ErrSeveralCredentials: the request carries more than one credential (400).
+	// ErrSeveralCredentials: the request has more than one credential (400).
 	ErrSeveralCredentials error = refusal.SeveralCredentials
-	// ErrCrossOrigin: an unsafe request from another origin, authenticated by a cookie (403).
+	// ErrCrossOrigin: another origin sends an unsafe request that is authenticated by a cookie (403).
 	ErrCrossOrigin error = refusal.CrossOrigin
-	// ErrAuthUnavailable: the credential can't be judged now, as when the issuer's keys can't be had (503).
+	// ErrAuthUnavailable: the credential can't be verified now, for example because the issuer's keys can't
+	// be fetched (503).
 	ErrAuthUnavailable error = refusal.AuthUnavailable
 	// ErrNoTenant: the request names no tenant (400).
 	ErrNoTenant error = refusal.NoTenant
-	// ErrInvalidTenant: the name is neither a slug nor an id, or sources give different kinds of name (400).
+	// ErrInvalidTenant: the name is neither a slug nor an id, or one source gives a slug and another an id
+	// (400).
 	ErrInvalidTenant error = refusal.InvalidTenant
 	// ErrTenantConflict: the request names two tenants (403).
 	ErrTenantConflict error = refusal.TenantConflict
-	// ErrNotMember: the tenant is unknown, or the caller is not an active member of it (403, alike in every
-	// case).
+	// ErrNotMember: the tenant is unknown, or the caller isn't an active member of it. The response is the
+	// same in both cases (403).
 	ErrNotMember error = refusal.NotMember
 	// ErrTenantSuspended: the tenant is closed to its members (403).
 	ErrTenantSuspended error = refusal.TenantSuspended
-	// ErrSubscriptionInactive: no paid subscription, or its trial or grace is over (402).
+	// ErrSubscriptionInactive: the tenant has no paid subscription, or its trial or grace period is over
+	// (402).
 	ErrSubscriptionInactive error = refusal.SubscriptionInactive
-	// ErrForbidden: a role, a feature or a tier is missing (403).
+	// ErrForbidden: the caller lacks a role, or the tenant a feature or a tier (403).
 	ErrForbidden error = refusal.Forbidden
-	// ErrTenantUnavailable: maintenance, a schema below the minimum, or the tenant's server is down (503).
+	// ErrTenantUnavailable: the tenant is in maintenance, its schema is too old, or its server is down (503).
 	ErrTenantUnavailable error = refusal.TenantUnavailable
-	// ErrBusy: every connection that this tenant may use is taken, for longer than the wait (503).
+	// ErrBusy: no connection that the tenant may use came free in time (503).
 	ErrBusy error = refusal.Busy
-	// ErrTryAgain: a query lost against others that ran at the same time: a serialization failure, a
-	// deadlock, or a lock that didn't come free within lock_timeout; or the schema changed, and a statement
-	// of a transaction had been prepared before (503). Whoever repeats the whole transaction is likely to
-	// succeed.
+	// ErrTryAgain: a query lost against a concurrent one, by a serialization failure, a deadlock or a
+	// lock_timeout. Or the schema changed after a statement of a transaction was prepared. Repeating the
+	// whole transaction is likely to succeed (503).
 	ErrTryAgain error = refusal.TryAgain
-	// ErrHostUnavailable: the host database can't be asked, and nothing usable is cached (503).
+	// ErrHostUnavailable: the host database doesn't answer, and nothing usable is cached (503).
 	ErrHostUnavailable error = refusal.HostUnavailable
 )
 
-// Mistakes in the program, which a query reports. They are answered with 500 and logged; the client isn't
-// told.
+// The errors of queries that report a mistake in the program. They are logged and answered with 500. The
+// client isn't told.
 var (
-	// ErrWrongTenant: a handle, a connection, a statement or a transaction of one tenant, or something that
-	// was built on one, was used with the context of another tenant's request.
+	// ErrWrongTenant: a handle, connection, statement or transaction of one tenant, or something built on
+	// one, was used with the context of another tenant's request.
 	ErrWrongTenant = refusal.WrongTenant
-	// ErrNoScope: a query was given a context without a scope, and PoolConfig.RequireScope wants one.
+	// ErrNoScope: a query has a context without a scope, and [PoolConfig.RequireScope] is set.
 	ErrNoScope = refusal.NoScope
 )
 
-// Error is a refusal with its circumstances, as ErrorHandler receives it. Its text is for logs: of all this,
-// only the code reaches a client. Log it as a slog attribute to have what the middleware itself logs.
+// Error is a refused or failed request, as [Config.ErrorHandler] gets it. The response carries the code
+// alone. The rest is for logs: as a slog attribute an Error has the attributes that the middleware logs.
 type Error struct {
-	// Code is the stable word that the response carries, such as "not_member".
+	// Code is the stable word in the response, such as "not_member".
 	Code string
-	// Reason tells apart what the response tells alike, such as an unknown tenant and a missing membership.
+	// Reason is more precise than Code. It tells an unknown tenant from a missing membership, for example.
 	Reason Reason
-	// TenantID is the tenant's id, or its name as the request gave it where the caller may not know the id.
+	// TenantID is the tenant's id. If the caller may not know the id, it is the name that the request gave.
 	// It may be empty.
 	TenantID string
-	// Err wraps one of the Err values, and the cause where there is one.
+	// Err wraps one of the Err values, and the cause if there is one.
 	Err error
 
-	about  about
-	handed bool // ErrorHandler has it
+	about   about
+	handled bool // ErrorHandler has it
 }
 
-// about is whom and what a refusal is about, as far as it was known, for the log.
+// about is what a request is about, for the log. What isn't known is empty.
 type about struct {
 	issuer, subject, userID string
 	tenantID, tenantSlug    string
 }
 
-// Error implements error. Control characters in the tenant's name are escaped by the name's own grammar: a
-// name outside it is never stored here.
+// Error implements error. TenantID needs no escaping, since it is an id or a slug.
 func (e *Error) Error() string {
 	if e.TenantID == "" {
 		return e.cause()
@@ -90,7 +92,7 @@ func (e *Error) Error() string {
 	return e.cause() + " (tenant " + e.TenantID + ")"
 }
 
-// cause is Err's text; the code where a program made the error without one.
+// cause returns Err's text. It is the code if a program made the error without Err.
 func (e *Error) cause() string {
 	if e.Err == nil {
 		return e.Code
@@ -103,8 +105,8 @@ func (e *Error) Unwrap() error {
 	return e.Err
 }
 
-// StatusCode returns the HTTP status for an error of this package: 200 for nil, 500 for an error that is none
-// of ours.
+// StatusCode returns the HTTP status of an error. It is 200 for nil, and 500 for an error that doesn't wrap
+// one of this package's.
 func StatusCode(err error) int {
 	if err == nil {
 		return http.StatusOK
@@ -112,29 +114,28 @@ func StatusCode(err error) int {
 	return refusal.Of(err).Status
 }
 
-// errClosed is why a closed Middleware refuses requests.
+// errClosed is the cause if a closed Middleware refuses requests.
 var errClosed = errors.New("the middleware is closed")
 
-// Reason tells apart, for logs and counters, what clients are told alike. It is one of the constants below,
-// or the code of the refusal where that says it all, such as "busy". Don't send it to a client: it tells
-// whether a tenant or a user exists.
+// Reason says, for logs and counters, what a response must not tell: whether a tenant or a user exists. Don't
+// send it to a client. It is one of the constants below, or the refusal's code if that is precise enough,
+// such as "busy".
 type Reason string
 
-// The reasons. Each belongs to the Err value that its comment names.
+// The reasons. The Err value in parentheses is the refusal that each belongs to.
 const (
-	// ReasonNoCredential is ErrNoCredential's.
+	// ReasonNoCredential: the request has no credential (ErrNoCredential).
 	ReasonNoCredential Reason = "no_credential"
-	// ReasonInvalidCredential is ErrInvalidCredential's. The cause beside it says what is wrong with the
-	// credential.
+	// ReasonInvalidCredential: the credential isn't good, as the cause explains (ErrInvalidCredential).
 	ReasonInvalidCredential Reason = "invalid_credential"
-	// ReasonNotRouted: the tenant is expected in the path, and the router hasn't matched the request yet
-	// (ErrNoTenant). Wrap the handler instead of the router; see FromPathValue.
+	// ReasonNotRouted: the tenant should be in the path, and the router hasn't matched the request yet
+	// (ErrNoTenant). Wrap the handler instead of the router; see [FromPathValue].
 	ReasonNotRouted Reason = "not_routed"
 	// ReasonNoSoleMembership: the request names no tenant, and the caller isn't a member of exactly one
 	// (ErrNoTenant).
 	ReasonNoSoleMembership Reason = "no_sole_membership"
 	// ReasonUnknownUser: the host database has no user for the verified caller (ErrNotMember, ErrNoTenant).
-	// See Config.FirstLogin.
+	// See [Config.FirstLogin].
 	ReasonUnknownUser Reason = "unknown_user"
 	// ReasonUnknownTenant: there is no tenant of that slug or id (ErrNotMember).
 	ReasonUnknownTenant Reason = "unknown_tenant"
@@ -154,23 +155,23 @@ const (
 	ReasonTenantProvisioning Reason = "tenant_provisioning"
 	// ReasonTenantStatus: the tenant has a status that this version doesn't know (ErrTenantUnavailable).
 	ReasonTenantStatus Reason = "tenant_status"
-	// ReasonSchemaTooOld: the tenant's schema_version is below Config.MinSchemaVersion
+	// ReasonSchemaTooOld: the tenant's schema_version is below [Config.MinSchemaVersion]
 	// (ErrTenantUnavailable).
 	ReasonSchemaTooOld Reason = "schema_too_old"
 	// ReasonNoSubscription: the tenant has no subscription, and its plan isn't in FreePlans
 	// (ErrSubscriptionInactive).
 	ReasonNoSubscription Reason = "no_subscription"
-	// ReasonSubscriptionLapsed: none of the tenant's subscriptions admits now, and its plan isn't in
-	// FreePlans (ErrSubscriptionInactive). The cause beside it has the status of the best one.
+	// ReasonSubscriptionLapsed: none of the tenant's subscriptions is active, and its plan isn't in
+	// FreePlans. The cause has the status of the best one (ErrSubscriptionInactive).
 	ReasonSubscriptionLapsed Reason = "subscription_lapsed"
-	// ReasonRole: the caller's role isn't enough for RequireRole (ErrForbidden).
+	// ReasonRole: the caller's role is below the one that RequireRole wants (ErrForbidden).
 	ReasonRole Reason = "role_missing"
-	// ReasonFeature: the plan in force lacks RequireFeature's feature (ErrForbidden).
+	// ReasonFeature: the plan in force lacks the feature that RequireFeature wants (ErrForbidden).
 	ReasonFeature Reason = "feature_missing"
-	// ReasonTier: the plan in force is below RequireTier's tier (ErrForbidden).
+	// ReasonTier: the plan in force is below the tier that RequireTier wants (ErrForbidden).
 	ReasonTier Reason = "tier_missing"
-	// ReasonFirstLogin: Config.FirstLogin met a conflict or an invalid value, which the next attempt would
-	// meet too (ErrForbidden).
+	// ReasonFirstLogin: [Config.FirstLogin] had a conflict or an invalid value, as the next attempt would too
+	// (ErrForbidden).
 	ReasonFirstLogin Reason = "first_login_refused"
 )
 
@@ -181,7 +182,7 @@ type reasoned struct {
 	text    string
 }
 
-// why adds a reason to a refusal, and a text for logs that says it in a few words.
+// why adds a reason to a refusal, and a text for logs.
 func why(refusal error, reason Reason, text string) error {
 	return &reasoned{refusal, reason, text}
 }
@@ -192,7 +193,7 @@ func (r *reasoned) Error() string { return r.refusal.Error() + ": " + r.text }
 // Unwrap returns the refusal.
 func (r *reasoned) Unwrap() error { return r.refusal }
 
-// The reasons whose text is always the same.
+// The reasons whose text is constant.
 var (
 	errUnknownUser   = why(ErrNotMember, ReasonUnknownUser, "the host database has no such user")
 	errUnknownTenant = why(ErrNotMember, ReasonUnknownTenant, "there is no such tenant")
@@ -203,8 +204,10 @@ var (
 	errTenantOff     = why(ErrTenantSuspended, ReasonTenantInactive, "its is_active is false")
 	errMaintenance   = why(ErrTenantUnavailable, ReasonTenantMaintenance, "its status is maintenance")
 	errProvisioning  = why(ErrTenantUnavailable, ReasonTenantProvisioning, "its status is provisioning")
-	errSchemaTooOld  = why(ErrTenantUnavailable, ReasonSchemaTooOld, "its schema is older than this program needs")
-	errNotRouted     = why(ErrNoTenant, ReasonNotRouted, "the router has not matched the whole path yet; wrap the handler instead of the router")
-	errNoSole        = why(ErrNoTenant, ReasonNoSoleMembership, "the caller is not a member of exactly one")
-	errNoUserNoSole  = why(ErrNoTenant, ReasonUnknownUser, "the host database has no such user")
+	errSchemaTooOld  = why(ErrTenantUnavailable, ReasonSchemaTooOld,
+		"its schema is older than this program needs")
+	errNotRouted = why(ErrNoTenant, ReasonNotRouted,
+		"the router has not matched the whole path yet; wrap the handler instead of the router")
+	errNoSole       = why(ErrNoTenant, ReasonNoSoleMembership, "the caller is not a member of exactly one")
+	errNoUserNoSole = why(ErrNoTenant, ReasonUnknownUser, "the host database has no such user")
 )

@@ -13,18 +13,18 @@ import (
 	"github.com/tenantdb/tenantdb/internal/printable"
 )
 
-// feed listens to the host database's changes: the cache hears of them first, then the pool.
+// feed delivers the host database's changes: to the cache first, then to the pool.
 type feed struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	failing atomic.Bool // the last poll failed
 
 	mu      sync.Mutex          // guards changed
-	changed map[string]struct{} // tenants that the pool holds and that are to be looked at
-	wake    chan struct{}       // holds a token while changed has any
+	changed map[string]struct{} // tenants of the pool that review must look up
+	wake    chan struct{}       // holds a token while changed isn't empty
 }
 
-// follow has the cache and the pool told of changes until close.
+// follow applies changes to the cache and the pool until [feed.close].
 func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &r.feed
@@ -33,7 +33,8 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 		for delivery, err := range r.host.Changes(ctx) {
 			if err != nil {
 				if !f.failing.Swap(true) {
-					logger.WarnContext(ctx, "the host database's changes can't be relied on", "cause", printable.Text(err.Error(), maxCause))
+					logger.WarnContext(ctx, "can't follow the host database's changes",
+						"cause", printable.Text(err.Error(), maxCause))
 				}
 				continue
 			}
@@ -48,7 +49,7 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 	f.running.Go(func() { r.review(ctx, pool) })
 }
 
-// apply tells the cache what changed, and only then up to when it has been told.
+// apply invalidates what a delivery changed. Only then it reports the time of the poll to the cache.
 func (r *resolver) apply(delivery hostdb.Delivery) {
 	if delivery.Reset {
 		r.cache.Reset()
@@ -65,7 +66,7 @@ func (r *resolver) apply(delivery hostdb.Delivery) {
 			r.cache.SubscriptionChanged(change.TenantID)
 		case hostdb.ChangePlan:
 			r.cache.PlanChanged(change.PlanID)
-		default: // a kind of a later version
+		default: // a kind that a later version has added
 			r.cache.Reset()
 		}
 	}
@@ -74,7 +75,7 @@ func (r *resolver) apply(delivery hostdb.Delivery) {
 	}
 }
 
-// note remembers the changed tenants whose databases the pool holds.
+// note adds the changed tenants of the pool to those that review looks up.
 func (f *feed) note(pool *Pool, delivery hostdb.Delivery) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,11 +89,11 @@ func (f *feed) note(pool *Pool, delivery hostdb.Delivery) {
 			f.changed[change.TenantID] = struct{}{}
 		}
 	}
-	f.rouse()
+	f.signal()
 }
 
-// rouse wakes the review if there is something for it. The caller holds f.mu.
-func (f *feed) rouse() {
+// signal wakes review if there are changed tenants. The caller holds f.mu.
+func (f *feed) signal() {
 	if len(f.changed) == 0 {
 		return
 	}
@@ -102,7 +103,7 @@ func (f *feed) rouse() {
 	}
 }
 
-// take returns the tenants that are to be looked at, and forgets them.
+// take removes and returns the changed tenants.
 func (f *feed) take() map[string]struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -111,16 +112,16 @@ func (f *feed) take() map[string]struct{} {
 	return changed
 }
 
-// again has tenants looked at once more.
-func (f *feed) again(changed map[string]struct{}) {
+// putBack returns tenants that take removed.
+func (f *feed) putBack(changed map[string]struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	maps.Copy(f.changed, changed)
-	f.rouse()
+	f.signal()
 }
 
-// review looks at the changed tenants, apart from the feed, which must not wait for it: those that were
-// closed leave the pool at once, those that moved get a new generation, not only when somebody asks for them.
+// review looks up the changed tenants, so that the pool drops those that were closed and reopens those that
+// moved before anybody asks for them. It has a goroutine of its own, since the feed must not wait for it.
 func (r *resolver) review(ctx context.Context, pool *Pool) {
 	for {
 		select {
@@ -130,7 +131,7 @@ func (r *resolver) review(ctx context.Context, pool *Pool) {
 		}
 		changed := r.feed.take()
 		for id := range changed {
-			if r.reviewed(ctx, pool, id) != nil {
+			if r.reviewTenant(ctx, pool, id) != nil {
 				break
 			}
 			delete(changed, id)
@@ -140,25 +141,25 @@ func (r *resolver) review(ctx context.Context, pool *Pool) {
 		}
 		select {
 		case <-time.After(reviewPause):
-			r.feed.again(changed)
+			r.feed.putBack(changed)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// reviewPause is how long reviews rest after one that failed.
+// reviewPause is how long review waits after a lookup that failed.
 const reviewPause = time.Second
 
-// reviewed looks at a tenant. A lookup that fails says nothing about it: it is served as it was, and looked
-// at again.
-func (r *resolver) reviewed(ctx context.Context, pool *Pool, id string) error {
+// reviewTenant looks up a tenant and tells the pool. If the lookup fails, the pool keeps the tenant as it is.
+func (r *resolver) reviewTenant(ctx context.Context, pool *Pool, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	asked := time.Now()
 	tenant, err := r.host.Tenants.Get(ctx, id)
 	switch {
-	case errors.Is(err, hostdb.ErrNotFound), err == nil && !tenant.Open() && tenant.Status != hostdb.TenantProvisioning:
+	case errors.Is(err, hostdb.ErrNotFound),
+		err == nil && !tenant.Open() && tenant.Status != hostdb.TenantProvisioning:
 		pool.retireAsOf(id, sinceStart(asked))
 	case err != nil:
 		return err
@@ -168,7 +169,7 @@ func (r *resolver) reviewed(ctx context.Context, pool *Pool, id string) error {
 	return nil
 }
 
-// close ends the feed.
+// close stops the feed and waits for its goroutines.
 func (f *feed) close() {
 	f.stop()
 	f.running.Wait()

@@ -9,24 +9,26 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// RequireRole admits members whose role is at least role in Config.Roles (highest first); others are answered
-// ErrForbidden. A role that Config.Roles doesn't name denies, required or held; [Middleware.RequireRole]
-// refuses such a word at the program's start. It goes inside Handler. [Scope.Check] asks it again.
+// RequireRole admits members whose role is role or a higher one in [Config.Roles]. Others get [ErrForbidden].
+// If Config.Roles lacks the required role or the member's, the request is refused. [Middleware.RequireRole]
+// finds such a mistake at the program's start. The handler that it returns goes inside [Middleware.Handler].
+// [Scope.Check] repeats the check.
 func RequireRole(role string) func(http.Handler) http.Handler {
 	return require(func(m *Middleware, a *hostdb.Access, _ *hostdb.PricingPlan) error {
-		needed, held := slices.Index(m.roles, role), -1
+		needed, has := slices.Index(m.roles, role), -1
 		if a != nil && a.Membership != nil {
-			held = slices.Index(m.roles, a.Membership.Role)
+			has = slices.Index(m.roles, a.Membership.Role)
 		}
-		if needed < 0 || held < 0 || held > needed {
+		if needed < 0 || has < 0 || has > needed {
 			return why(ErrForbidden, ReasonRole, "role "+role+" needed")
 		}
 		return nil
 	})
 }
 
-// RequireFeature admits tenants of which a plan that admits has the feature; others are answered
-// ErrForbidden. It goes inside Handler. [Scope.Check] asks it again.
+// RequireFeature admits tenants that have the feature, by the plan in force or the plan of another active
+// subscription. Others get [ErrForbidden]. The handler that it returns goes inside [Middleware.Handler].
+// [Scope.Check] repeats the check.
 func RequireFeature(key string) func(http.Handler) http.Handler {
 	return require(func(_ *Middleware, _ *hostdb.Access, plan *hostdb.PricingPlan) error {
 		if plan == nil || !slices.Contains(plan.Features, key) {
@@ -36,8 +38,8 @@ func RequireFeature(key string) func(http.Handler) http.Handler {
 	})
 }
 
-// RequireTier admits tenants whose plan in force has at least that tier_level; others are answered
-// ErrForbidden. It goes inside Handler. [Scope.Check] asks it again.
+// RequireTier admits tenants whose plan in force has at least that tier_level. Others get [ErrForbidden]. The
+// handler that it returns goes inside [Middleware.Handler]. [Scope.Check] repeats the check.
 func RequireTier(level int) func(http.Handler) http.Handler {
 	return require(func(_ *Middleware, _ *hostdb.Access, plan *hostdb.PricingPlan) error {
 		if plan == nil || plan.TierLevel < level {
@@ -47,8 +49,7 @@ func RequireTier(level int) func(http.Handler) http.Handler {
 	})
 }
 
-// RequireRole is the function of that name, and panics where Config.Roles doesn't name the role, which is a
-// mistake in the program.
+// RequireRole is the function [RequireRole], and panics if [Config.Roles] doesn't have the role.
 func (m *Middleware) RequireRole(role string) func(http.Handler) http.Handler {
 	if !slices.Contains(m.roles, role) {
 		panic(fmt.Sprintf("tenantdb: RequireRole(%q): Config.Roles has %q", role, m.roles))
@@ -56,8 +57,8 @@ func (m *Middleware) RequireRole(role string) func(http.Handler) http.Handler {
 	return RequireRole(role)
 }
 
-// RequireFeature is the function of that name, and panics where Config.Features is set and doesn't name the
-// key, or the key is empty, which is a mistake in the program.
+// RequireFeature is the function [RequireFeature], and panics if the key is empty, or if [Config.Features] is
+// set and doesn't have it.
 func (m *Middleware) RequireFeature(key string) func(http.Handler) http.Handler {
 	if key == "" || m.features != nil && !slices.Contains(m.features, key) {
 		panic(fmt.Sprintf("tenantdb: RequireFeature(%q): Config.Features has %q", key, m.features))
@@ -65,8 +66,7 @@ func (m *Middleware) RequireFeature(key string) func(http.Handler) http.Handler 
 	return RequireFeature(key)
 }
 
-// RequireTier is the function of that name, and panics where the level is negative, which is a mistake in the
-// program.
+// RequireTier is the function [RequireTier], and panics if the level is negative.
 func (m *Middleware) RequireTier(level int) func(http.Handler) http.Handler {
 	if level < 0 {
 		panic(fmt.Sprintf("tenantdb: RequireTier(%d): no plan has a negative tier_level", level))
@@ -74,31 +74,31 @@ func (m *Middleware) RequireTier(level int) func(http.Handler) http.Handler {
 	return RequireTier(level)
 }
 
-// condition is what a guard asks of a scope: nil, or why the request may not go on. Without a tenant access
-// has none; plan may be nil.
+// condition returns nil if a request may go on, else why it may not. In a scope without a tenant, access is
+// nil or has no Tenant. plan is nil if there is none.
 type condition func(m *Middleware, access *hostdb.Access, plan *hostdb.PricingPlan) error
 
-// guard admits requests that meet a condition.
+// guard admits the requests that meet a condition.
 type guard struct {
 	meets condition
 	next  http.Handler
-	// last is how the last request was admitted. Nearly always the next one has passed the same guards, and
-	// shares it.
+	// last is the admission of the last request. The next one usually has passed the same guards and shares
+	// it, which saves an allocation.
 	last atomic.Pointer[admission]
 }
 
-// admission is the list of the guards that have let a request in, the last one first. It is immutable.
+// admission is the immutable list of the guards that have admitted a request, the last one first.
 type admission struct {
 	meets  condition
 	before *admission
 }
 
-// require turns a condition into a guard. Without a scope it denies.
+// require returns the guard of a condition. It refuses requests without a scope.
 func require(meets condition) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler { return &guard{meets: meets, next: next} }
 }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements [http.Handler].
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, ok := scopeOf(r.Context())
 	if !ok {
@@ -113,7 +113,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.next.ServeHTTP(w, r)
 }
 
-// admit notes in the scope that the guard let it in.
+// admit adds the guard to the scope's admission, for [Scope.Check].
 func (g *guard) admit(c *scopeContext) {
 	for {
 		before, now := c.admitted.Load(), g.last.Load()
@@ -127,7 +127,7 @@ func (g *guard) admit(c *scopeContext) {
 	}
 }
 
-// check asks the guards again.
+// check repeats the checks of all guards.
 func (a *admission) check(m *Middleware, access *hostdb.Access, plan *hostdb.PricingPlan) error {
 	for ; a != nil; a = a.before {
 		if err := a.meets(m, access, plan); err != nil {

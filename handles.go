@@ -10,43 +10,42 @@ import (
 	"github.com/tenantdb/tenantdb/internal/checkout"
 )
 
-// connector hands out the connections of one kind that a tenant's database has.
+// connector lends connections of a tenant's database, either for writing or for reading.
 type connector interface {
 	Lend(ctx context.Context, use checkout.Use) (driver.Conn, error)
 	Driver() driver.Driver
 }
 
-// handle is a *sql.DB, and the connector under it. The connections are pooled below: database/sql closes one
-// after each use, which returns it. So what is set on the handle about idle connections and their age has no
-// effect.
+// handle is a *sql.DB and its connector. database/sql closes a connection after each use, which returns it to
+// the pool below. So settings of the *sql.DB for idle connections and their age have no effect.
 type handle struct {
 	db     *sql.DB
 	from   connector
 	use    checkout.Use
-	closed atomic.Bool // by its holder or by handles
+	closed atomic.Bool
 }
 
-// newHandle makes a handle, which owns a goroutine until it is closed.
+// newHandle returns a handle, which has a goroutine until it is closed.
 func newHandle(from connector, use checkout.Use) *handle {
 	h := &handle{from: from, use: use}
 	h.db = sql.OpenDB(h)
 	return h
 }
 
-// Connect implements driver.Connector.
+// Connect implements [driver.Connector].
 func (h *handle) Connect(ctx context.Context) (driver.Conn, error) { return h.from.Lend(ctx, h.use) }
 
-// Driver implements driver.Connector.
+// Driver implements [driver.Connector].
 func (h *handle) Driver() driver.Driver { return h.from.Driver() }
 
-// Close implements io.Closer: database/sql calls it when the handle is closed.
+// Close implements [io.Closer]. database/sql calls it when the *sql.DB is closed.
 func (h *handle) Close() error {
 	h.closed.Store(true)
 	return nil
 }
 
-// pristine reports whether nobody closed the handle, limits it, or has a connection of it.
-func (h *handle) pristine() bool {
+// reusable reports whether the handle is open, without a limit and without connections.
+func (h *handle) reusable() bool {
 	if h.closed.Load() {
 		return false
 	}
@@ -54,22 +53,21 @@ func (h *handle) pristine() bool {
 	return stats.MaxOpenConnections == 0 && stats.OpenConnections == 0
 }
 
-// handles are those of one lease, so that a holder who closes one or limits its connections is the only one
-// to feel it. They are made when first asked for. Those of a request go on to the tenant's next one where
-// they are pristine.
+// handles are the *sql.DBs of one lease, so that closing or limiting one affects no other lease. Each is made
+// when it is first asked for. The tenant's next request reuses those that are reusable.
 type handles struct {
 	tenant      *tenantDB
 	use         checkout.Use
 	write, read atomic.Pointer[handle]
-	shares      atomic.Int32 // the leases that have them, more than one after Detach, or what Cached keeps
-	shut        atomic.Bool
-	next        *handles // in spares
+	shares      atomic.Int32 // how many leases and values of Cached have them
+	shut        atomic.Bool  // close was called
+	next        *handles     // in spares
 }
 
 // writer returns the handle for writing.
 func (h *handles) writer() *sql.DB { return h.open(&h.write, h.tenant.engine.writer()) }
 
-// reader returns the handle for reading, which is that for writing where the engine makes no difference.
+// reader returns the handle for reading. It is the one for writing if the engine has no other.
 func (h *handles) reader() *sql.DB {
 	if from := h.tenant.engine.reader(); from != nil {
 		return h.open(&h.read, from)
@@ -77,10 +75,10 @@ func (h *handles) reader() *sql.DB {
 	return h.writer()
 }
 
-// open returns a handle. One that its holder has closed makes way for another.
-func (h *handles) open(at *atomic.Pointer[handle], from connector) *sql.DB {
+// open returns the handle at a place. It replaces one that is closed, and makes one if there is none.
+func (h *handles) open(place *atomic.Pointer[handle], from connector) *sql.DB {
 	for {
-		old := at.Load()
+		old := place.Load()
 		if old != nil && !old.closed.Load() {
 			return old.db
 		}
@@ -88,8 +86,8 @@ func (h *handles) open(at *atomic.Pointer[handle], from connector) *sql.DB {
 			return closedDB()
 		}
 		fresh := newHandle(from, h.use)
-		if at.CompareAndSwap(old, fresh) {
-			if h.shut.Load() { // close may have come before it
+		if place.CompareAndSwap(old, fresh) {
+			if h.shut.Load() { // close may have missed it
 				_ = fresh.db.Close()
 			}
 			return fresh.db
@@ -98,26 +96,26 @@ func (h *handles) open(at *atomic.Pointer[handle], from connector) *sql.DB {
 	}
 }
 
-// closedDB is the handle of those whose tenant's database has closed.
+// closedDB returns a closed handle, for leases whose tenant's database has closed.
 var closedDB = sync.OnceValue(func() *sql.DB {
 	db := sql.OpenDB(&handle{})
 	_ = db.Close()
 	return db
 })
 
-// each calls a function for each handle that there is.
+// each calls a function with each handle.
 func (h *handles) each(do func(*handle)) {
 	if h == nil {
 		return
 	}
-	for _, at := range []*atomic.Pointer[handle]{&h.write, &h.read} {
-		if one := at.Load(); one != nil {
+	for _, place := range []*atomic.Pointer[handle]{&h.write, &h.read} {
+		if one := place.Load(); one != nil {
 			do(one)
 		}
 	}
 }
 
-// share has one more lease have the handles, unless the last one's has ended.
+// share adds a lease. It reports false if the last one has left.
 func (h *handles) share() bool {
 	for {
 		n := h.shares.Load()
@@ -130,37 +128,37 @@ func (h *handles) share() bool {
 	}
 }
 
-// closed reports whether a holder closed one of the handles.
+// closed reports whether somebody closed one of the handles.
 func (h *handles) closed() (yes bool) {
 	h.each(func(one *handle) { yes = yes || one.closed.Load() })
 	return yes
 }
 
-// unlimit lifts limits that a holder set.
-func (h *handles) unlimit() {
+// removeLimits removes the limits that somebody has set.
+func (h *handles) removeLimits() {
 	h.each(func(one *handle) { one.db.SetMaxOpenConns(0) })
 }
 
-// leave ends a share. After the last the handles go to the next request, or are closed.
+// leave removes a lease. After the last one the handles become spare, or are closed.
 func (h *handles) leave() {
 	if h == nil || h.shares.Add(-1) > 0 {
 		return
 	}
-	pristine := true
-	h.each(func(one *handle) { pristine = pristine && one.pristine() })
-	if h.use != checkout.ForRequests || !pristine || !h.tenant.spareHandles().put(h) {
+	reusable := h.use == checkout.ForRequests
+	h.each(func(one *handle) { reusable = reusable && one.reusable() })
+	if !reusable || !h.tenant.spareHandles().put(h) {
 		h.close()
 	}
 }
 
-// close closes the handles. Who waits for a connection because of a limit stops waiting.
+// close closes the handles. Callers that wait behind a limit get an error.
 func (h *handles) close() {
 	h.shut.Store(true)
 	h.each(func(one *handle) { _ = one.db.Close() })
 }
 
-// own returns the lease's handles. A request whose lease is over gets those that all such have in common:
-// what they ask is refused.
+// own returns the lease's handles. All requests of a tenant whose lease is over share the same ones, whose
+// queries are refused.
 func (l *Lease) own(use checkout.Use) *handles {
 	if h := l.handles.Load(); h != nil {
 		return h
@@ -168,7 +166,7 @@ func (l *Lease) own(use checkout.Use) *handles {
 	var h *handles
 	switch over := l.over.Load(); {
 	case use == checkout.ForRequests && over:
-		return l.tenant.spareHandles().late(l.tenant)
+		return l.tenant.spareHandles().endedHandles(l.tenant)
 	case use == checkout.ForRequests:
 		h = l.tenant.spareHandles().take(l.tenant)
 	default:
@@ -183,14 +181,15 @@ func (l *Lease) own(use checkout.Use) *handles {
 	if first && !l.over.Load() {
 		return h
 	}
-	if !first || l.handles.CompareAndSwap(h, nil) { // else the lease's end has them
+	if !first || l.handles.CompareAndSwap(h, nil) { // else the lease's end leaves them
 		h.leave()
 	}
 	return l.own(use)
 }
 
-// keep takes the handles from the lease, for somebody who leaves them later; nil where it has none.
-func (l *Lease) keep() *handles {
+// takeHandles removes the handles from the lease. The caller leaves them later. They are nil if the lease has
+// none.
+func (l *Lease) takeHandles() *handles {
 	if h := l.handles.Load(); h != nil && l.handles.CompareAndSwap(h, nil) {
 		return h
 	}
@@ -206,11 +205,11 @@ type spares struct {
 	mu    sync.Mutex // guards what follows; no handle is closed under it
 	first *handles
 	n     int
-	ended *handles // for requests whose lease is over
+	ended *handles // shared by the requests whose lease is over
 	shut  bool     // the database has closed
 }
 
-// spareHandles returns the tenant's spares, which it makes when first asked.
+// spareHandles returns the tenant's spares. It makes them when they are first needed.
 func (t *tenantDB) spareHandles() *spares {
 	if t.spares.Load() == nil {
 		t.spares.CompareAndSwap(nil, new(spares))
@@ -218,7 +217,7 @@ func (t *tenantDB) spareHandles() *spares {
 	return t.spares.Load()
 }
 
-// take returns a request's handles.
+// take returns spare handles for a request, or new ones.
 func (s *spares) take(t *tenantDB) *handles {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,7 +230,7 @@ func (s *spares) take(t *tenantDB) *handles {
 	return h
 }
 
-// put keeps a request's handles; false where there are enough.
+// put adds a request's handles. It reports false if there are enough.
 func (s *spares) put(h *handles) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,8 +242,8 @@ func (s *spares) put(h *handles) bool {
 	return true
 }
 
-// late returns the handles for requests whose lease is over.
-func (s *spares) late(t *tenantDB) *handles {
+// endedHandles returns the handles for requests whose lease is over.
+func (s *spares) endedHandles(t *tenantDB) *handles {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended == nil {
@@ -254,7 +253,7 @@ func (s *spares) late(t *tenantDB) *handles {
 	return s.ended
 }
 
-// close closes what is left.
+// close closes the spare handles.
 func (s *spares) close() {
 	s.mu.Lock()
 	s.shut = true

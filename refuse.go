@@ -78,7 +78,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	e := explain(refusal.OfQuery(r.Context(), err), "")
-	if logger := defaultLogger(nil); !e.handed {
+	if logger := defaultLogger(nil); !e.handled {
 		if level := e.level(r.Context()); logger.Enabled(r.Context(), level) {
 			logger.LogAttrs(r.Context(), level, e.message(), e.line(r, nil)...)
 		}
@@ -103,11 +103,11 @@ type answeringKey struct{}
 // refuse answers a request that isn't let in, or whose handler failed. inner is the guarded handler, where
 // the request didn't reach it.
 func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, e *Error, inner http.Handler) {
-	if !e.handed {
+	if !e.handled {
 		m.reporter.report(r, e, inner)
 	}
 	f := refusal.Of(e)
-	if e.handed || r.Context().Value(answeringKey{}) != nil { // ErrorHandler delegates
+	if e.handled || r.Context().Value(answeringKey{}) != nil { // ErrorHandler delegates
 		writeProblem(w, f)
 		return
 	}
@@ -130,7 +130,7 @@ func (m *Middleware) hand(w http.ResponseWriter, r *http.Request, e *Error) {
 		}
 		defer m.answering.Delete(w)
 	}
-	e.handed = true
+	e.handled = true
 	m.errorHandler(w, r.WithContext(context.WithValue(r.Context(), answeringKey{}, true)), e)
 }
 

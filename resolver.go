@@ -144,14 +144,14 @@ func (r *resolver) find(ctx context.Context, id *Identity, key accessKey, at tim
 	if at.IsZero() {
 		at = time.Now()
 	}
-	if e := id.lastFound(); e != nil && e.Key() == key && r.cache.Again(e, at) {
+	if e := id.lastAnswer(); e != nil && e.Key() == key && r.cache.Again(e, at) {
 		return e, nil
 	}
 	e, err := r.cache.Get(ctx, key, at)
 	if err != nil {
 		return nil, refusal.WithCause(ErrHostUnavailable, err)
 	}
-	id.found(e)
+	id.remember(e)
 	return e, nil
 }
 
