@@ -184,12 +184,11 @@ func (c *Config) validate() error {
 // setDefaults sets the fields that are zero.
 func (c *Config) setDefaults() {
 	c.Cache = c.Cache.withDefaults()
-	c.Subscription.Grace = cmp.Or(c.Subscription.Grace, hostdb.DefaultGrace)
-	c.Subscription.Grace = max(0, c.Subscription.Grace)
+	c.Subscription.Grace = max(0, cmp.Or(c.Subscription.Grace, hostdb.DefaultGrace))
 	if len(c.Roles) == 0 {
 		c.Roles = []string{hostdb.RoleOwner, hostdb.RoleAdmin, hostdb.RoleMember}
 	}
-	c.Logger = defaultLogger(c.Logger)
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -9,28 +9,27 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// SubscriptionPolicy says what "paying" means. A subscription admits while hostdb's rule for its status and
-// dates does ([hostdb.Subscription.ActiveAt]). Where a tenant has several, any one of them is enough, and of
-// those that admit the one with the highest tier_level is in force, with the features of all of them. A free
-// plan of a higher tier goes before it.
+// SubscriptionPolicy decides which tenants have paid. A subscription is active as
+// [hostdb.Subscription.ActiveAt] decides by its status and dates, with the exceptions below. A tenant needs
+// one active subscription. Of several, the one with the highest tier_level is in force, and the tenant has
+// the features of all of them. A free plan of a higher tier takes precedence.
 type SubscriptionPolicy struct {
-	// FreePlans names the values of core_tenants.plan_tier that need no subscription. Default: none, so that
-	// every tenant needs one.
+	// FreePlans are the values of core_tenants.plan_tier that need no subscription. The default is none, so
+	// that every tenant needs one.
 	FreePlans []string
-	// Grace is how long a past_due subscription admits after its period's end. Default 0 means
-	// hostdb.DefaultGrace (3 days); a negative value means none.
+	// Grace is how long a past_due subscription stays active after its period's end. The default 0 means
+	// [hostdb.DefaultGrace] (3 days). A negative value means none.
 	Grace time.Duration
-	// TrialPatience is how much longer a trial admits that Stripe ends, since the event that says what
-	// follows comes after the date. It concerns subscriptions with a StripeSubID. Default 0: a trial is over
-	// at its date.
+	// TrialPatience is how much longer than its trial_end a trial with a StripeSubID stays active, since
+	// Stripe's event that says what follows comes after that date. The default is 0.
 	TrialPatience time.Duration
-	// MaxOverdue ends subscriptions that are active by their status, but whose period ended longer ago than
-	// this: the events that would have renewed or ended them may not arrive any more. Default 0: the status
-	// alone decides. Give several days, since Stripe tries for as long to deliver an event.
+	// MaxOverdue ends subscriptions whose status is active but whose period ended longer ago than this. The
+	// events that would have renewed or ended them may be lost. Give several days, since Stripe tries for as
+	// long to deliver an event. The default 0 means that the status alone decides.
 	MaxOverdue time.Duration
 }
 
-// validate names the field that is wrong, and the mend.
+// validate checks the policy. Its errors begin with the name of the field, and say how to correct it.
 func (p *SubscriptionPolicy) validate() error {
 	switch {
 	case slices.Contains(p.FreePlans, ""):
@@ -43,36 +42,35 @@ func (p *SubscriptionPolicy) validate() error {
 
 // Rules are the exceptions that a part of the product needs. The zero Rules makes none.
 type Rules struct {
-	// AllowInactive lets members in whose tenant's subscription has lapsed, so that they reach the billing
-	// page. Scope.Plan is nil for them; RequireFeature and RequireTier deny.
+	// AllowInactive admits members of a tenant without an active subscription, so that they reach the billing
+	// page. Their [Scope.Plan] is nil. [RequireFeature] and [RequireTier] refuse them.
 	AllowInactive bool
-	// AllowAnonymous lets requests without any credential in, with a Scope that has neither user nor tenant.
-	// A bad credential is refused all the same.
+	// AllowAnonymous admits requests without a credential. Their [Scope] has neither user nor tenant. A bad
+	// credential is still refused.
 	AllowAnonymous bool
 }
 
-// policy decides from facts, configuration and the clock alone: no I/O, no state. Whatever depends on the
-// clock is decided on every request, so that what ends at an instant ends at that instant, whatever the cache
-// holds.
+// policy decides by facts, configuration and the clock alone. What depends on the clock is decided anew for
+// each request, so that a trial ends on time whatever the cache holds.
 type policy struct {
 	SubscriptionPolicy
 	minSchemaVersion int64
 }
 
-// entitlement is what a member is let in by, beside the membership.
+// entitlement is what the tenant has paid for.
 type entitlement struct {
 	subscription *hostdb.Subscription // in force, else the best one there was
 	plan         *hostdb.PricingPlan
 }
 
-// precompute returns the entitlement, if no date and no rule can change it.
+// precompute returns the entitlement. It reports whether neither dates nor rules can change it.
 func (p *policy) precompute(a *hostdb.Access) (e entitlement, dateFree bool) {
 	dated := false
 	e, err := p.decide(a, func() time.Time { dated = true; return time.Time{} }, Rules{})
 	return e, err == nil && !dated
 }
 
-// decide returns the entitlement, or the reason to refuse. It reads the clock only if a date matters.
+// decide returns the entitlement, or why the caller is refused. It reads the clock only if a date matters.
 func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (entitlement, error) {
 	if err := enrolled(a); err != nil {
 		return entitlement{}, err
@@ -99,8 +97,8 @@ func (p *policy) decide(a *hostdb.Access, clock func() time.Time, rules Rules) (
 	return entitlement{}, unpaid(a.Tenant, best)
 }
 
-// inForce returns the subscription of the highest tier that admits now, the first of them in the order of
-// [hostdb.Access]; nil where none does.
+// inForce returns the active subscription of the highest tier, and the first in the order of [hostdb.Access]
+// if several have that tier. It is nil if none is active.
 func (p *policy) inForce(all []hostdb.Subscribed, clock func() time.Time) (best *hostdb.Subscribed) {
 	var now time.Time
 	for i := range all {
@@ -118,10 +116,10 @@ func (p *policy) inForce(all []hostdb.Subscribed, clock func() time.Time) (best 
 	return best
 }
 
-// withAllFeatures returns the plan in force with the features of all plans that admit now, so that a further
-// subscription takes no feature away where it wins, or ties, by its tier. Nearly always that is the plan
-// itself.
-func (p *policy) withAllFeatures(plan *hostdb.PricingPlan, a *hostdb.Access, free bool, clock func() time.Time) *hostdb.PricingPlan {
+// withAllFeatures returns the plan in force with the features of all active plans added, so that a further
+// subscription takes no feature away. Usually that is the plan itself.
+func (p *policy) withAllFeatures(plan *hostdb.PricingPlan, a *hostdb.Access, free bool,
+	clock func() time.Time) *hostdb.PricingPlan {
 	if plan == nil {
 		return nil
 	}
@@ -144,15 +142,17 @@ func (p *policy) withAllFeatures(plan *hostdb.PricingPlan, a *hostdb.Access, fre
 	return plan
 }
 
-// lacks reports whether another plan, nil for none, has a feature that a plan hasn't.
+// lacks reports whether another plan, which may be nil, has a feature that the plan lacks.
 func lacks(plan, other *hostdb.PricingPlan) bool {
 	if other == nil || other == plan {
 		return false
 	}
-	return slices.ContainsFunc(other.Features, func(key string) bool { return !slices.Contains(plan.Features, key) })
+	return slices.ContainsFunc(other.Features, func(key string) bool {
+		return !slices.Contains(plan.Features, key)
+	})
 }
 
-// joined returns a copy of a plan that has another one's features too.
+// joined returns a copy of a plan with another plan's features added.
 func joined(plan, other *hostdb.PricingPlan) *hostdb.PricingPlan {
 	all := *plan
 	all.Features = slices.Clone(plan.Features)
@@ -164,7 +164,7 @@ func joined(plan, other *hostdb.PricingPlan) *hostdb.PricingPlan {
 	return &all
 }
 
-// dated reports whether it depends on the clock whether a subscription admits.
+// dated reports whether it depends on the clock that a subscription is active.
 func (p *policy) dated(s *hostdb.Subscription) bool {
 	switch s.Status {
 	case hostdb.SubscriptionTrialing, hostdb.SubscriptionPastDue:
@@ -173,7 +173,7 @@ func (p *policy) dated(s *hostdb.Subscription) bool {
 	return s.Status == hostdb.SubscriptionActive && p.MaxOverdue > 0 && s.CurrentPeriodEnd != nil
 }
 
-// admits reports whether a subscription admits at this time.
+// admits reports whether a subscription is active at a time.
 func (p *policy) admits(s *hostdb.Subscription, now time.Time) bool {
 	admits := s.ActiveAt(now, p.Grace)
 	switch s.Status {
@@ -185,7 +185,7 @@ func (p *policy) admits(s *hostdb.Subscription, now time.Time) bool {
 	return admits
 }
 
-// tierOf is a plan's tier_level; less than any for no plan.
+// tierOf returns a plan's tier_level, or -1 without a plan.
 func tierOf(plan *hostdb.PricingPlan) int {
 	if plan == nil {
 		return -1
@@ -193,7 +193,7 @@ func tierOf(plan *hostdb.PricingPlan) int {
 	return plan.TierLevel
 }
 
-// enrolled returns why a user is no active member of a tenant, if they aren't.
+// enrolled returns nil if the user is an active member of the tenant, else why not.
 func enrolled(a *hostdb.Access) error {
 	switch {
 	case a.User == nil:
@@ -210,29 +210,32 @@ func enrolled(a *hostdb.Access) error {
 	return nil
 }
 
-// unpaid is why a tenant needs a subscription that admits, and has none. best is nil where it has none at
-// all.
+// unpaid returns why a tenant without an active subscription is refused. best is nil if it never had one.
 func unpaid(t *hostdb.TenantCatalog, best *hostdb.Subscribed) error {
-	plan := "the plan " + strconv.Quote(t.PlanTier) + " is not in FreePlans, and "
+	reason := ReasonSubscriptionLapsed
+	text := "the plan " + strconv.Quote(t.PlanTier) + " is not in FreePlans, and "
 	switch {
 	case best == nil:
-		return why(ErrSubscriptionInactive, ReasonNoSubscription, plan+"there is no subscription")
+		reason = ReasonNoSubscription
+		text += "there is no subscription"
 	case best.PaymentType != hostdb.PaymentSubscription:
-		return why(ErrSubscriptionInactive, ReasonSubscriptionLapsed, plan+"there are only one-time payments")
+		text += "there are only one-time payments"
+	default:
+		text += "the best subscription is " + best.Status + " and its dates do not admit now"
 	}
-	return why(ErrSubscriptionInactive, ReasonSubscriptionLapsed, plan+"the best subscription is "+best.Status+" and its dates do not admit now")
+	return why(ErrSubscriptionInactive, reason, text)
 }
 
-// entitled makes an entitlement; subscription and plan may be nil.
+// entitled returns an entitlement. Both subscription and plan may be nil.
 func entitled(subscription *hostdb.Subscribed, plan *hostdb.PricingPlan) entitlement {
-	g := entitlement{plan: plan}
+	e := entitlement{plan: plan}
 	if subscription != nil {
-		g.subscription = &subscription.Subscription
+		e.subscription = &subscription.Subscription
 	}
-	return g
+	return e
 }
 
-// open returns why a tenant can't be entered by anybody, if it can't.
+// open returns nil if members may enter the tenant, else why not.
 func (p *policy) open(t *hostdb.TenantCatalog) error {
 	switch {
 	case t.Status == hostdb.TenantSuspended:
@@ -243,7 +246,7 @@ func (p *policy) open(t *hostdb.TenantCatalog) error {
 		return errMaintenance
 	case t.Status == hostdb.TenantProvisioning:
 		return errProvisioning
-	case t.Status != hostdb.TenantActive: // a word of a later version
+	case t.Status != hostdb.TenantActive: // a status that a later version has added
 		return why(ErrTenantUnavailable, ReasonTenantStatus, "its status is "+strconv.Quote(t.Status))
 	case t.SchemaVersion < p.minSchemaVersion:
 		return errSchemaTooOld

@@ -13,93 +13,99 @@ import (
 	"github.com/tenantdb/tenantdb/internal/sqlitedb"
 )
 
-// PoolConfig describes a [Pool]. Every zero value is safe.
+// PoolConfig describes a [Pool]. The zero value of every field is safe.
 type PoolConfig struct {
-	// SQLiteDir is the folder of the tenants' SQLite files, for db_urls that are relative ("sqlite:NAME.db").
-	// It is created when first needed. Default "tenants".
+	// SQLiteDir is the folder of the tenants' SQLite files, to which relative db_urls ("sqlite:NAME.db")
+	// refer. It is created when it is first needed. The default is "tenants".
 	SQLiteDir string
-	// MaxOpenSQLite is how many SQLite tenants may be open at once. One without a running statement, an open
-	// transaction or unread rows is closed to make room for another. Each takes up to 2·(1+SQLiteReaders)+1
-	// file handles. NewPool fails if the process may not have that many (RLIMIT_NOFILE). Default 256, or fewer
-	// if these would take more than two thirds of the handles that the process may have.
+	// MaxOpenSQLite is how many SQLite tenants may be open at once. To make room, the pool closes one without
+	// a running statement, an open transaction or unread rows. Each takes up to 2·(1+SQLiteReaders)+1 file
+	// handles. [NewPool] fails if the process may not have that many (RLIMIT_NOFILE). The default is 256, or
+	// fewer if these would take more than two thirds of the process's file handles.
 	MaxOpenSQLite int
-	// SQLiteReaders is how many connections ReadDB may open for each tenant. Default 2.
+	// SQLiteReaders is how many connections [ReadDB] may open for each tenant. The default is 2.
 	SQLiteReaders int
-	// MaxConns is the budget of connections to each PostgreSQL server (host:port), whatever the number of its
-	// tenants. Connections that are being opened or closed count. Requests to cancel a query don't. Default 40.
+	// MaxConns is the budget of connections to each PostgreSQL server (host:port), however many tenants it
+	// has. Connections that are being opened or closed count. Requests to cancel a query don't. The default
+	// is 40.
 	//
-	// Each name of a server has a budget. A server that db_urls name in two ways, such as by its name and by
-	// its address, has two. The command tenantdb doctor finds such names. Work the budget out from the server:
+	// Each name of a server has a budget. If db_urls name one server in two ways, such as by name and by
+	// address, it has two. The command tenantdb doctor finds such names. Compute the budget from the server:
 	//
 	//	  max_connections                                                        100
 	//	- superuser_reserved_connections, reserved_connections                     3
-	//	- what others hold: the host database where it is on this server (its
+	//	- what others use: the host database if it is on this server (its
 	//	  own pool), the fleet's command line and migrations, psql, monitoring    17
 	//	= MaxConns, for all processes together                                    80
 	//
 	// Set Processes to how many processes there may be at once. In a rolling deployment these are the old and
 	// the new ones.
 	//
-	// Where a pooler such as PgBouncer stands before the server, db_url names the pooler, and its clients are
-	// counted: keep the budget below its max_client_conn. How many connections the server has is then up to
-	// the pooler (default_pool_size for each role and database, max_db_connections), and so is who waits.
+	// If the db_url names a pooler such as PgBouncer, its clients are counted: keep the budget below its
+	// max_client_conn. The pooler decides how many connections the server has (default_pool_size for each
+	// role and database, max_db_connections) and who waits for them.
 	//
-	// A db_url that names several hosts, of which one serves, is one server to the budget, whatever the order
-	// of the hosts. None of them sees more connections than the budget, also while one takes over from
-	// another. Name the same hosts in each db_url of a server: each list of hosts has a budget of its own.
+	// A db_url that names several hosts, of which one serves, is one server with one budget, in whatever
+	// order it names them. No host gets more connections than the budget, even while one takes over from
+	// another. Name the same hosts in each db_url of a server, since each list of hosts has a budget.
 	MaxConns int
-	// Budgets overrides MaxConns for the servers that it names, by host:port, or by host:port,host:port of all
+	// Budgets overrides MaxConns for single servers. The keys are host:port, or host:port,host:port with all
 	// hosts.
 	Budgets map[string]int
 	// MaxConnsPerTenant is how many connections one tenant may have, however many requests it makes. A
-	// connection that is being closed counts in MaxConns only. Default: a quarter of the budget, at least 2.
+	// connection that is being closed counts for MaxConns only. The default is a quarter of the budget, at
+	// least 2.
 	MaxConnsPerTenant int
-	// Processes is how many processes with this configuration share the servers. Each takes a budget divided
-	// by Processes, rounded down. Default 1.
+	// Processes is how many processes with this configuration share the servers. Each gets the budget divided
+	// by Processes, rounded down. The default is 1.
 	Processes int
-	// AcquireTimeout is how long a query waits for a connection. Then it fails with ErrBusy, or with
-	// ErrTenantUnavailable if it only waits for the server's answer. The query's context may end the wait
-	// sooner. Default 5 s.
+	// AcquireTimeout is how long a query waits for a connection. Then it fails with [ErrBusy], or with
+	// [ErrTenantUnavailable] if it waits only for the server's answer. The query's context may end the wait
+	// sooner. The default is 5 s.
 	AcquireTimeout time.Duration
-	// ConnectTimeout is how long opening a PostgreSQL connection may take, including the TLS handshake and the
-	// sign-in. Then queries that wait for it fail with ErrTenantUnavailable. Give less than AcquireTimeout.
-	// A db_url's connect_timeout can only shorten it. Default 2 s.
+	// ConnectTimeout is how long opening a PostgreSQL connection may take, including the TLS handshake and
+	// the sign-in. Then the queries that wait for it fail with [ErrTenantUnavailable]. Give less than
+	// AcquireTimeout. A db_url's connect_timeout can only shorten it. The default is 2 s.
 	ConnectTimeout time.Duration
-	// ServerRetry is how long at most a PostgreSQL server is left alone that doesn't answer, or has no place
-	// for a connection. Then it is tried again with one connection. Service is back within ServerRetry +
-	// ConnectTimeout of the server's return. Give more where many processes share a server that is slow to
-	// start. Default 1 s.
+	// ServerRetry is the longest pause before the pool tries again, with one connection, a PostgreSQL server
+	// that doesn't answer or has no free connection. When the server is back, service is back within
+	// ServerRetry + ConnectTimeout. Give more if many processes share a server that is slow to start. The
+	// default is 1 s.
 	ServerRetry time.Duration
 	// QueryTimeout is how long a statement may take, including the reading of its rows. Each statement of a
 	// transaction has that time. A statement that takes longer is cancelled. [Middleware.WriteError] answers
-	// it with 500 without Retry-After, as it does for PostgreSQL's statement_timeout; on PostgreSQL the error
-	// is the server's own (57014). A context's deadline that is sooner counts instead. The timeout is not for
-	// [Lease.Session], COPY and the wait for a notification. On SQLite the time is looked at until the first
-	// row, and between rows. Default 0: no timeout.
+	// it with 500 without Retry-After, as it does for PostgreSQL's statement_timeout. On PostgreSQL the error
+	// is the server's own (57014). An earlier deadline of the context counts instead. The timeout doesn't
+	// apply to [Lease.Session], to COPY and to the wait for a notification. On SQLite the time is checked
+	// until the first row and between rows. The default 0 means no timeout.
 	QueryTimeout time.Duration
-	// ResetAlways has every PostgreSQL connection reset between borrowers (see [PGX]), not only one whose
+	// ResetAlways resets every PostgreSQL connection between borrowers (see [PGX]), not only those whose
 	// session is known to have changed. It costs a round trip for each query outside a transaction.
 	ResetAlways bool
-	// SessionPooler says of poolers before PostgreSQL servers that they keep a session of the server for each
-	// connection, as PgBouncer does with pool_mode=session. Connections are then used as the server's own.
+	// SessionPooler declares that a pooler in front of a PostgreSQL server keeps a session of the server for
+	// each connection, as PgBouncer does with pool_mode=session. Connections are then used like the server's
+	// own.
 	//
 	// Without it, a pooler is detected and assumed to lend a session for one transaction at a time
-	// (pool_mode=transaction). Then nothing is prepared by name, unless db_url asks for it by
+	// (pool_mode=transaction). Then nothing is prepared by name, unless the db_url asks for it with
 	// default_query_exec_mode. Statements that change their session beyond the transaction are refused: SET
 	// without LOCAL, LISTEN, advisory locks that a transaction doesn't end, temporary tables. See also
 	// MaxConns.
 	SessionPooler bool
-	// RequireScope refuses queries of requests' handles (those of [DB], [ReadDB], [PG] and [Cached]) whose
-	// context has no scope, with [ErrNoScope]. Without a scope nothing tells for whom a query is, so a handle
-	// that is kept by mistake could serve another tenant's request. A [Lease] still serves any context.
+	// RequireScope refuses a query whose context has no scope, with [ErrNoScope], if its handle is a
+	// request's (from [DB], [ReadDB], [PG] or [Cached]). Such a query could be another tenant's request,
+	// using a handle that was kept by mistake. A [Lease] still serves any context.
 	//
-	// Functions that close what Cached kept can't query then. And whoever limits a handle by SetMaxOpenConns
-	// finds that database/sql opens connections for waiting callers without their context.
+	// Functions that close what [Cached] kept can't query then. If a handle is limited by SetMaxOpenConns,
+	// queries may be refused too, since database/sql opens connections for waiting callers without their
+	// context.
 	RequireScope bool
 	// MaxIdleTenants is how many tenants without a request are remembered. One without a connection takes
-	// about 500 bytes. Default 10,000.
+	// about 500 bytes. The default is 10,000.
 	MaxIdleTenants int
 }
+
+// withDefaults returns the configuration with its zero fields set to the defaults.
 
 // withDefaults fills in what is zero.
 func (c PoolConfig) withDefaults() PoolConfig {
@@ -115,7 +121,8 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	return c
 }
 
-// validate names the field that is wrong, and the mend.
+// validate checks the configuration after withDefaults. Its errors begin with the name of the field, and say
+// how to correct it.
 func (c PoolConfig) validate() error {
 	for field, v := range map[string]int{
 		"MaxOpenSQLite": c.MaxOpenSQLite, "SQLiteReaders": c.SQLiteReaders, "MaxConns": c.MaxConns,
@@ -130,11 +137,13 @@ func (c PoolConfig) validate() error {
 	case c.QueryTimeout < 0:
 		return errors.New("QueryTimeout: can't be negative")
 	case c.MaxConns < c.Processes:
-		return fmt.Errorf("MaxConns: %d connections for %d processes leave some without one", c.MaxConns, c.Processes)
+		return fmt.Errorf("MaxConns: %d connections for %d processes leave some without one",
+			c.MaxConns, c.Processes)
 	}
 	for server, budget := range c.Budgets {
 		if !isServer(server) || budget < c.Processes {
-			return fmt.Errorf("Budgets: %q: %d: give a host:port at least a connection for each process", server, budget)
+			return fmt.Errorf("Budgets: %q: %d: give a host:port and at least a connection for each process",
+				server, budget)
 		}
 	}
 	return c.checkFileHandles()
@@ -150,27 +159,27 @@ func isServer(name string) bool {
 	return true
 }
 
-// affordableSQLite is the default of MaxOpenSQLite.
+// affordableSQLite returns the default of MaxOpenSQLite.
 func (c PoolConfig) affordableSQLite() int {
-	const most = 256
+	const enough = 256
 	limit := sqlitedb.FileHandleLimit()
 	if limit == 0 || c.SQLiteReaders < 1 {
-		return most
+		return enough
 	}
-	return min(most, max(1, int(limit)*2/3/sqlitedb.HandlesPerTenant(c.SQLiteReaders)))
+	return min(enough, max(1, int(limit)*2/3/sqlitedb.HandlesPerTenant(c.SQLiteReaders)))
 }
 
-// checkFileHandles refuses a MaxOpenSQLite for which the process hasn't enough file handles.
+// checkFileHandles returns an error if the process may not have the file handles for MaxOpenSQLite.
 func (c PoolConfig) checkFileHandles() error {
 	limit, per := sqlitedb.FileHandleLimit(), uint64(sqlitedb.HandlesPerTenant(c.SQLiteReaders))
 	if limit == 0 || uint64(c.MaxOpenSQLite) <= limit/per || c.MaxOpenSQLite == c.affordableSQLite() {
 		return nil
 	}
-	return fmt.Errorf("MaxOpenSQLite: %d tenants take up to %d file handles each, and the process may have %d: "+
-		"lower it, or raise the limit (ulimit -n)", c.MaxOpenSQLite, per, limit)
+	return fmt.Errorf("MaxOpenSQLite: %d tenants take up to %d file handles each, and the process may have "+
+		"%d: lower it, or raise the limit (ulimit -n)", c.MaxOpenSQLite, per, limit)
 }
 
-// sqlite is the configuration of the SQLite files.
+// sqlite returns the configuration of the SQLite files.
 func (c PoolConfig) sqlite(rested func(tenantID string)) sqlitedb.Config {
 	dir := c.SQLiteDir
 	if absolute, err := filepath.Abs(dir); err == nil { // the working directory may change
@@ -180,13 +189,14 @@ func (c PoolConfig) sqlite(rested func(tenantID string)) sqlitedb.Config {
 		AcquireTimeout: c.AcquireTimeout, QueryTimeout: c.QueryTimeout, Rested: rested}
 }
 
-// postgres is the configuration of the PostgreSQL connections.
+// postgres returns the configuration of the PostgreSQL connections.
 func (c PoolConfig) postgres(rested func(tenantID string)) pgdb.Config {
 	budgets := make(map[string]int, len(c.Budgets))
 	for server, budget := range c.Budgets {
 		budgets[pgdb.ServerName(server)] = budget / c.Processes
 	}
-	return pgdb.Config{MaxConns: c.MaxConns / c.Processes, MaxConnsPerTenant: c.MaxConnsPerTenant, Budgets: budgets,
-		AcquireTimeout: c.AcquireTimeout, ConnectTimeout: c.ConnectTimeout, ServerRetry: c.ServerRetry,
-		QueryTimeout: c.QueryTimeout, ResetAlways: c.ResetAlways, SessionPooler: c.SessionPooler, Rested: rested}
+	return pgdb.Config{MaxConns: c.MaxConns / c.Processes, MaxConnsPerTenant: c.MaxConnsPerTenant,
+		Budgets: budgets, AcquireTimeout: c.AcquireTimeout, ConnectTimeout: c.ConnectTimeout,
+		ServerRetry: c.ServerRetry, QueryTimeout: c.QueryTimeout, ResetAlways: c.ResetAlways,
+		SessionPooler: c.SessionPooler, Rested: rested}
 }

@@ -13,25 +13,25 @@ import (
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
-// Redirects says where a browser goes instead of seeing an error: requests that accept text/html get 303,
-// those of HTMX 200 with HX-Redirect. Login and Billing are paths, such as "/login"; "" keeps the error
-// response.
+// Redirects says where a browser goes instead of showing an error. Requests that accept text/html get 303.
+// HTMX requests get 200 with HX-Redirect. Login and Billing are paths, such as "/login". If one is empty, the
+// error response is sent.
 type Redirects struct {
 	// Login is for a missing or bad credential. It must be reachable without one.
 	Login string
-	// Billing is for ErrSubscriptionInactive. Serve it behind HandlerWith(Rules{AllowInactive: true}, …).
+	// Billing is for [ErrSubscriptionInactive]. Serve it behind HandlerWith(Rules{AllowInactive: true}, …).
 	Billing string
-	// Origin is where the pages are, if not on the host that was asked for, as with one login page for all
-	// subdomains: "https://accounts.example.com". It is https, but for localhost and its subdomains. Default:
-	// the same host.
+	// Origin is the origin of both pages, such as "https://accounts.example.com" for one login page of all
+	// subdomains. It must be https, except for localhost and its subdomains. The default is the request's
+	// host.
 	Origin string
-	// ReturnTo names a query parameter in which the login page learns what a GET asked for: a path, or with
-	// Origin a whole URL. Default: none. Anybody can make a link to the login page: it must check the host
-	// before it sends a browser there.
+	// ReturnTo names the query parameter that tells the login page what a GET request asked for: a path, or
+	// with Origin a whole URL. Anybody can make a link to the login page, so it must check the host before it
+	// redirects there. The default is none.
 	ReturnTo string
 }
 
-// problem is the response's body (RFC 9457).
+// problem is the body of a response (RFC 9457).
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -40,14 +40,14 @@ type problem struct {
 	Code   string `json:"code"`
 }
 
-// WriteProblem answers a request as the middleware does without Config.ErrorHandler: with the error's status
-// and a problem+json body. It is for an ErrorHandler that only adds to the default, or takes over some
-// errors. It logs nothing, and can be Config.ErrorHandler itself.
+// WriteProblem writes the response of a middleware without [Config.ErrorHandler]: the error's status and a
+// problem+json body. It logs nothing. Use it in an ErrorHandler that adds to the default or handles only some
+// errors, or as the ErrorHandler.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	writeProblem(w, refusal.Of(refusal.OfQuery(r.Context(), err)))
 }
 
-// writeProblem writes the default response.
+// writeProblem writes the response for a refusal.
 func writeProblem(w http.ResponseWriter, f *refusal.Refusal) {
 	body, _ := json.Marshal(problem{"about:blank", http.StatusText(f.Status), f.Status, f.Text, f.Code})
 	h := w.Header()
@@ -68,7 +68,7 @@ func writeProblem(w http.ResponseWriter, f *refusal.Refusal) {
 	_, _ = w.Write(body)
 }
 
-// redirect answers a browser or HTMX with the page that mends the error; false where there is none.
+// redirect sends a browser or HTMX to the page for a refusal. It reports false if there is none.
 func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal.Refusal) bool {
 	to := ""
 	switch f {
@@ -97,11 +97,11 @@ func (d *Redirects) redirect(w http.ResponseWriter, r *http.Request, f *refusal.
 	return true
 }
 
-// maxReturn bounds the address that a login page is told, in bytes.
+// maxReturn bounds the value of [Redirects.ReturnTo], in bytes.
 const maxReturn = 1 << 10
 
-// returnTo is the query that tells the login page where to send the browser afterwards; "" where it isn't
-// told.
+// returnTo returns the query that tells the login page where to go afterwards. It is "" if there is nothing
+// to tell.
 func (d *Redirects) returnTo(r *http.Request, htmx bool) string {
 	path := r.URL.EscapedPath()
 	if d.ReturnTo == "" || htmx || r.Method != http.MethodGet || !cleanPath(r.URL.Path) || !cleanPath(path) {
@@ -125,11 +125,11 @@ func (d *Redirects) returnTo(r *http.Request, htmx bool) string {
 	return separator + url.Values{d.ReturnTo: {back}}.Encode()
 }
 
-// maxAccept bounds what is read of Accept, in bytes. Browsers send about 150.
+// maxAccept bounds a header Accept, in bytes. Browsers send about 150.
 const maxAccept = 2 << 10
 
-// acceptsHTML reports whether a request names text/html among what it accepts, as browsers do and programs
-// don't. A header that is longer than any browser's counts as a program's.
+// acceptsHTML reports whether a request accepts text/html by that name, as browsers do and programs don't. A
+// header longer than any browser's doesn't count.
 func acceptsHTML(r *http.Request) bool {
 	headers := r.Header["Accept"]
 	if len(headers) > 4 {
@@ -141,10 +141,8 @@ func acceptsHTML(r *http.Request) bool {
 		}
 		for part := range strings.SplitSeq(header, ",") {
 			kind, params, err := mime.ParseMediaType(part)
-			if err == nil && kind == "text/html" && strings.Trim(params["q"], "0.") == "" && params["q"] != "" {
-				continue // q=0: not acceptable
-			}
-			if err == nil && kind == "text/html" {
+			q := params["q"] // q=0 means not acceptable
+			if err == nil && kind == "text/html" && (q == "" || strings.Trim(q, "0.") != "") {
 				return true
 			}
 		}
@@ -152,7 +150,7 @@ func acceptsHTML(r *http.Request) bool {
 	return false
 }
 
-// validate refuses targets that could lead off this site, or off Origin.
+// validate checks the configuration: no target may lead to another site, except to Origin.
 func (d *Redirects) validate() error {
 	for field, target := range map[string]string{"Login": d.Login, "Billing": d.Billing} {
 		if target != "" && !localTarget(target) {
@@ -162,25 +160,27 @@ func (d *Redirects) validate() error {
 	if d.Origin != "" && !origin(d.Origin) {
 		return errors.New("Redirects.Origin: give https:// and a host, such as https://accounts.example.com")
 	}
-	if strings.ContainsFunc(d.ReturnTo, func(c rune) bool { return c != '_' && c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') }) {
+	if strings.Trim(d.ReturnTo, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		return errors.New("Redirects.ReturnTo: give a parameter's name of a-z, 0-9, _ and -")
 	}
 	return nil
 }
 
-// origin reports whether a text is an origin that passwords may be sent to.
+// origin reports whether a text is an origin that may receive passwords.
 func origin(text string) bool {
 	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" || text != u.Scheme+"://"+u.Host || strings.ContainsAny(text, " \\\"'<>") {
+	if err != nil || u.Hostname() == "" || text != u.Scheme+"://"+u.Host ||
+		strings.ContainsAny(text, " \\\"'<>") {
 		return false
 	}
 	local := u.Hostname() == "localhost" || strings.HasSuffix(u.Hostname(), ".localhost")
 	return u.Scheme == "https" || u.Scheme == "http" && local
 }
 
-// localTarget reports whether a browser stays on this site when sent there, however it reads odd characters.
+// localTarget reports whether a target stays on this site, however a browser reads odd characters.
 func localTarget(target string) bool {
-	if strings.Contains(target, "//") || strings.Contains(target, ":") { // in a query too: what is sent on may be followed
+	// Neither is allowed in a query, since the page may redirect to what it gets there.
+	if strings.Contains(target, "//") || strings.Contains(target, ":") {
 		return false
 	}
 	for i := range len(target) {
@@ -189,5 +189,6 @@ func localTarget(target string) bool {
 		}
 	}
 	u, err := url.Parse(target)
-	return err == nil && u.Scheme == "" && u.Host == "" && u.User == nil && cleanPath(u.EscapedPath()) && cleanPath(u.Path)
+	return err == nil && u.Scheme == "" && u.Host == "" && u.User == nil &&
+		cleanPath(u.EscapedPath()) && cleanPath(u.Path)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
-// explain gives an error its code, its reason and its tenant. What it returns is the caller's own.
+// explain returns the error as an *Error with its code, reason and tenant. The caller may change it.
 func explain(err error, tenant string) *Error {
 	var given *Error
 	if errors.As(err, &given) {
@@ -29,7 +30,7 @@ func explain(err error, tenant string) *Error {
 	return &Error{Code: refusal.Of(err).Code, Reason: reasonOf(err), TenantID: tenant, Err: err}
 }
 
-// reasonOf returns the reason that an error carries, else the one that its refusal stands for.
+// reasonOf returns the reason that an error wraps, else the one of its refusal.
 func reasonOf(err error) Reason {
 	var r *reasoned
 	if errors.As(err, &r) {
@@ -45,7 +46,8 @@ func reasonOf(err error) Reason {
 	}
 }
 
-// of adds who asked for which tenant, and what was found out about them. Each may be absent.
+// of adds whom and what the error is about: the caller, the tenant as named, and the facts. Each may be
+// missing.
 func (e *Error) of(id *Identity, tenant hostdb.TenantKey, found *hostdb.Access) *Error {
 	a := about{tenantID: tenant.ID, tenantSlug: tenant.Slug}
 	if id != nil {
@@ -61,33 +63,33 @@ func (e *Error) of(id *Identity, tenant hostdb.TenantKey, found *hostdb.Access) 
 	return e
 }
 
-// explain gives an error what is known of the scope.
+// explain returns the error as an *Error, with what the scope knows.
 func (c *scopeContext) explain(err error) *Error {
 	return explain(err, c.tenantID()).of(c.identity, hostdb.TenantKey{}, c.access)
 }
 
-// WriteError answers a request with an error that a handler's query returned, or any other error of this
-// package, in the form that the middleware itself uses: its status, a problem+json body, Retry-After where it
-// helps. The cause goes to the log and never reaches the client; an error that is none of this package's is
-// answered with 500. It respects Config.ErrorHandler and Config.Redirects of the middleware that the request
-// came through. Outside any it logs to slog.Default, without a limit of the rate; there prefer
-// [Middleware.WriteError].
+// WriteError answers a request with an error, such as one that a handler's query returned. It writes what the
+// middleware itself would write: the error's status, a problem+json body, and Retry-After if another attempt
+// may succeed. An error that isn't this package's is answered with 500. The error is logged, and its text
+// isn't sent to the client.
+//
+// WriteError uses the [Config.ErrorHandler], [Config.Redirects] and [Config.Logger] of the middleware that
+// the request came through. Without one it logs to [slog.Default], without limiting
+// the lines; use [Middleware.WriteError] there.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if c, ok := scopeOf(r.Context()); ok {
 		c.m.WriteError(w, r, err)
 		return
 	}
 	e := explain(refusal.OfQuery(r.Context(), err), "")
-	if logger := defaultLogger(nil); !e.handled {
-		if level := e.level(r.Context()); logger.Enabled(r.Context(), level) {
-			logger.LogAttrs(r.Context(), level, e.message(), e.line(r, nil)...)
-		}
+	if !e.handled {
+		slog.LogAttrs(r.Context(), e.level(r.Context()), e.message(), e.attrsOf(r, nil)...)
 	}
 	writeProblem(w, refusal.Of(e))
 }
 
-// WriteError is the function [WriteError] for any request of the program, also one that didn't come through
-// the middleware, such as one of Config.Skip: it uses this middleware's Config.
+// WriteError is the function [WriteError] with this middleware's [Config]. It also serves requests that
+// didn't come through the middleware, such as those of [Config.Skip].
 func (m *Middleware) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	err = refusal.OfQuery(r.Context(), err)
 	if c, ok := scopeOf(r.Context()); ok {
@@ -97,32 +99,30 @@ func (m *Middleware) WriteError(w http.ResponseWriter, r *http.Request, err erro
 	m.refuse(w, r, explain(err, ""), nil)
 }
 
-// answeringKey marks the context of a request that Config.ErrorHandler is answering.
+// answeringKey marks the context of a request that [Config.ErrorHandler] is answering.
 type answeringKey struct{}
 
-// refuse answers a request that isn't let in, or whose handler failed. inner is the guarded handler, where
-// the request didn't reach it.
+// refuse answers a request with an error. inner is the guarded handler if the request didn't reach it, else
+// nil.
 func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, e *Error, inner http.Handler) {
 	if !e.handled {
 		m.reporter.report(r, e, inner)
 	}
 	f := refusal.Of(e)
-	if e.handled || r.Context().Value(answeringKey{}) != nil { // ErrorHandler delegates
-		writeProblem(w, f)
-		return
-	}
 	switch {
+	case e.handled, r.Context().Value(answeringKey{}) != nil: // an ErrorHandler wants the default response
+		writeProblem(w, f)
 	case m.redirects.redirect(w, r, f):
 	case m.errorHandler != nil:
-		m.hand(w, r, e)
+		m.handle(w, r, e)
 	default:
 		writeProblem(w, f)
 	}
 }
 
-// hand has ErrorHandler answer, unless it is already writing to w: then it delegates by a request and an
-// error of its own.
-func (m *Middleware) hand(w http.ResponseWriter, r *http.Request, e *Error) {
+// handle calls the ErrorHandler. If that is already answering by w, it has called WriteError with another
+// request and error, and gets the default response.
+func (m *Middleware) handle(w http.ResponseWriter, r *http.Request, e *Error) {
 	if reflect.ValueOf(w).Comparable() {
 		if _, busy := m.answering.LoadOrStore(w, nil); busy {
 			writeProblem(w, refusal.Of(e))
@@ -134,31 +134,36 @@ func (m *Middleware) hand(w http.ResponseWriter, r *http.Request, e *Error) {
 	m.errorHandler(w, r.WithContext(context.WithValue(r.Context(), answeringKey{}, true)), e)
 }
 
-// reporter writes the log's lines about refused and failed requests. Each reason and caller has a limited
-// number of lines, so that nobody can fill the log.
+// reporter logs refused and failed requests. The lines for each reason and caller are limited, so that nobody
+// can fill the log.
 type reporter struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex // guards what follows; nothing is logged under it
 	tallies map[reportKey]tally
-	others  tally // of all for whom the table had no room
+	others  tally // of all keys for which tallies had no room
 	swept   time.Time
 }
 
-// reportKey is a reason and a caller: a user, else an identity, else an address.
+// reportKey is a reason and a caller. The caller is a user, else an identity, else an address.
 type reportKey struct {
 	reason         Reason
 	issuer, caller string
 }
 
-// tally counts the lines of a key.
+// identityKey returns the key of a reason and an identity.
+func identityKey(reason Reason, issuer, subject string) reportKey {
+	return reportKey{reason, printable.Clip(issuer, maxName), printable.Clip(subject, maxName)}
+}
+
+// tally counts the lines for a key.
 type tally struct {
 	since          time.Time
 	lines, leftOut int
 }
 
 const (
-	reportLines = 5 // of a key in reportEvery
+	reportLines = 5 // for each key, in reportEvery
 	reportEvery = 10 * time.Second
 	reportKeys  = 1024
 	maxName     = 255  // bytes of a name in a line
@@ -166,7 +171,7 @@ const (
 	maxStack    = 8 << 10
 )
 
-// report logs why a request was refused, or what failed.
+// report logs a refused or failed request.
 func (p *reporter) report(r *http.Request, e *Error, inner http.Handler) {
 	level := e.level(r.Context())
 	if !p.logger.Enabled(r.Context(), level) {
@@ -176,26 +181,30 @@ func (p *reporter) report(r *http.Request, e *Error, inner http.Handler) {
 	if !ok {
 		return
 	}
-	line := e.line(r, inner)
+	attrs := e.attrsOf(r, inner)
 	if leftOut > 0 {
-		line = append(line, slog.Int("left_out", leftOut))
+		attrs = append(attrs, slog.Int("left_out", leftOut))
 	}
-	p.logger.LogAttrs(r.Context(), level, e.message(), line...)
+	p.logger.LogAttrs(r.Context(), level, e.message(), attrs...)
 }
 
-// panicked logs a panic of a function of the program's own, with its stack.
+// panicked logs a panic of one of the program's functions, with its stack.
 func (p *reporter) panicked(message string, id *Identity, value any, stack []byte) {
-	defer func() { _ = recover() }() // the program's logger may panic, too
-	leftOut, ok := p.allow(reportKey{Reason(message), printable.Clip(id.Issuer, maxName), printable.Clip(id.Subject, maxName)}, time.Now())
+	defer func() { _ = recover() }() // the program's logger may panic too
+	leftOut, ok := p.allow(identityKey(Reason(message), id.Issuer, id.Subject), time.Now())
 	if !ok {
 		return
 	}
-	p.logger.LogAttrs(context.Background(), slog.LevelError, message, slog.String("panic", printable.Text(fmt.Sprint(value), maxCause)),
-		slog.String("issuer", printable.Text(id.Issuer, maxName)), slog.String("subject", printable.Text(id.Subject, maxName)),
-		slog.Int("left_out", leftOut), slog.String("stack", string(stack[:min(len(stack), maxStack)])))
+	p.logger.LogAttrs(context.Background(), slog.LevelError, message,
+		text("panic", fmt.Sprint(value), maxCause), text("issuer", id.Issuer, maxName),
+		text("subject", id.Subject, maxName), slog.Int("left_out", leftOut),
+		slog.String("stack", string(stack[:min(len(stack), maxStack)])))
 }
 
-// allow reports whether a key may have one more line, and how many it went without since its last.
+// text returns an attribute whose value comes from outside. At most max bytes are logged.
+func text(key, value string, max int) slog.Attr { return slog.String(key, printable.Text(value, max)) }
+
+// allow reports whether a line may be logged for a key, and how many were left out since the last one.
 func (p *reporter) allow(key reportKey, now time.Time) (leftOut int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,7 +214,8 @@ func (p *reporter) allow(key reportKey, now time.Time) (leftOut int, ok bool) {
 		return leftOut, ok
 	}
 	if !known {
-		key = reportKey{key.reason, strings.Clone(key.issuer), strings.Clone(key.caller)} // they may be parts of a header
+		// The names may be parts of a request's header, which the table must not keep in memory.
+		key = reportKey{key.reason, strings.Clone(key.issuer), strings.Clone(key.caller)}
 	}
 	ok = t.allow(now, &leftOut)
 	if p.tallies == nil {
@@ -215,8 +225,8 @@ func (p *reporter) allow(key reportKey, now time.Time) (leftOut int, ok bool) {
 	return leftOut, ok
 }
 
-// sweep makes room in the table, at most once in reportEvery, and reports whether there is some. The caller
-// holds p.mu.
+// sweep removes old keys, at most once in reportEvery. It reports whether there is room for another. The
+// caller holds p.mu.
 func (p *reporter) sweep(now time.Time) bool {
 	if now.Sub(p.swept) < reportEvery {
 		return false
@@ -231,7 +241,7 @@ func (p *reporter) sweep(now time.Time) bool {
 	return len(p.tallies) < reportKeys
 }
 
-// allow counts a line.
+// allow reports whether one more line may be logged, and counts it. leftOut is set to how many were left out.
 func (t *tally) allow(now time.Time, leftOut *int) bool {
 	if now.Sub(t.since) >= reportEvery {
 		t.since, t.lines = now, 0
@@ -245,30 +255,30 @@ func (t *tally) allow(now time.Time, leftOut *int) bool {
 	return true
 }
 
-// key is what the error's line is limited by.
+// key returns the key that limits the error's lines.
 func (e *Error) key(r *http.Request) reportKey {
 	switch {
 	case e.about.userID != "":
 		return reportKey{e.Reason, "", e.about.userID}
 	case e.about.subject != "":
-		return reportKey{e.Reason, printable.Clip(e.about.issuer, maxName), printable.Clip(e.about.subject, maxName)}
+		return identityKey(e.Reason, e.about.issuer, e.about.subject)
 	}
 	address, _, _ := net.SplitHostPort(r.RemoteAddr)
 	return reportKey{e.Reason, "", address}
 }
 
-// level is the level of the error's line: a client that has gone misses nothing.
+// level returns the level of the error's line.
 func (e *Error) level(ctx context.Context) slog.Level {
 	switch {
 	case StatusCode(e) < http.StatusInternalServerError:
 		return slog.LevelInfo
-	case ctx.Err() != nil && errors.Is(e, context.Canceled):
+	case ctx.Err() != nil && errors.Is(e, context.Canceled): // the client has gone
 		return slog.LevelDebug
 	}
 	return slog.LevelError
 }
 
-// message is the line's text.
+// message returns the text of the error's line.
 func (e *Error) message() string {
 	if StatusCode(e) < http.StatusInternalServerError {
 		return "request refused"
@@ -276,51 +286,36 @@ func (e *Error) message() string {
 	return "request failed"
 }
 
-// line is what the log says: what happened, to which request, of whom. The path isn't logged, since it may
-// hold what is nobody's business; the route's pattern is, where a router has matched or inner is one that
-// tells.
-func (e *Error) line(r *http.Request, inner http.Handler) []slog.Attr {
+// attrsOf returns the attributes of the error's line about a request. The path isn't among them, since it may
+// hold personal data. The route is the pattern of the router that has matched, or of inner if that is a mux.
+func (e *Error) attrsOf(r *http.Request, inner http.Handler) []slog.Attr {
 	route := r.Pattern
 	if mux, ok := inner.(interface {
 		Handler(*http.Request) (http.Handler, string)
 	}); ok && route == "" {
 		_, route = mux.Handler(r)
 	}
-	line := append(make([]slog.Attr, 0, 12), slog.String("code", e.Code), slog.Int("status", StatusCode(e)))
-	line = append(line, e.attrs(slog.String("method", printable.Text(r.Method, maxName)), slog.String("route", printable.Text(route, maxName)),
-		slog.String("host", printable.Text(r.Host, maxName)))...)
-	return line
+	attrs := e.attrs(text("method", r.Method, maxName), text("route", route, maxName),
+		text("host", r.Host, maxName))
+	return append([]slog.Attr{slog.String("code", e.Code), slog.Int("status", StatusCode(e))}, attrs...)
 }
 
-// attrs is what the log says of the error, with what is given between the cause and the tenant. What isn't
-// known is left out.
+// attrs returns the attributes that aren't empty: reason and cause, those of the request, and what the error
+// is about.
 func (e *Error) attrs(request ...slog.Attr) []slog.Attr {
-	all := append([]slog.Attr{slog.String("reason", string(e.Reason)), slog.String("cause", printable.Text(e.cause(), maxCause))}, request...)
+	all := []slog.Attr{slog.String("reason", string(e.Reason)), text("cause", e.cause(), maxCause)}
+	all = append(all, request...)
 	a := &e.about
 	all = append(all, slog.String("tenant_id", a.tenantID), slog.String("tenant_slug", a.tenantSlug))
 	if a.userID != "" {
 		all = append(all, slog.String("user_id", a.userID))
 	} else {
-		all = append(all, slog.String("issuer", printable.Text(a.issuer, maxName)), slog.String("subject", printable.Text(a.subject, maxName)))
+		all = append(all, text("issuer", a.issuer, maxName), text("subject", a.subject, maxName))
 	}
-	known := all[:0]
-	for _, attr := range all {
-		if attr.Value.String() != "" {
-			known = append(known, attr)
-		}
-	}
-	return known
+	return slices.DeleteFunc(all, func(a slog.Attr) bool { return a.Value.String() == "" })
 }
 
-// LogValue implements slog.LogValuer: the code, the reason, the cause, and whom they are about.
+// LogValue implements [slog.LogValuer] with the error's code, reason and cause, and whom it is about.
 func (e *Error) LogValue() slog.Value {
 	return slog.GroupValue(append([]slog.Attr{slog.String("code", e.Code)}, e.attrs()...)...)
-}
-
-// defaultLogger returns the logger that was configured, else slog's.
-func defaultLogger(configured *slog.Logger) *slog.Logger {
-	if configured != nil {
-		return configured
-	}
-	return slog.Default()
 }
