@@ -13,18 +13,19 @@ import (
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
-// accessKey names a user and a tenant as the request did. Without a tenant it names the user alone.
+// accessKey names a user and a tenant as the request does. Without a tenant it names the user alone.
 type accessKey struct {
 	user, tenant         string
 	userByID, tenantByID bool // else by oauth_id, by slug
 }
 
-// keyOf makes a key; a zero tenant is none.
+// keyOf returns the key of a user and a tenant. A zero tenant means none.
 func keyOf(user hostdb.UserKey, tenant hostdb.TenantKey) accessKey {
-	return accessKey{user: cmp.Or(user.ID, user.OAuthID), tenant: cmp.Or(tenant.ID, tenant.Slug), userByID: user.ID != "", tenantByID: tenant.ID != ""}
+	return accessKey{user: cmp.Or(user.ID, user.OAuthID), tenant: cmp.Or(tenant.ID, tenant.Slug),
+		userByID: user.ID != "", tenantByID: tenant.ID != ""}
 }
 
-// userKey is the user's part.
+// userKey returns the user's name.
 func (k accessKey) userKey() hostdb.UserKey {
 	if k.userByID {
 		return hostdb.UserKey{ID: k.user}
@@ -32,7 +33,7 @@ func (k accessKey) userKey() hostdb.UserKey {
 	return hostdb.UserKey{OAuthID: k.user}
 }
 
-// tenantKey is the tenant's part.
+// tenantKey returns the tenant's name.
 func (k accessKey) tenantKey() hostdb.TenantKey {
 	if k.tenantByID {
 		return hostdb.TenantKey{ID: k.tenant}
@@ -40,47 +41,46 @@ func (k accessKey) tenantKey() hostdb.TenantKey {
 	return hostdb.TenantKey{Slug: k.tenant}
 }
 
-// hash hashes the key. Names of different kinds may collide; they are compared as well.
+// hash returns a hash of the names. An id and an oauth_id of the same text collide, which is harmless, since
+// the cache compares keys.
 func (k accessKey) hash(seed maphash.Seed) uint64 {
-	const odd = 0x9e3779b97f4a7c15 // so that the halves don't cancel out
+	const odd = 0x9e3779b97f4a7c15 // so that equal names don't cancel out
 	return maphash.String(seed, k.user) ^ odd*maphash.String(seed, k.tenant)
 }
 
-// caller is the user's part of the key.
+// caller returns the key of the user alone.
 func (k accessKey) caller() accessKey {
 	return accessKey{user: k.user, userByID: k.userByID}
 }
 
-// alike reports whether two keys name their parts by the same columns, so that one query finds both.
+// alike reports whether one query can look up both keys, since they name user and tenant by the same columns.
 func (k accessKey) alike(other accessKey) bool {
-	return k.userByID == other.userByID && k.tenantByID == other.tenantByID && (k.tenant == "") == (other.tenant == "")
+	return k.userByID == other.userByID && k.tenantByID == other.tenantByID &&
+		(k.tenant == "") == (other.tenant == "")
 }
 
-// own copies the strings, which may be parts of a request's header block, into one block of memory, since
-// each is read after the other.
+// own copies the names, which may be parts of a request's header. Both are in one block, since they are read
+// together.
 func (k accessKey) own() accessKey {
 	both, n := k.user+k.tenant, len(k.user)
 	k.user, k.tenant = both[:n], both[n:]
 	return k
 }
 
-// entry is what the cache holds of a key.
+// entry is a key and its facts in the cache.
 type entry = coherent.Entry[accessKey, facts]
 
-// facts are what the host database says about a key. They are immutable but for the shortcut. What every
+// facts are what the host database says about a key. Only db changes after they are loaded. What every
 // request reads comes first.
 type facts struct {
-	// db leads to the tenant's database in the middleware's pool, once it was asked for.
-	db       atomic.Pointer[dbRef]
-	dateFree bool
-	entitled entitlement // if dateFree
+	db       atomic.Pointer[dbRef] // the tenant's database in the pool; nil before the first lease
+	dateFree bool                  // neither dates nor rules can change entitled
+	entitled entitlement           // if dateFree
 	hostdb.Access
-	// onlyTenant is the id of the user's one tenant; "" where they have none or several, and for a key with a
-	// tenant.
-	onlyTenant string
+	onlyTenant string // if the key has no tenant: the id of the user's tenant, "" if there isn't just one
 }
 
-// judge returns the caller's entitlement, or the reason to refuse.
+// judge returns the tenant's entitlement, or why the caller is refused.
 func (f *facts) judge(p *policy, clock func() time.Time, rules Rules) (entitlement, error) {
 	if f.dateFree {
 		return f.entitled, nil
@@ -88,7 +88,7 @@ func (f *facts) judge(p *policy, clock func() time.Time, rules Rules) (entitleme
 	return p.decide(&f.Access, clock, rules)
 }
 
-// databaseOf returns a counted reference to the database of the tenant that was found.
+// databaseOf retains the database of the tenant that an entry is about.
 func databaseOf(found *entry, pool *Pool) (leaseRef, error) {
 	f := found.Value()
 	if ref, ok := f.db.Load().retain(); ok {
@@ -101,7 +101,8 @@ func databaseOf(found *entry, pool *Pool) (leaseRef, error) {
 	return ref, err
 }
 
-// resolver answers what the host database says about a user and a tenant, from a cache that hears of changes.
+// resolver finds out what the host database says about a user and a tenant. It has a cache that is told of
+// changes.
 type resolver struct {
 	host   *hostdb.DB
 	policy *policy
@@ -109,13 +110,13 @@ type resolver struct {
 	rows   *sharedRows
 	feed   feed
 
-	patience time.Duration // how long the review of a tenant may take
+	patience time.Duration // how long the lookup of a changed tenant may take
 }
 
-// maxBatch is how many lookups go to the host database together.
+// maxBatch bounds how many keys one query looks up.
 const maxBatch = 64
 
-// newResolver makes the cache. It isn't told of changes before follow.
+// newResolver returns a resolver whose cache isn't told of changes before [resolver.follow].
 func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	r := &resolver{host: host, policy: policy, rows: new(sharedRows), patience: cfg.LoadTimeout}
 	r.cache = coherent.New(coherent.Config[accessKey, facts]{
@@ -137,9 +138,9 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 	return r
 }
 
-// find returns the facts about a user in a tenant, or, for a key without one, about the user alone: those
-// that the identity leads to, where they are still good, else what the cache has or loads. An error means
-// that they can't be had now. at is when the clock was read, just now; zero: it wasn't.
+// find returns the facts about a user in a tenant, or about a user alone if the key has no tenant. They come
+// from the identity's last answer if it is still valid, else from the cache or the host database. An error
+// means that they can't be had now. at is the time; zero means unread.
 func (r *resolver) find(ctx context.Context, id *Identity, key accessKey, at time.Time) (*entry, error) {
 	if at.IsZero() {
 		at = time.Now()
@@ -155,7 +156,7 @@ func (r *resolver) find(ctx context.Context, id *Identity, key accessKey, at tim
 	return e, nil
 }
 
-// load asks the host database about a batch of keys.
+// load loads a batch of keys from the host database.
 func (r *resolver) load(ctx context.Context, batch []coherent.Load[accessKey, facts]) {
 	keys := make([]hostdb.AccessKey, len(batch))
 	for i := range batch {
@@ -170,7 +171,7 @@ func (r *resolver) load(ctx context.Context, batch []coherent.Load[accessKey, fa
 		switch {
 		case err != nil:
 			l.Err = err
-		case answers[i].Err != nil: // a name that nobody can have: a definite no
+		case answers[i].Err != nil: // nobody can have that name
 			l.Denied = true
 		case l.Key.tenant == "":
 			l.Loaded = readUser(l.Value, &answers[i])
@@ -180,7 +181,7 @@ func (r *resolver) load(ctx context.Context, batch []coherent.Load[accessKey, fa
 	}
 }
 
-// readAccess fills in the facts about a user in a tenant, and returns what they depend on.
+// readAccess sets the facts about a user in a tenant. It returns what they depend on.
 func (r *resolver) readAccess(f *facts, access *hostdb.Access) coherent.Loaded {
 	r.rows.share(access)
 	f.Access = *access
@@ -200,7 +201,7 @@ func (r *resolver) readAccess(f *facts, access *hostdb.Access) coherent.Loaded {
 	return l
 }
 
-// readUser fills in the facts about a user alone, and returns what they depend on.
+// readUser sets the facts about a user alone. It returns what they depend on.
 func readUser(f *facts, answer *hostdb.AccessAnswer) coherent.Loaded {
 	if answer.User == nil {
 		return coherent.Loaded{Denied: true, AnyUser: true}
@@ -209,7 +210,7 @@ func readUser(f *facts, answer *hostdb.AccessAnswer) coherent.Loaded {
 	return coherent.Loaded{User: answer.User.ID, Tenants: answer.Basis, AnyTenant: answer.BasisOpen}
 }
 
-// userExists asks the host database for a user, and has the cache forget that there was none.
+// userExists looks up a user in the host database. If the user exists, the cache forgets that there was none.
 func (r *resolver) userExists(ctx context.Context, key hostdb.UserKey) (bool, error) {
 	answers, err := r.host.AccessAll(ctx, []hostdb.AccessKey{{User: key}})
 	if err != nil || answers[0].User == nil {
@@ -219,29 +220,29 @@ func (r *resolver) userExists(ctx context.Context, key hostdb.UserKey) (bool, er
 	return true, nil
 }
 
-// close ends the feed and the loads.
+// close stops the feed, and the loads of the cache.
 func (r *resolver) close() {
 	r.feed.close()
 	r.cache.Close()
 }
 
-// sharedRows lets cached facts have in common what they say alike: thousands of members of a tenant hold one
-// copy of its row, its subscriptions and its plans. That takes less memory, and what requests read of a busy
-// tenant is in the processor's caches. It must be memory of its own: the runtime keeps what its cleanups lead
-// to, which may not be what holds the rows.
+// sharedRows keeps one copy of the rows that many cached facts contain: members of a tenant share its row,
+// its subscriptions and its plans. That saves memory, and keeps the rows of a busy tenant in the processor's
+// caches. Allocate it apart from the resolver: the pending cleanups of an [intern.Table] keep it reachable,
+// and would keep the resolver and all its rows too.
 type sharedRows struct {
 	tenants intern.Table[tenantFacts]
 	plans   intern.Table[hostdb.PricingPlan]
 }
 
-// tenantFacts is what the host database says about a tenant, whoever asks.
+// tenantFacts are the facts about a tenant that don't depend on the caller.
 type tenantFacts struct {
 	tenant        hostdb.TenantCatalog
 	plan          *hostdb.PricingPlan
 	subscriptions []hostdb.Subscribed
 }
 
-// share replaces what others hold too. Only a member's answer is whole: to others no subscriptions are told.
+// share replaces rows by the shared copies. It does so for members only, since others get no subscriptions.
 func (s *sharedRows) share(a *hostdb.Access) {
 	if a.Membership == nil {
 		return
@@ -251,10 +252,11 @@ func (s *sharedRows) share(a *hostdb.Access) {
 		t.subscriptions[i].Plan = s.plan(t.subscriptions[i].Plan)
 	}
 	t = s.tenants.One(t.tenant.ID, t)
-	a.Tenant, a.TenantPlan, a.Subscriptions = &t.tenant, t.plan, t.subscriptions // the tenant's row keeps all of t
+	// The pointer to the tenant's row keeps all of t reachable.
+	a.Tenant, a.TenantPlan, a.Subscriptions = &t.tenant, t.plan, t.subscriptions
 }
 
-// plan returns the one copy of a plan's row.
+// plan returns the shared copy of a plan's row.
 func (s *sharedRows) plan(p *hostdb.PricingPlan) *hostdb.PricingPlan {
 	if p == nil {
 		return nil

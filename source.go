@@ -10,14 +10,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tenantdb/tenantdb/internal/refusal"
-
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
-// Source is where a request names its tenant. A source only selects: whether the caller may enter is decided
-// by the membership. Make one with FromHeader, FromSubdomain, FromPathValue, FromPathPrefix, FromClaim,
-// FromSoleMembership, FromFunc, or several with Sources.
+// Source finds the tenant that a request names. It only selects: the membership decides whether the caller
+// may enter. Make one with [FromHeader], [FromSubdomain], [FromPathValue], [FromPathPrefix], [FromClaim],
+// [FromSoleMembership] or [FromFunc]. Combine several with [Sources].
 type Source struct {
 	finders []finder
 	sole    bool // FromSoleMembership is among them
@@ -26,13 +25,17 @@ type Source struct {
 	err     error
 }
 
-// finder is one place to look.
+// finder looks for the tenant in one place of a request.
 type finder struct {
-	// find returns the tenant's slug or id, "" where the request has none in this place.
+	// find returns the tenant's slug or id, or "" if the place names none.
 	find func(*http.Request, *Identity) (string, error)
-	// vary is the request header on which the answer depends, if any.
+	// vary is the request header that the result depends on, if any.
 	vary string
 }
+
+// FromHeader takes the tenant from a request header. If the header is repeated, all values must be equal. A
+// header whose name differs only in underscores is refused with [ErrInvalidTenant], since some proxies turn
+// these into hyphens.
 
 // FromHeader takes the tenant from a request header. Several such headers must agree. A header that differs
 // from name only in underscores, which some proxies fold into hyphens, is refused (ErrInvalidTenant).
@@ -62,17 +65,17 @@ func FromHeader(name string) Source {
 	return Source{finders: []finder{{find, key}}, err: err}
 }
 
-// underscoreTwins returns the canonical names that differ from key in one or more underscores for hyphens.
+// headerCharacters are those that the name of a header may have here.
+const headerCharacters = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// underscoreTwins returns the canonical names that have underscores for one or more hyphens of key.
 func underscoreTwins(key string) ([]string, error) {
 	hyphens := strings.Count(key, "-")
-	plain := func(c rune) bool {
-		return c == '-' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-	}
 	switch {
 	case key == "Host":
 		return nil, errors.New("FromHeader(\"Host\"): Host is no header here; use FromSubdomain")
-	case key == "" || strings.ContainsFunc(key, func(c rune) bool { return !plain(c) }) || hyphens > 4:
-		return nil, fmt.Errorf("FromHeader(%q): give a header name of letters, digits and at most 4 hyphens", key)
+	case key == "", strings.Trim(key, headerCharacters) != "", hyphens > 4:
+		return nil, fmt.Errorf("FromHeader(%q): give a name of letters, digits and at most 4 hyphens", key)
 	}
 	var twins []string
 	for mask := 1; mask < 1<<hyphens; mask++ {
@@ -91,10 +94,10 @@ func underscoreTwins(key string) ([]string, error) {
 	return twins, nil
 }
 
-// FromSubdomain takes the tenant from the one label in front of baseDomain in the request's Host ("acme" in
-// acme.example.com). A port, a trailing dot and upper case don't matter. Hosts outside baseDomain, and
-// baseDomain itself, name no tenant; two labels are refused (ErrInvalidTenant). X-Forwarded-Host is never
-// read: have the proxy pass Host on.
+// FromSubdomain takes the tenant from the label before baseDomain in the request's Host, such as "acme" of
+// acme.example.com. A port, a trailing dot and upper case don't matter. Two labels are refused with
+// [ErrInvalidTenant]. baseDomain itself and other hosts name no tenant. X-Forwarded-Host is never read, so
+// proxies must pass Host on.
 func FromSubdomain(baseDomain string) Source {
 	base := strings.ToLower(strings.Trim(baseDomain, "."))
 	var err error
@@ -125,23 +128,22 @@ func FromSubdomain(baseDomain string) Source {
 	return Source{finders: []finder{{find, "Host"}}, err: err}
 }
 
-// FromPathValue takes the tenant from a wildcard of the route's pattern, as in "/t/{tenant}/notes". The
-// router must have matched before the middleware runs: wrap the handler, not the mux; in chi use With, or Use
-// inside the Route whose pattern has the wildcard; in gin use contrib/gin. Before that the path names no
-// tenant, and another source beside this one decides alone.
+// FromPathValue takes the tenant from a wildcard of the route's pattern, such as "/t/{tenant}/notes". The
+// router must match before the middleware runs, so wrap the handler and not the mux. In chi use With, or Use
+// inside the Route whose pattern has the wildcard. In gin use contrib/gin. Before the match the path names no
+// tenant, and other sources decide alone.
 func FromPathValue(name string) Source {
 	var err error
 	if name == "" {
 		err = fmt.Errorf("FromPathValue: give the wildcard's name")
 	}
-	return Source{err: err, routed: true, finders: []finder{{find: func(r *http.Request, _ *Identity) (string, error) {
-		return r.PathValue(name), nil
-	}}}}
+	find := func(r *http.Request, _ *Identity) (string, error) { return r.PathValue(name), nil }
+	return Source{finders: []finder{{find: find}}, routed: true, err: err}
 }
 
-// FromPathPrefix takes the tenant from the path's first segment ("acme" in /acme/notes). The segment stays in
-// the path that the router sees. A path that isn't clean (empty, "." or ".." segments) is refused, since the
-// router may read it otherwise.
+// FromPathPrefix takes the tenant from the path's first segment, such as "acme" of /acme/notes. The router
+// sees the whole path. A path with empty, "." or ".." segments is refused with [ErrInvalidTenant], since the
+// router may read it differently.
 func FromPathPrefix() Source {
 	return Source{finders: []finder{{find: func(r *http.Request, _ *Identity) (string, error) {
 		path, escaped := r.URL.Path, r.URL.EscapedPath()
@@ -160,7 +162,7 @@ func FromPathPrefix() Source {
 }
 
 // FromClaim takes the tenant from a claim of the caller's credential. A claim that isn't a string is refused
-// (ErrInvalidTenant).
+// with [ErrInvalidTenant].
 func FromClaim(name string) Source {
 	var err error
 	if name == "" {
@@ -179,10 +181,10 @@ func FromClaim(name string) Source {
 	}}}}
 }
 
-// FromFunc takes the tenant's slug or id from find, which returns "" where the request names none. The header
-// on which its answer depends, if any, goes into the Vary of every answer. An error that is none of this
-// package's refuses the request as ErrInvalidTenant. Each call gets an Identity of its own, whose claims are
-// copied for it.
+// FromFunc takes the tenant's slug or id from find, which returns "" if the request names none. vary is the
+// request header that its result depends on, or "". It becomes part of every response's Vary header. An error
+// that isn't one of this package's refuses the request with [ErrInvalidTenant]. Each call gets a copy of the
+// Identity.
 func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) Source {
 	var err error
 	if find == nil {
@@ -192,16 +194,17 @@ func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) 
 	return Source{finders: []finder{{own, textproto.CanonicalMIMEHeaderKey(vary)}}, custom: true, err: err}
 }
 
-// FromSoleMembership takes the one tenant of which the caller is an active member, and is asked only where
-// every other source finds none. A caller with no membership, or with several, names no tenant (ErrNoTenant).
-// Beside FromPathValue it counts only once the router has matched to the path's end (Request.Pattern is set,
-// and is no pattern of a whole subtree): before that, a tenant in the path can't be told from none.
+// FromSoleMembership takes the only tenant of which the caller is an active member. It is used if no other
+// source finds a tenant. A caller who has no membership, or several, names no tenant ([ErrNoTenant]).
+// Together with [FromPathValue], it is used only after the router has matched the whole path:
+// [http.Request.Pattern] is set and doesn't stand for a subtree. Before that, nobody knows whether the path
+// names a tenant.
 func FromSoleMembership() Source {
 	return Source{sole: true}
 }
 
-// Sources combines sources. All that find a tenant must agree: two values end in ErrTenantConflict, a slug
-// beside an id in ErrInvalidTenant, before anything is looked up.
+// Sources combines sources. All that find a tenant must agree. Two different names are refused with
+// [ErrTenantConflict], a slug beside an id with [ErrInvalidTenant]. Neither is looked up.
 func Sources(sources ...Source) Source {
 	var all Source
 	for _, s := range sources {
@@ -216,7 +219,7 @@ func Sources(sources ...Source) Source {
 	return all
 }
 
-// tenant returns the one tenant that the request names; the zero key where it names none.
+// tenant returns the one tenant that the request names. The key is zero if it names none.
 func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error) {
 	var found hostdb.TenantKey
 	for i := range s.finders {
@@ -238,7 +241,7 @@ func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error)
 		case found == key || found == hostdb.TenantKey{}:
 			found = key
 		case (found.ID == "") != (key.ID == ""):
-			return hostdb.TenantKey{}, fmt.Errorf("%w: a slug in one place, an id in another", ErrInvalidTenant)
+			return hostdb.TenantKey{}, fmt.Errorf("%w: a slug and an id", ErrInvalidTenant)
 		default:
 			return hostdb.TenantKey{}, ErrTenantConflict
 		}
@@ -246,20 +249,21 @@ func (s *Source) tenant(r *http.Request, id *Identity) (hostdb.TenantKey, error)
 	return found, nil
 }
 
-// routed reports whether a router has matched a request's whole path. Behind a pattern that stands for a
-// subtree, such as "/api/", chi's "/api/*" or gin's "/api/*path", another router may find a tenant in the
-// rest. A wildcard that stands for several segments has many notations, so the path's segments are counted
-// too.
+// routed reports whether a router has matched a request's whole path. It hasn't if the pattern stands for a
+// subtree, such as "/api/", chi's "/api/*" or gin's "/api/*path": another router may find a tenant in the
+// rest. Wildcards for several segments have many notations, so the segments are counted too.
 func routed(r *http.Request) bool {
 	pattern := r.Pattern
 	switch {
-	case pattern == "", strings.HasSuffix(pattern, "/"), strings.HasSuffix(pattern, "...}"), strings.Contains(pattern, "*"):
+	case pattern == "", strings.HasSuffix(pattern, "/"),
+		strings.HasSuffix(pattern, "...}"), strings.Contains(pattern, "*"):
 		return false
 	}
 	return strings.Count(strings.TrimSuffix(r.URL.Path, "/"), "/") <= strings.Count(pattern, "/")
 }
 
-// tenantKey tells a slug from an id. What is neither never reaches a query, nor a log.
+// tenantKey tells a slug from an id. A name that is neither is refused, so that it reaches no query and no
+// log.
 func tenantKey(name string) (hostdb.TenantKey, error) {
 	switch {
 	case hostdb.ValidID(name):
@@ -270,8 +274,8 @@ func tenantKey(name string) (hostdb.TenantKey, error) {
 	return hostdb.TenantKey{}, ErrInvalidTenant
 }
 
-// varyOn returns the value of Vary: the request headers that tell who asks, and in which tenant where there
-// is a source.
+// varyOn returns the value of the header Vary: the request headers that name the caller, and the tenant if
+// there is a source.
 func varyOn(auth Authenticator, source *Source) string {
 	names := []string{"Authorization", "Cookie"}
 	if more, ok := auth.(interface{ Vary() []string }); ok {
@@ -285,28 +289,25 @@ func varyOn(auth Authenticator, source *Source) string {
 	var distinct []string
 	for _, name := range names {
 		name = textproto.CanonicalMIMEHeaderKey(name)
-		if name != "" && name != "Host" && !slices.Contains(distinct, name) { // Host is part of every cache key
+		// Host is part of every cache's key.
+		if name != "" && name != "Host" && !slices.Contains(distinct, name) {
 			distinct = append(distinct, name)
 		}
 	}
 	return strings.Join(distinct, ", ")
 }
 
-// cleanPath reports whether a path is what every router takes it for: rooted, without empty, "." or ".."
-// segments, without a backslash. A trailing slash is clean.
+// cleanPath reports whether every router reads a path alike: it begins with a slash and has no backslash and
+// no empty, "." or ".." segments. A trailing slash is clean.
 func cleanPath(path string) bool {
 	if path == "" || path[0] != '/' {
 		return false
 	}
-	for rest := path[1:]; rest != ""; {
-		segment, after, more := strings.Cut(rest, "/")
+	for segment, rest := "", path[1:]; rest != ""; {
+		segment, rest, _ = strings.Cut(rest, "/")
 		if segment == "" || segment == "." || segment == ".." || strings.IndexByte(segment, '\\') >= 0 {
 			return false
 		}
-		if !more {
-			break
-		}
-		rest = after
 	}
 	return true
 }

@@ -7,41 +7,42 @@ import (
 	"time"
 )
 
-// Stats is a snapshot of a Middleware's cache and pool. Counters run from New, the pool's from NewPool.
+// Stats is a snapshot of a Middleware's cache and pool. Its counters count since [New], those of the pool
+// since [NewPool].
 type Stats struct {
-	// Entries and Denials are how many grants and refusals are cached.
+	// Entries and Denials are the numbers of grants and refusals in the cache.
 	Entries, Denials int
-	// Hits counts the lookups that found a grant, DenialHits a refusal, valid or not; Misses the answers that
-	// waited for a load.
+	// Hits counts lookups that found a grant, and DenialHits those that found a refusal, both whether or not
+	// it was still valid. Misses counts lookups that waited for a load.
 	Hits, DenialHits, Misses uint64
-	// Loads counts the lookups in the host database, LoadFailures those that failed, Refreshes those begun
-	// early in the background.
+	// Loads counts lookups in the host database, LoadFailures those that failed, and Refreshes those that
+	// began in the background before an entry ended.
 	Loads, LoadFailures, Refreshes uint64
-	// StaleServes counts the requests served with cached facts past MaxStaleness because the host database
-	// didn't answer.
+	// StaleServes counts requests that were served with cached facts older than [CacheConfig.MaxStaleness],
+	// because the host database didn't answer.
 	StaleServes uint64
-	// SincePoll is how long ago the last complete look for changes began: no valid entry is staler. Negative
-	// before the first.
+	// SincePoll is how long ago the last complete poll for changes began. No valid entry is older. It is
+	// negative before the first poll.
 	SincePoll time.Duration
-	// FeedFailing says that the last look for changes failed.
+	// FeedFailing reports whether the last poll for changes failed.
 	FeedFailing bool
-	// MaxOverdue is that of Config.Subscription; zero: a subscription that is active by its status admits
-	// whatever its period.
+	// MaxOverdue is the [SubscriptionPolicy.MaxOverdue] of [Config.Subscription].
 	MaxOverdue time.Duration
-	// Pool are the figures of Config.Pool, or of the pool that New made.
+	// Pool is the snapshot of [Middleware.Pool].
 	Pool PoolStats
 }
 
 // Stats returns a snapshot.
 func (m *Middleware) Stats() Stats {
 	c := m.resolver.cache.Stats()
-	return Stats{Entries: c.Entries, Denials: c.Denials, Hits: c.Hits, DenialHits: c.DenialHits, Misses: c.Misses, Loads: c.Loads,
-		LoadFailures: c.Failures, Refreshes: c.Refreshes, StaleServes: c.StaleServes, SincePoll: c.SincePoll,
-		FeedFailing: m.resolver.feed.failing.Load(), MaxOverdue: m.policy.MaxOverdue, Pool: m.pool.Stats()}
+	return Stats{Entries: c.Entries, Denials: c.Denials, Hits: c.Hits, DenialHits: c.DenialHits, Misses: c.Misses,
+		Loads: c.Loads, LoadFailures: c.Failures, Refreshes: c.Refreshes, StaleServes: c.StaleServes,
+		SincePoll: c.SincePoll, FeedFailing: m.resolver.feed.failing.Load(), MaxOverdue: m.policy.MaxOverdue,
+		Pool: m.pool.Stats()}
 }
 
-// Invalidate forgets what is cached about a user and about a tenant, by their ids; "" leaves that one out.
-// Changes in the host database are noticed without it.
+// Invalidate forgets what is cached about a user and about a tenant, by their ids. An empty id is ignored.
+// Changes of the host database are noticed without it.
 func (m *Middleware) Invalidate(userID, tenantID string) {
 	if userID != "" {
 		m.resolver.cache.UserChanged(userID)
@@ -51,76 +52,81 @@ func (m *Middleware) Invalidate(userID, tenantID string) {
 	}
 }
 
-// PoolStats is a snapshot of a Pool. Counters run from NewPool. It holds no secret.
+// PoolStats is a snapshot of a Pool. Its counters count since [NewPool]. It contains no secret.
 type PoolStats struct {
-	// Tenants is how many tenants' databases are known, Leased how many of them have a lease.
+	// Tenants is the number of tenants in the pool, and Leased the number of those with a lease.
 	Tenants, Leased int
-	// Servers are the PostgreSQL servers, sorted by host:port. Each is exact for its own instant.
+	// Servers are the PostgreSQL servers, sorted by host:port. Each is a snapshot of its own.
 	Servers []ServerStats
-	// SQLite tells of the files.
+	// SQLite is about the SQLite files.
 	SQLite SQLiteStats
 }
 
-// Waits counts waits by length. The first counts those below a millisecond, number i those from 2^(i-1) to
-// 2^i ms, the last all that are longer. Only who found no idle connection has waited; the time to open one
-// counts, and a wait that was refused.
+// Waits counts waits for a connection by their length. Element 0 counts those below a millisecond, element i
+// those from 2^(i-1) to 2^i ms, and the last one all that were longer. A query that found an idle connection
+// hasn't waited. The time to open a connection counts as a wait, and so does a wait that ended in a refusal.
 type Waits = [14]uint64
 
-// ServerStats are the figures of a PostgreSQL server.
+// ServerStats is a snapshot of a PostgreSQL server.
 type ServerStats struct {
-	// Server is its host:port; where db_url names several hosts, those of all, sorted, with commas between
-	// them.
+	// Server is the host:port. If the db_url names several hosts, it is the sorted list of all, separated by
+	// commas.
 	Server string
-	// Budget is how many connections it may have; Opening, Idle, Leased and Closing are what takes them.
+	// Budget is how many connections the pool may have there. Opening, Idle, Leased and Closing are the
+	// numbers of connections in each state.
 	Budget, Opening, Idle, Leased, Closing int
-	// Waiting is how many callers wait for a connection, NeedyTenants how many tenants have callers who wait
-	// and no connection at all.
+	// Waiting is the number of callers that wait for a connection. NeedyTenants is the number of tenants with
+	// a waiting caller but without a connection.
 	Waiting, NeedyTenants int
-	// Acquires counts who got a connection, Opens the attempts to open one, OpenFailures those that failed.
+	// Acquires counts connections that callers got, Opens attempts to open one, and OpenFailures those that
+	// failed.
 	Acquires, Opens, OpenFailures uint64
-	// Steals counts idle connections closed for the sake of another tenant; Refusals who failed instead of
-	// getting a connection.
+	// Steals counts idle connections that were closed for another tenant. Refusals counts callers that got an
+	// error instead of a connection.
 	Steals, Refusals uint64
-	// Unconfirmed counts connections whose end the server didn't confirm in time: it may still count them.
+	// Unconfirmed counts closed connections whose end the server didn't confirm in time. The server may still
+	// count them.
 	Unconfirmed uint64
-	// Waits tells how long callers waited.
+	// Waits counts the waits for a connection.
 	Waits Waits
-	// Breaker is "closed" where the server answers, "open" while it is left alone because it doesn't,
-	// "half-open" when the next attempt decides.
+	// Breaker is "closed" if the server answers, "open" if it doesn't and the pool pauses, and "half-open" if
+	// the next attempt decides.
 	Breaker string
 }
 
-// SQLiteStats are the figures of the SQLite files.
+// SQLiteStats is a snapshot of the SQLite files.
 type SQLiteStats struct {
-	// Open is how many are open, MaxOpen how many may be.
+	// Open is the number of open files, MaxOpen the limit.
 	Open, MaxOpen int
-	// Waiting is how many callers wait until one may be opened.
+	// Waiting is the number of callers that wait to open a file.
 	Waiting int
-	// Opens counts the files opened, Steals those closed for the sake of others.
+	// Opens counts files that were opened, and Steals those that were closed to open another.
 	Opens, Steals uint64
 }
 
-// TenantStats are the figures of one tenant, counted as long as the pool remembers it.
+// TenantStats is a snapshot of one tenant. Its counters start at zero if the pool forgets the tenant.
 type TenantStats struct {
-	// TenantID is its id, Server its server's host:port, "" for SQLite.
+	// TenantID is the tenant's id. Server is its server's host:port, or "" for SQLite.
 	TenantID, Server string
-	// Leases is how many requests, Enters and Detaches hold its database.
+	// Leases is the number of leases on the tenant's database: of requests, Enter, Detach and [Pool.Lease].
 	Leases int
-	// Opening, Idle, Leased and Closing are its connections. On SQLite only Idle and Leased are told, those
-	// that read included.
+	// Opening, Idle, Leased and Closing are the numbers of connections in each state. On SQLite only Idle and
+	// Leased are known.
 	Opening, Idle, Leased, Closing int
-	// Waiting is how many callers wait for one of them. This and what follows is 0 on SQLite.
+	// Waiting is the number of callers that wait for a connection. This and all that follows is 0 on SQLite.
 	Waiting int
-	// Acquires counts who got a connection, Opens the attempts to open one, Steals its idle connections
-	// closed for the sake of others, Refusals who failed instead of getting one.
+	// Acquires counts connections that callers got, and Opens attempts to open one. Steals counts the
+	// tenant's idle connections that were closed for another tenant. Refusals counts callers that got an
+	// error instead of a connection.
 	Acquires, Opens, Steals, Refusals uint64
-	// Waits tells how long callers waited.
+	// Waits counts the waits for a connection.
 	Waits Waits
-	// Backoff is how long no connection will be opened, since the last attempt failed by the tenant's own
-	// fault.
+	// Backoff is how long the pool still waits before it opens a connection, after an attempt failed by the
+	// tenant's own fault.
 	Backoff time.Duration
 }
 
+// Stats returns a snapshot.
 // Stats returns a snapshot.
 func (p *Pool) Stats() PoolStats {
 	var stats PoolStats
@@ -134,17 +140,18 @@ func (p *Pool) Stats() PoolStats {
 	p.mu.Unlock()
 	for _, s := range p.pg.Servers() {
 		stats.Servers = append(stats.Servers, ServerStats{
-			Server: s.Server, Budget: s.Budget, Opening: s.Dialing, Idle: s.Idle, Leased: s.Leased, Closing: s.Closing,
-			Waiting: s.Waiting, NeedyTenants: s.Needy, Acquires: s.Acquires, Opens: s.Opens, OpenFailures: s.DialFailures,
-			Steals: s.Steals, Refusals: s.Refusals, Unconfirmed: s.Unconfirmed, Waits: s.Waits, Breaker: s.Breaker.String(),
+			Server: s.Server, Budget: s.Budget, Opening: s.Dialing, Idle: s.Idle, Leased: s.Leased,
+			Closing: s.Closing, Waiting: s.Waiting, NeedyTenants: s.Needy, Acquires: s.Acquires,
+			Opens: s.Opens, OpenFailures: s.DialFailures, Steals: s.Steals, Refusals: s.Refusals,
+			Unconfirmed: s.Unconfirmed, Waits: s.Waits, Breaker: s.Breaker.String(),
 		})
 	}
 	stats.SQLite = SQLiteStats(p.sqlite.Stats())
 	return stats
 }
 
-// TenantStats returns the figures of the tenants with these ids, of all without any, sorted by id. Tenants
-// that the pool doesn't know are left out.
+// TenantStats returns the snapshots of tenants, sorted by id: those with the given ids, or all if none is
+// given. Tenants that the pool doesn't know are left out.
 func (p *Pool) TenantStats(ids ...string) []TenantStats {
 	p.mu.Lock()
 	tenants := slices.Collect(maps.Values(p.tenants))
@@ -160,10 +167,10 @@ func (p *Pool) TenantStats(ids ...string) []TenantStats {
 	return list
 }
 
-// stats returns the tenant's counters.
+// stats returns a snapshot of the tenant.
 func (t *tenantDB) stats() TenantStats {
 	s := t.engine.Stats()
-	return TenantStats{TenantID: t.ID, Leases: t.Leases.Count(), Server: s.Server, Opening: s.Dialing, Idle: s.Idle,
-		Leased: s.Leased, Closing: s.Closing, Waiting: s.Waiting, Acquires: s.Acquires, Opens: s.Opens, Steals: s.Stolen,
-		Refusals: s.Refusals, Waits: s.Waits, Backoff: s.Backoff}
+	return TenantStats{TenantID: t.ID, Server: s.Server, Leases: t.Leases.Count(), Opening: s.Dialing, Idle: s.Idle,
+		Leased: s.Leased, Closing: s.Closing, Waiting: s.Waiting, Acquires: s.Acquires, Opens: s.Opens,
+		Steals: s.Stolen, Refusals: s.Refusals, Waits: s.Waits, Backoff: s.Backoff}
 }
