@@ -106,8 +106,6 @@ type PoolConfig struct {
 }
 
 // withDefaults returns the configuration with its zero fields set to the defaults.
-
-// withDefaults fills in what is zero.
 func (c PoolConfig) withDefaults() PoolConfig {
 	c.SQLiteDir = cmp.Or(c.SQLiteDir, "tenants")
 	c.SQLiteReaders = cmp.Or(c.SQLiteReaders, 2)

@@ -36,9 +36,6 @@ type finder struct {
 // FromHeader takes the tenant from a request header. If the header is repeated, all values must be equal. A
 // header whose name differs only in underscores is refused with [ErrInvalidTenant], since some proxies turn
 // these into hyphens.
-
-// FromHeader takes the tenant from a request header. Several such headers must agree. A header that differs
-// from name only in underscores, which some proxies fold into hyphens, is refused (ErrInvalidTenant).
 func FromHeader(name string) Source {
 	key := textproto.CanonicalMIMEHeaderKey(name)
 	twins, err := underscoreTwins(key)

@@ -35,10 +35,10 @@ type Stats struct {
 // Stats returns a snapshot.
 func (m *Middleware) Stats() Stats {
 	c := m.resolver.cache.Stats()
-	return Stats{Entries: c.Entries, Denials: c.Denials, Hits: c.Hits, DenialHits: c.DenialHits, Misses: c.Misses,
-		Loads: c.Loads, LoadFailures: c.Failures, Refreshes: c.Refreshes, StaleServes: c.StaleServes,
-		SincePoll: c.SincePoll, FeedFailing: m.resolver.feed.failing.Load(), MaxOverdue: m.policy.MaxOverdue,
-		Pool: m.pool.Stats()}
+	return Stats{Entries: c.Entries, Denials: c.Denials, Hits: c.Hits, DenialHits: c.DenialHits,
+		Misses: c.Misses, Loads: c.Loads, LoadFailures: c.Failures, Refreshes: c.Refreshes,
+		StaleServes: c.StaleServes, SincePoll: c.SincePoll, FeedFailing: m.resolver.feed.failing.Load(),
+		MaxOverdue: m.policy.MaxOverdue, Pool: m.pool.Stats()}
 }
 
 // Invalidate forgets what is cached about a user and about a tenant, by their ids. An empty id is ignored.
@@ -170,7 +170,7 @@ func (p *Pool) TenantStats(ids ...string) []TenantStats {
 // stats returns a snapshot of the tenant.
 func (t *tenantDB) stats() TenantStats {
 	s := t.engine.Stats()
-	return TenantStats{TenantID: t.ID, Server: s.Server, Leases: t.Leases.Count(), Opening: s.Dialing, Idle: s.Idle,
-		Leased: s.Leased, Closing: s.Closing, Waiting: s.Waiting, Acquires: s.Acquires, Opens: s.Opens,
-		Steals: s.Stolen, Refusals: s.Refusals, Waits: s.Waits, Backoff: s.Backoff}
+	return TenantStats{TenantID: t.ID, Server: s.Server, Leases: t.Leases.Count(), Opening: s.Dialing,
+		Idle: s.Idle, Leased: s.Leased, Closing: s.Closing, Waiting: s.Waiting, Acquires: s.Acquires,
+		Opens: s.Opens, Steals: s.Stolen, Refusals: s.Refusals, Waits: s.Waits, Backoff: s.Backoff}
 }

@@ -1,4 +1,4 @@
-// Package deepcopy copies values of JSON, with all that is in them.
+// Package deepcopy copies JSON values, including all that they contain.
 package deepcopy
 
 import (
@@ -6,16 +6,16 @@ import (
 	"reflect"
 )
 
-// MaxValues and MaxDepth bound what is copied of an object, also if it contains itself. Both
-// are more than a token can hold. The bound on the depth comes first for a map that contains itself once.
-// Without it, the order in which Go ranges over a map would decide which of the outer members are left out.
+// MaxValues and MaxDepth bound the copy of an object, which may contain itself. Both are more than a token
+// can hold. A map that contains itself once reaches MaxDepth first. With MaxValues alone, the random order of
+// the map would decide which of its outer members are copied.
 const (
 	MaxValues = 1 << 16
 	MaxDepth  = 10_000 // as in encoding/json
 )
 
-// Object returns a copy of a JSON object that shares no maps, slices or arrays with it. What lies beyond
-// [MaxValues] or [MaxDepth] is nil. Pointers and other types are copied as they are.
+// Object returns a copy of a JSON object that shares no maps, slices or arrays with it. Values beyond
+// [MaxValues] or [MaxDepth] are nil. Pointers and other types are copied as they are.
 func Object(v map[string]any) map[string]any {
 	if len(v) == 0 && v != nil {
 		return map[string]any{}
@@ -24,11 +24,13 @@ func Object(v map[string]any) map[string]any {
 	return c.object(v)
 }
 
-// copier copies values until a bound is reached. What lies beyond is nil.
-type copier struct{ left, depth int }
+// copier copies values within the bounds.
+type copier struct {
+	left  int // how many more values may be copied
+	depth int // how many values contain the current one
+}
 
-// value copies a value of JSON, a map, a slice or an array with all that is in it. Others are returned as
-// they are.
+// value returns a deep copy of a map, a slice or an array. It returns other values as they are.
 func (c *copier) value(v any) any {
 	switch v.(type) {
 	case nil, string, bool, json.Number, float64:
@@ -49,7 +51,7 @@ func (c *copier) value(v any) any {
 	return c.reflected(reflect.ValueOf(v)).Interface()
 }
 
-// object copies a JSON object.
+// object returns a deep copy of a JSON object.
 func (c *copier) object(v map[string]any) map[string]any {
 	if v == nil {
 		return nil
@@ -61,7 +63,7 @@ func (c *copier) object(v map[string]any) map[string]any {
 	return own
 }
 
-// array copies a JSON array.
+// array returns a deep copy of a JSON array.
 func (c *copier) array(v []any) []any {
 	if v == nil {
 		return nil
@@ -73,7 +75,7 @@ func (c *copier) array(v []any) []any {
 	return own
 }
 
-// reflected copies maps, slices and arrays of other types than JSON's.
+// reflected returns a deep copy of a map, a slice or an array whose type isn't that of JSON.
 func (c *copier) reflected(v reflect.Value) reflect.Value {
 	if c.left--; c.left < 0 || c.depth == MaxDepth {
 		return reflect.Zero(v.Type())
@@ -100,11 +102,8 @@ func (c *copier) reflected(v reflect.Value) reflect.Value {
 		}
 		return own
 	case reflect.Slice, reflect.Array:
-		if v.Kind() == reflect.Slice && v.IsNil() {
-			return v
-		}
 		own := reflect.New(v.Type()).Elem()
-		if v.Kind() == reflect.Slice {
+		if v.Kind() == reflect.Slice && !v.IsNil() {
 			own.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
 		}
 		for i := range v.Len() {

@@ -1,4 +1,4 @@
-// Package intern lets those who hold equal values share one copy.
+// Package intern shares one copy among those who hold equal values.
 package intern
 
 import (
@@ -8,42 +8,47 @@ import (
 	"weak"
 )
 
-// Table finds the value that was filed last for each id, while somebody holds it.
+// Table has the last value of each id, for as long as somebody else holds the value. The zero Table is empty.
+// A Table is safe for concurrent use, and must not be copied.
+//
+// Pending cleanups keep a Table reachable, so it must not be part of something that holds its values.
 type Table[T any] struct {
 	mu   sync.Mutex // guards byID
 	byID map[string]weak.Pointer[T]
 }
 
-// One returns the value filed for an id where it is the same, else the given one, which is filed from now on.
-func (s *Table[T]) One(id string, v *T) *T {
-	s.mu.Lock()
-	held := s.byID[id].Value()
-	s.mu.Unlock()
-	if held != nil && reflect.DeepEqual(held, v) {
-		return held
+// One returns the table's value for an id if it is deeply equal to v. Otherwise v becomes the table's value,
+// and One returns v. Nobody may change v afterwards.
+func (t *Table[T]) One(id string, v *T) *T {
+	t.mu.Lock()
+	shared := t.byID[id].Value()
+	t.mu.Unlock()
+	if shared != nil && reflect.DeepEqual(shared, v) {
+		return shared
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byID == nil {
-		s.byID = make(map[string]weak.Pointer[T])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID == nil {
+		t.byID = make(map[string]weak.Pointer[T])
 	}
-	s.byID[id] = weak.Make(v)
-	runtime.AddCleanup(v, s.forget, id)
+	t.byID[id] = weak.Make(v)
+	runtime.AddCleanup(v, t.forget, id)
 	return v
 }
 
-// forget removes an id that nobody holds a value of any more.
-func (s *Table[T]) forget(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byID[id].Value() == nil {
-		delete(s.byID, id)
+// forget removes an id, unless it has another value by now.
+func (t *Table[T]) forget(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID[id].Value() == nil {
+		delete(t.byID, id)
 	}
 }
 
-// Len returns how many ids have a value that somebody holds, or held a moment ago.
-func (s *Table[T]) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.byID)
+// Len returns the number of ids. An id whose value nobody holds any more may count until the next garbage
+// collection.
+func (t *Table[T]) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byID)
 }

@@ -1,4 +1,4 @@
-// Package printable makes texts from outside fit for a log.
+// Package printable makes untrusted texts safe to log.
 package printable
 
 import (
@@ -8,11 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// Text returns a text for a log: at most max bytes of it, and nothing that a terminal or a reader takes
-// for more than a character. A run of spaces and line ends is one space; other control and format characters,
-// such as those that turn the direction of writing, are shown by their number, as <U+202E>; bytes that aren't
-// UTF-8 as the replacement character. Quotes and backslashes stay: slog's handlers escape them where they
-// must.
+// Text returns at most max bytes of a text, for a log. Nothing in the result makes a terminal or a reader see
+// more than characters. A run of spaces and line breaks becomes one space. Other control and format
+// characters, such as those that change the direction of writing, become their number, such as <U+202E>.
+// Bytes that aren't UTF-8 become the replacement character. Quotes and backslashes stay, since slog's
+// handlers escape them.
 func Text(text string, max int) string {
 	text = Clip(text, max)
 	if isPrintable(text) {
@@ -38,7 +38,7 @@ func Text(text string, max int) string {
 	return b.String()
 }
 
-// isPrintable reports whether a text is printable as it is.
+// isPrintable reports whether Text needn't change a text.
 func isPrintable(text string) bool {
 	for i, c := range text {
 		if !strconv.IsPrint(c) || c == utf8.RuneError && !strings.HasPrefix(text[i:], "\uFFFD") {
@@ -48,7 +48,7 @@ func isPrintable(text string) bool {
 	return true
 }
 
-// Clip cuts a text to max bytes, at a character's start.
+// Clip returns a text of at most max bytes. If it shortens the text, the result ends with an ellipsis.
 func Clip(text string, max int) string {
 	if len(text) <= max {
 		return text
