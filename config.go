@@ -37,7 +37,7 @@ type Config struct {
 	// If the caller still has no user after a conflict, the request is refused with [ErrForbidden]. An
 	// example is a conflict with a row that has the same e-mail address and no oauth_id; the example shows
 	// how to link such an invited user. [hostdb.ErrInvalid] is refused with ErrForbidden too, since the next
-	// attempt would fail alike. One of this package's errors is used as it is. Any other error, or a panic,
+	// attempt would fail too. One of this package's errors is used as it is. Any other error, or a panic,
 	// which is logged, becomes [ErrHostUnavailable].
 	//
 	// The context isn't the request's. It ends after [CacheConfig.LoadTimeout], and requests wait no longer.
@@ -102,7 +102,7 @@ type Config struct {
 type CacheConfig struct {
 	// Size is how many pairs of a user and a tenant are cached. The default is 100,000.
 	Size int
-	// Denials is how many refused pairs are cached besides. The default is 4,096.
+	// Denials is how many refused pairs are cached in addition. The default is 4,096.
 	Denials int
 	// MaxStaleness bounds how long after its commit a change may go unnoticed while the host database
 	// answers. The default is 3 s, the minimum 100 ms.

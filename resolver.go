@@ -53,8 +53,8 @@ func (k accessKey) caller() accessKey {
 	return accessKey{user: k.user, userByID: k.userByID}
 }
 
-// alike reports whether one query can look up both keys, since they name user and tenant by the same columns.
-func (k accessKey) alike(other accessKey) bool {
+// sameColumns reports whether two keys name user and tenant by the same columns: one query finds both.
+func (k accessKey) sameColumns(other accessKey) bool {
 	return k.userByID == other.userByID && k.tenantByID == other.tenantByID &&
 		(k.tenant == "") == (other.tenant == "")
 }
@@ -124,7 +124,7 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },
 		Own:            accessKey.own,
 		Caller:         accessKey.caller,
-		Alike:          accessKey.alike,
+		Alike:          accessKey.sameColumns,
 		Capacity:       cfg.Size,
 		Denials:        cfg.Denials,
 		MaxStaleness:   cfg.MaxStaleness,
