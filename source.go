@@ -132,7 +132,7 @@ func FromSubdomain(baseDomain string) Source {
 func FromPathValue(name string) Source {
 	var err error
 	if name == "" {
-		err = fmt.Errorf("FromPathValue: give the wildcard's name")
+		err = errors.New("FromPathValue: give the wildcard's name")
 	}
 	find := func(r *http.Request, _ *Identity) (string, error) { return r.PathValue(name), nil }
 	return Source{finders: []finder{{find: find}}, routed: true, err: err}
@@ -152,7 +152,7 @@ func FromPathPrefix() Source {
 		}
 		segment, _, _ := strings.Cut(path[1:], "/")
 		if as, _, _ := strings.Cut(escaped[1:], "/"); as != segment {
-			return "", fmt.Errorf("%w: escaped", ErrInvalidTenant)
+			return "", fmt.Errorf("%w: it is escaped", ErrInvalidTenant)
 		}
 		return segment, nil
 	}}}}
@@ -163,7 +163,7 @@ func FromPathPrefix() Source {
 func FromClaim(name string) Source {
 	var err error
 	if name == "" {
-		err = fmt.Errorf("FromClaim: give the claim's name")
+		err = errors.New("FromClaim: give the claim's name")
 	}
 	return Source{err: err, finders: []finder{{find: func(_ *http.Request, id *Identity) (string, error) {
 		claim, ok := id.Claims[name]
@@ -172,7 +172,7 @@ func FromClaim(name string) Source {
 		}
 		value, _ := claim.(string)
 		if value == "" {
-			return "", fmt.Errorf("%w: claim %s is not a name", ErrInvalidTenant, name)
+			return "", fmt.Errorf("%w: the claim %s isn't a text", ErrInvalidTenant, name)
 		}
 		return value, nil
 	}}}}
@@ -185,7 +185,7 @@ func FromClaim(name string) Source {
 func FromFunc(vary string, find func(*http.Request, *Identity) (string, error)) Source {
 	var err error
 	if find == nil {
-		err = fmt.Errorf("FromFunc: give a function")
+		err = errors.New("FromFunc: give a function")
 	}
 	own := func(r *http.Request, id *Identity) (string, error) { return find(r, id.Clone()) }
 	return Source{finders: []finder{{own, textproto.CanonicalMIMEHeaderKey(vary)}}, custom: true, err: err}
