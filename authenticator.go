@@ -81,9 +81,8 @@ type Identity struct {
 
 // KeptIdentity holds an [Identity] that an [Authenticator] keeps and returns for every request with the same
 // credential. It remembers the cache's last answer about the caller, so that the next request needn't look it
-// up. With 4,000 callers in turn that saves a third of a request's processor time, with a single one 4 %. It
-// may be a field of what the authenticator keeps, so that a request reads one block of memory. It must not be
-// copied.
+// up. With 4,000 callers in turn that saves a third of a request's processor time. It may be a field of what
+// the authenticator keeps, so that a request reads one block of memory. It must not be copied.
 type KeptIdentity struct {
 	cached   atomic.Pointer[entry]
 	identity Identity
