@@ -6,17 +6,18 @@ import (
 	"time"
 )
 
-// TestCutoffs_areBoundedAndForgetNothing drains more tenants than have a cutoff of their own.
+// TestCutoffs_areBoundedAndForgetNothing drains more tenants than may have a cutoff of their own.
 func TestCutoffs_areBoundedAndForgetNothing(t *testing.T) {
 	var c cutoffs
 	const drained = 10_000
 	for i := range drained {
 		c.raise(fmt.Sprint(i), time.Duration(1000+i))
 	}
-	c.raise("9999", 5) // a look that began earlier and ended later
+	c.raise("9999", 5) // a drain that began earlier and ended later
 	for i := range drained {
-		if id := fmt.Sprint(i); !c.refuse(id, time.Duration(1000+i-1)) || c.refuse(id, 1000+drained) || c.refuse(id, 0) {
-			t.Fatalf("tenant %d, drained at %d: older facts must be refused, new ones and those of unknown age not", i, 1000+i)
+		if id := fmt.Sprint(i); !c.refuse(id, time.Duration(1000+i-1)) || c.refuse(id, 1000+drained) ||
+			c.refuse(id, 0) {
+			t.Fatalf("tenant %d, drained at %d: only facts known to be older must be refused", i, 1000+i)
 		}
 	}
 	if n := len(c.tenants); n > 4096 {
@@ -24,7 +25,8 @@ func TestCutoffs_areBoundedAndForgetNothing(t *testing.T) {
 	}
 }
 
-// TestCutoffs_aLateDrainLowersNone has a drain that began first meet a table that later ones have filled.
+// TestCutoffs_aLateDrainLowersNone records a drain that began before all others in a table that they have
+// filled.
 func TestCutoffs_aLateDrainLowersNone(t *testing.T) {
 	var c cutoffs
 	for i := range 4096 {

@@ -12,9 +12,9 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// A process ends in a rolling deploy without failing a request. It says that it isn't ready, serves until the
-// balancer has noticed, and only then ends its server and what that used. The processes of both versions
-// share the servers' connections meanwhile: set PoolConfig.Processes to how many there may be at once.
+// A process ends in a rolling deploy without failing a request. It reports that it isn't ready, serves until
+// the balancer has noticed, and only then closes its server and what the server used. Meanwhile the processes
+// of both versions share the servers' connections: set PoolConfig.Processes to how many may run at once.
 func ExampleMiddleware_Close() {
 	s := openShop()
 	defer s.close()
@@ -37,11 +37,13 @@ func ExampleMiddleware_Close() {
 	}
 	fmt.Println(ready())
 
-	const notice = 300 * time.Millisecond // how often the balancer asks, times how often it must fail; a few seconds in most products
-	end := func() error {                 // at SIGTERM
+	// the balancer's interval times its failure threshold; seconds in most products
+	const notice = 300 * time.Millisecond
+	end := func() error { // at SIGTERM
 		leaving.Store(true)
 		<-time.After(notice)
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // less than until SIGKILL
+		// shorter than the time until SIGKILL
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		return errors.Join(server.Config.Shutdown(ctx), mw.Close(ctx), s.pool.Close(ctx), s.host.Close())
 	}

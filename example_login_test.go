@@ -12,15 +12,17 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// An invitation makes the user's row before the identity provider has ever named them. At the first sign-in
-// the row is found by the e-mail address, which the provider must have verified, and is theirs from then on.
+// An invitation creates the user's row before the identity provider has named the user. The first sign-in
+// finds the row by the e-mail address, which the provider must have verified, and records the subject in it.
 func ExampleConfig_firstLogin() {
 	s := openShop()
 	defer s.close()
 	ctx := context.Background()
 	invited := &hostdb.GlobalUser{Email: "zoe@example.com"}
 	check(s.host.Users.Insert(ctx, invited))
-	check(s.host.Memberships.Insert(ctx, &hostdb.Membership{UserID: invited.ID, TenantID: s.acme.ID, Role: hostdb.RoleMember, IsActive: true}))
+	check(s.host.Memberships.Insert(ctx, &hostdb.Membership{
+		UserID: invited.ID, TenantID: s.acme.ID, Role: hostdb.RoleMember, IsActive: true,
+	}))
 
 	s.config.FirstLogin = func(ctx context.Context, id *tenantdb.Identity) error {
 		email, _ := id.Claim("email")
@@ -46,14 +48,16 @@ func ExampleConfig_firstLogin() {
 		scope, _ := tenantdb.FromContext(r.Context())
 		fmt.Fprintln(w, "welcome,", scope.User.Email)
 	}))
-	for _, claims := range []map[string]any{{"email": "zoe@example.com"}, {"email": "zoe@example.com", "email_verified": true}} {
+	for _, claims := range []map[string]any{
+		{"email": "zoe@example.com"}, {"email": "zoe@example.com", "email_verified": true},
+	} {
 		r := httptest.NewRequest(http.MethodGet, "http://app.example.com/", nil)
 		r.Header.Set("Authorization", "Bearer "+s.issuer.Token("subject-of-zoe", time.Hour, claims))
 		r.Header.Set("X-Tenant", "acme")
 		answer(h, r)
 	}
 	// Output:
-	// 403 {"type":"about:blank","title":"Forbidden","status":403,"detail":"not allowed","code":"forbidden"}
+	// 403 forbidden: not allowed
 	// 200 welcome, zoe@example.com
 }
 
@@ -74,6 +78,6 @@ func ExampleWriteProblem() {
 	s.get(mw.Handler(http.NotFoundHandler()), "joe", "globex")
 	fmt.Println(refused)
 	// Output:
-	// 403 {"type":"about:blank","title":"Forbidden","status":403,"detail":"not a member of this tenant","code":"not_member"}
+	// 403 not_member: not a member of this tenant
 	// map[not_member:1]
 }

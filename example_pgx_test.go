@@ -11,8 +11,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// Inside sql.Conn.Raw, pgx's own connection does what database/sql can't, such as COPY. It is for use until
-// Raw returns.
+// Inside [sql.Conn.Raw], pgx's own connection does what database/sql can't, such as COPY. Don't use it after
+// Raw has returned.
 func ExampleDB_raw() {
 	s := openShop()
 	defer s.close()
@@ -20,8 +20,10 @@ func ExampleDB_raw() {
 	check(err)
 	defer stop()
 	ctx := context.Background()
-	initech := &hostdb.TenantCatalog{Slug: "initech", Name: "Initech", DBURL: hostdb.Secret(server.URL("postgres")), IsActive: true,
-		Status: hostdb.TenantActive}
+	initech := &hostdb.TenantCatalog{
+		Slug: "initech", Name: "Initech", DBURL: hostdb.Secret(server.URL("postgres")), IsActive: true,
+		Status: hostdb.TenantActive,
+	}
 	check(s.host.Tenants.Insert(ctx, initech))
 	mw, err := tenantdb.New(s.config)
 	check(err)
@@ -37,7 +39,8 @@ func ExampleDB_raw() {
 	check(err)
 	check(conn.Raw(func(driverConn any) error {
 		native := driverConn.(interface{ Conn() *pgx.Conn }).Conn()
-		n, err := native.CopyFrom(ctx, pgx.Identifier{"notes"}, []string{"body"}, pgx.CopyFromRows([][]any{{"one"}, {"two"}}))
+		n, err := native.CopyFrom(ctx, pgx.Identifier{"notes"}, []string{"body"},
+			pgx.CopyFromRows([][]any{{"one"}, {"two"}}))
 		fmt.Println(n, "rows copied")
 		return err
 	}))

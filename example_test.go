@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -73,9 +74,15 @@ func (s *shop) get(h http.Handler, user, tenant string) {
 	answer(h, r)
 }
 
+// answer serves a request and prints the answer, with the code and the detail of a refusal.
 func answer(h http.Handler, r *http.Request) {
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, r)
+	var problem struct{ Code, Detail string }
+	if json.Unmarshal(rec.Body.Bytes(), &problem) == nil {
+		fmt.Printf("%d %s: %s\n", rec.Code, problem.Code, problem.Detail)
+		return
+	}
 	fmt.Println(rec.Code, strings.TrimSpace(rec.Body.String()))
 }
 
@@ -85,7 +92,7 @@ func check(err error) {
 	}
 }
 
-// Wrap a router; handlers find the tenant's own database in the request's context.
+// Wrap a router. Handlers find the tenant's own database in the context of the request.
 func Example() {
 	s := openShop()
 	defer s.close()
@@ -110,7 +117,7 @@ func Example() {
 	// Output:
 	// 200 ann@example.com, owner of acme
 	// 200 joe@example.com, member of acme
-	// 403 {"type":"about:blank","title":"Forbidden","status":403,"detail":"not a member of this tenant","code":"not_member"}
+	// 403 not_member: not a member of this tenant
 }
 
 // The tenant may be named in several places, which must agree.
@@ -161,15 +168,16 @@ func ExampleRequireRole() {
 	check(err)
 	defer mw.Close(context.Background())
 	settings := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "settings") })
-	h := mw.Handler(tenantdb.RequireRole("admin")(settings)) // owners too: Config.Roles is owner > admin > member
+	// owners pass too: the order of Config.Roles is owner, admin, member
+	h := mw.Handler(tenantdb.RequireRole("admin")(settings))
 	s.get(h, "ann", "acme")
 	s.get(h, "joe", "acme")
 	// Output:
 	// 200 settings
-	// 403 {"type":"about:blank","title":"Forbidden","status":403,"detail":"not allowed","code":"forbidden"}
+	// 403 forbidden: not allowed
 }
 
-// The billing page must be reached by those who don't pay.
+// Tenants that don't pay must be able to reach the billing page.
 func ExampleMiddleware_HandlerWith() {
 	s := openShop()
 	defer s.close()
@@ -179,13 +187,14 @@ func ExampleMiddleware_HandlerWith() {
 	defer mw.Close(context.Background())
 	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "welcome") })
 	s.get(mw.Handler(page), "ann", "acme")
-	s.get(mw.HandlerWith(tenantdb.Rules{AllowInactive: true}, tenantdb.RequireRole("owner")(page)), "ann", "acme")
+	s.get(mw.HandlerWith(tenantdb.Rules{AllowInactive: true}, tenantdb.RequireRole("owner")(page)), "ann",
+		"acme")
 	// Output:
-	// 402 {"type":"about:blank","title":"Payment Required","status":402,"detail":"no active subscription","code":"subscription_inactive"}
+	// 402 subscription_inactive: no active subscription
 	// 200 welcome
 }
 
-// Sign-up needs a caller and no tenant.
+// Sign-up needs a signed-in caller, but no tenant.
 func ExampleMiddleware_Authenticated() {
 	s := openShop()
 	defer s.close()
@@ -219,7 +228,7 @@ func ExampleMiddleware_Enter() {
 	// Output: 1
 }
 
-// Work that outlives the handler keeps the tenant's database until it says that it is done.
+// Work that outlives the handler keeps the tenant's database until it calls done.
 func ExampleScope_Detach() {
 	s := openShop()
 	defer s.close()
@@ -244,7 +253,7 @@ func ExampleScope_Detach() {
 	// 1
 }
 
-// What is dear to build is built once for each tenant.
+// An expensive value is built once for each tenant.
 func ExampleCached() {
 	s := openShop()
 	defer s.close()
@@ -253,10 +262,11 @@ func ExampleCached() {
 	defer mw.Close(context.Background())
 	type greeterKey struct{}
 	h := mw.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		greeter, err := tenantdb.Cached(r.Context(), greeterKey{}, func(s *tenantdb.Scope) (func() string, func(), error) {
-			fmt.Println("built for", s.Tenant.Slug)
-			return func() string { return "hello, " + s.Tenant.Slug }, nil, nil
-		})
+		greeter, err := tenantdb.Cached(r.Context(), greeterKey{},
+			func(s *tenantdb.Scope) (func() string, func(), error) {
+				fmt.Println("built for", s.Tenant.Slug)
+				return func() string { return "hello, " + s.Tenant.Slug }, nil, nil
+			})
 		check(err)
 		fmt.Fprint(w, greeter())
 	}))
@@ -279,7 +289,8 @@ func (s sessions) Authenticate(r *http.Request) (*tenantdb.Identity, error) {
 		return nil, tenantdb.ErrNoCredential
 	case len(cookies) > 1:
 		return nil, tenantdb.ErrSeveralCredentials
-	case http.NewCrossOriginProtection().Check(r) != nil: // a browser sends cookies along with other sites' requests
+	// a browser sends cookies along with other sites' requests
+	case http.NewCrossOriginProtection().Check(r) != nil:
 		return nil, tenantdb.ErrCrossOrigin
 	}
 	subject, ok := s[cookies[0].Value]
@@ -356,7 +367,7 @@ func ExampleAuthenticator_apiKey() {
 	// 401
 }
 
-// Several issuers: their subjects may collide, so each gets a prefix.
+// The subjects of several issuers may collide, so each issuer gets a prefix.
 func ExampleUserByPrefixedSubject() {
 	mapping := tenantdb.UserByPrefixedSubject(map[string]string{
 		"https://accounts.google.com": "google_",

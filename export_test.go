@@ -9,7 +9,7 @@ import (
 // VectorDir is the folder of the external security vectors.
 var VectorDir = vectorDir
 
-// SharedRows counts the tenants and plans whose rows the cached facts have in common.
+// SharedRows counts the rows of tenants and plans that cached facts share.
 func (m *Middleware) SharedRows() (tenants, plans int) {
 	return m.resolver.rows.tenants.Len(), m.resolver.rows.plans.Len()
 }
@@ -19,7 +19,7 @@ func (s *Scope) SharedBy() (*hostdb.Access, *hostdb.Subscription, *hostdb.Pricin
 	return s.ctx.access, s.ctx.entitled.subscription, s.ctx.entitled.plan
 }
 
-// Decide tells with which plan's tier and features a policy lets somebody in at a time, and whether it does.
+// Decide reports whether a policy admits a caller at a time, with the tier and the features of the plan.
 func Decide(p SubscriptionPolicy, a *hostdb.Access, now time.Time) (tier int, features []string, in bool) {
 	e, err := (&policy{SubscriptionPolicy: p}).decide(a, func() time.Time { return now }, Rules{})
 	if e.plan != nil {

@@ -1,11 +1,7 @@
 package tenantdb_test
 
 import (
-	"context"
-	"database/sql"
 	"net/http"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +9,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestARevocationByAnotherProgramEndsAccessInTime(t *testing.T) {
+func TestFeed_revocationByAnotherProgramEndsAccess(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		joe := w.user("joe")
 		membership := w.member(joe, w.tenant("acme", w.user("ann")), hostdb.RoleMember)
@@ -35,21 +31,19 @@ func TestARevocationByAnotherProgramEndsAccessInTime(t *testing.T) {
 	})
 }
 
-// TestARevocationPastDisabledTriggersEndsAccessInTime: no change is logged, as after a bulk load that left
-// the triggers disabled.
-func TestARevocationPastDisabledTriggersEndsAccessInTime(t *testing.T) {
+// TestFeed_revocationWithoutTriggersEndsAccess deletes a membership while the triggers are disabled, as after
+// a bulk load that left them so. No change is logged.
+func TestFeed_revocationWithoutTriggersEndsAccess(t *testing.T) {
 	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		joe := w.user("joe")
 		membership := w.member(joe, w.tenant("acme", w.user("ann")), hostdb.RoleMember)
-		driver, source, disable := "pgx", w.host.URI(), "ALTER TABLE core_memberships DISABLE TRIGGER core_memberships_changed"
-		if path, isFile := strings.CutPrefix(source, "sqlite:"); isFile {
-			driver, source, disable = "sqlite", "file:"+path+"?_busy_timeout=10000", "DROP TRIGGER core_memberships_deleted"
+		disable := "ALTER TABLE core_memberships DISABLE TRIGGER core_memberships_changed"
+		if w.engine == "sqlite" {
+			disable = "DROP TRIGGER core_memberships_deleted"
 		}
-		other, err := sql.Open(driver, source)
-		must(t, err)
-		defer other.Close()
-		_, err = other.Exec(disable)
+		other := w.behind()
+		_, err := other.Exec(disable)
 		must(t, err)
 		mw := w.middleware(w.config())
 		h := mw.Handler(http.HandlerFunc(whoami))
@@ -65,7 +59,7 @@ func TestARevocationPastDisabledTriggersEndsAccessInTime(t *testing.T) {
 	})
 }
 
-func TestTheDatabaseOfASuspendedTenantClosesWithoutARequest(t *testing.T) {
+func TestFeed_closesTheDatabaseOfASuspendedTenant(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		acme := w.tenant("acme", w.user("ann"))
 		mw := w.middleware(w.config())
@@ -74,7 +68,7 @@ func TestTheDatabaseOfASuspendedTenantClosesWithoutARequest(t *testing.T) {
 		must(t, tenantdb.DB(ctx).PingContext(ctx))
 		closed := closing(t, ctx)
 		leave()
-		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 }) // the feed is under way
+		feedStarted(t, mw) // the feed has started
 		if closed() {
 			t.Fatal("it closed with its last lease")
 		}
@@ -83,20 +77,20 @@ func TestTheDatabaseOfASuspendedTenantClosesWithoutARequest(t *testing.T) {
 	})
 }
 
-func TestChangesElsewhereLeaveOtherTenantsDatabasesOpen(t *testing.T) {
+func TestFeed_leavesOtherTenantsDatabasesOpen(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		acme, other := w.tenant("acme", ann), w.tenant("other", ann)
 		mw := w.middleware(w.config())
 		h := mw.Handler(http.HandlerFunc(whoami))
-		do(h, request("ann", "acme"))
-		do(h, request("ann", "other"))
+		mustServe(t, h, request("ann", "acme"))
+		mustServe(t, h, request("ann", "other"))
 		ctx, leave, err := mw.Enter(t.Context(), acme.ID)
 		must(t, err)
 		closed := closing(t, ctx)
 		leave()
-		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
-		w.update(acme, func(t *hostdb.TenantCatalog) { t.Name = "Acme Inc." }) // bears on no connection
+		feedStarted(t, mw)
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.Name = "Acme Inc." }) // affects no connection
 		setStatus(hostdb.TenantSuspended)(w, other)
 		eventually(t, func() bool { return do(h, request("ann", "other")).Code == 403 })
 		if closed() {
@@ -105,24 +99,28 @@ func TestChangesElsewhereLeaveOtherTenantsDatabasesOpen(t *testing.T) {
 	})
 }
 
-func TestStatsAndInvalidate(t *testing.T) {
+func TestMiddleware_Stats_countsLoadsAlsoAfterInvalidate(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		acme := w.tenant("acme", ann)
 		mw := w.middleware(w.config())
 		h := mw.Handler(http.HandlerFunc(whoami))
-		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
-		do(h, request("ann", "acme"))
-		do(h, request("ann", "acme"))
+		feedStarted(t, mw)
+		mustServe(t, h, request("ann", "acme"))
+		mustServe(t, h, request("ann", "acme"))
 		do(h, request("eve", "acme"))
 		s := mw.Stats()
-		if s.Entries != 1 || s.Denials != 1 || s.Hits == 0 || s.Loads < 2 || s.Misses < 2 || s.LoadFailures != 0 || s.FeedFailing {
+		if s.Entries != 1 || s.Denials != 1 || s.Hits == 0 || s.Loads < 2 || s.Misses < 2 ||
+			s.LoadFailures != 0 || s.FeedFailing {
 			t.Errorf("stats = %+v", s)
 		}
-		for _, forget := range []func(){func() { mw.Invalidate(ann.ID, "") }, func() { mw.Invalidate("", acme.ID) }} {
+		for _, forget := range []func(){
+			func() { mw.Invalidate(ann.ID, "") },
+			func() { mw.Invalidate("", acme.ID) },
+		} {
 			before := mw.Stats().Loads
 			forget()
-			do(h, request("ann", "acme"))
+			mustServe(t, h, request("ann", "acme"))
 			if after := mw.Stats().Loads; after == before {
 				t.Error("an invalidated entry was served")
 			}
@@ -130,7 +128,7 @@ func TestStatsAndInvalidate(t *testing.T) {
 	})
 }
 
-func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
+func TestResolver_servesCachedMembersWhileTheHostDatabaseIsDown(t *testing.T) {
 	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		w.tenant("acme", w.user("ann"))
@@ -139,7 +137,7 @@ func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
 		cfg.Cache.MaxStaleIfDown = 3 * time.Second
 		mw := w.middleware(cfg)
 		h := mw.Handler(http.HandlerFunc(whoami))
-		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 }) // the feed begins by forgetting what was read before it
+		feedStarted(t, mw) // the feed starts by dropping what was read before
 		eventually(t, func() bool { return do(h, request("ann", "acme")).Code == 200 })
 		must(t, w.host.Close())
 		down := time.Now()
@@ -150,26 +148,31 @@ func TestCachedMembersAreServedWhileTheHostDatabaseIsDown(t *testing.T) {
 			return rec.Code == 503 && code(t, rec) == "host_unavailable"
 		})
 		if took := time.Since(down); !stale || took < 2*time.Second {
-			t.Errorf("refused %v after the database went down (stale facts served: %v); it should serve for 3 s", took, stale)
+			t.Errorf("refused %v after the database went down (stale facts served: %v); want 3 s", took,
+				stale)
 		}
 	})
 }
 
-// TestAChangedPlanIsFelt, the one that the tenant's own tier names and the one that it subscribes to.
-func TestAChangedPlanIsFelt(t *testing.T) {
+// TestFeed_changedPlanTakesEffect changes the plan that the tenant's own tier names, and the plan that a
+// tenant subscribes to.
+func TestFeed_changedPlanTakesEffect(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		free, paying := w.tenant("free", ann), w.tenant("paying", ann)
-		plans := map[string]*hostdb.PricingPlan{free.Slug: {ID: "free", Name: "Free"}, paying.Slug: {ID: "pro", Name: "Pro"}}
+		plans := map[string]*hostdb.PricingPlan{
+			free.Slug: {ID: "free", Name: "Free"}, paying.Slug: {ID: "pro", Name: "Pro"},
+		}
 		for _, plan := range plans {
 			must(t, w.host.Plans.Insert(t.Context(), plan))
 		}
 		w.subscribe(paying, "pro")
-		w.update(paying, func(row *hostdb.TenantCatalog) { row.PlanTier = "pro" }) // else the free plan's features are theirs too
+		// otherwise the free plan's features apply too
+		w.update(paying, func(row *hostdb.TenantCatalog) { row.PlanTier = "pro" })
 		cfg := w.config()
 		cfg.Cache.MaxAge = time.Hour
 		mw := w.middleware(cfg)
-		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+		feedStarted(t, mw)
 		h := mw.Handler(tenantdb.RequireFeature("export")(http.HandlerFunc(whoami)))
 		for slug, plan := range plans {
 			if rec := do(h, request("ann", slug)); rec.Code != 403 {
@@ -182,41 +185,22 @@ func TestAChangedPlanIsFelt(t *testing.T) {
 	})
 }
 
-// closing returns a function that reports whether the database of a scope has closed.
-func closing(t *testing.T, ctx context.Context) func() bool {
-	var closed atomic.Bool
-	_, err := tenantdb.Cached(ctx, &closed, func(*tenantdb.Scope) (int, func(), error) {
-		return 0, func() { closed.Store(true) }, nil
-	})
-	must(t, err)
-	return closed.Load
-}
-
-// behind opens the host database as another program would.
-func (w *world) behind() *sql.DB {
-	w.t.Helper()
-	driver, source := "pgx", w.host.URI()
-	if path, isFile := strings.CutPrefix(source, "sqlite:"); isFile {
-		driver, source = "sqlite", "file:"+path+"?_busy_timeout=10000"
-	}
-	db, err := sql.Open(driver, source)
-	must(w.t, err)
-	w.t.Cleanup(func() { _ = db.Close() })
-	return db
-}
-
-// attentive is a middleware that soon hears of changes.
+// attentive makes a middleware that polls for changes every 50 ms.
 func (w *world) attentive(cfg tenantdb.Config) *tenantdb.Middleware {
 	w.t.Helper()
 	var err error
-	cfg.Host, err = hostdb.OpenConfig(w.t.Context(), hostdb.Config{URL: hostdb.Secret(w.host.URI()), PollInterval: 50 * time.Millisecond})
+	cfg.Host, err = hostdb.OpenConfig(w.t.Context(), hostdb.Config{
+		URL: hostdb.Secret(w.host.URI()), PollInterval: 50 * time.Millisecond,
+	})
 	must(w.t, err)
 	w.t.Cleanup(func() { _ = cfg.Host.Close() })
 	return w.middleware(cfg)
 }
 
-// served returns a tenant's row, and what tells whether its database was closed. Nobody holds it.
-func served(t *testing.T, w *world, mw *tenantdb.Middleware) (tenant *hostdb.TenantCatalog, closed func() bool) {
+// served makes a tenant whose database is open and unused. The function closed reports whether that database
+// has closed.
+func served(t *testing.T, w *world, mw *tenantdb.Middleware) (tenant *hostdb.TenantCatalog,
+	closed func() bool) {
 	t.Helper()
 	tenant = w.tenant("acme", w.user("ann"))
 	ctx, leave, err := mw.Enter(t.Context(), tenant.ID)
@@ -224,12 +208,13 @@ func served(t *testing.T, w *world, mw *tenantdb.Middleware) (tenant *hostdb.Ten
 	must(t, tenantdb.DB(ctx).PingContext(ctx))
 	closed = closing(t, ctx)
 	leave()
-	eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+	feedStarted(t, mw)
 	return tenant, closed
 }
 
-// The tenant is said to have changed, and its row can't be read: the table has another name.
-func TestAReviewThatFailsRetiresNobody(t *testing.T) {
+// TestFeed_failedReviewRetiresNobody reports a change of a tenant whose row can't be read, as its table has
+// another name.
+func TestFeed_failedReviewRetiresNobody(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		mw := w.attentive(w.config())
 		acme, closed := served(t, w, mw)
@@ -244,19 +229,23 @@ func TestAReviewThatFailsRetiresNobody(t *testing.T) {
 			}
 			must(t, tx.Commit())
 		}
-		exec("INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', '"+acme.ID+"')", "ALTER TABLE core_tenants RENAME TO away")
+		exec("INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', '"+acme.ID+"')",
+			"ALTER TABLE core_tenants RENAME TO away")
 		changed := time.Now()
-		eventually(t, func() bool { return time.Since(changed) > mw.Stats().SincePoll+200*time.Millisecond }) // the change was delivered, and reviewed
+		// the change was delivered and reviewed
+		eventually(t, func() bool { return time.Since(changed) > mw.Stats().SincePoll+200*time.Millisecond })
 		if closed() {
 			t.Error("the tenant's database was closed")
 		}
-		exec("ALTER TABLE away RENAME TO core_tenants", "UPDATE core_tenants SET status = 'suspended' WHERE id = '"+acme.ID+"'")
+		exec("ALTER TABLE away RENAME TO core_tenants",
+			"UPDATE core_tenants SET status = 'suspended' WHERE id = '"+acme.ID+"'")
 		eventually(t, closed)
 	})
 }
 
-// A row that is locked makes a lookup wait. It ends, the tenant is served, and it is looked at again.
-func TestAReviewThatHangsEndsAndIsMadeAgain(t *testing.T) {
+// TestFeed_hangingReviewEndsAndIsRepeated locks the table of tenants, so that a lookup waits. The lookup
+// times out, the tenant is served meanwhile, and the lookup is repeated.
+func TestFeed_hangingReviewEndsAndIsRepeated(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	cfg := w.config()
 	cfg.Cache.LoadTimeout = 200 * time.Millisecond
@@ -270,9 +259,10 @@ func TestAReviewThatHangsEndsAndIsMadeAgain(t *testing.T) {
 	must(t, err)
 	_, err = other.Exec("INSERT INTO host_changes (kind, tenant_id) VALUES ('tenant', $1)", acme.ID)
 	must(t, err)
-	attempts := make(map[string]bool) // by when their queries began
+	attempts := make(map[string]bool) // keyed by the start of their queries
 	eventually(t, func() bool {
-		rows, err := other.Query("SELECT query_start::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+		rows, err := other.Query(`SELECT query_start::text FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock'`)
 		must(t, err)
 		defer rows.Close()
 		for rows.Next() {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,13 +13,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/fleet"
@@ -47,10 +48,12 @@ const (
 
 var secret = []byte("0123456789abcdef0123456789abcdef")
 
-// schema is what every tenant's database of the tests holds: its own name.
-var schema = fstest.MapFS{"00001_me.sql": {Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n")}}
+// schema is that of every tenant's database in the tests. The database holds the tenant's own name.
+var schema = fstest.MapFS{"00001_me.sql": {
+	Data: []byte("-- +goose Up\nCREATE TABLE me (name TEXT NOT NULL);\n"),
+}}
 
-// world is a product on one engine: a host database and the tenants' databases.
+// world is a product on one engine: a host database and the databases of tenants.
 type world struct {
 	t      testing.TB
 	engine string
@@ -78,7 +81,7 @@ func (c *clock) Set(t time.Time) {
 	c.now = t
 }
 
-// noon is when the tests' clock stands.
+// noon is where the clock of the tests starts.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // onBothEngines runs a test on SQLite and on PostgreSQL.
@@ -88,7 +91,7 @@ func onBothEngines(t *testing.T, test func(t *testing.T, w *world)) {
 	}
 }
 
-// newWorld makes an empty product. What it opens is closed when the test ends.
+// newWorld makes an empty product, which is closed when the test ends.
 func newWorld(t testing.TB, engine string, cfg tenantdb.PoolConfig) *world {
 	t.Helper()
 	dir := t.TempDir()
@@ -119,22 +122,15 @@ func newWorld(t testing.TB, engine string, cfg tenantdb.PoolConfig) *world {
 			t.Errorf("the pool did not close: %v", err)
 		}
 	})
-	if w.fleet, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, NoTemplate: true}); err != nil {
+	if w.fleet, err = fleet.New(fleet.Config{
+		Host: w.host, Pool: w.pool, Migrations: schema, NoTemplate: true,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
-// asSuperuser runs a statement on the host database's server.
-func (w *world) asSuperuser(statement string) {
-	w.t.Helper()
-	conn, err := pgx.Connect(w.t.Context(), w.host.URI())
-	must(w.t, err)
-	_, err = conn.Exec(w.t.Context(), statement)
-	must(w.t, errors.Join(err, conn.Close(w.t.Context())))
-}
-
-// user makes a user whom tokens of that subject stand for.
+// user makes a user. Tokens with that subject stand for the user.
 func (w *world) user(subject string) *hostdb.GlobalUser {
 	w.t.Helper()
 	u := &hostdb.GlobalUser{OAuthID: subject, Email: subject + "@example.com"}
@@ -142,7 +138,7 @@ func (w *world) user(subject string) *hostdb.GlobalUser {
 	return u
 }
 
-// tenant makes a tenant of that owner, whose database holds its slug. Its plan is "free".
+// tenant makes a tenant with that owner on the plan "free". Its database holds its slug.
 func (w *world) tenant(slug string, owner *hostdb.GlobalUser) *hostdb.TenantCatalog {
 	w.t.Helper()
 	tenant, err := w.fleet.Provision(w.t.Context(), fleet.Spec{Slug: slug, OwnerID: owner.ID})
@@ -163,18 +159,23 @@ func (w *world) tenant(slug string, owner *hostdb.GlobalUser) *hostdb.TenantCata
 }
 
 // member makes a user a member of a tenant.
-func (w *world) member(user *hostdb.GlobalUser, tenant *hostdb.TenantCatalog, role string) *hostdb.Membership {
+func (w *world) member(user *hostdb.GlobalUser, tenant *hostdb.TenantCatalog,
+	role string) *hostdb.Membership {
 	w.t.Helper()
-	m := &hostdb.Membership{UserID: user.ID, TenantID: tenant.ID, ProfileID: hostdb.NewID(), Role: role, IsActive: true}
+	m := &hostdb.Membership{
+		UserID: user.ID, TenantID: tenant.ID, ProfileID: hostdb.NewID(), Role: role, IsActive: true,
+	}
 	must(w.t, w.host.Memberships.Insert(w.t.Context(), m))
 	return m
 }
 
-// subscribe has a tenant pay for a plan.
+// subscribe gives a tenant an active subscription to a plan.
 func (w *world) subscribe(tenant *hostdb.TenantCatalog, plan string) {
 	w.t.Helper()
-	must(w.t, w.host.Subscriptions.Insert(w.t.Context(), &hostdb.Subscription{TenantID: tenant.ID, PlanTier: plan,
-		Status: hostdb.SubscriptionActive, PaymentType: hostdb.PaymentSubscription}))
+	must(w.t, w.host.Subscriptions.Insert(w.t.Context(), &hostdb.Subscription{
+		TenantID: tenant.ID, PlanTier: plan,
+		Status: hostdb.SubscriptionActive, PaymentType: hostdb.PaymentSubscription,
+	}))
 }
 
 // update changes a tenant's row.
@@ -186,16 +187,22 @@ func (w *world) update(tenant *hostdb.TenantCatalog, change func(*hostdb.TenantC
 	must(w.t, w.host.Tenants.Update(w.t.Context(), row))
 }
 
-// config is a configuration in which "free" tenants need no subscription and the tenant comes from a header.
+// config accepts "free" tenants without a subscription and takes the tenant from a header.
 func (w *world) config() tenantdb.Config {
-	auth, err := jwtauth.New(jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: secret,
-		Cookie: "session", Now: w.clock.Now})
+	auth, err := jwtauth.New(jwtauth.Config{
+		Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: secret,
+		Cookie: "session", Now: w.clock.Now,
+	})
 	must(w.t, err)
-	return tenantdb.Config{Host: w.host, Authenticator: auth, Tenant: tenantdb.FromHeader(header), Pool: w.pool, Now: w.clock.Now,
-		Subscription: tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}}, Logger: slog.New(slog.DiscardHandler)}
+	return tenantdb.Config{
+		Host: w.host, Authenticator: auth, Tenant: tenantdb.FromHeader(header), Pool: w.pool,
+		Now:          w.clock.Now,
+		Subscription: tenantdb.SubscriptionPolicy{FreePlans: []string{"free"}},
+		Logger:       slog.New(slog.DiscardHandler),
+	}
 }
 
-// middleware makes a middleware, closed when the test ends.
+// middleware makes a middleware that is closed when the test ends.
 func (w *world) middleware(cfg tenantdb.Config) *tenantdb.Middleware {
 	w.t.Helper()
 	mw, err := tenantdb.New(cfg)
@@ -206,7 +213,9 @@ func (w *world) middleware(cfg tenantdb.Config) *tenantdb.Middleware {
 
 // token is a valid token of a subject.
 func token(subject string, more ...func(jwt.MapClaims)) string {
-	claims := jwt.MapClaims{"iss": issuer, "aud": audience, "sub": subject, "exp": noon.AddDate(1, 0, 0).Unix()}
+	claims := jwt.MapClaims{
+		"iss": issuer, "aud": audience, "sub": subject, "exp": noon.AddDate(1, 0, 0).Unix(),
+	}
 	for _, change := range more {
 		change(claims)
 	}
@@ -228,7 +237,9 @@ var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
 
 // rsaToken is a token signed with RS256.
 func rsaToken(subject string) string {
-	claims := jwt.MapClaims{"iss": issuer, "aud": audience, "sub": subject, "exp": noon.AddDate(1, 0, 0).Unix()}
+	claims := jwt.MapClaims{
+		"iss": issuer, "aud": audience, "sub": subject, "exp": noon.AddDate(1, 0, 0).Unix(),
+	}
 	t := jwt.NewWithClaims(jwt.SigningMethodRS256, claims)
 	t.Header["kid"] = "k1"
 	signed, err := t.SignedString(rsaKey())
@@ -260,7 +271,8 @@ func do(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 // whoami answers with the name that the tenant's own database holds.
 func whoami(w http.ResponseWriter, r *http.Request) {
 	var name string
-	if err := tenantdb.DB(r.Context()).QueryRowContext(r.Context(), "SELECT name FROM me").Scan(&name); err != nil {
+	if err := tenantdb.DB(r.Context()).QueryRowContext(r.Context(),
+		"SELECT name FROM me").Scan(&name); err != nil {
 		tenantdb.WriteError(w, r, err)
 		return
 	}
@@ -285,4 +297,189 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// eventually waits until a change has its effect. The library promises a much shorter time than the limit
+// here.
+func eventually(t testing.TB, seen func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !seen() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it did not happen within 10 s")
+		}
+	}
+}
+
+// together runs n calls at once.
+func together(n int, call func(i int)) {
+	start, done := make(chan struct{}), make(chan struct{})
+	for i := range n {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			<-start
+			call(i)
+		}()
+	}
+	close(start)
+	for range n {
+		<-done
+	}
+}
+
+// feedStarted waits until a middleware has polled the host database for changes. The first poll drops what
+// was cached before it.
+func feedStarted(t testing.TB, mw *tenantdb.Middleware) {
+	t.Helper()
+	eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+}
+
+// emptyHandler answers 200 without a body.
+var emptyHandler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+
+// letIn serves a request and fails unless the handler behind the guard ran. The handler's own assertions
+// prove nothing if it was never called.
+func letIn(t *testing.T, guard func(http.Handler) http.Handler, r *http.Request, handler http.HandlerFunc) {
+	t.Helper()
+	ran := false
+	rec := do(guard(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		ran = true
+		handler(rw, r)
+	})), r)
+	if !ran || rec.Code != http.StatusOK {
+		t.Fatalf("the handler ran: %v; the request was answered %d %s", ran, rec.Code, rec.Body)
+	}
+}
+
+// mustServe serves a request that must be answered 200.
+func mustServe(t *testing.T, h http.Handler, r *http.Request) {
+	t.Helper()
+	if rec := do(h, r); rec.Code != http.StatusOK {
+		t.Fatalf("the request was answered %d %s", rec.Code, rec.Body)
+	}
+}
+
+func mustPanic(t *testing.T, text string, call func()) {
+	t.Helper()
+	defer func() {
+		if p, _ := recover().(string); !strings.Contains(p, text) {
+			t.Errorf("panic = %q; want one that says %q", p, text)
+		}
+	}()
+	call()
+}
+
+// authFunc is an Authenticator.
+type authFunc func(*http.Request) (*tenantdb.Identity, error)
+
+func (f authFunc) Authenticate(r *http.Request) (*tenantdb.Identity, error) { return f(r) }
+
+func at(d time.Duration) *time.Time {
+	t := noon.Add(d)
+	return &t
+}
+
+func setStatus(status string) func(*world, *hostdb.TenantCatalog) {
+	return func(w *world, acme *hostdb.TenantCatalog) {
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.Status = status })
+	}
+}
+
+func setTier(tier string) func(*world, *hostdb.TenantCatalog) {
+	return func(w *world, acme *hostdb.TenantCatalog) {
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.PlanTier = tier })
+	}
+}
+
+func setURL(url string) func(*world, *hostdb.TenantCatalog) {
+	return func(w *world, acme *hostdb.TenantCatalog) {
+		w.update(acme, func(t *hostdb.TenantCatalog) { t.DBURL = hostdb.Secret(url) })
+	}
+}
+
+// subscribed moves a tenant to a paid plan and gives it a subscription.
+func subscribed(s hostdb.Subscription) func(*world, *hostdb.TenantCatalog) {
+	return func(w *world, acme *hostdb.TenantCatalog) {
+		setTier("pro")(w, acme)
+		row := s
+		row.TenantID, row.PlanTier = acme.ID, "pro"
+		if row.PaymentType == "" {
+			row.PaymentType = "subscription"
+		}
+		must(w.t, w.host.Subscriptions.Insert(w.t.Context(), &row))
+	}
+}
+
+// onPlan adds the free plan to the price list.
+func onPlan(tier int, features ...string) func(*world, *hostdb.TenantCatalog) {
+	return func(w *world, _ *hostdb.TenantCatalog) {
+		must(w.t, w.host.Plans.Insert(w.t.Context(), &hostdb.PricingPlan{
+			ID: "free", Name: "Free", TierLevel: tier, Features: features, IsActive: true,
+		}))
+	}
+}
+
+// crowd makes n members of a tenant. The subject of each is the id of the membership.
+func (w *world) crowd(tenant *hostdb.TenantCatalog, n int) []*hostdb.Membership {
+	w.t.Helper()
+	var members []*hostdb.Membership
+	must(w.t, w.host.InTx(w.t.Context(), func(tx *hostdb.Tx) error {
+		members = nil
+		for range n {
+			id := hostdb.NewID()
+			user := &hostdb.GlobalUser{OAuthID: id, Email: id + "@example.com"}
+			if err := tx.Users.Insert(w.t.Context(), user); err != nil {
+				return err
+			}
+			m := &hostdb.Membership{ID: id, UserID: user.ID, TenantID: tenant.ID, IsActive: true}
+			if err := tx.Memberships.Insert(w.t.Context(), m); err != nil {
+				return err
+			}
+			members = append(members, m)
+		}
+		return nil
+	}))
+	return members
+}
+
+// closing returns a function that reports whether the database of a scope has closed.
+func closing(t *testing.T, ctx context.Context) func() bool {
+	var closed atomic.Bool
+	_, err := tenantdb.Cached(ctx, &closed, func(*tenantdb.Scope) (int, func(), error) {
+		return 0, func() { closed.Store(true) }, nil
+	})
+	must(t, err)
+	return closed.Load
+}
+
+// behind opens the host database as another program would.
+func (w *world) behind() *sql.DB {
+	w.t.Helper()
+	driver, source := "pgx", w.host.URI()
+	if path, isFile := strings.CutPrefix(source, "sqlite:"); isFile {
+		driver, source = "sqlite", "file:"+path+"?_busy_timeout=10000"
+	}
+	db, err := sql.Open(driver, source)
+	must(w.t, err)
+	w.t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func (w *world) bySlug(slug string) *hostdb.TenantCatalog {
+	w.t.Helper()
+	tenant, err := w.host.Tenants.BySlug(w.t.Context(), slug)
+	must(w.t, err)
+	return tenant
+}
+
+// sqliteFile returns the path of the file that a SQLite tenant has.
+func (w *world) sqliteFile(tenant *hostdb.TenantCatalog) string {
+	root, err := w.pool.SQLiteRoot()
+	must(w.t, err)
+	defer root.Close()
+	return filepath.Join(root.Name(), tenant.ID+".db")
 }

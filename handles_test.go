@@ -6,7 +6,6 @@ import (
 	"errors"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// entering returns a function that begins scopes of a new tenant, and the tenant's id.
+// entering returns a function that enters a new tenant, and the id of that tenant.
 func entering(t *testing.T, w *world) (enter func() (context.Context, func()), tenantID string) {
 	acme, mw := w.tenant("acme", w.user("ann")), w.middleware(w.config())
 	return func() (context.Context, func()) {
@@ -25,20 +24,22 @@ func entering(t *testing.T, w *world) (enter func() (context.Context, func()), t
 	}, acme.ID
 }
 
-// promptly bounds what must not hang.
+// promptly limits what must not hang to 20 seconds.
 func promptly(t *testing.T, ctx context.Context) context.Context {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-func TestClosingAHandleHarmsNobodyElse(t *testing.T) {
+func TestDB_closingAHandleAffectsNobodyElse(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		enter, _ := entering(t, w)
 		one, leave := enter()
 		other, leaveOther := enter()
 		defer leaveOther()
-		for name, handle := range map[string]func(context.Context) *sql.DB{"DB": tenantdb.DB, "ReadDB": tenantdb.ReadDB} {
+		for name, handle := range map[string]func(context.Context) *sql.DB{
+			"DB": tenantdb.DB, "ReadDB": tenantdb.ReadDB,
+		} {
 			mine, theirs := handle(one), handle(other)
 			must(t, readAll(mine.QueryContext(one, "SELECT name FROM me")))
 			must(t, mine.Close())
@@ -58,9 +59,9 @@ func TestClosingAHandleHarmsNobodyElse(t *testing.T) {
 	})
 }
 
-// TestALimitOfConnectionsIsTheScopesOwn: database/sql lets callers wait for a handle's connections as long as
-// their contexts live.
-func TestALimitOfConnectionsIsTheScopesOwn(t *testing.T) {
+// TestDB_limitOfConnectionsIsTheScopesOwn sets a limit on one scope's handle. With database/sql, callers wait
+// for a connection of a limited handle as long as their contexts live.
+func TestDB_limitOfConnectionsIsTheScopesOwn(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		enter, _ := entering(t, w)
 		one, leave := enter()
@@ -68,7 +69,7 @@ func TestALimitOfConnectionsIsTheScopesOwn(t *testing.T) {
 		defer leaveOther()
 		mine := tenantdb.ReadDB(one)
 		mine.SetMaxOpenConns(1)
-		_, err := mine.Conn(one) // and never closes it
+		_, err := mine.Conn(one) // never closed
 		must(t, err)
 		waited := make(chan error, 1)
 		go func() { waited <- mine.Ping() }()
@@ -87,9 +88,9 @@ func TestALimitOfConnectionsIsTheScopesOwn(t *testing.T) {
 	})
 }
 
-// TestNoHandleKeepsAConnection whatever is set on it: idle ones belong to the pool, which gives them to
-// whoever comes.
-func TestNoHandleKeepsAConnection(t *testing.T) {
+// TestDB_handleKeepsNoConnection sets every limit for idle connections on a handle. Idle connections still
+// belong to the pool, which gives them to any caller.
+func TestDB_handleKeepsNoConnection(t *testing.T) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			w := newWorld(t, engine, tenantdb.PoolConfig{MaxConnsPerTenant: 1})
@@ -121,7 +122,7 @@ func TestNoHandleKeepsAConnection(t *testing.T) {
 	}
 }
 
-func TestHandlesGoFromRequestToRequest(t *testing.T) {
+func TestDB_unchangedHandlesAreReused(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		enter, id := entering(t, w)
 		ctx, leave := enter()
@@ -140,7 +141,7 @@ func TestHandlesGoFromRequestToRequest(t *testing.T) {
 			must(t, execOf(tenantdb.DB(ctx))(ctx))
 			leave()
 		}
-		for i := range 50 { // what was touched is closed
+		for i := range 50 { // changed handles are closed
 			ctx, leave := enter()
 			switch db := tenantdb.DB(ctx); i % 3 {
 			case 0:
@@ -154,7 +155,7 @@ func TestHandlesGoFromRequestToRequest(t *testing.T) {
 			leave()
 		}
 		var leaves []func()
-		for range 100 { // more at once than are kept
+		for range 100 { // more at once than are kept idle
 			ctx, leave := enter()
 			tenantdb.DB(ctx)
 			leaves = append(leaves, leave)
@@ -162,15 +163,15 @@ func TestHandlesGoFromRequestToRequest(t *testing.T) {
 		for _, leave := range leaves {
 			leave()
 		}
-		eventually(t, func() bool { return runtime.NumGoroutine() < before+30 }) // 16 are kept
+		eventually(t, func() bool { return runtime.NumGoroutine() < before+30 }) // 16 are kept idle
 		w.pool.Retire(id)
 		eventually(t, func() bool { return isClosed(db) && runtime.NumGoroutine() < before+10 })
 	})
 }
 
-// TestHandlesAreTunedTogether has requests of a tenant do to their handles, at once, what libraries do.
-// Nobody's query may fail or hang.
-func TestHandlesAreTunedTogether(t *testing.T) {
+// TestDB_handlesMayBeTunedConcurrently changes the handles of concurrent requests of a tenant as libraries
+// do. No query may fail or hang.
+func TestDB_handlesMayBeTunedConcurrently(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		enter, _ := entering(t, w)
 		tuning := []func(*sql.DB){
@@ -193,8 +194,9 @@ func TestHandlesAreTunedTogether(t *testing.T) {
 						t.Errorf("a transaction: %v", err)
 						continue
 					}
-					tuning[n%len(tuning)](handle(ctx)) // while it runs
-					if err := errors.Join(readAll(tx.QueryContext(inTime, "SELECT name FROM me")), tx.Commit()); err != nil {
+					tuning[n%len(tuning)](handle(ctx)) // while the transaction runs
+					if err := errors.Join(readAll(tx.QueryContext(inTime, "SELECT name FROM me")),
+						tx.Commit()); err != nil {
 						t.Errorf("in a transaction: %v", err)
 					}
 				}
@@ -204,102 +206,7 @@ func TestHandlesAreTunedTogether(t *testing.T) {
 	})
 }
 
-func TestWhatCachedKeepsHasAHandleOfItsOwn(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, w *world) {
-		enter, _ := entering(t, w)
-		var built atomic.Int32
-		kept := func(ctx context.Context) *sql.DB {
-			before := tenantdb.ReadDB(ctx)
-			db, err := tenantdb.Cached(ctx, "db", func(*tenantdb.Scope) (*sql.DB, func(), error) {
-				built.Add(1)
-				return before, nil, nil
-			})
-			must(t, err)
-			return db
-		}
-		first, leave := enter()
-		db := kept(first)
-		if tenantdb.ReadDB(first) == db {
-			t.Error("the scope has the handle that Cached keeps")
-		}
-		must(t, tenantdb.ReadDB(first).Close())
-		leave()
-		for range 3 {
-			ctx, leave := enter()
-			must(t, tenantdb.ReadDB(ctx).Close())
-			must(t, readAll(kept(ctx).QueryContext(ctx, "SELECT name FROM me")))
-			if kept(ctx) != db {
-				t.Error("it was built again")
-			}
-			leave()
-		}
-		if err := db.Ping(); !errors.Is(err, tenantdb.ErrTenantUnavailable) { // no lease is left, and none of it is closed
-			t.Errorf("without a lease: %v", err)
-		}
-	})
-}
-
-func TestAnOwnersLimitOnWhatCachedKeepsIsLiftedAndItsCloseMended(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, w *world) {
-		enter, id := entering(t, w)
-		built, dropped := 0, 0
-		kept := func(ctx context.Context) *sql.DB {
-			db, err := tenantdb.Cached(ctx, "db", func(*tenantdb.Scope) (*sql.DB, func(), error) {
-				built++
-				db := tenantdb.ReadDB(ctx)
-				return db, func() { dropped++; _ = db.Close() }, nil
-			})
-			must(t, err)
-			return db
-		}
-		one, leave := enter()
-		kept(one).SetMaxOpenConns(1)
-		_, err := kept(one).Conn(one)
-		must(t, err)
-		other, leaveOther := enter()
-		must(t, readAll(kept(other).QueryContext(promptly(t, other), "SELECT name FROM me")))
-		must(t, kept(one).Close())
-		must(t, readAll(kept(other).QueryContext(promptly(t, other), "SELECT name FROM me")))
-		if built != 2 || dropped != 1 {
-			t.Errorf("after a Close: built %d times, dropped %d times", built, dropped)
-		}
-		leave()
-		leaveOther()
-		w.pool.Retire(id)
-		if built != 2 || dropped != 2 {
-			t.Errorf("after the database's end: built %d times, dropped %d times", built, dropped)
-		}
-	})
-}
-
-// TestADetachedScopeHasItsRequestsHandles: what was built on one goes on after the handler.
-func TestADetachedScopeHasItsRequestsHandles(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, w *world) {
-		enter, _ := entering(t, w)
-		ctx, leave := enter()
-		db := tenantdb.DB(ctx)
-		scope, _ := tenantdb.FromContext(ctx)
-		work, done := scope.Detach()
-		leave()
-		for range 3 {
-			next, leave := enter()
-			if tenantdb.DB(next) == db {
-				t.Error("another request has the handle")
-			}
-			must(t, tenantdb.DB(next).Close())
-			leave()
-		}
-		must(t, execOf(db)(work))
-		done()
-		next, leave := enter()
-		defer leave()
-		if tenantdb.DB(next) != db {
-			t.Error("the handle isn't used again after the last of its scopes")
-		}
-	})
-}
-
-func TestAHandleThatIsAskedForAfterTheScopeSaysSo(t *testing.T) {
+func TestDB_handleAfterTheScopesEndSaysSo(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		enter, id := entering(t, w)
 		_, keep := enter()
@@ -308,7 +215,8 @@ func TestAHandleThatIsAskedForAfterTheScopeSaysSo(t *testing.T) {
 		for range 2 {
 			for _, db := range []*sql.DB{tenantdb.DB(ctx), tenantdb.ReadDB(ctx)} {
 				err := db.PingContext(ctx)
-				if !errors.Is(err, tenantdb.ErrTenantUnavailable) || !strings.Contains(err.Error(), "Detach") {
+				if !errors.Is(err, tenantdb.ErrTenantUnavailable) ||
+					!strings.Contains(err.Error(), "Detach") {
 					t.Errorf("a query after the scope's end = %v", err)
 				}
 			}
@@ -325,37 +233,22 @@ func TestAHandleThatIsAskedForAfterTheScopeSaysSo(t *testing.T) {
 	})
 }
 
-func TestALeasesHandlesAreItsOwn(t *testing.T) {
-	onBothEngines(t, func(t *testing.T, w *world) {
-		acme := w.tenant("acme", w.user("ann"))
-		one, err := w.pool.Lease(acme)
-		must(t, err)
-		other, err := w.pool.Lease(acme)
-		must(t, err)
-		defer other.Release()
-		db := one.DB()
-		must(t, other.DB().Close())
-		must(t, db.PingContext(t.Context()))
-		must(t, other.DB().PingContext(t.Context()))
-		one.Release()
-		if !isClosed(db) || !isClosed(one.DB()) || !isClosed(one.ReadDB()) {
-			t.Error("a handle outlives its lease")
-		}
-	})
-}
-
-// TestRawGivesPgxsConnection until it returns, also where the scope ends meanwhile: then its socket closes.
-func TestRawGivesPgxsConnection(t *testing.T) {
+// TestDB_rawConnectionIsPgxs uses pgx's connection inside Raw. If the scope ends meanwhile, the socket
+// closes.
+func TestDB_rawConnectionIsPgxs(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConnsPerTenant: 1})
 	enter, _ := entering(t, w)
 	ctx, leave := enter()
 	conn, err := tenantdb.DB(ctx).Conn(ctx)
 	must(t, err)
 	raw := func(use func(*pgx.Conn) error) error {
-		return conn.Raw(func(driverConn any) error { return use(driverConn.(interface{ Conn() *pgx.Conn }).Conn()) })
+		return conn.Raw(func(driverConn any) error {
+			return use(driverConn.(interface{ Conn() *pgx.Conn }).Conn())
+		})
 	}
 	must(t, raw(func(c *pgx.Conn) error {
-		_, err := c.CopyFrom(ctx, pgx.Identifier{"me"}, []string{"name"}, pgx.CopyFromRows([][]any{{"copied"}}))
+		_, err := c.CopyFrom(ctx, pgx.Identifier{"me"}, []string{"name"},
+			pgx.CopyFromRows([][]any{{"copied"}}))
 		return err
 	}))
 	must(t, raw(func(c *pgx.Conn) error {
@@ -363,8 +256,11 @@ func TestRawGivesPgxsConnection(t *testing.T) {
 		return err
 	}))
 	must(t, conn.Close())
-	if path := ask[string](t, ctx, "SELECT current_setting('search_path') || (SELECT count(*) FROM pg_listening_channels())"); strings.Contains(path, "elsewhere") || !strings.HasSuffix(path, "0") {
-		t.Errorf("the next borrower finds %s", path)
+	if path := ask[string](t, ctx, "SHOW search_path"); strings.Contains(path, "elsewhere") {
+		t.Errorf("the next borrower has the search_path %s", path)
+	}
+	if n := ask[int](t, ctx, "SELECT count(*) FROM pg_listening_channels()"); n != 0 {
+		t.Errorf("the next borrower listens to %d channels", n)
 	}
 	conn, err = tenantdb.DB(ctx).Conn(ctx)
 	must(t, err)
@@ -388,4 +284,40 @@ func TestRawGivesPgxsConnection(t *testing.T) {
 	if ask[int](t, ctx, "SELECT count(*) FROM me WHERE name = 'late'") != 0 {
 		t.Error("what began in Raw was committed")
 	}
+}
+
+func TestDB_openTransactionDoesNotReachTheNextBorrower(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		lease, err := w.pool.Lease(w.tenant("acme", w.user("ann")))
+		must(t, err)
+		defer lease.Release()
+		conn, err := lease.DB().Conn(t.Context())
+		must(t, err)
+		for _, statement := range []string{"BEGIN", "UPDATE me SET name = 'half'"} {
+			_, err = conn.ExecContext(t.Context(), statement)
+			must(t, err)
+		}
+		must(t, conn.Close())
+		var name string
+		must(t, lease.DB().QueryRowContext(t.Context(), "SELECT name FROM me").Scan(&name))
+		if name != "acme" {
+			t.Errorf("read %q out of a transaction that nobody committed", name)
+		}
+	})
+}
+
+func TestDB_withoutAMiddlewareNamesTheFix(t *testing.T) {
+	ctx := t.Context()
+	mustPanic(t, "Middleware.Handler", func() { tenantdb.DB(ctx) })
+	mustPanic(t, "Middleware.Handler", func() { tenantdb.ReadDB(ctx) })
+	mustPanic(t, "in gin, pass c.Request.Context()", func() { tenantdb.PG(ctx) })
+	mustPanic(t, "Middleware.Handler", func() {
+		_, _ = tenantdb.Cached(ctx, "x", func(*tenantdb.Scope) (int, func(), error) { return 0, nil, nil })
+	})
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	entered, leave, err := w.middleware(w.config()).Enter(ctx, acme.ID)
+	must(t, err)
+	defer leave()
+	mustPanic(t, "use DB(ctx)", func() { tenantdb.PG(entered) })
 }

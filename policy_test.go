@@ -13,23 +13,30 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// TestOneMoreSubscriptionTakesNothingAway gives a tenant one subscription after another, of any plan, status
-// and date, as a stranger can by a payment link. At no time may the tenant be let in by a lower tier than
-// before, without a feature that it had, or not at all.
-func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
+// TestPolicy_oneMoreSubscriptionTakesNothingAway gives a tenant one subscription after another, of any plan,
+// status and date, as a stranger can with a payment link. At no time may the tenant be refused, get a lower
+// tier or lose a feature because of it.
+func TestPolicy_oneMoreSubscriptionTakesNothingAway(t *testing.T) {
 	t.Parallel()
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ctx, ann := t.Context(), w.user("ann")
 		for tier, plans := range [][]string{{"free"}, {"basic", "other"}, {"pro"}, {"top"}} {
-			for _, plan := range plans { // each has a feature of its own
-				must(t, w.host.Plans.Insert(ctx, &hostdb.PricingPlan{ID: plan, Name: plan, TierLevel: tier, IsActive: true,
-					Features: []string{plan}}))
+			for _, plan := range plans { // each has its own feature
+				must(t, w.host.Plans.Insert(ctx, &hostdb.PricingPlan{
+					ID: plan, Name: plan, TierLevel: tier, IsActive: true,
+					Features: []string{plan},
+				}))
 			}
 		}
 		rapid.Check(t, func(rt *rapid.T) {
-			tenant := &hostdb.TenantCatalog{Name: "Acme", IsActive: true, PlanTier: rapid.SampledFrom([]string{"free", "pro"}).Draw(rt, "own plan")}
+			tenant := &hostdb.TenantCatalog{
+				Name: "Acme", IsActive: true, PlanTier: rapid.SampledFrom([]string{"free", "pro"}).Draw(rt,
+					"own plan"),
+			}
 			must(t, w.host.Tenants.Insert(ctx, tenant))
-			must(t, w.host.Memberships.Insert(ctx, &hostdb.Membership{UserID: ann.ID, TenantID: tenant.ID, Role: hostdb.RoleOwner, IsActive: true}))
+			must(t, w.host.Memberships.Insert(ctx, &hostdb.Membership{
+				UserID: ann.ID, TenantID: tenant.ID, Role: hostdb.RoleOwner, IsActive: true,
+			}))
 			policy := tenantdb.SubscriptionPolicy{Grace: 24 * time.Hour}
 			if rapid.Bool().Draw(rt, "free plans") {
 				policy.FreePlans = []string{"free", "pro"}
@@ -37,7 +44,9 @@ func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
 			if rapid.Bool().Draw(rt, "backstop") {
 				policy.MaxOverdue, policy.TrialPatience = 36*time.Hour, 12*time.Hour
 			}
-			times := []time.Time{noon, noon.Add(20 * time.Hour), noon.Add(47 * time.Hour), noon.Add(100 * time.Hour)}
+			times := []time.Time{
+				noon, noon.Add(20 * time.Hour), noon.Add(47 * time.Hour), noon.Add(100 * time.Hour),
+			}
 			before, had := make([]int, len(times)), make([][]string, len(times))
 			for i := range before {
 				before[i] = -2
@@ -56,7 +65,8 @@ func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
 					}
 					for _, key := range had[i] {
 						if !slices.Contains(features, key) {
-							rt.Fatalf("after %d subscriptions the features %q became %q at %v", n+1, had[i], features, now)
+							rt.Fatalf("after %d subscriptions the features %q became %q at %v", n+1, had[i],
+								features, now)
 						}
 					}
 					before[i], had[i] = tier, features
@@ -66,7 +76,7 @@ func TestOneMoreSubscriptionTakesNothingAway(t *testing.T) {
 	})
 }
 
-// drawSubscription draws a subscription that hasn't been stored.
+// drawSubscription draws a subscription without storing it.
 func drawSubscription(rt *rapid.T, tenantID string, n int) *hostdb.Subscription {
 	date := func(name string) *time.Time {
 		if !rapid.Bool().Draw(rt, name) {
@@ -76,19 +86,21 @@ func drawSubscription(rt *rapid.T, tenantID string, n int) *hostdb.Subscription 
 		return &at
 	}
 	s := &hostdb.Subscription{TenantID: tenantID,
-		PlanTier:    rapid.SampledFrom([]string{"basic", "other", "pro", "top", "unknown"}).Draw(rt, "plan"),
-		Status:      rapid.SampledFrom([]string{"active", "trialing", "past_due", "canceled", "odd"}).Draw(rt, "status"),
-		PaymentType: rapid.SampledFrom([]string{hostdb.PaymentSubscription, hostdb.PaymentSubscription, hostdb.PaymentOneTime}).Draw(rt, "kind"),
-		TrialEnd:    date("trial end"), CurrentPeriodEnd: date("period end")}
+		PlanTier: rapid.SampledFrom([]string{"basic", "other", "pro", "top", "unknown"}).Draw(rt, "plan"),
+		Status: rapid.SampledFrom([]string{"active", "trialing", "past_due", "canceled", "odd"}).Draw(rt,
+			"status"),
+		PaymentType: rapid.SampledFrom([]string{hostdb.PaymentSubscription, hostdb.PaymentSubscription,
+			hostdb.PaymentOneTime}).Draw(rt, "kind"),
+		TrialEnd: date("trial end"), CurrentPeriodEnd: date("period end")}
 	if rapid.Bool().Draw(rt, "Stripe's") {
 		s.StripeSubID = fmt.Sprintf("sub_%s_%d", tenantID, n)
 	}
 	return s
 }
 
-// TestSubscriptionPolicyBoundsWhatEventsWouldHaveEnded tries the two options that stand in for events which
-// come late, or not.
-func TestSubscriptionPolicyBoundsWhatEventsWouldHaveEnded(t *testing.T) {
+// TestPolicy_endsWhatMissingEventsWouldHaveEnded tries the two options that stand in for events which arrive
+// late or never.
+func TestPolicy_endsWhatMissingEventsWouldHaveEnded(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann, end := w.user("ann"), noon.Add(time.Hour)
 		var tenants []string
@@ -106,17 +118,24 @@ func TestSubscriptionPolicyBoundsWhatEventsWouldHaveEnded(t *testing.T) {
 		}
 		for name, c := range map[string]struct {
 			policy tenantdb.SubscriptionPolicy
-			want   []string // of each tenant: how long after its date it is let in
+			want   []string // for each tenant, how long after its date it is admitted
 		}{
-			"default":  {tenantdb.SubscriptionPolicy{}, []string{"0s", "0s", "ever", "ever"}},
-			"patience": {tenantdb.SubscriptionPolicy{TrialPatience: time.Hour}, []string{"1h0m0s", "0s", "ever", "ever"}},
-			"backstop": {tenantdb.SubscriptionPolicy{MaxOverdue: 48 * time.Hour}, []string{"0s", "0s", "48h0m0s", "ever"}},
+			"default": {tenantdb.SubscriptionPolicy{}, []string{"0s", "0s", "ever", "ever"}},
+			"patience": {
+				tenantdb.SubscriptionPolicy{TrialPatience: time.Hour}, []string{
+					"1h0m0s", "0s", "ever", "ever",
+				},
+			},
+			"backstop": {
+				tenantdb.SubscriptionPolicy{MaxOverdue: 48 * time.Hour},
+				[]string{"0s", "0s", "48h0m0s", "ever"},
+			},
 		} {
 			cfg := w.config()
 			cfg.Subscription = c.policy
 			w.clock.Set(noon)
 			mw := w.middleware(cfg)
-			h := mw.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			h := mw.Handler(emptyHandler)
 			for i, slug := range tenants {
 				got := "never"
 				for _, after := range []time.Duration{0, time.Hour, 48 * time.Hour} {

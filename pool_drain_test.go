@@ -13,18 +13,19 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-// deaf opens the world's host database a second time, in such a way that its change feed doesn't find
-// anything during a test.
+// deaf opens the world's host database a second time, so that its change feed finds nothing during a test.
 func (w *world) deaf() *hostdb.DB {
 	w.t.Helper()
-	host, err := hostdb.OpenConfig(w.t.Context(), hostdb.Config{URL: hostdb.Secret(w.host.URI()), PollInterval: time.Hour, NoNotify: true})
+	host, err := hostdb.OpenConfig(w.t.Context(), hostdb.Config{
+		URL: hostdb.Secret(w.host.URI()), PollInterval: time.Hour, NoNotify: true,
+	})
 	must(w.t, err)
 	w.t.Cleanup(func() { _ = host.Close() })
 	return host
 }
 
-// closings are the ways to close a tenant that wait for its requests, with the answer that members get from
-// then on.
+// closings are the ways to close a tenant that wait for its requests, with the answer that members get
+// afterwards.
 func (w *world) closings() map[string]struct {
 	shut func(ctx context.Context, tenantID string) error
 	code int
@@ -33,28 +34,37 @@ func (w *world) closings() map[string]struct {
 		shut func(ctx context.Context, tenantID string) error
 		code int
 	}{
-		"Suspend":     {w.fleet.Suspend, http.StatusForbidden},
-		"Maintenance": {func(ctx context.Context, id string) error { return w.fleet.Maintenance(ctx, id, true) }, http.StatusServiceUnavailable},
+		"Suspend": {w.fleet.Suspend, http.StatusForbidden},
+		"Maintenance": {
+			func(ctx context.Context, id string) error { return w.fleet.Maintenance(ctx, id, true) },
+			http.StatusServiceUnavailable,
+		},
 		"Drain": {func(ctx context.Context, id string) error {
-			_, err := w.host.Tenants.Change(ctx, id, func(t *hostdb.TenantCatalog) error { t.IsActive = false; return nil })
+			_, err := w.host.Tenants.Change(ctx, id, func(t *hostdb.TenantCatalog) error {
+				t.IsActive = false
+				return nil
+			})
 			must(w.t, err)
 			return w.pool.Drain(ctx, id)
 		}, http.StatusForbidden},
 	}
 }
 
-// TestNoRequestBeginsOnFactsFromBeforeADrain closes tenants whose members are cached by middlewares that
-// don't hear of it.
-func TestNoRequestBeginsOnFactsFromBeforeADrain(t *testing.T) {
+// TestPool_Drain_refusesOlderFacts closes tenants whose members are cached by middlewares that aren't
+// notified.
+func TestPool_Drain_refusesOlderFacts(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		cfg := w.config()
 		cfg.Host, cfg.Cache.MaxStaleness = w.deaf(), time.Minute
 		first, second := w.middleware(cfg), w.middleware(cfg)
-		eventually(t, func() bool { return first.Stats().SincePoll >= 0 && second.Stats().SincePoll >= 0 })
+		feedStarted(t, first)
+		feedStarted(t, second)
 		for name, closing := range w.closings() {
 			tenant := w.tenant(strings.ToLower(name), ann)
-			handlers := []http.Handler{first.Handler(http.HandlerFunc(whoami)), second.Handler(http.HandlerFunc(whoami))}
+			handlers := []http.Handler{
+				first.Handler(http.HandlerFunc(whoami)), second.Handler(http.HandlerFunc(whoami)),
+			}
 			r := request("ann", tenant.Slug)
 			for range 2 {
 				for _, h := range handlers {
@@ -66,15 +76,17 @@ func TestNoRequestBeginsOnFactsFromBeforeADrain(t *testing.T) {
 			must(t, closing.shut(t.Context(), tenant.ID))
 			for i, h := range handlers {
 				if rec := do(h, r); rec.Code != closing.code {
-					t.Errorf("%s: middleware %d answers %d %s after it; want %d", name, i, rec.Code, rec.Body, closing.code)
+					t.Errorf("%s: middleware %d answers %d %s after it; want %d", name, i, rec.Code, rec.Body,
+						closing.code)
 				}
 			}
-			lease, err := w.pool.Lease(tenant) // who works on the closed tenant gets its database, which lets nobody else in
+			lease, err := w.pool.Lease(tenant) // maintenance work gets a lease, which admits no request
 			must(t, err)
 			must(t, lease.DB().PingContext(t.Context()))
 			for i, h := range handlers {
 				if rec := do(h, r); rec.Code != closing.code {
-					t.Errorf("%s: middleware %d answers %d %s while the tenant is worked on", name, i, rec.Code, rec.Body)
+					t.Errorf("%s: middleware %d answers %d %s while the tenant is worked on", name, i,
+						rec.Code, rec.Body)
 				}
 			}
 			lease.Release()
@@ -82,21 +94,23 @@ func TestNoRequestBeginsOnFactsFromBeforeADrain(t *testing.T) {
 	})
 }
 
-// TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet holds a request up between its decision and its
-// lease, while the tenant is closed.
-func TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet(t *testing.T) {
+// TestPool_Drain_refusesARequestWithoutALeaseYet stops a request between its decision and its lease while the
+// tenant is closed.
+func TestPool_Drain_refusesARequestWithoutALeaseYet(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		for name, closing := range w.closings() {
 			tenant := w.tenant(strings.ToLower(name), ann)
 			w.update(tenant, func(t *hostdb.TenantCatalog) { t.PlanTier = "pro" })
 			end := noon.Add(time.Hour)
-			must(t, w.host.Subscriptions.Insert(t.Context(), &hostdb.Subscription{TenantID: tenant.ID, PlanTier: "pro",
-				Status: hostdb.SubscriptionTrialing, TrialEnd: &end, PaymentType: hostdb.PaymentSubscription}))
+			must(t, w.host.Subscriptions.Insert(t.Context(), &hostdb.Subscription{
+				TenantID: tenant.ID, PlanTier: "pro",
+				Status: hostdb.SubscriptionTrialing, TrialEnd: &end, PaymentType: hostdb.PaymentSubscription,
+			}))
 			deciding, decide := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			cfg := w.config()
-			cfg.Now = func() time.Time { // a trial's end is looked at once the facts are at hand
+			cfg.Now = func() time.Time { // the clock is read for a trial's end, after the facts are loaded
 				once.Do(func() { close(deciding); <-decide })
 				return noon
 			}
@@ -113,9 +127,9 @@ func TestADrainEndsTheRequestThatHasBeenLetInAndHasNoLeaseYet(t *testing.T) {
 	})
 }
 
-// TestNothingIsWrittenAfterATenantWasClosed has requests and jobs write all the time, while the tenant is
-// closed and opened again.
-func TestNothingIsWrittenAfterATenantWasClosed(t *testing.T) {
+// TestPool_Drain_lastsUntilTheLastWrite has requests and jobs write all the time while the tenant is closed
+// and reopened. No write may succeed after the close.
+func TestPool_Drain_lastsUntilTheLastWrite(t *testing.T) {
 	t.Parallel()
 	const rounds = 15
 	onBothEngines(t, func(t *testing.T, w *world) {
@@ -123,7 +137,7 @@ func TestNothingIsWrittenAfterATenantWasClosed(t *testing.T) {
 		cfg := w.config()
 		cfg.Host, cfg.Cache.MaxStaleness = w.deaf(), time.Minute
 		mw := w.middleware(cfg)
-		eventually(t, func() bool { return mw.Stats().SincePoll >= 0 })
+		feedStarted(t, mw)
 		var mu sync.Mutex
 		var closed bool
 		var late, written int
@@ -173,10 +187,11 @@ func TestNothingIsWrittenAfterATenantWasClosed(t *testing.T) {
 			} else {
 				must(t, w.fleet.Maintenance(t.Context(), acme.ID, false))
 			}
-			mw.Invalidate("", acme.ID) // nothing else tells it
+			mw.Invalidate("", acme.ID) // the feed is silent
 			eventually(t, func() bool { now, _ := set(false); return now > before+20 })
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // requests that go on would hold it up for ever
-			if round%2 == 0 {                                               // the next round ends it
+			// running requests would delay it for ever
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			if round%2 == 0 { // the next round reverts it
 				must(t, w.fleet.Maintenance(ctx, acme.ID, true))
 			} else {
 				must(t, w.fleet.Suspend(ctx, acme.ID))
@@ -195,8 +210,9 @@ func TestNothingIsWrittenAfterATenantWasClosed(t *testing.T) {
 	})
 }
 
-// TestSuspendWaitsForOtherProcessesAsLongAsItIsTold compares it with one that doesn't.
-func TestSuspendWaitsForOtherProcessesAsLongAsItIsTold(t *testing.T) {
+// TestFleet_Suspend_waitsForOtherProcesses waits as long as the fleet is configured to, unless its context
+// ends.
+func TestFleet_Suspend_waitsForOtherProcesses(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	patient, err := fleet.New(fleet.Config{Host: w.host, Pool: w.pool, WaitForOthers: 300 * time.Millisecond})

@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,126 +16,11 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb"
-	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// proxy is a network that can be cut.
-type proxy struct {
-	listener net.Listener
-	target   string
-	delay    atomic.Int64 // of each piece, ns
-	mu       sync.Mutex
-	conns    map[net.Conn]struct{}
-	hung     chan struct{} // open while nothing gets through; nil otherwise
-	refusing bool
-	epoch    int // connections of an earlier one are forgotten
-}
-
-// newProxy puts a network before a server.
-func newProxy(t *testing.T, target string) *proxy {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	p := &proxy{listener: listener, target: target, conns: make(map[net.Conn]struct{})}
-	t.Cleanup(func() { p.mend(); _ = listener.Close(); p.reset() })
-	go func() {
-		for {
-			in, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go p.serve(in)
-		}
-	}()
-	return p
-}
-
-// serve carries one connection.
-func (p *proxy) serve(in net.Conn) {
-	out, err := net.Dial("tcp", p.target)
-	p.mu.Lock()
-	if err != nil || p.refusing {
-		p.mu.Unlock()
-		_ = in.(*net.TCPConn).SetLinger(0)
-		_ = in.Close()
-		if out != nil {
-			_ = out.Close()
-		}
-		return
-	}
-	p.conns[in], p.conns[out] = struct{}{}, struct{}{}
-	epoch := p.epoch
-	p.mu.Unlock()
-	go p.carry(in, out, epoch)
-	p.carry(out, in, epoch)
-}
-
-// carry copies one way until that way ends.
-func (p *proxy) carry(from, to net.Conn, epoch int) {
-	piece := make([]byte, 4096)
-	for {
-		n, err := from.Read(piece)
-		p.mu.Lock()
-		hung, forgotten := p.hung, epoch != p.epoch
-		p.mu.Unlock()
-		if forgotten && err == nil {
-			continue
-		}
-		if hung != nil {
-			<-hung
-		}
-		if pause := p.delay.Load(); pause > 0 {
-			<-time.After(time.Duration(pause))
-		}
-		if _, werr := to.Write(piece[:n]); err != nil || werr != nil {
-			_ = to.(*net.TCPConn).CloseWrite()
-			return
-		}
-	}
-}
-
-// hang lets nothing through until mend.
-func (p *proxy) hang() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.hung = make(chan struct{})
-}
-
-// forget swallows what comes by connections that there are, as an address translator does that has dropped
-// them.
-func (p *proxy) forget() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.epoch++
-}
-
-// reset ends what there is, and refuse what comes, until mend.
-func (p *proxy) reset() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refusing = true
-	for c := range p.conns {
-		_ = c.(*net.TCPConn).SetLinger(0)
-		_ = c.Close()
-	}
-	clear(p.conns)
-}
-
-// mend lets everything through again.
-func (p *proxy) mend() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refusing = false
-	p.delay.Store(0)
-	if p.hung != nil {
-		close(p.hung)
-		p.hung = nil
-	}
-}
-
-// crowd asks for tenants' pages all the time, each request with a second to live, and keeps what the answers
-// say.
+// crowd requests the pages of tenants all the time, each with a deadline of one second, and counts the good
+// answers.
 type crowd struct {
 	h       http.Handler
 	good    sync.Map // slug → *atomic.Int64
@@ -147,7 +33,8 @@ func newCrowd(t *testing.T, w *world, slugs ...string) *crowd {
 	t.Helper()
 	page := func(rw http.ResponseWriter, r *http.Request) {
 		var name string
-		if err := tenantdb.DB(r.Context()).QueryRowContext(r.Context(), "SELECT name FROM me").Scan(&name); err != nil {
+		if err := tenantdb.DB(r.Context()).QueryRowContext(r.Context(),
+			"SELECT name FROM me").Scan(&name); err != nil {
 			rw.Header().Set("X-Cause", fmt.Sprintf("%T %v", err, err))
 			tenantdb.WriteError(rw, r, err)
 			return
@@ -180,7 +67,8 @@ func (c *crowd) ask(t *testing.T, slug string, good *atomic.Int64) {
 		began := time.Now()
 		rec := do(c.h, request("ann", slug).WithContext(ctx))
 		cancel()
-		if took := time.Since(began); took > 30*time.Second { // a second, the patience to cancel and to close, and a slow machine
+		// one second, the time to cancel and close, and a slow machine
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%s: answered after %v", slug, took)
 		}
 		switch {
@@ -194,7 +82,7 @@ func (c *crowd) ask(t *testing.T, slug string, good *atomic.Int64) {
 	}
 }
 
-// goesOn waits until a tenant has been served some more times.
+// goesOn waits until each tenant has been served 20 more times.
 func (c *crowd) goesOn(t *testing.T, slugs ...string) {
 	t.Helper()
 	for _, slug := range slugs {
@@ -209,7 +97,7 @@ func (c *crowd) goesOn(t *testing.T, slugs ...string) {
 	}
 }
 
-// refused waits until a tenant isn't served, as when its server is away.
+// refused waits until a tenant is answered 503.
 func (c *crowd) refused(t *testing.T, slug string) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -217,24 +105,7 @@ func (c *crowd) refused(t *testing.T, slug string) {
 	})
 }
 
-// moveTo moves a tenant to a fresh database of a server, reached at an address.
-func (w *world) moveTo(tenant *hostdb.TenantCatalog, s *pgtest.Server, address string) {
-	w.t.Helper()
-	target := s.Database(w.t)
-	conn, err := pgx.Connect(w.t.Context(), target)
-	must(w.t, err)
-	_, err = conn.Exec(w.t.Context(), "CREATE TABLE me AS SELECT '"+tenant.Slug+"' AS name")
-	must(w.t, err)
-	must(w.t, conn.Close(context.Background()))
-	u, err := url.Parse(target)
-	must(w.t, err)
-	if address != "" {
-		u.Host = address
-	}
-	w.update(tenant, func(t *hostdb.TenantCatalog) { t.DBURL = hostdb.Secret(u.String()) })
-}
-
-func TestAServerThatIsKilledAndComesBackIsServedFromAgain(t *testing.T) {
+func TestPool_servesAgainAfterAServersCrash(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	ann := w.user("ann")
 	acme, _ := w.tenant("acme", ann), w.tenant("other", ann)
@@ -251,7 +122,7 @@ func TestAServerThatIsKilledAndComesBackIsServedFromAgain(t *testing.T) {
 	c.goesOn(t, "acme", "other")
 }
 
-func TestACutNetworkFailsInTimeAndIsSurvived(t *testing.T) {
+func TestPool_survivesACutNetwork(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	ann := w.user("ann")
 	acme, _ := w.tenant("acme", ann), w.tenant("other", ann)
@@ -284,7 +155,7 @@ func TestACutNetworkFailsInTimeAndIsSurvived(t *testing.T) {
 	}
 }
 
-func TestADatabaseDroppedUnderLoadIsItsTenantsTroubleAlone(t *testing.T) {
+func TestPool_droppedDatabaseAffectsItsTenantAlone(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	ann := w.user("ann")
 	acme, _ := w.tenant("acme", ann), w.tenant("other", ann)
@@ -299,7 +170,7 @@ func TestADatabaseDroppedUnderLoadIsItsTenantsTroubleAlone(t *testing.T) {
 	admin(t, "DROP DATABASE "+name+" WITH (FORCE)")
 	c.refused(t, "acme")
 	c.goesOn(t, "other")
-	// Restored from a backup, whole before it has its name again.
+	// The database is restored from a backup, and gets its name once it is complete.
 	admin(t, "CREATE DATABASE "+name+"_restored")
 	restored := *u
 	restored.Path += "_restored"
@@ -312,7 +183,7 @@ func TestADatabaseDroppedUnderLoadIsItsTenantsTroubleAlone(t *testing.T) {
 	c.goesOn(t, "acme", "other")
 }
 
-func TestConnectionsThatTheNetworkForgotAreReplacedInTime(t *testing.T) {
+func TestPool_replacesConnectionsThatTheNetworkForgot(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	base, err := url.Parse(pgtest.Shared(t).URL("postgres"))
@@ -322,15 +193,57 @@ func TestConnectionsThatTheNetworkForgotAreReplacedInTime(t *testing.T) {
 	ctx, leave, err := w.middleware(w.config()).Enter(t.Context(), acme.ID) // a context without a deadline
 	must(t, err)
 	defer leave()
-	idle(t, ctx, 5)
+	pids(t, ctx, 5)
 	p.forget()
 	quiet := time.Now()
-	eventually(t, func() bool { return time.Since(quiet) > 1100*time.Millisecond }) // until then nobody would be asked
+	// younger connections aren't checked
+	eventually(t, func() bool { return time.Since(quiet) > 1100*time.Millisecond })
 	asked := time.Now()
 	if got := ask[string](t, ctx, "SELECT name FROM me"); got != "acme" {
 		t.Errorf("read %q", got)
 	}
-	if took := time.Since(asked); took > 10*time.Second { // two for the first of them, little for each of the others, and a slow machine
+	// two for the first connection, little for the others, and a slow machine
+	if took := time.Since(asked); took > 10*time.Second {
 		t.Errorf("after %v", took)
+	}
+}
+
+// TestPool_leavesAServerThatBecameAStandby: the connection was opened through a name that now leads to the
+// new primary.
+func TestPool_leavesAServerThatBecameAStandby(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	acme := w.tenant("acme", w.user("ann"))
+	old := pgtest.Start(t)
+	w.moveTo(acme, old, "")
+	conn, err := pgx.Connect(t.Context(), old.URL("postgres"))
+	must(t, err)
+	var dir string
+	must(t, conn.QueryRow(t.Context(), "SHOW data_directory").Scan(&dir))
+	must(t, conn.Close(t.Context()))
+	old.Stop()
+	must(t, os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o644))
+	must(t, old.Start())
+	process := 0
+	h := w.middleware(w.config()).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		must(t, tenantdb.DB(r.Context()).QueryRowContext(r.Context(),
+			"SELECT pg_backend_pid()").Scan(&process))
+		var err error
+		if r.URL.Query().Has("tx") {
+			err = insideTx(r.Context(), "INSERT INTO me VALUES ('x')")
+		} else {
+			_, err = tenantdb.PG(r.Context()).Exec(r.Context(), "INSERT INTO me VALUES ('x')")
+		}
+		tenantdb.WriteError(rw, r, err)
+	}))
+	seen := make(map[int]bool)
+	for i := range 4 {
+		r := request("ann", "acme")
+		if i%2 == 1 {
+			r.URL.RawQuery = "tx"
+		}
+		if rec := do(h, r); rec.Code != 503 || code(t, rec) != "tenant_unavailable" || seen[process] {
+			t.Errorf("%d %s; connection met before: %v", rec.Code, rec.Body, seen[process])
+		}
+		seen[process] = true
 	}
 }

@@ -20,10 +20,10 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// TestAServersOwnLimitIsNeverMet has the server itself count: the role may have no more connections than the
-// budget, so that one too many is refused (53300). TENANTDB_TEST_FULL=1 runs it at full size: 1,000
-// databases, 200 workers, a minute.
-func TestAServersOwnLimitIsNeverMet(t *testing.T) {
+// TestPool_staysBelowTheServersLimit lets the server count: the role may have no more connections than the
+// budget, so that one too many is refused with 53300. TENANTDB_TEST_FULL=1 runs it at full size, which is
+// 1,000 databases and 200 workers for a minute.
+func TestPool_staysBelowTheServersLimit(t *testing.T) {
 	databases, workers, length := 60, 40, 3*time.Second
 	if os.Getenv("TENANTDB_TEST_FULL") == "1" {
 		databases, workers, length = 1000, 200, time.Minute
@@ -55,7 +55,7 @@ func TestAServersOwnLimitIsNeverMet(t *testing.T) {
 		}
 	})
 	stats := pool.Stats().Servers[0]
-	t.Logf("%d databases, %d workers, %v: %d visits, %d connections opened, %d of them by steals, none refused by the server",
+	t.Logf("%d databases, %d workers, %v: %d visits, %d connections opened, %d of them by steals",
 		databases, workers, length, served.Load(), stats.Opens, stats.Steals)
 	if stats.OpenFailures != 0 || stats.Leased != 0 {
 		t.Errorf("at the end: %+v", stats)
@@ -66,22 +66,26 @@ func TestAServersOwnLimitIsNeverMet(t *testing.T) {
 	must(t, err)
 	defer conn.Close(t.Context())
 	var left int
-	must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'").Scan(&left))
+	must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'").Scan(
+		&left))
 	if left != 0 {
 		t.Errorf("%d connections are left", left)
 	}
 }
 
-// TestATenantsOwnLimitIsItsOwnMatter: that of its database, or of a role which is no other tenant's, bears
-// the same code as a full server (53300), and must not hold up other tenants, whoever has the connections
-// that there may be.
-func TestATenantsOwnLimitIsItsOwnMatter(t *testing.T) {
+// TestPool_tenantsLimitAffectsItAlone: the limit of one database, or of a role that no other tenant has, is
+// reported with the code of a full server, 53300. It must not delay other tenants, whoever has the
+// connections.
+func TestPool_tenantsLimitAffectsItAlone(t *testing.T) {
 	s := pgtest.Start(t)
 	tenants := manyDatabases(t, s, 7, 50)
 	admin, err := pgx.Connect(t.Context(), s.URL("postgres"))
 	must(t, err)
 	defer admin.Close(t.Context())
-	for _, statement := range []string{"ALTER DATABASE tenant0 CONNECTION LIMIT 1", "CREATE ROLE alone LOGIN PASSWORD 'alone' CONNECTION LIMIT 1"} {
+	for _, statement := range []string{
+		"ALTER DATABASE tenant0 CONNECTION LIMIT 1",
+		"CREATE ROLE alone LOGIN PASSWORD 'alone' CONNECTION LIMIT 1",
+	} {
 		_, err = admin.Exec(t.Context(), statement)
 		must(t, err)
 	}
@@ -120,7 +124,8 @@ func TestATenantsOwnLimitIsItsOwnMatter(t *testing.T) {
 				eventually(t, func() bool { return pool.Stats().Servers[0].OpenFailures > 0 })
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 				defer cancel()
-				for _, other := range tenants[2:] { // all at once: an idle connection of one would make way for the next
+				// at once, since an idle connection would be closed for the next
+				for _, other := range tenants[2:] {
 					l, err := pool.Lease(other)
 					must(t, err)
 					defer l.Release()
@@ -129,15 +134,15 @@ func TestATenantsOwnLimitIsItsOwnMatter(t *testing.T) {
 					defer conn.Release()
 				}
 				release()
-				must(t, <-second) // it waited for the one connection that there may be
+				must(t, <-second) // it waited for the only connection
 			})
 		}
 	}
 }
 
-// TestAForcedCloseLeavesHoldersAlone but for their socket: pgx's own connection is one goroutine's. Under
-// -race.
-func TestAForcedCloseLeavesHoldersAlone(t *testing.T) {
+// TestPool_Close_forcedClosesSocketsOnly: one goroutine owns a pgx connection, so a forced close must touch
+// only its socket. The race detector is the judge.
+func TestPool_Close_forcedClosesSocketsOnly(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	for range 5 {
@@ -167,7 +172,7 @@ func TestAForcedCloseLeavesHoldersAlone(t *testing.T) {
 	}
 }
 
-// manyDatabases makes databases that a limited role may enter, each with a table for its own name.
+// manyDatabases makes databases that a limited role may use, each with a table for its own name.
 func manyDatabases(t *testing.T, s *pgtest.Server, n, limit int) []*hostdb.TenantCatalog {
 	t.Helper()
 	ctx := t.Context()
@@ -201,7 +206,7 @@ func manyDatabases(t *testing.T, s *pgtest.Server, n, limit int) []*hostdb.Tenan
 	return tenants
 }
 
-// visit is what a request does: the first one writes the database's name down, all read it.
+// visit is what a request does: the first one writes the name of the database, all read it.
 func visit(pool *tenantdb.Pool, tenant *hostdb.TenantCatalog) (name string, err error) {
 	ctx := context.Background()
 	lease, err := pool.Lease(tenant)

@@ -13,21 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// idle gives the tenant of a context a number of idle connections.
-func idle(t *testing.T, ctx context.Context, n int) {
-	t.Helper()
-	var held []*tenantdb.Conn
-	for range n {
-		c, err := tenantdb.PG(ctx).Acquire(ctx)
-		must(t, err)
-		held = append(held, c)
-	}
-	for _, c := range held {
-		c.Release()
-	}
-}
-
-func TestIdleConnectionsThatTheServerEndsCostNobodyAnError(t *testing.T) {
+func TestPool_idleConnectionsEndedByTheServerFailNoQuery(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	mw := w.middleware(w.config())
@@ -40,7 +26,7 @@ func TestIdleConnectionsThatTheServerEndsCostNobodyAnError(t *testing.T) {
 	defer admin.Close(context.Background())
 	database := ask[string](t, ctx, "SELECT current_database()")
 	for range 20 {
-		idle(t, ctx, 3)
+		pids(t, ctx, 3)
 		released := time.Now()
 		var ended int
 		must(t, admin.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -50,8 +36,10 @@ func TestIdleConnectionsThatTheServerEndsCostNobodyAnError(t *testing.T) {
 		}
 		eventually(t, func() bool {
 			var left int
-			must(t, admin.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = $1", database).Scan(&left))
-			return left == 0 && time.Since(released) > 2*time.Millisecond // connections used just now aren't looked at
+			must(t, admin.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = $1",
+				database).Scan(&left))
+			// connections used a moment ago aren't checked
+			return left == 0 && time.Since(released) > 2*time.Millisecond
 		})
 		answers := make(chan string, 4)
 		together(4, func(i int) {
@@ -73,7 +61,7 @@ func TestIdleConnectionsThatTheServerEndsCostNobodyAnError(t *testing.T) {
 	}
 }
 
-func TestAServersRestartCostsNoRequestThatComesAfterIt(t *testing.T) {
+func TestPool_serversRestartFailsNoLaterRequest(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	s := pgtest.Start(t)
@@ -84,7 +72,7 @@ func TestAServersRestartCostsNoRequestThatComesAfterIt(t *testing.T) {
 	defer leave()
 	h := mw.Handler(http.HandlerFunc(whoami))
 	for range 3 {
-		idle(t, ctx, 5)
+		pids(t, ctx, 5)
 		s.Kill()
 		must(t, s.Start())
 		for range 10 {

@@ -12,7 +12,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestStatsTellOfThePoolAndOfEachTenant(t *testing.T) {
+func TestPool_Stats_describesServersAndTenants(t *testing.T) {
 	w := newWorld(t, "postgres", tenantdb.PoolConfig{MaxConns: 2, MaxConnsPerTenant: 1})
 	ann := w.user("ann")
 	acme, other := w.tenant("acme", ann), w.tenant("other", ann)
@@ -31,23 +31,26 @@ func TestStatsTellOfThePoolAndOfEachTenant(t *testing.T) {
 		t.Fatalf("%+v, %+v; want one server and one tenant", stats, tenants)
 	}
 	s, a := stats.Servers[0], tenants[0]
-	if stats.Tenants != 2 || stats.Leased != 1 || s.Budget != 2 || s.Leased != 1 || s.Waiting != 0 || s.Refusals != 1 || s.Breaker != "closed" {
+	if stats.Tenants != 2 || stats.Leased != 1 || s.Budget != 2 || s.Leased != 1 || s.Waiting != 0 ||
+		s.Refusals != 1 || s.Breaker != "closed" {
 		t.Errorf("the pool: %+v", stats)
 	}
-	if a.TenantID != acme.ID || a.Server != s.Server || a.Leases != 1 || a.Leased != 1 || a.Idle != 0 || a.Refusals != 1 || a.Opens != 1 {
+	if a.TenantID != acme.ID || a.Server != s.Server || a.Leases != 1 || a.Leased != 1 || a.Idle != 0 ||
+		a.Refusals != 1 || a.Opens != 1 {
 		t.Errorf("the tenant: %+v", a)
 	}
 	var waits uint64
 	for _, n := range a.Waits {
 		waits += n
 	}
-	if waits != 2 { // the open, and the refusal
+	if waits != 2 { // the open and the refusal
 		t.Errorf("%d waits: %v", waits, a.Waits)
 	}
 	c.Release()
 	leave()
 	stats, tenants = w.pool.Stats(), w.pool.TenantStats()
-	if s := stats.Servers[0]; stats.Leased != 0 || s.Leased != 0 || s.Idle != 2 || len(tenants) != 2 || tenants[0].Idle != 1 || tenants[1].Idle != 1 {
+	if s := stats.Servers[0]; stats.Leased != 0 || s.Leased != 0 || s.Idle != 2 || len(tenants) != 2 ||
+		tenants[0].Idle != 1 || tenants[1].Idle != 1 {
 		t.Errorf("at rest: %+v, %+v", stats, tenants)
 	}
 	text := fmt.Sprintf("%+v %+v", mw.Stats(), tenants)
@@ -58,7 +61,7 @@ func TestStatsTellOfThePoolAndOfEachTenant(t *testing.T) {
 	}
 }
 
-func TestStatsTellOfSQLiteFiles(t *testing.T) {
+func TestPool_Stats_describesSQLiteFiles(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{MaxOpenSQLite: 1})
 	ann := w.user("ann")
 	first := w.tenant("t1", ann)
@@ -71,7 +74,8 @@ func TestStatsTellOfSQLiteFiles(t *testing.T) {
 	defer lease.Release()
 	tx, err := lease.DB().BeginTx(t.Context(), nil)
 	must(t, err)
-	if s := w.pool.TenantStats(first.ID); len(s) != 1 || s[0].Leases != 1 || s[0].Leased != 1 || s[0].Server != "" {
+	if s := w.pool.TenantStats(first.ID); len(s) != 1 || s[0].Leases != 1 || s[0].Leased != 1 ||
+		s[0].Server != "" {
 		t.Errorf("in a transaction: %+v", s)
 	}
 	must(t, tx.Rollback())
@@ -80,13 +84,16 @@ func TestStatsTellOfSQLiteFiles(t *testing.T) {
 	}
 }
 
-// TestProcessesDivideTheBudget is PoolConfig's arithmetic.
-func TestProcessesDivideTheBudget(t *testing.T) {
+func TestPool_processesDivideTheBudget(t *testing.T) {
 	const here, there = "db1.example.com:5432", "db2.example.com:6432"
-	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxConns: 80, Processes: 3, Budgets: map[string]int{there: 31}})
+	pool, err := tenantdb.NewPool(tenantdb.PoolConfig{
+		MaxConns: 80, Processes: 3, Budgets: map[string]int{there: 31},
+	})
 	must(t, err)
 	for _, server := range []string{here, there} {
-		lease, err := pool.Lease(&hostdb.TenantCatalog{ID: hostdb.NewID(), DBURL: hostdb.Secret("postgres://app:secret@" + server + "/x")})
+		lease, err := pool.Lease(&hostdb.TenantCatalog{
+			ID: hostdb.NewID(), DBURL: hostdb.Secret("postgres://app:secret@" + server + "/x"),
+		})
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -18,16 +18,17 @@ import (
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 )
 
-// throughPooler has the tenant acme reached through a PgBouncer, whose clients share two connections of the
-// server for each database and role. Each tenant signs in as its own role, whose password the pooler asks the
-// server for.
-func throughPooler(t *testing.T, cfg tenantdb.PoolConfig, settings ...string) (w staleWorld, ctx context.Context) {
+// throughPooler moves the tenant acme behind a PgBouncer whose clients share two server connections for each
+// database and role. Each tenant signs in as its own role, whose password the pooler asks the server for.
+func throughPooler(t *testing.T, cfg tenantdb.PoolConfig, settings ...string) (w staleWorld,
+	ctx context.Context) {
 	t.Helper()
 	w = newStaleWorldOf(t, cfg)
 	s := pgtest.Shared(t)
 	super, err := url.Parse(s.URL("postgres"))
 	must(t, err)
-	b := pgtest.StartPgBouncer(t, s, append([]string{"default_pool_size=2", "auth_user=" + super.User.Username()}, settings...)...)
+	b := pgtest.StartPgBouncer(t, s,
+		append([]string{"default_pool_size=2", "auth_user=" + super.User.Username()}, settings...)...)
 	pooler, err := url.Parse(b.Through(t, s.URL("postgres")))
 	must(t, err)
 	row, err := w.host.Tenants.BySlug(t.Context(), "acme")
@@ -45,17 +46,19 @@ func throughPooler(t *testing.T, cfg tenantdb.PoolConfig, settings ...string) (w
 	return w, ctx
 }
 
-// poolModes are how a pooler may be configured, and the pool with it.
+// poolModes are the modes of a pooler, and the configuration of the pool for each.
 var poolModes = map[string]struct {
 	cfg      tenantdb.PoolConfig
 	settings []string
 }{
 	"transactions":             {tenantdb.PoolConfig{}, nil},
 	"sessions, taken for less": {tenantdb.PoolConfig{}, []string{"pool_mode=session", "default_pool_size=8"}},
-	"sessions":                 {tenantdb.PoolConfig{SessionPooler: true}, []string{"pool_mode=session", "default_pool_size=8"}},
+	"sessions": {
+		tenantdb.PoolConfig{SessionPooler: true}, []string{"pool_mode=session", "default_pool_size=8"},
+	},
 }
 
-func TestThroughAPoolerManyAtOnceGetTheirOwnAnswers(t *testing.T) {
+func TestPooler_concurrentWorkGetsItsOwnAnswers(t *testing.T) {
 	for mode, m := range poolModes {
 		t.Run(mode, func(t *testing.T) {
 			m.cfg.MaxConns, m.cfg.MaxConnsPerTenant = 8, 8
@@ -86,7 +89,7 @@ func TestThroughAPoolerManyAtOnceGetTheirOwnAnswers(t *testing.T) {
 	}
 }
 
-// roundOfWork adds five rows in every way that there is, and checks each answer.
+// roundOfWork adds five rows in every possible way and checks each answer.
 func roundOfWork(ctx context.Context, stmt *sql.Stmt, worker, n int) error {
 	pg, db := tenantdb.PG(ctx), tenantdb.DB(ctx)
 	insert := fmt.Sprintf("INSERT INTO it VALUES ($1, $2) RETURNING n -- %d", n%3) // several texts
@@ -108,7 +111,8 @@ func roundOfWork(ctx context.Context, stmt *sql.Stmt, worker, n int) error {
 	if err = errors.Join(err, results.QueryRow().Scan(&got), results.Close()); err != nil || got != worker+n {
 		return fmt.Errorf("a batch: %d, %w", got, err)
 	}
-	if _, err := pg.CopyFrom(ctx, pgx.Identifier{"it"}, []string{"worker", "n"}, pgx.CopyFromRows([][]any{{worker, n}})); err != nil {
+	if _, err := pg.CopyFrom(ctx, pgx.Identifier{"it"}, []string{"worker", "n"},
+		pgx.CopyFromRows([][]any{{worker, n}})); err != nil {
 		return fmt.Errorf("COPY: %w", err)
 	}
 	return pgx.BeginFunc(ctx, pg, func(tx pgx.Tx) error {
@@ -119,14 +123,15 @@ func roundOfWork(ctx context.Context, stmt *sql.Stmt, worker, n int) error {
 			return err
 		}
 		var name string
-		if err := tx.QueryRow(ctx, "SELECT current_setting('application_name') WHERE $1::int = $1", n).Scan(&name); err != nil || name != "mine" {
+		if err := tx.QueryRow(ctx, "SELECT current_setting('application_name') WHERE $1::int = $1",
+			n).Scan(&name); err != nil || name != "mine" {
 			return fmt.Errorf("a transaction: %q, %w", name, err)
 		}
 		return nil
 	})
 }
 
-func TestThroughAPoolerAQueryIsCancelledAndNoOther(t *testing.T) {
+func TestPooler_cancelsTheQueryAndNoOther(t *testing.T) {
 	for mode, m := range poolModes {
 		t.Run(mode, func(t *testing.T) {
 			m.cfg.MaxConns, m.cfg.MaxConnsPerTenant = 8, 8
@@ -150,24 +155,28 @@ func TestThroughAPoolerAQueryIsCancelledAndNoOther(t *testing.T) {
 			wg.Wait()
 			eventually(t, func() bool {
 				var running int
-				must(t, w.outside.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND state = 'active'").Scan(&running))
+				must(t, w.outside.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
+					WHERE query LIKE '%pg_sleep(60)' AND state = 'active'`).Scan(&running))
 				return running == 0
 			})
 		})
 	}
 }
 
-func TestThroughAPoolerOfTransactionsNoStatementChangesItsSession(t *testing.T) {
+func TestPooler_transactionModeRefusesSessionState(t *testing.T) {
 	w, ctx := throughPooler(t, tenantdb.PoolConfig{})
 	w.change(t, "CREATE TABLE it (v int)")
 	for _, text := range []string{
-		"SET application_name = 'left'", "SELECT 1; SET work_mem = '1MB'", "/* a */ -- b\n SET ROLE none", "LISTEN ears", "PREPARE p AS SELECT 1",
-		"SELECT pg_advisory_lock(7)", "SELECT set_config('work_mem', '1MB', false)", "CREATE TEMP TABLE t (n int)", "create or replace temp view v as select 1",
+		"SET application_name = 'left'", "SELECT 1; SET work_mem = '1MB'", "/* a */ -- b\n SET ROLE none",
+		"LISTEN ears", "PREPARE p AS SELECT 1",
+		"SELECT pg_advisory_lock(7)", "SELECT set_config('work_mem', '1MB', false)",
+		"CREATE TEMP TABLE t (n int)", "create or replace temp view v as select 1",
 		"DECLARE c CURSOR WITH HOLD FOR SELECT 1", "LOAD 'plpgsql'",
 	} {
 		for way, through := range ways {
 			send, end := through(ctx, text)
-			if err := send(); err == nil || !strings.Contains(err.Error(), "SessionPooler") || tenantdb.StatusCode(err) != 500 {
+			if err := send(); err == nil || !strings.Contains(err.Error(), "SessionPooler") ||
+				tenantdb.StatusCode(err) != 500 {
 				t.Errorf("%s, %s: %v", text, way, err)
 			}
 			if end != nil && way != "DB.Prepare" {
@@ -176,14 +185,18 @@ func TestThroughAPoolerOfTransactionsNoStatementChangesItsSession(t *testing.T) 
 		}
 		tx, err := tenantdb.DB(ctx).BeginTx(ctx, nil)
 		must(t, err)
-		if _, err := tx.ExecContext(ctx, text); err == nil || !strings.Contains(err.Error(), "SessionPooler") {
+		if _, err := tx.ExecContext(ctx, text); err == nil ||
+			!strings.Contains(err.Error(), "SessionPooler") {
 			t.Errorf("%s in a transaction: %v", text, err)
 		}
 		must(t, tx.Rollback())
 	}
 	for _, text := range []string{
-		"SELECT set_config('work_mem', '1MB', true)", "SELECT pg_advisory_xact_lock(7)", "RESET work_mem", "INSERT INTO it VALUES (1); DELETE FROM it",
-		"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; SET work_mem = '1MB'; END $$", "BEGIN; SET LOCAL work_mem = '1MB'; COMMIT",
+		"SELECT set_config('work_mem', '1MB', true)", "SELECT pg_advisory_xact_lock(7)", "RESET work_mem",
+		"INSERT INTO it VALUES (1); DELETE FROM it",
+		"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql " +
+			"AS $$ BEGIN PERFORM 1; SET work_mem = '1MB'; END $$",
+		"BEGIN; SET LOCAL work_mem = '1MB'; COMMIT",
 	} {
 		if _, err := tenantdb.PG(ctx).Exec(ctx, text); err != nil {
 			t.Errorf("%s: %v", text, err)
@@ -191,7 +204,7 @@ func TestThroughAPoolerOfTransactionsNoStatementChangesItsSession(t *testing.T) 
 	}
 }
 
-func TestThroughAPoolerOfSessionsWhatIsLeftBehindReachesNobody(t *testing.T) {
+func TestPooler_sessionModeResetsBetweenBorrowers(t *testing.T) {
 	m := poolModes["sessions"]
 	m.cfg.MaxConns, m.cfg.MaxConnsPerTenant = 1, 1
 	_, ctx := throughPooler(t, m.cfg, m.settings...)
@@ -205,13 +218,14 @@ func TestThroughAPoolerOfSessionsWhatIsLeftBehindReachesNobody(t *testing.T) {
 		_, err := tenantdb.PG(ctx).Exec(ctx, leave)
 		must(t, err)
 		if ask[bool](t, ctx, look) {
-			t.Errorf("%s: the next one meets it", leave)
+			t.Errorf("%s: the next borrower finds it", leave)
 		}
 	}
 }
 
-// TestThroughAPoolerNoStatementFailsOfWhatAConnectionKnew: pgx keeps types there, and the server nothing.
-func TestThroughAPoolerNoStatementFailsOfWhatAConnectionKnew(t *testing.T) {
+// TestPooler_outdatedStatementsDoNotFail: behind a pooler pgx caches types, and the server keeps no
+// statements.
+func TestPooler_outdatedStatementsDoNotFail(t *testing.T) {
 	w, _ := throughPooler(t, tenantdb.PoolConfig{})
 	w.staleStatements(t, func(m memoryOf, way string) bool { return !m.inside })
 }

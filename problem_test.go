@@ -1,7 +1,6 @@
 package tenantdb_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -12,86 +11,44 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 )
 
-func TestBrowsersAreSentToTheLoginAndBillingPages(t *testing.T) {
-	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
-	acme := w.tenant("acme", w.user("ann"))
-	setTier("pro")(w, acme)
-	cfg := w.config()
-	cfg.Redirects = tenantdb.Redirects{Login: "/login", Billing: "/billing"}
-	h := w.middleware(cfg).Handler(http.HandlerFunc(whoami))
-	const browser = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"
-	for _, test := range []struct {
-		name, user, tenant, accept string
-		htmx                       bool
-		status                     int
-		header, target             string
-	}{
-		{"signed out", "", "acme", browser, false, 303, "Location", "/login"},
-		{"lapsed", "ann", "acme", browser, false, 303, "Location", "/billing"},
-		{"signed out, HTMX", "", "acme", "*/*", true, 200, "Hx-Redirect", "/login"},
-		{"lapsed, HTMX", "ann", "acme", "*/*", true, 200, "Hx-Redirect", "/billing"},
-		{"a program", "", "acme", "application/json", false, 401, "Location", ""},
-		{"a program that takes anything", "", "acme", "*/*", false, 401, "Location", ""},
-		{"html refused", "", "acme", "text/html;q=0, application/json", false, 401, "Location", ""},
-		{"no such page for this", "ann", "nobody", browser, false, 403, "Location", ""},
-	} {
-		r := request(test.user, test.tenant)
-		r.Header.Set("Accept", test.accept)
-		if test.htmx {
-			r.Header.Set("HX-Request", "true")
-		}
-		rec := do(h, r)
-		if rec.Code != test.status || rec.Header().Get(test.header) != test.target || rec.Header().Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: %d %v", test.name, rec.Code, rec.Header())
-		}
-	}
-}
-
-func TestErrorHandlerReceivesCodeTenantAndCause(t *testing.T) {
-	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
-	w.tenant("acme", w.user("ann"))
-	w.user("eve")
-	cfg := w.config()
-	var got error
-	cfg.ErrorHandler = func(rw http.ResponseWriter, _ *http.Request, err error) {
-		got = err
-		rw.WriteHeader(tenantdb.StatusCode(err))
-	}
-	rec := do(w.middleware(cfg).Handler(http.HandlerFunc(whoami)), request("eve", "acme"))
-	var e *tenantdb.Error
-	if rec.Code != 403 || !errors.As(got, &e) || e.Code != "not_member" || e.TenantID != "acme" || !errors.Is(got, tenantdb.ErrNotMember) {
-		t.Errorf("%d, %#v", rec.Code, got)
-	}
-}
-
-func TestStatusCodes(t *testing.T) {
+func TestStatusCode_ofEachError(t *testing.T) {
 	for err, want := range map[error]int{
-		nil: 200, tenantdb.ErrNoCredential: 401, tenantdb.ErrInvalidCredential: 401, tenantdb.ErrSeveralCredentials: 400, tenantdb.ErrCrossOrigin: 403,
-		tenantdb.ErrAuthUnavailable: 503, tenantdb.ErrNoTenant: 400, tenantdb.ErrInvalidTenant: 400, tenantdb.ErrTenantConflict: 403,
-		tenantdb.ErrNotMember: 403, tenantdb.ErrTenantSuspended: 403, tenantdb.ErrSubscriptionInactive: 402, tenantdb.ErrForbidden: 403,
-		tenantdb.ErrTenantUnavailable: 503, tenantdb.ErrBusy: 503, tenantdb.ErrTryAgain: 503, tenantdb.ErrHostUnavailable: 503, errors.New("else"): 500,
+		nil: 200, tenantdb.ErrNoCredential: 401, tenantdb.ErrInvalidCredential: 401,
+		tenantdb.ErrSeveralCredentials: 400, tenantdb.ErrCrossOrigin: 403,
+		tenantdb.ErrAuthUnavailable: 503, tenantdb.ErrNoTenant: 400, tenantdb.ErrInvalidTenant: 400,
+		tenantdb.ErrTenantConflict: 403,
+		tenantdb.ErrNotMember:      403, tenantdb.ErrTenantSuspended: 403,
+		tenantdb.ErrSubscriptionInactive: 402, tenantdb.ErrForbidden: 403,
+		tenantdb.ErrTenantUnavailable: 503, tenantdb.ErrBusy: 503, tenantdb.ErrTryAgain: 503,
+		tenantdb.ErrHostUnavailable: 503, errors.New("else"): 500,
 	} {
 		if got := tenantdb.StatusCode(err); got != want {
 			t.Errorf("StatusCode(%v) = %d; want %d", err, got, want)
 		}
-		if wrapped := fmt.Errorf("reading notes: %w", err); err != nil && tenantdb.StatusCode(wrapped) != want {
+		if wrapped := fmt.Errorf("reading notes: %w", err); err != nil &&
+			tenantdb.StatusCode(wrapped) != want {
 			t.Errorf("StatusCode(%v) = %d; want %d", wrapped, tenantdb.StatusCode(wrapped), want)
 		}
 	}
 }
 
-func TestWriteErrorWithoutAScopeAnswersInTheSameForm(t *testing.T) {
+func TestWriteError_withoutAScopeAnswersInTheSameForm(t *testing.T) {
 	for err, want := range map[error]string{
-		tenantdb.ErrBusy: "busy", errors.New("pq: secret detail"): "internal", nil: "internal", context.DeadlineExceeded: "tenant_unavailable",
-		&pgconn.PgError{Code: "57P01"}: "tenant_unavailable", &pgconn.PgError{Code: "57014"}: "internal", &pgconn.PgError{Code: "53300"}: "busy",
-		&pgconn.PgError{Code: "23505"}: "internal", &net.OpError{Op: "read", Err: errors.New("reset")}: "tenant_unavailable",
+		tenantdb.ErrBusy: "busy", errors.New("pq: secret detail"): "internal", nil: "internal",
+		context.DeadlineExceeded:       "tenant_unavailable",
+		&pgconn.PgError{Code: "57P01"}: "tenant_unavailable", &pgconn.PgError{Code: "57014"}: "internal",
+		&pgconn.PgError{Code: "53300"}:                     "busy",
+		&pgconn.PgError{Code: "23505"}:                     "internal",
+		&net.OpError{Op: "read", Err: errors.New("reset")}: "tenant_unavailable",
 	} {
 		rec := httptest.NewRecorder()
 		tenantdb.WriteError(rec, httptest.NewRequest("GET", "/", nil), err)
@@ -101,72 +58,152 @@ func TestWriteErrorWithoutAScopeAnswersInTheSameForm(t *testing.T) {
 	}
 }
 
-func TestASQLiteFileLockedByAnotherProgramIsBusy(t *testing.T) {
-	t.Parallel()
+func TestError_isALogValue(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
-	acme := w.tenant("acme", w.user("ann"))
-	other, err := sql.Open("sqlite", "file:"+w.sqliteFile(acme)+"?_txlock=immediate")
-	must(t, err)
-	defer other.Close()
-	tx, err := other.BeginTx(t.Context(), nil)
-	must(t, err)
-	defer func() { _ = tx.Rollback() }()
-	h := w.middleware(w.config()).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		_, err := tenantdb.DB(r.Context()).ExecContext(r.Context(), "PRAGMA busy_timeout = 0")
-		must(t, err)
-		_, err = tenantdb.DB(r.Context()).ExecContext(r.Context(), "DELETE FROM me")
-		tenantdb.WriteError(rw, r, err)
-	}))
-	if rec := do(h, request("ann", "acme")); rec.Code != 503 || code(t, rec) != "busy" {
-		t.Errorf("%d %s", rec.Code, rec.Body)
+	acme, eve := w.tenant("acme", w.user("ann")), w.user("eve")
+	var log lines
+	cfg := w.config()
+	cfg.ErrorHandler = func(_ http.ResponseWriter, _ *http.Request, err error) {
+		log.logger().Info("mine", "err", err)
+	}
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	do(w.middleware(cfg).Handler(http.NotFoundHandler()), request("eve", "acme"))
+	got := log.take(t)
+	want := fields{
+		"code": "not_member", "reason": "no_membership", "tenant_id": acme.ID, "tenant_slug": "acme",
+		"user_id": eve.ID,
+		"cause":   "tenantdb: not a member of this tenant: the user has no membership of it",
+	}
+	if len(got) != 1 || fmt.Sprint(got[0]["err"]) != fmt.Sprint(want) {
+		t.Errorf("logged %v", got)
 	}
 }
 
-// TestNoSecretIsPrinted plants secrets wherever one can be, and looks for them in logs, answers and every
-// printed form.
-func TestNoSecretIsPrinted(t *testing.T) {
+func TestWriteError_outsideAScopeUsesTheDefaultLogger(t *testing.T) {
+	var log lines
+	before := slog.Default()
+	slog.SetDefault(log.logger())
+	defer slog.SetDefault(before)
+	tenantdb.WriteError(httptest.NewRecorder(), request("", ""), errors.New("disk on fire"))
+	if got := log.take(t); len(got) != 1 || got[0]["level"] != "ERROR" || got[0]["cause"] != "disk on fire" {
+		t.Errorf("logged %v", got)
+	}
+}
+
+// TestWriteProblem_doesNotParseALongAcceptHeader limits what an unauthenticated request makes the middleware
+// read.
+func TestWriteProblem_doesNotParseALongAcceptHeader(t *testing.T) {
+	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
+	cfg := w.config()
+	cfg.Redirects.Login, cfg.Logger = "/login", slog.New(slog.DiscardHandler)
+	h := w.middleware(cfg).Handler(http.NotFoundHandler())
+	for name, accept := range map[string][]string{
+		"one":  {strings.Repeat("a/b;c=d,", 130_000) + "text/html"},
+		"many": strings.Split(strings.Repeat("a/b|", 100_000)+"text/html", "|"),
+	} {
+		r := request("", "acme")
+		r.Header["Accept"] = accept
+		if n := testing.AllocsPerRun(1, func() { do(h, r) }); n > 200 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+		if rec := do(h, r); rec.Code != 401 {
+			t.Errorf("%s: %d", name, rec.Code)
+		}
+	}
+}
+
+// TestWriteError_logsAnAbandonedQueryAtDebug also checks that a query which its deadline ended is told from
+// one that the server's own limits ended.
+func TestWriteError_logsAnAbandonedQueryAtDebug(t *testing.T) {
 	onBothEngines(t, func(t *testing.T, w *world) {
-		const canary = "c4nary"
-		acme := w.tenant("acme", w.user("ann"))
-		var log bytes.Buffer
+		w.tenant("acme", w.user("ann"))
+		var log lines
 		cfg := w.config()
-		cfg.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		mw := w.middleware(cfg)
-		h := mw.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			s, _ := tenantdb.FromContext(r.Context())
-			for _, form := range []string{"%v", "%+v", "%#v", "%s"} {
-				for _, v := range []any{s, *s.Tenant, mw, w.pool, w.host, r.Context()} {
-					fmt.Fprintf(&log, form+"\n", v)
-				}
-			}
-			whoami(rw, r)
+		cfg.Logger = log.logger()
+		began := make(chan struct{}, 1)
+		h := w.middleware(cfg).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			began <- struct{}{}
+			tenantdb.WriteError(rw, r, tenantdb.DB(r.Context()).QueryRowContext(r.Context(),
+				endless[w.engine]).Scan(new(any)))
 		}))
-		var answers []string
-		for _, url := range []string{
-			"postgres://user:" + canary + "@127.0.0.1:1/gone?sslmode=disable",
-			"postgres://user:" + canary + "@127.0.0.1:notaport/x",
-			"postgres://user:" + canary + "@127.0.0.1:1/x?sslmode=" + canary,
-			"mysql://" + canary + "@h/x",
-			canary,
-		} {
-			setURL(url)(w, acme)
-			eventually(t, func() bool {
-				rec := do(h, request("ann", "acme"))
-				answers = append(answers, rec.Body.String())
-				return rec.Code == 503
-			})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-began
+			time.AfterFunc(20*time.Millisecond, cancel)
+		}()
+		rec := do(h, request("ann", "acme").WithContext(ctx))
+		if got := log.take(t); len(got) != 1 || got[0]["level"] != "DEBUG" ||
+			rec.Header().Get("Retry-After") != "" {
+			t.Errorf("%d, logged %v", rec.Code, got)
 		}
-		r := request("ann", canary+"!")
-		r.Header.Set("Authorization", "Bearer "+canary)
-		answers = append(answers, do(h, r).Body.String())
-		if log.Len() == 0 {
-			t.Fatal("nothing was logged")
+		slow, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if rec := do(h, request("ann", "acme").WithContext(slow)); rec.Code != 503 ||
+			code(t, rec) != "tenant_unavailable" {
+			t.Errorf("too late: %d %s", rec.Code, rec.Body)
 		}
-		for _, text := range append(answers, log.String()) {
-			if i := strings.Index(text, canary); i >= 0 {
-				t.Fatalf("the secret shows: …%s…", text[max(0, i-200):min(len(text), i+100)])
+	})
+}
+
+// TestWriteError_asksForARetryWhereItHelps asks for none where the statement would fail again.
+func TestWriteError_asksForARetryWhereItHelps(t *testing.T) {
+	w := newWorld(t, "postgres", tenantdb.PoolConfig{})
+	w.tenant("acme", w.user("ann"))
+	for name, of := range map[string]struct {
+		statement, code string
+		status          int
+		retry           bool
+	}{
+		"serialization": {"DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", "try_again", 503, true},
+		"deadlock":      {"DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$", "try_again", 503, true},
+		"lock timeout":  {"DO $$ BEGIN RAISE SQLSTATE '55P03'; END $$", "try_again", 503, true},
+		"timeout":       {"SET LOCAL statement_timeout = 50; SELECT pg_sleep(60)", "internal", 500, false},
+		"read-only":     {"SET TRANSACTION READ ONLY; CREATE TABLE n (i int)", "internal", 500, false},
+	} {
+		h := w.middleware(w.config()).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			_, err := tenantdb.PG(r.Context()).Exec(r.Context(), of.statement,
+				pgx.QueryExecModeSimpleProtocol)
+			tenantdb.WriteError(rw, r, err)
+		}))
+		rec := do(h, request("ann", "acme"))
+		if rec.Code != of.status || code(t, rec) != of.code ||
+			(rec.Header().Get("Retry-After") != "") != of.retry {
+			t.Errorf("%s: %d %s, Retry-After %q", name, rec.Code, rec.Body, rec.Header().Get("Retry-After"))
+		}
+	}
+}
+
+// TestWriteError_knowsHowDriversReportAnEnd covers a closed socket, and a transaction that database/sql ended
+// with its context.
+func TestWriteError_knowsHowDriversReportAnEnd(t *testing.T) {
+	past, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for _, of := range []struct {
+		ctx  context.Context
+		err  error
+		code string
+	}{
+		{t.Context(), net.ErrClosed, "tenant_unavailable"},
+		{t.Context(), sql.ErrTxDone, "internal"}, // the handler's mistake
+		{past, sql.ErrTxDone, "tenant_unavailable"},
+		{gone, sql.ErrTxDone, "internal"},
+		{past, &pgconn.PgError{Code: "57014"}, "tenant_unavailable"}, // from pgx's own connection
+		{gone, &pgconn.PgError{Code: "57014"}, "internal"},
+		{t.Context(), hostdb.ErrNotFound, "internal"},
+	} {
+		for name, write := range map[string]func(http.ResponseWriter, *http.Request,
+			error){"WriteError": tenantdb.WriteError,
+			"WriteProblem": tenantdb.WriteProblem} {
+			rec := do(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				write(rw, r, of.err)
+			}),
+				request("", "").WithContext(of.ctx))
+			if got := code(t, rec); got != of.code {
+				t.Errorf("%s of %v with a context that ended by %v: %s, want %s", name, of.err, of.ctx.Err(),
+					got, of.code)
 			}
 		}
-		_ = hostdb.Secret(canary)
-	})
+	}
 }

@@ -31,24 +31,31 @@ import (
 // planted is the secret that must not be shown.
 const planted = "c4narySecret0123456789abcdefghij"
 
-// shown is a value in the forms in which programs hold one, printed in every way that this test knows.
+// shown is a value in the forms in which programs hold one.
 type shown struct {
 	plain, hidden []any
 }
 
-// printing returns a value's forms. In an unexported field fmt prints what is there, and calls no method.
+// printing returns the forms of a value. In an unexported field fmt prints the contents and calls no method.
 func printing[T any](v T) shown {
 	return shown{
-		plain:  []any{v, &v, []T{v}, map[string]T{"k": v}, struct{ V T }{v}, struct{ V *T }{&v}, struct{ V any }{v}},
-		hidden: []any{struct{ v T }{v}, struct{ v *T }{&v}, struct{ v any }{v}, &struct{ v T }{v}, []struct{ v T }{{v}}},
+		plain: []any{
+			v, &v, []T{v}, map[string]T{"k": v}, struct{ V T }{v}, struct{ V *T }{&v}, struct{ V any }{v},
+		},
+		hidden: []any{
+			struct{ v T }{v}, struct{ v *T }{&v}, struct{ v any }{v}, &struct{ v T }{v}, []struct{ v T }{{v}},
+		},
 	}
 }
 
-// verbs are those for which fmt asks a value's methods. For %p of what is no pointer, and for %w, it asks
-// none; go vet refuses both.
-var verbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%t", "%c", "%U", "%e", "%T", "%10.3v", "%-.3s", "%y"}
+// verbs are those for which fmt calls the methods of a value. It calls none for %w, nor for %p of a value
+// that is no pointer; go vet refuses both.
+var verbs = []string{
+	"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%t", "%c", "%U", "%e", "%T", "%10.3v", "%-.3s",
+	"%y",
+}
 
-// text is all that the values print with the verbs.
+// text returns everything that the values print with the verbs.
 func text(values []any, verbs ...string) string {
 	var out bytes.Buffer
 	for _, v := range values {
@@ -59,7 +66,7 @@ func text(values []any, verbs ...string) string {
 		for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
 			slog.New(h).Info("x", "v", v, slog.Group("g", "v", v))
 		}
-		encoded, _ := json.Marshal(v) // what JSON can't encode it doesn't show
+		encoded, _ := json.Marshal(v) // values that JSON can't encode aren't shown
 		out.Write(encoded)
 	}
 	return out.String()
@@ -68,8 +75,12 @@ func text(values []any, verbs ...string) string {
 // leak returns the form in which a text shows a secret, if it does.
 func leak(text, secret string) (form string, found bool) {
 	decimal := fmt.Sprint([]byte(secret[:8]))
-	for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), fmt.Sprintf("% x", secret), decimal[1 : len(decimal)-1],
-		fmt.Sprintf("%#x", secret[:1]) + ", " + fmt.Sprintf("%#x", secret[1:2]) + ", " + fmt.Sprintf("%#x", secret[2:3]) + ", " + fmt.Sprintf("%#x", secret[3:4])} {
+	for _, form := range []string{
+		secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), fmt.Sprintf("% x", secret),
+		decimal[1 : len(decimal)-1],
+		fmt.Sprintf("%#x", secret[:1]) + ", " + fmt.Sprintf("%#x", secret[1:2]) + ", " + fmt.Sprintf("%#x",
+			secret[2:3]) + ", " + fmt.Sprintf("%#x", secret[3:4]),
+	} {
 		if strings.Contains(text, form) {
 			return form, true
 		}
@@ -94,7 +105,9 @@ func secretive(t *testing.T, engine string) (w *world, r *http.Request, secrets 
 		w.host, err = hostdb.Open(t.Context(), u.String())
 		must(t, err)
 		t.Cleanup(func() { _ = w.host.Close() })
-		w.fleet, err = fleet.New(fleet.Config{Host: w.host, Pool: w.pool, Migrations: schema, NoTemplate: true})
+		w.fleet, err = fleet.New(fleet.Config{
+			Host: w.host, Pool: w.pool, Migrations: schema, NoTemplate: true,
+		})
 		must(t, err)
 	}
 	ann := w.user("ann")
@@ -106,22 +119,24 @@ func secretive(t *testing.T, engine string) (w *world, r *http.Request, secrets 
 		secrets = append(secrets, password)
 	}
 	served := make(chan *http.Request, 1)
-	do(w.middleware(w.config()).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		scope, _ := tenantdb.FromContext(r.Context())
-		ctx, release := scope.Detach()
-		t.Cleanup(release)
-		whoami(rw, r)
-		served <- r.WithContext(ctx)
-	})), request("ann", "acme"))
+	letIn(t, w.middleware(w.config()).Handler, request("ann", "acme"),
+		func(rw http.ResponseWriter, r *http.Request) {
+			scope, _ := tenantdb.FromContext(r.Context())
+			ctx, release := scope.Detach()
+			t.Cleanup(release)
+			whoami(rw, r)
+			served <- r.WithContext(ctx)
+		})
 	r = <-served
 	r.Header = nil // the token in it is the client's own
 	return w, r, secrets
 }
 
-// values has a value of each exported type that may lead to a secret. Those that are pointers, or hold
-// nothing but pointers, hide it wherever they are; the others are rows and configurations, which hold it
-// themselves, where fmt can call their methods.
-func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer) (everywhere, callable map[string]shown) {
+// values returns a value of each exported type that may lead to a secret. Those in everywhere are pointers,
+// or hold only pointers, and hide it wherever they are. Those in callable are rows and configurations, which
+// hide it where fmt can call their methods.
+func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer) (everywhere,
+	callable map[string]shown) {
 	ctx := r.Context()
 	scope, _ := tenantdb.FromContext(ctx)
 	lease, err := w.pool.Lease(scope.Tenant)
@@ -130,13 +145,19 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 	mw := w.middleware(w.config())
 	hook, err := stripehook.New(w.host, stripehook.Config{Secrets: []string{planted}})
 	must(t, err)
-	secretAuth := jwtauth.Config{Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: []byte(planted)}
+	secretAuth := jwtauth.Config{
+		Issuer: issuer, Audience: audience, Algorithms: []string{"HS256"}, Secret: []byte(planted),
+	}
 	auth, err := jwtauth.New(secretAuth)
 	must(t, err)
 	tx, err := w.host.Begin(ctx)
 	must(t, err)
 	t.Cleanup(func() { _ = tx.Rollback() })
-	worker, err := jobs.New(jobs.Config{Host: w.host, Middleware: mw, Handlers: map[string]jobs.Handler{"x": func(context.Context, *hostdb.SystemJob) error { return nil }}})
+	worker, err := jobs.New(jobs.Config{
+		Host: w.host, Middleware: mw, Handlers: map[string]jobs.Handler{
+			"x": func(context.Context, *hostdb.SystemJob) error { return nil },
+		},
+	})
 	must(t, err)
 	t.Cleanup(func() { _ = worker.Close(context.Background()) })
 	conn, err := tenantdb.DB(ctx).Conn(ctx)
@@ -145,18 +166,30 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 	must(t, err)
 	t.Cleanup(func() { _ = stmt.Close(); _ = conn.Close() })
 	everywhere = map[string]shown{
-		"tenantdb.Middleware": printing(mw), "tenantdb.Pool": printing(w.pool), "tenantdb.Lease": printing(lease), "tenantdb.Scope": printing(scope),
-		"tenantdb.Authenticator": printing(tenantdb.Authenticator(auth)), "tenantdb.Identity": printing(scope.Identity),
-		"tenantdb.KeptIdentity": printing(new(tenantdb.KeptIdentity)),
-		"tenantdb.Error":        printing(&tenantdb.Error{Code: "busy", Err: tenantdb.ErrBusy}), "tenantdb.Config": printing(w.config()),
-		"context.Context": printing(ctx), "http.Request": printing(r), "sql.DB": printing(tenantdb.DB(ctx)), "sql.Conn": printing(conn), "sql.Stmt": printing(stmt),
-		"hostdb.DB": printing(w.host), "hostdb.Tx": printing(tx), "hostdb.Tables": printing(w.host.Tables), "hostdb.Users": printing(w.host.Users),
-		"hostdb.Tenants": printing(w.host.Tenants), "hostdb.Memberships": printing(w.host.Memberships), "hostdb.Subscriptions": printing(w.host.Subscriptions),
-		"hostdb.Plans": printing(w.host.Plans), "hostdb.AuditLogs": printing(w.host.AuditLogs), "hostdb.Jobs": printing(w.host.Jobs),
-		"hostdb.WebhookEvents": printing(w.host.WebhookEvents), "hostdb.MigrationRuns": printing(w.host.MigrationRuns), "hostdb.SchemaSets": printing(w.host.SchemaSets),
-		"hostdb.MigrationTenants": printing(w.host.MigrationTenants), "hostdb.Table": printing(w.host.Users.Table),
-		"jwtauth.Authenticator": printing(auth), "fleet.Fleet": printing(w.fleet), "jobs.Config": printing(jobs.Config{Host: w.host, Middleware: mw}),
-		"jobs.Worker": printing(worker), "stripehook.New": printing(hook), "tenantdbtest.Issuer": printing(signer),
+		"tenantdb.Middleware": printing(mw), "tenantdb.Pool": printing(w.pool),
+		"tenantdb.Lease": printing(lease), "tenantdb.Scope": printing(scope),
+		"tenantdb.Authenticator": printing(tenantdb.Authenticator(auth)),
+		"tenantdb.Identity":      printing(scope.Identity),
+		"tenantdb.KeptIdentity":  printing(new(tenantdb.KeptIdentity)),
+		"tenantdb.Error":         printing(&tenantdb.Error{Code: "busy", Err: tenantdb.ErrBusy}),
+		"tenantdb.Config":        printing(w.config()),
+		"context.Context":        printing(ctx), "http.Request": printing(r),
+		"sql.DB": printing(tenantdb.DB(ctx)), "sql.Conn": printing(conn), "sql.Stmt": printing(stmt),
+		"hostdb.DB": printing(w.host), "hostdb.Tx": printing(tx), "hostdb.Tables": printing(w.host.Tables),
+		"hostdb.Users":   printing(w.host.Users),
+		"hostdb.Tenants": printing(w.host.Tenants), "hostdb.Memberships": printing(w.host.Memberships),
+		"hostdb.Subscriptions": printing(w.host.Subscriptions),
+		"hostdb.Plans":         printing(w.host.Plans), "hostdb.AuditLogs": printing(w.host.AuditLogs),
+		"hostdb.Jobs":             printing(w.host.Jobs),
+		"hostdb.WebhookEvents":    printing(w.host.WebhookEvents),
+		"hostdb.MigrationRuns":    printing(w.host.MigrationRuns),
+		"hostdb.SchemaSets":       printing(w.host.SchemaSets),
+		"hostdb.MigrationTenants": printing(w.host.MigrationTenants),
+		"hostdb.Table":            printing(w.host.Users.Table),
+		"jwtauth.Authenticator":   printing(auth), "fleet.Fleet": printing(w.fleet),
+		"jobs.Config": printing(jobs.Config{Host: w.host, Middleware: mw}),
+		"jobs.Worker": printing(worker), "stripehook.New": printing(hook),
+		"tenantdbtest.Issuer": printing(signer),
 	}
 	if w.engine == "postgres" {
 		taken, err := tenantdb.PG(ctx).Acquire(ctx)
@@ -169,33 +202,37 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"hostdb.GlobalUser":    printing(hostdb.GlobalUser{PasswordHash: planted}),
 		"hostdb.TenantCatalog": printing(hostdb.TenantCatalog{DBURL: "sqlite:" + planted}),
 		"hostdb.Access":        printing(hostdb.Access{User: scope.User, Tenant: scope.Tenant}),
-		"hostdb.AccessAnswer":  printing(hostdb.AccessAnswer{Access: hostdb.Access{User: scope.User, Tenant: scope.Tenant}}),
+		"hostdb.AccessAnswer": printing(hostdb.AccessAnswer{
+			Access: hostdb.Access{User: scope.User, Tenant: scope.Tenant},
+		}),
 		"hostdb.Config":        printing(hostdb.Config{URL: planted}),
 		"jwtauth.Config":       printing(secretAuth),
 		"jwtauth.IssuerConfig": printing(jwtauth.IssuerConfig{Issuer: issuer, Secret: []byte(planted)}),
-		"fleet.Inventory":      printing(fleet.Inventory{Missing: []*hostdb.TenantCatalog{{DBURL: "sqlite:" + planted}}}),
-		"fleet.Config":         printing(fleet.Config{Host: w.host, Pool: w.pool, Server: planted}),
-		"stripehook.Config":    printing(stripehook.Config{Secrets: []string{planted}}),
+		"fleet.Inventory": printing(fleet.Inventory{
+			Missing: []*hostdb.TenantCatalog{{DBURL: "sqlite:" + planted}},
+		}),
+		"fleet.Config":      printing(fleet.Config{Host: w.host, Pool: w.pool, Server: planted}),
+		"stripehook.Config": printing(stripehook.Config{Secrets: []string{planted}}),
 	}
 	return everywhere, callable
 }
 
 // harmless are the exported types that lead to no secret.
 var harmless = strings.Fields(`
-	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects tenantdb.Rules tenantdb.SQLiteStats
-	tenantdb.ServerStats tenantdb.Source tenantdb.Stats tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits
-	hostdb.Change hostdb.Delivery hostdb.Fault hostdb.FieldError hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
-	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.Stats hostdb.StripeWebhookEvent hostdb.Subscribed hostdb.Subscription
-	hostdb.AccessKey hostdb.ErasedReport hostdb.ExportedRow hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
-	jwtauth.CacheConfig
-	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus
-	jobs.Handler
-	stripehook.Event stripehook.Fetcher stripehook.Mode`)
+	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus hostdb.AccessKey
+	hostdb.Change hostdb.Delivery hostdb.ErasedReport hostdb.ExportedRow hostdb.Fault hostdb.FieldError
+	hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
+	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.Stats hostdb.StripeWebhookEvent
+	hostdb.Subscribed hostdb.Subscription hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey
+	hostdb.UserKey jobs.Handler jwtauth.CacheConfig stripehook.Event stripehook.Fetcher stripehook.Mode
+	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects
+	tenantdb.Rules tenantdb.SQLiteStats tenantdb.ServerStats tenantdb.Source tenantdb.Stats
+	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits`)
 
-// TestNoExportedValueShowsASecret prints a value of every exported type that may lead to a secret.
-func TestNoExportedValueShowsASecret(t *testing.T) {
+// TestSecret_isShownByNoExportedValue prints a value of every exported type that may lead to a secret.
+func TestSecret_isShownByNoExportedValue(t *testing.T) {
 	if underRace {
-		t.Skip("fmt reads fields that other goroutines write; the test command runs this test without the detector")
+		t.Skip("fmt reads fields that other goroutines write; test.sh also runs it without the detector")
 	}
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
@@ -205,7 +242,9 @@ func TestNoExportedValueShowsASecret(t *testing.T) {
 			secrets = append(secrets, string(signer.Config().Secret))
 			for _, secret := range secrets {
 				for name, v := range everywhere {
-					for place, forms := range map[string][]any{"": v.plain, " in an unexported field": v.hidden} {
+					for place, forms := range map[string][]any{
+						"": v.plain, " in an unexported field": v.hidden,
+					} {
 						all := text(forms, append(verbs, "%p", "%w")...)
 						if form, found := leak(all, secret); found {
 							at := strings.Index(all, form)
@@ -220,16 +259,19 @@ func TestNoExportedValueShowsASecret(t *testing.T) {
 				}
 			}
 			if engine == "postgres" {
-				checkComplete(t, slices.Concat(slices.Collect(maps.Keys(everywhere)), slices.Collect(maps.Keys(callable)), harmless))
+				checkComplete(t, slices.Concat(slices.Collect(maps.Keys(everywhere)),
+					slices.Collect(maps.Keys(callable)), harmless))
 			}
 		})
 	}
 }
 
-// checkComplete fails where an exported type of the module isn't among those that are known.
+// checkComplete fails if the module exports a type that is not among the known ones.
 func checkComplete(t *testing.T, known []string) {
-	for dir, name := range map[string]string{".": "tenantdb", "hostdb": "hostdb", "jwtauth": "jwtauth", "fleet": "fleet", "jobs": "jobs",
-		"stripehook": "stripehook", "tenantdbtest": "tenantdbtest"} {
+	for dir, name := range map[string]string{
+		".": "tenantdb", "hostdb": "hostdb", "jwtauth": "jwtauth", "fleet": "fleet", "jobs": "jobs",
+		"stripehook": "stripehook", "tenantdbtest": "tenantdbtest",
+	} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		must(t, err)
 		if len(files) == 0 {
@@ -247,11 +289,63 @@ func checkComplete(t *testing.T, known []string) {
 					continue
 				}
 				for _, s := range types.Specs {
-					if spec := s.(*ast.TypeSpec); spec.Name.IsExported() && !slices.Contains(known, name+"."+spec.Name.Name) {
-						t.Errorf("%s.%s is new: add a value of it to this test, or to the harmless types if it leads to no secret", name, spec.Name)
+					if spec := s.(*ast.TypeSpec); spec.Name.IsExported() &&
+						!slices.Contains(known, name+"."+spec.Name.Name) {
+						t.Errorf("%s.%s is new: print a value of it here, or add it to harmless", name,
+							spec.Name)
 					}
 				}
 			}
 		}
 	}
+}
+
+// TestMiddleware_printsNoSecret puts secrets wherever one can be, and looks for them in logs, answers and
+// every printed form.
+func TestMiddleware_printsNoSecret(t *testing.T) {
+	onBothEngines(t, func(t *testing.T, w *world) {
+		const canary = "c4nary"
+		acme := w.tenant("acme", w.user("ann"))
+		var log bytes.Buffer
+		cfg := w.config()
+		cfg.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		mw := w.middleware(cfg)
+		printed := false
+		h := mw.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			s, _ := tenantdb.FromContext(r.Context())
+			printed = printed || strings.Contains(s.Tenant.DBURL.Reveal(), canary)
+			for _, form := range []string{"%v", "%+v", "%#v", "%s"} {
+				for _, v := range []any{s, *s.Tenant, mw, w.pool, w.host, r.Context()} {
+					fmt.Fprintf(&log, form+"\n", v)
+				}
+			}
+			whoami(rw, r)
+		}))
+		var answers []string
+		for _, url := range []string{
+			"postgres://user:" + canary + "@127.0.0.1:1/gone?sslmode=disable",
+			"postgres://user:" + canary + "@127.0.0.1:notaport/x",
+			"postgres://user:" + canary + "@127.0.0.1:1/x?sslmode=" + canary,
+			"mysql://" + canary + "@h/x",
+			canary,
+		} {
+			setURL(url)(w, acme)
+			eventually(t, func() bool {
+				rec := do(h, request("ann", "acme"))
+				answers = append(answers, rec.Body.String())
+				return rec.Code == 503
+			})
+		}
+		r := request("ann", canary+"!")
+		r.Header.Set("Authorization", "Bearer "+canary)
+		answers = append(answers, do(h, r).Body.String())
+		if log.Len() == 0 || !printed {
+			t.Fatalf("%d bytes were logged; a scope with the secret was printed: %v", log.Len(), printed)
+		}
+		for _, text := range append(answers, log.String()) {
+			if i := strings.Index(text, canary); i >= 0 {
+				t.Fatalf("the secret shows: …%s…", text[max(0, i-200):min(len(text), i+100)])
+			}
+		}
+	})
 }

@@ -16,7 +16,7 @@ import (
 
 const someID = "0123456789abcdef0123456789abcdef"
 
-func TestSourcesSelectOneTenantOrRefuse(t *testing.T) {
+func TestSource_selectsOneTenantOrRefuses(t *testing.T) {
 	header, subdomain, claim := FromHeader("X-Tenant-Id"), FromSubdomain("Example.com."), FromClaim("tenant")
 	for _, test := range []struct {
 		name   string
@@ -28,19 +28,32 @@ func TestSourcesSelectOneTenantOrRefuse(t *testing.T) {
 		want   hostdb.TenantKey
 		err    error
 	}{
-		{name: "header slug", source: header, header: map[string][]string{"X-Tenant-Id": {"acme"}}, want: hostdb.TenantKey{Slug: "acme"}},
-		{name: "header id", source: header, header: map[string][]string{"X-Tenant-Id": {someID}}, want: hostdb.TenantKey{ID: someID}},
+		{name: "header slug", source: header, header: map[string][]string{"X-Tenant-Id": {"acme"}},
+			want: hostdb.TenantKey{Slug: "acme"}},
+		{name: "header id", source: header, header: map[string][]string{"X-Tenant-Id": {someID}},
+			want: hostdb.TenantKey{ID: someID}},
 		{name: "no header", source: header},
-		{name: "empty header", source: header, header: map[string][]string{"X-Tenant-Id": {""}}, err: ErrInvalidTenant},
-		{name: "upper case", source: header, header: map[string][]string{"X-Tenant-Id": {"Acme"}}, err: ErrInvalidTenant},
-		{name: "upper-case id", source: header, header: map[string][]string{"X-Tenant-Id": {strings.ToUpper(someID)}}, err: ErrInvalidTenant},
-		{name: "two like headers", source: header, header: map[string][]string{"X-Tenant-Id": {"acme", "acme"}}, want: hostdb.TenantKey{Slug: "acme"}},
-		{name: "two headers", source: header, header: map[string][]string{"X-Tenant-Id": {"acme", "globex"}}, err: ErrTenantConflict},
-		{name: "a list in a header", source: header, header: map[string][]string{"X-Tenant-Id": {"acme, globex"}}, err: ErrInvalidTenant},
-		{name: "underscores", source: header, header: map[string][]string{"X_tenant_id": {"acme"}}, err: ErrInvalidTenant},
-		{name: "one underscore", source: header, header: map[string][]string{"X-Tenant_id": {"acme"}, "X-Tenant-Id": {"acme"}}, err: ErrInvalidTenant},
-		{name: "subdomain", source: subdomain, host: "acme.example.com", want: hostdb.TenantKey{Slug: "acme"}},
-		{name: "subdomain in disguise", source: subdomain, host: "ACME.Example.COM.:8443", want: hostdb.TenantKey{Slug: "acme"}},
+		{name: "empty header", source: header, header: map[string][]string{"X-Tenant-Id": {""}},
+			err: ErrInvalidTenant},
+		{name: "upper case", source: header, header: map[string][]string{"X-Tenant-Id": {"Acme"}},
+			err: ErrInvalidTenant},
+		{name: "upper-case id", source: header,
+			header: map[string][]string{"X-Tenant-Id": {strings.ToUpper(someID)}}, err: ErrInvalidTenant},
+		{name: "two like headers", source: header,
+			header: map[string][]string{"X-Tenant-Id": {"acme", "acme"}},
+			want:   hostdb.TenantKey{Slug: "acme"}},
+		{name: "two headers", source: header, header: map[string][]string{"X-Tenant-Id": {"acme", "globex"}},
+			err: ErrTenantConflict},
+		{name: "a list in a header", source: header,
+			header: map[string][]string{"X-Tenant-Id": {"acme, globex"}}, err: ErrInvalidTenant},
+		{name: "underscores", source: header, header: map[string][]string{"X_tenant_id": {"acme"}},
+			err: ErrInvalidTenant},
+		{name: "one underscore", source: header, header: map[string][]string{"X-Tenant_id": {"acme"},
+			"X-Tenant-Id": {"acme"}}, err: ErrInvalidTenant},
+		{name: "subdomain", source: subdomain, host: "acme.example.com",
+			want: hostdb.TenantKey{Slug: "acme"}},
+		{name: "subdomain in disguise", source: subdomain, host: "ACME.Example.COM.:8443",
+			want: hostdb.TenantKey{Slug: "acme"}},
 		{name: "two labels", source: subdomain, host: "a.b.example.com", err: ErrInvalidTenant},
 		{name: "no label", source: subdomain, host: ".example.com", err: ErrInvalidTenant},
 		{name: "the base itself", source: subdomain, host: "example.com"},
@@ -57,18 +70,29 @@ func TestSourcesSelectOneTenantOrRefuse(t *testing.T) {
 		{name: "double slash", source: FromPathPrefix(), path: "//acme/notes", err: ErrInvalidTenant},
 		{name: "dots", source: FromPathPrefix(), path: "/acme/../globex/notes", err: ErrInvalidTenant},
 		{name: "escaped dots", source: FromPathPrefix(), path: "/acme/%2e%2e/globex", err: ErrInvalidTenant},
-		{name: "escaped slash", source: FromPathPrefix(), path: "/acme%2Fglobex/notes", err: ErrInvalidTenant},
-		{name: "claim", source: claim, claims: map[string]any{"tenant": "acme"}, want: hostdb.TenantKey{Slug: "acme"}},
+		{name: "escaped slash", source: FromPathPrefix(), path: "/acme%2Fglobex/notes",
+			err: ErrInvalidTenant},
+		{name: "claim", source: claim, claims: map[string]any{"tenant": "acme"},
+			want: hostdb.TenantKey{Slug: "acme"}},
 		{name: "no claim", source: claim},
-		{name: "claim of another type", source: claim, claims: map[string]any{"tenant": json.Number("7")}, err: ErrInvalidTenant},
+		{name: "claim of another type", source: claim, claims: map[string]any{"tenant": json.Number("7")},
+			err: ErrInvalidTenant},
 		{name: "claim in another case", source: claim, claims: map[string]any{"Tenant": "acme"}},
 		{name: "empty claim", source: claim, claims: map[string]any{"tenant": ""}, err: ErrInvalidTenant},
-		{name: "agreement", source: Sources(header, subdomain, claim), host: "acme.example.com", header: map[string][]string{"X-Tenant-Id": {"acme"}},
+		{name: "agreement", source: Sources(header, subdomain, claim), host: "acme.example.com",
+			header: map[string][]string{"X-Tenant-Id": {"acme"}},
 			claims: map[string]any{"tenant": "acme"}, want: hostdb.TenantKey{Slug: "acme"}},
-		{name: "one of several", source: Sources(header, subdomain, claim), claims: map[string]any{"tenant": "acme"}, want: hostdb.TenantKey{Slug: "acme"}},
-		{name: "disagreement", source: Sources(header, claim), header: map[string][]string{"X-Tenant-Id": {"acme"}}, claims: map[string]any{"tenant": "globex"}, err: ErrTenantConflict},
-		{name: "two kinds", source: Sources(header, claim), header: map[string][]string{"X-Tenant-Id": {"acme"}}, claims: map[string]any{"tenant": someID}, err: ErrInvalidTenant},
-		{name: "one bad among good", source: Sources(header, claim), header: map[string][]string{"X-Tenant-Id": {"acme"}}, claims: map[string]any{"tenant": "../x"}, err: ErrInvalidTenant},
+		{name: "one of several", source: Sources(header, subdomain, claim),
+			claims: map[string]any{"tenant": "acme"}, want: hostdb.TenantKey{Slug: "acme"}},
+		{name: "disagreement", source: Sources(header, claim),
+			header: map[string][]string{"X-Tenant-Id": {"acme"}}, claims: map[string]any{"tenant": "globex"},
+			err: ErrTenantConflict},
+		{name: "two kinds", source: Sources(header, claim),
+			header: map[string][]string{"X-Tenant-Id": {"acme"}}, claims: map[string]any{"tenant": someID},
+			err: ErrInvalidTenant},
+		{name: "one bad among good", source: Sources(header, claim),
+			header: map[string][]string{"X-Tenant-Id": {"acme"}}, claims: map[string]any{"tenant": "../x"},
+			err: ErrInvalidTenant},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			target := "http://other.example/"
@@ -88,7 +112,7 @@ func TestSourcesSelectOneTenantOrRefuse(t *testing.T) {
 	}
 }
 
-func TestNaughtyNamesNeverBecomeTenants(t *testing.T) {
+func TestSource_naughtyNamesAreNoTenants(t *testing.T) {
 	var naughty []string
 	list, err := os.ReadFile(filepath.Join(vectorDir(t), "other", "blns.json"))
 	if err != nil {
@@ -111,9 +135,10 @@ func TestNaughtyNamesNeverBecomeTenants(t *testing.T) {
 	}
 }
 
-// plain is what a tenant's name may look like, said in another way than hostdb does.
+// plain says what the name of a tenant may look like, in other words than hostdb does.
 func plain(name string) bool {
-	return name != "" && len(name) <= 63 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" &&
+	return name != "" && len(name) <= 63 &&
+		strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" &&
 		strings.Trim(name, "-") == name
 }
 
@@ -132,8 +157,10 @@ func vectorDir(t *testing.T) string {
 	return dir
 }
 
-func FuzzTenantName(f *testing.F) {
-	for _, seed := range []string{"acme", someID, "", "-a", "a-", "A", "a.b", "../x", "a\x00", "ａcme", strings.Repeat("a", 64)} {
+func FuzzSource_tenantName(f *testing.F) {
+	for _, seed := range []string{
+		"acme", someID, "", "-a", "a-", "A", "a.b", "../x", "a\x00", "ａcme", strings.Repeat("a", 64),
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
@@ -147,8 +174,11 @@ func FuzzTenantName(f *testing.F) {
 	})
 }
 
-func FuzzSubdomain(f *testing.F) {
-	for _, seed := range []string{"acme.example.com", "acme.example.com:80", "ACME.EXAMPLE.COM.", "[::1]:80", "a.b.example.com", ".example.com", "\x00.example.com"} {
+func FuzzSource_subdomain(f *testing.F) {
+	for _, seed := range []string{
+		"acme.example.com", "acme.example.com:80", "ACME.EXAMPLE.COM.", "[::1]:80", "a.b.example.com",
+		".example.com", "\x00.example.com",
+	} {
 		f.Add(seed)
 	}
 	source := FromSubdomain("example.com")
@@ -169,7 +199,7 @@ func FuzzSubdomain(f *testing.F) {
 	})
 }
 
-func FuzzPathPrefix(f *testing.F) {
+func FuzzSource_pathPrefix(f *testing.F) {
 	for _, seed := range []string{"/acme/x", "//acme", "/acme/../x", "/acme%2Fx", "/", "*", "/a\\b"} {
 		f.Add(seed)
 	}
@@ -190,12 +220,15 @@ func FuzzPathPrefix(f *testing.F) {
 	})
 }
 
-func FuzzLocalTarget(f *testing.F) {
-	for _, seed := range []string{"/login", "//evil", "/\\evil", "/login?next=/x", "https://evil", "/%2f/evil", "/\tevil"} {
+func FuzzRedirects_localTarget(f *testing.F) {
+	for _, seed := range []string{
+		"/login", "//evil", "/\\evil", "/login?next=/x", "https://evil", "/%2f/evil", "/\tevil",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, target string) {
-		if localTarget(target) && (target[0] != '/' || len(target) > 1 && (target[1] == '/' || target[1] == '\\') || strings.ContainsAny(target, "\\\t\r\n \x00")) {
+		if localTarget(target) && (target[0] != '/' || len(target) > 1 &&
+			(target[1] == '/' || target[1] == '\\') || strings.ContainsAny(target, "\\\t\r\n \x00")) {
 			t.Fatalf("%q would lead off the site", target)
 		}
 	})

@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// limitHandles bounds how many files and sockets the process may have open, until the test ends.
+// limitHandles limits how many files and sockets the process may have open, until the test ends.
 func limitHandles(t *testing.T, n uint64) {
 	t.Helper()
 	var before syscall.Rlimit
@@ -19,7 +19,7 @@ func limitHandles(t *testing.T, n uint64) {
 	t.Cleanup(func() { must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)) })
 }
 
-func TestNewPoolRefusesMoreSQLiteFilesThanTheProcessMayOpen(t *testing.T) {
+func TestNewPool_refusesMoreSQLiteFilesThanTheProcessMayOpen(t *testing.T) {
 	limitHandles(t, 256)
 	for most, ok := range map[int]bool{0: true, 24: true, 36: true, 37: false, 256: false} {
 		pool, err := tenantdb.NewPool(tenantdb.PoolConfig{MaxOpenSQLite: most})
@@ -36,7 +36,7 @@ func TestNewPoolRefusesMoreSQLiteFilesThanTheProcessMayOpen(t *testing.T) {
 	}
 }
 
-func TestWhereNoFileHandleIsLeftASQLiteFileClosesForAnother(t *testing.T) {
+func TestSQLite_closesAFileWhenFileHandlesRunOut(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{MaxOpenSQLite: 100})
 	ann := w.user("ann")
 	var leases []*tenantdb.Lease
@@ -54,7 +54,8 @@ func TestWhereNoFileHandleIsLeftASQLiteFileClosesForAnother(t *testing.T) {
 	for range 2 {
 		for i, lease := range leases {
 			var name string
-			if err := lease.DB().QueryRowContext(t.Context(), "SELECT name FROM me").Scan(&name); err != nil || name != fmt.Sprint("t", i) {
+			if err := lease.DB().QueryRowContext(t.Context(),
+				"SELECT name FROM me").Scan(&name); err != nil || name != fmt.Sprint("t", i) {
 				t.Fatalf("t%d: %q, %v", i, name, err)
 			}
 		}

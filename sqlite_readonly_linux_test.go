@@ -11,14 +11,15 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-func TestAReadOnlySQLiteFileIsUnavailableUntilItCanBeWritten(t *testing.T) {
+func TestSQLite_readOnlyFileIsUnavailable(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	file := w.sqliteFile(acme)
 	must(t, w.pool.Drain(t.Context(), acme.ID))
-	if os.Geteuid() == 0 { // root may write anything: go on as nobody, on this thread
+	if os.Geteuid() == 0 { // root may write anything, so this thread becomes nobody
 		const nobody = 65534
-		for dir := filepath.Dir(file); len(dir) >= len(filepath.Dir(os.TempDir()+"/x")); dir = filepath.Dir(dir) {
+		for dir := filepath.Dir(file); len(dir) >= len(filepath.Dir(os.TempDir()+"/x")); dir = filepath.Dir(
+			dir) {
 			if dir == os.TempDir() {
 				break
 			}
@@ -30,7 +31,8 @@ func TestAReadOnlySQLiteFileIsUnavailableUntilItCanBeWritten(t *testing.T) {
 		defer func() { must(t, syscall.Setfsuid(0)) }()
 	}
 	h := w.middleware(w.config()).Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if _, err := tenantdb.DB(r.Context()).ExecContext(r.Context(), "INSERT INTO me VALUES ('x')"); err != nil {
+		if _, err := tenantdb.DB(r.Context()).ExecContext(r.Context(),
+			"INSERT INTO me VALUES ('x')"); err != nil {
 			tenantdb.WriteError(rw, r, err)
 		}
 	}))
@@ -38,7 +40,8 @@ func TestAReadOnlySQLiteFileIsUnavailableUntilItCanBeWritten(t *testing.T) {
 	lease, err := w.pool.Lease(acme)
 	must(t, err)
 	defer lease.Release()
-	if got, err := names(t.Context(), lease.ReadDB()); err != nil || len(got) != 1 { // keeps an idle reader, and a log that can't be written
+	// leaves an idle reader and a log that can't be written
+	if got, err := names(t.Context(), lease.ReadDB()); err != nil || len(got) != 1 {
 		t.Errorf("a read of a read-only file = %q, %v", got, err)
 	}
 	for range 2 {

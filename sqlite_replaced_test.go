@@ -22,40 +22,15 @@ import (
 	"github.com/tenantdb/tenantdb"
 )
 
-// during is called by the SQL function during(), while the statement runs that calls it.
+// during is called by the SQL function during(), while the statement that calls it runs.
 var during atomic.Pointer[func()]
 
 func init() {
-	sqlite.MustRegisterScalarFunction("during", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
-		(*during.Load())()
-		return "during", nil
-	})
-}
-
-// copyFile copies a file to a new one.
-func copyFile(t testing.TB, from, to string) {
-	t.Helper()
-	content, err := os.ReadFile(from)
-	must(t, err)
-	must(t, os.WriteFile(to, content, 0o600))
-}
-
-// names reads the tenant's rows.
-func names(ctx context.Context, db *sql.DB) ([]string, error) {
-	rows, err := db.QueryContext(ctx, "SELECT name FROM me ORDER BY name")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var list []string
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, err
-		}
-		list = append(list, name)
-	}
-	return list, rows.Err()
+	sqlite.MustRegisterScalarFunction("during", 0,
+		func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
+			(*during.Load())()
+			return "during", nil
+		})
 }
 
 // aside lists what was set aside of a file.
@@ -66,7 +41,7 @@ func aside(t *testing.T, file string) []string {
 	return list
 }
 
-func TestARemovedSQLiteFileIsNoticedAndItsLogIsNotReplayed(t *testing.T) {
+func TestSQLite_removedFileIsNoticedAndItsLogNotReplayed(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	file, backup := w.sqliteFile(acme), filepath.Join(t.TempDir(), "backup.db")
@@ -112,7 +87,7 @@ func TestARemovedSQLiteFileIsNoticedAndItsLogIsNotReplayed(t *testing.T) {
 	}
 }
 
-func TestNoSQLiteWriteIsReportedThatWentToAnUnlinkedFile(t *testing.T) {
+func TestSQLite_writeToAnUnlinkedFileFails(t *testing.T) {
 	t.Parallel()
 	write := "INSERT INTO me VALUES (during())"
 	for name, run := range map[string]func(ctx context.Context, db *sql.DB) error{
@@ -167,8 +142,11 @@ func TestNoSQLiteWriteIsReportedThatWentToAnUnlinkedFile(t *testing.T) {
 		},
 	} {
 		for how, remove := range map[string]func(file string){
-			"removed":  func(file string) { _ = os.Remove(file) },
-			"replaced": func(file string) { copyFile(t, file, file+".new"); _ = os.Rename(file+".new", file) },
+			"removed": func(file string) { _ = os.Remove(file) },
+			"replaced": func(file string) {
+				copyFile(t, file, file+".new")
+				_ = os.Rename(file+".new", file)
+			},
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
@@ -187,7 +165,7 @@ func TestNoSQLiteWriteIsReportedThatWentToAnUnlinkedFile(t *testing.T) {
 	}
 }
 
-func TestAReplacedSQLiteFileIsNoticedBeforeEachStatement(t *testing.T) {
+func TestSQLite_replacedFileIsNoticedBeforeEachStatement(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	lease, err := w.pool.Lease(acme)
@@ -217,7 +195,7 @@ func TestAReplacedSQLiteFileIsNoticedBeforeEachStatement(t *testing.T) {
 	}
 }
 
-func TestTwoProcessesSetALogAsideOnce(t *testing.T) {
+func TestSQLite_twoProcessesSetALogAsideOnce(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	acme := w.tenant("acme", w.user("ann"))
 	file := w.sqliteFile(acme)
@@ -241,7 +219,8 @@ func TestTwoProcessesSetALogAsideOnce(t *testing.T) {
 		must(t, err)
 	}
 	for _, lease := range leases {
-		if got, err := names(t.Context(), lease.ReadDB()); err != nil || !slices.Equal(got, []string{"acme", "new0", "new1"}) {
+		if got, err := names(t.Context(), lease.ReadDB()); err != nil ||
+			!slices.Equal(got, []string{"acme", "new0", "new1"}) {
 			t.Errorf("one process finds %q, %v", got, err)
 		}
 	}
@@ -250,9 +229,9 @@ func TestTwoProcessesSetALogAsideOnce(t *testing.T) {
 	}
 }
 
-// A model of a tenant's file that is removed, replaced, moved away and back while the pool uses it: what was
-// acknowledged is in the file that had the name then, and nothing else is.
-func TestReplacedSQLiteFilesAgainstAModel(t *testing.T) {
+// TestSQLite_replacedFilesAgainstAModel removes, replaces, moves away and moves back a tenant's file while
+// the pool uses it. What was acknowledged is in the file that had the name then, and nothing else is.
+func TestSQLite_replacedFilesAgainstAModel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	ann, turn := w.user("ann"), 0
@@ -332,7 +311,7 @@ func TestReplacedSQLiteFilesAgainstAModel(t *testing.T) {
 	})
 }
 
-func TestAHandlerThatWritesWithReadDBIsAtFault(t *testing.T) {
+func TestReadDB_writeNamesDB(t *testing.T) {
 	w := newWorld(t, "sqlite", tenantdb.PoolConfig{})
 	w.tenant("acme", w.user("ann"))
 	var said string
