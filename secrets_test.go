@@ -227,7 +227,7 @@ var harmless = strings.Fields(`
 	hostdb.UserKey jobs.Handler jwtauth.CacheConfig stripehook.Event stripehook.Fetcher stripehook.Mode
 	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects
 	tenantdb.Rules tenantdb.SQLiteStats tenantdb.ServerStats tenantdb.Source tenantdb.Stats
-	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.Waits`)
+	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey`)
 
 // TestSecret_isShownByNoExportedValue prints a value of every exported type that may lead to a secret.
 func TestSecret_isShownByNoExportedValue(t *testing.T) {

@@ -62,11 +62,6 @@ type PoolStats struct {
 	SQLite SQLiteStats
 }
 
-// Waits counts waits for a connection by their length. Element 0 counts those below a millisecond, element i
-// those from 2^(i-1) to 2^i ms, and the last one all that were longer. A query that found an idle connection
-// hasn't waited. The time to open a connection counts as a wait, and so does a wait that ended in a refusal.
-type Waits = [14]uint64
-
 // ServerStats is a snapshot of a PostgreSQL server.
 type ServerStats struct {
 	// Server is the host:port. If the db_url names several hosts, it is the sorted list of all, separated by
@@ -87,8 +82,11 @@ type ServerStats struct {
 	// Unconfirmed counts closed connections whose end the server didn't confirm in time. The server may still
 	// count them.
 	Unconfirmed uint64
-	// Waits counts the waits for a connection.
-	Waits Waits
+	// Waits counts waits for a connection by their length. Element 0 counts those below a millisecond, element
+	// i those from 2^(i-1) to 2^i ms, and the last one all that were longer. A query that found an idle
+	// connection hasn't waited. The time to open a connection counts, and so does a wait that ended in a
+	// refusal.
+	Waits [14]uint64
 	// Breaker is "closed" if the server answers, "open" if it doesn't and the pool pauses, and "half-open" if
 	// the next attempt decides.
 	Breaker string
@@ -119,8 +117,8 @@ type TenantStats struct {
 	// tenant's idle connections that were closed for another tenant. Refusals counts callers that got an
 	// error instead of a connection.
 	Acquires, Opens, Steals, Refusals uint64
-	// Waits counts the waits for a connection.
-	Waits Waits
+	// Waits counts waits for a connection by their length, as [ServerStats.Waits] does.
+	Waits [14]uint64
 	// Backoff is how long the pool still waits before it opens a connection, after an attempt failed by the
 	// tenant's own fault.
 	Backoff time.Duration

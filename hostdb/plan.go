@@ -16,7 +16,7 @@ type PricingPlan struct {
 	AmountMonthly      int64  // in the currency's smallest unit, not negative
 	AmountYearly       int64  // in the currency's smallest unit, not negative
 	Currency           string // three lower-case letters; default "usd"
-	TrialDays          int    // stored as given: 0 is no trial; [NewPlan] sets DefaultTrialDays
+	TrialDays          int    // stored as given: 0 is no trial; [NewPlan] sets 30
 	Features           []string
 	TierLevel          int  // a greater level includes the lower ones
 	IsActive           bool // on sale; stored as given; [NewPlan] sets it
@@ -24,13 +24,10 @@ type PricingPlan struct {
 	CreatedAt          time.Time
 }
 
-// DefaultTrialDays is the number of trial days of [NewPlan].
-const DefaultTrialDays = 30
-
-// NewPlan returns a plan that is on sale, of tier level 1, with a trial of DefaultTrialDays and prices of 0
+// NewPlan returns a plan that is on sale, of tier level 1, with a trial of 30 days and prices of 0
 // in US dollars. id is the plan tier that tenants and subscriptions name, such as "pro". Insert stores it.
 func NewPlan(id, name string) *PricingPlan {
-	return &PricingPlan{ID: id, Name: name, Currency: "usd", TrialDays: DefaultTrialDays, TierLevel: 1,
+	return &PricingPlan{ID: id, Name: name, Currency: "usd", TrialDays: 30, TierLevel: 1,
 		IsActive: true}
 }
 

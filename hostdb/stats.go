@@ -24,9 +24,3 @@ func (db *DB) Stats() Stats {
 	}
 	return s
 }
-
-// Conns returns the total number of open connections. A connection that the server has ended counts until
-// its next use.
-func (s Stats) Conns() int {
-	return s.Write.OpenConnections + s.Read.OpenConnections + s.Lookups.OpenConnections + s.FeedConns
-}

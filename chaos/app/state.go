@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb"
+	"github.com/tenantdb/tenantdb/hostdb"
 )
 
 // State is a process's report of itself. With ?gc the process collects garbage first, so that Heap is what is
@@ -55,5 +56,10 @@ func (s *service) state(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(State{Goroutines: runtime.NumGoroutine(), Handles: len(handles) - 1,
 		Heap: m.HeapAlloc,
-		Up:   time.Since(s.began), HostConns: s.host.Stats().Conns(), Stats: s.mw.Stats()})
+		Up:   time.Since(s.began), HostConns: hostConns(s.host.Stats()), Stats: s.mw.Stats()})
+}
+
+// hostConns is how many connections to the host database the process has.
+func hostConns(s hostdb.Stats) int {
+	return s.Write.OpenConnections + s.Read.OpenConnections + s.Lookups.OpenConnections + s.FeedConns
 }
