@@ -1,4 +1,4 @@
-// Package tenantdbtest helps to test programs that use tenantdb. Nothing in it belongs into production.
+// Package tenantdbtest helps to test programs that use tenantdb. It is not for production.
 package tenantdbtest
 
 import (
@@ -13,9 +13,9 @@ import (
 	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
-// Issuer signs tokens with a random secret of its own, for development and tests.
+// Issuer signs tokens with its own random secret, for development and tests.
 type Issuer struct {
-	// a pointer, since fmt may print what an Issuer in an unexported field leads to, without asking Format
+	// A pointer, since fmt prints an Issuer in an unexported field without calling Format.
 	secret *[]byte
 }
 
@@ -25,25 +25,25 @@ const (
 	Audience   = "tenantdb-test"
 )
 
-// NewIssuer makes an issuer.
+// NewIssuer returns an issuer.
 func NewIssuer() *Issuer {
 	secret := []byte(rand.Text() + rand.Text())
 	return &Issuer{&secret}
 }
 
-// Format implements fmt.Formatter: the secret isn't printed.
+// Format implements [fmt.Formatter]. It does not print the secret.
 func (i *Issuer) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "tenantdbtest.Issuer")
 }
 
-// Config is the configuration of an authenticator that accepts this issuer's tokens and no others.
+// Config returns the configuration of an authenticator that accepts only this issuer's tokens.
 func (i *Issuer) Config() jwtauth.Config {
 	return jwtauth.Config{Issuer: IssuerName, Audience: Audience, Algorithms: []string{"HS256"},
 		Secret: *i.secret}
 }
 
-// Token signs a token of the subject that ends after ttl, with further claims or other ones in place of
-// these.
+// Token returns a signed token of the subject that expires after ttl. claims are added, or replace the
+// default ones.
 func (i *Issuer) Token(subject string, ttl time.Duration, claims map[string]any) string {
 	now := time.Now()
 	all := jwt.MapClaims{"iss": IssuerName, "aud": Audience, "sub": subject, "iat": now.Unix(),

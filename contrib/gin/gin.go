@@ -1,5 +1,5 @@
-// Package tenantgin lets tenantdb guard a group of gin routes. An engine as a whole needs no adapter: it is
-// an http.Handler, so mw.Handler(engine) does.
+// Package tenantgin puts tenantdb's middleware in front of a group of gin routes. A whole engine needs no
+// adapter: it is an [http.Handler], so use mw.Handler(engine).
 package tenantgin
 
 import (
@@ -13,16 +13,16 @@ import (
 //
 //	group := engine.Group("/t/:tenant", tenantgin.Use(mw.Handler))
 //
-// Handlers find the tenant by c.Request.Context(). Passing c itself, as in tenantdb.DB(c), works where the
-// engine's ContextWithFallback is set; by default gin's context doesn't show what is in its request's.
+// Handlers find the tenant by c.Request.Context(). Passing c itself, as in tenantdb.DB(c), works only if the
+// engine's ContextWithFallback is set.
 //
-// The route's parameters are the request's path values, so that tenantdb.FromPathValue("tenant") works. The
-// route is the request's Pattern in the notation of http.ServeMux, "/t/{tenant}/{path...}" for
-// "/t/:tenant/*path", also for a middleware around the engine. A request that the middleware refuses goes no
-// further.
+// The route's parameters become the request's path values, so that tenantdb.FromPathValue("tenant") works.
+// The route becomes the request's Pattern in the notation of [http.ServeMux]: "/t/{tenant}/{path...}" for
+// "/t/:tenant/*path". Middleware around the engine sees it too. If the middleware refuses a request, gin's
+// handlers don't run.
 //
-// Use is for middleware that doesn't replace the ResponseWriter, as tenantdb's never does: gin's handlers
-// write to c.Writer, whatever ResponseWriter the middleware passes on.
+// The middleware must not replace the ResponseWriter, which tenantdb's never does: gin's handlers write to
+// c.Writer.
 func Use(middleware func(http.Handler) http.Handler) gin.HandlerFunc {
 	handler := middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		pass := r.Context().Value(passKey{}).(*pass)

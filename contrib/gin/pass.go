@@ -8,7 +8,7 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// pass is one request's way through the middleware, which is built once for all requests.
+// pass is one request on its way through the middleware, which is built once for all requests.
 type pass struct {
 	c      *gin.Context
 	called bool
@@ -17,9 +17,9 @@ type pass struct {
 // passKey is the key of pass in a context.
 type passKey struct{}
 
-// withPass returns the request with its pass, as http.ServeMux would have matched it: with gin's route as the
-// pattern, whose presence tells that routing has happened, and gin's parameters as path values. The request
-// outside gets the pattern too, for whoever logs or counts by it.
+// withPass returns the request with its pass, as if http.ServeMux had matched it: gin's route is the pattern
+// and gin's parameters are path values. A pattern tells that routing has happened. The outer request gets it
+// too, for loggers and metrics.
 func withPass(c *gin.Context, p *pass) *http.Request {
 	pattern := patternOf(c.FullPath())
 	if pattern != "" {
@@ -33,8 +33,8 @@ func withPass(c *gin.Context, p *pass) *http.Request {
 	return r
 }
 
-// patternOf returns a route of gin's as a pattern of http.ServeMux: "/t/:tenant/*path" is
-// "/t/{tenant}/{path...}".
+// patternOf returns a gin route as a pattern of http.ServeMux: "/t/{tenant}/{path...}" for
+// "/t/:tenant/*path".
 func patternOf(route string) string {
 	var pattern strings.Builder
 	for {

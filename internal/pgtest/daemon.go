@@ -31,7 +31,7 @@ func makeDir() (string, error) {
 	return dir, give(dir)
 }
 
-// write puts a file into the daemon's directory.
+// write writes a file in the daemon's directory.
 func (d *daemon) write(name, content string) error {
 	path := filepath.Join(d.dir, name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -40,8 +40,8 @@ func (d *daemon) write(name, content string) error {
 	return give(path)
 }
 
-// command makes a command that runs in the daemon's directory as a user who may, and that ends when this
-// process does.
+// command returns a command that runs in the daemon's directory as a user other than root, and ends with this
+// process.
 func (d *daemon) command(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	cmd.Dir = d.dir
@@ -62,8 +62,8 @@ func (d *daemon) run(cmd *exec.Cmd, ask func() error) error {
 	started := make(chan error, 1)
 	d.exited = make(chan struct{})
 	go func() {
-		// The kernel sends Pdeathsig when the thread that forked ends, so that thread is kept until the
-		// program is gone.
+		// The kernel sends Pdeathsig when the thread that forked ends. So this thread lives until the program
+		// has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -80,7 +80,7 @@ func (d *daemon) run(cmd *exec.Cmd, ask func() error) error {
 	return d.awaitAnswer(filepath.Base(cmd.Path), ask)
 }
 
-// awaitAnswer returns when the program answers, or with its log when it exits instead.
+// awaitAnswer returns when the program answers. If the program exits instead, the error has its log.
 func (d *daemon) awaitAnswer(name string, ask func() error) error {
 	deadline := time.After(30 * time.Second)
 	poll := time.NewTicker(20 * time.Millisecond)
@@ -105,7 +105,7 @@ func (d *daemon) Kill() {
 	d.signal(syscall.SIGQUIT)
 }
 
-// signal sends a signal and waits until the program has gone.
+// signal sends a signal and waits until the program has ended.
 func (d *daemon) signal(sig syscall.Signal) {
 	if d.process == nil {
 		return
@@ -135,7 +135,7 @@ func (d *daemon) lastWords() []byte {
 	return bytes.TrimSpace(b[max(0, len(b)-2000):])
 }
 
-// give hands a file to the user whom daemons run as.
+// give makes the daemons' user the owner of a file.
 func give(path string) error {
 	id := credential()
 	if id == nil {
@@ -144,7 +144,7 @@ func give(path string) error {
 	return os.Chown(path, int(id.Uid), int(id.Gid))
 }
 
-// credential is whom a daemon runs as: PostgreSQL and PgBouncer refuse root.
+// credential is the user that a daemon runs as. PostgreSQL and PgBouncer refuse root.
 func credential() *syscall.Credential {
 	if os.Getuid() != 0 {
 		return nil
@@ -159,7 +159,7 @@ func credential() *syscall.Credential {
 	return nil
 }
 
-// freeAddress returns the URL of a loopback port that is free now.
+// freeAddress returns the URL of a free loopback port.
 func freeAddress(as *url.Userinfo) (*url.URL, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

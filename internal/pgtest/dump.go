@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Dump returns what pg_dump writes about a database. Known is false where the server is newer than any
-// pg_dump here: it refuses those.
+// Dump returns the output of pg_dump for a database. known is false if the server is newer than every pg_dump
+// on this machine.
 func Dump(t testing.TB, url string, args ...string) (dump string, known bool) {
 	t.Helper()
 	program, err := exec.LookPath("pg_dump")
@@ -47,6 +47,6 @@ func Dump(t testing.TB, url string, args ...string) (dump string, known bool) {
 	if err != nil {
 		t.Fatalf("pgtest: pg_dump: %v: %s", err, out)
 	}
-	// From the minor releases of August 2025 on a dump begins and ends with a random word.
+	// Since the minor releases of August 2025 a dump begins and ends with a random word.
 	return regexp.MustCompile(`(?m)^\\(un)?restrict .*$`).ReplaceAllString(string(out), ""), true
 }

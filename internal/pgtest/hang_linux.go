@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// Hang stops the server's processes where they are, as a machine that hangs would: connections are accepted
-// by the kernel, and nothing is answered. It returns what lets them go on, which the end of the test does
-// too.
+// Hang stops the server's processes, as on a machine that hangs: the kernel accepts connections, but nothing
+// is answered. resume continues them, as does the end of the test.
 func (s *Server) Hang(t testing.TB) (resume func()) {
 	t.Helper()
 	resume, err := s.Suspend()
@@ -22,10 +21,10 @@ func (s *Server) Hang(t testing.TB) (resume func()) {
 	return resume
 }
 
-// Suspend is Hang for a program that is no test.
+// Suspend is Hang for a program that is not a test.
 func (s *Server) Suspend() (resume func(), err error) {
 	var stopped []int
-	// The first one makes the others; it goes first, and no new one appears.
+	// The first process starts the others. It is stopped first, so that no new one appears.
 	postmaster := s.process.Pid
 	if err := syscall.Kill(postmaster, syscall.SIGSTOP); err != nil {
 		return nil, err
@@ -46,8 +45,8 @@ func (s *Server) Suspend() (resume func(), err error) {
 	}, nil
 }
 
-// Crash kills the server and all its children at once (SIGKILL): what they hadn't handed to the kernel is
-// lost, as in a crash of the machine. It works on a server that hangs.
+// Crash kills the server and all its children at once (SIGKILL), also while the server hangs. What they had
+// not passed to the kernel is lost.
 func (s *Server) Crash() {
 	postmaster := s.process.Pid
 	// so that no child is made meanwhile, and none is told to write
@@ -83,7 +82,7 @@ func hasState(pid int, state string) bool {
 	return len(fields) == 0 || fields[0] == state
 }
 
-// status returns a process's state, its parent and what follows (proc(5), /proc/pid/stat).
+// status returns the fields of /proc/pid/stat from a process's state on (proc(5)).
 func status(pid int) []string {
 	line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return strings.Fields(string(line[strings.LastIndexByte(string(line), ')')+1:]))

@@ -5,13 +5,13 @@ import (
 	"syscall"
 )
 
-// dieWithParent has the kernel end the server when the test binary dies, however it dies.
+// dieWithParent makes the kernel end the server when the test binary ends, however that happens.
 func dieWithParent(attr *syscall.SysProcAttr) {
 	attr.Pdeathsig = syscall.SIGQUIT
 }
 
-// place is where a server's files go: memory where there is room, since copying template databases is most of
-// a test's time.
+// place is the directory for a server's files. It is in memory if there is room, since copying template
+// databases takes most of a test's time.
 func place() string {
 	const shm, room = "/dev/shm", 4 << 30
 	var fs syscall.Statfs_t

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// dieWithParent does nothing here: the kernel has no such signal, and Run ends the server.
+// dieWithParent does nothing here, since the kernel has no such signal. Run ends the server.
 func dieWithParent(*syscall.SysProcAttr) {}
 
-// place is where a server's files go.
+// place is the directory for a server's files.
 func place() string { return os.TempDir() }

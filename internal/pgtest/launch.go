@@ -5,7 +5,8 @@ import (
 	"os"
 )
 
-// Launch is Start for a program that is no test: it returns also what ends the server and removes its files.
+// Launch is Start for a program that is not a test. The function that it returns ends the server and removes
+// its files.
 func Launch(settings ...string) (*Server, func(), error) {
 	s, err := start(settings...)
 	if err != nil {
@@ -14,7 +15,7 @@ func Launch(settings ...string) (*Server, func(), error) {
 	return s, s.remove, nil
 }
 
-// LaunchStandby is [Server.Standby] for a program that is no test.
+// LaunchStandby is [Server.Standby] for a program that is not a test.
 func LaunchStandby(primary *Server) (*Server, func(), error) {
 	s := &Server{bin: primary.bin, settings: primary.settings}
 	if err := s.follow(primary); err != nil {
@@ -24,7 +25,7 @@ func LaunchStandby(primary *Server) (*Server, func(), error) {
 	return s, s.remove, nil
 }
 
-// Rejoin makes a server that has ended the standby of another one, at its old address.
+// Rejoin restarts a stopped server at its old address as the standby of another one.
 func (s *Server) Rejoin(primary *Server) error {
 	if err := os.RemoveAll(s.data()); err != nil {
 		return err
@@ -35,14 +36,13 @@ func (s *Server) Rejoin(primary *Server) error {
 	return s.Start()
 }
 
-// At returns a server that another program runs, by a superuser's URL. It can be asked, and neither started
-// nor stopped.
+// At returns a server that another program runs, by a superuser's URL. It can't be started or stopped.
 func At(superuser *url.URL) *Server { return &Server{base: superuser} }
 
 // Address returns the server's host:port.
 func (s *Server) Address() string { return s.base.Host }
 
-// LaunchPgBouncer is StartPgBouncer for a program that is no test.
+// LaunchPgBouncer is StartPgBouncer for a program that is not a test.
 func LaunchPgBouncer(s *Server, settings ...string) (*PgBouncer, func(), error) {
 	b := new(PgBouncer)
 	if err := b.start(s, settings); err != nil {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Mute returns the address of a host that accepts connections and says nothing, as one does whose server
-// hangs. It ends them with the test, and each when its client does.
+// Mute returns the address of a host that accepts connections and sends nothing, as if its server hung. A
+// connection ends with its client or with the test.
 func Mute(t testing.TB) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -19,9 +19,9 @@ type PgBouncer struct {
 	base *url.URL
 }
 
-// StartPgBouncer starts a PgBouncer for this test in front of a server, from a local binary. It pools
-// transactions and serves every database of the server, to the server's superuser. Settings are entries of
-// pgbouncer.ini (pgbouncer.org/config.html), such as "default_pool_size=20" or "max_db_connections=5".
+// StartPgBouncer starts a local PgBouncer in front of a server, for this test. It pools transactions and
+// serves every database of the server to the server's superuser. Settings are entries of pgbouncer.ini
+// (pgbouncer.org/config.html), such as "default_pool_size=20" or "max_db_connections=5".
 func StartPgBouncer(t testing.TB, s *Server, settings ...string) *PgBouncer {
 	t.Helper()
 	b := new(PgBouncer)
@@ -92,7 +92,7 @@ func (b *PgBouncer) ask() error {
 	return conn.Close(ctx)
 }
 
-// pgbouncer finds the program.
+// pgbouncer returns the path of the program.
 func pgbouncer() (string, error) {
 	if path, err := exec.LookPath("pgbouncer"); err == nil {
 		return path, nil
@@ -104,7 +104,7 @@ func pgbouncer() (string, error) {
 	return debian, nil
 }
 
-// quoted writes a word of the file of users.
+// quoted quotes a word for the file of users.
 func quoted(word string) string {
 	return `"` + strings.ReplaceAll(word, `"`, `""`) + `"`
 }

@@ -1,13 +1,13 @@
-// Package pgtest gives tests a real PostgreSQL: a throwaway server started from local binaries as a user
-// other than root, or the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). Start and
-// StartPgBouncer need local binaries in either case.
+// Package pgtest gives tests a real PostgreSQL. It is a temporary server that is started from local binaries
+// as a user other than root, or the server that TENANTDB_TEST_POSTGRES_URL names (a superuser's URL). [Start]
+// and [StartPgBouncer] need local binaries in either case.
 //
-// A test binary that uses it calls Run from TestMain, which stops the server and removes its files, or drops
-// what it made there. TENANTDB_TEST_POSTGRES_VERSION asks for servers of a major version, of the system or
-// from the cache that Fetch fills.
+// A test binary that uses it calls [Run] from TestMain. Run stops the server and removes its files, or drops
+// what the tests made on a foreign server. TENANTDB_TEST_POSTGRES_VERSION chooses a major version, from the
+// system or from the cache that [Fetch] fills.
 //
-// Where no server or pooler can be had, tests are skipped with the reason; with TENANTDB_REQUIRE_POSTGRES=1
-// they fail.
+// If there is no server or pooler, tests are skipped with the reason. With TENANTDB_REQUIRE_POSTGRES=1 they
+// fail.
 package pgtest
 
 import (
@@ -68,8 +68,8 @@ func Shared(t testing.TB) *Server {
 	return shared.server
 }
 
-// Start starts a server for this test alone, to stop, kill or configure as it likes. Its files go with the
-// test. Settings are postgresql.conf entries such as "max_connections=20".
+// Start starts a server for this test alone, which may stop, kill or configure it. Its files are removed
+// after the test. Settings are entries of postgresql.conf such as "max_connections=20".
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	s, err := start(settings...)
@@ -93,8 +93,8 @@ type template struct {
 	err  error
 }
 
-// Clone returns the URL of a copy of a template database that prepare fills once per test binary and key. The
-// copy is dropped when the test ends.
+// Clone returns the URL of a copy of a template database. prepare fills the template once per test binary and
+// key. The copy is dropped when the test ends.
 func Clone(t testing.TB, key string, prepare func(url string) error) string {
 	t.Helper()
 	s := Shared(t)
@@ -112,7 +112,7 @@ func Clone(t testing.TB, key string, prepare func(url string) error) string {
 	return s.create(t, " TEMPLATE "+tpl.name)
 }
 
-// dropTemplates drops what Clone made on a foreign server; on one of our own it goes with the files.
+// dropTemplates drops the templates of Clone on a foreign server. On our own they are removed with the files.
 func (s *Server) dropTemplates() {
 	if s.dir != "" {
 		return
@@ -140,7 +140,7 @@ func (s *Server) create(t testing.TB, options string) string {
 		t.Fatalf("pgtest: %v", err)
 	}
 	t.Cleanup(func() {
-		// A test may have stopped the server; its database goes with the files then.
+		// A test may have stopped the server. Then its files are removed, and the database with them.
 		_ = s.exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)")
 	})
 	return s.URL(name)
@@ -182,13 +182,13 @@ func foreign(given string) (*Server, error) {
 		wanted, VersionEnv))
 }
 
-// uniqueName names a database so that test binaries which share a server don't meet, nor one what an earlier
-// one left behind: process ids come again.
+// uniqueName returns a name for a database that no other test binary uses on the same server. It is random,
+// since process ids are reused.
 func uniqueName(kind string) string {
 	return fmt.Sprintf("tenantdb_%s_%d_%d_%08x", kind, os.Getpid(), sequence.Add(1), rand.Uint32())
 }
 
-// unavailable ends a test that can't have its server or its pooler.
+// unavailable skips or fails a test that has no server or pooler.
 func unavailable(t testing.TB, err error) {
 	t.Helper()
 	if os.Getenv("TENANTDB_REQUIRE_POSTGRES") == "1" {

@@ -18,7 +18,7 @@ type Server struct {
 
 const password = "pgtest"
 
-// start makes a cluster in a temporary directory and starts it on a free loopback port.
+// start creates a cluster in a temporary directory and starts it on a free loopback port.
 func start(settings ...string) (s *Server, err error) {
 	bin, err := binaries()
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Server) Start() error {
 	return s.run(s.command(s.Program("postgres"), args...), func() error { return s.exec("SELECT 1") })
 }
 
-// Stop shuts the server down in order, ending its sessions.
+// Stop shuts the server down properly and ends its sessions.
 func (s *Server) Stop() {
 	s.signal(syscall.SIGINT)
 }

