@@ -21,8 +21,8 @@ func (j *Judge) Changing(s Subject, given bool, before time.Time) {
 	j.facts[s] = append(j.facts[s], change{before: before, given: given})
 }
 
-// Changed records that the change announced last has been committed, at after or before. At first every right is
-// given.
+// Changed records that the change announced last has been committed, at after or before. At first every right
+// is given.
 func (j *Judge) Changed(s Subject, after time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

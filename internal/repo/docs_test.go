@@ -97,7 +97,9 @@ func excerpt(code string) string {
 	}
 	body := `func excerpt(ctx context.Context, host *hostdb.DB, pool *tenantdb.Pool,
 		mw *tenantdb.Middleware, mux *http.ServeMux, w http.ResponseWriter, r *http.Request,
-		next http.Handler, auth tenantdb.Authenticator, keys map[string]crypto.PublicKey, origins *http.CrossOriginProtection, tenants *fleet.Fleet) {
+		next http.Handler, auth tenantdb.Authenticator,
+		keys map[string]crypto.PublicKey, origins *http.CrossOriginProtection,
+		tenants *fleet.Fleet) {
 		{
 			` + code + uses + `
 		}
