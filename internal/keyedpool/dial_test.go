@@ -203,8 +203,8 @@ func TestBreaker_lateFailuresDoNotLengthenItsPause(t *testing.T) {
 	}
 }
 
-// TestDial_aTenantThatIsAwayIsTriedSoon: its pauses grow to ServerRetry and no further, and its server's other
-// tenants don't notice.
+// TestDial_aTenantThatIsAwayIsTriedSoon: its pauses grow to ServerRetry and no further, and its server's
+// other tenants don't notice.
 func TestDial_aTenantThatIsAwayIsTriedSoon(t *testing.T) {
 	inBubble(t, nil, func(r *rig) {
 		r.failing(func(tenant, _ string) error {

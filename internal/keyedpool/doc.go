@@ -16,7 +16,8 @@
 //   - It takes the tenant's own idle connection, if there is one.
 //   - Otherwise it dials, if the tenant is below its cap and the budget has room.
 //   - Otherwise, if the tenant has no connection at all, it closes another tenant's idle connection: that
-//     with the lowest score of frequency and recency. After StealAfter it also does so for a second connection.
+//     with the lowest score of frequency and recency. After StealAfter it also does so for a second
+//     connection.
 //   - Otherwise it waits: first come, first served within the tenant, and tenants without a connection first.
 //   - While a tenant without a connection waits, nobody gets a second one. A tenant with several gives one up
 //     at each release, and a tenant's only connection serves its own waiters for at most a Turn.

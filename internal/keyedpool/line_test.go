@@ -237,8 +237,8 @@ func TestAcquire_turnBoundsHowLongALineKeepsTheOnlyConnection(t *testing.T) {
 	}
 }
 
-// TestAcquire_aLineInBackoffKeepsItsOnlyConnection: passed on, it would leave the line to fail, since no other can be
-// dialed for.
+// TestAcquire_aLineInBackoffKeepsItsOnlyConnection: passed on, it would leave the line to fail, since no
+// other can be dialed for.
 func TestAcquire_aLineInBackoffKeepsItsOnlyConnection(t *testing.T) {
 	inBubble(t, func(c *Config[string, int]) {
 		c.Budget, c.TenantCap, c.Turn, c.Reserve, c.BackoffMin = 2, 2, 1, -1, 2*time.Second
