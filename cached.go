@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tenantdb/tenantdb/internal/checkout"
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
@@ -47,7 +48,7 @@ func Cached[T any](ctx context.Context, key any, build func(*Scope) (T, func(), 
 	}
 	defer func() { <-c.turn }()
 	if c.gone || t.Leases.Gone() { // the scope is over: nobody would close the value
-		return none, refusal.WithCause(ErrTenantUnavailable, refusal.PoolClosed)
+		return none, refusal.WithCause(ErrTenantUnavailable, checkout.ErrScopeOver)
 	}
 	if c.built && c.handles.closed() {
 		c.drop().leave()

@@ -56,9 +56,9 @@ var (
 var (
 	// ErrWrongTenant: a handle, connection, statement or transaction of one tenant, or something built on
 	// one, was used with the context of another tenant's request.
-	ErrWrongTenant = refusal.WrongTenant
+	ErrWrongTenant = refusal.ErrWrongTenant
 	// ErrNoScope: a query has a context without a scope, and [PoolConfig.RequireScope] is set.
-	ErrNoScope = refusal.NoScope
+	ErrNoScope = refusal.ErrNoScope
 )
 
 // Error is a refused or failed request, as [Config.ErrorHandler] gets it. The response carries the code
@@ -177,21 +177,21 @@ const (
 
 // reasoned is a refusal with its reason.
 type reasoned struct {
-	refusal error
+	refused error
 	reason  Reason
 	text    string
 }
 
 // why adds a reason to a refusal, and a text for logs.
-func why(refusal error, reason Reason, text string) error {
-	return &reasoned{refusal, reason, text}
+func why(refused error, reason Reason, text string) error {
+	return &reasoned{refused, reason, text}
 }
 
 // Error implements error.
-func (r *reasoned) Error() string { return r.refusal.Error() + ": " + r.text }
+func (r *reasoned) Error() string { return r.refused.Error() + ": " + r.text }
 
 // Unwrap returns the refusal.
-func (r *reasoned) Unwrap() error { return r.refusal }
+func (r *reasoned) Unwrap() error { return r.refused }
 
 // The reasons whose text is constant.
 var (

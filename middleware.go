@@ -209,7 +209,6 @@ func (m *Middleware) onlyTenant(r *http.Request, by caller) (hostdb.TenantKey, e
 	case !m.source.sole:
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
-	by.at = time.Time{}
 	found, err := m.find(r.Context(), by, hostdb.TenantKey{})
 	switch {
 	case err != nil:
@@ -401,7 +400,8 @@ func (m *Middleware) EnterAs(ctx context.Context, id *Identity, tenant hostdb.Te
 // enterAs makes the scope of EnterAs.
 func (m *Middleware) enterAs(ctx context.Context, id *Identity, tenant hostdb.TenantKey, rules Rules) (
 	*scopeContext, error) {
-	switch key, err := tenantKey(tenant.ID + tenant.Slug); {
+	key, err := tenantKey(tenant.ID + tenant.Slug) // a valid key has one of them
+	switch {
 	case m.closed.Load():
 		return nil, refusal.WithCause(ErrHostUnavailable, errClosed)
 	case id == nil:

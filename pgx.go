@@ -47,7 +47,7 @@ import (
 //     DISCARD. The next query opens one, which takes up to 12 ms.
 //   - After a cancelled query the server confirms the cancellation, and answers once more before the
 //     connection serves again. This takes 1 ms.
-//   - What a function does inside leaves no trace that the server reports, so the tenant's next borrower meets
+//   - What a function does inside leaves no trace that the server reports. The tenant's next borrower meets
 //     it. Examples are a function of the tenant's own that takes a lock or makes a temporary table,
 //     query_to_xml with such a text, setseed, and the sequence values that currval and lastval repeat.
 //     PoolConfig.ResetAlways resets after every borrower, at 0.1 ms for each. setseed outlives that too.
@@ -123,7 +123,7 @@ func (p *PGX) CopyFrom(ctx context.Context, table pgx.Identifier, columns []stri
 
 // Begin starts a transaction with the server's defaults. End it with Commit or Rollback.
 func (p *PGX) Begin(ctx context.Context) (pgx.Tx, error) {
-	return p.db.BeginTx(ctx, p.use, pgx.TxOptions{})
+	return p.db.Begin(ctx, p.use)
 }
 
 // BeginTx starts a transaction. End it with Commit or Rollback.

@@ -113,7 +113,7 @@ func (p *Pool) retain(tenant *hostdb.TenantCatalog, asOf time.Time) (leaseRef, e
 // order. It begins a new generation if need be. The caller closes the databases that it returns.
 func (p *Pool) retainLocked(tenant *hostdb.TenantCatalog, asOf time.Duration) (leaseRef, []*tenantDB, error) {
 	if p.closed {
-		return leaseRef{}, nil, refusal.WithCause(ErrTenantUnavailable, refusal.PoolClosed)
+		return leaseRef{}, nil, refusal.WithCause(ErrTenantUnavailable, refusal.ErrPoolClosed)
 	}
 	if p.cutoffs.refuse(tenant.ID, asOf) {
 		return leaseRef{}, nil, refusal.WithCause(ErrTenantUnavailable, errDrained)

@@ -355,11 +355,11 @@ func (c *scopeContext) recheck(ctx context.Context) (*hostdb.Access, entitlement
 			return nil, entitlement{}, err
 		}
 	}
-	access, g, err := c.judgeAgain(ctx)
+	access, entitled, err := c.judgeAgain(ctx)
 	if err != nil {
 		return nil, entitlement{}, err
 	}
-	if err := c.admitted.Load().check(c.m, access, g.plan); err != nil {
+	if err := c.admitted.Load().check(c.m, access, entitled.plan); err != nil {
 		return nil, entitlement{}, err
 	}
 	if outer, ok := scopeOf(c.Context); ok && c.found != nil { // the outer scope must hold too
@@ -367,7 +367,7 @@ func (c *scopeContext) recheck(ctx context.Context) (*hostdb.Access, entitlement
 			return nil, entitlement{}, err
 		}
 	}
-	return access, g, nil
+	return access, entitled, nil
 }
 
 // judgeAgain asks about the user and the tenant, whichever the scope has.
@@ -390,14 +390,14 @@ func (c *scopeContext) judgeAgain(ctx context.Context) (*hostdb.Access, entitlem
 		}
 		return &now.Access, entitlement{}, nil
 	}
-	g, err := now.judge(&c.m.policy, c.m.now, c.rules)
+	entitled, err := now.judge(&c.m.policy, c.m.now, c.rules)
 	if err != nil {
 		return nil, entitlement{}, err
 	}
 	if now.Tenant.ID != c.access.Tenant.ID || now.User.ID != c.access.User.ID { // their names mean others now
 		return nil, entitlement{}, ErrNotMember
 	}
-	return &now.Access, g, nil
+	return &now.Access, entitled, nil
 }
 
 // vouchingKey marks the context that Revalidate gets.

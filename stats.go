@@ -82,10 +82,10 @@ type ServerStats struct {
 	// Unconfirmed counts closed connections whose end the server didn't confirm in time. The server may still
 	// count them.
 	Unconfirmed uint64
-	// Waits counts waits for a connection by their length. Element 0 counts those below a millisecond, element
-	// i those from 2^(i-1) to 2^i ms, and the last one all that were longer. A query that found an idle
-	// connection hasn't waited. The time to open a connection counts, and so does a wait that ended in a
-	// refusal.
+	// Waits counts waits for a connection by their length. Element 0 counts those below a millisecond,
+	// element i those from 2^(i-1) to 2^i ms, and the last one all that were longer. A query that found an
+	// idle connection hasn't waited. The time to open a connection counts, and so does a wait that ended in
+	// a refusal.
 	Waits [14]uint64
 	// Breaker is "closed" if the server answers, "open" if it doesn't and the pool pauses, and "half-open" if
 	// the next attempt decides.
@@ -124,7 +124,6 @@ type TenantStats struct {
 	Backoff time.Duration
 }
 
-// Stats returns a snapshot.
 // Stats returns a snapshot.
 func (p *Pool) Stats() PoolStats {
 	var stats PoolStats

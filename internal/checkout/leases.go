@@ -77,8 +77,8 @@ func (c *LeaseCount) Retain() (p Phase, retained bool) {
 }
 
 // RetainBeside counts one more lease for the holder of one that counts in the given phase, also if the
-// database is retired. It counts in the same phase, so that what was checked out in it stays. It reports false
-// if the database has gone, since that lease has ended.
+// database is retired. It counts in the same phase, so that what was checked out in it stays. It reports
+// false if the database has gone, since that lease has ended.
 func (c *LeaseCount) RetainBeside(p Phase) (Phase, bool) {
 	for {
 		word := c.word.Load()

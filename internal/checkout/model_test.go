@@ -97,7 +97,8 @@ func (m *model) ended(of int, last, retired bool, left int) {
 	m.t.Helper()
 	delete(m.leases, of)
 	if left != len(m.leases) || last != (left == 0) || retired != m.retired {
-		m.t.Fatalf("%d left, last %v, retired %v; want %d, retired %v", left, last, retired, len(m.leases), m.retired)
+		m.t.Fatalf("%d left, last %v, retired %v; want %d, retired %v",
+			left, last, retired, len(m.leases), m.retired)
 	}
 	for _, c := range m.conns {
 		delete(c.leases, of)

@@ -41,30 +41,32 @@ func (t *Tenant) Borrower(ctx context.Context, use Use) (*Borrower, error) {
 	return nil, nil
 }
 
-// errNoScope is [refusal.NoScope] with what to do about it.
-var errNoScope = fmt.Errorf("%w; give it the request's context or that of Middleware.Enter (PoolConfig.RequireScope)",
-	refusal.NoScope)
+// errNoScope is [refusal.ErrNoScope] with what to do about it.
+var errNoScope = fmt.Errorf("%w; give it the request's context or that of Middleware.Enter "+
+	"(PoolConfig.RequireScope)",
+	refusal.ErrNoScope)
 
-// admits refuses a scope of another tenant or of none. Generations don't matter: a tenant may have moved while
-// it is served.
+// admits refuses a scope of another tenant or of none. Generations don't matter: a tenant may have moved
+// while it is served.
 func (t *Tenant) admits(b *Borrower) error {
-	const mend = "call tenantdb.DB(r.Context()), or ReadDB or PG, in each request instead of keeping its result"
+	const mend = "call tenantdb.DB(r.Context()), or ReadDB or PG, in each request " +
+		"instead of keeping its result"
 	other := b.tenant
 	switch {
 	case other == t:
 		return nil
 	case other == nil:
 		return fmt.Errorf("%w: it is of tenant %s, and the context has a scope without a tenant; %s",
-			refusal.WrongTenant, t.ID, mend)
+			refusal.ErrWrongTenant, t.ID, mend)
 	case other.ID != t.ID || other.Pool != t.Pool && !SameHost(other.Pool.Host.Load(), t.Pool.Host.Load()):
 		return fmt.Errorf("%w: it is of tenant %s, and the context of tenant %s; %s",
-			refusal.WrongTenant, t.ID, other.ID, mend)
+			refusal.ErrWrongTenant, t.ID, other.ID, mend)
 	}
 	return nil
 }
 
-// SameHost reports whether two handles are of one host database: they are the same, or were opened by the same
-// URL. A database in memory has one handle.
+// SameHost reports whether two handles are of one host database: they are the same, or were opened by the
+// same URL. A database in memory has one handle.
 func SameHost(a, b *hostdb.DB) bool {
 	return a == b || a != nil && b != nil && a.URI() == b.URI() && a.URI() != "sqlite::memory:"
 }
@@ -91,8 +93,8 @@ func (t *Tenant) Release(p Phase) (last, retired bool) {
 	return last, retired
 }
 
-// Close reclaims the connections that were checked out without a scope, and refuses further ones. It is called
-// once a retired database has no lease.
+// Close reclaims the connections that were checked out without a scope, and refuses further ones. It is
+// called once a retired database has no lease.
 func (t *Tenant) Close() { t.outsideScopes().close() }
 
 // outsideScopes returns the connections that were checked out without a scope.

@@ -16,7 +16,7 @@ import (
 // after the transaction.
 var errSharedSession = &refusal.Misuse{Reason: errors.New("a pooler stands before the server, so that what " +
 	"a statement does to its session reaches other requests, and perhaps not the next statement: use SET " +
-	"LOCAL, a lock that ends with its transaction, or ON COMMIT DROP in one; or, where the pooler has " +
+	"LOCAL, or a lock that ends with its transaction; or, where the pooler has " +
 	"pool_mode=session, set PoolConfig.SessionPooler")}
 
 // detectPooler finds out whether a pooler stands before the server. Each transaction may run in another

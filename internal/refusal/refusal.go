@@ -20,14 +20,17 @@ func (r *Refusal) Error() string { return "tenantdb: " + r.Text }
 
 // The refusals. Package tenantdb exports each by the name that has Err before it.
 var (
-	NoCredential         = &Refusal{"unauthenticated", http.StatusUnauthorized, "sign in first"}
-	InvalidCredential    = &Refusal{"unauthenticated", http.StatusUnauthorized, "the credential is not valid"}
-	SeveralCredentials   = &Refusal{"several_credentials", http.StatusBadRequest, "send exactly one credential"}
-	CrossOrigin          = &Refusal{"cross_origin", http.StatusForbidden, "cross-origin request refused"}
-	AuthUnavailable      = &Refusal{"auth_unavailable", http.StatusServiceUnavailable, "authentication is unavailable"}
-	NoTenant             = &Refusal{"no_tenant", http.StatusBadRequest, "the request names no tenant"}
-	InvalidTenant        = &Refusal{"invalid_tenant", http.StatusBadRequest, "the tenant's name is not valid"}
-	TenantConflict       = &Refusal{"tenant_conflict", http.StatusForbidden, "the request names more than one tenant"}
+	NoCredential       = &Refusal{"unauthenticated", http.StatusUnauthorized, "sign in first"}
+	InvalidCredential  = &Refusal{"unauthenticated", http.StatusUnauthorized, "the credential is not valid"}
+	SeveralCredentials = &Refusal{"several_credentials", http.StatusBadRequest,
+		"send exactly one credential"}
+	CrossOrigin     = &Refusal{"cross_origin", http.StatusForbidden, "cross-origin request refused"}
+	AuthUnavailable = &Refusal{"auth_unavailable", http.StatusServiceUnavailable,
+		"authentication is unavailable"}
+	NoTenant       = &Refusal{"no_tenant", http.StatusBadRequest, "the request names no tenant"}
+	InvalidTenant  = &Refusal{"invalid_tenant", http.StatusBadRequest, "the tenant's name is not valid"}
+	TenantConflict = &Refusal{"tenant_conflict", http.StatusForbidden,
+		"the request names more than one tenant"}
 	NotMember            = &Refusal{"not_member", http.StatusForbidden, "not a member of this tenant"}
 	TenantSuspended      = &Refusal{"tenant_suspended", http.StatusForbidden, "this tenant is suspended"}
 	SubscriptionInactive = &Refusal{"subscription_inactive", http.StatusPaymentRequired,
@@ -35,8 +38,9 @@ var (
 	Forbidden         = &Refusal{"forbidden", http.StatusForbidden, "not allowed"}
 	TenantUnavailable = &Refusal{"tenant_unavailable", http.StatusServiceUnavailable,
 		"this tenant is unavailable for the moment"}
-	Busy            = &Refusal{"busy", http.StatusServiceUnavailable, "too much is going on; try again"}
-	TryAgain        = &Refusal{"try_again", http.StatusServiceUnavailable, "another request was in the way; try again"}
+	Busy     = &Refusal{"busy", http.StatusServiceUnavailable, "too much is going on; try again"}
+	TryAgain = &Refusal{"try_again", http.StatusServiceUnavailable,
+		"another request was in the way; try again"}
 	HostUnavailable = &Refusal{"host_unavailable", http.StatusServiceUnavailable,
 		"the service is unavailable for the moment"}
 )
@@ -73,14 +77,15 @@ func (c *caused) Error() string {
 func (c *caused) Unwrap() []error { return []error{c.reason, c.cause} }
 
 // Mistakes in the program. They are answered with 500, and the client isn't told. Package tenantdb exports
-// and documents the first two, with Err before their names.
+// and documents them.
 var (
-	WrongTenant = errors.New("tenantdb: this handle is not of the context's tenant")
-	NoScope     = errors.New("tenantdb: no scope in the query's context")
+	ErrWrongTenant = errors.New("tenantdb: this handle is not of the context's tenant")
+	ErrNoScope     = errors.New("tenantdb: no scope in the query's context")
 )
 
-// PoolClosed is why a tenant's database isn't given out after [tenantdb.Pool.Close].
-var PoolClosed = errors.New("the pool is closed")
+// ErrPoolClosed is why a tenant's database isn't given out: Pool.Close was called, or the database was
+// retired and has closed.
+var ErrPoolClosed = errors.New("the pool, or the tenant's database in it, is closed")
 
 // Misuse is the error of a statement that its connection refuses: the program is at fault, not the database.
 type Misuse struct {
@@ -97,5 +102,5 @@ func (m *Misuse) Unwrap() []error { return []error{m.Reason, m.Err} }
 // IsMisuse reports whether an error says that the program is at fault.
 func IsMisuse(err error) bool {
 	var misuse *Misuse
-	return errors.Is(err, WrongTenant) || errors.As(err, &misuse)
+	return errors.Is(err, ErrWrongTenant) || errors.Is(err, ErrNoScope) || errors.As(err, &misuse)
 }

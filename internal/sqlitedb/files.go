@@ -140,7 +140,7 @@ func (s *Files) tryAdmit(f *DB) (admitted bool, err error) {
 	defer s.mu.Unlock()
 	switch {
 	case f.shut:
-		return false, refusal.WithCause(refusal.TenantUnavailable, refusal.PoolClosed)
+		return false, refusal.WithCause(refusal.TenantUnavailable, refusal.ErrPoolClosed)
 	case f.open.Load():
 		return true, nil
 	case s.taken() == s.cfg.MaxOpen:

@@ -379,7 +379,8 @@ func TestDB_CloseEndsItForWhoeverComesLater(t *testing.T) {
 	if s := d.Stats(); s.Idle != 0 || s.Leased != 0 || !d.Idle() {
 		t.Errorf("Stats() = %+v after the last connection was returned", s)
 	}
-	if _, err := d.lend(); !errors.Is(err, refusal.TenantUnavailable) || !errors.Is(err, refusal.PoolClosed) {
+	_, err = d.lend()
+	if !errors.Is(err, refusal.TenantUnavailable) || !errors.Is(err, refusal.ErrPoolClosed) {
 		t.Errorf("Lend = %v; want TenantUnavailable, as the pool is closed", err)
 	}
 }
