@@ -26,19 +26,20 @@ type Config struct {
 	// Authenticator finds out who sends a request; see package jwtauth.
 	Authenticator Authenticator
 	// UserKey maps a verified identity to a user. An error refuses the request with [ErrInvalidCredential].
-	// Never map by an e-mail address that the issuer hasn't verified. Each call gets a copy of the Identity.
-	// The default is [UserBySubject] if there is a single issuer. With several, [New] fails without UserKey,
-	// since their subjects may collide.
+	// Never map by an e-mail address that the issuer hasn't verified. Each call gets a copy of the
+	// Identity. The default is [UserBySubject] if there is a single issuer. With several, [New] fails
+	// without UserKey, since their subjects may collide. If the Authenticator has no method Issuers, the
+	// default accepts only the issuer of the first identity; others are refused with ErrInvalidCredential.
 	UserKey func(Identity) (UserKey, error)
 	// FirstLogin, if set, creates the user of a verified caller who has none yet. It runs once at a time for
 	// each user, however many requests arrive together. It may run again, also in other processes, so a user
 	// who exists already ([hostdb.ErrConflict]) is no error.
 	//
-	// If the caller still has no user after a conflict, the request is refused with [ErrForbidden]. An
-	// example is a conflict with a row that has the same e-mail address and no oauth_id; the example shows
-	// how to link such an invited user. [hostdb.ErrInvalid] is refused with ErrForbidden too, since the next
-	// attempt would fail too. One of this package's errors is used as it is. Any other error, or a panic,
-	// which is logged, becomes [ErrHostUnavailable].
+	// If the caller still has no user after a conflict, the request is refused with [ErrForbidden]. That
+	// happens if a row without oauth_id has the same e-mail address, as an invited user's does; the
+	// package's example Config (FirstLogin) links it. [hostdb.ErrInvalid] is refused with ErrForbidden too,
+	// since another attempt would also fail. If the error wraps one of this package's, that one is the
+	// refusal. Any other error, or a panic, which is logged, becomes [ErrHostUnavailable].
 	//
 	// The context isn't the request's. It ends after [CacheConfig.LoadTimeout], and requests wait no longer.
 	FirstLogin func(context.Context, *Identity) error

@@ -37,9 +37,11 @@ var (
 	// ErrSubscriptionInactive: the tenant has no paid subscription, or its trial or grace period is over
 	// (402).
 	ErrSubscriptionInactive error = refusal.SubscriptionInactive
-	// ErrForbidden: the caller lacks a role, or the tenant a feature or a tier (403).
+	// ErrForbidden: the caller lacks a role, the tenant lacks a feature or a tier, or [Config.FirstLogin]
+	// could not create the user (403).
 	ErrForbidden error = refusal.Forbidden
-	// ErrTenantUnavailable: the tenant is in maintenance, its schema is too old, or its server is down (503).
+	// ErrTenantUnavailable: the tenant is in maintenance or being provisioned, its schema is too old, its
+	// server or file can't be used, or the scope is over (503).
 	ErrTenantUnavailable error = refusal.TenantUnavailable
 	// ErrBusy: no connection that the tenant may use came free in time (503).
 	ErrBusy error = refusal.Busy

@@ -181,7 +181,7 @@ func (l *Lease) own(use checkout.Use) *handles {
 	if first && !l.over.Load() {
 		return h
 	}
-	if !first || l.handles.CompareAndSwap(h, nil) { // else the lease's end leaves them
+	if !first || l.handles.CompareAndSwap(h, nil) { // else Lease.end has taken them, and leaves them
 		h.leave()
 	}
 	return l.own(use)

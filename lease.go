@@ -61,8 +61,8 @@ func (e sqliteEngine) writer() connector  { return e.Writer() }
 func (e sqliteEngine) reader() connector  { return e.Reader() }
 func (e sqliteEngine) postgres() *pgdb.DB { return nil }
 
-// hasIdleHandle reports whether it has no connection but spare handles, which have goroutines. What [Cached]
-// keeps has handles of its own.
+// hasIdleHandle reports whether it has no connection, and may have spare handles, each with a goroutine. It
+// reports false once [Cached] was used, since a cached value keeps handles of its own.
 func (t *tenantDB) hasIdleHandle() bool {
 	return t.spares.Load() != nil && t.cache.Load() == nil && t.engine.Idle()
 }

@@ -56,6 +56,44 @@ type Middleware struct {
 	closed       atomic.Bool
 }
 
+// New checks the configuration and returns a Middleware. Close it with [Middleware.Close]. An error names the
+// field, and how to mend it.
+func New(cfg Config) (*Middleware, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
+	mapUser, err := cfg.userKey()
+	if err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
+	skip, err := newSkipper(cfg.Skip)
+	if err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
+	cfg.setDefaults()
+	m := &Middleware{
+		auth: cfg.Authenticator, ask: asking(cfg.Authenticator), mapUser: mapUser,
+		source: cfg.Tenant, waits: cfg.UserKey != nil || cfg.Tenant.custom,
+		policy: policy{cfg.Subscription, cfg.MinSchemaVersion}, roles: cfg.Roles, features: cfg.Features,
+		skip: skip, pool: cfg.Pool, redirects: cfg.Redirects,
+		vary: varyOn(cfg.Authenticator, &cfg.Tenant), varySignedIn: varyOn(cfg.Authenticator, nil),
+		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, now: cfg.Now,
+	}
+	if m.pool == nil {
+		if m.pool, err = NewPool(PoolConfig{}); err != nil {
+			return nil, err
+		}
+		m.ownPool = true
+	}
+	if err := m.pool.serve(cfg.Host); err != nil {
+		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+	}
+	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache)
+	m.logins.open(&cfg, &m.reporter, m.resolver.userExists)
+	m.resolver.follow(m.pool, cfg.Logger)
+	return m, nil
+}
+
 // Format implements fmt.Formatter. It prints the name, since what a Middleware holds is secret.
 func (m *Middleware) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "tenantdb.Middleware")
@@ -143,20 +181,6 @@ func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) 
 	return m.scopeFor(r.Context(), by, tenant, rules)
 }
 
-// signIn decides a request that needs a caller, and no tenant.
-func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
-	by, err := m.authenticate(r)
-	if err != nil {
-		return nil, err
-	}
-	found, err := m.find(r.Context(), by, hostdb.TenantKey{})
-	if err != nil {
-		return nil, explain(err, "").of(by.identity, hostdb.TenantKey{}, nil)
-	}
-	return &scopeContext{Context: r.Context(), m: m, identity: by.identity, found: found,
-		access: &found.Value().Access}, nil
-}
-
 // caller is a verified identity, and the user that it is mapped to.
 type caller struct {
 	identity *Identity
@@ -230,6 +254,7 @@ func (m *Middleware) scopeFor(ctx context.Context, by caller, tenant hostdb.Tena
 		access = &found.Value().Access
 	}
 	if err != nil {
+		// As the request named it: a stranger must not learn the id.
 		return nil, explain(err, tenant.ID+tenant.Slug).of(by.identity, tenant, access)
 	}
 	scope := &scopeContext{Context: ctx, m: m, identity: by.identity, found: found, access: access,
@@ -281,75 +306,26 @@ func (m *Middleware) find(ctx context.Context, by caller, tenant hostdb.TenantKe
 	return m.resolver.find(ctx, by.identity, key, time.Time{})
 }
 
-// Pool returns the pool of the tenants' databases: Config.Pool, or the one that New made.
-func (m *Middleware) Pool() *Pool { return m.pool }
-
-// Close stops listening for changes, and refuses requests from then on. It waits for first-login hooks and
-// lookups until they have returned or ctx ends. Then it closes the pool if [New] made it. It never closes
-// Config.Host.
-func (m *Middleware) Close(ctx context.Context) error {
-	m.closed.Store(true)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		m.logins.close()
-		m.resolver.close()
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		return fmt.Errorf("tenantdb: Close: a first-login hook or a lookup has not returned: %w", ctx.Err())
-	}
-	if !m.ownPool {
-		return nil
-	}
-	return m.pool.Close(ctx)
-}
-
-// New checks the configuration and returns a Middleware. Close it with [Middleware.Close]. An error names the
-// field, and how to mend it.
-func New(cfg Config) (*Middleware, error) {
-	if err := cfg.validate(); err != nil {
-		return nil, fmt.Errorf("tenantdb: Config.%w", err)
-	}
-	mapUser, err := cfg.userKey()
+// signIn decides a request that needs a caller, and no tenant.
+func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
+	by, err := m.authenticate(r)
 	if err != nil {
-		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+		return nil, err
 	}
-	skip, err := newSkipper(cfg.Skip)
+	found, err := m.find(r.Context(), by, hostdb.TenantKey{})
 	if err != nil {
-		return nil, fmt.Errorf("tenantdb: Config.%w", err)
+		return nil, explain(err, "").of(by.identity, hostdb.TenantKey{}, nil)
 	}
-	cfg.setDefaults()
-	m := &Middleware{
-		auth: cfg.Authenticator, ask: asking(cfg.Authenticator), mapUser: mapUser,
-		source: cfg.Tenant, waits: cfg.UserKey != nil || cfg.Tenant.custom,
-		policy: policy{cfg.Subscription, cfg.MinSchemaVersion}, roles: cfg.Roles, features: cfg.Features,
-		skip: skip, pool: cfg.Pool, redirects: cfg.Redirects,
-		vary: varyOn(cfg.Authenticator, &cfg.Tenant), varySignedIn: varyOn(cfg.Authenticator, nil),
-		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, now: cfg.Now,
-	}
-	if m.pool == nil {
-		if m.pool, err = NewPool(PoolConfig{}); err != nil {
-			return nil, err
-		}
-		m.ownPool = true
-	}
-	if err := m.pool.serve(cfg.Host); err != nil {
-		return nil, fmt.Errorf("tenantdb: Config.%w", err)
-	}
-	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache)
-	m.logins.open(&cfg, &m.reporter, m.resolver.userExists)
-	m.resolver.follow(m.pool, cfg.Logger)
-	return m, nil
+	return &scopeContext{Context: r.Context(), m: m, identity: by.identity, found: found,
+		access: &found.Value().Access}, nil
 }
 
 // Enter is [Middleware.Handler] outside HTTP, for jobs and scripts. The tenant is named by its id or its
 // slug.
 //
 // Enter asks the host database whether the tenant is open and its schema current, and returns a context for
-// [DB], [ReadDB], [PG] and [Cached]. Call the returned function when done. There is no user, no subscription
-// is checked, and [RequireRole] denies.
+// [DB], [ReadDB], [PG] and [Cached]. Call the returned function when done. There is no user, no
+// subscription is checked, and [RequireRole], [RequireFeature] and [RequireTier] refuse.
 //
 // If ctx has a scope already, such as a request's, use the returned context only with handles that come from
 // it: those of another tenant's scope refuse it.
@@ -380,6 +356,43 @@ func (m *Middleware) enterTenant(ctx context.Context, name string) (*scopeContex
 	scope := &scopeContext{Context: ctx, m: m, access: &hostdb.Access{Tenant: tenant}}
 	scope.lease.begin(db)
 	return scope, nil
+}
+
+// leaseOpen leases the database of a tenant that may be entered. It asks again if the tenant was drained
+// meanwhile.
+func (m *Middleware) leaseOpen(ctx context.Context, key hostdb.TenantKey) (
+	*hostdb.TenantCatalog, leaseRef, error) {
+	for reloads := 0; ; reloads++ {
+		asked := time.Now()
+		tenant, err := m.openTenant(ctx, key)
+		if err != nil {
+			return tenant, leaseRef{}, err
+		}
+		db, err := m.pool.retain(tenant, asked)
+		if !errors.Is(err, errDrained) || reloads == maxReloads {
+			return tenant, db, err
+		}
+	}
+}
+
+// openTenant returns a tenant that may be entered.
+func (m *Middleware) openTenant(ctx context.Context, key hostdb.TenantKey) (*hostdb.TenantCatalog, error) {
+	var tenant *hostdb.TenantCatalog
+	var err error
+	if key.ID != "" {
+		tenant, err = m.resolver.host.Tenants.Get(ctx, key.ID)
+	} else {
+		tenant, err = m.resolver.host.Tenants.BySlug(ctx, key.Slug)
+	}
+	switch {
+	case errors.Is(err, hostdb.ErrNotFound):
+		return nil, errUnknownTenant
+	case err == nil && tenant.Status == hostdb.TenantDropped:
+		return nil, errDropped
+	case err != nil:
+		return nil, refusal.WithCause(ErrHostUnavailable, err)
+	}
+	return tenant, m.policy.open(tenant)
 }
 
 // EnterAs is [Middleware.Handler] outside HTTP for work on behalf of a caller, such as a message on a
@@ -421,39 +434,27 @@ func (m *Middleware) enterAs(ctx context.Context, id *Identity, tenant hostdb.Te
 	return m.scopeFor(ctx, caller{identity: id, user: user}, tenant, rules)
 }
 
-// leaseOpen leases the database of a tenant that may be entered. It asks again if the tenant was drained
-// meanwhile.
-func (m *Middleware) leaseOpen(ctx context.Context, key hostdb.TenantKey) (
-	*hostdb.TenantCatalog, leaseRef, error) {
-	for reloads := 0; ; reloads++ {
-		asked := time.Now()
-		tenant, err := m.openTenant(ctx, key)
-		if err != nil {
-			return tenant, leaseRef{}, err
-		}
-		db, err := m.pool.retain(tenant, asked)
-		if !errors.Is(err, errDrained) || reloads == maxReloads {
-			return tenant, db, err
-		}
-	}
-}
+// Pool returns the pool of the tenants' databases: Config.Pool, or the one that New made.
+func (m *Middleware) Pool() *Pool { return m.pool }
 
-// openTenant returns a tenant that may be entered.
-func (m *Middleware) openTenant(ctx context.Context, key hostdb.TenantKey) (*hostdb.TenantCatalog, error) {
-	var tenant *hostdb.TenantCatalog
-	var err error
-	if key.ID != "" {
-		tenant, err = m.resolver.host.Tenants.Get(ctx, key.ID)
-	} else {
-		tenant, err = m.resolver.host.Tenants.BySlug(ctx, key.Slug)
+// Close stops listening for changes, and refuses requests from then on. It waits for first-login hooks and
+// lookups until they have returned or ctx ends. Then it closes the pool if [New] made it. It never closes
+// Config.Host.
+func (m *Middleware) Close(ctx context.Context) error {
+	m.closed.Store(true)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.logins.close()
+		m.resolver.close()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("tenantdb: Close: a first-login hook or a lookup has not returned: %w", ctx.Err())
 	}
-	switch {
-	case errors.Is(err, hostdb.ErrNotFound):
-		return nil, errUnknownTenant
-	case err == nil && tenant.Status == hostdb.TenantDropped:
-		return nil, errDropped
-	case err != nil:
-		return nil, refusal.WithCause(ErrHostUnavailable, err)
+	if !m.ownPool {
+		return nil
 	}
-	return tenant, m.policy.open(tenant)
+	return m.pool.Close(ctx)
 }

@@ -84,11 +84,12 @@ func (p *Pool) serve(host *hostdb.DB) error {
 
 // Lease returns a lease on a tenant's database as the catalog describes it. It takes no connection.
 //
-// A db_url other than before begins a new generation. Leases of the old one go on: with a SQLite file until
-// they end, on PostgreSQL with connections of the new one. Nobody else gets it. If a Middleware of this pool
-// has looked the tenant up, its db_url counts instead, since nobody knows how old the given one is.
+// If the db_url has changed, Lease begins a new generation of the database, and new leases get that one.
+// Leases of the old one stay valid: on SQLite they keep the old file, on PostgreSQL their next connection
+// goes to the new address. If a Middleware of this pool has looked the tenant up, its db_url counts
+// instead, since nobody knows how old the given one is.
 //
-// Lease fails with [ErrTenantUnavailable] if db_url isn't usable.
+// Lease fails with [ErrTenantUnavailable] if db_url isn't usable or the pool is closed.
 func (p *Pool) Lease(tenant *hostdb.TenantCatalog) (*Lease, error) {
 	ref, err := p.retain(tenant, time.Time{})
 	if err != nil {
@@ -177,7 +178,7 @@ func (p *Pool) forget(t *tenantDB) {
 }
 
 // retire marks a tenant's database, so that nobody gets it any more. It returns the database if it has no
-// lease: the caller, who holds p.mu, closes it without.
+// lease. The caller holds p.mu, and closes the database after unlocking it.
 func (p *Pool) retire(t *tenantDB) []*tenantDB {
 	p.forget(t)
 	if !t.Leases.Retire() {
@@ -252,7 +253,7 @@ func (p *Pool) compact(tenantID string) {
 		p.mu.Unlock()
 		return
 	}
-	// Before the old one closes: what is counted of the tenant goes on.
+	// The new one is made before the old one closes, so that the tenant's counters go on.
 	fresh, err := p.newTenant(t.ID, t.engine.Target(), t.asOf, t.schema)
 	p.forget(t)
 	if err == nil {
@@ -295,7 +296,7 @@ func (p *Pool) renew(tenant *hostdb.TenantCatalog, asOf time.Time) {
 }
 
 // compare tells what has changed of a tenant that the pool holds: its db_url, or the version of its schema,
-// which it notes. A version isn't known while a database is made.
+// which it notes. Version 0 isn't compared: the database is still being made.
 func (p *Pool) compare(tenant *hostdb.TenantCatalog) (moved, migrated bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -473,7 +474,8 @@ func (c *cutoffs) raise(tenantID string, at time.Duration) {
 	c.tenants[tenantID] = max(c.tenants[tenantID], at)
 }
 
-// refuse reports whether facts about a tenant are too old. Zero is no request's, and isn't refused.
+// refuse reports whether facts about a tenant are too old. asOf 0 is never refused: Pool.Lease passes it,
+// which whoever drained the tenant may call.
 func (c *cutoffs) refuse(tenantID string, asOf time.Duration) bool {
 	return asOf != 0 && asOf < max(c.tenants[tenantID], c.others)
 }

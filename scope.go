@@ -44,13 +44,14 @@ type Scope struct {
 	subscription *hostdb.Subscription // Subscription as the host database has it
 }
 
-// scopeContext carries what a request was let in by, which no handler can reach. Its Scope is built for the
-// first who asks: a handler that only wants its tenant's database doesn't.
+// scopeContext is the context of a scope. It has the facts that the request was let in by, which a handler
+// can't change. The first call of FromContext copies them into a Scope; a handler that only wants its
+// tenant's database makes no such copy.
 type scopeContext struct {
 	context.Context
 	m        *Middleware
 	identity *Identity                         // nil from Enter, and for an anonymous visitor
-	found    *entry                            // the source of access; nil as identity is
+	found    *entry                            // the cache's answer that access is part of; nil if identity is nil
 	access   *hostdb.Access                    // what the host database says; nil for an anonymous visitor
 	entitled entitlement                       // what follows from access; zero without a membership
 	admitted atomic.Pointer[admission]         // the guards that let it in; nil: none yet
@@ -394,7 +395,7 @@ func (c *scopeContext) judgeAgain(ctx context.Context) (*hostdb.Access, entitlem
 	if err != nil {
 		return nil, entitlement{}, err
 	}
-	if now.Tenant.ID != c.access.Tenant.ID || now.User.ID != c.access.User.ID { // their names mean others now
+	if now.Tenant.ID != c.access.Tenant.ID || now.User.ID != c.access.User.ID { // a name has passed to another
 		return nil, entitlement{}, ErrNotMember
 	}
 	return &now.Access, entitled, nil
@@ -403,7 +404,7 @@ func (c *scopeContext) judgeAgain(ctx context.Context) (*hostdb.Access, entitlem
 // vouchingKey marks the context that Revalidate gets.
 type vouchingKey struct{}
 
-// errVouching is the answer to a Revalidate that asks what is waiting for it.
+// errVouching is returned to a Revalidate that calls Check, Refresh or EnterAs, which would call it again.
 var errVouching = refusal.WithCause(ErrAuthUnavailable,
 	errors.New("the Authenticator's Revalidate must not call Check, Refresh or EnterAs"))
 

@@ -6,7 +6,8 @@
 #     ./test.sh -short                        arguments go to go test
 #
 # Besides Go it needs what the tests start by themselves: PostgreSQL, PgBouncer, wrk, npm, nft and ip. In CI
-# (CI=true or CI=1) it installs them, as with TENANTDB_INSTALL=1. It needs root or sudo for that.
+# (CI=true or CI=1) it installs them, as with TENANTDB_INSTALL=1, unless TENANTDB_INSTALL=0 is set. It needs root or
+# sudo for that.
 #
 # The root package, hostdb and fleet also run on the newest PostgreSQL, hostdb and fleet also on the oldest. npm
 # downloads these two servers into a cache outside the repository. To test the versions between them:

@@ -12,7 +12,7 @@ import (
 // Borrower is a scope as a database knows it: it has the connections that were checked out with the scope's
 // context.
 type Borrower struct {
-	// Owner is for whom the pool of PostgreSQL connections counts them.
+	// Owner stands for the scope in keyedpool, which finds an owner that waits for its own connection.
 	Owner keyedpool.Owner
 
 	tenant *Tenant      // nil: a scope without a tenant

@@ -2,8 +2,8 @@
 // reclaims those that it forgets to return. It knows neither PostgreSQL nor SQLite.
 //
 // A connection is checked out by a [Borrower], the scope of the query's context, and is reclaimed at the
-// scope's end. Without a scope it is reclaimed once all leases on the tenant's database have ended that were
-// open at checkout, and at the latest those that began while one of them was open.
+// scope's end. Without a scope it is reclaimed once all leases have ended that were open at its checkout.
+// Leases that began while one of those was open may delay this until they have ended, too.
 package checkout
 
 import (

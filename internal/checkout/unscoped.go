@@ -10,8 +10,8 @@ type unscoped struct {
 	closed bool
 }
 
-// add keeps a checkout. It reports false if there is no lease and nobody at work who closes what the database
-// kept: the connection would be nobody's.
+// add keeps a checkout. It reports false if nothing would reclaim the connection: the database has closed,
+// or it has no lease. A retired database without a lease is still closing what Cached kept, and may query.
 func (u *unscoped) add(c *Checkout, leases *LeaseCount) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -9,9 +9,9 @@ import (
 )
 
 // canceller has the server cancel a query whose context has ended, so that the connection lives on. Unlike
-// pgx's own it always waits until the server has taken the request in: after that the next query can't be
-// hit. Where no query runs, as while somebody waits for a notification, the server would not answer: the wait
-// just ends.
+// pgx's own it always waits until the server has received the request. The cancellation itself may come
+// later still: awaitCancellation lets it hit an empty query. If no query runs, as while somebody waits for
+// a notification, there is nothing to cancel, and the wait just ends.
 type canceller struct {
 	pg   *pgconn.PgConn
 	conn *pooledConn

@@ -32,22 +32,22 @@ const (
 	// answerTimeout is how long a server may take to cancel a query, to reset a session or to close a
 	// connection before the connection is given up.
 	answerTimeout = 2 * time.Second
-	// peekAfter is how long after its last use a connection's socket is looked at before it serves again.
-	// A look is one system call, half a microsecond of a query's sixty. Without it the next borrower of a
-	// connection that the server has ended (a restart, a failover, pg_terminate_backend) is refused, since
-	// a query that was sent can't safely be sent again. Connections that are used again sooner don't pay for
-	// the look. When those end, they end under queries.
+	// peekAfter is how long after its last use a connection's socket is looked at before it serves again. A
+	// look is one system call. It takes 0.5 µs, a query 60 µs. Without it the next borrower of a connection
+	// that the server has ended (a restart, a failover, pg_terminate_backend) is refused, since a query
+	// that was sent can't safely be sent again. Connections that are used again sooner don't pay for the
+	// look. When those end, they end under queries.
 	peekAfter = time.Millisecond
-	// pingAfter is how long after its last use the server is asked, in a round trip. Some ends no packet
-	// tells of.
+	// pingAfter is how long after its last use a connection is pinged before it serves again. It may have
+	// ended without a packet that a look would find, as when a firewall has forgotten it.
 	pingAfter = time.Second
 )
 
 // pg returns the connection at pgx's lower level.
 func (c *pooledConn) pg() *pgconn.PgConn { return c.std.Conn().PgConn() }
 
-// timeout is how long the server may take to answer. One that another server has taken over from may hang,
-// and holds places of the budget up.
+// timeout is how long the server may take to answer. It is short for a server that another one has
+// replaced: that server may hang, and until then its connections keep their places in the budget.
 func (c *pooledConn) timeout() time.Duration {
 	if c.standing.Outdated() {
 		return pghosts.Patience

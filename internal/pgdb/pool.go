@@ -35,11 +35,11 @@ type Config struct {
 	// SessionPooler says that poolers leave each connection a session of the server for itself.
 	SessionPooler bool
 
-	// Rested hears that a tenant has no connection any more, and that nobody waits for one.
+	// Rested is called when a tenant has lost its last connection and nobody waits for one.
 	Rested func(tenantID string)
-	// PasswordRefused hears that a server refused the password of a tenant's address, before the attempt
-	// fails. The address may have changed unheard. A call of [Pool.Open] with the new one has those who wait
-	// for this attempt wait for the next.
+	// PasswordRefused is called when a server refused a tenant's password, before the attempt fails: the
+	// db_url may have changed, and the change not have arrived yet. If it calls [Pool.Open] with the new
+	// db_url, the callers that wait for this attempt wait for the next one instead.
 	PasswordRefused func(ctx context.Context, tenantID string)
 }
 

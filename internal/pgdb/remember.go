@@ -163,5 +163,5 @@ func forgetColumns(ctx context.Context, conn *pgx.Conn, table pgx.Identifier, co
 	// The text of pgx's own query.
 	text := fmt.Sprintf("select %s from %s", strings.Join(quoted, ", "), table.Sanitize())
 	forget(ctx, conn, text)
-	forget(ctx, conn, text) // tells the server, whose word pgx would take else
+	forget(ctx, conn, text) // tells the server what the first call has forgotten
 }

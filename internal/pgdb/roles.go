@@ -21,7 +21,7 @@ const (
 // limit is one tenant's problem or the whole server's: where each tenant has a role of its own, one that has
 // reached its limit must not hold up others.
 type roleConns struct {
-	mu    sync.Mutex
+	mu    sync.Mutex                // guards conns
 	conns map[string]map[string]int // server and role → tenant → connections
 }
 

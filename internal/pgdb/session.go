@@ -14,11 +14,11 @@ import (
 	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
-// session watches the messages on one connection (PostgreSQL documentation, "Message Formats"), to know what
-// a borrower leaves behind. It reads the tags by which the server confirms each command, so that no way to
-// send one escapes it: pgx, database/sql, a batch, several statements in one string. Functions have no tags;
-// those that are known to change a session are looked for in the statements' text, by callsSetter. Only the
-// connection's user touches it.
+// session watches the messages on one connection (PostgreSQL documentation, "Message Formats"), to know
+// what a borrower leaves behind. It reads the tags by which the server confirms each command, so that no
+// way to send one escapes it: pgx, database/sql, a batch, several statements in one string. Functions have
+// no tags; those that are known to change a session are looked for in the statements' text, by callsSetter.
+// Only the connection's user touches it; pending is also read by the goroutine that cancels a query.
 type session struct {
 	r io.Reader
 	w io.Writer
@@ -43,7 +43,7 @@ type session struct {
 
 	readOnly bool         // a statement failed since it can't write: the server may have become a standby
 	outdated bool         // an error has told that the connection remembers what has changed
-	pending  atomic.Int32 // requests that the server hasn't been ready after: there is something to cancel
+	pending  atomic.Int32 // requests whose ReadyForQuery hasn't come: there is something to cancel
 
 	progress progress
 }
@@ -144,7 +144,7 @@ func (s *session) noteMessage() {
 		s.noColumns = true
 	case 'E': // ErrorResponse
 		s.progress.failed, s.progress.failedEarly = true, !s.progress.begun
-	case '2': // BindComplete: what was described before is another matter
+	case '2': // BindComplete: an earlier description belongs to another command
 		s.progress.begun = true
 		s.forgetCommand()
 		s.extended = true

@@ -63,8 +63,8 @@ func reasonOf(err error) error {
 	return nil
 }
 
-// ofPostgreSQL returns the refusal that a server's error amounts to. It is nil where the query itself was at
-// fault. A query that took longer than statement_timeout is: another try would cost as much.
+// ofPostgreSQL returns the refusal that a server's error amounts to. It is nil if the query itself was at
+// fault. A statement_timeout is the query's fault too: another try would take as long.
 func ofPostgreSQL(err *pgconn.PgError) error {
 	if IsOutdated(err) {
 		return TryAgain

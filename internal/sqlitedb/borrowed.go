@@ -76,8 +76,8 @@ func (c *borrowed) leave() {
 	}
 }
 
-// done is called after a statement or a transaction. It reports a write as done only if the file that took it
-// has its name.
+// done is called after a statement or a transaction. It reports a write as done only if the file that took
+// it still has its name.
 func (c *borrowed) done(err error) error {
 	switch {
 	case err != nil:

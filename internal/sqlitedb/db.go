@@ -23,7 +23,7 @@ type DB struct {
 
 	open atomic.Bool  // the file holds a place; written under files.mu
 	busy atomic.Int32 // connections that are in use or being opened
-	used atomic.Bool  // a connection was lent since the file was last considered for eviction
+	used atomic.Bool  // a connection was checked out since the file was last considered for eviction
 	shut bool         // guarded by files.mu
 }
 
@@ -98,8 +98,8 @@ func (f *DB) closeIdle(except fileID) {
 	}
 }
 
-// rest takes the file's place away if nothing runs on it. The caller holds files.mu. It closes the idle
-// connections afterwards, and then gives the place back.
+// rest takes the file's place away if nothing runs on it. The caller holds files.mu. After unlocking it,
+// the caller closes the idle connections and then lowers files.closing, which frees the place.
 func (f *DB) rest() bool {
 	f.open.Store(false) // before busy is read: whoever counts from now on looks for a place first
 	if f.busy.Load() != 0 {

@@ -169,9 +169,9 @@ func (s *Files) evict() bool {
 	return true
 }
 
-// victim chooses a file on which nothing runs and takes its place away. Files of tenants without a lease come
-// first, and among them those that weren't used since an earlier choice. The random order in which Go ranges
-// over a map replaces the hand of a clock.
+// victim chooses a file on which nothing runs and takes its place away. Files of tenants without a lease
+// come first, and among them those that weren't used since an earlier choice. This is the CLOCK algorithm;
+// the random order in which Go ranges over a map replaces its hand.
 func (s *Files) victim() *DB {
 	s.mu.Lock()
 	defer s.mu.Unlock()
