@@ -12,7 +12,7 @@ import (
 
 // connector lends connections of a tenant's database, either for writing or for reading.
 type connector interface {
-	Lend(ctx context.Context, use checkout.Use) (driver.Conn, error)
+	CheckOut(ctx context.Context, use checkout.Use) (driver.Conn, error)
 	Driver() driver.Driver
 }
 
@@ -33,7 +33,9 @@ func newHandle(from connector, use checkout.Use) *handle {
 }
 
 // Connect implements [driver.Connector].
-func (h *handle) Connect(ctx context.Context) (driver.Conn, error) { return h.from.Lend(ctx, h.use) }
+func (h *handle) Connect(ctx context.Context) (driver.Conn, error) {
+	return h.from.CheckOut(ctx, h.use)
+}
 
 // Driver implements [driver.Connector].
 func (h *handle) Driver() driver.Driver { return h.from.Driver() }

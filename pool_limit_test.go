@@ -56,7 +56,7 @@ func TestPool_staysBelowTheServersLimit(t *testing.T) {
 	})
 	stats := pool.Stats().Servers[0]
 	t.Logf("%d databases, %d workers, %v: %d visits, %d connections opened, %d of them by steals",
-		databases, workers, length, served.Load(), stats.Opens, stats.Steals)
+		databases, workers, length, served.Load(), stats.Opens, stats.Evictions)
 	if stats.OpenFailures != 0 || stats.Leased != 0 {
 		t.Errorf("at the end: %+v", stats)
 	}

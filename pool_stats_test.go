@@ -66,7 +66,7 @@ func TestPool_Stats_describesSQLiteFiles(t *testing.T) {
 	ann := w.user("ann")
 	first := w.tenant("t1", ann)
 	w.tenant("t2", ann) // closes the first
-	if s := w.pool.Stats().SQLite; s.Open != 1 || s.MaxOpen != 1 || s.Steals != 1 || s.Opens != 2 {
+	if s := w.pool.Stats().SQLite; s.Open != 1 || s.MaxOpen != 1 || s.Evictions != 1 || s.Opens != 2 {
 		t.Errorf("the files: %+v", s)
 	}
 	lease, err := w.pool.Lease(first)

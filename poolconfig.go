@@ -178,17 +178,17 @@ func (c PoolConfig) checkFileHandles() error {
 }
 
 // sqlite returns the configuration of the SQLite files.
-func (c PoolConfig) sqlite(rested func(tenantID string)) sqlitedb.Config {
+func (c PoolConfig) sqlite(onEvicted func(tenantID string)) sqlitedb.Config {
 	dir := c.SQLiteDir
 	if absolute, err := filepath.Abs(dir); err == nil { // the working directory may change
 		dir = absolute
 	}
 	return sqlitedb.Config{Dir: dir, MaxOpen: c.MaxOpenSQLite, Readers: c.SQLiteReaders,
-		AcquireTimeout: c.AcquireTimeout, QueryTimeout: c.QueryTimeout, Rested: rested}
+		AcquireTimeout: c.AcquireTimeout, QueryTimeout: c.QueryTimeout, OnEvicted: onEvicted}
 }
 
 // postgres returns the configuration of the PostgreSQL connections.
-func (c PoolConfig) postgres(rested func(tenantID string)) pgdb.Config {
+func (c PoolConfig) postgres(onIdle func(tenantID string)) pgdb.Config {
 	budgets := make(map[string]int, len(c.Budgets))
 	for server, budget := range c.Budgets {
 		budgets[pgdb.ServerName(server)] = budget / c.Processes
@@ -196,5 +196,5 @@ func (c PoolConfig) postgres(rested func(tenantID string)) pgdb.Config {
 	return pgdb.Config{MaxConns: c.MaxConns / c.Processes, MaxConnsPerTenant: c.MaxConnsPerTenant,
 		Budgets: budgets, AcquireTimeout: c.AcquireTimeout, ConnectTimeout: c.ConnectTimeout,
 		ServerRetry: c.ServerRetry, QueryTimeout: c.QueryTimeout, ResetAlways: c.ResetAlways,
-		SessionPooler: c.SessionPooler, Rested: rested}
+		SessionPooler: c.SessionPooler, OnIdle: onIdle}
 }

@@ -70,15 +70,15 @@ type ServerStats struct {
 	// Budget is how many connections the pool may have there. Opening, Idle, Leased and Closing are the
 	// numbers of connections in each state.
 	Budget, Opening, Idle, Leased, Closing int
-	// Waiting is the number of callers that wait for a connection. NeedyTenants is the number of tenants with
-	// a waiting caller but without a connection.
-	Waiting, NeedyTenants int
+	// Waiting is the number of callers that wait for a connection. TenantsWithoutConn is the number of
+	// tenants with a waiting caller but without a connection.
+	Waiting, TenantsWithoutConn int
 	// Acquires counts connections that callers got, Opens attempts to open one, and OpenFailures those that
 	// failed.
 	Acquires, Opens, OpenFailures uint64
-	// Steals counts idle connections that were closed for another tenant. Refusals counts callers that got an
-	// error instead of a connection.
-	Steals, Refusals uint64
+	// Evictions counts idle connections that were closed for another tenant. Refusals counts callers that
+	// got an error instead of a connection.
+	Evictions, Refusals uint64
 	// Unconfirmed counts closed connections whose end the server didn't confirm in time. The server may still
 	// count them.
 	Unconfirmed uint64
@@ -98,8 +98,8 @@ type SQLiteStats struct {
 	Open, MaxOpen int
 	// Waiting is the number of callers that wait to open a file.
 	Waiting int
-	// Opens counts files that were opened, and Steals those that were closed to open another.
-	Opens, Steals uint64
+	// Opens counts files that were opened, and Evictions those that were closed to open another.
+	Opens, Evictions uint64
 }
 
 // TenantStats is a snapshot of one tenant. Its counters start at zero if the pool forgets the tenant.
@@ -113,10 +113,10 @@ type TenantStats struct {
 	Opening, Idle, Leased, Closing int
 	// Waiting is the number of callers that wait for a connection. This and all that follows is 0 on SQLite.
 	Waiting int
-	// Acquires counts connections that callers got, and Opens attempts to open one. Steals counts the
+	// Acquires counts connections that callers got, and Opens attempts to open one. Evictions counts the
 	// tenant's idle connections that were closed for another tenant. Refusals counts callers that got an
 	// error instead of a connection.
-	Acquires, Opens, Steals, Refusals uint64
+	Acquires, Opens, Evictions, Refusals uint64
 	// Waits counts waits for a connection by their length, as [ServerStats.Waits] does.
 	Waits [14]uint64
 	// Backoff is how long the pool still waits before it opens a connection, after an attempt failed by the
@@ -138,8 +138,8 @@ func (p *Pool) Stats() PoolStats {
 	for _, s := range p.pg.Servers() {
 		stats.Servers = append(stats.Servers, ServerStats{
 			Server: s.Server, Budget: s.Budget, Opening: s.Dialing, Idle: s.Idle, Leased: s.Leased,
-			Closing: s.Closing, Waiting: s.Waiting, NeedyTenants: s.Needy, Acquires: s.Acquires,
-			Opens: s.Opens, OpenFailures: s.DialFailures, Steals: s.Steals, Refusals: s.Refusals,
+			Closing: s.Closing, Waiting: s.Waiting, TenantsWithoutConn: s.Needy, Acquires: s.Acquires,
+			Opens: s.Opens, OpenFailures: s.DialFailures, Evictions: s.Steals, Refusals: s.Refusals,
 			Unconfirmed: s.Unconfirmed, Waits: s.Waits, Breaker: s.Breaker.String(),
 		})
 	}
@@ -169,5 +169,5 @@ func (t *tenantDB) stats() TenantStats {
 	s := t.engine.Stats()
 	return TenantStats{TenantID: t.ID, Server: s.Server, Leases: t.Leases.Count(), Opening: s.Dialing,
 		Idle: s.Idle, Leased: s.Leased, Closing: s.Closing, Waiting: s.Waiting, Acquires: s.Acquires,
-		Opens: s.Opens, Steals: s.Stolen, Refusals: s.Refusals, Waits: s.Waits, Backoff: s.Backoff}
+		Opens: s.Opens, Evictions: s.Stolen, Refusals: s.Refusals, Waits: s.Waits, Backoff: s.Backoff}
 }

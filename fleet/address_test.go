@@ -51,7 +51,7 @@ func TestProvision_acceptsSocketsAndQueryParametersInServer(t *testing.T) {
 			}
 			found, err := f.Inventory(t.Context())
 			must(t, err)
-			if len(found.Missing)+len(found.Strays) != 0 {
+			if len(found.Missing)+len(found.Orphans) != 0 {
 				t.Errorf("inventory: %+v", found)
 			}
 			must(t, f.Drop(t.Context(), acme.ID))

@@ -10,9 +10,9 @@ import (
 // Inventory holds the differences between the catalog and the databases on [Config.Server], as they appear
 // after a restore from a backup.
 type Inventory struct {
-	// Strays are the tenant ids in the names of databases that have no row in the catalog. On a shared server
+	// Orphans are the tenant ids in the names of databases that have no row in the catalog. On a shared server
 	// they may belong to another product.
-	Strays []string
+	Orphans []string
 	// Missing are the tenants, open or closed, whose database should be on the server but isn't.
 	Missing []*hostdb.TenantCatalog
 }
@@ -45,7 +45,7 @@ func (f *Fleet) inventory(ctx context.Context) (found Inventory, err error) {
 		delete(existing, tenant.ID)
 	}
 	for id := range existing {
-		found.Strays = append(found.Strays, id)
+		found.Orphans = append(found.Orphans, id)
 	}
 	if len(missing) == 0 {
 		return found, nil

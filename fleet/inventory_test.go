@@ -30,7 +30,7 @@ func TestInventory_reportsStraysAndMissingDatabases(t *testing.T) {
 		restored, err := fleet.New(fleet.Config{Host: yesterday, Pool: w.pool, Server: hostdb.Secret(w.url)})
 		must(t, err)
 		if found, err := restored.Inventory(ctx); err != nil || len(found.Missing) > 0 ||
-			slices.Contains(found.Strays, acme.ID) {
+			slices.Contains(found.Orphans, acme.ID) {
 			t.Errorf("before: %+v, %v", found, err)
 		}
 
@@ -39,14 +39,14 @@ func TestInventory_reportsStraysAndMissingDatabases(t *testing.T) {
 		must(t, f.Drop(ctx, acme.ID))
 		found, err := restored.Inventory(ctx)
 		must(t, err)
-		if len(found.Missing) != 1 || found.Missing[0].ID != acme.ID || !slices.Contains(found.Strays,
-			globex.ID) || slices.Contains(found.Strays, acme.ID) {
-			t.Errorf("yesterday's catalog: %+v; want acme missing and globex a stray", found)
+		if len(found.Missing) != 1 || found.Missing[0].ID != acme.ID || !slices.Contains(found.Orphans,
+			globex.ID) || slices.Contains(found.Orphans, acme.ID) {
+			t.Errorf("yesterday's catalog: %+v; want acme missing and globex an orphan", found)
 		}
 		today, err := f.Inventory(ctx)
 		must(t, err)
-		if len(today.Missing) > 0 || slices.Contains(today.Strays, globex.ID) ||
-			slices.Contains(today.Strays, acme.ID) {
+		if len(today.Missing) > 0 || slices.Contains(today.Orphans, globex.ID) ||
+			slices.Contains(today.Orphans, acme.ID) {
 			t.Errorf("today's catalog: %+v", today)
 		}
 	})

@@ -197,8 +197,8 @@ func (d *doctor) integrity(ctx context.Context) {
 	}
 }
 
-// maxStrays is how many databases without a row a finding names.
-const maxStrays = 20
+// maxOrphans is how many databases without a row a finding names.
+const maxOrphans = 20
 
 // inventory compares the catalog with the databases that exist.
 func (d *doctor) inventory(ctx context.Context) {
@@ -218,15 +218,15 @@ func (d *doctor) compare(found fleet.Inventory) {
 	for _, tenant := range found.Missing {
 		d.missing[tenant.ID] = true
 	}
-	if len(found.Strays) == 0 {
+	if len(found.Orphans) == 0 {
 		d.add("databases", statusOK, "each has a row in the catalog")
 		return
 	}
-	slices.Sort(found.Strays)
-	names := strings.Join(found.Strays[:min(maxStrays, len(found.Strays))], ", ")
+	slices.Sort(found.Orphans)
+	names := strings.Join(found.Orphans[:min(maxOrphans, len(found.Orphans))], ", ")
 	d.add("databases", statusNote, "%d without a row in the catalog, of tenants with these ids: %s. They "+
 		"may be another product's. After a restore of the host database they are tenants newer than the "+
-		"backup: add the rows again, or drop the databases", len(found.Strays), names)
+		"backup: add the rows again, or drop the databases", len(found.Orphans), names)
 }
 
 // feed waits for the first poll of the change feed.

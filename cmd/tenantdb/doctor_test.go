@@ -150,11 +150,11 @@ func TestDoctor_comparesTheCatalogWithTheDatabases(t *testing.T) {
 		host := o.host()
 		acme, err := host.Tenants.BySlug(t.Context(), "acme")
 		must(t, err)
-		stray := hostdb.NewID()
+		orphan := hostdb.NewID()
 		file := func(id string) string { return filepath.Join(o.dir, "tenants", id+".db") }
-		must(t, os.Rename(file(acme.ID), file(stray)))
+		must(t, os.Rename(file(acme.ID), file(orphan)))
 		found := o.findings(2)
-		wantFinding(t, found["databases"], statusNote, "1 without a row", stray)
+		wantFinding(t, found["databases"], statusNote, "1 without a row", orphan)
 		wantFinding(t, found["tenant acme"], statusWrong, "doesn't exist")
 	})
 }

@@ -96,8 +96,10 @@ type connector struct {
 	use checkout.Use
 }
 
-func (c connector) Connect(ctx context.Context) (driver.Conn, error) { return c.db.Lend(ctx, c.use) }
-func (c connector) Driver() driver.Driver                            { return c.db.Driver() }
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	return c.db.CheckOut(ctx, c.use)
+}
+func (c connector) Driver() driver.Driver { return c.db.Driver() }
 
 func TestDB_nextBorrowerFindsACleanSession(t *testing.T) {
 	db, _ := openDB(t, Config{})

@@ -35,8 +35,8 @@ type Config struct {
 	// SessionPooler says that poolers leave each connection a session of the server for itself.
 	SessionPooler bool
 
-	// Rested is called when a tenant has lost its last connection and nobody waits for one.
-	Rested func(tenantID string)
+	// OnIdle is called when a tenant has lost its last connection and nobody waits for one.
+	OnIdle func(tenantID string)
 	// PasswordRefused is called when a server refused a tenant's password, before the attempt fails: the
 	// db_url may have changed, and the change not have arrived yet. If it calls [Pool.Open] with the new
 	// db_url, the callers that wait for this attempt wait for the next one instead.
@@ -63,7 +63,7 @@ func New(cfg Config) (*Pool, error) {
 		BeforeForcedClose: func(c *pooledConn) { c.abandoned.Store(true) },
 		Server:            func(_ string, url hostdb.Secret) (string, error) { return server(url) },
 		Classify:          classify,
-		OnDormant:         cfg.Rested,
+		OnDormant:         cfg.OnIdle,
 		Budget:            cfg.MaxConns,
 		Budgets:           cfg.Budgets,
 		TenantCap:         cfg.MaxConnsPerTenant,

@@ -20,8 +20,8 @@ type sqlConn struct {
 	keeps bool // the handle keeps it until its own end
 }
 
-// Lend checks a connection out for database/sql.
-func (d *DB) Lend(ctx context.Context, use checkout.Use) (driver.Conn, error) {
+// CheckOut checks a connection out for database/sql.
+func (d *DB) CheckOut(ctx context.Context, use checkout.Use) (driver.Conn, error) {
 	c, err := d.Acquire(ctx, use)
 	if err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (d *DB) Lend(ctx context.Context, use checkout.Use) (driver.Conn, error) {
 	return &sqlConn{c.pooled.std, c, use == checkout.ForSessions}, nil
 }
 
-// Driver returns the driver of the connections that Lend returns.
+// Driver returns the driver of the connections that CheckOut returns.
 func (d *DB) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
 // Close implements driver.Conn.

@@ -108,7 +108,7 @@ func (f *DB) rest() bool {
 	}
 	delete(f.files.open, f)
 	f.files.closing++
-	f.files.steals++
+	f.files.evictions++
 	return true
 }
 

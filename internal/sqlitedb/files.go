@@ -30,8 +30,8 @@ type Config struct {
 	AcquireTimeout time.Duration
 	// QueryTimeout is how long a statement may take. Zero is no limit.
 	QueryTimeout time.Duration
-	// Rested is called after a tenant's file was closed to make room for another. It is optional.
-	Rested func(tenantID string)
+	// OnEvicted is called after a tenant's file was closed to make room for another. It is optional.
+	OnEvicted func(tenantID string)
 }
 
 // Files opens a bounded number of the tenants' files.
@@ -39,12 +39,12 @@ type Files struct {
 	cfg     Config
 	waiting atomic.Int32 // callers that wait for a place
 
-	mu      sync.Mutex       // guards what follows and each DB's shut; no I/O under it
-	open    map[*DB]struct{} // the files that hold a place
-	closing int              // places of files whose idle connections are being closed
-	opens   uint64           // how often a file took a place
-	steals  uint64           // how often a file lost its place to another
-	freed   chan struct{}    // closed and replaced when a place may have become free
+	mu        sync.Mutex       // guards what follows and each DB's shut; no I/O under it
+	open      map[*DB]struct{} // the files that hold a place
+	closing   int              // places of files whose idle connections are being closed
+	opens     uint64           // how often a file took a place
+	evictions uint64           // how often a file lost its place to another
+	freed     chan struct{}    // closed and replaced when a place may have become free
 }
 
 // New returns Files. It opens nothing.
@@ -90,15 +90,15 @@ type Stats struct {
 	Open, MaxOpen int
 	// Waiting is how many callers wait until their file may be opened.
 	Waiting int
-	// Opens counts the files opened. Steals counts those closed to make room for another.
-	Opens, Steals uint64
+	// Opens counts the files opened. Evictions counts those closed to make room for another.
+	Opens, Evictions uint64
 }
 
 // Stats returns the figures.
 func (s *Files) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{s.taken(), s.cfg.MaxOpen, int(s.waiting.Load()), s.opens, s.steals}
+	return Stats{s.taken(), s.cfg.MaxOpen, int(s.waiting.Load()), s.opens, s.evictions}
 }
 
 // taken returns how many places are taken. The caller holds s.mu.
@@ -163,8 +163,8 @@ func (s *Files) evict() bool {
 	s.closing--
 	s.mu.Unlock()
 	s.wake()
-	if s.cfg.Rested != nil {
-		s.cfg.Rested(f.tenant.ID)
+	if s.cfg.OnEvicted != nil {
+		s.cfg.OnEvicted(f.tenant.ID)
 	}
 	return true
 }

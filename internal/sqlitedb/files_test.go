@@ -33,7 +33,7 @@ type rig struct {
 	dir   string
 
 	mu     sync.Mutex
-	rested []string // the tenants that Config.Rested was called for
+	rested []string // the tenants that Config.OnEvicted was called for
 }
 
 // newRig returns a rig. A zero configuration has two readers for each file, and waits long.
@@ -46,8 +46,8 @@ func newRig(t *testing.T, cfg sqlitedb.Config) *rig {
 	if cfg.AcquireTimeout == 0 {
 		cfg.AcquireTimeout = 15 * time.Second
 	}
-	also := cfg.Rested
-	cfg.Rested = func(id string) {
+	also := cfg.OnEvicted
+	cfg.OnEvicted = func(id string) {
 		r.mu.Lock()
 		r.rested = append(r.rested, id)
 		r.mu.Unlock()
@@ -100,7 +100,7 @@ func (d *database) lease() (end func()) {
 
 // lend returns the connection that writes.
 func (d *database) lend() (driver.Conn, error) {
-	return d.Writer().Lend(context.Background(), checkout.ForLeases)
+	return d.Writer().CheckOut(context.Background(), checkout.ForLeases)
 }
 
 // use runs a statement on the file with a lease of its own.
@@ -161,7 +161,7 @@ func TestFiles_aUsedFileHasASecondChance(t *testing.T) {
 			t.Fatal("a file that was used closed before one that wasn't")
 		}
 		if len(r.rested) != 2 || r.rested[1] != old[1].tenant.ID {
-			t.Fatalf("Rested was called for %v", r.rested)
+			t.Fatalf("OnEvicted was called for %v", r.rested)
 		}
 	}
 }
@@ -190,8 +190,8 @@ func TestFiles_aLeasedFileClosesIfNothingRunsOnIt(t *testing.T) {
 		}
 	}
 	r.wantRested("t0", "t1", "t0")
-	if s := r.files.Stats(); s.Open != 1 || s.MaxOpen != 1 || s.Opens != 4 || s.Steals != 3 {
-		t.Errorf("Stats() = %+v; want 1 file open of 1, 4 opens and 3 steals", s)
+	if s := r.files.Stats(); s.Open != 1 || s.MaxOpen != 1 || s.Opens != 4 || s.Evictions != 3 {
+		t.Errorf("Stats() = %+v; want 1 file open of 1, 4 opens and 3 evictions", s)
 	}
 }
 
@@ -269,13 +269,13 @@ func TestFiles_aCallerThatWaitsGivesUpWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		_, err := dbs[1].Reader().Lend(ctx, checkout.ForLeases)
+		_, err := dbs[1].Reader().CheckOut(ctx, checkout.ForLeases)
 		done <- err
 	}()
 	r.waiting(1)
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("Lend = %v; want context.Canceled", err)
+		t.Errorf("CheckOut = %v; want context.Canceled", err)
 	}
 	if s := dbs[1].Stats(); s.Leased != 0 || !dbs[1].Idle() {
 		t.Errorf("%d connections are leased to a caller that gave up", s.Leased)
@@ -286,10 +286,10 @@ func TestFiles_RestedIsCalledAfterTheFileClosed(t *testing.T) {
 	var r *rig
 	var first *database
 	calls := 0
-	r = newRig(t, sqlitedb.Config{MaxOpen: 1, Rested: func(id string) {
+	r = newRig(t, sqlitedb.Config{MaxOpen: 1, OnEvicted: func(id string) {
 		calls++
 		if s := first.Stats(); id != "first" || !first.Idle() || s.Idle != 0 || r.files.Stats().Open != 0 {
-			t.Errorf("Rested(%s) with %d connections open", id, s.Idle)
+			t.Errorf("OnEvicted(%s) with %d connections open", id, s.Idle)
 		}
 		first.Close() // as its owner may do
 	}})
@@ -300,7 +300,7 @@ func TestFiles_RestedIsCalledAfterTheFileClosed(t *testing.T) {
 	}
 	must(t, r.database("second").use())
 	if calls != 1 {
-		t.Errorf("Rested was called %d times; want once", calls)
+		t.Errorf("OnEvicted was called %d times; want once", calls)
 	}
 }
 
@@ -334,8 +334,8 @@ func TestFiles_theBoundHoldsWhateverHappensAtOnce(t *testing.T) {
 			t.Errorf("%s has %d connections and no place", d.tenant.ID, n)
 		}
 	}
-	if open != s.Open || s.Opens != s.Steals+uint64(open) || s.Steals != uint64(len(r.rested)) {
-		t.Errorf("Stats() = %+v with %d files open, and %d calls of Rested", s, open, len(r.rested))
+	if open != s.Open || s.Opens != s.Evictions+uint64(open) || s.Evictions != uint64(len(r.rested)) {
+		t.Errorf("Stats() = %+v with %d files open, and %d calls of OnEvicted", s, open, len(r.rested))
 	}
 	for _, d := range dbs {
 		d.Close()
@@ -381,6 +381,6 @@ func TestDB_CloseEndsItForWhoeverComesLater(t *testing.T) {
 	}
 	_, err = d.lend()
 	if !errors.Is(err, refusal.TenantUnavailable) || !errors.Is(err, refusal.ErrPoolClosed) {
-		t.Errorf("Lend = %v; want TenantUnavailable, as the pool is closed", err)
+		t.Errorf("CheckOut = %v; want TenantUnavailable, as the pool is closed", err)
 	}
 }

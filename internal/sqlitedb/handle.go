@@ -30,8 +30,8 @@ type Handle struct {
 // Driver returns the driver of the connections.
 func (h *Handle) Driver() driver.Driver { return new(sqlite.Driver) }
 
-// Lend returns a connection for database/sql. It waits for one at most Config.AcquireTimeout.
-func (h *Handle) Lend(ctx context.Context, use checkout.Use) (driver.Conn, error) {
+// CheckOut returns a connection for database/sql. It waits for one at most Config.AcquireTimeout.
+func (h *Handle) CheckOut(ctx context.Context, use checkout.Use) (driver.Conn, error) {
 	by, err := h.db.tenant.Borrower(ctx, use)
 	if err != nil {
 		return nil, err
