@@ -51,7 +51,7 @@ type scopeContext struct {
 	context.Context
 	m        *Middleware
 	identity *Identity                         // nil from Enter, and for an anonymous visitor
-	found    *entry                            // the cache's answer that access is part of; nil if identity is nil
+	found    *entry                            // the cached answer that has access; nil if identity is nil
 	access   *hostdb.Access                    // what the host database says; nil for an anonymous visitor
 	entitled entitlement                       // what follows from access; zero without a membership
 	admitted atomic.Pointer[admission]         // the guards that let it in; nil: none yet
@@ -395,7 +395,7 @@ func (c *scopeContext) judgeAgain(ctx context.Context) (*hostdb.Access, entitlem
 	if err != nil {
 		return nil, entitlement{}, err
 	}
-	if now.Tenant.ID != c.access.Tenant.ID || now.User.ID != c.access.User.ID { // a name has passed to another
+	if now.Tenant.ID != c.access.Tenant.ID || now.User.ID != c.access.User.ID { // a name has passed on
 		return nil, entitlement{}, ErrNotMember
 	}
 	return &now.Access, entitled, nil

@@ -10,8 +10,8 @@ import (
 // Inventory holds the differences between the catalog and the databases on [Config.Server], as they appear
 // after a restore from a backup.
 type Inventory struct {
-	// Orphans are the tenant ids in the names of databases that have no row in the catalog. On a shared server
-	// they may belong to another product.
+	// Orphans are the tenant ids in the names of databases that have no row in the catalog. On a shared
+	// server they may belong to another product.
 	Orphans []string
 	// Missing are the tenants, open or closed, whose database should be on the server but isn't.
 	Missing []*hostdb.TenantCatalog
