@@ -3,6 +3,7 @@ package tenantdb_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -194,14 +195,15 @@ func TestPGX_preparedStatementIsResetAfterEachUse(t *testing.T) {
 
 func TestPGX_cancelledQueryCostsNoConnection(t *testing.T) {
 	ctx := oneConn(t, tenantdb.PoolConfig{})
-	rounds := 1000
-	if underRace {
-		rounds = 200
+	rounds, step := 1000, 500*time.Microsecond
+	if underRace { // a query takes milliseconds to begin
+		rounds, step = 200, 5*time.Millisecond
 	}
+	sleep := fmt.Sprintf("SELECT pg_sleep(%f)", (10 * step).Seconds())
 	before, cancelled := pid(t, ctx), 0
 	for i := range rounds {
-		leaving, leave := context.WithTimeout(ctx, time.Duration(i%10)*500*time.Microsecond)
-		_, err := tenantdb.PG(ctx).Exec(leaving, "SELECT pg_sleep(0.005)")
+		leaving, leave := context.WithTimeout(ctx, time.Duration(i%10)*step)
+		_, err := tenantdb.PG(ctx).Exec(leaving, sleep)
 		leave()
 		var pgErr *pgconn.PgError
 		switch {
