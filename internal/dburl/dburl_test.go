@@ -277,7 +277,8 @@ func TestPackage_isTheOnlyOneThatParsesAddresses(t *testing.T) {
 	root := filepath.Join("..", "..")
 	readers := []string{"pgx.ParseConfig", "pgconn.ParseConfig", "pgx.Connect", "pgconn.Connect", "url.Parse"}
 	dialers := []string{"pgx.ConnectConfig", "pgconn.ConnectConfig", "stdlib.GetConnector", "stdlib.OpenDB"}
-	dials := []string{"pool_postgres.go", filepath.Join("internal", "pghosts", "dialer.go")}
+	dials := []string{filepath.Join("internal", "pgdb", "dial.go"),
+		filepath.Join("internal", "pghosts", "dialer.go")}
 	// They parse addresses of pages and of keys.
 	others := []string{"problem.go", filepath.Join("jwtauth", "fetch.go")}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {

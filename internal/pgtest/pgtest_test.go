@@ -43,7 +43,7 @@ func TestClone_copiesTheTemplate(t *testing.T) {
 func TestRun_leavesNoDatabaseOnAForeignServer(t *testing.T) {
 	s := pgtest.Start(t)
 	if out := rerun(t, "TENANTDB_TEST_POSTGRES_URL="+s.URL("postgres")); !strings.Contains(out,
-		"--- PASS: TestCloneCopiesTheTemplate") {
+		"--- PASS: TestClone_copiesTheTemplate") {
 		t.Fatal(out)
 	}
 	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
@@ -119,7 +119,7 @@ func TestServer_hasTheVersionThatIsAskedFor(t *testing.T) {
 		t.Fatalf("the server's version is %d, %v; want 18", version, err)
 	}
 	for asked, want := range map[string]string{
-		"18": "--- PASS: TestCloneCopiesTheTemplate",
+		"18": "--- PASS: TestClone_copiesTheTemplate",
 		"13": "not the version of " + pgtest.VersionEnv, // the server is 18
 	} {
 		if out := rerun(t, pgtest.VersionEnv+"="+asked,
@@ -130,8 +130,8 @@ func TestServer_hasTheVersionThatIsAskedFor(t *testing.T) {
 }
 
 func TestServer_failsTheTestsIfARequiredVersionIsMissing(t *testing.T) {
-	for required, want := range map[string]string{"1": "--- FAIL: TestCloneCopiesTheTemplate",
-		"": "--- SKIP: TestCloneCopiesTheTemplate"} {
+	for required, want := range map[string]string{"1": "--- FAIL: TestClone_copiesTheTemplate",
+		"": "--- SKIP: TestClone_copiesTheTemplate"} {
 		for asked, reason := range map[string]string{"13": "go run ./internal/pgtest/fetch 13",
 			"99": "no PostgreSQL 99", "x": "no major version"} {
 			out := rerun(t, "TENANTDB_REQUIRE_POSTGRES="+required, pgtest.VersionEnv+"="+asked,
@@ -146,7 +146,7 @@ func TestServer_failsTheTestsIfARequiredVersionIsMissing(t *testing.T) {
 // rerun runs the test of Clone again with other variables, and returns what it prints.
 func rerun(t *testing.T, env ...string) string {
 	t.Helper()
-	run := exec.Command(os.Args[0], "-test.run=^TestCloneCopiesTheTemplate", "-test.v")
+	run := exec.Command(os.Args[0], "-test.run=^TestClone_copiesTheTemplate$", "-test.v")
 	run.Env = append(os.Environ(), env...)
 	out, _ := run.CombinedOutput() // it may fail, as its output says
 	return string(out)
