@@ -94,7 +94,8 @@ func newParser(grammar *cli, env environment, exit func(int)) (*kong.Kong, error
 	}
 	help := kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 120}
 	return kong.New(grammar, append(signedNumbers(), kong.Name("tenantdb"), kong.Description(description),
-		kong.Vars{"version": version()}, texts, kong.Writers(env.stdout, env.stderr), kong.Exit(exit),
+		kong.Vars{"version": version()}, kong.PostBuild(expandTexts),
+		kong.Writers(env.stdout, env.stderr), kong.Exit(exit),
 		kong.Resolvers(kong.ResolverFunc(variables)), kong.ConfigureHelp(help))...)
 }
 

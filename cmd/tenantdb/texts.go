@@ -1,10 +1,16 @@
 package main
 
-import "github.com/alecthomas/kong"
+import (
+	"strings"
+	"sync"
 
-// texts holds the help texts and lists of values that are too long for a line with a struct tag. Tags refer
-// to them as ${name}.
-var texts = kong.Vars{
+	"github.com/alecthomas/kong"
+)
+
+// texts holds the help texts and lists of values that are too long for a line with a struct tag. A tag refers
+// to one as ${name}. They aren't variables of kong's, since kong expands all variables anew for each flag of
+// each command.
+var texts = map[string]string{
 	"actor":          "The name that the audit log records for this command.",
 	"amount_monthly": "The monthly price in the currency's smallest unit.",
 	"amount_yearly":  "The yearly price in the currency's smallest unit.",
@@ -75,3 +81,26 @@ var texts = kong.Vars{
 	"tenant_statuses":  "provisioning, active, suspended, maintenance, dropped",
 	"webhook_statuses": "processed, failed, skipped_out_of_order, parked",
 }
+
+// expandTexts replaces the names of texts and lists in the tags of all commands, flags and arguments.
+func expandTexts(k *kong.Kong) error {
+	expand := strings.NewReplacer(pairs()...)
+	return kong.Visit(k.Model.Node, func(node kong.Visitable, next kong.Next) error {
+		switch node := node.(type) {
+		case *kong.Node:
+			node.Help = expand.Replace(node.Help)
+		case *kong.Value:
+			node.Help, node.Enum = expand.Replace(node.Help), expand.Replace(node.Enum)
+		}
+		return next(nil)
+	})
+}
+
+// pairs returns the references to the texts, each followed by its text.
+var pairs = sync.OnceValue(func() []string {
+	var all []string
+	for name, text := range texts {
+		all = append(all, "${"+name+"}", text)
+	}
+	return all
+})
