@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3/database"
+
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 // lockRetry says how a migration on PostgreSQL waits for locks. With the zero value the server's lock_timeout
@@ -22,12 +24,6 @@ type lockRetry struct {
 // minLockPause is the least time between two attempts. Transactions that waited behind the migration run
 // then.
 const minLockPause = 100 * time.Millisecond
-
-// SQLSTATEs after which a migration's transaction is tried again.
-const (
-	pgLockNotAvailable = "55P03"
-	pgDeadlock         = "40P01"
-)
 
 // applier applies migrations to a database, or undoes them. On SQLite db has one connection.
 type applier struct {
@@ -49,7 +45,7 @@ func (a applier) apply(ctx, startCtx context.Context, m *migration) error {
 	for try := 0; ; try++ {
 		err := a.attempt(ctx, m, part)
 		if err == nil || part.noTx || part.onDB != nil ||
-			!isPG(err, pgLockNotAvailable) && !isPG(err, pgDeadlock) {
+			!repeatable(err) {
 			return err
 		}
 		if try == a.locks.retries {
@@ -63,6 +59,12 @@ func (a applier) apply(ctx, startCtx context.Context, m *migration) error {
 			return err
 		}
 	}
+}
+
+// repeatable reports whether a migration's transaction may succeed if it is tried again.
+func repeatable(err error) bool {
+	code := sqlstate.Of(err)
+	return code == sqlstate.LockNotAvailable || code == sqlstate.DeadlockDetected
 }
 
 // attempt tries once to apply a migration.

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 // postgresServer creates databases on one PostgreSQL server.
@@ -24,27 +24,10 @@ type postgresServer struct {
 	logger   *slog.Logger
 }
 
-// SQLSTATEs (PostgreSQL's documentation, appendix A).
-const (
-	pgDuplicateDatabase     = "42P04"
-	pgUnknownDatabase       = "3D000"
-	pgDuplicateRole         = "42710"
-	pgInsufficientPrivilege = "42501"
-	pgNotInState            = "55000" // such as a database whose drop was interrupted
-	pgUndefinedFile         = "58P01"
-	pgInternalClass         = "XX"
-)
-
 const (
 	othersTimeout = 2 * time.Second       // how long other roles' connections may take to end
 	othersPause   = 20 * time.Millisecond // the first pause between two attempts; it doubles
 )
-
-// isPG reports whether the server answered with a SQLSTATE.
-func isPG(err error, code string) bool {
-	var answer *pgconn.PgError
-	return errors.As(err, &answer) && answer.Code == code
-}
 
 func (s *postgresServer) newURL(tenantID string) (hostdb.Secret, error) {
 	var own *dburl.Role
@@ -122,7 +105,7 @@ func (s *postgresServer) create(ctx context.Context,
 // createShared creates a database that belongs to the server's own role.
 func (s *postgresServer) createShared(ctx context.Context, conn *pgx.Conn, tenantID string) (int64, error) {
 	from, err := s.copyOrCreate(ctx, conn, tenantID, "", false)
-	exists := isPG(err, pgDuplicateDatabase)
+	exists := sqlstate.Of(err) == sqlstate.DuplicateDatabase
 	if err != nil && !exists {
 		return unknown, err
 	}
@@ -177,7 +160,7 @@ func (s *postgresServer) createWithRole(ctx context.Context, conn *pgx.Conn,
 	}
 	s.logger.DebugContext(ctx, "provisioning", "tenant", tenant.ID, "step", "role made")
 	from, err := s.copyOrCreate(ctx, conn, tenant.ID, " OWNER "+role+" ALLOW_CONNECTIONS false", true)
-	exists := isPG(err, pgDuplicateDatabase)
+	exists := sqlstate.Of(err) == sqlstate.DuplicateDatabase
 	if err != nil && !exists {
 		return unknown, err
 	}
@@ -249,7 +232,7 @@ func (s *postgresServer) dropDatabase(ctx context.Context, conn *pgx.Conn, tenan
 		}
 		return endSessions(ctx, conn, tenantID, "usename = current_user")
 	})
-	if isPG(err, pgUnknownDatabase) {
+	if sqlstate.Of(err) == sqlstate.InvalidCatalogName {
 		return nil
 	}
 	if err != nil {
@@ -283,7 +266,7 @@ func endOthers(ctx context.Context, conn *pgx.Conn, tenantID string) error {
 	began := time.Now()
 	for pause := othersPause; ; pause *= 2 {
 		err := endSessions(ctx, conn, tenantID, "true")
-		if !isPG(err, pgInsufficientPrivilege) || time.Since(began) > othersTimeout {
+		if sqlstate.Of(err) != sqlstate.InsufficientPrivilege || time.Since(began) > othersTimeout {
 			return err
 		}
 		select {

@@ -11,6 +11,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 // newPassword generates a role's password of 128 random bits.
@@ -30,7 +32,7 @@ func makeRole(ctx context.Context, conn *pgx.Conn, name, password string) error 
 	// leave it as it is.
 	rights := name + " LOGIN PASSWORD '" + verifier + "'"
 	_, err = conn.Exec(ctx, "CREATE ROLE "+rights)
-	if isPG(err, pgDuplicateRole) {
+	if sqlstate.Of(err) == sqlstate.DuplicateObject {
 		_, err = conn.Exec(ctx, "ALTER ROLE "+rights)
 	}
 	return err
@@ -119,7 +121,7 @@ func (r rights) missing(roles bool) error {
 
 // explainRights adds the right that the server's own role lacks to an error that this caused.
 func explainRights(ctx context.Context, conn *pgx.Conn, roles bool, err error) error {
-	if !isPG(err, pgInsufficientPrivilege) || conn.IsClosed() {
+	if sqlstate.Of(err) != sqlstate.InsufficientPrivilege || conn.IsClosed() {
 		return err
 	}
 	r, askErr := rightsOf(ctx, conn)

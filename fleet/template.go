@@ -14,11 +14,11 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
 
 	"github.com/tenantdb/tenantdb/internal/dburl"
 	"github.com/tenantdb/tenantdb/internal/pghosts"
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 // templatePrefix is the prefix of the names of all templates and their roles.
@@ -91,15 +91,12 @@ func (t *template) copy(ctx context.Context, conn *pgx.Conn, tenantID,
 // isTemplatesFault reports whether a new template may help. The usual causes are a dropped template, and
 // collations of the operating system that have changed, which PostgreSQL reports as an internal error.
 func isTemplatesFault(err error) bool {
-	var answer *pgconn.PgError
-	if !errors.As(err, &answer) {
-		return false
-	}
-	switch answer.Code {
-	case pgUnknownDatabase, pgNotInState, pgUndefinedFile:
+	code := sqlstate.Of(err)
+	switch code {
+	case sqlstate.InvalidCatalogName, sqlstate.ObjectNotInPrerequisiteState, sqlstate.UndefinedFile:
 		return true
 	}
-	return strings.HasPrefix(answer.Code, pgInternalClass)
+	return strings.HasPrefix(code, "XX") // the class of internal errors
 }
 
 // ensure returns the template, and makes it if it doesn't exist or is the broken one. An advisory lock keeps
@@ -194,7 +191,8 @@ const closeTemplate = " WITH ALLOW_CONNECTIONS false IS_TEMPLATE true"
 // the migrations, it has the rights of the database's owner.
 func (t *template) makeWithRoles(ctx context.Context, conn *pgx.Conn, n names) error {
 	owner, ident := pgx.Identifier{n.owner}.Sanitize(), pgx.Identifier{n.name}.Sanitize()
-	if _, err := conn.Exec(ctx, "CREATE ROLE "+owner); err != nil && !isPG(err, pgDuplicateRole) {
+	if _, err := conn.Exec(ctx, "CREATE ROLE "+owner); err != nil &&
+		sqlstate.Of(err) != sqlstate.DuplicateObject {
 		return fmt.Errorf("make its owner: %w", err)
 	}
 	if err := joinRole(ctx, conn, owner); err != nil {

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	sqlitedriver "modernc.org/sqlite"
 	sqlitecode "modernc.org/sqlite/lib"
+
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 // engine is the kind of database behind a DB. Both run the same SQL. What differs is here and in the
@@ -92,7 +94,7 @@ func translateAnswer(err error, field conflictField) (error, bool) {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return translatePostgres(pg), pg.Code != "57014" // cancelled
+		return translatePostgres(pg), pg.Code != sqlstate.QueryCanceled // cancelled
 	}
 	var lite *sqlitedriver.Error
 	if errors.As(err, &lite) {
@@ -140,17 +142,17 @@ func translatePostgres(err *pgconn.PgError) error {
 		return &FieldError{Field: err.TableName, Err: ErrImmutable, Reason: "rows are never changed"}
 	case "HD002":
 		return lastOwner()
-	case "23505":
+	case sqlstate.UniqueViolation:
 		return conflict(constraintField(err.ConstraintName), "is taken")
-	case "23503":
+	case sqlstate.ForeignKeyViolation:
 		return conflict(constraintField(err.ConstraintName), badReference)
-	case "23502":
+	case sqlstate.NotNullViolation:
 		return invalid(err.ColumnName, "is missing")
-	case "23514":
+	case sqlstate.CheckViolation:
 		return invalid(constraintField(err.ConstraintName), "is not allowed")
-	case "40001", "40P01":
+	case sqlstate.SerializationFailure, sqlstate.DeadlockDetected:
 		return &failure{kind: ErrUnavailable, text: "collided with another transaction", transient: true}
-	case "25P02":
+	case sqlstate.InFailedTransaction:
 		return &failure{text: "the transaction has failed; roll it back"}
 	}
 	if strings.HasPrefix(err.Code, "22") { // data exception

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantdb/tenantdb/internal/pghosts"
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 const oldestPostgres = 130000
@@ -100,19 +101,22 @@ func connectError(ctx context.Context, err error) error {
 // refusals are the reasons for which a server turns a client away, by SQLSTATE. A reason that ends in a
 // colon is followed by the server's message.
 var refusals = map[string]struct{ field, reason string }{
-	"57P03": {"url.host", "the server is starting up, shutting down or recovering; try again"},
-	"28P01": {"url.password", "the server refuses this user and password; check both"},
-	"28000": {"url.password", "the server refuses this user and password; check both"},
-	"3D000": {"url.database", "there is no such database; create it"},
-	"53300": {"url.host", "the server has no free connection; raise its max_connections"},
-	"0A000": {"url.host", "the server is a standby or read-only:"}, // a transaction that writes can't begin
-	"25006": {"url.host", "the server is a standby or read-only:"},
-	"42501": {"url.user", "the user may not do that:"},
+	sqlstate.CannotConnectNow: {
+		"url.host", "the server is starting up, shutting down or recovering; try again",
+	},
+	sqlstate.InvalidPassword:      {"url.password", "the server refuses this user and password; check both"},
+	sqlstate.InvalidAuthorization: {"url.password", "the server refuses this user and password; check both"},
+	sqlstate.InvalidCatalogName:   {"url.database", "there is no such database; create it"},
+	sqlstate.TooManyConnections:   {"url.host", "the server has no free connection; raise max_connections"},
+	// FeatureNotSupported: a transaction that writes can't begin.
+	sqlstate.FeatureNotSupported:   {"url.host", "the server is a standby or read-only:"},
+	sqlstate.ReadOnlyTransaction:   {"url.host", "the server is a standby or read-only:"},
+	sqlstate.InsufficientPrivilege: {"url.user", "the user may not do that:"},
 }
 
 // refused explains why a server turned a client away.
 func refused(pg *pgconn.PgError, err error) error {
-	if pg.Code == "08P01" {
+	if pg.Code == sqlstate.ProtocolViolation {
 		return pooler(pg, err)
 	}
 	why, known := refusals[pg.Code]

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 // ErrUnfit matches the error of a host that answers but doesn't serve: target_session_attrs asks for another
@@ -223,6 +225,9 @@ func validateError(ctx context.Context, conn *pgconn.PgConn, err error) error {
 // isFinal reports whether a server refused what no other host will accept, as in pgx: a wrong password, an
 // unknown database, or no right to connect to it.
 func isFinal(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && slices.Contains([]string{"28P01", "3D000", "42501"}, refused.Code)
+	switch sqlstate.Of(err) {
+	case sqlstate.InvalidPassword, sqlstate.InvalidCatalogName, sqlstate.InsufficientPrivilege:
+		return true
+	}
+	return false
 }

@@ -8,7 +8,6 @@ package pghosts
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"reflect"
@@ -21,6 +20,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tenantdb/tenantdb/internal/sqlstate"
 )
 
 const (
@@ -239,9 +240,12 @@ const identity = `SELECT system_identifier, CASE WHEN pg_catalog.pg_is_in_recove
 // IdentityRefused reports whether a server refused to tell its cluster or timeline: the role has no right to
 // it, or the server doesn't support or know the function, or not in its state.
 func IdentityRefused(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) &&
-		slices.Contains([]string{"42501", "0A000", "42883", "55000"}, refused.Code)
+	switch sqlstate.Of(err) {
+	case sqlstate.InsufficientPrivilege, sqlstate.FeatureNotSupported, sqlstate.UndefinedFunction,
+		sqlstate.ObjectNotInPrerequisiteState:
+		return true
+	}
+	return false
 }
 
 // identify queries a server's cluster and timeline. If the server refuses them, only the host is known.
