@@ -146,7 +146,7 @@ func (s *Scope) Detach() (context.Context, func()) {
 	}
 	if c.lease.over.Load() { // perhaps just now: then the new lease is of no use either
 		held.release()
-		held.Context = lateContext{held.Context}
+		held.Context = checkout.Ended(held.Context, errDetachedLate)
 	}
 	return held, held.release
 }
@@ -154,22 +154,6 @@ func (s *Scope) Detach() (context.Context, func()) {
 // errDetachedLate is the error of a context from Detach after the handler.
 var errDetachedLate = fmt.Errorf("tenantdb: Scope.Detach was called after the handler had returned; "+
 	"call it before: %w", context.Canceled)
-
-// lateContext is a context that was over from the start.
-type lateContext struct{ context.Context }
-
-// ended is the Done channel of all of them.
-var ended = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
-// Done implements context.Context.
-func (lateContext) Done() <-chan struct{} { return ended }
-
-// Err implements context.Context.
-func (lateContext) Err() error { return errDetachedLate }
 
 // release reclaims the connections that were not returned, and ends the lease, once.
 func (c *scopeContext) release() {

@@ -50,28 +50,10 @@ func (g *guard) forbidsNames() bool {
 // contextFor returns the context that a statement goes on with.
 func (g *guard) contextFor(ctx context.Context, text string) context.Context {
 	if err := g.check(ctx, text); err != nil {
-		return refusedContext{ctx, err}
+		return checkout.Ended(ctx, err)
 	}
 	return ctx
 }
-
-// refusedContext is the context of a statement that is refused.
-type refusedContext struct {
-	context.Context
-	err error
-}
-
-var closedChannel = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
-// Done implements context.Context.
-func (refusedContext) Done() <-chan struct{} { return closedChannel }
-
-// Err implements context.Context.
-func (c refusedContext) Err() error { return c.err }
 
 // TraceConnectStart implements pgx.ConnectTracer.
 func (g *guard) TraceConnectStart(ctx context.Context, data pgx.TraceConnectStartData) context.Context {
@@ -102,7 +84,7 @@ func (g *guard) TraceBatchStart(
 	g.session.progress.begin()
 	for _, query := range data.Batch.QueuedQueries {
 		if err := g.checkText(query.SQL); err != nil {
-			return refusedContext{ctx, err}
+			return checkout.Ended(ctx, err)
 		}
 	}
 	return checkout.WithLimit(g.contextFor(ctx, ""), g.limit)
@@ -133,7 +115,7 @@ func (g *guard) TracePrepareStart(
 	ctx context.Context, _ *pgx.Conn, data pgx.TracePrepareStartData,
 ) context.Context {
 	if data.Name != "" && g.forbidsNames() {
-		return refusedContext{ctx, errSharedSession}
+		return checkout.Ended(ctx, errSharedSession)
 	}
 	return g.contextFor(ctx, data.SQL)
 }

@@ -30,3 +30,25 @@ func EndLimit(ctx context.Context) {
 		l.cancel()
 	}
 }
+
+// ended is a context that has ended from the start.
+type ended struct {
+	context.Context
+	err error
+}
+
+// Ended returns a context that has ended from the start, with an error of its own.
+func Ended(ctx context.Context, err error) context.Context { return ended{ctx, err} }
+
+// closed is the Done channel of each ended context.
+var closed = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Done implements context.Context.
+func (ended) Done() <-chan struct{} { return closed }
+
+// Err implements context.Context.
+func (e ended) Err() error { return e.err }
