@@ -153,7 +153,7 @@ const reviewPause = time.Second
 
 // reviewTenant looks up a tenant and tells the pool. If the lookup fails, the pool keeps the tenant as it is.
 func (r *resolver) reviewTenant(ctx context.Context, pool *Pool, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, r.patience)
+	ctx, cancel := context.WithTimeout(ctx, r.lookupTimeout)
 	defer cancel()
 	asked := time.Now()
 	tenant, err := r.host.Tenants.Get(ctx, id)

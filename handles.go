@@ -10,7 +10,7 @@ import (
 	"github.com/tenantdb/tenantdb/internal/checkout"
 )
 
-// connector lends connections of a tenant's database, either for writing or for reading.
+// connector checks out connections of a tenant's database, either for writing or for reading.
 type connector interface {
 	CheckOut(ctx context.Context, use checkout.Use) (driver.Conn, error)
 	Driver() driver.Driver

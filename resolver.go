@@ -110,7 +110,7 @@ type resolver struct {
 	rows   *sharedRows
 	feed   feed
 
-	patience time.Duration // how long the lookup of a changed tenant may take
+	lookupTimeout time.Duration // how long the lookup of a changed tenant may take
 }
 
 // maxBatch bounds how many keys one query looks up.
@@ -118,7 +118,7 @@ const maxBatch = 64
 
 // newResolver returns a resolver whose cache isn't told of changes before [resolver.follow].
 func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
-	r := &resolver{host: host, policy: policy, rows: new(sharedRows), patience: cfg.LoadTimeout}
+	r := &resolver{host: host, policy: policy, rows: new(sharedRows), lookupTimeout: cfg.LoadTimeout}
 	r.cache = coherent.New(coherent.Config[accessKey, facts]{
 		Load:           r.load,
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },

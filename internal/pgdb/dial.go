@@ -81,10 +81,10 @@ func (p *Pool) connect(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, e
 	if !pghosts.Several(cfg) {
 		return p.connectHost(ctx, cfg)
 	}
-	conn, standing, err := pghosts.Connect(ctx, p.hosts, cfg, p.connectHost, func(outrun *pooledConn) {
+	conn, standing, err := pghosts.Connect(ctx, p.hosts, cfg, p.connectHost, func(slower *pooledConn) {
 		ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 		defer cancel()
-		_ = closeConn(ctx, outrun)
+		_ = closeConn(ctx, slower)
 	})
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
 // Package pgdb is the engine for tenants on PostgreSQL: it opens connections within a budget for each server,
-// lends them, and makes them fit for their next borrower. It knows nothing of requests; package checkout
+// checks them out, and makes them fit for their next borrower. It knows nothing of requests; package checkout
 // tells on whose behalf a connection is taken.
 package pgdb
 

@@ -1,5 +1,5 @@
-// Package sqlitedb opens the tenants' SQLite files and lends connections to them. The number of open files is
-// bounded: a file on which nothing runs closes to make room for another.
+// Package sqlitedb opens the tenants' SQLite files and checks out connections to them. The number of open
+// files is bounded: a file on which nothing runs closes to make room for another.
 package sqlitedb
 
 import (

@@ -15,8 +15,8 @@ import (
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
-// Handle lends a file's connections of one kind, of which there is a fixed number. It counts them itself,
-// since database/sql would let a caller wait as long as its context lives.
+// Handle checks out a file's connections of one kind, of which there is a fixed number. It counts them
+// itself, since database/sql would let a caller wait as long as its context lives.
 type Handle struct {
 	db     *DB
 	option string        // the driver's option for its connections
@@ -82,7 +82,7 @@ func (h *Handle) wait(ctx context.Context, by *checkout.Borrower) (left time.Dur
 		}
 		left := timeout - time.Since(began)
 		switch {
-		case by.Count(h.lent) == cap(h.places):
+		case by.Count(h.isOwn) == cap(h.places):
 			return 0, refusal.WithCause(refusal.Busy, h.nested())
 		case left <= 0:
 			return 0, fmt.Errorf("%w: this tenant's %d SQLite connection(s) of this kind are in use; does a "+
@@ -93,8 +93,8 @@ func (h *Handle) wait(ctx context.Context, by *checkout.Borrower) (left time.Dur
 	}
 }
 
-// lent reports whether a connection is this handle's.
-func (h *Handle) lent(conn checkout.Reclaimer) bool {
+// isOwn reports whether a connection is this handle's.
+func (h *Handle) isOwn(conn checkout.Reclaimer) bool {
 	b, ok := conn.(*borrowed)
 	return ok && b.handle == h
 }
