@@ -6,11 +6,11 @@
 #     ./test.sh -short                        arguments go to go test
 #
 # Besides Go it needs what the tests start by themselves: PostgreSQL, PgBouncer, wrk, npm, nft and ip. In CI
-# (CI=true or CI=1) it installs them, as with TENANTDB_INSTALL=1, unless TENANTDB_INSTALL=0 is set. It needs root or
-# sudo for that.
+# (CI=true or CI=1) it installs them, as with TENANTDB_INSTALL=1, unless TENANTDB_INSTALL=0 is set. It needs
+# root or sudo for that.
 #
-# The root package, hostdb and fleet also run on the newest PostgreSQL, hostdb and fleet also on the oldest. npm
-# downloads these two servers into a cache outside the repository. To test the versions between them:
+# The root package, hostdb and fleet also run on the newest PostgreSQL, hostdb and fleet also on the oldest.
+# npm downloads these two servers into a cache outside the repository. To test the versions between them:
 #
 #     for v in 14 16 17; do
 #         go run ./internal/pgtest/fetch $v
@@ -77,9 +77,9 @@ fi
 export TENANTDB_REQUIRE_POSTGRES=1
 go run ./internal/pgtest/fetch 13 18
 
-# SQLite's C code, translated to Go, is not searched for races: instrumented, it would take most of the time. Every
-# other package is instrumented. If one that instantiates generic types were left out, the linker could keep its
-# copies, in which the detector sees nothing.
+# SQLite's C code, translated to Go, is not searched for races: instrumented, it would take most of the
+# time. Every other package is instrumented. If one that instantiates generic types were left out, the
+# linker could keep its copies, in which the detector sees nothing.
 uninstrumented=-gcflags=modernc.org/sqlite/lib=-race=false
 for module in . contrib/gin examples/routers examples/orm stripehook/striptest bench chaos; do
     echo "== $module"
@@ -91,7 +91,8 @@ for module in . contrib/gin examples/routers examples/orm stripehook/striptest b
         go run "$staticcheck" ./...
         others=./...
         if [ "$module" = . ]; then
-            # The root package's tests look at the clock beside real servers, so no other package runs beside them.
+            # The root package's tests look at the clock beside real servers, so no other package runs
+            # beside them.
             go test -race "$uninstrumented" -timeout 20m "$@" .
             others=$(go list -f '{{if ne .Name "tenantdb"}}{{.ImportPath}}{{end}}' ./...)
         fi
@@ -99,9 +100,9 @@ for module in . contrib/gin examples/routers examples/orm stripehook/striptest b
         go test -race "$uninstrumented" -timeout 20m "$@" $others
     )
 done
-# With the race detector some tests run at a fraction of their size, and one is skipped because it prints values that
-# other goroutines write. Here they run at full size: a million rows, 100,000 tenants, every step at which a process can be
-# killed, and a pool of 1,000 databases with 200 workers for a minute.
+# With the race detector some tests run at a fraction of their size, and one is skipped because it prints
+# values that other goroutines write. Here they run at full size: a million rows, 100,000 tenants, every
+# step at which a process can be killed, and a pool of 1,000 databases with 200 workers for a minute.
 echo "== PostgreSQL 18, at full size"
 TENANTDB_TEST_POSTGRES_VERSION=18 TENANTDB_TEST_FULL=1 go test -timeout 20m "$@" . ./hostdb ./fleet
 echo "== PostgreSQL 13"

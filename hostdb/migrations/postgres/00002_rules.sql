@@ -1,6 +1,6 @@
 -- +goose Up
--- Trigger functions that write have this schema as their search path and run with their owner's rights, so that they don't
--- depend on another program's role, nor on a session's search path and temporary tables.
+-- Trigger functions that write have this schema as their search path and run with their owner's rights, so
+-- that they don't depend on another program's role, nor on a session's search path and temporary tables.
 
 -- Audit rows are never changed.
 -- +goose StatementBegin
@@ -16,7 +16,8 @@ CREATE TRIGGER sys_audit_logs_all BEFORE TRUNCATE ON sys_audit_logs
 ALTER TABLE sys_audit_logs ENABLE ALWAYS TRIGGER sys_audit_logs_rows;
 ALTER TABLE sys_audit_logs ENABLE ALWAYS TRIGGER sys_audit_logs_all;
 
--- A tenant keeps an active owner. The counter is in the tenant's row, so that concurrent removals conflict there.
+-- A tenant keeps an active owner. The counter is in the tenant's row, so that concurrent removals conflict
+-- there.
 -- +goose StatementBegin
 CREATE FUNCTION host_count_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -65,7 +66,8 @@ CREATE TRIGGER core_tenants_keep_owner BEFORE UPDATE OF active_owners, status ON
     EXECUTE FUNCTION host_keep_owner();
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_keep_owner;
 
--- Only the triggers may change the count, except to correct it: the row is locked by now, and later changes count from there.
+-- Only the triggers may change the count, except to correct it: the row is locked by now, and later changes
+-- count from there.
 -- +goose StatementBegin
 CREATE FUNCTION host_check_owners() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -85,8 +87,9 @@ CREATE TRIGGER core_tenants_count BEFORE UPDATE OF active_owners ON core_tenants
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count_insert;
 ALTER TABLE core_tenants ENABLE ALWAYS TRIGGER core_tenants_count;
 
--- A job gets its tenant's next turn when it becomes ready, whatever inserts or changes it: a tenant with thousands of waiting jobs
--- delays another tenant's only job by one. Only a job whose worker has died keeps its turn.
+-- A job gets its tenant's next turn when it becomes ready, whatever inserts or changes it: a tenant with
+-- thousands of waiting jobs delays another tenant's only job by one. Only a job whose worker has died keeps
+-- its turn.
 -- +goose StatementBegin
 CREATE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -153,7 +156,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Columns that don't affect access (last_login, the password's hash, the counter of owners, a subscription's last event) are not logged.
+-- Columns that don't affect access (last_login, the password's hash, the counter of owners, a
+-- subscription's last event) are not logged.
 CREATE TRIGGER core_users_changed AFTER INSERT OR DELETE ON core_users FOR EACH ROW EXECUTE FUNCTION host_log_change();
 CREATE TRIGGER core_users_updated AFTER UPDATE ON core_users FOR EACH ROW
     WHEN ((OLD.id, OLD.email, OLD.oauth_id, OLD.stripe_cust_id, OLD.is_sys_admin, OLD.created_at)

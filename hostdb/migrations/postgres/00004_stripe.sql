@@ -1,5 +1,6 @@
 -- +goose Up
--- The latest of Stripe's events that a subscription reflects. Events arrive in any order, and only a later one may change the row.
+-- The latest of Stripe's events that a subscription reflects. Events arrive in any order, and only a later
+-- one may change the row.
 ALTER TABLE core_subscriptions
     ADD COLUMN last_event_at   timestamptz,
     ADD COLUMN last_event_rank bigint NOT NULL DEFAULT 0,
@@ -8,7 +9,8 @@ ALTER TABLE core_subscriptions
         CHECK (last_event_at >= '0001-01-01 00:00:00Z' AND last_event_at < '10000-01-01 00:00:00Z'),
     ADD CONSTRAINT core_subscriptions__last_event_rank__check CHECK (last_event_rank >= 0);
 
--- The subscription and tenant that an event concerns, by which a parked one is found once they exist, and the reason of its status.
+-- The subscription and tenant that an event concerns, by which a parked one is found once they exist, and
+-- the reason of its status.
 ALTER TABLE core_stripe_webhook_events
     ADD COLUMN stripe_sub_id text COLLATE "C",
     ADD COLUMN tenant_id     text COLLATE "C",

@@ -1,12 +1,14 @@
 -- +goose Up
--- Turns are counted per job type, because the jobs that wait for workers of another type don't delay this one's.
+-- Turns are counted per job type, because the jobs that wait for workers of another type don't delay this
+-- one's.
 DROP INDEX sys_jobs_ready;
 DROP INDEX sys_jobs_queue;
 CREATE INDEX sys_jobs_ready ON sys_jobs (job_type, turn, id) WHERE status = 'pending' AND run_after IS NULL;
 CREATE INDEX sys_jobs_queue ON sys_jobs (job_type, (coalesce(tenant_id, '')), turn) WHERE status = 'pending' AND run_after IS NULL;
 
--- A job gets its tenant's next turn of its type when it becomes ready, whatever inserts or changes it: a tenant with thousands of
--- waiting jobs delays another tenant's only job by one. Only a job whose worker has died keeps its turn.
+-- A job gets its tenant's next turn of its type when it becomes ready, whatever inserts or changes it: a
+-- tenant with thousands of waiting jobs delays another tenant's only job by one. Only a job whose worker
+-- has died keeps its turn.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION host_take_turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -32,7 +34,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Waiting jobs get new turns within each type, a tenant's jobs in their old order. Running jobs come first, because they may return.
+-- Waiting jobs get new turns within each type, a tenant's jobs in their old order. Running jobs come first,
+-- because they may return.
 UPDATE sys_jobs SET turn = renewed.turn FROM (
     SELECT id, row_number() OVER (PARTITION BY job_type, coalesce(tenant_id, '') ORDER BY status = 'pending', turn, id) AS turn
     FROM sys_jobs WHERE status = 'running' OR status = 'pending' AND run_after IS NULL) AS renewed

@@ -1,5 +1,6 @@
 -- +goose Up
--- The plan that each price last belonged to. A price that has left its plan still means that plan, because subscriptions keep it.
+-- The plan that each price last belonged to. A price that has left its plan still means that plan, because
+-- subscriptions keep it.
 CREATE TABLE host_plan_prices (
     price   text COLLATE "C" NOT NULL,
     plan_id text COLLATE "C" NOT NULL,

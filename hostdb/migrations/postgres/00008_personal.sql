@@ -1,6 +1,6 @@
 -- +goose Up
--- The personal parts of audit rows are stored apart, so that they can be erased while the rows stay unchanged. Rows without personal
--- parts are not affected.
+-- The personal parts of audit rows are stored apart, so that they can be erased while the rows stay
+-- unchanged. Rows without personal parts are not affected.
 CREATE TABLE sys_audit_personal (
     audit_id text COLLATE "C" NOT NULL,
     part     text COLLATE "C" NOT NULL,
@@ -11,7 +11,8 @@ CREATE TABLE sys_audit_personal (
 );
 CREATE INDEX sys_audit_personal_owner ON sys_audit_personal (owner, audit_id);
 
--- Moves the personal parts of existing rows. The function returns NULL for a text that isn't a JSON object, which another program wrote.
+-- Moves the personal parts of existing rows. The function returns NULL for a text that isn't a JSON object,
+-- which another program wrote.
 -- +goose StatementBegin
 CREATE FUNCTION host_json_object(given text) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,7 +1,8 @@
 -- +goose Up
--- Times are texts of fixed width, so that they sort as times: 2026-01-31T12:00:00.000000Z. Tables are strict, so that a column
--- contains only its type. GLOB and length stop at a NUL, which PostgreSQL refuses. Tables that affect access, and the audit log,
--- have no rowid: it would be a second key by which OR REPLACE could replace a row.
+-- Times are texts of fixed width, so that they sort as times: 2026-01-31T12:00:00.000000Z. Tables are
+-- strict, so that a column contains only its type. GLOB and length stop at a NUL, which PostgreSQL refuses.
+-- Tables that affect access, and the audit log, have no rowid: it would be a second key by which OR REPLACE
+-- could replace a row.
 CREATE TABLE core_users (
     id             text NOT NULL DEFAULT (lower(hex(randomblob(16)))),
     email          text NOT NULL,

@@ -16,8 +16,8 @@ CREATE TRIGGER sys_audit_logs_replace BEFORE INSERT ON sys_audit_logs WHEN EXIST
 END;
 -- +goose StatementEnd
 
--- A tenant keeps an active owner. There is one writer at a time, so counting rows is safe here. It is right after OR REPLACE too:
--- the replaced row belongs to the new row's tenant, because a taken id is refused.
+-- A tenant keeps an active owner. There is one writer at a time, so counting rows is safe here. It is right
+-- after OR REPLACE too: the replaced row belongs to the new row's tenant, because a taken id is refused.
 -- +goose StatementBegin
 CREATE TRIGGER core_memberships_keep_id BEFORE INSERT ON core_memberships
     WHEN EXISTS (SELECT 1 FROM core_memberships WHERE id = NEW.id AND tenant_id <> NEW.tenant_id) BEGIN
@@ -78,8 +78,9 @@ CREATE TRIGGER core_tenants_count_insert AFTER INSERT ON core_tenants BEGIN
 END;
 -- +goose StatementEnd
 
--- A job gets its tenant's next turn when it becomes ready, whatever inserts or changes it: a tenant with thousands of waiting jobs
--- delays another tenant's only job by one. Only a job whose worker has died keeps its turn.
+-- A job gets its tenant's next turn when it becomes ready, whatever inserts or changes it: a tenant with
+-- thousands of waiting jobs delays another tenant's only job by one. Only a job whose worker has died keeps
+-- its turn.
 -- +goose StatementBegin
 CREATE TRIGGER sys_jobs_turn AFTER INSERT ON sys_jobs WHEN NEW.status = 'pending' AND NEW.run_after IS NULL BEGIN
     UPDATE sys_jobs SET turn = 1 + max(
@@ -103,7 +104,8 @@ CREATE TRIGGER sys_jobs_turn_again AFTER UPDATE OF status, run_after ON sys_jobs
 END;
 -- +goose StatementEnd
 
--- Columns that don't affect access (last_login, the password's hash, the counter of owners, a subscription's last event) are not logged.
+-- Columns that don't affect access (last_login, the password's hash, the counter of owners, a
+-- subscription's last event) are not logged.
 -- +goose StatementBegin
 CREATE TRIGGER core_users_inserted AFTER INSERT ON core_users BEGIN
     INSERT INTO host_changes (kind, user_id) VALUES ('user', NEW.id);
@@ -210,8 +212,8 @@ CREATE TRIGGER core_pricing_plans_deleted AFTER DELETE ON core_pricing_plans BEG
 END;
 -- +goose StatementEnd
 
--- OR REPLACE deletes conflicting rows without firing DELETE triggers, so rows that may be replaced are logged beforehand.
--- Rows that share the new one's tenant and user, or id, are logged with it.
+-- OR REPLACE deletes conflicting rows without firing DELETE triggers, so rows that may be replaced are
+-- logged beforehand. Rows that share the new one's tenant and user, or id, are logged with it.
 -- +goose StatementBegin
 CREATE TRIGGER core_users_replacing BEFORE INSERT ON core_users BEGIN
     INSERT INTO host_changes (kind, user_id) SELECT 'user', id FROM core_users WHERE oauth_id = NEW.oauth_id;

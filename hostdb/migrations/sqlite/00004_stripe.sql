@@ -1,5 +1,6 @@
 -- +goose Up
--- The latest of Stripe's events that a subscription reflects. Events arrive in any order, and only a later one may change the row.
+-- The latest of Stripe's events that a subscription reflects. Events arrive in any order, and only a later
+-- one may change the row.
 ALTER TABLE core_subscriptions ADD COLUMN last_event_at text
     CONSTRAINT core_subscriptions__last_event_at__check
         CHECK (instr(last_event_at, char(0)) = 0 AND last_event_at > '0001'
@@ -9,7 +10,8 @@ ALTER TABLE core_subscriptions ADD COLUMN last_event_rank integer NOT NULL DEFAU
     CONSTRAINT core_subscriptions__last_event_rank__check CHECK (last_event_rank >= 0);
 ALTER TABLE core_subscriptions ADD COLUMN last_event_id text;
 
--- The subscription and tenant that an event concerns, by which a parked one is found once they exist, and the reason of its status.
+-- The subscription and tenant that an event concerns, by which a parked one is found once they exist, and
+-- the reason of its status.
 ALTER TABLE core_stripe_webhook_events ADD COLUMN stripe_sub_id text;
 ALTER TABLE core_stripe_webhook_events ADD COLUMN tenant_id text
     CONSTRAINT core_stripe_webhook_events__tenant_id__check

@@ -1,5 +1,6 @@
 -- +goose Up
--- The migrations that a tenant's database has. The highest number isn't enough, because one that was merged late has a lower number.
+-- The migrations that a tenant's database has. The highest number isn't enough, because one that was merged
+-- late has a lower number.
 CREATE TABLE sys_schema_sets (
     id         text NOT NULL,
     versions   text NOT NULL,

@@ -1,5 +1,6 @@
 -- +goose Up
--- The plan that each price last belonged to. A price that has left its plan still means that plan, because subscriptions keep it.
+-- The plan that each price last belonged to. A price that has left its plan still means that plan, because
+-- subscriptions keep it.
 CREATE TABLE host_plan_prices (
     price   text NOT NULL,
     plan_id text NOT NULL,
@@ -9,7 +10,8 @@ INSERT INTO host_plan_prices (price, plan_id)
     SELECT stripe_price_monthly, min(id) FROM core_pricing_plans WHERE stripe_price_monthly IS NOT NULL GROUP BY 1;
 INSERT OR IGNORE INTO host_plan_prices (price, plan_id)
     SELECT stripe_price_yearly, min(id) FROM core_pricing_plans WHERE stripe_price_yearly IS NOT NULL GROUP BY 1;
--- The upserts name their conflict target, so that an OR clause of the statement that fires the trigger doesn't apply to them.
+-- The upserts name their conflict target, so that an OR clause of the statement that fires the trigger
+-- doesn't apply to them.
 -- +goose StatementBegin
 CREATE TRIGGER core_pricing_plans_priced_new AFTER INSERT ON core_pricing_plans BEGIN
     INSERT INTO host_plan_prices (price, plan_id) SELECT NEW.stripe_price_monthly, NEW.id

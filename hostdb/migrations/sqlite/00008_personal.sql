@@ -1,6 +1,6 @@
 -- +goose Up
--- The personal parts of audit rows are stored apart, so that they can be erased while the rows stay unchanged. Rows without personal
--- parts are not affected.
+-- The personal parts of audit rows are stored apart, so that they can be erased while the rows stay
+-- unchanged. Rows without personal parts are not affected.
 CREATE TABLE sys_audit_personal (
     audit_id text NOT NULL,
     part     text NOT NULL,
