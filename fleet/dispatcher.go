@@ -12,13 +12,14 @@ import (
 const lookahead = 200
 
 // dispatcher runs do for each tenant, with limits on how many run at once in total and per database server.
-type dispatcher struct {
+type dispatcher[T any] struct {
 	parallel, perServer int
 	// the next tenants; fewer than lookahead: the last
-	page func() ([]*hostdb.TenantCatalog, error)
-	do   func(*hostdb.TenantCatalog)
+	page   func() ([]T, error)
+	server func(T) string
+	do     func(T)
 
-	queue     []queued
+	queue     []queued[T]
 	exhausted bool // page has no more
 	running   int
 	busy      map[string]int // how many run on each server
@@ -26,21 +27,21 @@ type dispatcher struct {
 }
 
 // queued is a tenant that hasn't begun.
-type queued struct {
-	tenant *hostdb.TenantCatalog
+type queued[T any] struct {
+	tenant T
 	server string
 }
 
 // run returns when all tenants are done. If ctx ends or page fails, no further tenant begins, and run waits
 // for the running ones.
-func (d *dispatcher) run(ctx context.Context) error {
+func (d *dispatcher[T]) run(ctx context.Context) error {
 	d.busy, d.ended = make(map[string]int), make(chan string)
 	var failure error
 	for {
 		for ctx.Err() == nil && failure == nil && !d.exhausted && len(d.queue) < lookahead {
 			page, err := d.page()
 			for _, tenant := range page {
-				d.queue = append(d.queue, queued{tenant, serverOf(tenant.DBURL)})
+				d.queue = append(d.queue, queued[T]{tenant, d.server(tenant)})
 			}
 			d.exhausted, failure = len(page) < lookahead, err
 		}
@@ -56,11 +57,11 @@ func (d *dispatcher) run(ctx context.Context) error {
 }
 
 // start starts the first queued tenant whose server isn't busy. It reports false if there is none.
-func (d *dispatcher) start() bool {
+func (d *dispatcher[T]) start() bool {
 	if d.running >= d.parallel {
 		return false
 	}
-	i := slices.IndexFunc(d.queue, func(q queued) bool { return d.busy[q.server] < d.perServer })
+	i := slices.IndexFunc(d.queue, func(q queued[T]) bool { return d.busy[q.server] < d.perServer })
 	if i < 0 {
 		return false
 	}
@@ -75,10 +76,10 @@ func (d *dispatcher) start() bool {
 	return true
 }
 
-// serverOf names the PostgreSQL server of a db_url as the pool does. It is "" for SQLite files and for
+// serverOf names the PostgreSQL server of a tenant as the pool does. It is "" for SQLite files and for
 // malformed URLs.
-func serverOf(dbURL hostdb.Secret) string {
-	address, err := dburl.Parse(dbURL.Reveal())
+func serverOf(tenant *hostdb.TenantCatalog) string {
+	address, err := dburl.Parse(tenant.DBURL.Reveal())
 	if err != nil {
 		return ""
 	}

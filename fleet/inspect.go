@@ -70,7 +70,8 @@ func (f *Fleet) dryRun(ctx context.Context, opts MigrateOptions) (Report, error)
 	next, stop := iter.Pull2(f.host.MigrationTenants.Planned(ctx, run, plan))
 	defer stop()
 	var mu sync.Mutex
-	d := dispatcher{parallel: opts.Parallel, perServer: opts.PerServer,
+	d := dispatcher[*hostdb.TenantCatalog]{parallel: opts.Parallel, perServer: opts.PerServer,
+		server: serverOf,
 		page: func() (page []*hostdb.TenantCatalog, err error) {
 			for len(page) < lookahead {
 				tenant, err, more := next()

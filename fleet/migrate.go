@@ -84,7 +84,7 @@ type Result struct {
 	Total    int    // how many tenants the run has
 }
 
-// Report is the result of a run.
+// Report is the result of a run, or of [Fleet.Each].
 type Report struct {
 	RunID    string
 	Status   string // hostdb.RunDone, RunStopped or RunPaused
@@ -93,14 +93,14 @@ type Report struct {
 	AtTarget int // had nothing to do
 	Done     int
 	Failed   int
-	Skipped  int // were dropped before their turn
+	Skipped  int // were dropped before their turn, or skipped with SkipTenant
 	Pending  int // not begun, or interrupted
 	Duration time.Duration
 }
 
-// ErrIncomplete comes with a report in which not every tenant is at the target: some failed, or the run was
-// stopped or paused.
-var ErrIncomplete = errors.New("not every tenant is at the target")
+// ErrIncomplete comes with a report in which not every tenant is done: some failed, or the run was stopped or
+// paused.
+var ErrIncomplete = errors.New("not every tenant is done")
 
 // The reasons for which a run begins no further tenant.
 var (

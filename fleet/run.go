@@ -117,7 +117,8 @@ func (r *run) awaitOthers(startCtx context.Context) error {
 // pass works on every tenant of a stage that no other process works on.
 func (r *run) pass(startCtx context.Context, stage int) error {
 	after := ""
-	d := dispatcher{parallel: r.opts.Parallel, perServer: r.opts.PerServer,
+	d := dispatcher[*hostdb.TenantCatalog]{parallel: r.opts.Parallel, perServer: r.opts.PerServer,
+		server: serverOf,
 		page: func() ([]*hostdb.TenantCatalog, error) {
 			page, err := r.host.MigrationTenants.Ready(startCtx, r.row.ID, stage, after, lookahead)
 			if len(page) > 0 {
@@ -311,13 +312,16 @@ func (r *run) report(tenant *hostdb.TenantCatalog, entry *hostdb.MigrationTenant
 		result.Ended, result.Total = r.ended, r.total
 		r.opts.Progress(result)
 	}
-	tooMany := r.opts.MaxFailures > 0 && r.failed >= r.opts.MaxFailures
-	const enough = 20
-	tooOften := r.opts.MaxFailureRate > 0 && r.finished >= enough &&
-		float64(r.failed) > r.opts.MaxFailureRate*float64(r.finished)
-	if tooMany || tooOften {
+	if tooManyFailed(r.opts.MaxFailures, r.opts.MaxFailureRate, r.failed, r.finished) {
 		r.stop(errFailures)
 	}
+}
+
+// tooManyFailed reports whether a run stops after so many failures among the tenants that have finished.
+func tooManyFailed(limit int, rate float64, failed, finished int) bool {
+	const enough = 20
+	return limit > 0 && failed >= limit ||
+		rate > 0 && finished >= enough && float64(failed) > rate*float64(finished)
 }
 
 // resultOf makes the caller's result of a ledger entry.
