@@ -252,8 +252,8 @@ func (e *each) visitOne(ctx context.Context, tenantID string) (*hostdb.TenantCat
 	return tenant, withTimeout(ctx, e.call(ctx, &Tenant{tenant, lease}))
 }
 
-// call calls the function on its own goroutine, so that [runtime.Goexit] doesn't end the dispatcher's. A panic
-// and runtime.Goexit are errors.
+// call calls the function on its own goroutine, so that [runtime.Goexit] doesn't end the dispatcher's. A
+// panic and runtime.Goexit are errors.
 func (e *each) call(ctx context.Context, tenant *Tenant) error {
 	err := errors.New("the function exited the goroutine")
 	var visiting sync.WaitGroup
