@@ -190,6 +190,7 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"jobs.Config": printing(jobs.Config{Host: w.host, Middleware: mw}),
 		"jobs.Worker": printing(worker), "stripehook.New": printing(hook),
 		"tenantdbtest.Issuer": printing(signer),
+		"tenantdbtest.Kit":    printing(tenantdbtest.New(t, tenantdbtest.Options{})),
 	}
 	if w.engine == "postgres" {
 		taken, err := tenantdb.PG(ctx).Acquire(ctx)
@@ -227,7 +228,8 @@ var harmless = strings.Fields(`
 	hostdb.UserKey jobs.Handler jwtauth.CacheConfig stripehook.Event stripehook.Fetcher stripehook.Mode
 	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects
 	tenantdb.Rules tenantdb.SQLiteStats tenantdb.ServerStats tenantdb.Source tenantdb.Stats
-	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey`)
+	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdbtest.Clock
+	tenantdbtest.Options`)
 
 // TestSecret_isShownByNoExportedValue prints a value of every exported type that may lead to a secret.
 func TestSecret_isShownByNoExportedValue(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/sqliteimage"
 )
 
 // Config configures a Fleet. Host and Pool are required.
@@ -115,7 +116,13 @@ func New(cfg Config) (*Fleet, error) {
 		reservedSlugs: slices.Clone(cfg.ReservedSlugs)}
 	withTemplate := len(schema.migrations) > 0 && !cfg.NoTemplate
 	if _, ok := dburl.File(cfg.Server.Reveal()); ok {
-		f.server = &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate}
+		server := &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate,
+			images: new(sqliteimage.Images)}
+		// A hash of Go migrations doesn't tell what they do.
+		if shared, ok := cfg.Migrations.(sqliteimage.Migrations); ok && len(cfg.GoMigrations) == 0 {
+			server.images = shared.Images
+		}
+		f.server = server
 		return f, nil
 	}
 	base, err := dburl.Parse(cfg.Server.Reveal())

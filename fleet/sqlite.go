@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver, for the template
 
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/sqliteimage"
 )
 
 // sqliteServer keeps each database in its own file.
@@ -23,9 +23,7 @@ type sqliteServer struct {
 	pool     *tenantdb.Pool
 	schema   schema
 	template bool
-
-	mu    sync.Mutex // guards image; locked while it is made
-	image []byte     // the content of a new file, with the newest schema
+	images   *sqliteimage.Images // has the content of a new file, with the newest schema
 }
 
 func (s *sqliteServer) newURL(tenantID string) (hostdb.Secret, error) {
@@ -113,16 +111,11 @@ func (s *sqliteServer) content(ctx context.Context) ([]byte, error) {
 	if !s.template {
 		return nil, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.image == nil {
-		image, err := s.makeImage(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("make the template: %w", err)
-		}
-		s.image = image
+	image, err := s.images.Get(s.schema.content, func() ([]byte, error) { return s.makeImage(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("make the template: %w", err)
 	}
-	return s.image, nil
+	return image, nil
 }
 
 // makeImage migrates a file in a temporary directory and returns its content.

@@ -1,4 +1,3 @@
-// Package tenantdbtest helps to test programs that use tenantdb. It is not for production.
 package tenantdbtest
 
 import (
@@ -17,6 +16,7 @@ import (
 type Issuer struct {
 	// A pointer, since fmt prints an Issuer in an unexported field without calling Format.
 	secret *[]byte
+	now    func() time.Time
 }
 
 // The issuer and the audience in the tokens of an Issuer.
@@ -28,7 +28,7 @@ const (
 // NewIssuer returns an issuer.
 func NewIssuer() *Issuer {
 	secret := []byte(rand.Text() + rand.Text())
-	return &Issuer{&secret}
+	return &Issuer{&secret, time.Now}
 }
 
 // Format implements [fmt.Formatter]. It does not print the secret.
@@ -45,7 +45,7 @@ func (i *Issuer) Config() jwtauth.Config {
 // Token returns a signed token of the subject that expires after ttl. claims are added, or replace the
 // default ones.
 func (i *Issuer) Token(subject string, ttl time.Duration, claims map[string]any) string {
-	now := time.Now()
+	now := i.now()
 	all := jwt.MapClaims{"iss": IssuerName, "aud": Audience, "sub": subject, "iat": now.Unix(),
 		"exp": now.Add(ttl).Unix()}
 	maps.Copy(all, claims)
