@@ -79,6 +79,9 @@ func (t *template) copy(ctx context.Context, conn *pgx.Conn, tenantID,
 			from += " STRATEGY wal_log" // file_copy, the only one before, costs two checkpoints
 		}
 		err = createDatabase(ctx, conn, tenantID, from)
+		if err != nil && sqlstate.Of(err) != sqlstate.DuplicateDatabase {
+			err = fmt.Errorf("copy the template %s: %w", ready.name, err)
+		}
 		if broken != 0 || !isTemplatesFault(err) {
 			return ready, err
 		}
@@ -108,15 +111,11 @@ func (t *template) ensure(ctx context.Context, conn *pgx.Conn, broken uint32) (*
 		return t.ready, nil
 	}
 	n := t.names(conn.Config().User)
-	key := lockKey(n.prefix)
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", key); err != nil {
+	unlock, err := n.lock(ctx, conn)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if _, err := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", key); err != nil {
-			closeAdmin(conn) // this releases the lock too
-		}
-	}()
+	defer unlock()
 	oid, err := closedDatabase(ctx, conn, n.name)
 	if err == nil && (oid == 0 || oid == broken) {
 		if err = t.make(ctx, conn, n); err == nil {
@@ -141,6 +140,19 @@ func (t *template) ensure(ctx context.Context, conn *pgx.Conn, broken uint32) (*
 	}
 	t.ready = ready
 	return ready, nil
+}
+
+// lock keeps others from making or dropping these templates until the returned function is called.
+func (n names) lock(ctx context.Context, conn *pgx.Conn) (unlock func(), err error) {
+	key := lockKey(n.prefix)
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", key); err != nil {
+		return nil, err
+	}
+	return func() {
+		if _, err := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", key); err != nil {
+			closeAdmin(conn) // this releases the lock too
+		}
+	}, nil
 }
 
 // closedDatabase returns the oid of a finished template, or 0 if there is none.
@@ -261,6 +273,47 @@ func (t *template) dropOlder(ctx context.Context, conn *pgx.Conn, n names) {
 	for _, name := range older {
 		_ = t.drop(ctx, conn, n, name)
 	}
+}
+
+// DropTemplates drops the templates that this fleet, or one with other migrations, has left on
+// [Config.Server], and their roles. The next tenant to be provisioned has a template made again. It is for
+// the end of a product, or of a test. On SQLite, and without a template, it does nothing.
+func (f *Fleet) DropTemplates(ctx context.Context) error {
+	server, ok := f.server.(*postgresServer)
+	if !ok || server.template == nil {
+		return nil
+	}
+	if err := server.admins.use(ctx, func(conn *pgx.Conn) error {
+		return server.template.dropAll(ctx, conn)
+	}); err != nil {
+		return fmt.Errorf("fleet: drop the templates: %w", err)
+	}
+	return nil
+}
+
+// dropAll drops this product's templates and their roles.
+func (t *template) dropAll(ctx context.Context, conn *pgx.Conn) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ready = nil
+	n := t.names(conn.Config().User)
+	unlock, err := n.lock(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	rows, err := conn.Query(ctx, "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", n.prefix)
+	if err != nil {
+		return err
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, name := range all {
+		err = errors.Join(err, t.drop(ctx, conn, n, name))
+	}
+	if err == nil && t.roles {
+		_, err = conn.Exec(ctx, "DROP ROLE IF EXISTS "+pgx.Identifier{n.owner}.Sanitize())
+	}
+	return err
 }
 
 // drop drops a template, finished or not, and builders that own nothing any more. The builder of a copy that

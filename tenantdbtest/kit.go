@@ -40,6 +40,10 @@ type Options struct {
 	// Migrations are the tenants' schema, as for [fleet.Config]. The default is none: the databases are
 	// empty.
 	Migrations fs.FS
+	// Postgres is the URL of a PostgreSQL server, with a role that may create databases and roles. The host
+	// database and the tenants' databases are made there, as copies of templates, and dropped when the test
+	// ends. [StartPostgres] starts a server. The default is SQLite.
+	Postgres hostdb.Secret
 	// Config changes the middleware's configuration before it is made. The default configuration takes the
 	// tenant from [TenantHeader], the caller from a token of [Kit.Issuer] and the time from [Kit.Clock]. It
 	// asks for no subscription of a tenant on the plan "free", and logs refused requests to the test.
@@ -111,6 +115,10 @@ func (k *Kit) open() error {
 	if err != nil {
 		return err
 	}
+	var tenantsAt hostdb.Secret // the default: SQLite
+	if server != nil {
+		tenantsAt = server.at(server.product)
+	}
 	k.Host, err = hostdb.OpenConfig(k.t.Context(), hostdb.Config{URL: url, Now: k.Clock.Now})
 	if err != nil {
 		return err
@@ -123,8 +131,11 @@ func (k *Kit) open() error {
 	if k.Pool, err = tenantdb.NewPool(pool); err != nil {
 		return err
 	}
+	if server != nil {
+		k.closeLater("the tenants' databases", k.dropTenants)
+	}
 	k.closeLater("the pool", k.Pool.Close)
-	tenants := fleet.Config{Host: k.Host, Pool: k.Pool, Server: server}
+	tenants := fleet.Config{Host: k.Host, Pool: k.Pool, Server: tenantsAt}
 	if k.options.Migrations != nil {
 		tenants.Migrations = sqliteimage.Migrations{FS: k.options.Migrations, Images: &images}
 	}
@@ -133,6 +144,9 @@ func (k *Kit) open() error {
 	}
 	if k.Fleet, err = fleet.New(tenants); err != nil {
 		return err
+	}
+	if server != nil && tenants.Migrations != nil && !tenants.NoTemplate {
+		server.remember(k.Fleet, tenants.SharedRole)
 	}
 	return k.openMiddleware()
 }
@@ -180,17 +194,20 @@ func (k *Kit) closeLater(what string, closer func(context.Context) error) {
 // images are the contents of migrated SQLite files, which the tests of the process copy.
 var images sqliteimage.Images
 
-// database makes an empty host database. It returns its URL, and the server for the tenants' databases.
-func (k *Kit) database(dir string) (url, server hostdb.Secret, err error) {
+// database makes an empty host database. It returns its URL, and the PostgreSQL server, nil for SQLite.
+func (k *Kit) database(dir string) (url hostdb.Secret, on *server, err error) {
+	if k.options.Postgres != "" {
+		return k.postgresDatabase()
+	}
 	image, err := images.Get("host", migratedHost)
 	if err != nil {
-		return "", "", fmt.Errorf("migrate a host database: %w", err)
+		return "", nil, fmt.Errorf("migrate a host database: %w", err)
 	}
 	path := filepath.Join(dir, "host.db")
 	if err := os.WriteFile(path, image, 0o600); err != nil {
-		return "", "", fmt.Errorf("copy the migrated host database: %w", err)
+		return "", nil, fmt.Errorf("copy the migrated host database: %w", err)
 	}
-	return hostdb.Secret("sqlite:" + path), "", nil
+	return hostdb.Secret("sqlite:" + path), nil, nil
 }
 
 // migratedHost returns the content of a host database without rows.

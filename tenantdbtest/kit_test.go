@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -18,6 +19,8 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/tenantdbtest"
 )
+
+func TestMain(m *testing.M) { os.Exit(tenantdbtest.Run(m)) }
 
 // notes is the tenants' schema in the tests.
 var notes = fstest.MapFS{"00001_notes.sql": {
@@ -94,6 +97,10 @@ func answers(t *testing.T, k *tenantdbtest.Kit, h http.Handler, r *http.Request,
 func onBothEngines(t *testing.T, options tenantdbtest.Options,
 	test func(t *testing.T, k *tenantdbtest.Kit)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, tenantdbtest.New(t, options)) })
+	t.Run("postgres", func(t *testing.T) {
+		options.Postgres = tenantdbtest.StartPostgres(t)
+		test(t, tenantdbtest.New(t, options))
+	})
 }
 
 func TestKit_requestsReachTheirTenant(t *testing.T) {

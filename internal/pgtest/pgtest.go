@@ -38,7 +38,7 @@ var (
 
 // Run runs the tests and afterwards stops the shared server, or drops the templates on a foreign one. Use:
 // func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }.
-func Run(m *testing.M) int {
+func Run(m interface{ Run() int }) int {
 	running.Store(true)
 	defer func() {
 		if shared.server != nil {

@@ -1,0 +1,2 @@
+-- +goose Up
+CREATE TABLE notes (body TEXT NOT NULL);
