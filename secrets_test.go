@@ -229,7 +229,7 @@ var harmless = strings.Fields(`
 	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects
 	tenantdb.Rules tenantdb.SQLiteStats tenantdb.ServerStats tenantdb.Source tenantdb.Stats
 	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdbtest.Clock
-	tenantdbtest.Options`)
+	tenantdbtest.Isolation tenantdbtest.Options`)
 
 // TestSecret_isShownByNoExportedValue prints a value of every exported type that may lead to a secret.
 func TestSecret_isShownByNoExportedValue(t *testing.T) {

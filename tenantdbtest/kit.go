@@ -53,6 +53,8 @@ type Options struct {
 	Pool func(*tenantdb.PoolConfig)
 	// Fleet changes the fleet's configuration, such as Seed.
 	Fleet func(*fleet.Config)
+	// Issuer signs the tokens of requests. The default is that of [NewIssuer]. Its time becomes the kit's.
+	Issuer *Issuer
 	// Address puts a tenant's name into a request, where the configured [tenantdb.Source] looks for it. The
 	// default sets [TenantHeader]. For [tenantdb.FromSubdomain] it sets r.Host. For names in the path give a
 	// function that does nothing: [Kit.Request] replaces {tenant} in the path.
@@ -89,8 +91,11 @@ type Kit struct {
 // New makes a product, and has it closed and removed when the test ends. It fails the test if it can't.
 func New(t testing.TB, options Options) *Kit {
 	t.Helper()
-	k := &Kit{Clock: NewClock(time.Now().UTC().Truncate(time.Second)), Issuer: NewIssuer(), t: t,
+	k := &Kit{Clock: NewClock(time.Now().UTC().Truncate(time.Second)), Issuer: options.Issuer, t: t,
 		options: &options, users: new(found), tenants: new(found)}
+	if k.Issuer == nil {
+		k.Issuer = NewIssuer()
+	}
 	k.Issuer.now = k.Clock.Now
 	if err := k.open(); err != nil {
 		t.Fatalf("tenantdbtest: New: %v", err)

@@ -12,23 +12,26 @@ import (
 	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
-// Issuer signs tokens with its own random secret, for development and tests.
+// Issuer signs tokens for development and tests: with its own random secret, if [NewIssuer] made it, or with
+// published keys, if [NewJWKSIssuer] did.
 type Issuer struct {
+	name string // its iss claim
 	// A pointer, since fmt prints an Issuer in an unexported field without calling Format.
 	secret *[]byte
+	set    *keySet // nil with a secret
 	now    func() time.Time
 }
 
-// The issuer and the audience in the tokens of an Issuer.
+// The issuer in the tokens of NewIssuer, and the audience in all tokens.
 const (
 	IssuerName = "https://issuer.test"
 	Audience   = "tenantdb-test"
 )
 
-// NewIssuer returns an issuer.
+// NewIssuer returns an issuer that signs with a secret (HS256).
 func NewIssuer() *Issuer {
 	secret := []byte(rand.Text() + rand.Text())
-	return &Issuer{&secret, time.Now}
+	return &Issuer{name: IssuerName, secret: &secret, now: time.Now}
 }
 
 // Format implements [fmt.Formatter]. It does not print the secret.
@@ -38,6 +41,9 @@ func (i *Issuer) Format(f fmt.State, _ rune) {
 
 // Config returns the configuration of an authenticator that accepts only this issuer's tokens.
 func (i *Issuer) Config() jwtauth.Config {
+	if i.set != nil {
+		return i.set.config()
+	}
 	return jwtauth.Config{Issuer: IssuerName, Audience: Audience, Algorithms: []string{"HS256"},
 		Secret: *i.secret}
 }
@@ -46,12 +52,20 @@ func (i *Issuer) Config() jwtauth.Config {
 // default ones.
 func (i *Issuer) Token(subject string, ttl time.Duration, claims map[string]any) string {
 	now := i.now()
-	all := jwt.MapClaims{"iss": IssuerName, "aud": Audience, "sub": subject, "iat": now.Unix(),
+	all := jwt.MapClaims{"iss": i.name, "aud": Audience, "sub": subject, "iat": now.Unix(),
 		"exp": now.Add(ttl).Unix()}
 	maps.Copy(all, claims)
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, all).SignedString(*i.secret)
+	token, err := i.sign(all)
 	if err != nil {
 		panic("tenantdbtest: claims that JSON can't hold: " + err.Error())
 	}
 	return token
+}
+
+// sign signs a token.
+func (i *Issuer) sign(claims jwt.MapClaims) (string, error) {
+	if i.set != nil {
+		return i.set.sign(claims)
+	}
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(*i.secret)
 }
