@@ -86,6 +86,9 @@ type Config struct {
 	// The default is the [slog.Default] at the time of [New]. Use slog.New(slog.DiscardHandler) to log
 	// nothing.
 	Logger *slog.Logger
+	// Observer is told what the Middleware decides and does. [PoolConfig.Observer] is the pool's. The default
+	// is none, which costs nothing.
+	Observer *Observer
 	// Now is the clock for the dates of subscriptions. The default is [time.Now].
 	Now func() time.Time
 }

@@ -29,9 +29,11 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &r.feed
 	f.stop, f.changed, f.wake = stop, make(map[string]struct{}), make(chan struct{}, 1)
+	tell := r.watch.feed(ctx, &f.running)
 	f.running.Go(func() {
 		for delivery, err := range r.host.Changes(ctx) {
 			if err != nil {
+				tell(&delivery, err)
 				if !f.failing.Swap(true) {
 					logger.WarnContext(ctx, "can't follow the host database's changes",
 						"cause", printable.Text(err.Error(), maxCause))
@@ -43,6 +45,7 @@ func (r *resolver) follow(pool *Pool, logger *slog.Logger) {
 			}
 			r.apply(delivery)
 			f.note(pool, delivery)
+			tell(&delivery, nil)
 		}
 		f.failing.Store(true)
 	})

@@ -52,6 +52,7 @@ type Middleware struct {
 	errorHandler func(http.ResponseWriter, *http.Request, error)
 	answering    sync.Map // the http.ResponseWriters that errorHandler is writing to
 	reporter     reporter
+	watch        *watch // nil: nobody observes
 	now          func() time.Time
 	closed       atomic.Bool
 }
@@ -77,7 +78,8 @@ func New(cfg Config) (*Middleware, error) {
 		policy: policy{cfg.Subscription, cfg.MinSchemaVersion}, roles: cfg.Roles, features: cfg.Features,
 		skip: skip, pool: cfg.Pool, redirects: cfg.Redirects,
 		vary: varyOn(cfg.Authenticator, &cfg.Tenant), varySignedIn: varyOn(cfg.Authenticator, nil),
-		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, now: cfg.Now,
+		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, watch: newWatch(&cfg),
+		now: cfg.Now,
 	}
 	if m.pool == nil {
 		if m.pool, err = NewPool(PoolConfig{}); err != nil {
@@ -88,7 +90,7 @@ func New(cfg Config) (*Middleware, error) {
 	if err := m.pool.serve(cfg.Host); err != nil {
 		return nil, fmt.Errorf("tenantdb: Config.%w", err)
 	}
-	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache)
+	m.resolver = newResolver(cfg.Host, &m.policy, cfg.Cache, m.watch)
 	m.logins.open(&cfg, &m.reporter, m.resolver.userExists)
 	m.resolver.follow(m.pool, cfg.Logger)
 	return m, nil
@@ -114,28 +116,32 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 
 // HandlerWith is Handler with exceptions for a part of the product, such as the billing page.
 func (m *Middleware) HandlerWith(rules Rules, next http.Handler) http.Handler {
-	return m.serve(next, m.vary, func(r *http.Request) (*scopeContext, error) { return m.enter(r, rules) })
+	return m.serve(next, m.vary, OperationRequest, func(ctx context.Context, r *http.Request) (
+		*scopeContext, error) {
+		return m.enter(ctx, r, rules)
+	})
 }
 
 // Authenticated guards next for callers who are signed in but need no tenant: sign-up, "my workspaces",
 // accepting an invitation. Scope has the Identity, and the User where there is one.
 func (m *Middleware) Authenticated(next http.Handler) http.Handler {
-	return m.serve(next, m.varySignedIn, m.signIn)
+	return m.serve(next, m.varySignedIn, OperationSignIn, m.signIn)
 }
 
-// entrance decides a request: it returns a scope, or why the request is refused.
-type entrance func(*http.Request) (*scopeContext, error)
+// entrance decides a request: it returns a scope, or why the request is refused. ctx is the request's
+// context, with what the observer put there.
+type entrance func(ctx context.Context, r *http.Request) (*scopeContext, error)
 
 // serve is the request path: a scope or a refusal, the handler, and the end of the lease whatever happened.
 // vary names what the response depends on.
-func (m *Middleware) serve(next http.Handler, vary string, enter entrance) http.Handler {
+func (m *Middleware) serve(next http.Handler, vary string, op Operation, enter entrance) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.skip.match(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
 		addVary(w.Header(), vary)
-		ctx, err := enter(r)
+		ctx, err := m.decide(r, op, enter)
 		if err != nil {
 			m.refuse(w, r, explain(err, ""), next)
 			return
@@ -151,6 +157,16 @@ func (m *Middleware) serve(next http.Handler, vary string, enter entrance) http.
 	})
 }
 
+// decide decides a request, of which the observer is told.
+func (m *Middleware) decide(r *http.Request, op Operation, enter entrance) (*scopeContext, error) {
+	if m.watch == nil {
+		return enter(r.Context(), r)
+	}
+	return m.watch.decide(r.Context(), op, func(ctx context.Context) (*scopeContext, error) {
+		return enter(ctx, r)
+	})
+}
+
 // addVary adds a value of Vary, unless a middleware around this one has added it.
 func addVary(h http.Header, vary string) {
 	switch said := h["Vary"]; {
@@ -162,23 +178,23 @@ func addVary(h http.Header, vary string) {
 }
 
 // enter decides a request: who asks, for which tenant, whether they may, and with which database.
-func (m *Middleware) enter(r *http.Request, rules Rules) (*scopeContext, error) {
+func (m *Middleware) enter(ctx context.Context, r *http.Request, rules Rules) (*scopeContext, error) {
 	by, err := m.authenticate(r)
 	if err != nil {
 		if rules.AllowAnonymous && refusal.Of(err) == ErrNoCredential {
-			return &scopeContext{Context: r.Context(), m: m, rules: rules}, nil
+			return &scopeContext{Context: ctx, m: m, rules: rules}, nil
 		}
 		return nil, err
 	}
 	tenant, err := m.source.tenant(r, by.identity)
 	if err == nil && tenant == (hostdb.TenantKey{}) {
-		tenant, err = m.onlyTenant(r, by)
+		tenant, err = m.onlyTenant(ctx, r, by)
 		by.at = time.Time{} // it may have waited
 	}
 	if err != nil {
 		return nil, explain(err, "").of(by.identity, tenant, nil)
 	}
-	return m.scopeFor(r.Context(), by, tenant, rules)
+	return m.scopeFor(ctx, by, tenant, rules)
 }
 
 // caller is a verified identity, and the user that it is mapped to.
@@ -226,14 +242,15 @@ func (m *Middleware) userOf(id *Identity) (UserKey, error) {
 }
 
 // onlyTenant returns the tenant of a request that names none, if FromSoleMembership allows that.
-func (m *Middleware) onlyTenant(r *http.Request, by caller) (hostdb.TenantKey, error) {
+func (m *Middleware) onlyTenant(ctx context.Context, r *http.Request, by caller) (
+	hostdb.TenantKey, error) {
 	switch {
 	case m.source.routed && !routed(r): // until then a missing path value means nothing
 		return hostdb.TenantKey{}, errNotRouted
 	case !m.source.sole:
 		return hostdb.TenantKey{}, ErrNoTenant
 	}
-	found, err := m.find(r.Context(), by, hostdb.TenantKey{})
+	found, err := m.find(ctx, by, hostdb.TenantKey{})
 	switch {
 	case err != nil:
 		return hostdb.TenantKey{}, err
@@ -307,16 +324,16 @@ func (m *Middleware) find(ctx context.Context, by caller, tenant hostdb.TenantKe
 }
 
 // signIn decides a request that needs a caller, and no tenant.
-func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
+func (m *Middleware) signIn(ctx context.Context, r *http.Request) (*scopeContext, error) {
 	by, err := m.authenticate(r)
 	if err != nil {
 		return nil, err
 	}
-	found, err := m.find(r.Context(), by, hostdb.TenantKey{})
+	found, err := m.find(ctx, by, hostdb.TenantKey{})
 	if err != nil {
 		return nil, explain(err, "").of(by.identity, hostdb.TenantKey{}, nil)
 	}
-	return &scopeContext{Context: r.Context(), m: m, identity: by.identity, found: found,
+	return &scopeContext{Context: ctx, m: m, identity: by.identity, found: found,
 		access: &found.Value().Access}, nil
 }
 
@@ -330,7 +347,9 @@ func (m *Middleware) signIn(r *http.Request) (*scopeContext, error) {
 // If ctx has a scope already, such as a request's, use the returned context only with handles that come from
 // it: those of another tenant's scope refuse it.
 func (m *Middleware) Enter(ctx context.Context, tenant string) (context.Context, func(), error) {
-	scope, err := m.enterTenant(ctx, tenant)
+	scope, err := m.watch.decide(ctx, OperationEnter, func(ctx context.Context) (*scopeContext, error) {
+		return m.enterTenant(ctx, tenant)
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -379,11 +398,13 @@ func (m *Middleware) leaseOpen(ctx context.Context, key hostdb.TenantKey) (
 func (m *Middleware) openTenant(ctx context.Context, key hostdb.TenantKey) (*hostdb.TenantCatalog, error) {
 	var tenant *hostdb.TenantCatalog
 	var err error
+	ended := m.watch.lookup(ctx)
 	if key.ID != "" {
 		tenant, err = m.resolver.host.Tenants.Get(ctx, key.ID)
 	} else {
 		tenant, err = m.resolver.host.Tenants.BySlug(ctx, key.Slug)
 	}
+	ended(err)
 	switch {
 	case errors.Is(err, hostdb.ErrNotFound):
 		return nil, errUnknownTenant
@@ -403,7 +424,9 @@ func (m *Middleware) openTenant(ctx context.Context, key hostdb.TenantKey) (*hos
 // Revalidate refuses. Rules.AllowAnonymous has no meaning here.
 func (m *Middleware) EnterAs(ctx context.Context, id *Identity, tenant hostdb.TenantKey, rules Rules) (
 	context.Context, func(), error) {
-	scope, err := m.enterAs(ctx, id.Clone(), tenant, rules)
+	scope, err := m.watch.decide(ctx, OperationEnterAs, func(ctx context.Context) (*scopeContext, error) {
+		return m.enterAs(ctx, id.Clone(), tenant, rules)
+	})
 	if err != nil {
 		return nil, nil, explain(err, "")
 	}

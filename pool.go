@@ -28,6 +28,7 @@ type Pool struct {
 	shared checkout.Pool // what all tenants have in common
 	sqlite *sqlitedb.Files
 	pg     *pgdb.Pool
+	watch  *poolWatch // nil: nobody observes
 
 	overLimit atomic.Bool // there are more tenants than MaxIdleTenants
 
@@ -48,8 +49,9 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	}
 	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]chan struct{})}
 	p.shared.RequireScope = cfg.RequireScope
-	p.sqlite = sqlitedb.New(cfg.sqlite(p.retireUnused))
-	postgres := cfg.postgres(p.compact)
+	p.watch = newPoolWatch(cfg.Observer)
+	p.sqlite = sqlitedb.New(cfg.sqlite(p.retireUnused, p.watch.conns()))
+	postgres := cfg.postgres(p.compact, p.watch.conns())
 	postgres.PasswordRefused = p.lookUpAgain
 	var err error
 	if p.pg, err = pgdb.New(postgres); err != nil {
@@ -260,21 +262,27 @@ func (p *Pool) compact(tenantID string) {
 		p.add(fresh)
 	}
 	p.mu.Unlock()
-	closeAll([]*tenantDB{t})
+	t.finish()
 }
 
 // closeAll closes databases that are retired and have no lease.
 func closeAll(unused []*tenantDB) {
 	for _, t := range unused {
-		t.close()
-		p := t.pool
-		p.mu.Lock()
-		closed := p.retiring[t]
-		delete(p.retiring, t)
-		p.mu.Unlock()
-		if closed != nil {
-			close(closed)
-		}
+		t.finish()
+		t.pool.watch.retired(t.ID)
+	}
+}
+
+// finish closes a database that is retired and has no lease, and tells those who wait for that.
+func (t *tenantDB) finish() {
+	t.close()
+	p := t.pool
+	p.mu.Lock()
+	closed := p.retiring[t]
+	delete(p.retiring, t)
+	p.mu.Unlock()
+	if closed != nil {
+		close(closed)
 	}
 }
 

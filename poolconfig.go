@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tenantdb/tenantdb/internal/keyedpool"
 	"github.com/tenantdb/tenantdb/internal/pgdb"
 	"github.com/tenantdb/tenantdb/internal/sqlitedb"
 )
@@ -103,6 +104,8 @@ type PoolConfig struct {
 	// MaxIdleTenants is how many tenants without a request are remembered. One without a connection takes
 	// about 500 bytes. The default is 10,000.
 	MaxIdleTenants int
+	// Observer is told what happens to connections. The default is none, which costs nothing.
+	Observer *PoolObserver
 }
 
 // withDefaults returns the configuration with its zero fields set to the defaults.
@@ -178,17 +181,18 @@ func (c PoolConfig) checkFileHandles() error {
 }
 
 // sqlite returns the configuration of the SQLite files.
-func (c PoolConfig) sqlite(onEvicted func(tenantID string)) sqlitedb.Config {
+func (c PoolConfig) sqlite(onEvicted func(tenantID string), o *keyedpool.Observer) sqlitedb.Config {
 	dir := c.SQLiteDir
 	if absolute, err := filepath.Abs(dir); err == nil { // the working directory may change
 		dir = absolute
 	}
 	return sqlitedb.Config{Dir: dir, MaxOpen: c.MaxOpenSQLite, Readers: c.SQLiteReaders,
-		AcquireTimeout: c.AcquireTimeout, QueryTimeout: c.QueryTimeout, OnEvicted: onEvicted}
+		AcquireTimeout: c.AcquireTimeout, QueryTimeout: c.QueryTimeout, OnEvicted: onEvicted,
+		Observer: o}
 }
 
 // postgres returns the configuration of the PostgreSQL connections.
-func (c PoolConfig) postgres(onIdle func(tenantID string)) pgdb.Config {
+func (c PoolConfig) postgres(onIdle func(tenantID string), o *keyedpool.Observer) pgdb.Config {
 	budgets := make(map[string]int, len(c.Budgets))
 	for server, budget := range c.Budgets {
 		budgets[pgdb.ServerName(server)] = budget / c.Processes
@@ -196,5 +200,5 @@ func (c PoolConfig) postgres(onIdle func(tenantID string)) pgdb.Config {
 	return pgdb.Config{MaxConns: c.MaxConns / c.Processes, MaxConnsPerTenant: c.MaxConnsPerTenant,
 		Budgets: budgets, AcquireTimeout: c.AcquireTimeout, ConnectTimeout: c.ConnectTimeout,
 		ServerRetry: c.ServerRetry, QueryTimeout: c.QueryTimeout, ResetAlways: c.ResetAlways,
-		SessionPooler: c.SessionPooler, OnIdle: onIdle}
+		SessionPooler: c.SessionPooler, OnIdle: onIdle, Observer: o}
 }

@@ -92,11 +92,16 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 // didn't come through the middleware, such as those of [Config.Skip].
 func (m *Middleware) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	err = refusal.OfQuery(r.Context(), err)
+	var e *Error
 	if c, ok := scopeOf(r.Context()); ok {
-		m.refuse(w, r, c.explain(err), nil)
-		return
+		e = c.explain(err)
+	} else {
+		e = explain(err, "")
 	}
-	m.refuse(w, r, explain(err, ""), nil)
+	if !e.handled { // else it is the middleware's own refusal, or was reported before
+		m.watch.refused(r.Context(), e)
+	}
+	m.refuse(w, r, e, nil)
 }
 
 // answeringKey marks the context of a request that [Config.ErrorHandler] is answering.

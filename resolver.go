@@ -109,6 +109,7 @@ type resolver struct {
 	cache  *coherent.Cache[accessKey, facts]
 	rows   *sharedRows
 	feed   feed
+	watch  *watch
 
 	lookupTimeout time.Duration // how long the lookup of a changed tenant may take
 }
@@ -117,8 +118,9 @@ type resolver struct {
 const maxBatch = 64
 
 // newResolver returns a resolver whose cache isn't told of changes before [resolver.follow].
-func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
-	r := &resolver{host: host, policy: policy, rows: new(sharedRows), lookupTimeout: cfg.LoadTimeout}
+func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig, w *watch) *resolver {
+	r := &resolver{host: host, policy: policy, rows: new(sharedRows), watch: w,
+		lookupTimeout: cfg.LoadTimeout}
 	r.cache = coherent.New(coherent.Config[accessKey, facts]{
 		Load:           r.load,
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },
@@ -134,6 +136,7 @@ func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig) *resolver {
 		LoadTimeout:    cfg.LoadTimeout,
 		MaxLoads:       cfg.MaxLoads,
 		MaxBatch:       maxBatch,
+		Waits:          w.waits(),
 	})
 	return r
 }

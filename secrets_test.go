@@ -228,6 +228,12 @@ var harmless = strings.Fields(`
 	hostdb.UserKey jobs.Handler jwtauth.CacheConfig stripehook.Event stripehook.Fetcher stripehook.Mode
 	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects
 	tenantdb.Rules tenantdb.SQLiteStats tenantdb.ServerStats tenantdb.Source tenantdb.Stats
+	fleet.DropInfo fleet.Observer fleet.ProvisionInfo hostdb.QueueDepth jobs.ClaimInfo jobs.DepthInfo
+	jobs.EndInfo jobs.Observer jobs.Result stripehook.DeliveryInfo stripehook.Observer tenantdb.BreakerInfo
+	tenantdb.CloseInfo tenantdb.DecisionEndInfo tenantdb.DecisionStartInfo tenantdb.EvictionInfo
+	tenantdb.LookupEndInfo tenantdb.LookupStartInfo tenantdb.Observer tenantdb.OpenEndInfo
+	tenantdb.OpenStartInfo tenantdb.Operation tenantdb.PollInfo tenantdb.PoolObserver tenantdb.RefusalInfo
+	tenantdb.ResetInfo tenantdb.RetirementInfo tenantdb.WaitEndInfo tenantdb.WaitStartInfo
 	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdbtest.Clock
 	tenantdbtest.Isolation tenantdbtest.Options`)
 

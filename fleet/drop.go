@@ -61,8 +61,8 @@ func (f *Fleet) markDropped(ctx context.Context, tenantID string) (tenant *hostd
 	return tenant, job, err
 }
 
-// finishDrop removes the database of a dropped tenant. It is a jobWork.
-func (f *Fleet) finishDrop(ctx context.Context, tenant *hostdb.TenantCatalog, _ *hostdb.SystemJob,
+// removeAndEnd removes the database of a dropped tenant. It is a jobWork.
+func (f *Fleet) removeAndEnd(ctx context.Context, tenant *hostdb.TenantCatalog, _ *hostdb.SystemJob,
 	check leaseCheck) (*hostdb.TenantCatalog, error) {
 	return tenant, f.removeDatabase(ctx, tenant, check)
 }

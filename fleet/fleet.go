@@ -18,6 +18,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/observe"
 	"github.com/tenantdb/tenantdb/internal/sqliteimage"
 )
 
@@ -65,6 +66,8 @@ type Config struct {
 	WaitForOthers time.Duration
 	// Logger receives events about tenants. The default is no log.
 	Logger *slog.Logger
+	// Observer is told what happens to tenants. The default is none.
+	Observer *Observer
 }
 
 // Fleet creates, migrates, operates and removes tenants. It is safe for concurrent use.
@@ -78,6 +81,8 @@ type Fleet struct {
 	lease  time.Duration
 	others time.Duration // Config.WaitForOthers
 	logger *slog.Logger
+	watch  Observer // without functions if there is none
+	panics observe.Panics
 
 	reservedSlugs []string
 }
@@ -114,6 +119,10 @@ func New(cfg Config) (*Fleet, error) {
 	f := &Fleet{host: cfg.Host, pool: cfg.Pool, schema: schema, seed: cfg.Seed, name: hostdb.NewID(),
 		lease: cfg.Lease, others: cfg.WaitForOthers, logger: cfg.Logger,
 		reservedSlugs: slices.Clone(cfg.ReservedSlugs)}
+	f.panics.Logger = cfg.Logger
+	if cfg.Observer != nil {
+		f.watch = *cfg.Observer
+	}
 	withTemplate := len(schema.migrations) > 0 && !cfg.NoTemplate
 	if _, ok := dburl.File(cfg.Server.Reveal()); ok {
 		server := &sqliteServer{pool: cfg.Pool, schema: schema, template: withTemplate,

@@ -135,8 +135,8 @@ func (f *Fleet) findReserved(ctx context.Context, spec Spec, conflict error) (*h
 	return tenant, nil
 }
 
-// finishProvision does the remaining steps for a reserved tenant. It is a jobWork.
-func (f *Fleet) finishProvision(ctx context.Context, tenant *hostdb.TenantCatalog, job *hostdb.SystemJob,
+// buildAndOpen does the remaining steps for a reserved tenant. It is a jobWork.
+func (f *Fleet) buildAndOpen(ctx context.Context, tenant *hostdb.TenantCatalog, job *hostdb.SystemJob,
 	check leaseCheck) (*hostdb.TenantCatalog, error) {
 	applied, err := f.build(ctx, tenant)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/observe"
 )
 
 // run is a migration run in this process.
@@ -161,7 +162,7 @@ func (r *run) runTenant(startCtx context.Context, tenant *hostdb.TenantCatalog, 
 	}
 	switch {
 	case err == nil:
-		r.report(tenant, entry)
+		observe.Tell(&r.panics, r.watch.Migrated, r.workCtx, r.report(tenant, entry))
 	case errors.Is(err, errTakenOver): // the other process records the result
 		r.logger.WarnContext(r.workCtx, "a tenant was taken over", "run", r.row.ID, "tenant", tenant.ID,
 			"slug", tenant.Slug)
@@ -295,7 +296,7 @@ func (r *run) recordSet(applied []int64) (string, error) {
 }
 
 // report counts a tenant that has ended, calls Progress, and stops the run if too many have failed.
-func (r *run) report(tenant *hostdb.TenantCatalog, entry *hostdb.MigrationTenant) {
+func (r *run) report(tenant *hostdb.TenantCatalog, entry *hostdb.MigrationTenant) Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.finished++
@@ -307,14 +308,15 @@ func (r *run) report(tenant *hostdb.TenantCatalog, entry *hostdb.MigrationTenant
 		r.logger.WarnContext(r.workCtx, "a tenant's migration failed", "run", r.row.ID, "tenant", tenant.ID,
 			"slug", tenant.Slug, "cause", entry.Error)
 	}
+	result := resultOf(entry, tenant.Slug)
+	result.Ended, result.Total = r.ended, r.total
 	if r.opts.Progress != nil {
-		result := resultOf(entry, tenant.Slug)
-		result.Ended, result.Total = r.ended, r.total
 		r.opts.Progress(result)
 	}
 	if tooManyFailed(r.opts.MaxFailures, r.opts.MaxFailureRate, r.failed, r.finished) {
 		r.stop(errFailures)
 	}
+	return result
 }
 
 // tooManyFailed reports whether a run stops after so many failures among the tenants that have finished.

@@ -257,6 +257,29 @@ func (t Jobs) Complete(ctx context.Context, j *SystemJob) error {
 	return err
 }
 
+// QueueDepth is how many jobs of all types there are.
+type QueueDepth struct {
+	Ready   int64 // may be claimed now
+	Delayed int64 // wait for their RunAfter
+	Running int64
+	Dead    int64 // every attempt failed; see [Jobs.DeadLetters]
+}
+
+// Depth returns how many jobs of all types there are. It counts entries of indexes, so it takes longer the
+// more jobs there are.
+func (t Jobs) Depth(ctx context.Context) (QueueDepth, error) {
+	var d QueueDepth
+	now := t.s.db.engine.time(t.s.db.now())
+	err := t.s.queryRow(ctx, `SELECT
+		(SELECT count(*) FROM sys_jobs WHERE status = 'pending' AND run_after IS NULL) +
+		(SELECT count(*) FROM sys_jobs WHERE status = 'pending' AND run_after <= $1),
+		(SELECT count(*) FROM sys_jobs WHERE status = 'pending' AND run_after > $1),
+		(SELECT count(*) FROM sys_jobs WHERE status = 'running'),
+		(SELECT count(*) FROM sys_jobs WHERE status = 'failed')`,
+		[]any{now}, &d.Ready, &d.Delayed, &d.Running, &d.Dead)
+	return d, err
+}
+
 // Fail ends an attempt of a job that Claim returned. The job runs again after a pause ([Backoff]), or
 // becomes a dead letter with the status JobFailed if it has no attempt left. The first 8 KiB of reason are
 // stored. It must contain no secret. Errors: ErrConflict on "lease" if the worker has lost the job.

@@ -28,7 +28,9 @@ func (w *Worker) run(job *hostdb.SystemJob, since time.Time) {
 		w.mu.Unlock()
 	}()
 	renewed := *job // the handler may be reading the job
-	ctx, stop := heartbeat.Start(w.work, heartbeat.Lease{Since: since, Interval: w.cfg.Lease / 3,
+	observed := w.watch.claimed(w.work, job)
+	began := time.Now()
+	ctx, stop := heartbeat.Start(observed, heartbeat.Lease{Since: since, Interval: w.cfg.Lease / 3,
 		Patience: w.cfg.Lease, Lost: errTakenOver, Renew: func(ctx context.Context) error {
 			return w.cfg.Host.Jobs.Heartbeat(ctx, &renewed, w.cfg.Lease)
 		}})
@@ -38,9 +40,12 @@ func (w *Worker) run(job *hostdb.SystemJob, since time.Time) {
 	if lost := stop(); lost && err != nil {
 		w.cfg.Logger.Warn("a job was given up", "job", job.ID, "type", job.JobType, "cause",
 			errTakenOver.Error())
+		w.watch.ended(observed, job, time.Since(began), ResultLost, err)
 		return
 	}
-	w.finish(job, err)
+	took := time.Since(began)
+	result, err := w.finish(job, err)
+	w.watch.ended(observed, job, took, result, err)
 }
 
 // call runs the handler on its own goroutine, so that [runtime.Goexit] doesn't end the worker's. A panic and
@@ -76,8 +81,9 @@ func (w *Worker) handle(ctx context.Context, job *hostdb.SystemJob) error {
 	return w.cfg.Handlers[job.JobType](ctx, job)
 }
 
-// finish records how an attempt ended. If that fails, the lease runs out and a worker runs the job again.
-func (w *Worker) finish(job *hostdb.SystemJob, failure error) {
+// finish records how an attempt ended, and returns that. If that fails, the lease runs out and a worker runs
+// the job again.
+func (w *Worker) finish(job *hostdb.SystemJob, failure error) (Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.work), w.cfg.Lease)
 	defer cancel()
 	var err error
@@ -91,5 +97,13 @@ func (w *Worker) finish(job *hostdb.SystemJob, failure error) {
 	if err != nil {
 		w.cfg.Logger.Warn("a job's end can't be recorded", "job", job.ID, "type", job.JobType,
 			"cause", err.Error())
+		return ResultUnrecorded, err
 	}
+	switch {
+	case failure == nil:
+		return ResultDone, nil
+	case job.Status == hostdb.JobFailed:
+		return ResultDead, failure
+	}
+	return ResultFailed, failure
 }

@@ -51,6 +51,8 @@ type Config struct {
 	Name string
 	// Logger receives failed attempts, at level Warn. The default is no log.
 	Logger *slog.Logger
+	// Observer is told what the worker does. The default is none.
+	Observer *Observer
 }
 
 // Worker runs jobs of the queue from [New] to [Worker.Close].
@@ -62,6 +64,7 @@ type Worker struct {
 	work    context.Context // ends when running jobs must be given up
 	abandon context.CancelFunc
 	running sync.WaitGroup
+	watch   watch
 	wake    chan struct{}
 
 	mu   sync.Mutex        // guards jobs
@@ -99,10 +102,14 @@ func New(cfg Config) (*Worker, error) {
 	w := &Worker{cfg: cfg, types: slices.Sorted(maps.Keys(cfg.Handlers)),
 		wake: make(chan struct{}, cfg.Parallel),
 		jobs: make(map[string]string)}
+	w.watch.open(&cfg)
 	w.claims, w.stop = context.WithCancel(context.Background())
 	w.work, w.abandon = context.WithCancel(context.Background())
 	for range cfg.Parallel {
 		w.running.Go(w.loop)
+	}
+	if w.watch.Depth != nil {
+		w.running.Go(w.reportDepth)
 	}
 	return w, nil
 }

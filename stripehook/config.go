@@ -48,6 +48,8 @@ type Config struct {
 	// Logger receives what happens to events (level Info, or Warn if one is parked or fails) and refused
 	// requests (level Debug). Of a payload it gets ids and types only. Default: none.
 	Logger *slog.Logger
+	// Observer is told what happens to deliveries. Default: none.
+	Observer *Observer
 	// Now is the clock that signatures are compared with. Default: time.Now.
 	Now func() time.Time
 }

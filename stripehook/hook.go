@@ -41,6 +41,7 @@ import (
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
+	"github.com/tenantdb/tenantdb/internal/observe"
 )
 
 // hook is the endpoint.
@@ -48,6 +49,7 @@ type hook struct {
 	cfg    *Config // behind a pointer, since fmt may print what a pointer leads to without asking Format
 	bodies bodies
 	ledger
+	panics observe.Panics
 }
 
 // Answers besides the statuses of events.
@@ -80,6 +82,7 @@ func New(host *hostdb.DB, cfg Config) (http.Handler, error) {
 	cfg.setDefaults()
 	h := &hook{cfg: &cfg, ledger: ledger{host: host, fetcher: cfg.Fetcher,
 		denyPaused: cfg.DenyPaused, parkedFor: cfg.ParkedFor, logger: cfg.Logger}}
+	h.panics.Logger = cfg.Logger
 	go h.follow()
 	return h, nil
 }
@@ -97,15 +100,18 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusMethodNotAllowed, "POST only")
 		return
 	}
+	began := time.Now()
 	e, release, err := h.receive(w, r)
 	defer release()
 	if err != nil {
+		h.delivered(r.Context(), nil, ResultRefused, began)
 		h.cfg.Logger.DebugContext(r.Context(), "webhook refused", "cause", err.Error())
 		refuse(w, err)
 		return
 	}
 	if !h.meant(e) || !e.known() || !h.cfg.accepts(e) {
 		h.cfg.Logger.DebugContext(r.Context(), "webhook ignored", "event", e.id, "type", e.kind)
+		h.delivered(r.Context(), e, ignored, began)
 		answer(w, http.StatusOK, ignored)
 		return
 	}
@@ -113,9 +119,11 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	status, err := h.deliver(ctx, e, false)
 	if redeliver(status, err) {
+		h.delivered(ctx, e, ResultRetry, began)
 		answer(w, http.StatusServiceUnavailable, "try again")
 		return
 	}
+	h.delivered(ctx, e, status, began)
 	answer(w, http.StatusOK, status)
 }
 

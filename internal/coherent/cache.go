@@ -58,6 +58,9 @@ type Config[K comparable, V any] struct {
 	// MaxLoads is how many batches may run at once, and MaxBatch how many keys each may have. A batch is made
 	// of the loads that wait when its turn comes. No load waits for others to join.
 	MaxLoads, MaxBatch int
+	// Waits, if set, is called when a caller begins to wait for a load, and the function that it returns when
+	// the wait has ended. Neither may panic. They run without any lock of the cache.
+	Waits func(ctx context.Context, key K) (ended func(error))
 }
 
 // Load is one key of a batch, with places for the result.
@@ -178,7 +181,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V
 		if f == nil {
 			return nil, ErrClosed
 		}
-		err := c.wait(ctx, f)
+		err := c.observedWait(ctx, f)
 		switch {
 		case err == nil && (c.epochs.valid(&f.entry.stamp) || attempt > 0):
 			return f.entry, nil
@@ -191,6 +194,17 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, at time.Time) (*Entry[K, V
 		}
 		return nil, err
 	}
+}
+
+// observedWait is wait, of which Config.Waits is told.
+func (c *Cache[K, V]) observedWait(ctx context.Context, f *flight[K, V]) error {
+	if c.cfg.Waits == nil {
+		return c.wait(ctx, f)
+	}
+	ended := c.cfg.Waits(ctx, f.key)
+	err := c.wait(ctx, f)
+	ended(err)
+	return err
 }
 
 // wait returns a flight's error when the flight has ended, or an error when this caller waits no longer.

@@ -29,6 +29,8 @@ type Config[T comparable, C any] struct {
 	OnDormant func(tenant string)
 	// Classify tells whose fault a failed Dial is. Default: the server's.
 	Classify func(error) Fault
+	// Observer, if set, is told what happens.
+	Observer *Observer
 
 	// Budget bounds the connections to a server, including those being opened and closed. Default: 20.
 	Budget int

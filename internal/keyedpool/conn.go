@@ -40,6 +40,7 @@ type conn[T comparable, C any] struct {
 
 	state     connState
 	edition   uint32 // its database's when it was opened
+	stolen    bool   // its close makes room for another; does not change after that
 	forced    bool   // its holder still had it when its close began; does not change after that
 	use       uint32 // counts holders, so that one who gave it back is known
 	turns     int32  // acquires served in a row while tenants without any connection waited
@@ -203,6 +204,7 @@ func (s *server[T, C]) finish(c *conn[T, C]) {
 	s.requeue(c.db)
 	s.dispatch()
 	s.mu.Unlock()
+	s.observeClosed(c, err)
 	if left == 0 {
 		s.pool.reap(t)
 	}

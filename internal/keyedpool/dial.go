@@ -19,17 +19,23 @@ func (s *server[T, C]) dial(db *database[T, C]) {
 	probe := s.breaker.start(s.pool.now())
 	ctx, cancel := context.WithTimeout(context.Background(), s.pool.cfg.DialTimeout)
 	db.cancel = cancel
+	var observed context.Context
+	if w := db.waiting.first(); w != nil {
+		observed = w.observed
+	}
 	s.pool.work.Go(func() {
 		defer cancel()
-		s.open(ctx, db, probe)
+		s.open(ctx, observed, db, probe)
 	})
 }
 
 // open dials and gives the connection to the first waiter. If nobody waits any more, the connection becomes
 // idle.
-func (s *server[T, C]) open(ctx context.Context, db *database[T, C], probe bool) {
+func (s *server[T, C]) open(ctx, observed context.Context, db *database[T, C], probe bool) {
+	opened := s.observeOpen(observed, db, probe)
 	value, fault, err := s.pool.dial(ctx, db)
 	s.mu.Lock()
+	before := s.breaker.state(s.pool.now())
 	db.dialing, db.cancel = false, nil
 	s.dialing--
 	if err == nil {
@@ -37,9 +43,12 @@ func (s *server[T, C]) open(ctx context.Context, db *database[T, C], probe bool)
 	} else {
 		s.dialFailed(db, probe, fault, err)
 	}
+	after, cause := s.breaker.state(s.pool.now()), s.breaker.trips.cause
 	left := db.tenant.places.Load()
 	s.dispatch()
 	s.mu.Unlock()
+	opened(err)
+	s.observeBreaker(before, after, cause)
 	if left == 0 {
 		s.pool.reap(db.tenant)
 	}

@@ -83,9 +83,17 @@ func (l *Lease[T, C]) refused(ctx context.Context) error {
 	return &Error{Reason: ctx.Err(), Tenant: l.tenant.id, Cause: context.Cause(ctx)}
 }
 
-// acquireSlowly acquires if no connection was idle. It starts over, with its place in line, if the tenant
-// gets a new target or went dormant meanwhile.
+// acquireSlowly acquires if no connection was idle.
 func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, C], error) {
+	if l.tenant.pool.cfg.Observer != nil {
+		return l.observedWait(ctx, owner)
+	}
+	return l.waitInLine(ctx, nil, owner)
+}
+
+// waitInLine waits for a connection. It starts over, with its place in line, if the tenant gets a new target
+// or went dormant meanwhile.
+func (l *Lease[T, C]) waitInLine(ctx, observed context.Context, owner *Owner) (Conn[T, C], error) {
 	t := l.tenant
 	began := t.pool.now()
 	for {
@@ -93,7 +101,8 @@ func (l *Lease[T, C]) acquireSlowly(ctx context.Context, owner *Owner) (Conn[T, 
 		if db == nil {
 			return Conn[T, C]{}, &Error{Reason: ErrReleased, Tenant: t.id}
 		}
-		w := &waiter[T, C]{db: db, owner: owner, since: began, ready: make(chan grant[T, C], 1)}
+		w := &waiter[T, C]{db: db, owner: owner, observed: observed, since: began,
+			ready: make(chan grant[T, C], 1)}
 		w.place.value = w
 		g := grant[T, C]{err: errMoved}
 		if db.server.enqueue(w) {

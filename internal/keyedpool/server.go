@@ -191,6 +191,7 @@ func (s *server[T, C]) steal() bool {
 	}
 	victim.counters.stolen++
 	s.counters.stolen++
+	c.stolen = true
 	s.shut(c)
 	return true
 }

@@ -10,9 +10,11 @@ import (
 type waiter[T comparable, C any] struct {
 	db    *database[T, C]
 	owner *Owner
-	since time.Duration       // when the Acquire began: it decides its place, even when the target changes
-	place node[*waiter[T, C]] // in the line of db
-	ready chan grant[T, C]    // takes one grant, without blocking
+	// observed has the values of the context with which a dial for this waiter is observed; nil: nobody does
+	observed context.Context
+	since    time.Duration       // when the Acquire began: it decides its place, even when the target changes
+	place    node[*waiter[T, C]] // in the line of db
+	ready    chan grant[T, C]    // takes one grant, without blocking
 }
 
 // grant is what a waiter gets: a connection or an error.

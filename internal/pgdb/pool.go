@@ -41,6 +41,8 @@ type Config struct {
 	// db_url may have changed, and the change not have arrived yet. If it calls [Pool.Open] with the new
 	// db_url, the callers that wait for this attempt wait for the next one instead.
 	PasswordRefused func(ctx context.Context, tenantID string)
+	// Observer, if set, is told what happens to connections. Errors of waits are refusals.
+	Observer *keyedpool.Observer
 }
 
 // Pool holds the connections to the databases of all tenants. It is safe for concurrent use.
@@ -70,8 +72,27 @@ func New(cfg Config) (*Pool, error) {
 		AcquireTimeout:    cfg.AcquireTimeout,
 		DialTimeout:       cfg.ConnectTimeout,
 		ServerRetry:       cfg.ServerRetry,
+		Observer:          explained(cfg.Observer),
 	})
 	return p, err
+}
+
+// explained returns the observer with a Wait whose errors are refusals.
+func explained(o *keyedpool.Observer) *keyedpool.Observer {
+	if o == nil {
+		return nil
+	}
+	own := *o
+	own.Wait = func(ctx context.Context, tenant, server string) (context.Context, func(error)) {
+		observed, end := o.Wait(ctx, tenant, server)
+		return observed, func(err error) {
+			if err != nil {
+				err = refused(err)
+			}
+			end(err)
+		}
+	}
+	return &own
 }
 
 // ServerName returns the name by which a server is counted, given its host:port, or those of all its hosts

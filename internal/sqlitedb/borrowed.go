@@ -110,22 +110,27 @@ func (c *borrowed) Reclaim() {
 	if !c.mu.TryLock() { // whoever is in the driver reclaims the connection on leaving
 		return
 	}
-	defer c.mu.Unlock()
-	if c.ended || c.raw {
-		return
+	reclaimed := !c.ended && !c.raw
+	if reclaimed {
+		c.end()
 	}
-	c.end()
-	_ = c.conn.Close() // rolls back
-	c.handle.leave()
+	c.mu.Unlock()
+	if reclaimed { // nobody else uses the connection after end
+		_ = c.conn.Close() // rolls back
+		c.handle.leave()
+	}
 }
 
 // Close implements driver.Conn.
 func (c *borrowed) Close() error {
 	c.Return()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
+	returned := !c.ended
+	if returned {
 		c.end()
+	}
+	c.mu.Unlock()
+	if returned {
 		c.handle.giveBack(c.conn)
 	}
 	return nil

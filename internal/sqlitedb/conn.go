@@ -55,9 +55,9 @@ const (
 	readerOption = everyOption + "mode=ro&_defensive=1&_pragma=query_only(1)"
 )
 
-// dial opens a connection to the file. It never creates the file, and reads nothing in the path as a
+// connect opens a connection to the file. It never creates the file, and reads nothing in the path as a
 // parameter.
-func (f *DB) dial(ctx context.Context, option string) (*fileConn, error) {
+func (f *DB) connect(ctx context.Context, option string) (*fileConn, error) {
 	name := &url.URL{Scheme: "file", OmitHost: true, Path: f.fullPath}
 	connector, err := sqlite.NewConnector(name.String() + "?" + option)
 	if err != nil {

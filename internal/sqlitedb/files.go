@@ -15,6 +15,7 @@ import (
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/checkout"
+	"github.com/tenantdb/tenantdb/internal/keyedpool"
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
 
@@ -32,6 +33,8 @@ type Config struct {
 	QueryTimeout time.Duration
 	// OnEvicted is called after a tenant's file was closed to make room for another. It is optional.
 	OnEvicted func(tenantID string)
+	// Observer is told what happens to connections and files. It is optional.
+	Observer *keyedpool.Observer
 }
 
 // Files opens a bounded number of the tenants' files.
@@ -111,6 +114,14 @@ func (s *Files) admit(ctx context.Context, f *DB, timeout time.Duration) error {
 	}
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
+	end := s.observeWait(ctx, f.tenant.ID)
+	err := s.awaitPlace(ctx, f, timeout)
+	end(err)
+	return err
+}
+
+// awaitPlace waits until the file has a place. It evicts another file if one may go.
+func (s *Files) awaitPlace(ctx context.Context, f *DB, timeout time.Duration) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
@@ -163,6 +174,9 @@ func (s *Files) evict() bool {
 	s.closing--
 	s.mu.Unlock()
 	s.wake()
+	if o := s.cfg.Observer; o != nil {
+		o.Evicted(f.tenant.ID, "")
+	}
 	if s.cfg.OnEvicted != nil {
 		s.cfg.OnEvicted(f.tenant.ID)
 	}

@@ -70,6 +70,15 @@ func (h *Handle) wait(ctx context.Context, by *checkout.Borrower) (left time.Dur
 		return timeout, nil
 	default:
 	}
+	end := h.db.files.observeWait(ctx, h.db.tenant.ID)
+	left, err = h.waitInLine(ctx, by, timeout)
+	end(err)
+	return left, err
+}
+
+// waitInLine waits until a place is free. It returns how much of the timeout is left.
+func (h *Handle) waitInLine(ctx context.Context, by *checkout.Borrower, timeout time.Duration) (
+	left time.Duration, err error) {
 	began, timer := time.Now(), time.NewTimer(min(nestedAfter, timeout))
 	defer timer.Stop()
 	for {

@@ -139,10 +139,10 @@ func (f *DB) setLogsAside() error {
 	return nil
 }
 
-// Close closes the connection. If it is the last one to a file that lost its name, it first merges the log
-// into that file, wherever it is, and sets the log aside. SQLite itself neither merges nor deletes the log of
-// such a file.
-func (c *fileConn) Close() error {
+// disconnect closes the connection. If it is the last one to a file that lost its name, it first merges the
+// log into that file, wherever it is, and sets the log aside. SQLite itself neither merges nor deletes the
+// log of such a file.
+func (c *fileConn) disconnect() error {
 	f := c.db
 	f.opening.Lock()
 	defer f.opening.Unlock()
