@@ -2,12 +2,17 @@ package tenantdb
 
 import (
 	"cmp"
+	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 	"github.com/tenantdb/tenantdb/internal/pgdb"
@@ -68,6 +73,58 @@ type PoolConfig struct {
 	// the sign-in. Then the queries that wait for it fail with [ErrTenantUnavailable]. Give less than
 	// AcquireTimeout. A db_url's connect_timeout can only shorten it. The default is 2 s.
 	ConnectTimeout time.Duration
+	// ApplicationName is the product's name in PostgreSQL's application_name, which is ApplicationName, a
+	// slash and the tenant's id. So pg_stat_activity and the server's log tell whose a query is. It has at
+	// most 30 printable ASCII characters. An application_name in the db_url or in PGAPPNAME replaces all of
+	// it. The default is the name of the program's file.
+	ApplicationName string
+	// BeforeConnect is called before each attempt to open a PostgreSQL connection, with a copy of the
+	// configuration that the db_url gives, as in pgxpool. It may change the copy: the password, the user,
+	// TLS, the tracer, runtime parameters, the dialer. It is an error to change the host, the port, the
+	// database, or the set of hosts, to set BuildFrontend, BuildContextWatcherHandler, AfterNetConnect or
+	// pgconn's AfterConnect, or to remove DialFunc, LookupFunc or OnPgError. A DialFunc also serves requests
+	// to cancel a query; it must lead to the host that it is given.
+	//
+	// The tracer is told of what requests send, with the context of each call. Of its interfaces those for
+	// queries, batches, COPY, prepared statements and connecting count. It is also told of statements that
+	// the pool refuses, but not of the pool's own.
+	//
+	// Both hooks run within ConnectTimeout, and AcquireTimeout bounds the wait of the queries. A hook that
+	// returns an error, panics, or doesn't return in time fails its tenant's attempt: the queries that wait
+	// for it get [ErrTenantUnavailable], and the log has the error's text or the panic's value. So don't put
+	// a secret there. The pause before the next attempt is the tenant's alone. A hook should return when its
+	// context ends. One that doesn't is left running, without a connection, and the tenant's further
+	// attempts fail until it returns. No place of the budget is held for it. Hooks are called for several
+	// tenants at once.
+	//
+	// The pool's connections have the hooks, whoever uses them: requests, [Lease] and package fleet's
+	// migrations. Connections by which fleet creates and drops databases and roles don't.
+	BeforeConnect func(ctx context.Context, tenantID string, config *pgx.ConnConfig) error
+	// AfterConnect is called with each new PostgreSQL connection before it is used, as in pgxpool, to
+	// register types and to set the session: with SET, SET ROLE or search_path. Don't keep the connection.
+	// Close rows and end transactions. Migrations run in the session as the hook sets it, too.
+	//
+	// It is called again on the same connection after each reset (see [PGX]), so that the next borrower
+	// finds the session as the hook sets it. So it must be repeatable. With ResetAlways that is after each
+	// use.
+	//
+	// A new tenant's database has no types of the product's own until its migrations have run. Ignore
+	// undefined types (42704) there. After the migrations AfterConnect is called again.
+	//
+	// Behind a pooler that lends sessions for a transaction, a hook that changes its session is an error;
+	// see SessionPooler. Registering types works. Set parameters in BeforeConnect, or with ALTER ROLE … SET.
+	AfterConnect func(ctx context.Context, tenantID string, conn *pgx.Conn) error
+	// AfterConnectSQLite is called with each new SQLite connection before it is used, those of [ReadDB]
+	// included, to set pragmas such as cache_size or synchronous. Each borrower finds them as the hook sets
+	// them: a connection that was changed since is closed, and the hook called with the next. The connection
+	// is confined to the tenant's file as those of requests are (see [DB]), and ReadDB's can't write. Don't
+	// keep it. For errors, panics and time the same holds as for BeforeConnect, but that a hook that doesn't
+	// return in time keeps the connection and its place, since nobody else may touch it.
+	//
+	// Functions and collations are not the hook's: register them for the process, with package
+	// modernc.org/sqlite (RegisterScalarFunction and its like), before the first connection. All tenants have
+	// them.
+	AfterConnectSQLite func(ctx context.Context, tenantID string, conn driver.ExecerContext) error
 	// ServerRetry is the longest pause before the pool tries again, with one connection, a PostgreSQL server
 	// that doesn't answer or has no free connection. When the server is back, service is back within
 	// ServerRetry + ConnectTimeout. Give more if many processes share a server that is slow to start. The
@@ -119,8 +176,26 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	c.AcquireTimeout = cmp.Or(c.AcquireTimeout, 5*time.Second)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 2*time.Second)
 	c.ServerRetry = cmp.Or(c.ServerRetry, time.Second)
+	c.ApplicationName = cmp.Or(c.ApplicationName, programName())
 	return c
 }
+
+// maxApplicationName leaves room for the tenant's id within the 63 bytes that a server keeps.
+const maxApplicationName = 30
+
+// programName returns the default of ApplicationName.
+func programName() string {
+	name := strings.Map(func(c rune) rune {
+		if !isPrintableASCII(c) {
+			return -1
+		}
+		return c
+	}, strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe"))
+	return name[:min(len(name), maxApplicationName)]
+}
+
+// isPrintableASCII reports whether a server keeps a character of application_name as it is.
+func isPrintableASCII(c rune) bool { return c >= ' ' && c <= '~' }
 
 // validate checks the configuration after withDefaults. Its errors begin with the name of the field, and say
 // how to correct it.
@@ -137,6 +212,10 @@ func (c PoolConfig) validate() error {
 	switch {
 	case c.QueryTimeout < 0:
 		return errors.New("QueryTimeout: can't be negative")
+	case len(c.ApplicationName) > maxApplicationName,
+		strings.ContainsFunc(c.ApplicationName, func(c rune) bool { return !isPrintableASCII(c) }):
+		return fmt.Errorf("ApplicationName: %q: give at most %d printable ASCII characters",
+			c.ApplicationName, maxApplicationName)
 	case c.MaxConns < c.Processes:
 		return fmt.Errorf("MaxConns: %d connections for %d processes leave some without one",
 			c.MaxConns, c.Processes)
@@ -188,7 +267,7 @@ func (c PoolConfig) sqlite(onEvicted func(tenantID string), o *keyedpool.Observe
 	}
 	return sqlitedb.Config{Dir: dir, MaxOpen: c.MaxOpenSQLite, Readers: c.SQLiteReaders,
 		AcquireTimeout: c.AcquireTimeout, QueryTimeout: c.QueryTimeout, OnEvicted: onEvicted,
-		Observer: o}
+		AfterConnect: c.AfterConnectSQLite, ConnectTimeout: c.ConnectTimeout, Observer: o}
 }
 
 // postgres returns the configuration of the PostgreSQL connections.
@@ -200,5 +279,6 @@ func (c PoolConfig) postgres(onIdle func(tenantID string), o *keyedpool.Observer
 	return pgdb.Config{MaxConns: c.MaxConns / c.Processes, MaxConnsPerTenant: c.MaxConnsPerTenant,
 		Budgets: budgets, AcquireTimeout: c.AcquireTimeout, ConnectTimeout: c.ConnectTimeout,
 		ServerRetry: c.ServerRetry, QueryTimeout: c.QueryTimeout, ResetAlways: c.ResetAlways,
-		SessionPooler: c.SessionPooler, OnIdle: onIdle, Observer: o}
+		SessionPooler: c.SessionPooler, ApplicationName: c.ApplicationName, BeforeConnect: c.BeforeConnect,
+		AfterConnect: c.AfterConnect, OnIdle: onIdle, Observer: o}
 }

@@ -22,7 +22,8 @@ type pooledConn struct {
 	resetAlways bool
 	answered    time.Duration // when it was last known to answer, since start
 	onClose     func()
-	abandoned   atomic.Bool // somebody may still be using it: nothing but the socket may be touched
+	setUp       func() error // calls Config.AfterConnect again; nil: there is none
+	abandoned   atomic.Bool  // somebody may still be using it: nothing but the socket may be touched
 }
 
 // start is when the process began, for clock readings that need no wall time.

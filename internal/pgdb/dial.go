@@ -29,9 +29,13 @@ func (p *Pool) dial(ctx context.Context, tenantID string, url hostdb.Secret) (*p
 	if err != nil {
 		return nil, err
 	}
-	role := address.Server() + " " + address.User()
+	cfg, err := p.configure(ctx, tenantID, address)
+	if err != nil {
+		return nil, err
+	}
+	role := address.Server() + " " + cfg.User
 	p.roles.add(role, tenantID, 1)
-	conn, err := p.open(ctx, address)
+	conn, err := p.open(ctx, tenantID, address, cfg)
 	if err == nil {
 		conn.onClose = func() { p.roles.add(role, tenantID, -1) }
 		return conn, nil
@@ -61,15 +65,39 @@ func server(url hostdb.Secret) (string, error) {
 	return address.Server(), nil
 }
 
-// open opens a connection, and finds out whether a pooler stands before the server.
-func (p *Pool) open(ctx context.Context, address *dburl.URL) (*pooledConn, error) {
-	conn, err := p.connect(ctx, address.Config())
-	if err != nil || p.cfg.SessionPooler {
-		return conn, err
+// open opens a connection, finds out whether a pooler stands before the server, and has the connection set
+// up.
+func (p *Pool) open(
+	ctx context.Context, tenantID string, address *dburl.URL, cfg *pgx.ConnConfig,
+) (*pooledConn, error) {
+	unnamed := address.Unnamed()
+	if mode := cfg.DefaultQueryExecMode; mode != address.Config().DefaultQueryExecMode {
+		unnamed = mode // the hook asks for it
 	}
-	if err := conn.detectPooler(ctx, address.Unnamed()); err != nil {
-		_ = closeConn(ctx, conn)
+	conn, err := p.connect(ctx, cfg)
+	if err != nil {
 		return nil, err
+	}
+	if !p.cfg.SessionPooler {
+		if err := conn.detectPooler(ctx, unnamed); err != nil {
+			_ = closeConn(ctx, conn)
+			return nil, err
+		}
+	}
+	if p.cfg.AfterConnect == nil {
+		return conn, nil
+	}
+	if err := p.setUp(ctx, conn, tenantID); err != nil {
+		closing, cancel := context.WithTimeout(context.Background(), answerTimeout)
+		defer cancel()
+		_ = closeConn(closing, conn) // the connection's place is free only then
+		return nil, err
+	}
+	conn.session.mustClose, conn.session.hooked = false, true
+	conn.setUp = func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
+		defer cancel()
+		return p.setUp(ctx, conn, tenantID)
 	}
 	return conn, nil
 }
@@ -173,6 +201,7 @@ func (p *Pool) openHost(ctx context.Context, cfg *pgx.ConnConfig) (*pooledConn, 
 // sockets that are opened from then on carry requests to cancel queries.
 func (c *pooledConn) install(cfg *pgx.ConnConfig) (opened *atomic.Bool) {
 	opened = new(atomic.Bool)
+	c.guard.trace(cfg.Tracer)
 	cfg.Tracer = c.guard
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/tenantdb/tenantdb/internal/hook"
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 	"github.com/tenantdb/tenantdb/internal/pghosts"
 	"github.com/tenantdb/tenantdb/internal/sqlstate"
@@ -17,15 +18,19 @@ import (
 // classify tells whose fault a failed dial is.
 //
 // The server is at fault where every tenant would meet the same: the network, a server that doesn't answer in
-// time, and its own word that it starts or stops. Whatever else fails is up to the tenant's address: a
-// password, a certificate, a database, an attribute that the server lacks. Each host is tried, with TLS and
-// without, and err joins what every attempt met.
+// time, and its own word that it starts or stops. Whatever else fails is up to the tenant: a hook, or what
+// its address has, such as a password, a certificate, a database, an attribute that the server lacks. Each
+// host is tried, with TLS and without, and err joins what every attempt met.
 //
 // Where one of several hosts answers and doesn't serve, it may be promoted soon, or the tenant's
 // target_session_attrs asks for what isn't there. Then only the tenant waits, and not for long.
 func classify(err error) keyedpool.Fault {
-	if errors.Is(err, errTenantFull) {
+	var failed *hook.Error
+	switch {
+	case errors.Is(err, errTenantFull):
 		return keyedpool.TenantFull
+	case errors.As(err, &failed):
+		return keyedpool.TenantFault
 	}
 	unreachable, unfit := true, false
 	for _, attempt := range attempts(err) {

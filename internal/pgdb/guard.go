@@ -16,12 +16,32 @@ import (
 //
 // It is pgx's tracer: a statement goes on with the context that the tracer returns. A refused one goes on
 // with a context that is done, by whose error pgx gives up before it sends anything.
+//
+// The product's own tracer comes first: it has the caller's context, and the guard judges that one too. What
+// the tracer returns is the context that goes on, or that is done.
 type guard struct {
 	checkout *checkout.Checkout // the last one; nil: the connection is being opened
 	session  *session
 	config   *pgx.ConnConfig // the connection's own
 	shared   bool            // other clients may run their transactions in the session
 	limit    time.Duration   // of a statement; 0: none
+	quiet    bool            // the product's tracer isn't told
+
+	// The product's tracer; nil: there is none, or it doesn't trace these.
+	query    pgx.QueryTracer
+	batch    pgx.BatchTracer
+	copyFrom pgx.CopyFromTracer
+	prepare  pgx.PrepareTracer
+	connect  pgx.ConnectTracer
+}
+
+// trace has the product's tracer told of what happens on the connection.
+func (g *guard) trace(t pgx.QueryTracer) {
+	g.query = t
+	g.batch, _ = t.(pgx.BatchTracer)
+	g.copyFrom, _ = t.(pgx.CopyFromTracer)
+	g.prepare, _ = t.(pgx.PrepareTracer)
+	g.connect, _ = t.(pgx.ConnectTracer)
 }
 
 // check returns why a statement may not run with a context, or nil.
@@ -47,54 +67,79 @@ func (g *guard) forbidsNames() bool {
 	return g.shared && g.config.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement
 }
 
-// contextFor returns the context that a statement goes on with.
-func (g *guard) contextFor(ctx context.Context, text string) context.Context {
-	if err := g.check(ctx, text); err != nil {
+// limited returns the context that a statement goes on with. err is why it may not run, or nil.
+func (g *guard) limited(ctx context.Context, err error) context.Context {
+	if err != nil {
 		return checkout.Ended(ctx, err)
 	}
-	return ctx
+	return checkout.WithLimit(ctx, g.limit)
 }
 
 // TraceConnectStart implements pgx.ConnectTracer.
 func (g *guard) TraceConnectStart(ctx context.Context, data pgx.TraceConnectStartData) context.Context {
 	g.config = data.ConnConfig
+	if g.connect != nil {
+		ctx = g.connect.TraceConnectStart(ctx, data)
+	}
 	return ctx
 }
 
 // TraceConnectEnd implements pgx.ConnectTracer.
-func (g *guard) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) {}
+func (g *guard) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
+	if g.connect != nil {
+		g.connect.TraceConnectEnd(ctx, data)
+	}
+}
 
 // TraceQueryStart implements pgx.QueryTracer.
 func (g *guard) TraceQueryStart(
-	ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData,
+	ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData,
 ) context.Context {
 	g.session.progress.begin()
-	return checkout.WithLimit(g.contextFor(ctx, data.SQL), g.limit)
+	err := g.check(ctx, data.SQL)
+	if g.query != nil && !g.quiet {
+		ctx = g.query.TraceQueryStart(ctx, conn, data)
+	}
+	return g.limited(ctx, err)
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.
-func (g *guard) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+func (g *guard) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
+	if g.query != nil && !g.quiet {
+		g.query.TraceQueryEnd(ctx, conn, data)
+	}
 	checkout.EndLimit(ctx)
 }
 
 // TraceBatchStart implements pgx.BatchTracer.
 func (g *guard) TraceBatchStart(
-	ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData,
+	ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData,
 ) context.Context {
 	g.session.progress.begin()
+	err := g.check(ctx, "")
 	for _, query := range data.Batch.QueuedQueries {
-		if err := g.checkText(query.SQL); err != nil {
-			return checkout.Ended(ctx, err)
+		if err == nil {
+			err = g.checkText(query.SQL)
 		}
 	}
-	return checkout.WithLimit(g.contextFor(ctx, ""), g.limit)
+	if g.batch != nil {
+		ctx = g.batch.TraceBatchStart(ctx, conn, data)
+	}
+	return g.limited(ctx, err)
 }
 
 // TraceBatchQuery implements pgx.BatchTracer.
-func (g *guard) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (g *guard) TraceBatchQuery(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
+	if g.batch != nil {
+		g.batch.TraceBatchQuery(ctx, conn, data)
+	}
+}
 
 // TraceBatchEnd implements pgx.BatchTracer.
-func (g *guard) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) {
+func (g *guard) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	if g.batch != nil {
+		g.batch.TraceBatchEnd(ctx, conn, data)
+	}
 	checkout.EndLimit(ctx)
 }
 
@@ -102,23 +147,46 @@ func (g *guard) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatch
 func (g *guard) TraceCopyFromStart(
 	ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromStartData,
 ) context.Context {
-	ctx = g.contextFor(ctx, "")
-	forgetColumns(ctx, conn, data.TableName, data.ColumnNames)
+	err := g.check(ctx, "")
+	if err == nil {
+		g.forgetColumns(ctx, conn, data.TableName, data.ColumnNames)
+	}
+	if g.copyFrom != nil {
+		ctx = g.copyFrom.TraceCopyFromStart(ctx, conn, data)
+	}
+	if err != nil {
+		return checkout.Ended(ctx, err)
+	}
 	return ctx
 }
 
 // TraceCopyFromEnd implements pgx.CopyFromTracer.
-func (g *guard) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
+func (g *guard) TraceCopyFromEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromEndData) {
+	if g.copyFrom != nil {
+		g.copyFrom.TraceCopyFromEnd(ctx, conn, data)
+	}
+}
 
 // TracePrepareStart implements pgx.PrepareTracer.
 func (g *guard) TracePrepareStart(
-	ctx context.Context, _ *pgx.Conn, data pgx.TracePrepareStartData,
+	ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareStartData,
 ) context.Context {
+	err := g.check(ctx, data.SQL)
 	if data.Name != "" && g.forbidsNames() {
-		return checkout.Ended(ctx, errSharedSession)
+		err = errSharedSession
 	}
-	return g.contextFor(ctx, data.SQL)
+	if g.prepare != nil {
+		ctx = g.prepare.TracePrepareStart(ctx, conn, data)
+	}
+	if err != nil {
+		return checkout.Ended(ctx, err)
+	}
+	return ctx
 }
 
 // TracePrepareEnd implements pgx.PrepareTracer.
-func (g *guard) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {}
+func (g *guard) TracePrepareEnd(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareEndData) {
+	if g.prepare != nil {
+		g.prepare.TracePrepareEnd(ctx, conn, data)
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/checkout"
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
@@ -35,6 +37,12 @@ type Config struct {
 	// SessionPooler says that poolers leave each connection a session of the server for itself.
 	SessionPooler bool
 
+	// ApplicationName is the first part of application_name, in which the tenant's id follows. "": none.
+	ApplicationName string
+	// BeforeConnect and AfterConnect are the product's hooks, as PoolConfig describes them. Each may be nil.
+	BeforeConnect func(ctx context.Context, tenantID string, cfg *pgx.ConnConfig) error
+	AfterConnect  func(ctx context.Context, tenantID string, conn *pgx.Conn) error
+
 	// OnIdle is called when a tenant has lost its last connection and nobody waits for one.
 	OnIdle func(tenantID string)
 	// PasswordRefused is called when a server refused a tenant's password, before the attempt fails: the
@@ -51,6 +59,7 @@ type Pool struct {
 	conns *keyedpool.Pool[hostdb.Secret, *pooledConn]
 	hosts *pghosts.Hosts
 	roles roleConns
+	hooks hooks
 	// unchecked are the hosts that refuse clientChecks.
 	unchecked sync.Map
 }

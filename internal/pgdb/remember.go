@@ -138,7 +138,7 @@ func (b *batchResults) mayRetry(err error) bool {
 	}
 	next := new(pgx.Batch) // pgx keeps in a batch what its statements were described as
 	for _, q := range sent.QueuedQueries {
-		forget(b.ctx, b.conn.Conn(), q.SQL)
+		b.conn.pooled.guard.forget(b.ctx, b.conn.Conn(), q.SQL)
 		next.QueuedQueries = append(next.QueuedQueries,
 			&pgx.QueuedQuery{SQL: q.SQL, Arguments: q.Arguments, Fn: q.Fn})
 	}
@@ -147,21 +147,23 @@ func (b *batchResults) mayRetry(err error) bool {
 }
 
 // forget has pgx forget a statement, by asking it to send the statement in a mode that doesn't exist. It
-// sends nothing, but for telling the server what it had forgotten before.
-func forget(ctx context.Context, conn *pgx.Conn, text string) {
+// sends nothing, but for telling the server what it had forgotten before. The product's tracer isn't told.
+func (g *guard) forget(ctx context.Context, conn *pgx.Conn, text string) {
+	g.quiet = true
+	defer func() { g.quiet = false }()
 	_, _ = conn.Exec(ctx, text, pgx.QueryExecMode(-1), nil)
 }
 
 // forgetColumns has pgx ask for the columns of a table that rows are about to be copied to. What it remembers
 // of them no error would correct: COPY has no types, and what was encoded for the former type of a column may
 // be another value of the present one.
-func forgetColumns(ctx context.Context, conn *pgx.Conn, table pgx.Identifier, columns []string) {
+func (g *guard) forgetColumns(ctx context.Context, conn *pgx.Conn, table pgx.Identifier, columns []string) {
 	quoted := make([]string, len(columns))
 	for i, column := range columns {
 		quoted[i] = pgx.Identifier{column}.Sanitize()
 	}
 	// The text of pgx's own query.
 	text := fmt.Sprintf("select %s from %s", strings.Join(quoted, ", "), table.Sanitize())
-	forget(ctx, conn, text)
-	forget(ctx, conn, text) // tells the server what the first call has forgotten
+	g.forget(ctx, conn, text)
+	g.forget(ctx, conn, text) // tells the server what the first call has forgotten
 }

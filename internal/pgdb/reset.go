@@ -43,11 +43,11 @@ func (c *pooledConn) awaitCancellation(ctx context.Context) bool {
 	return err == nil || errors.As(err, &pgErr)
 }
 
-// reset takes back what the last borrower did to the session.
+// reset takes back what the last borrower did to the session, and has the connection set up anew.
 func (c *pooledConn) reset(ctx context.Context) bool {
 	if c.pg().Exec(ctx, resetSession).Close() != nil {
 		return false
 	}
 	c.session.changed, c.session.mustClose = false, false // its own tags
-	return true
+	return c.setUp == nil || c.setUp() == nil && !c.session.mustClose
 }

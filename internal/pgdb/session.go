@@ -35,6 +35,7 @@ type session struct {
 	noColumns bool // the server has said that it has none
 	localSet  bool // it is a SET whose effect ends by itself
 
+	hooked            bool // Config.AfterConnect has set the session up
 	changed           bool // a reset is due
 	mustClose         bool // a reset can't take back what was done, or pgx wouldn't know of it
 	preparedSetter    bool // a statement that changes the session has a name: it may run again unseen
@@ -181,6 +182,8 @@ func (s *session) noteCompleted(tag []byte) {
 		s.changed = true
 	case "LISTEN", "LOAD", "PREPARE", "DEALLOCATE", "DISCARD":
 		s.mustClose = true
+	case "RESET", "UNLISTEN", "DROP", "CLOSE": // they may undo what a hook did
+		s.changed = s.changed || s.hooked
 	}
 }
 

@@ -4,6 +4,7 @@ package sqlitedb
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,6 +32,10 @@ type Config struct {
 	AcquireTimeout time.Duration
 	// QueryTimeout is how long a statement may take. Zero is no limit.
 	QueryTimeout time.Duration
+	// AfterConnect is the product's hook, as PoolConfig.AfterConnectSQLite describes it. It may be nil.
+	AfterConnect func(ctx context.Context, tenantID string, conn driver.ExecerContext) error
+	// ConnectTimeout is how long AfterConnect may take.
+	ConnectTimeout time.Duration
 	// OnEvicted is called after a tenant's file was closed to make room for another. It is optional.
 	OnEvicted func(tenantID string)
 	// Observer is told what happens to connections and files. It is optional.

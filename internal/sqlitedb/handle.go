@@ -11,6 +11,7 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/tenantdb/tenantdb/internal/checkout"
+	"github.com/tenantdb/tenantdb/internal/hook"
 	"github.com/tenantdb/tenantdb/internal/keyedpool"
 	"github.com/tenantdb/tenantdb/internal/refusal"
 )
@@ -44,7 +45,9 @@ func (h *Handle) CheckOut(ctx context.Context, use checkout.Use) (driver.Conn, e
 	session := use == checkout.ForSessions
 	conn, err := h.take(ctx, left, session)
 	if err != nil {
-		h.leave()
+		if !hook.WasLeft(err) { // else the hook's return gives the place back
+			h.leave()
+		}
 		return nil, err
 	}
 	b := &borrowed{conn: conn, handle: h, checked: true, session: session}
@@ -144,6 +147,9 @@ func (h *Handle) take(ctx context.Context, timeout time.Duration, session bool) 
 		conn, err := h.db.dial(ctx, option)
 		switch {
 		case err == nil:
+			if err := h.setUp(ctx, conn); err != nil {
+				return nil, err
+			}
 			conn.guard.session = session
 			return conn, nil
 		case !h.db.outOfHandles():
