@@ -74,8 +74,9 @@ func (w *World) compare(p *Process) string {
 	now.goroutines -= now.from["github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).Start"]
 	w.held[p] = now
 	before, known := w.base[p]
-	if known && now.goroutines < before.goroutines { // one was about to end at the first count
-		before.goroutines = now.goroutines
+	if known && before.pid == now.pid { // a goroutine or a handle may have been about to go at the first count
+		before.goroutines = min(before.goroutines, now.goroutines)
+		before.handles = min(before.handles, now.handles)
 		w.base[p] = before
 	}
 	switch {
@@ -84,7 +85,7 @@ func (w *World) compare(p *Process) string {
 	case now.goroutines > before.goroutines:
 		return fmt.Sprintf("%s had %d goroutines and has %d: %v and %v", p.Name, before.goroutines,
 			now.goroutines, before.from, now.from)
-	case now.handles != before.handles:
+	case now.handles > before.handles:
 		return fmt.Sprintf("%s had %d handles and has %d", p.Name, before.handles, now.handles)
 	case now.heap > before.heap+max(before.heap/10, slack):
 		return fmt.Sprintf("%s had %d KB in use and has %d", p.Name, before.heap>>10, now.heap>>10)
