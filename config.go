@@ -89,6 +89,9 @@ type Config struct {
 	// Observer is told what the Middleware decides and does. [PoolConfig.Observer] is the pool's. The default
 	// is none, which costs nothing.
 	Observer *Observer
+	// ProfileLabels labels the goroutines of a request in a tenant with tenant_id, for [runtime/pprof]. The
+	// goroutines that a handler starts inherit it. The default is no label.
+	ProfileLabels bool
 	// Now is the clock for the dates of subscriptions. The default is [time.Now].
 	Now func() time.Time
 }

@@ -22,10 +22,12 @@ func ExampleMiddleware_Close() {
 	check(err)
 	var leaving atomic.Bool
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if leaving.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
+			return
 		}
+		mw.Readyz(w, r)
 	})
 	mux.Handle("/", mw.Handler(http.NotFoundHandler()))
 	server := httptest.NewServer(mux) // an http.Server
@@ -35,7 +37,10 @@ func ExampleMiddleware_Close() {
 		defer r.Body.Close()
 		return r.StatusCode
 	}
-	fmt.Println(ready())
+	for ready() != http.StatusOK { // the host database hasn't answered yet
+		<-time.After(time.Millisecond)
+	}
+	fmt.Println("ready")
 
 	// the balancer's interval times its failure threshold; seconds in most products
 	const notice = 300 * time.Millisecond
@@ -55,7 +60,7 @@ func ExampleMiddleware_Close() {
 	fmt.Println(ready())
 	fmt.Println(<-ended)
 	// Output:
-	// 200
+	// ready
 	// 503
 	// <nil>
 }

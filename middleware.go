@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,7 @@ type Middleware struct {
 	answering    sync.Map // the http.ResponseWriters that errorHandler is writing to
 	reporter     reporter
 	watch        *watch // nil: nobody observes
+	labels       bool   // Config.ProfileLabels
 	now          func() time.Time
 	closed       atomic.Bool
 }
@@ -79,7 +81,7 @@ func New(cfg Config) (*Middleware, error) {
 		skip: skip, pool: cfg.Pool, redirects: cfg.Redirects,
 		vary: varyOn(cfg.Authenticator, &cfg.Tenant), varySignedIn: varyOn(cfg.Authenticator, nil),
 		errorHandler: cfg.ErrorHandler, reporter: reporter{logger: cfg.Logger}, watch: newWatch(&cfg),
-		now: cfg.Now,
+		now: cfg.Now, labels: cfg.ProfileLabels,
 	}
 	if m.pool == nil {
 		if m.pool, err = NewPool(PoolConfig{}); err != nil {
@@ -153,6 +155,11 @@ func (m *Middleware) serve(next http.Handler, vary string, op Operation, enter e
 				r.Pattern = inner.Pattern
 			}
 		}()
+		if m.labels && ctx.tenantID() != "" {
+			labelled := pprof.WithLabels(ctx, pprof.Labels("tenant_id", ctx.tenantID()))
+			pprof.SetGoroutineLabels(labelled)
+			defer pprof.SetGoroutineLabels(r.Context())
+		}
 		next.ServeHTTP(w, inner)
 	})
 }

@@ -111,7 +111,8 @@ type resolver struct {
 	feed   feed
 	watch  *watch
 
-	lookupTimeout time.Duration // how long the lookup of a changed tenant may take
+	lookupTimeout                time.Duration // how long the lookup of a changed tenant may take
+	maxStaleness, maxStaleIfDown time.Duration // CacheConfig's
 }
 
 // maxBatch bounds how many keys one query looks up.
@@ -120,7 +121,8 @@ const maxBatch = 64
 // newResolver returns a resolver whose cache isn't told of changes before [resolver.follow].
 func newResolver(host *hostdb.DB, policy *policy, cfg CacheConfig, w *watch) *resolver {
 	r := &resolver{host: host, policy: policy, rows: new(sharedRows), watch: w,
-		lookupTimeout: cfg.LoadTimeout}
+		lookupTimeout: cfg.LoadTimeout, maxStaleness: cfg.MaxStaleness,
+		maxStaleIfDown: cfg.MaxStaleIfDown}
 	r.cache = coherent.New(coherent.Config[accessKey, facts]{
 		Load:           r.load,
 		Hash:           func(seed maphash.Seed, k accessKey) uint64 { return k.hash(seed) },

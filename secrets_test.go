@@ -165,6 +165,12 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 	stmt, err := conn.PrepareContext(ctx, "SELECT name FROM me")
 	must(t, err)
 	t.Cleanup(func() { _ = stmt.Close(); _ = conn.Close() })
+	var visited *fleet.Tenant
+	_, err = w.fleet.Each(ctx, fleet.EachOptions{}, func(_ context.Context, tenant *fleet.Tenant) error {
+		visited = tenant
+		return nil
+	})
+	must(t, err)
 	everywhere = map[string]shown{
 		"tenantdb.Middleware": printing(mw), "tenantdb.Pool": printing(w.pool),
 		"tenantdb.Lease": printing(lease), "tenantdb.Scope": printing(scope),
@@ -187,8 +193,9 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 		"hostdb.MigrationTenants": printing(w.host.MigrationTenants),
 		"hostdb.Table":            printing(w.host.Users.Table),
 		"jwtauth.Authenticator":   printing(auth), "fleet.Fleet": printing(w.fleet),
-		"jobs.Config": printing(jobs.Config{Host: w.host, Middleware: mw}),
-		"jobs.Worker": printing(worker), "stripehook.New": printing(hook),
+		"fleet.Tenant": printing(visited),
+		"jobs.Config":  printing(jobs.Config{Host: w.host, Middleware: mw}),
+		"jobs.Worker":  printing(worker), "stripehook.New": printing(hook),
 		"tenantdbtest.Issuer": printing(signer),
 		"tenantdbtest.Kit":    printing(tenantdbtest.New(t, tenantdbtest.Options{})),
 	}
@@ -220,22 +227,22 @@ func values(t *testing.T, w *world, r *http.Request, signer *tenantdbtest.Issuer
 
 // harmless are the exported types that lead to no secret.
 var harmless = strings.Fields(`
-	fleet.MigrateOptions fleet.Report fleet.Result fleet.Spec fleet.TenantStatus hostdb.AccessKey
-	hostdb.Change hostdb.Delivery hostdb.ErasedReport hostdb.ExportedRow hostdb.Fault hostdb.FieldError
-	hostdb.Filter hostdb.HostAuditLog hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun
-	hostdb.MigrationTenant hostdb.PlannedTenant hostdb.PricingPlan hostdb.Stats hostdb.StripeWebhookEvent
-	hostdb.Subscribed hostdb.Subscription hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey
-	hostdb.UserKey jobs.Handler jwtauth.CacheConfig stripehook.Event stripehook.Fetcher stripehook.Mode
-	tenantdb.CacheConfig tenantdb.PoolConfig tenantdb.PoolStats tenantdb.Reason tenantdb.Redirects
+	fleet.DropInfo fleet.EachOptions fleet.MigrateOptions fleet.Observer fleet.ProvisionInfo fleet.Report
+	fleet.Result fleet.Spec fleet.TenantStatus hostdb.AccessKey hostdb.Change hostdb.Delivery
+	hostdb.ErasedReport hostdb.ExportedRow hostdb.Fault hostdb.FieldError hostdb.Filter hostdb.HostAuditLog
+	hostdb.Membership hostdb.MigrationPlan hostdb.MigrationRun hostdb.MigrationTenant hostdb.PlannedTenant
+	hostdb.PricingPlan hostdb.QueueDepth hostdb.Stats hostdb.StripeWebhookEvent hostdb.Subscribed
+	hostdb.Subscription hostdb.SubscriptionStatus hostdb.SystemJob hostdb.TenantKey hostdb.UserKey
+	jobs.ClaimInfo jobs.DepthInfo jobs.EndInfo jobs.Handler jobs.Observer jobs.Result jwtauth.CacheConfig
+	stripehook.DeliveryInfo stripehook.Event stripehook.Fetcher stripehook.Mode stripehook.Observer
+	tenantdb.BreakerInfo tenantdb.CacheConfig tenantdb.CloseInfo tenantdb.DecisionEndInfo
+	tenantdb.DecisionStartInfo tenantdb.EvictionInfo tenantdb.LogHandlerOptions tenantdb.LookupEndInfo
+	tenantdb.LookupStartInfo tenantdb.Observer tenantdb.OpenEndInfo tenantdb.OpenStartInfo
+	tenantdb.Operation tenantdb.PollInfo tenantdb.PoolConfig tenantdb.PoolObserver tenantdb.PoolStats
+	tenantdb.Reason tenantdb.Redirects tenantdb.RefusalInfo tenantdb.ResetInfo tenantdb.RetirementInfo
 	tenantdb.Rules tenantdb.SQLiteStats tenantdb.ServerStats tenantdb.Source tenantdb.Stats
-	fleet.DropInfo fleet.Observer fleet.ProvisionInfo hostdb.QueueDepth jobs.ClaimInfo jobs.DepthInfo
-	jobs.EndInfo jobs.Observer jobs.Result stripehook.DeliveryInfo stripehook.Observer tenantdb.BreakerInfo
-	tenantdb.CloseInfo tenantdb.DecisionEndInfo tenantdb.DecisionStartInfo tenantdb.EvictionInfo
-	tenantdb.LookupEndInfo tenantdb.LookupStartInfo tenantdb.Observer tenantdb.OpenEndInfo
-	tenantdb.OpenStartInfo tenantdb.Operation tenantdb.PollInfo tenantdb.PoolObserver tenantdb.RefusalInfo
-	tenantdb.ResetInfo tenantdb.RetirementInfo tenantdb.WaitEndInfo tenantdb.WaitStartInfo
-	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdbtest.Clock
-	tenantdbtest.Isolation tenantdbtest.Options`)
+	tenantdb.SubscriptionPolicy tenantdb.TenantStats tenantdb.UserKey tenantdb.WaitEndInfo
+	tenantdb.WaitStartInfo tenantdbtest.Clock tenantdbtest.Isolation tenantdbtest.Options`)
 
 // TestSecret_isShownByNoExportedValue prints a value of every exported type that may lead to a secret.
 func TestSecret_isShownByNoExportedValue(t *testing.T) {

@@ -74,7 +74,8 @@ func (w *World) compare(p *Process) string {
 	now.goroutines -= now.from["github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).Start"]
 	w.held[p] = now
 	before, known := w.base[p]
-	if known && before.pid == now.pid { // a goroutine or a handle may have been about to go at the first count
+	if known && before.pid == now.pid {
+		// A goroutine or a handle may have been about to go at the first count.
 		before.goroutines = min(before.goroutines, now.goroutines)
 		before.handles = min(before.handles, now.handles)
 		w.base[p] = before
