@@ -48,7 +48,7 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		return nil, fmt.Errorf("tenantdb: PoolConfig.%w", err)
 	}
 	p := &Pool{cfg: cfg, tenants: make(map[string]*tenantDB), retiring: make(map[*tenantDB]chan struct{})}
-	p.shared.RequireScope = cfg.RequireScope
+	p.shared.RequireScope, p.shared.Forgotten = cfg.RequireScope, cfg.Forgotten
 	p.watch = newPoolWatch(cfg.Observer)
 	p.sqlite = sqlitedb.New(cfg.sqlite(p.retireUnused, p.watch.conns()))
 	postgres := cfg.postgres(p.compact, p.watch.conns())

@@ -158,6 +158,11 @@ type PoolConfig struct {
 	// queries may be refused too, since database/sql opens connections for waiting callers without their
 	// context.
 	RequireScope bool
+	// Forgotten, if set, is called for each connection that a program didn't give back, when the pool
+	// reclaims it: rows that weren't closed, a transaction that wasn't ended. frames is where the connection
+	// was checked out, for [runtime.CallersFrames]. Forgotten must be safe for concurrent use and return
+	// soon. If it is set, each checkout records its callers, so it is meant for tests. The default is none.
+	Forgotten func(tenantID string, frames []uintptr)
 	// MaxIdleTenants is how many tenants without a request are remembered. One without a connection takes
 	// about 500 bytes. The default is 10,000.
 	MaxIdleTenants int

@@ -139,7 +139,7 @@ const atOnce = 8
 func (a *isolation) run(asks []ask) {
 	a.t.Helper()
 	label := hostdb.NewID()
-	pprof.Do(a.t.Context(), pprof.Labels(workLabel, label), func(context.Context) {
+	pprof.Do(a.k.labels, pprof.Labels(workLabel, label), func(context.Context) {
 		for _, one := range asks {
 			a.inTurn(one)
 		}

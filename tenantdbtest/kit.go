@@ -49,7 +49,7 @@ type Options struct {
 	// asks for no subscription of a tenant on the plan "free", and logs refused requests to the test.
 	Config func(*tenantdb.Config)
 	// Pool changes the pool's configuration. The default is [tenantdb.PoolConfig]'s own, with SQLite files in
-	// a temporary directory.
+	// a temporary directory, and with a Forgotten that fails the test.
 	Pool func(*tenantdb.PoolConfig)
 	// Fleet changes the fleet's configuration, such as Seed.
 	Fleet func(*fleet.Config)
@@ -63,6 +63,9 @@ type Options struct {
 	// default is none. The user and the tenant are never nil here: a request without a user has no token, and
 	// for one without a tenant Claims isn't called.
 	Claims func(user *hostdb.GlobalUser, tenant *hostdb.TenantCatalog) map[string]any
+	// AllowGoroutine reports whether a goroutine may go on after the test, by its stack as a goroutine
+	// profile shows it. The default is none. Goroutines of net/http and of the databases' drivers may always.
+	AllowGoroutine func(stack string) bool
 }
 
 // Kit is a product for a test. Its exported fields are the parts, for what the kit's methods don't do. It is
@@ -84,11 +87,19 @@ type Kit struct {
 	t       testing.TB
 	options *Options
 	auth    tenantdb.Authenticator
-	users   *found // by name
-	tenants *found // by slug
+	id      string          // of the label of the test's goroutines
+	labels  context.Context // with that label
+	users   *found          // by name
+	tenants *found          // by slug
 }
 
 // New makes a product, and has it closed and removed when the test ends. It fails the test if it can't.
+//
+// The test also fails if a connection of a tenant's database was not given back, with the line that took it,
+// and if a goroutine is left that the test or a handler started after New, with the line that started it. So
+// that parallel tests don't see each other's goroutines, New puts a profiler label on the calling goroutine,
+// which those that it starts inherit ([runtime/pprof.SetGoroutineLabels]). A goroutine with other labels
+// isn't seen.
 func New(t testing.TB, options Options) *Kit {
 	t.Helper()
 	k := &Kit{Clock: NewClock(time.Now().UTC().Truncate(time.Second)), Issuer: options.Issuer, t: t,
@@ -97,6 +108,8 @@ func New(t testing.TB, options Options) *Kit {
 		k.Issuer = NewIssuer()
 	}
 	k.Issuer.now = k.Clock.Now
+	k.label()
+	t.Cleanup(k.failOnGoroutines)
 	if err := k.open(); err != nil {
 		t.Fatalf("tenantdbtest: New: %v", err)
 	}
@@ -129,7 +142,9 @@ func (k *Kit) open() error {
 		return err
 	}
 	k.closeLater("the host database", func(context.Context) error { return k.Host.Close() })
-	pool := tenantdb.PoolConfig{SQLiteDir: filepath.Join(dir, "tenants")}
+	left := new(forgotten)
+	k.t.Cleanup(func() { k.failOnForgotten(left) })
+	pool := tenantdb.PoolConfig{SQLiteDir: filepath.Join(dir, "tenants"), Forgotten: left.add}
 	if change := k.options.Pool; change != nil {
 		change(&pool)
 	}

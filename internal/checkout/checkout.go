@@ -8,6 +8,7 @@ package checkout
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -31,6 +32,7 @@ type Checkout struct {
 	conn     Reclaimer
 	tenant   *Tenant     // whose scopes' contexts alone it serves; nil: any context
 	returned atomic.Bool // returned or reclaimed: whoever set it decides what happens to the connection
+	taken    *taken      // where it was checked out; nil unless Pool.Forgotten is set
 
 	mu   *sync.Mutex // of the list that it is in, if any; guards what follows
 	at   **Checkout  // what points to it; nil outside any list
@@ -104,7 +106,33 @@ func takeAll(list **Checkout, to []*Checkout) []*Checkout {
 func reclaim(left []*Checkout) {
 	for _, c := range left {
 		if !c.returned.Swap(true) {
+			c.taken.report()
 			c.conn.Reclaim()
 		}
+	}
+}
+
+// taken is where a connection was checked out.
+type taken struct {
+	by     *Tenant
+	frames []uintptr
+}
+
+// maxFrames bounds how many calls are kept of a stack.
+const maxFrames = 64
+
+// takenHere returns where its caller's callers check a connection out, nil if nobody wants to know.
+func takenHere(by *Tenant) *taken {
+	if by.Pool == nil || by.Pool.Forgotten == nil {
+		return nil
+	}
+	frames := make([]uintptr, maxFrames)
+	return &taken{by, frames[:runtime.Callers(3, frames)]}
+}
+
+// report tells that the connection was forgotten.
+func (t *taken) report() {
+	if t != nil {
+		t.by.Pool.Forgotten(t.by.ID, t.frames)
 	}
 }

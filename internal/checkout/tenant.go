@@ -22,6 +22,9 @@ type Tenant struct {
 type Pool struct {
 	// RequireScope refuses contexts without a scope where a handle is for requests.
 	RequireScope bool
+	// Forgotten, if set, is told of each connection that is reclaimed, and where it was checked out: program
+	// counters for runtime.CallersFrames.
+	Forgotten func(tenantID string, frames []uintptr)
 	// Host is the host database whose tenants they are; nil: nobody has said.
 	Host atomic.Pointer[hostdb.DB]
 }
@@ -77,6 +80,7 @@ func (t *Tenant) CheckOut(c *Checkout, by *Borrower, use Use) bool {
 	if use == ForRequests {
 		c.tenant = t
 	}
+	c.taken = takenHere(t)
 	if by != nil {
 		return by.add(c)
 	}
