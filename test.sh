@@ -81,7 +81,7 @@ go run ./internal/pgtest/fetch 13 18
 # time. Every other package is instrumented. If one that instantiates generic types were left out, the
 # linker could keep its copies, in which the detector sees nothing.
 uninstrumented=-gcflags=modernc.org/sqlite/lib=-race=false
-for module in . contrib/gin examples/routers examples/orm stripehook/striptest bench chaos; do
+for module in . contrib/gin contrib/prometheus examples/routers examples/orm stripehook/striptest bench chaos; do
     echo "== $module"
     (
         cd "$module"

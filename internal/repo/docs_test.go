@@ -221,7 +221,8 @@ func exported(t *testing.T) (packages map[string]map[string]map[string]bool,
 		}
 		packages[pkg][name][member], types[name][member] = true, true
 	}
-	dirs := strings.Fields(". hostdb fleet jobs jwtauth stripehook tenantdbtest contrib/gin")
+	dirs := strings.Fields(". hostdb fleet jobs jwtauth stripehook tenantdbtest contrib/gin " +
+		"contrib/prometheus")
 	for _, file := range files(t, ".go") {
 		if strings.HasSuffix(file, "_test.go") || !slices.Contains(dirs, path.Dir(file)) {
 			continue

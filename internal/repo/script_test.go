@@ -33,7 +33,7 @@ func newScript(t *testing.T) *script {
 	text := strings.NewReplacer("/usr/", s.dir+"/usr/", "/etc/", s.dir+"/etc/").Replace(read(t, "test.sh"))
 	must(t, os.WriteFile(filepath.Join(s.dir, "test.sh"), []byte(text), 0o755))
 	for _, module := range strings.Fields(
-		"contrib/gin examples/routers examples/orm stripehook/striptest bench chaos") {
+		"contrib/gin contrib/prometheus examples/routers examples/orm stripehook/striptest bench chaos") {
 		must(t, os.MkdirAll(filepath.Join(s.dir, module), 0o755))
 	}
 	for _, name := range []string{"sh", "dirname", "mkdir", "tee", "ls", "env"} {
