@@ -60,12 +60,12 @@ func (t *Tenant) ReadDB() *sql.DB { return t.lease.ReadDB() }
 // PG returns the tenant's database in pgx's shape, or nil for a tenant on SQLite.
 func (t *Tenant) PG() *tenantdb.PGX { return t.lease.PG() }
 
-// SkipTenant is what a function returns to [Fleet.Each] to have the tenant counted as skipped.
-var SkipTenant = errors.New("fleet: skip this tenant")
+// ErrSkipTenant is what a function returns to [Fleet.Each] to have the tenant counted as skipped.
+var ErrSkipTenant = errors.New("fleet: skip this tenant")
 
 // Each calls a function for every tenant, several at once, such as to fill a new column or to send a report.
 // Suspended tenants and those in maintenance are among them: the function sees their Status, and may return
-// [SkipTenant]. Tenants that are created after the call has begun aren't visited.
+// [ErrSkipTenant]. Tenants that are created after the call has begun aren't visited.
 //
 // The tenants' connections come from [Config.Pool], and count in its budget. A service that wants a context
 // for tenantdb.DB calls [tenantdb.Middleware.Enter] in the function.
@@ -209,7 +209,7 @@ func (e *each) visit(ctx context.Context, tenantID string, stage int) {
 		e.report.Done++
 	case ctx.Err() != nil: // interrupted
 		result.Status = hostdb.MigrationPending
-	case errors.Is(err, SkipTenant):
+	case errors.Is(err, ErrSkipTenant):
 		result.Status = hostdb.MigrationSkipped
 		e.report.Skipped++
 	default:
@@ -236,7 +236,7 @@ func (e *each) visit(ctx context.Context, tenantID string, stage int) {
 func (e *each) visitOne(ctx context.Context, tenantID string) (*hostdb.TenantCatalog, error) {
 	tenant, err := e.host.Tenants.Get(ctx, tenantID)
 	if errors.Is(err, hostdb.ErrNotFound) || err == nil && tenant.Status == hostdb.TenantDropped {
-		return &hostdb.TenantCatalog{}, SkipTenant
+		return &hostdb.TenantCatalog{}, ErrSkipTenant
 	}
 	if err != nil {
 		return &hostdb.TenantCatalog{}, err

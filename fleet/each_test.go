@@ -178,7 +178,7 @@ func TestEach_functionsThatSkipPanicExitOrHang(t *testing.T) {
 			case "panics":
 				panic("oops")
 			case "skips":
-				return fleet.SkipTenant
+				return fleet.ErrSkipTenant
 			}
 			return nil
 		})

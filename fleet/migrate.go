@@ -93,7 +93,7 @@ type Report struct {
 	AtTarget int // had nothing to do
 	Done     int
 	Failed   int
-	Skipped  int // were dropped before their turn, or skipped with SkipTenant
+	Skipped  int // were dropped before their turn, or skipped with ErrSkipTenant
 	Pending  int // not begun, or interrupted
 	Duration time.Duration
 }
