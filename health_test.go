@@ -147,8 +147,6 @@ func TestProfileLabels_nameTheTenantWhileItsHandlerRuns(t *testing.T) {
 				t.Errorf("ProfileLabels %v: a goroutine of the handler's: %v", on, !on)
 			}
 		})
-		if labelled() {
-			t.Error("the label stays after the request")
-		}
+		eventually(t, func() bool { return !labelled() }) // the handler's goroutine may be ending still
 	}
 }
