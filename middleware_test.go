@@ -19,7 +19,7 @@ import (
 	"github.com/tenantdb/tenantdb/jwtauth"
 )
 
-// row is one line of the table of answers in the README.
+// row is one line of the table of answers in docs/guide.md.
 type row struct {
 	name    string
 	pool    tenantdb.PoolConfig

@@ -8,10 +8,12 @@ import (
 )
 
 // resetSession is what DISCARD ALL does, in one round trip, but for prepared statements, which pgx relies on.
+// UNLISTEN is for a LISTEN inside a function, whose command tag the session doesn't see.
 const resetSession = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; " +
 	"SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP"
 
-// clean makes a connection fit for its next borrower. It reports false where the connection isn't.
+// clean makes a connection that is given back fit for its next borrower. It reports false where the
+// connection isn't.
 func (c *pooledConn) clean() bool {
 	s := c.session
 	if !c.usable() || c.pg().IsBusy() || s.mustClose || s.cancelUnconfirmed {
@@ -48,6 +50,6 @@ func (c *pooledConn) reset(ctx context.Context) bool {
 	if c.pg().Exec(ctx, resetSession).Close() != nil {
 		return false
 	}
-	c.session.changed, c.session.mustClose = false, false // its own tags
+	c.session.changed, c.session.mustClose = false, false // the reset's own command tags set them
 	return c.setUp == nil || c.setUp() == nil && !c.session.mustClose
 }
