@@ -8,11 +8,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/pghosts"
 )
 
 // servers are the PostgreSQL servers that the tests of the process use. They are shared, so that the tests
@@ -149,7 +148,7 @@ func (s *server) at(database string) hostdb.Secret { return hostdb.Secret(s.base
 
 // exec runs a statement on the server.
 func (s *server) exec(ctx context.Context, sql string) error {
-	conn, err := pgx.ConnectConfig(ctx, s.base.Config())
+	conn, err := pghosts.New().Open(ctx, s.base.Config())
 	if err != nil {
 		return fmt.Errorf("the server of Options.Postgres can't be reached: %w", err)
 	}
