@@ -13,6 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/dburl"
+	"github.com/tenantdb/tenantdb/internal/hook"
 )
 
 // EachOptions are the options of [Fleet.Each]. The zero value visits every tenant, four at a time, and stops
@@ -80,14 +81,15 @@ var ErrSkipTenant = errors.New("fleet: skip this tenant")
 func (f *Fleet) Each(ctx context.Context, opts EachOptions,
 	do func(ctx context.Context, tenant *Tenant) error) (Report, error) {
 	began := time.Now()
-	if err := opts.check(); err != nil {
+	limits := opts.limits()
+	if err := limits.checkLimits(); err != nil {
 		return Report{}, fmt.Errorf("fleet: each: %w", err)
 	}
-	stages, err := f.eachStages(ctx, opts)
+	stages, err := f.eachStages(ctx, limits)
 	if err != nil {
 		return Report{}, fmt.Errorf("fleet: each: %w", err)
 	}
-	e := &each{Fleet: f, opts: opts, do: do}
+	e := &each{Fleet: f, opts: limits, do: do}
 	for _, stage := range stages {
 		e.total += len(stage)
 	}
@@ -104,21 +106,12 @@ func (f *Fleet) Each(ctx context.Context, opts EachOptions,
 	return e.report, nil
 }
 
-// check sets the defaults of the options and validates them.
-func (o *EachOptions) check() error {
-	switch {
-	case o.Parallel < 0 || o.PerServer < 0 || o.Timeout < 0 || o.CanaryCount < 0 || o.Batch < 0:
-		return errors.New("Parallel, PerServer, Timeout, CanaryCount and Batch can't be negative")
-	case o.MaxFailureRate < 0 || o.MaxFailureRate >= 1:
-		return errors.New("MaxFailureRate: give a share, from 0 to below 1")
-	}
-	o.Parallel = cmp.Or(o.Parallel, 4)
-	o.PerServer = cmp.Or(o.PerServer, o.Parallel)
-	o.Timeout = cmp.Or(o.Timeout, 15*time.Minute)
-	if o.MaxFailures == 0 && o.MaxFailureRate == 0 {
-		o.MaxFailures = 1
-	}
-	return nil
+// limits returns the options as a migration has them. A migration of all tenants, whatever their version,
+// visits the same ones in the same order.
+func (o EachOptions) limits() MigrateOptions {
+	return MigrateOptions{Only: o.Only, Canary: o.Canary, CanaryCount: o.CanaryCount, Batch: o.Batch,
+		Parallel: o.Parallel, PerServer: o.PerServer, MaxFailures: o.MaxFailures,
+		MaxFailureRate: o.MaxFailureRate, Timeout: o.Timeout, Progress: o.Progress, Verify: true}
 }
 
 // visit is a tenant whose turn comes.
@@ -126,12 +119,8 @@ type visit struct{ tenantID, server string }
 
 // eachStages returns the tenants that are visited, the canaries first. Few servers have many tenants, so
 // their names are shared.
-func (f *Fleet) eachStages(ctx context.Context, opts EachOptions) ([][]visit, error) {
-	plan := hostdb.MigrationPlan{CanaryCount: opts.CanaryCount, Batch: opts.Batch, Verify: true}
-	var err error
-	if plan.Only, err = f.ids(ctx, opts.Only); err == nil {
-		plan.Canary, err = f.ids(ctx, opts.Canary)
-	}
+func (f *Fleet) eachStages(ctx context.Context, opts MigrateOptions) ([][]visit, error) {
+	plan, err := f.chosen(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +145,7 @@ func (f *Fleet) eachStages(ctx context.Context, opts EachOptions) ([][]visit, er
 // each is a call of Each.
 type each struct {
 	*Fleet
-	opts  EachOptions
+	opts  MigrateOptions
 	do    func(context.Context, *Tenant) error
 	stop  func(error) // lets no further tenant begin
 	total int
@@ -227,10 +216,13 @@ func (e *each) visit(ctx context.Context, tenantID string, stage int) {
 	if e.opts.Progress != nil {
 		e.opts.Progress(result)
 	}
-	if tooManyFailed(e.opts.MaxFailures, e.opts.MaxFailureRate, e.report.Failed, result.Ended) {
+	if e.opts.tooManyFailed(e.report.Failed, result.Ended) {
 		e.stop(errFailures)
 	}
 }
+
+// errExited fails a tenant whose function called [runtime.Goexit].
+var errExited = errors.New("the function exited the goroutine")
 
 // visitOne calls the function for a tenant, as the catalog has it now.
 func (e *each) visitOne(ctx context.Context, tenantID string) (*hostdb.TenantCatalog, error) {
@@ -249,22 +241,6 @@ func (e *each) visitOne(ctx context.Context, tenantID string) (*hostdb.TenantCat
 		return tenant, err
 	}
 	defer lease.Close()
-	return tenant, withTimeout(ctx, e.call(ctx, &Tenant{tenant, lease}))
-}
-
-// call calls the function on its own goroutine, so that [runtime.Goexit] doesn't end the dispatcher's. A
-// panic and runtime.Goexit are errors.
-func (e *each) call(ctx context.Context, tenant *Tenant) error {
-	err := errors.New("the function exited the goroutine")
-	var visiting sync.WaitGroup
-	visiting.Go(func() {
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("panic: %v", p)
-			}
-		}()
-		err = e.do(ctx, tenant)
-	})
-	visiting.Wait()
-	return err
+	err = hook.Run(errExited, func() error { return e.do(ctx, &Tenant{tenant, lease}) })
+	return tenant, withTimeout(ctx, err)
 }

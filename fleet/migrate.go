@@ -159,10 +159,6 @@ func (f *Fleet) check(o *MigrateOptions) error {
 	switch {
 	case len(f.schema.migrations) == 0:
 		return errors.New("Config.Migrations: there are none")
-	case o.Parallel < 0 || o.PerServer < 0 || o.Timeout < 0 || o.CanaryCount < 0 || o.Batch < 0:
-		return errors.New("Parallel, PerServer, Timeout, CanaryCount and Batch can't be negative")
-	case o.MaxFailureRate < 0 || o.MaxFailureRate >= 1:
-		return errors.New("MaxFailureRate: give a share, from 0 to below 1")
 	case o.RetryFailed && o.Run == "":
 		return errors.New("RetryFailed: name the Run")
 	case o.Run != "" && o.DryRun:
@@ -173,15 +169,33 @@ func (f *Fleet) check(o *MigrateOptions) error {
 	if o.Target == 0 && !o.Down {
 		o.Target = f.schema.latest()
 	}
+	o.LockTimeout = max(0, cmp.Or(o.LockTimeout, 2*time.Second))
+	o.LockRetries = max(0, cmp.Or(o.LockRetries, 10))
+	return o.checkLimits()
+}
+
+// checkLimits sets the defaults of the options that Each has too, and validates them.
+func (o *MigrateOptions) checkLimits() error {
+	switch {
+	case o.Parallel < 0 || o.PerServer < 0 || o.Timeout < 0 || o.CanaryCount < 0 || o.Batch < 0:
+		return errors.New("Parallel, PerServer, Timeout, CanaryCount and Batch can't be negative")
+	case o.MaxFailureRate < 0 || o.MaxFailureRate >= 1:
+		return errors.New("MaxFailureRate: give a share, from 0 to below 1")
+	}
 	o.Parallel = cmp.Or(o.Parallel, 4)
 	o.PerServer = cmp.Or(o.PerServer, o.Parallel)
 	o.Timeout = cmp.Or(o.Timeout, 15*time.Minute)
-	o.LockTimeout = max(0, cmp.Or(o.LockTimeout, 2*time.Second))
-	o.LockRetries = max(0, cmp.Or(o.LockRetries, 10))
 	if o.MaxFailures == 0 && o.MaxFailureRate == 0 {
 		o.MaxFailures = 1
 	}
 	return nil
+}
+
+// tooManyFailed reports whether a run stops after so many failures among the tenants that have finished.
+func (o *MigrateOptions) tooManyFailed(failed, finished int) bool {
+	const enough = 20
+	return o.MaxFailures > 0 && failed >= o.MaxFailures ||
+		o.MaxFailureRate > 0 && finished >= enough && float64(failed) > o.MaxFailureRate*float64(finished)
 }
 
 // begin records a new run, or resumes an old one.
@@ -205,13 +219,18 @@ func (f *Fleet) begin(ctx context.Context, opts MigrateOptions) (*hostdb.Migrati
 	return row, f.host.MigrationRuns.Begin(ctx, row, plan)
 }
 
-// plan looks up the named tenants, and the sets of migrations that are complete up to the target.
-func (f *Fleet) plan(ctx context.Context, opts MigrateOptions) (hostdb.MigrationPlan, error) {
-	plan := hostdb.MigrationPlan{CanaryCount: opts.CanaryCount, Batch: opts.Batch, Verify: opts.Verify}
-	var err error
+// chosen makes a plan, for which it looks up the named tenants.
+func (f *Fleet) chosen(ctx context.Context, opts MigrateOptions) (plan hostdb.MigrationPlan, err error) {
+	plan = hostdb.MigrationPlan{CanaryCount: opts.CanaryCount, Batch: opts.Batch, Verify: opts.Verify}
 	if plan.Only, err = f.ids(ctx, opts.Only); err == nil {
 		plan.Canary, err = f.ids(ctx, opts.Canary)
 	}
+	return plan, err
+}
+
+// plan looks up the named tenants, and the sets of migrations that are complete up to the target.
+func (f *Fleet) plan(ctx context.Context, opts MigrateOptions) (hostdb.MigrationPlan, error) {
+	plan, err := f.chosen(ctx, opts)
 	if err != nil || opts.Down {
 		return plan, err
 	}

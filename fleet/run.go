@@ -313,17 +313,10 @@ func (r *run) report(tenant *hostdb.TenantCatalog, entry *hostdb.MigrationTenant
 	if r.opts.Progress != nil {
 		r.opts.Progress(result)
 	}
-	if tooManyFailed(r.opts.MaxFailures, r.opts.MaxFailureRate, r.failed, r.finished) {
+	if r.opts.tooManyFailed(r.failed, r.finished) {
 		r.stop(errFailures)
 	}
 	return result
-}
-
-// tooManyFailed reports whether a run stops after so many failures among the tenants that have finished.
-func tooManyFailed(limit int, rate float64, failed, finished int) bool {
-	const enough = 20
-	return limit > 0 && failed >= limit ||
-		rate > 0 && finished >= enough && float64(failed) > rate*float64(finished)
 }
 
 // resultOf makes the caller's result of a ledger entry.

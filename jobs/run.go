@@ -3,12 +3,11 @@ package jobs
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/heartbeat"
+	"github.com/tenantdb/tenantdb/internal/hook"
 )
 
 // errTakenOver ends a handler's context when another worker has the job, or may have it.
@@ -34,7 +33,7 @@ func (w *Worker) run(job *hostdb.SystemJob, since time.Time) {
 		Patience: w.cfg.Lease, Lost: errTakenOver, Renew: func(ctx context.Context) error {
 			return w.cfg.Host.Jobs.Heartbeat(ctx, &renewed, w.cfg.Lease)
 		}})
-	err := w.call(ctx, job)
+	err := hook.Run(errExited, func() error { return w.handle(ctx, job) })
 	// A success counts although the lease was lost, unless another worker has begun the job. Complete finds
 	// out.
 	if lost := stop(); lost && err != nil {
@@ -46,23 +45,6 @@ func (w *Worker) run(job *hostdb.SystemJob, since time.Time) {
 	took := time.Since(began)
 	result, err := w.finish(job, err)
 	w.watch.ended(observed, job, took, result, err)
-}
-
-// call runs the handler on its own goroutine, so that [runtime.Goexit] doesn't end the worker's. A panic and
-// runtime.Goexit are errors.
-func (w *Worker) call(ctx context.Context, job *hostdb.SystemJob) error {
-	err := errExited
-	var handler sync.WaitGroup
-	handler.Go(func() {
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("panic: %v", p)
-			}
-		}()
-		err = w.handle(ctx, job)
-	})
-	handler.Wait()
-	return err
 }
 
 // handle calls the handler, with the job's tenant in its context if the job names one.

@@ -1,5 +1,4 @@
-// Package hook calls the product's own functions in the course of opening a connection. They may fail, panic,
-// or never return.
+// Package hook calls the product's own functions. They may fail, panic, end their goroutine, or never return.
 package hook
 
 import (
@@ -26,24 +25,40 @@ func WasLeft(err error) bool {
 	return errors.As(err, &failed) && failed.Left
 }
 
+// Run calls a function on a goroutine of its own, and waits until it returns. So [runtime.Goexit] in it
+// doesn't end the caller's goroutine. After Goexit the error is exited. After a panic it has the value.
+func Run(exited error, f func() error) error {
+	done := make(chan error)
+	start(exited, "panic: %v", f, func(err error) { done <- err })
+	return <-done
+}
+
+// start calls a function on a goroutine of its own, and then done with its error. That is exited after
+// [runtime.Goexit]. After a panic the format panicked gets the value.
+func start(exited error, panicked string, f func() error, done func(error)) {
+	go func() {
+		err := exited
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf(panicked, r)
+			}
+			done(err)
+		}()
+		err = f()
+	}()
+}
+
 // Call calls a hook on a goroutine of its own, and waits until it returns or ctx ends. In the latter case the
 // hook is left running, and late is called once it has returned. Every error is an [*Error].
 func Call(ctx context.Context, name string, hook func() error, late func()) error {
 	done, left := make(chan error), make(chan struct{})
-	go func() {
-		err := errors.New("it ended its goroutine")
-		defer func() {
-			if r := recover(); r != nil {
-				err = fmt.Errorf("it panicked: %v", r)
-			}
-			select {
-			case done <- err:
-			case <-left:
-				late()
-			}
-		}()
-		err = hook()
-	}()
+	start(errors.New("it ended its goroutine"), "it panicked: %v", hook, func(err error) {
+		select {
+		case done <- err:
+		case <-left:
+			late()
+		}
+	})
 	select {
 	case err := <-done:
 		if err != nil {
