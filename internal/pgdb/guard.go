@@ -67,12 +67,13 @@ func (g *guard) forbidsNames() bool {
 	return g.shared && g.config.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement
 }
 
-// limited returns the context that a statement goes on with. err is why it may not run, or nil.
-func (g *guard) limited(ctx context.Context, err error) context.Context {
+// goOn returns the context that a statement goes on with. err is why it may not run, or nil. A limit of 0 is
+// none.
+func goOn(ctx context.Context, err error, limit time.Duration) context.Context {
 	if err != nil {
 		return checkout.Ended(ctx, err)
 	}
-	return checkout.WithLimit(ctx, g.limit)
+	return checkout.WithLimit(ctx, limit)
 }
 
 // TraceConnectStart implements pgx.ConnectTracer.
@@ -100,7 +101,7 @@ func (g *guard) TraceQueryStart(
 	if g.query != nil && !g.quiet {
 		ctx = g.query.TraceQueryStart(ctx, conn, data)
 	}
-	return g.limited(ctx, err)
+	return goOn(ctx, err, g.limit)
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.
@@ -125,7 +126,7 @@ func (g *guard) TraceBatchStart(
 	if g.batch != nil {
 		ctx = g.batch.TraceBatchStart(ctx, conn, data)
 	}
-	return g.limited(ctx, err)
+	return goOn(ctx, err, g.limit)
 }
 
 // TraceBatchQuery implements pgx.BatchTracer.
@@ -154,10 +155,7 @@ func (g *guard) TraceCopyFromStart(
 	if g.copyFrom != nil {
 		ctx = g.copyFrom.TraceCopyFromStart(ctx, conn, data)
 	}
-	if err != nil {
-		return checkout.Ended(ctx, err)
-	}
-	return ctx
+	return goOn(ctx, err, 0)
 }
 
 // TraceCopyFromEnd implements pgx.CopyFromTracer.
@@ -178,10 +176,7 @@ func (g *guard) TracePrepareStart(
 	if g.prepare != nil {
 		ctx = g.prepare.TracePrepareStart(ctx, conn, data)
 	}
-	if err != nil {
-		return checkout.Ended(ctx, err)
-	}
-	return ctx
+	return goOn(ctx, err, 0)
 }
 
 // TracePrepareEnd implements pgx.PrepareTracer.
