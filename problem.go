@@ -49,12 +49,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 
 // writeProblem writes the response for a refusal.
 func writeProblem(w http.ResponseWriter, f *refusal.Refusal) {
-	body, _ := json.Marshal(problem{"about:blank", http.StatusText(f.Status), f.Status, f.Text, f.Code})
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
 	switch f {
 	case ErrNoCredential:
 		h.Set("WWW-Authenticate", "Bearer")
@@ -64,8 +59,20 @@ func writeProblem(w http.ResponseWriter, f *refusal.Refusal) {
 	if f.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "2")
 	}
-	w.WriteHeader(f.Status)
-	_, _ = w.Write(body)
+	writeJSON(w, f.Status, "application/problem+json",
+		problem{"about:blank", http.StatusText(f.Status), f.Status, f.Text, f.Code})
+}
+
+// writeJSON writes a response that no cache may keep. The body can always be encoded.
+func writeJSON(w http.ResponseWriter, status int, contentType string, body any) {
+	text, _ := json.Marshal(body)
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	_, _ = w.Write(text)
 }
 
 // redirect sends a browser or HTMX to the page for a refusal. It reports false if there is none.

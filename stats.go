@@ -1,7 +1,6 @@
 package tenantdb
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -195,7 +194,7 @@ const (
 //
 // Serve it outside the middleware, or name its route in [Config.Skip].
 func (m *Middleware) Livez(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, health{Status: healthOK})
+	writeJSON(w, http.StatusOK, "application/json", health{Status: healthOK})
 }
 
 // Readyz answers whether the process should get requests, and why. It asks no database itself. The body's
@@ -216,7 +215,7 @@ func (m *Middleware) Readyz(w http.ResponseWriter, _ *http.Request) {
 	if h.Status == healthUnavailable {
 		status = http.StatusServiceUnavailable
 	}
-	writeJSON(w, status, h)
+	writeJSON(w, status, "application/json", h)
 }
 
 // health judges the process by what it knows already.
@@ -257,16 +256,5 @@ func (m *Middleware) health() health {
 // ServeStats answers with [Middleware.Stats] as JSON. The names are those of the fields, and durations are
 // in nanoseconds. The servers' addresses are among them, so serve it to operators only.
 func (m *Middleware) ServeStats(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, m.Stats())
-}
-
-// writeJSON writes a response that no cache may keep.
-func writeJSON(w http.ResponseWriter, status int, body any) {
-	text, _ := json.Marshal(body) // the types here can always be encoded
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n'))
+	writeJSON(w, http.StatusOK, "application/json", m.Stats())
 }
