@@ -27,6 +27,7 @@ import (
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/pgtest"
 	"github.com/tenantdb/tenantdb/jwtauth"
+	"github.com/tenantdb/tenantdb/tenantdbtest"
 )
 
 func TestMain(m *testing.M) {
@@ -60,25 +61,7 @@ type world struct {
 	host   *hostdb.DB
 	pool   *tenantdb.Pool
 	fleet  *fleet.Fleet
-	clock  *clock
-}
-
-// clock is a clock that stands still until it is set.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Set(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = t
+	clock  *tenantdbtest.Clock
 }
 
 // noon is where the clock of the tests starts.
@@ -105,7 +88,7 @@ func newWorld(t testing.TB, engine string, cfg tenantdb.PoolConfig) *world {
 			return db.Close()
 		})
 	}
-	w := &world{t: t, engine: engine, clock: &clock{now: noon}}
+	w := &world{t: t, engine: engine, clock: tenantdbtest.NewClock(noon)}
 	var err error
 	if w.host, err = hostdb.Open(t.Context(), url); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/tenantdb/tenantdb/fleet"
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/pgtest"
+	"github.com/tenantdb/tenantdb/tenantdbtest"
 )
 
 // TestMiddleware_startsWhileTheHostDatabaseIsDown starts a process before its host database. Members are
@@ -21,7 +22,7 @@ func TestMiddleware_startsWhileTheHostDatabaseIsDown(t *testing.T) {
 	server := pgtest.Start(t)
 	url := hostdb.Secret(server.Database(t))
 	open := func(config hostdb.Config) *world { // starts a process
-		w := &world{t: t, engine: "postgres", clock: &clock{now: noon}}
+		w := &world{t: t, engine: "postgres", clock: tenantdbtest.NewClock(noon)}
 		var err error
 		w.host, err = hostdb.OpenConfig(t.Context(), config)
 		must(t, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/tenantdb/tenantdb"
 	"github.com/tenantdb/tenantdb/hostdb"
 	"github.com/tenantdb/tenantdb/internal/pgtest"
+	"github.com/tenantdb/tenantdb/tenantdbtest"
 )
 
 // TestResolver_revocationBoundHoldsDuringAFailover has a host database with two hosts. The primary hangs,
@@ -36,7 +37,7 @@ func TestResolver_revocationBoundHoldsDuringAFailover(t *testing.T) {
 			direct := primary.Database(t)
 			first, err := hostdb.Open(t.Context(), direct)
 			must(t, err)
-			w := &world{t: t, engine: "sqlite", host: first, clock: &clock{now: noon}}
+			w := &world{t: t, engine: "sqlite", host: first, clock: tenantdbtest.NewClock(noon)}
 			w.pool = faultPool(t, tenantdb.PoolConfig{})
 			acme := &hostdb.TenantCatalog{
 				Name: "acme", Slug: "acme", DBURL: "postgres://nobody@127.0.0.1:1/none",
